@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -165,7 +166,14 @@ def test_the_busiest_part_of_a_day_is_the_one_with_the_most_work_and_not_the_mos
     day = np.full((2, 100), 10)
     day[0, 10:30], day[1, 70:90] = 1000, 100
     jobs = Job("light", service_time_s=0.01), Job("heavy", service_time_s=0.5, cores=4.0)
-    assert busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 70
+    assert busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 60  # the first ten of twenty are a run-up
+
+
+def test_the_busiest_part_does_not_begin_with_a_burst():
+    day = np.full((2, 600), 10)
+    day[:, 300:302] = 1000
+    first = busiest(Traces(JOBS, day[None, None], day[None]), 60)[1]
+    assert 300 - 60 <= first <= 300 - 15
 
 
 def test_the_knee_of_a_corner_is_its_corner():
@@ -293,9 +301,17 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee
     assert "data:image/png;base64," in picture.read_text()
 
 
-def test_a_rate_that_no_capacity_keeps_is_exit_status_3(counts_csv, few_capacities, capsys):
-    assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 3
-    assert "no capacity that was tried meets 0 %" in capsys.readouterr().out
+def test_a_rate_that_the_given_capacity_does_not_keep_is_exit_status_3(counts_csv, few_capacities, capsys):
+    arguments = ["--workload", str(counts_csv), "--max-violation-rate", "0", "--curve", "--capacity", "7"]
+    assert cli.main(["recommend", *arguments]) == 3
+    assert "<- meets 0 % for every job" in capsys.readouterr().out
+
+
+def test_as_many_cores_are_tried_as_fixed_replicas_would_need(counts_csv, few_capacities, capsys):
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 0
+    out = capsys.readouterr().out
+    (fixed,) = re.findall(r"without scaling, (\d+) cores", out)
+    assert re.search(rf"^ +{fixed}  .*<- meets 0 % for every job", out, re.MULTILINE)
 
 
 def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is_named(few_capacities):
@@ -423,9 +439,10 @@ def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, cap
 
 def test_a_capacity_that_is_both_knee_and_sufficient_has_one_label():
     from faro_lib.figures.recommend import capacity_curve
+    from faro_lib.recommend.curve_text import notes
 
     curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0], "accepted_rate": 0.05})
-    texts = [text.get_text() for text in capacity_curve(curve, 0.05, knee=8, needed=8).axes[0].texts]
+    texts = [text.get_text() for text in capacity_curve(curve, notes(0.05, knee=8, needed=8), 8).axes[0].texts]
     assert texts == ["knee, meets 5 % for every job: 8"]
 
 

@@ -1,6 +1,7 @@
 """What `faro recommend` says to a first-time operator: reasons, assumptions, clock times and margins."""
 
 import functools
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,18 @@ import pytest
 
 from faro_lib import cli
 from faro_lib.cli.recommend import _text
+from faro_lib.experiments.trials import trial_seeds, uniform_draws
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.recommend import recommendation, sizing
+from faro_lib.recommend.curve_text import bars
 from faro_lib.recommend.load_history import history_from_csv, history_of
 from faro_lib.recommend.now import LEAST_GAIN, advise
 from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
-from faro_lib.recommend.sizing import margin, peaks_outside
+from faro_lib.recommend.sizing import fixed_replicas, margin, peaks_outside
+from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Job, Traces
+from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import assumptions
 
 EXPONENTIAL = (
@@ -214,6 +218,48 @@ def test_all_hours_of_the_day_can_be_replayed(tmp_path, capsys, by_formula, monk
     assert capsys.readouterr().err.count("(all of the last day)") == 1
 
 
+def late_shares(workload, counts):
+    """Each job's share of late requests with these replicas all the time, from its latencies in the simulator."""
+    draws = uniform_draws(workload, trial_seeds(1)[0], LIVE)
+    cluster = SimulatedCluster(workload, draws, sum(counts), np.array(counts), LIVE)
+    cluster.finish()
+    parts = np.split(cluster.latency_s, draws.first[1:-1])
+    return [(part > job.slo_s).mean() for part, job in zip(parts, workload.jobs)]
+
+
+def test_fixed_replicas_are_the_fewest_that_keep_the_slo_and_none_if_an_idle_replica_is_too_slow():
+    jobs = Job("steady"), Job("burst", slo_s=1.0), Job("slow", slo_s=0.2, service_scv=1.0), Job("few", max_replicas=2)
+    counts = np.tile([[600], [60], [60], [3000]], 30)
+    counts[1, 20] = 1200
+    day, accepted = Workload(jobs, counts), np.array([0.01, 0.01, 0.01, 0.01])
+    replicas, rates = fixed_replicas(day, accepted, "half-mmc", LIVE)
+    assert replicas[2:].tolist() == [0, 0]
+    assert rates[2] > 0.01
+    enough = [*replicas[:2], 1, 1]
+    assert late_shares(day, enough)[:2] == rates[:2].tolist()
+    assert (rates[:2] <= 0.01).all()
+    for job in (0, 1):
+        assert late_shares(day, [x - (n == job) for n, x in enumerate(enough)])[job] > 0.01
+
+
+def test_a_job_too_slow_for_its_slo_is_named_and_the_capacity_is_for_the_others(
+    tmp_path, capsys, by_formula, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "seaborn", None)  # a text needs no package for figures
+    counts = [f"{minute},{job},300" for minute in range(40) for job in ("fine", "slow")]
+    (tmp_path / "my.csv").write_text("\n".join(["minute,job,requests", *counts]))
+    (tmp_path / "jobs.csv").write_text("job,service_time_s,service_scv,slo_s\nfine,0.18,0,0.72\nslow,0.18,1,0.3\n")
+    arguments = ["--workload", str(tmp_path / "my.csv"), "--jobs", str(tmp_path / "jobs.csv"), "--curve"]
+    assert cli.main(["recommend", *arguments, "--capacity", "8", "--forecaster", "persistence"]) == 3
+    out, err = capsys.readouterr()
+    assert "no number of replicas keeps the SLO of slow; the capacity is for the other jobs" in err
+    assert "meets every SLO" in out
+    rows = {line.split()[0]: line.split() for line in out.split("fixed replicas")[1].splitlines()[1:3]}
+    assert rows["slow"][5] == "none"
+    assert 1 <= int(rows["fine"][5]) <= 3
+    assert "without scaling, " in out
+
+
 def test_a_capacity_close_to_its_limit_comes_with_a_larger_one():
     curve = pd.DataFrame({"capacity_cores": [5, 6, 7, 8], "slo_violation_rate": [0.2, 0.0091, 0.018, 0.001]})
     assert margin(curve.assign(accepted_rate=[0.01, 0.01, 0.05, 0.05])).endswith(
@@ -224,8 +270,6 @@ def test_a_capacity_close_to_its_limit_comes_with_a_larger_one():
 
 def test_the_knee_and_the_bars_follow_the_share_of_the_accepted_violations():
     """7 cores: 1.8 % of 5 % is better than 0.91 % of 1 % at 6."""
-    from faro_lib.figures.recommend import bars
-
     curve = pd.DataFrame(
         {"capacity_cores": [6, 7], "slo_violation_rate": [0.0091, 0.018], "accepted_rate": [0.01, 0.05]}
     )
@@ -241,6 +285,11 @@ def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
     assert assumptions(path) == [
         "service_scv is not given for a: constant service times are assumed, which is optimistic for p99"
     ]
+    batches = '{"kind": "batched", "max_batch": 2, "base_s": 0.1}'
+    pd.DataFrame({"job": ["a"], "replica": [batches], "service_scv": [0.1], "cold_start_s": [20]}).to_csv(
+        path, index=False
+    )
+    assert assumptions(path) == []  # a batch's time is in its replica
     path.write_text("job,model\na,resnet34\nb,resnet18\n")
     assert assumptions(path) == ["cold_start_s is not given for a, b: 35 s is assumed"]
     path.write_text("job,service_scv\n" + "".join(f"{name},0.25\n" for name in "abcdef"))

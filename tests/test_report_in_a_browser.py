@@ -17,6 +17,7 @@ from notebooks.report.tables import MEASURES
 from notebooks.traces import write_traces
 
 PHONE, DESKTOP = 390, 1280
+MARKED = {12: "knee", 16: "meets 1 %"}
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
 COLUMNS = (*MEASURES, "requests", "decision_ms_p50", "decision_ms_p99")
 CURVE = pd.DataFrame(
@@ -48,7 +49,11 @@ def report(tmp_path_factory):
     limit.to_csv(results / "simulate" / "limit.csv", index=False)
     drawn = {
         "policies": Drawing(policies_by_capacity(summary), "Policies", "A <b>bold</b> caption."),
-        "curve": Drawing(capacity_curve(CURVE, 0.01, 12, 16), "Violations by capacity", "The knee is at 12 cores."),
+        "curve": Drawing(
+            capacity_curve(CURVE, {12: "knee", 16: "meets 1 %"}, 12),
+            "Violations by capacity",
+            "The knee is at 12 cores.",
+        ),
     }
     write_traces(synthetic(seed=1, days=1, minutes=10), results / "traces")
     save_all(drawn, results / "figures" / "captions-my.json")
@@ -59,7 +64,7 @@ def report(tmp_path_factory):
 @pytest.fixture(scope="module")
 def curve_page(tmp_path_factory):
     path = tmp_path_factory.mktemp("curve") / "curve.html"
-    path.write_text(page_of(capacity_curve(CURVE, 0.01), "How many replicas?", "wide " * 60))
+    path.write_text(page_of(capacity_curve(CURVE, {}), "How many replicas?", "wide " * 60))
     return path
 
 

@@ -102,9 +102,10 @@ def recommend(
         say(line)
     if plot is not None:
         from faro_lib.figures.recommend import capacity_curve
+        from faro_lib.recommend.curve_text import notes
 
-        needed = recommendation.required_cores
-        curve_of = partial(capacity_curve, recommendation.curve, max_violation_rate, recommendation.knee, needed)
+        marked = notes(max_violation_rate, recommendation.knee, recommendation.required_cores)
+        curve_of = partial(capacity_curve, recommendation.curve, marked, recommendation.knee)
         shared.write_picture(Path(plot), curve_of, "How many replicas?", _text(recommendation))
     print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
     return 0 if recommendation.slo_met else OUT_OF_REACH
@@ -112,6 +113,8 @@ def recommend(
 
 def _text(recommendation: Recommendation) -> str:
     """The recommendation as text: a table of jobs, then the curve."""
+    from faro_lib.forecast import HORIZON_MINUTES
+
     advice, curve = recommendation.advice, recommendation.curve
     rows = [
         {
@@ -127,17 +130,21 @@ def _text(recommendation: Recommendation) -> str:
         }
         for row in recommendation.rows()
     ]
-    lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
+    lines = [
+        text_table(rows),
+        f"{advice.used:g} of {advice.capacity:g} cores used in the next {HORIZON_MINUTES} minutes",
+    ]
     if advice.used < advice.capacity and advice.slo_met.all():
         lines[-1] += "; further replicas would gain a job less than 0.01 utility"
     if curve is not None:
-        from faro_lib.figures.recommend import bars, met_by, notes
+        from faro_lib.recommend.curve_text import bars, met_by, notes
         from faro_lib.recommend.sizing import margin
 
         rate, required = recommendation.max_violation_rate, recommendation.required_cores
         lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed},"]
         lines += ["          if Faro changes the replicas every minute"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
+        lines += ["", *_fixed(recommendation), ""]
         if required is None:
             lines += [f"no capacity that was tried {met_by(rate)}"]
         elif advice.capacity >= AMPLE * required:
@@ -146,3 +153,32 @@ def _text(recommendation: Recommendation) -> str:
         elif close := margin(curve):
             lines += [close]
     return "\n".join(lines)
+
+
+def _fixed(recommendation: Recommendation) -> list[str]:
+    """A table of the jobs: violations on the given capacity, and the replicas that suffice without scaling."""
+    curve, fixed = recommendation.curve, recommendation.fixed
+    assert curve is not None
+    assert fixed is not None
+    jobs = list(zip(recommendation.advice.jobs, fixed.to_dict("records")))
+    (own,) = curve.loc[curve["capacity_cores"] == recommendation.advice.capacity, "violation_rates"]
+    rows = [
+        {
+            "job": job.name,
+            f"late on {recommendation.advice.capacity:g} cores": f"{100 * own[job.name]:.2f} %",
+            "accepted": f"{100 * row['accepted_rate']:.4g} %",
+            "fixed replicas": str(row["replicas"] or "none"),
+            "late with them": f"{100 * row['violation_rate']:.2f} %",
+        }
+        for job, row in jobs
+    ]
+    cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
+    lines = [f"without scaling, {cores:g} cores in fixed replicas keep the SLOs over the same hours"]
+    if required is None or required > cores:
+        lines[0] += (
+            ", fewer than with Faro:\na load that rises for less time than a replica takes to start needs min_replicas"
+        )
+    for row in (row for _, row in jobs if not row["replicas"]):
+        late = f"{100 * row['violation_rate']:.2g} % of its requests are late with idle replicas"
+        lines += [f"no number of replicas keeps the SLO of {row['job']}: {late}; check service_time_s and service_scv"]
+    return [text_table(rows), *lines]

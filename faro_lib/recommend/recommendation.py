@@ -1,5 +1,6 @@
 """A recommendation from a load history: replicas now, and the capacity that the SLOs need."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class Recommendation:
     knee : capacity above which additional cores gain little.
     replayed : replayed part of the last day, as "08:00 to 14:00".
     replicas_now : those that serve now, (jobs,), NaN = unknown; None if no job's are known.
+    fixed : per job, the replicas with which it keeps its SLO over the replayed part if they never change, 0 = no number
+        does (`sizing.fixed_replicas`), and its violation_rate with them; None if no day was replayed.
     """
 
     advice: Advice
@@ -44,6 +47,7 @@ class Recommendation:
     knee: int | None = None
     replayed: str = ""
     replicas_now: np.ndarray | None = None
+    fixed: pd.DataFrame | None = None
 
     @property
     def required_cores(self) -> int | None:
@@ -55,6 +59,8 @@ class Recommendation:
         """Whether the capacity meets the SLOs over the replayed day or, if none was replayed, in the coming minutes."""
         if self.curve is None:
             return bool(self.advice.slo_met.all())
+        if self.fixed is not None and (self.fixed["replicas"] == 0).any():
+            return False
         own = self.curve[self.curve["capacity_cores"] == self.advice.capacity]
         return bool((own["slo_violation_rate"] <= own["accepted_rate"]).any())
 
@@ -68,10 +74,10 @@ class Recommendation:
         """The recommendation in plain types, for JSON."""
         now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
         now["jobs"] = self.rows()
-        if self.curve is None:
+        if self.curve is None or self.fixed is None:
             return now
         day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores, "knee": self.knee}
-        return now | day | {"curve": self.curve.to_dict("records")}
+        return now | day | {"curve": self.curve.to_dict("records"), "fixed": self.fixed.to_dict("records")}
 
 
 def recommend(
@@ -116,30 +122,50 @@ def recommend(
         assert capacity is not None
         advice = advise(history.jobs, history.today, policy(history), capacity)
         return Recommendation(advice, max_violation_rate, replicas_now=history.replicas)
-    part, first = sizing.busiest(history.traces, 60 * replay_hours)
+    quantile = arrays_of(history.jobs).quantile
+    accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
+    curve, knee, replayed, fixed = _replay(history, policy, capacity, accepted, serving_model, replay_hours, report)
+    size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
+    report(f"planning the next minutes on {size} cores")
+    advice = advise(history.jobs, history.today, policy(history), size)
+    return Recommendation(advice, max_violation_rate, curve, knee, replayed, history.replicas, fixed)
+
+
+def _replay(
+    history: History,
+    policy: Callable[[History], Faro],
+    capacity: int | None,
+    accepted: np.ndarray,
+    serving_model: ServingModel,
+    hours: int,
+    report: Report,
+) -> tuple[pd.DataFrame, int | None, str, pd.DataFrame]:
+    """(curve, knee, replayed, fixed) of a `Recommendation`."""
+    part, first = sizing.busiest(history.traces, 60 * hours)
     if history.single_day:
         report(
             "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
         )
     length = part.evaluation.shape[-1]
     replayed = history.span(first, first + length)
-    of_day = f"the busiest {replay_hours} hours" if length < history.traces.evaluation.shape[-1] else "all"
+    of_day = f"the busiest {hours} hours" if length < history.traces.evaluation.shape[-1] else "all"
     report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
     for name, minute in sizing.peaks_outside(history.traces, first, length).items():
         report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; --replay-hours 36 replays it")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
-    day = part.workload()
-    capacities = sizing.capacity_range(day, latency_model)
-    quantile = arrays_of(history.jobs).quantile
-    accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
+    day, cores = part.workload(), arrays_of(history.jobs).cores
+    replicas, rates = sizing.fixed_replicas(day, accepted, learned.latency_model, serving_model)
+    fixed = pd.DataFrame({"job": [job.name for job in history.jobs], "accepted_rate": accepted})
+    fixed = fixed.assign(replicas=replicas, violation_rate=rates)
+    for name in fixed.loc[replicas == 0, "job"]:
+        report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
+    smallest, largest = sizing.capacity_range(day, learned.latency_model)
+    capacities = smallest, max(largest, int(np.ceil(replicas @ cores)))
     curve = sizing.violations_by_capacity(
-        day, learned, capacities, accepted, include=capacity, serving_model=serving_model, report=report
-    )
-    size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
-    report(f"planning the next minutes on {size} cores")
-    advice = advise(history.jobs, history.today, policy(history), size)
-    bend = sizing.knee(curve[curve["capacity_cores"] <= max(capacities)])
-    return Recommendation(advice, max_violation_rate, curve, bend, replayed, history.replicas)
+        day, learned, capacities, np.where(replicas > 0, accepted, 1.0), include=capacity,
+        serving_model=serving_model, report=report,
+    )  # fmt: skip
+    return curve, sizing.knee(curve[curve["capacity_cores"] <= max(capacities)]), replayed, fixed
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:

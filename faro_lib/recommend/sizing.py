@@ -9,7 +9,7 @@ from faro_lib.experiments.trials import Report, run_trials, trial_seeds, uniform
 from faro_lib.metrics.measures import lost_utility, minute_utility, share_of_accepted, violation_rate_by_job
 from faro_lib.policies import Policy
 from faro_lib.policies.baselines import fair_share
-from faro_lib.simulate import ServingModel
+from faro_lib.simulate import ServingModel, SimulatedCluster
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Traces, Workload, arrays_of
@@ -17,6 +17,11 @@ from faro_lib.workload.jobs import MINUTE_S
 
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
+COLUMNS += ["violation_rates"]  # of all jobs, {job: rate}
+RUN_UP_MINUTES = (
+    15  # replayed before the busiest minutes, so that these do not begin with replicas that ignore the load
+)
+DOUBLINGS = 3  # of the replicas that suffice by the latency model, to find those that suffice if they are fixed
 COARSE = 7  # number of evenly spaced capacities, before the bisection
 PEAK_MINUTES = 15
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
@@ -26,12 +31,14 @@ UTILISATION = 0.7  # of the replicas of a job whose SLO no replica count meets
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces, first minute) of the `minutes` in a row that keep most cores busy; training days rotate to start then."""
+    """(traces, first minute) of `minutes` in a row, the busiest after a run-up; training days rotate to start then."""
     arrays = arrays_of(traces.jobs)
     day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
     if minutes >= len(day):
         return traces, 0
-    first = int(np.convolve(day, np.ones(minutes), "valid").round(6).argmax())  # of equal sums, the first
+    run_up = min(RUN_UP_MINUTES, minutes // 2)
+    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # by first minute
+    first = int(busy.round(6).argmax())  # of equal sums, the first
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
 
@@ -60,6 +67,39 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
             break
     required = np.where(required > 0, required, np.ceil(rates_rps * arrays.service_time_s[:, None] / UTILISATION))
     return np.clip(required, 1, arrays.max_replicas[:, None])
+
+
+def fixed_replicas(
+    workload: Workload, accepted: np.ndarray, latency_model: Any, serving_model: ServingModel = PAPER
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replicas with which each job keeps its SLO if they never change, and its violation rate with them, both (jobs,).
+
+    They are the smallest such count, found by simulation and bisection; 0 if even many more than the latency model
+    requires do not suffice. Then the rate is with those. `accepted` is as in `violations_by_capacity`.
+    """
+    arrays, draws = arrays_of(workload.jobs), uniform_draws(workload, trial_seeds(1)[0], serving_model)
+    edges = list(zip(draws.first[:-1], draws.first[1:]))
+
+    def violation_rates(counts: np.ndarray) -> np.ndarray:
+        cluster = SimulatedCluster(workload, draws, float(counts @ arrays.cores), counts, serving_model)
+        cluster.finish()
+        late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
+        return np.array([late[a:b].mean() if b > a else 0.0 for a, b in edges])
+
+    lowest = np.maximum(arrays.min_replicas, 1).astype(int)
+    most = np.maximum(required_replicas(workload, latency_model).max(axis=1).astype(int), lowest)
+    rates = violation_rates(most)
+    for _ in range(DOUBLINGS):
+        most = np.where(rates > accepted, np.minimum(2 * most, arrays.max_replicas), most).astype(int)
+        rates = violation_rates(most)
+    met, few, enough = rates <= accepted, lowest - 1, most.copy()
+    while (np.where(met, enough - few, 0) > 1).any():
+        middle = np.where(met, np.maximum((few + enough) // 2, lowest), most)
+        found = violation_rates(middle)
+        suffices = (found <= accepted) & met
+        rates, enough = np.where(suffices, found, rates), np.where(suffices, middle, enough)
+        few = np.where(suffices, few, middle)
+    return np.where(met, enough, 0), rates
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
@@ -106,6 +146,7 @@ def violations_by_capacity(
                 "accepted_rate": limit,
                 "lost_utility": lost_utility(minute_utility(run)),
                 "replicas_used_mean": np.sum(run.decisions.running, axis=1).mean(),
+                "violation_rates": dict(zip([job.name for job in workload.jobs], rates.round(6).tolist())),
             }
             misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
             report(f"{size} cores: worst job {name}, {misses}")

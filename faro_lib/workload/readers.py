@@ -56,8 +56,10 @@ def assumptions(path: str | Path) -> list[str]:
     """One message per column that some jobs of the table leave out although results depend on it."""
     rows, usual = _rows(Path(path)), Job("usual")
     measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
+    kinds = {str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind for row in rows}
+    timed = [row for row in measured if kinds[str(row.get("job"))] in ("serial", "concurrent")]
     columns = {
-        "service_time_s": (measured, f"{usual.service_time_s:g} s is assumed"),
+        "service_time_s": (timed, f"{usual.service_time_s:g} s is assumed"),
         "service_scv": (measured, "constant service times are assumed, which is optimistic for p99"),
         "cold_start_s": (rows, f"{usual.cold_start_s:g} s is assumed"),
     }
