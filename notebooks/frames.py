@@ -23,7 +23,7 @@ class Tables:
     summary : measures, one row per run.
     minutes, running : measures and running replicas, one row per run, job and minute.
     decisions : one row per run, job and tick with a change, a reason or a prediction.
-    limit : lost utility of the clairvoyant policy (`metrics.limit`), one row per capacity and trial.
+    limit : lost utility of the clairvoyant policy (`experiments.limits`), one row per capacity and trial.
     clairvoyant : that policy's replicas and utility, one row per capacity, trial, job and minute.
     recovery : outcomes of requests, and replicas, every few seconds around the deletion of a worker
         (`notebooks/live/recovery.py`).

@@ -17,9 +17,10 @@ from pathlib import Path
 import yaml
 from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
 from k8s_world import ROOT, World, apply, crd, until
+from kube_things import objects
 
 from faro_lib.kube.capacity import is_ready
-from faro_lib.kube.manifests import CONSTANTS, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
+from faro_lib.kube.manifests import CONSTANTS, SECRET, SERVING_PORT, Head, ManifestSpec, Workers
 from faro_lib.kube.status import PLURAL
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job

@@ -12,8 +12,9 @@ import yaml
 from k8s_faro import FaroWorld
 from k8s_ray import IMAGE
 from k8s_world import ROOT, Controller, World, apply, crd, until
+from kube_things import objects
 
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec
 from faro_lib.kube.status import PLURAL
 
 CORES = 0.1  # of a replica

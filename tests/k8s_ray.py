@@ -7,11 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from k8s_world import World, apply, path_of, until
+from kube_things import objects
 
 from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import ApiError
-from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
+from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET, SERVING_PORT, Head, ManifestSpec, Workers
 from faro_lib.rayserve.deploy import APPLICATIONS
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job

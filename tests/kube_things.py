@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import yaml
+
+from faro_lib.kube.manifests import ManifestSpec, render
+
+
+def objects(spec: ManifestSpec, template: str) -> list[dict]:
+    """The Kubernetes objects in one manifest."""
+    return list(yaml.safe_load_all(render(spec, template)))
+
 
 def node(name="n1", cpu="8", memory="32Gi", pods="110", ready=True, **spec):
     return {

@@ -13,7 +13,7 @@ from live_things import JOBS, Wanting
 from observations import observed
 
 from faro_lib import cli
-from faro_lib.cli.run import request_stop, stopped_by_signals
+from faro_lib.cli.run import stopped_by_signals
 from faro_lib.control import GuardrailConfig, Memory, journal, run, tick
 from faro_lib.control.clock import Clock
 from faro_lib.control.explanation import decision_at
@@ -43,7 +43,8 @@ class Still:
 def test_a_signal_handler_takes_no_lock():
     with stopped_by_signals(None) as stop:
         with stop._cond:  # the signal interrupts a thread that holds the lock
-            handler = threading.Thread(target=request_stop, args=(stop, signal.SIGTERM), daemon=True)
+            handle = signal.getsignal(signal.SIGTERM)
+            handler = threading.Thread(target=handle, args=(signal.SIGTERM, None), daemon=True)
             handler.start()
             handler.join(5)
         assert not handler.is_alive()

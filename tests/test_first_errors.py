@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,9 @@ class TestAPackageThatIsNotInstalled:
 
     def test_is_reported_in_the_same_way_by_a_notebook(self, tmp_path):
         write_notebook(tmp_path / "n.ipynb", "raise ModuleNotFoundError(\"No module named 'pymc'\", name='pymc')")
-        with pytest.raises(NotebookError, match=r"pymc is not installed: pip install 'faro_lib\[bayes\]'") as error:
-            run_notebook(tmp_path / "n.ipynb", tmp_path / "o.ipynb", {}, tmp_path / "o.log", root=tmp_path)
+        missing = r"pymc is not installed: pip install 'faro_lib\[bayes\]'"
+        with chdir(tmp_path), pytest.raises(NotebookError, match=missing) as error:
+            run_notebook("n.ipynb", "o.ipynb", {}, "o.log")
         only_line(str(error.value))
 
     def test_is_a_bug_with_a_traceback_if_it_is_our_own(self, monkeypatch, counts):
@@ -117,8 +119,8 @@ class TestAPackageThatIsNotInstalled:
 class TestTooLittleMemory:
     def failure(self, folder, code) -> str:
         write_notebook(folder / "n.ipynb", code)
-        with pytest.raises(NotebookError) as error:
-            run_notebook(folder / "n.ipynb", folder / "o.ipynb", {}, folder / "o.log", root=folder)
+        with chdir(folder), pytest.raises(NotebookError) as error:
+            run_notebook("n.ipynb", "o.ipynb", {}, "o.log")
         assert not (folder / "o.ipynb").exists()
         return only_line(str(error.value))
 

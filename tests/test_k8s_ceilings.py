@@ -8,9 +8,10 @@ import pytest
 from k8s_faro import Load, failed
 from k8s_models import CORES, ModelWorld, Prometheus
 from k8s_world import World, apply, until
+from kube_things import objects
 
 from faro_lib.kube.hpa_bounds import ORIGINAL
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 REPLICAS = 6  # that the quota admits

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from k8s_world import Controller, World, apply, cordon, crd, half_a_worker, kubeconfig, table, until, workers
+from kube_things import objects
 
 from faro_lib import cli
 from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec
 from faro_lib.kube.status import PLURAL
 
 pytestmark = pytest.mark.k8s

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from k8s_world import NOWHERE, World, apply, crd, table, until
+from kube_things import objects
 
 from faro_lib.control import GuardrailConfig, Memory, Step, tick
 from faro_lib.control.clock import Clock
@@ -17,7 +18,7 @@ from faro_lib.kube.client import MERGE, ApiError, connect
 from faro_lib.kube.deployment_metrics import DeploymentMetrics
 from faro_lib.kube.deployments import DeploymentRef, Deployments
 from faro_lib.kube.leader_gate import LeaderGatedCluster, LostLease
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec
 from faro_lib.kube.status import PLURAL, Reporter
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import DRIFT_CORRECTED

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 from k8s_world import Controller, FakePrometheus, World, apply, crd, half_a_worker, table, until, without_api_server
+from kube_things import objects
 
 from faro_lib.kube.client import MERGE, ApiError
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec
 from faro_lib.kube.status import PLURAL
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.fault]

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from k8s_ray import RayWorld
 from k8s_world import Controller, apply, crd, until
+from kube_things import objects
 
 from faro_lib import cli
-from faro_lib.kube.manifests import SECRET, ManifestSpec, objects
+from faro_lib.kube.manifests import SECRET, ManifestSpec
 from faro_lib.kube.status import PLURAL
 from faro_lib.workload import Job
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 import yaml
+from kube_things import objects
 
 from faro_lib import cli, control
 from faro_lib.control.clock import Clock
@@ -21,7 +22,7 @@ from faro_lib.kube.deployments import DeploymentRef
 from faro_lib.kube.hpa_bounds import ORIGINAL, BoundedDeployments, check_bounded, restore
 from faro_lib.kube.leader_gate import LeaderGatedCluster
 from faro_lib.kube.lease import Leadership, seconds_unled
-from faro_lib.kube.manifests import ManifestSpec, objects, write
+from faro_lib.kube.manifests import ManifestSpec, write
 from faro_lib.kube.operate import restore_unled
 from faro_lib.policies.faro import bounding
 from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan, hold

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kube_things import objects
 
 from faro_lib import cli
 from faro_lib.cli.model import REFIT_GB
 from faro_lib.control.clock import Clock
+from faro_lib.control.overrides import Settings
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.deployments import DeploymentRef
-from faro_lib.kube.manifests import ManifestSpec, objects, render
+from faro_lib.kube.manifests import ManifestSpec, render
 from faro_lib.kube.operate import NamespacedName, connect_deployments
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
@@ -113,9 +115,10 @@ class TestPermissions:
             "resource": "deployments",
             "subresource": "scale",
             "verb": "patch",
+            "name": "",
         }
         assert mine in asked
-        everywhere = [one for one in asked if "namespace" not in one]
+        everywhere = [one for one in asked if not one["namespace"]]
         assert {(one["resource"], one["verb"]) for one in everywhere} == {
             (resource, verb) for _, resource, verbs in preflight.CLUSTER_WIDE for verb in verbs
         }
@@ -187,7 +190,12 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
     sections = {"a": {"namespace": "models", "queries": queries}}
     with pytest.raises(ValueError, match=r"^may not list resourcequotas in namespace 'models'"):
         connect_deployments(
-            NamespacedName("faro", "main"), (Job("a"),), sections, None, Clock.starting_now(), ceilings=ceilings
+            NamespacedName("faro", "main"),
+            Settings((Job("a"),), {"deployment": sections}),
+            prometheus="http://x",
+            token_path=None,
+            clock=Clock.starting_now(),
+            ceilings=ceilings,
         )
 
 

@@ -120,7 +120,6 @@ def test_a_table_that_was_measured_before_is_read_from_disk_and_is_the_same(monk
         lambda **at: measure((Job("a", model="any", service_time_s=0.2),), (1,), **at),
         lambda **at: measure((Job("a", quantile=0.9),), (1,), **at),
         lambda **at: measure((Job("a"),), (2,), **at),
-        lambda **at: measure((Job("a"),), (1,), **at | {"seed": 2}),
         lambda **at: measure((Job("a"),), (1,), **at | {"requests": 600}),
         lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(queue_limit=9), **at),
         lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(own_limits=(("a", 9),)), **at),

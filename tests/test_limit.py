@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from faro_lib import forecast
 from faro_lib.allocate import best_by_minute
 from faro_lib.experiments import limits
-from faro_lib.experiments.limits import enough_replicas, measured_utility
-from faro_lib.metrics.limit import clairvoyant, max_replicas_of_any
+from faro_lib.experiments.limits import clairvoyant, enough_replicas, max_replicas_of_any, measured_utility
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate

@@ -15,7 +15,7 @@ from live_things import JOBS, Wanting
 
 import notebooks.edition.cilantro  # noqa: F401, registers Cilantro
 from faro_lib import forecast
-from faro_lib.cli.run import print_step
+from faro_lib.cli.run import print_step, stopped_by_signals
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at, explained
 from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
@@ -230,18 +230,16 @@ def test_stopping_leaves_the_cluster_as_it_is(day, context):
 
 
 def test_the_second_ctrl_c_does_not_wait_for_the_tick():
-    from signal import SIGINT, SIGTERM
+    from signal import SIGINT, SIGTERM, raise_signal
 
-    from faro_lib.cli.run import request_stop
-
-    stop = threading.Event()
-    request_stop(stop, SIGTERM)
-    request_stop(stop, SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        request_stop(stop, SIGINT)
-    stop.clear()
-    request_stop(stop, SIGINT)
-    assert stop.is_set()
+    with stopped_by_signals(None) as stop:
+        raise_signal(SIGTERM)
+        raise_signal(SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            raise_signal(SIGINT)
+    with stopped_by_signals(None) as stop:
+        raise_signal(SIGINT)
+        assert stop.is_set()
 
 
 def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, context, tmp_path):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from functools import partial
 
 import nbformat
@@ -240,7 +240,8 @@ class TestANotebook:
     def run(self, folder, code, **parameters):
         write_notebook(folder / "source.ipynb", code, "a = 1")
         output = folder / "out" / "done.ipynb"
-        pipeline.run_notebook(folder / "source.ipynb", output, parameters, folder / "out" / "done.log", root=folder)
+        with chdir(folder):
+            pipeline.run_notebook("source.ipynb", output, parameters, folder / "out" / "done.log")
         return output
 
     def test_it_runs_in_the_root_folder_with_this_interpreter_and_the_given_parameters(self, tmp_path, capfd):

@@ -9,8 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from faro_lib.arena.scenarios import instance, scenario_of
-from faro_lib.control.clamp import Pending
-from faro_lib.control.guardrails import GUARDRAILS, Guard
+from faro_lib.control.guardrails import GUARDRAILS
 from faro_lib.control.tick import Memory, tick
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Fixed
@@ -139,8 +138,7 @@ class ClusterEnv(gymnasium.Env):
         number = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
         trial = int(options.get("trial", self.np_random.integers(2**31)))
         self._workload = self._traces.workload(number)
-        least = at_least_one_each(self.jobs, self.capacity)
-        self._initial = np.array(options.get("initial", least))
+        self._initial = np.array(options.get("initial", at_least_one_each(self.jobs, self.capacity)))
         check_initial(self.jobs, self._initial, self.capacity)
         steps = self._steps
         if self._lighter:
@@ -148,7 +146,7 @@ class ClusterEnv(gymnasium.Env):
         else:
             day = self._workload, draw(self._workload, trial, router=self._model.router)
             self._cluster = SimulatedCluster(*day, self.capacity, self._initial, self._model, capacity_steps=steps)
-        self._memory = Memory(None, Pending.none(len(least)), Guard(np.zeros(len(least))))
+        self._memory = Memory.start(_Given(), self.jobs)
         self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
         self._cluster.advance(self._tick_s)
         return self._observe(), {}

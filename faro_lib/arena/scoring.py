@@ -92,8 +92,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
     if made.tick_s > MINUTE_S:
         raise ValueError(f"policy {policy!r}: tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PolicyFailed)
+    with warnings.catch_warnings(record=True, action="always", category=PolicyFailed) as caught:
         steps = scenario.capacity_steps
         run = simulate(on.workload, made, scenario.capacity, draws=on.draws, capacity_steps=steps)
     failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]

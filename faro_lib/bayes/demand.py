@@ -135,12 +135,7 @@ def convergence(idata) -> Convergence:
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
-    worst = (
-        table["r_hat"].max(),
-        table["ess_bulk"].min(),
-        table["ess_tail"].min(),
-        idata.sample_stats["diverging"].sum(),
-    )
+    worst = table["r_hat"].max(), *table[["ess_bulk", "ess_tail"]].min(), idata.sample_stats["diverging"].sum()
     return Convergence(*map(float, worst))
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faro_lib.workload.jobs import frozen
+
 LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end; others in `replicas.SLO_ON`
 TOGETHER = "requests_together"  # mean size of groups of requests ending within TOGETHER_S of each other, as in a batch
 QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
@@ -30,8 +32,7 @@ class Measurements:
         object.__setattr__(self, "periods", np.broadcast_to(self.periods, np.shape(self.requests)))
         numbers = (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float), ("periods", int))
         for name, kind in numbers:
-            array = np.array(getattr(self, name), kind)
-            array.setflags(write=False)
+            array = frozen(np.array(getattr(self, name), kind))
             object.__setattr__(self, name, array)
             shape = self.rate_rps.shape if name != "values" else (len(self.rate_rps), len(self.columns))
             if array.shape != shape:

@@ -1,6 +1,5 @@
 """Latency quantiles of a service by simulation, and their sampling errors in a run of the measured length."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,13 +30,7 @@ class Simulator:
     """
 
     def __init__(
-        self,
-        measurements: Measurements,
-        dispatch: str,
-        places: int,
-        tokens: Mapping[str, Any],
-        requests: int,
-        seed: int,
+        self, measurements: Measurements, dispatch: str, places: int, tokens: dict[str, Any], requests: int, seed: int
     ):
         self._measurements, self._seed = measurements, seed
         self._tokens, self._places, self._model = tokens, places, ServingModel(dispatch)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
     from faro_lib.control.overrides import Override, Settings
     from faro_lib.control.startup import Ensure
-    from faro_lib.kube.deployments import Deployments
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Policy
     from faro_lib.rayserve.cluster import Lease, RayServeCluster
@@ -61,21 +60,6 @@ def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[
         of_plan = PlanOverrides(home.connect(retries=0, timeout_s=2.0), home.namespace, home.name).read
         return latest(lambda: (*of_journal(), *of_plan()))
     return of_journal
-
-
-def deployments(
-    home: NamespacedName, settings: Settings, prometheus: str | None, token_path: str | None, clock: Clock,
-    capacity: int | None, ensure: Ensure, ceilings: bool = False, act: bool = True,
-) -> Deployments:  # fmt: skip
-    """The backend for the Deployments in the sections `deployment` of the jobs' table."""
-    from faro_lib.kube.deployment_metrics import DeploymentMetrics
-    from faro_lib.kube.operate import connect_deployments
-
-    if prometheus is None:
-        raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
-    metrics = DeploymentMetrics(prometheus, token_path)
-    sections = settings.sections.get("deployment", {})
-    return connect_deployments(home, settings.jobs, sections, metrics, clock, capacity, ensure, ceilings, act)
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import suppress
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faro_lib.cli.shared import milliseconds, option, text_table
+from faro_lib.cli.shared import milliseconds, number, option, text_table
 
 if TYPE_CHECKING:
     from faro_lib.control.journal import Header, Tick
@@ -70,23 +69,19 @@ def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
     return (then.timestamp() - header.origin_s) * header.scale
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "job": row["job"],
-        "before": str(row["before"]),
-        "after": str(row["after"]),
+        "before": row["before"],
+        "after": row["after"],
         "drop": f"{row['drop']:.0%}",
-        "observed/s": _number(row["observed_rps"], ".1f"),
-        "failed/min": _number(row["failed_per_min"], ".0f"),
-        "forecast/s": _number(row["forecast_rps"], ".1f"),
+        "observed/s": number(row["observed_rps"], ".1f"),
+        "failed/min": number(row["failed_per_min"], ".0f"),
+        "forecast/s": number(row["forecast_rps"], ".1f"),
         "observed latency": milliseconds(row["observed_tail_latency_s"], "dropped"),
         "predicted": milliseconds(row["predicted_tail_latency_s"]),
         "SLO": milliseconds(row["slo_s"]),
-        "value of +1": _number(row["marginal_value_up"], "+.3f"),
-        "of -1": _number(row["marginal_value_down"], ".3f"),
+        "value of +1": number(row["marginal_value_up"], "+.3f"),
+        "of -1": number(row["marginal_value_down"], ".3f"),
         "reason": row["reason"],
     }
-
-
-def _number(value: float, spec: str) -> str:
-    return "-" if math.isnan(value) else format(value, spec)

@@ -56,24 +56,22 @@ def manifests(
         raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
     if ceilings:
         bounding(factory(PolicyContext(table, Source().model(table))))  # raises for a policy without predictions
-    common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
-    common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
-    common |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)
+    values: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
+    values |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
+    values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
         names = tuple(ref.autoscaler if ceilings else ref.name for ref in refs)
-        namespaces = tuple(ref.namespace for ref in refs)
-        wanted = ManifestSpec(**common, namespaces=namespaces, deployments=names, ceilings=ceilings)
+        values |= dict(namespaces=tuple(ref.namespace for ref in refs), deployments=names, ceilings=ceilings)
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
         fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
         initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # if not, ManifestSpec raises
-        common |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
-        common |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
-        wanted = ManifestSpec(**common)
-    for path in write(wanted, out):
+        values |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
+        values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
+    for path in write(ManifestSpec(**values), out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")
     print(f"kubectl apply --server-side {' '.join(f'-f {out}/{name}' for name in APPLY_FIRST)}")

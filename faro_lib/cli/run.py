@@ -169,9 +169,11 @@ def run(
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
+            from faro_lib.kube.operate import connect_deployments
+
             cluster_of = partial(
-                backends.deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
-                capacity=capacity, ensure=ensure, ceilings=ceilings, act=apply,
+                connect_deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
+                cores=capacity, ensure=ensure, ceilings=ceilings, act=apply,
             )  # fmt: skip
         else:
             ray = backends.ray_serve(
@@ -274,8 +276,10 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
     def received(number: int, _: object) -> None:
         if number == signal.SIGUSR1:
             model.wanted = True
+        elif number == signal.SIGINT and stop.is_set():  # a second Ctrl-C, which does not wait for the tick or for Ray
+            raise KeyboardInterrupt
         else:
-            request_stop(stop, number)
+            stop.set()
 
     before = {number: signal.signal(number, received) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
@@ -284,13 +288,6 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
         for number, handler in before.items():
             signal.signal(number, handler)
         stop.close()
-
-
-def request_stop(stop: threading.Event, number: int) -> None:
-    """Handle a signal: stop after this tick, or at once at a second Ctrl-C, even while Ray is starting."""
-    if number == signal.SIGINT and stop.is_set():
-        raise KeyboardInterrupt
-    stop.set()
 
 
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:

@@ -25,7 +25,7 @@ def shadow(
             print(json.dumps({key: None if value != value else value for key, value in row.items()}))
         return
     print(f"{header.policy}, utility lost per minute; a difference below zero is in favour of its plans")
-    print(text_table([{key: str(value) for key, value in row.items()} for row in rows]))
+    print(text_table(rows))
     worse = [row["job"] for row in rows[:-1] if row["low"] > 0]
     better = "better" if rows[-1]["high"] < 0 else "worse" if rows[-1]["low"] > 0 else "neither better nor worse"
     print(f"over all services the plans would have been {better}; worse for: {', '.join(worse) or 'none'}")

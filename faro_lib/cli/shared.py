@@ -82,15 +82,20 @@ class SayHandler(logging.Handler):
         say(self.format(record), "kubernetes" if record.levelno >= logging.WARNING else "")
 
 
-def text_table(rows: Sequence[Mapping[str, str]]) -> str:
+def text_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as a text table with a header line."""
 
     def aligned(column: list[str]) -> list[str]:
         align, width = str.ljust if column[0] in LEFT else str.rjust, max(map(len, column))
         return [align(cell, width) for cell in column]
 
-    columns = [aligned([name, *(row[name] for row in rows)]) for name in rows[0]]
+    columns = [aligned([name, *(str(row[name]) for row in rows)]) for name in rows[0]]
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
+
+
+def number(value: float, spec: str) -> str:
+    """A number in the format `spec`; "-" for NaN (unknown)."""
+    return "-" if math.isnan(value) else format(value, spec)
 
 
 def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:

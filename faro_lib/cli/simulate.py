@@ -59,8 +59,7 @@ def simulate(
                 simulate_day(day, make(name, context), capacity, trial_seeds(1)[0], on_step=draw)
     summary = summaries(day, {name: make(name, context) for name in names}, capacity, trials, report=say)
     if as_json:
-        for row in summary.to_dict("records"):
-            print(json.dumps(row))
+        print(*map(json.dumps, summary.to_dict("records")), sep="\n")
         return
     print(text_table([_cells(name, rows) for name, rows in summary.groupby("policy", sort=False)]))
 

@@ -45,7 +45,7 @@ def trust(
         return
     print(f"at {at_s:g} s; a doubt of {2 / ALPHA:g} takes the level away, this much trust earns")
     print("the next one, and two strikes (minutes with metrics that cannot be right) take it away")
-    print(text_table([{name: str(value) for name, value in row.items()} for row in rows]))
+    print(text_table(rows))
 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from faro_lib.cli.shared import number
 from faro_lib.control import Step
 from faro_lib.policies.protocol import HOLD
 from faro_lib.workload import Job
@@ -67,8 +68,8 @@ class View:
         return (
             escape(job.name),
             sparkline(counts),
-            _number(counts[-1] / MINUTE_S if counts.size else math.nan),
-            "" if deciles is None else f"{_number(deciles[n, 0])} to {_number(deciles[n, -1])}",
+            number(counts[-1] / MINUTE_S if counts.size else math.nan, ".3g"),
+            "" if deciles is None else f"{number(deciles[n, 0], '.3g')} to {number(deciles[n, -1], '.3g')}",
             str(has) if wanted == has else f"{has} -> {wanted}",
             Text(latency, style="red" if late else ""),
             f"{job.slo_s:g} s",
@@ -99,7 +100,3 @@ def _clock(now_s: float) -> str:
     '1:01:30'
     """
     return f"{int(now_s // 3600)}:{int(now_s // 60 % 60):02d}:{int(now_s % 60):02d}"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3g}"

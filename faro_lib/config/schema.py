@@ -31,8 +31,8 @@ def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int
     return clusters
 
 
-Unique = Annotated[list[str], AfterValidator(_unique)]
-Names = Annotated[Unique, Field(min_length=1)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]  # the last is compared with the rest
 Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(_unique)]
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
@@ -116,10 +116,8 @@ class Sensitivity(Section):
     capacity: int | None = Field(None, ge=1, description="cluster capacity in cores; null: the middle one")
     first_minute: int = Field(0, ge=0, description="first minute of the slice of the evaluation day")
     minutes: int = Field(60, ge=1, description="minutes of the slice")
-    policies: Unique = Field(
-        ["FairShare", "AIAD", "Faro-FairSum"],
-        min_length=2,
-        description="policies; the last one is compared with the rest",
+    policies: Compared = Field(
+        ["FairShare", "AIAD", "Faro-FairSum"], description="policies; the last one is compared with the rest"
     )
     cold_start_s: Numbers = Field([5, 35, 120], description="seconds until a new replica serves; []: skip")
     slo_factor: PositiveNumbers = Field([2, 4, 8], description="SLO as a multiple of the service time; []: skip")
@@ -149,12 +147,10 @@ class Days(Section):
         [], description="days to judge, each with what was known before it; null: the evaluation day; []: skip"
     )
     trials: int = Field(1, ge=1, description="trials per day, policy and capacity")
-    policies: Unique = Field(
-        ["FairShare", "AIAD", "Faro-Sum"], min_length=2, description="policies; the last one is compared with the rest"
+    policies: Compared = Field(
+        ["FairShare", "AIAD", "Faro-Sum"], description="policies; the last one is compared with the rest"
     )
-    forecasters: Unique = Field(
-        ["auto", "ar"], min_length=1, description="that of all policies, then others for the last policy"
-    )
+    forecasters: Names = Field(["auto", "ar"], description="that of all policies, then others for the last policy")
     worlds: list[World] = Field(
         [],
         description="further workloads, each with name and capacities, and as needed workload, jobs, synthetic and judged",

@@ -74,7 +74,7 @@ class Guard:
     drop: np.ndarray | None = None  # last requested drop rates
     present: np.ndarray | None = None  # bool, the job existed at the last tick
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | None = None  # points for other clients' changes; frozen once they reach CONTESTED_AT
+    contest: np.ndarray | int = 0  # points for other clients' changes; frozen once they reach CONTESTED_AT
     advised: np.ndarray | bool = False  # bool, the job is left to its own autoscaler
 
     def updated(self, observation: Observation) -> Self:
@@ -85,7 +85,7 @@ class Guard:
         guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
         if self.target is None:
             return guard
-        before = np.zeros(len(known), int) if self.contest is None else self.contest
+        before = np.broadcast_to(self.contest, known.shape)
         observed = np.isfinite(observation.mean_latency_s).any()  # if False, the targets are those of an earlier tick
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
@@ -94,9 +94,7 @@ class Guard:
 
     def contested(self, config: GuardrailConfig) -> np.ndarray:
         """Whether Faro leaves a job alone because another client keeps changing its target, bool (jobs,)."""
-        if self.contest is None or config.force:
-            return np.zeros(len(self.known_s), bool)
-        return self.contest >= CONTESTED_AT
+        return (np.broadcast_to(self.contest, self.known_s.shape) >= CONTESTED_AT) & (not config.force)
 
     def drifted(self, observation: Observation) -> np.ndarray:
         """Whether a job's target or drop rate differs from the last request, bool (jobs,)."""

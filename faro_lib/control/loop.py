@@ -16,14 +16,14 @@ from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, with
 from faro_lib.control.journal import Header, Journal, next_memory
 from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
 from faro_lib.forecast import Forecaster
-from faro_lib.policies.loops import with_forecaster
+from faro_lib.policies.loops import LoopState
 from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 # Reasons of failures outside the policy.
 OBSERVE, APPLY, JOURNAL, CLOCK, REPORT = "observe", "apply", "journal", "clock", "report"
-OnFailure = Callable[[str, str], None]
+OnFailure = Callable[[str, str], None] | None  # called with (reason, one line)
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
     clock: Clock | None = None,
     stop: threading.Event | None = None,
     on_step: Callable[[Step], None] | None = None,
-    on_failure: OnFailure | None = None,
+    on_failure: OnFailure = None,
     changes: tuple[str, ...] = (),
     changed: Callable[[], bool] = lambda: False,
     renewed: Callable[[], Forecaster | None] = lambda: None,
@@ -107,21 +107,20 @@ def run(
         cluster.advance(until_s)
 
 
-def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure | None) -> Memory:
-    """The memory with the forecaster that `renewed` returns, if it returns one."""
+def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure) -> Memory:
+    """The memory with the forecaster that `renewed` returns, updated with the stored counts; as before if there is none."""
+    state = memory.state
     try:
-        forecaster = renewed()
-        return replace(memory, state=with_forecaster(memory.state, forecaster)) if forecaster else memory
+        if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
+            return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
     except Exception as error:
         if on_failure is None:
             raise
         on_failure(FAILED, line_of(error))
-        return memory
+    return memory
 
 
-def observed(
-    cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
-) -> Observation | None:
+def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
     """Observe; on failure, return `without_data(last)`; without `last`, return None, or raise without `on_failure`."""
     try:
         return cluster.observe()
@@ -144,7 +143,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
         yield now_s
 
 
-def report_failures(step: Step, on_failure: OnFailure | None) -> None:
+def report_failures(step: Step, on_failure: OnFailure) -> None:
     """Report the failures of a tick to `on_failure`; if it is None, only warn of a failed policy."""
     if on_failure is None:
         if step.failure:
@@ -165,7 +164,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
     return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
 
 
-def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
+def attempt(reason: str, on_failure: OnFailure, call: Callable[..., None], *arguments: Any) -> str | None:
     """Run `call(*arguments)`; report an error to `on_failure` and return it as one line; None if there is no error."""
     try:
         call(*arguments)

@@ -1,20 +1,33 @@
-"""The clairvoyant limit of a trial: simulate every replica count, then allocate each minute optimally."""
+"""The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
+
+For a trial, every replica count is simulated, and each minute is then allocated optimally. The limit bounds lost utility
+only: a policy that drops requests can have fewer violations or lose less effective utility.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.metrics.limit import Clairvoyant, clairvoyant, max_replicas_of_any
+from faro_lib.allocate import best_by_minute
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Fixed
 from faro_lib.simulate import Draws, simulate
 from faro_lib.simulate.cluster import PAPER
-from faro_lib.workload import Workload, arrays_of
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload import Job, Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, the utility of most jobs hardly rises
 LEAST_CHANGE = 0.001  # if one more replica changes no utility by more, larger replica counts are not simulated
+
+
+@dataclass(frozen=True, slots=True)
+class Clairvoyant:
+    """Optimal replicas and their utility (NaN: no requests), (jobs, minutes + 1); last bin: arrivals after the day."""
+
+    jobs: tuple[Job, ...]
+    replicas: np.ndarray
+    utility: np.ndarray
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
@@ -47,6 +60,25 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
     jobs = workload.jobs
     utility = measured_utility(workload, draws, max_replicas_of_any(jobs, max(capacities)))
     return [clairvoyant(utility, capacity, jobs) for capacity in capacities]
+
+
+def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
+    """The optimal allocation in each minute; `utility` (jobs, 0..X replicas, minutes + 1) is NaN without requests."""
+    replicas = best_by_minute(np.nan_to_num(utility), jobs, capacity)
+    rows, bins = replicas.shape
+    return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
+
+
+def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
+    """The largest replica count that any job can have on `capacity` cores while all others have their minimum.
+
+    >>> max_replicas_of_any((Job("a"), Job("b", cores=2.0)), 8)
+    6
+    """
+    arrays = arrays_of(jobs)
+    minimum = arrays.min_replicas
+    maximum = minimum + np.floor((capacity - minimum @ arrays.cores) / arrays.cores + TOLERANCE)
+    return int(np.minimum(maximum, arrays.max_replicas).max())
 
 
 def enough_replicas(workload: Workload) -> int:

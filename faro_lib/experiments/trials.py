@@ -2,8 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload
 
 Report = Callable[[str], None]
+# A context in which PolicyFailed is raised; outside of it, the control loop only warns.
+policy_failures_raised = partial(warnings.catch_warnings, action="error", category=PolicyFailed)
 
 
 def policy_context(
@@ -51,12 +53,10 @@ def trial_seeds(trials: int) -> tuple[int, ...]:
     return (*TRIAL_SEEDS, *(TRIAL_SEEDS[-1] + n for n in range(1, trials)))[:trials]
 
 
-def trial_draws(
-    workload: Workload, trials: int, serving_model: ServingModel = PAPER, scv_factor: float = 1.0
-) -> Iterator[Draws]:
+def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Iterator[Draws]:
     """The random numbers of each trial (`simulate.draw`)."""
     for seed in trial_seeds(trials):
-        yield draw(workload, seed, router=serving_model.router, scv_factor=scv_factor)
+        yield draw(workload, seed, scv_factor=scv_factor)
 
 
 def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
@@ -77,14 +77,6 @@ class Trial:
     def key(self) -> dict[str, Any]:
         """The columns (name -> value) that identify this run in every table."""
         return {"policy": self.policy, "capacity_cores": self.run.capacity, "trial": self.number}
-
-
-@contextmanager
-def policy_failures_raised() -> Iterator[None]:
-    """A context in which PolicyFailed is raised; outside of it, the control loop only warns."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", PolicyFailed)
-        yield
 
 
 def run_trials(

@@ -9,6 +9,7 @@ import numpy as np
 
 from faro_lib.registry import Registry, load_plugins
 from faro_lib.workload import Traces
+from faro_lib.workload.jobs import frozen
 
 CONTEXT_MINUTES = 15  # minutes of history that a forecast uses (EuroSys'25, section 4.1)
 HORIZON_MINUTES = 7  # minutes that a forecast covers
@@ -33,7 +34,7 @@ class Forecaster(ABC):
 
     def __post_init__(self):
         if self.counts.size == 0:
-            object.__setattr__(self, "counts", _frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan)))
+            object.__setattr__(self, "counts", frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan)))
 
     def start(self, minute_of_day: int = 0) -> Self:
         """The forecaster without any counts; the coming minute is `minute_of_day`."""
@@ -44,7 +45,7 @@ class Forecaster(ABC):
         counts = self.checked(counts)
         return replace(
             self,
-            counts=_frozen(np.concatenate([self.counts[:, 1:], counts[:, None]], axis=1)),
+            counts=frozen(np.concatenate([self.counts[:, 1:], counts[:, None]], axis=1)),
             minute_of_day=(self.minute_of_day + 1) % self.day_minutes,
             minutes_seen=self.minutes_seen + 1,
         )
@@ -174,8 +175,3 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     of_minute = total.sum(axis=(0, 1)) / np.maximum(number.sum(axis=(0, 1)), 1)
     mean = np.broadcast_to(np.where(number.any(axis=(0, 1)), of_minute, level), counts.shape)
     return np.where(known, counts, np.random.default_rng(0).poisson(mean))
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)
-    return array

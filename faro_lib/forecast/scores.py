@@ -23,9 +23,9 @@ def crps_terms(samples, truth) -> np.ndarray:
 
 
 def difference(
-    terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
+    terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(mean score of `terms` minus that of `others` on one day, lower and upper end of its confidence interval).
+    """(mean score of `terms` minus that of `others` on one day, lower and upper end of its 95 % confidence interval).
 
     The interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
     neighbouring minutes and of different jobs are correlated.
@@ -35,7 +35,6 @@ def difference(
     terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
     weights : shape (origins, ...), default 1; a score is sum(terms) / sum(weights); `truth` for weighted quantile loss.
     block : number of consecutive origins in a block.
-    level : confidence level.
     """
     origins = len(terms)
     if np.shape(terms) != np.shape(others):
@@ -47,5 +46,5 @@ def difference(
     starts = np.random.default_rng(seed).integers(origins, size=(draws, -(-origins // block)))
     rows = ((starts[:, :, None] + np.arange(block)) % origins).reshape(draws, -1)[:, :origins]
     ratios = total[rows].sum(axis=1) / weight[rows].sum(axis=1)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(ratios, [0.025, 0.975])
     return float(total.sum() / weight.sum()), float(low), float(high)

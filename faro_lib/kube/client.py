@@ -183,12 +183,12 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
         raise ValueError(f"{'ServiceAccount' if in_pod else file}: {message}") from None
 
 
-def found(api: Api, path: str) -> dict | None:
-    """The object at `path`, or None if it does not exist."""
+def found(api: Api, path: str, absent: tuple[int, ...] = (404,)) -> dict | None:
+    """The object at `path`; None if the server answers with a status in `absent`, by default if it does not exist."""
     try:
         return api.get(path)
     except ApiError as error:
-        if error.status != 404:
+        if error.status not in absent:
             raise
         return None
 

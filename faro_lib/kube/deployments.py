@@ -51,10 +51,6 @@ class DeploymentRef:
         name = section.get("name", job.name)
         return cls(job, namespace, name, queries, section.get("autoscaler", name), section.get("resource", "cpu"))
 
-    @property
-    def path(self) -> str:
-        return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}"
-
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
@@ -174,7 +170,8 @@ class Deployments:
         if autoscaler := self._autoscalers[job]:
             name = autoscaler["metadata"]["name"]
             raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
-        path, state = f"{self.refs[job].path}/scale", self._states[job]
+        ref, state = self.refs[job], self._states[job]
+        path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version if state else ""
         for _ in range(SCALE_ATTEMPTS):
             body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}

@@ -27,7 +27,6 @@ class Informer:
         self._items: dict[tuple[str, str], dict] = {}
         self._lock = threading.Lock()
         self._stop, self._listed = threading.Event(), threading.Event()
-        self.list_count = 0
         self.error: ApiError | None = None
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
@@ -66,7 +65,6 @@ class Informer:
         items = {_key(item): self._keep(item) for item in answer["items"]}
         with self._lock:
             self._items = items
-        self.list_count += 1
         self.error = None
         self._listed.set()
         return answer["metadata"]["resourceVersion"]

@@ -153,11 +153,6 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     return [Path(folder) / name for name in texts]
 
 
-def objects(spec: ManifestSpec, template: str) -> list[dict[str, Any]]:
-    """The Kubernetes objects in one manifest."""
-    return list(yaml.safe_load_all(render(spec, template)))
-
-
 def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     """A manifest as YAML text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from faro_lib.control import Step
 from faro_lib.control.clock import Clock
+from faro_lib.control.overrides import Settings
 from faro_lib.control.startup import Ensure, once
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
@@ -48,18 +49,19 @@ class NamespacedName:
 
 def connect_deployments(
     plan: NamespacedName,
-    jobs: tuple[Job, ...],
-    sections: dict[str, dict],
-    metrics: DeploymentMetrics,
+    settings: Settings,
+    *,
+    prometheus: str | None,
+    token_path: str | None,
     clock: Clock,
     cores: float | None = None,
     ensure: Ensure = once,
     ceilings: bool = False,
     act: bool = True,
 ) -> Deployments:
-    """The backend for the Deployments that the jobs' table names.
+    """The backend for the Deployments in the sections `deployment` of the jobs' table.
 
-    sections : job name -> its section `deployment` in the table.
+    prometheus, token_path : as in `DeploymentMetrics`.
     cores : cores that the jobs may use; None: measured.
     ensure : runs the check that the Deployments exist, once or until it passes.
     ceilings : whether Faro sets the bounds of their HorizontalPodAutoscalers instead of their replicas.
@@ -67,9 +69,12 @@ def connect_deployments(
 
     Raises ValueError if a Deployment does not exist or a permission is missing.
     """
+    if prometheus is None:
+        raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
+    metrics, sections = DeploymentMetrics(prometheus, token_path), settings.sections.get("deployment", {})
     api = plan.connect()
     preflight.check_server(api)
-    refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
+    refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs]
     cluster = (BoundedDeployments if ceilings else Deployments)(api, refs, metrics, clock, cores or 0.0)
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
     if not act:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from faro_lib.control.overrides import Override
-from faro_lib.kube.client import MERGE, Api, ApiError
+from faro_lib.kube.client import MERGE, Api, ApiError, found
 from faro_lib.kube.status import API_VERSION, PLURAL
 
 
@@ -18,12 +18,7 @@ class PlanOverrides:
 
     def get(self) -> dict[str, Any] | None:
         """The FaroPlan; None if it does not exist, or if this client may not read it."""
-        try:
-            return self._api.get(self._path)
-        except ApiError as error:
-            if error.status not in (403, 404):
-                raise
-            return None
+        return found(self._api, self._path, absent=(403, 404))
 
     def read(self) -> tuple[Override, ...]:
         """The overrides; ValueError if an override is invalid."""
@@ -46,10 +41,10 @@ class PlanOverrides:
 
 
 def _override(row: Mapping[str, Any]) -> Override:
-    begin, end = row.get("from"), row.get("until")
+    times = (row.get("from"), row.get("until"))
+    from_s, until_s = (None if time is None else datetime.fromisoformat(time).timestamp() for time in times)
     load = None if row.get("load") is None else float(row["load"])
-    times_s = 0.0 if begin is None else _unix(begin), None if end is None else _unix(end)
-    return Override(row["job"], row.get("by", "FaroPlan"), *times_s, row.get("replicas"), load)
+    return Override(row["job"], row.get("by", "FaroPlan"), from_s or 0.0, until_s, row.get("replicas"), load)
 
 
 def _row(one: Override) -> dict[str, Any]:
@@ -58,7 +53,3 @@ def _row(one: Override) -> dict[str, Any]:
         if time_s:
             said[name] = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {name: value for name, value in said.items() if value is not None}
-
-
-def _unix(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

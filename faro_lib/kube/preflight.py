@@ -154,10 +154,7 @@ def may(api: Api, namespace: str | None, group: str, resource: str, verb: str, n
     """Whether this client has a permission; `namespace` None means all namespaces, and `name` "" all objects."""
     resource, _, subresource = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
-    if name:
-        attributes["name"] = name
-    if namespace:
-        attributes["namespace"] = namespace
+    attributes |= {"name": name, "namespace": namespace or ""}
     head = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
     review = {**head, "spec": {"resourceAttributes": attributes}}
     answer = api.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 CLUSTER = "ray.io/cluster"  # label of a pod with the name of its RayCluster
 
 
-def serving_cluster(service: dict) -> str:
+def serving_cluster(service: dict, status: str = "activeServiceStatus") -> str:
     """The name of the RayCluster that serves the applications; "" if none serves yet.
 
-    During an upgrade, KubeRay prepares a second, pending cluster while the first one serves.
+    During an upgrade, KubeRay prepares a second, pending cluster (`status` "pendingServiceStatus") while the first serves.
     """
-    return _cluster(service, "activeServiceStatus")
+    return service.get("status", {}).get(status, {}).get("rayClusterName", "")
 
 
 def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
@@ -22,7 +22,7 @@ def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
     ready = conditions.get("Ready", {})
     if ready.get("status") == "True":
         return None
-    clusters = {serving_cluster(service), _cluster(service, "pendingServiceStatus")}
+    clusters = {serving_cluster(service), serving_cluster(service, "pendingServiceStatus")}
     for pod in pods:
         if pod["metadata"].get("labels", {}).get(CLUSTER) in clusters and (reason := why_not_started(pod)):
             return f"pod {pod['metadata']['name']} does not start: {reason}"
@@ -47,7 +47,3 @@ def why_not_started(pod: dict) -> str | None:
         if waiting.get("message"):
             return f"{waiting['reason']}: {waiting['message']}"
     return None
-
-
-def _cluster(service: dict, which: str) -> str:
-    return service.get("status", {}).get(which, {}).get("rayClusterName", "")

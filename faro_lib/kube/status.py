@@ -5,6 +5,7 @@
 
 import logging
 import threading
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -106,14 +107,13 @@ class Reporter:
         self._jobs, self._controller = jobs, controller
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
-        self._steps: list[Step] = []
-        self._wake, self._lock, self._closed = threading.Event(), threading.Lock(), False
+        self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
+        self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._follow, name=f"status {name}", daemon=True)
         self._thread.start()
 
     def __call__(self, step: Step) -> None:
-        with self._lock:
-            self._steps = [*self._steps, step][-MAX_STEPS:]
+        self._steps.append(step)
         self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -126,8 +126,7 @@ class Reporter:
         while not self._closed or self._steps:
             self._wake.wait()
             self._wake.clear()
-            with self._lock:
-                steps, self._steps = self._steps, []
+            steps = [self._steps.popleft() for _ in range(len(self._steps))]
             try:
                 if steps:
                     self.publish(steps)

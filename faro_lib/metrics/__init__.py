@@ -1,1 +1,1 @@
-"""Measures of finished runs, paired comparison of policies, and the clairvoyant limit."""
+"""Measures of finished runs, and paired comparison of policies."""

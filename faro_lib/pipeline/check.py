@@ -2,14 +2,16 @@
 
 import errno
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from faro_lib.config import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
 from faro_lib.files import check_writable
+from faro_lib.memory import must_fit
 from faro_lib.pipeline.fetch import verify
-from faro_lib.pipeline.memory_estimate import check_memory
+from faro_lib.pipeline.memory_estimate import ADVICE, needed_gb
 from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
@@ -49,7 +51,8 @@ def check(config: Config, here: bool = True) -> int:
         if config.forecast.posterior:
             posterior_of_jobs(traces, config.forecast.posterior)
     if here:
-        check_memory(config, *size)
+        for stage, gb in needed_gb(config, *size).items():
+            must_fit(f"{stage} needs", gb, ADVICE[stage])
     return size[1]
 
 
@@ -60,20 +63,15 @@ def check_names(config: Config) -> None:
     from faro_lib.policies import factory_of
 
     load_plugins([*config.plugins, *STAGE_40])
-    names: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
-        "policies": (factory_of, config.policies),
-        "scale.policies": (factory_of, config.scale.policies),
-        "scale.largest_policies": (factory_of, config.scale.largest_policies),
-        "sensitivity.policies": (factory_of, config.sensitivity.policies),
-        "days.policies": (factory_of, config.days.policies),
-        "live.policies": (factory_of, config.live.policies),
-        "sloppify.objectives": (OBJECTIVES.find, config.sloppify.objectives),
-        "sloppify.solvers": (SOLVERS.find, config.sloppify.solvers),
-        "forecast.baselines": (FITS.find, config.forecast.baselines),
-        "days.forecasters": (FITS.find, config.days.forecasters),
-        "forecaster": (FITS.find, [config.forecaster]),
-    }
-    _raise([(key, _error(find, name)) for key, (find, values) in names.items() for name in values])
+    of_policies = [f"{section}.policies" for section in ("scale", "sensitivity", "days", "live")]
+    settings: list[tuple[Callable[[str], Any], Sequence[str]]] = [
+        (factory_of, ("policies", "scale.largest_policies", *of_policies)),
+        (OBJECTIVES.find, ("sloppify.objectives",)),
+        (SOLVERS.find, ("sloppify.solvers",)),
+        (FITS.find, ("forecast.baselines", "days.forecasters")),
+    ]
+    errors = [(key, _error(find, name)) for find, keys in settings for key in keys for name in attrgetter(key)(config)]
+    _raise([*errors, ("forecaster", _error(FITS.find, config.forecaster))])
 
 
 def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) -> None:

@@ -5,7 +5,7 @@ The constants come from the stages' benchmark files (`results/*/logs/*.bench`).
 
 from faro_lib.bayes.demand import MAX_ROWS
 from faro_lib.config import Config
-from faro_lib.memory import must_fit, ray_gb
+from faro_lib.memory import ray_gb
 
 KERNEL_GB = 0.75  # a notebook kernel, after it has imported the library
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (several hundred requests)
@@ -35,9 +35,3 @@ def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, f
         if config.backend == "local":
             needed["80_live"] = KERNEL_GB + ray_gb(config.live.capacity)
     return {stage: round(gb, 3) for stage, gb in needed.items()}
-
-
-def check_memory(config: Config, jobs: int, days: int, minutes: int) -> None:
-    """Raise ValueError if a stage needs more memory than is free."""
-    for stage, gb in needed_gb(config, jobs, days, minutes).items():
-        must_fit(f"{stage} needs", gb, ADVICE[stage])

@@ -28,15 +28,9 @@ class NotebookError(RuntimeError):
 
 
 def run_notebook(
-    source: str | Path,
-    output: str | Path,
-    parameters: Mapping[str, Any],
-    log: str | Path,
-    *,
-    threads: int = 1,
-    root: str | Path = ".",
+    source: str | Path, output: str | Path, parameters: Mapping[str, Any], log: str | Path, *, threads: int = 1
 ) -> None:
-    """Execute a notebook in the folder `root` and write the executed copy to `output`; sets environment variables.
+    """Execute a notebook in the current folder and write the executed copy to `output`; sets environment variables.
 
     `parameters` are for the cell tagged `parameters`, `threads` for the numerical libraries. All that the cells print
     goes to the file `log` and to standard error. Raises NotebookError, one line with the cause; the partly executed copy
@@ -46,12 +40,12 @@ def run_notebook(
     from papermill import execute_notebook
     from papermill.exceptions import PapermillException
 
-    root, output, log = Path(root).resolve(), Path(output), Path(log)
+    here, output, log = os.getcwd(), Path(output), Path(log)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    # The kernel inherits this environment, so that it imports the library in `root`.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # The kernel inherits this environment, so that it imports the library in the current folder.
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.update(dict.fromkeys(THREADS, str(threads)), PYDEVD_DISABLE_FILE_VALIDATION="1")
-    options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=str(root), log_output=True)
+    options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=here, log_output=True)
     options |= dict(progress_bar=False, extra_arguments=["--log-level=CRITICAL"])
     options["kernel_manager_class"] = "faro_lib.pipeline.kernel.PatientKernelManager"
     try:

@@ -87,11 +87,6 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 
-def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
-    """A policy's state with `forecaster`, updated with the stored counts; `state` itself if it has no forecaster."""
-    return replace(state, forecaster=state.forecaster.renewed(forecaster)) if isinstance(state, LoopState) else state
-
-
 def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple[LoopState, Plan]:
     """(New state, plan) that adds a replica to each job whose mean latency was above its SLO for 30 s in total.
 

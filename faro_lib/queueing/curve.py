@@ -33,7 +33,6 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
         if name not in table:
             there = ", ".join(name for name in table if re.fullmatch(r"p[\d.]+_s", str(name))) or "none"
             raise ValueError(f"{path}: column {name!r} is missing; the latency columns are: {there}")
-    for name in ("replicas", "rate_per_replica_rps", column):
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         for row in np.flatnonzero(~((values > 0) & np.isfinite(values)))[:1]:
             raise ValueError(f"{path}, line {row + 2}: {name}={table[name].iloc[row]} must be a finite number > 0")

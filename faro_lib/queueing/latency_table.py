@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.queueing.formulas import require
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, frozen
 from faro_lib.workload.replicas import SERIAL
 
 ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "replicas", "tail_s", "excess_drops")
@@ -52,9 +52,7 @@ class LatencyTable:
 
     def __post_init__(self):
         for name in ARRAYS:
-            array = np.array(getattr(self, name), dtype=float)
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
+            object.__setattr__(self, name, frozen(np.array(getattr(self, name), dtype=float)))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         n, rates, counts = len(self.classes), self.rate_per_replica_rps.shape[-1], len(self.replicas)
         expected = {"rate_per_replica_rps": (n, rates), "tail_s": (n, rates, counts, self.tail_s.shape[-1])}

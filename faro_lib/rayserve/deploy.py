@@ -57,18 +57,14 @@ def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[di
     An application that runs already keeps its number of replicas.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
-    mine, others, gone = [], [], []
+    mine = []
     for one in applications:
         of = running.get(one["name"], {}).get("deployments", {}).get(one["args"].get("deployment"), {})
         count = of.get("target_num_replicas")
         mine.append(one | {"args": one["args"] | {"replicas": count}} if count else one)
-    for name, state in running.items():
-        configured = state.get("deployed_app_config") or {}
-        if name not in names and configured.get("import_path", "").startswith(f"{replica.__name__}:"):
-            gone.append(name)
-        elif name not in names and configured:
-            others.append(configured)
-    return mine + others, gone
+    rest = {name: state.get("deployed_app_config") or {} for name, state in running.items() if name not in names}
+    gone = [name for name, one in rest.items() if one.get("import_path", "").startswith(f"{replica.__name__}:")]
+    return mine + [one for name, one in rest.items() if one and name not in gone], gone
 
 
 def deploy(

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +62,7 @@ class EmulatedBatches:
         batch, as a computation in its process does.
     """
 
-    def __init__(
-        self, replica: Mapping[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None
-    ):
+    def __init__(self, replica: dict[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None):
         kind = replica_of(replica)
         assert isinstance(kind, Batched)
         self._kind, self._rng, self._factor = kind, np.random.default_rng(seed), ServiceTime.from_moments(1.0, scv)
@@ -115,7 +113,7 @@ class EmulatedTokens:
     response then begins with the first token.
     """
 
-    def __init__(self, replica: Mapping[str, Any], stream: bool = False, seed: int | None = None):
+    def __init__(self, replica: dict[str, Any], stream: bool = False, seed: int | None = None):
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)

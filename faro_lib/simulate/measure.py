@@ -29,6 +29,7 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica cou
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # equally likely minutes per grid point of the table
 WINDOW_REQUESTS = 7000  # if a minute at utilisation 1 has more, this many represent it; the router passes 6,500
+SEED = 1  # of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # each simulation needs about 50 MB
 
@@ -39,7 +40,6 @@ def measure(
     *,
     capacity: float | None = None,
     requests: int = 30_000,
-    seed: int = 1,
     serving_model: ServingModel = PAPER,
 ) -> LatencyTable:
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
@@ -72,7 +72,7 @@ def measure(
     def fill(task: tuple[ServingModel, list[int], int]) -> None:
         model, rows, column = task
         quantiles, x = tuple(jobs[k].quantile for k in rows), replicas[column]
-        minutes = _simulated(jobs[rows[0]], x, model, quantiles, requests, seed)
+        minutes = _simulated(jobs[rows[0]], x, model, quantiles, requests)
         tail_s[rows, 1:, column], excess[rows, 1:, column] = minutes.swapaxes(0, 1)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -90,19 +90,19 @@ def measure(
     return table
 
 
-def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:
+def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
     """Minutes of one job at one replica count, simulated unless cached; shape (quantiles, 2, utilisations, MINUTES).
 
-    The second axis is (tail latency in s, drop rate - (1 - quantile)). `rest` is the number of requests and the seed.
+    The second axis is (tail latency in s, drop rate - (1 - quantile)).
     """
 
     def compute() -> np.ndarray:
-        latency_s, by_rate, shrink = _run(job, replicas, model, *rest)
+        latency_s, by_rate, shrink = _run(job, replicas, model, requests)
         minutes = [[_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles]
         return np.array(minutes).swapaxes(1, 2)
 
-    grid = UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
-    return cached_array((true_service_time(job), job.replica, model, replicas, quantiles, rest, grid, _code()), compute)
+    grid = requests, UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
+    return cached_array((true_service_time(job), job.replica, model, replicas, quantiles, grid, _code()), compute)
 
 
 @cache
@@ -112,9 +112,7 @@ def _code() -> tuple[str, bytes]:
     return np.__version__, b"".join(path.read_bytes() for path in sorted(files))
 
 
-def _run(
-    job: Job, replicas: int, model: ServingModel, requests: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
     """(latency of each request, index of each minute's first request (utilisations, minutes + 1), `shrink` of `_minutes`)."""
     full_rps = replicas / true_busy_s(job)
     in_service_s = job.replica.max_in_service * true_busy_s(job)  # per request, at utilisation 1 (Little's law)
@@ -122,13 +120,13 @@ def _run(
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
     # Whole numbers of requests per window, whose running sum is within one request of the constant rate.
-    ends = np.arange(warm + windows + 1) + np.random.default_rng(seed).random((len(UTILISATIONS), 1))
+    ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
-    draws = draw(workload, seed, router=model.router)
+    draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
         # The published arrivals overrun their minutes; those of a real service, or of a window, do not.
-        arrival_s = uniform_arrivals(counts, np.random.default_rng([seed, replicas]), window_s)
+        arrival_s = uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s)
         draws = replace(draws, arrival_s=arrival_s)
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)

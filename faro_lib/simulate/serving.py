@@ -13,23 +13,19 @@ SLOTS = 4  # initial slots per job, one per replica; doubled when needed
 
 
 class Serving:
-    """Requests and replicas of all jobs; `requests`, `station` and `kinds` are the state of the event loop (`events`)."""
+    """Requests and replicas of all jobs; `requests`, `station` and `kinds` are the state of the event loop (`events`).
+
+    places : max_ongoing_requests of each job's replicas, shape (jobs,).
+    """
 
     def __init__(
-        self,
-        jobs: Sequence[Job],
-        draws: Draws,
-        seconds: int,
-        dispatch: str,
-        queue_limit: int,
-        max_ongoing_requests: np.ndarray,
+        self, jobs: Sequence[Job], draws: Draws, seconds: int, dispatch: str, queue_limit: int, places: np.ndarray
     ):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         # One place more than the limit, because a request that finds exactly `queue_limit` waiting is not dropped.
-        self.station = events.new_station(SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
-        lengths = draws.prompt_tokens, draws.output_tokens
-        self.kinds = replicas.new_kinds(jobs, SLOTS, max_ongoing_requests, *lengths)
+        self.station = events.new_station(SLOTS, queue_limit + 1, places, seconds, draws.first)
+        self.kinds = replicas.new_kinds(jobs, SLOTS, places, draws.prompt_tokens, draws.output_tokens)
         self._dispatch = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(len(jobs))]
         self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first

@@ -120,9 +120,7 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     }
     columns["group"] = np.array([tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs])
     columns["quota"] = np.array([quotas.get(tenant, np.inf) for tenant in tenants])
-    for column in columns.values():
-        column.setflags(write=False)
-    return JobArrays(**columns)
+    return JobArrays(**{name: frozen(column) for name, column in columns.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +219,10 @@ def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(f"{field}{list(where)}={counts[where]} is not a count; counts are whole numbers >= 0")
-    counts = counts.astype(np.int64)
-    counts.setflags(write=False)
-    return counts
+    return frozen(counts.astype(np.int64))
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array itself, made read-only."""
+    array.setflags(write=False)
+    return array

@@ -92,9 +92,8 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
             table = pd.read_parquet(path)
             texts = [name for name in dtype if name in table] if isinstance(dtype, dict) else list(table)
             return table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in texts})
-        table = pd.read_csv(
-            sys.stdin if str(path) == "-" else path, dtype=dtype, keep_default_na=False, low_memory=False
-        )
+        source = sys.stdin if str(path) == "-" else path
+        table = pd.read_csv(source, dtype=dtype, keep_default_na=False, low_memory=False)
     except (ValueError, OverflowError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells as an index

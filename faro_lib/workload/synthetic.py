@@ -47,14 +47,15 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
     for harmonic in (1, 2, 3):
         size = DAILY / harmonic * rng.gamma(2.0, 0.5, (jobs, 1))
         log_rate += size * np.cos(harmonic * phase + rng.uniform(0, 2 * np.pi, (jobs, 1)))
-    drift_steps, noise_steps = DRIFT_HOURS * (fine / 24), NOISE_MINUTES * DOWNSAMPLE
-    log_rate += DRIFT * _drift(rng, jobs, steps, drift_steps)
-    log_rate += NOISE * _drift(rng, jobs, steps, noise_steps)
-    log_rate += _bursts(rng, jobs, steps, fine)
+    log_rate += DRIFT * _drift(rng, jobs, steps, memory=DRIFT_HOURS * (fine / 24))
+    log_rate += NOISE * _drift(rng, jobs, steps, memory=NOISE_MINUTES * DOWNSAMPLE)
+    # Bursts begin suddenly and decay exponentially.
+    bursts = (rng.random((jobs, steps)) < BURSTS_PER_DAY / fine) * rng.exponential(BURST, (jobs, steps))
+    log_rate += _decaying_sum(bursts, np.exp(-1 / (BURST_MINUTES * DOWNSAMPLE)))
     # Jitter is per downsampled minute, because averaging would remove finer jitter.
     sizes = JITTER * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
     log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1)
-    scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine), DOWNSAMPLE)).astype(float)
+    scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine))).astype(float)
     load = scaled[-1, 0].sum(axis=0) / MINUTE_S * TRUE_SERVICE_S
     factor = LOAD_PER_JOB * jobs / np.quantile(load, CALIBRATED_QUANTILE)
     counts = np.maximum(np.rint(scaled * factor), 0).astype(np.int64)
@@ -97,13 +98,6 @@ def _drift(rng, jobs, steps, memory):
     shocks[:, 0] /= np.sqrt(1 - keep**2)
     paths = _decaying_sum(shocks, keep)
     return np.sqrt(1 - SHARED) * paths[1:] + np.sqrt(SHARED) * paths[:1]
-
-
-def _bursts(rng, jobs, steps, fine):
-    """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps); a day has `fine` steps."""
-    starts = rng.random((jobs, steps)) < BURSTS_PER_DAY / fine
-    sizes = starts * rng.exponential(BURST, (jobs, steps))
-    return _decaying_sum(sizes, np.exp(-1 / (BURST_MINUTES * DOWNSAMPLE)))
 
 
 def _decaying_sum(values, keep):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.allocate import best_by_minute
+from faro_lib.experiments.limits import max_replicas_of_any
 from faro_lib.experiments.trials import run_trials
-from faro_lib.metrics.limit import max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
