@@ -149,7 +149,7 @@ def _replay(
     length = part.evaluation.shape[-1]
     replayed = history.span(first, first + length)
     of_day = f"the busiest {hours} hours" if length < history.traces.evaluation.shape[-1] else "all"
-    report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
+    report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a minute or more")
     for name, minute in sizing.peaks_outside(history.traces, first, length).items():
         report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; --replay-hours 36 replays it")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
