@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from faro_lib.calibrate import LATENCY, Calibration, Measurements
 from faro_lib.figures.style import COLUMN_IN, CYCLE, PAGE_IN, legend_above, use_style
@@ -31,6 +32,8 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
             axis.plot(rate, measured, marker, color=colour, markersize=3.5, label=f"p{100 * level:g}, measured")
         axis.set(xlabel="requests/s per replica", yscale="log", title=f"{count} replica{'s' if count > 1 else ''}")
     axes[0, 0].set(ylabel="latency (s)")
+    ticks = LogLocator(subs=(1, 2, 3, 5))
+    axes[0, 0].yaxis.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter())
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=4)
     return figure
