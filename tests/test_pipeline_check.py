@@ -57,7 +57,10 @@ CLUSTERS = [
     ({"scale": {"curve": [8, 3]}}, "scale.curve: capacity=3 cores cannot hold"),
     ({"replicas": {"capacities": [1]}}, "replicas.capacities: capacity=1 cores cannot hold the minimum of 2 jobs, 2"),
     ({"backend": "local", "live": {"capacity": 3}}, "live.capacity: capacity=3 cores cannot hold"),
-    ({"backend": "local", "live": {"capacity": 2, "jobs": [1]}}, "live.capacity: capacity=2 cores cannot hold the minimum of 1 jobs, 3"),
+    (
+        {"backend": "local", "live": {"capacity": 2, "jobs": [1]}},
+        "live.capacity: capacity=2 cores cannot hold the minimum of 1 jobs, 3",
+    ),
 ]
 RANGES = [
     ({"live": {"jobs": [0, 2]}}, "live.jobs: 2 is outside 0 to 1"),
