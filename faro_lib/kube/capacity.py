@@ -2,8 +2,8 @@
 
 With Deployments, each node that accepts replicas contributes the allocatable cores that pods of other programs do not
 request, rounded down to a multiple of `Shape.quantum`. It contributes less if its memory, GPUs or pod limit suffice for
-fewer cores, where every job counts with the largest amount per core of any job. The ResourceQuotas of the jobs' namespace
-limit the sum likewise. With Ray, the capacity is the cores of the ready workers.
+fewer cores, assuming that all jobs need as much per core as the most demanding job. The ResourceQuotas of the jobs'
+namespace limit the sum likewise. With Ray, the capacity is the cores of the ready workers.
 """
 
 import math
@@ -25,7 +25,7 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node."""
 
-    # Resource -> requested amount per core, maximum over the jobs; "pods" -> 1 / cores of the smallest replica.
+    # Resource -> amount per core, maximum over the jobs; "pods" -> 1 / cores of the smallest replica, which is one pod.
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
     quantum: float = 0.1  # cores; the cores of every replica are a multiple of it
     tolerations: tuple[dict, ...] = ()  # of the pods
@@ -162,7 +162,7 @@ def refuses(node: dict, shape: Shape) -> str | None:
 
 
 def tolerates(toleration: dict, taint: dict) -> bool:
-    """Whether a toleration matches a taint. An empty effect matches any effect, and an empty key with Exists any key."""
+    """Whether a toleration matches a taint. An empty effect matches all effects, and Exists without a key matches all keys."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator", "Equal") == "Exists":

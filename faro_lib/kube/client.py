@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
-MANAGER = "faro"  # name of Faro as field manager of its writes
+MANAGER = "faro"  # the field manager that the API server records for Faro's writes
 LONGEST_PAUSE_S = 10.0  # longest pause between attempts, even if the server asks for more, so that ticks end in time
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

@@ -2,8 +2,8 @@
 
 A candidate takes the lease only if the lease has not changed for its duration, measured by the candidate's own clock.
 A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. The clocks may differ, as long as
-they run at the same speed. The official client's election is not used: it counts from the answer, cannot tell whether
-it still leads, and has no time-out on its requests, which can therefore hang for longer than the lease lasts.
+they run at the same speed. The official client's election is not used: its deadline counts from the answer to a renewal,
+it cannot tell whether it still leads, and its requests have no time-out, and may hang for longer than the lease lasts.
 """
 
 import logging

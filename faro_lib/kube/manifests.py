@@ -24,7 +24,7 @@ METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
 BACKENDS = ("rayserve", "deployments")
-# Applied before the other files, and not part of the kustomization: `kubectl delete -k` then keeps the model servers.
+# Applied first, and not part of the kustomization, so that `kubectl delete -k` keeps the namespace of the model servers.
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
 DASHBOARD = Path(__file__).parent / "dashboard.json"  # as exported by Grafana, which asks for the data source on import

@@ -145,7 +145,7 @@ def gated_cluster(
         leadership = Leadership(plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
-        tell = cache(report)  # prints each distinct line once, though it repeats every half second
+        tell = cache(report)  # prints each line once, though the loop repeats it every half second
         while not stop.is_set() and not leadership.wait(0.5):
             restore_unled(api, cluster, leadership, tell)
         if not stop.is_set():

@@ -52,7 +52,7 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """All applications to deploy, and the names of Faro's running applications that this removes.
+    """All applications to deploy, and the names of Faro's running applications that deploying them removes.
 
     The first are `applications`, where one that already runs keeps its replica count, and those of other programs.
     """

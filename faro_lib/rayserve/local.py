@@ -22,8 +22,8 @@ import psutil
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.deploy import START_TIMEOUT_S
 
-LOOPBACK = "127.0.0.2"  # node address: Ray replaces 127.0.0.1 by the address of the network card
-HTTP_HOST = "127.0.0.1"  # where HAProxy expects the replicas of its node
+LOOPBACK = "127.0.0.2"  # node address; not 127.0.0.1, which Ray replaces by the network card's address
+HTTP_HOST = "127.0.0.1"  # address at which HAProxy expects the replicas of its node
 OBJECT_STORE_BYTES = 128 * 2**20
 # Options of `ray start` and environment variables that set a port.
 PORT_OPTIONS = (

@@ -83,7 +83,7 @@ class RecentSeconds:
         return np.array([mean_s(*one) for one in totals])
 
     def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
-        """Latency quantile of each job in the minute before `minute`, where dropped and failed requests are inf."""
+        """Latency quantile of each job in the minute before `minute`. Dropped and failed requests are inf, no data NaN."""
         enough, rows = MIN_KNOWN_SHARE * self._clock.minute_s, zip(self._minute(minute - 1), quantile)
         wall_s = [quantile_of_row(total, q) if known >= enough else np.nan for (total, known), q in rows]
         return self._clock.scale * np.array(wall_s)
