@@ -18,7 +18,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # cold start times; a scaling action that takes longer counts as stalled, and may be repeated
+PROGRESS_DEADLINE = 3.0  # in cold start times; a longer scaling action is stalled, and the job may be scaled again
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16

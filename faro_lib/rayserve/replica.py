@@ -167,7 +167,7 @@ class ReplicaActor:
         self._job, self._name = job, serve.get_replica_context().replica_tag
         self._queue = ReplicaQueue(max_ongoing_requests, concurrency)
         self._model = load_model(import_path)(**args)
-        call = getattr(self._model, "__call__", self._model)  # noqa: B004 - to see whether it is async
+        call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the method, to see whether it is async
         self._is_async = inspect.iscoroutinefunction(call)
         self._aggregator = aggregator()
         self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())
