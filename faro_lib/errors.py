@@ -21,11 +21,11 @@ ADVICE = {
     errno.EEXIST: FOLDER_NEEDED,
     errno.EADDRINUSE: "the port is in use; choose another, or stop the program that uses it",
 }
-# The text of an OSError, such as `[Errno 28] No space left on device: 'results/table.csv'`.
+# Matches the text of an OSError: `[Errno 28] No space left on device: 'results/table.csv'`; the path may be missing.
 SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
 PASSWORD = re.compile(r"://[^/@\s]+@")  # user and password of a URL
 MODULE = re.compile(r"No module named '([\w.]+)'")
-# Former names of settings, columns and options -> today's names.
+# Settings, columns and options that were renamed: former name -> present name.
 RENAMED = {
     "percentile": "quantile",
     "start_s": "cold_start_s",
@@ -64,7 +64,7 @@ def message_of(error: BaseException) -> str | None:
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """The text on one line of at most `limit` characters, with control characters escaped and passwords in URLs hidden.
+    """The text as one line, with control characters escaped, passwords in URLs hidden and the middle of a long text cut.
 
     >>> one_line("first line\\n\\x1b[31msecond line")
     'first line \\\\x1b[31msecond line'
@@ -75,7 +75,7 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def message_of_kernel_error(name: str, text: str) -> str:
-    """The one-line message for an error raised in a notebook's kernel, from the error's name and text.
+    """The one-line message for an exception in a notebook's kernel, which reports only its class name and its text.
 
     >>> message_of_kernel_error("OSError", "[Errno 28] No space left on device")
     'the disk is full; free some space or name a place on another disk, and start again'
@@ -94,11 +94,11 @@ def message_of_kernel_error(name: str, text: str) -> str:
 
 
 def how_to_install(module: str) -> str | None:
-    """How to install a missing module; None if no extra of this library depends on it."""
+    """A message that says how to install a missing module; None if no optional extra of faro_lib depends on it."""
     package = module.split(".")[0]
     try:
         lines = requires("faro_lib") or []
-    except PackageNotFoundError:  # a checkout that is not installed
+    except PackageNotFoundError:  # faro_lib runs from a checkout and is not installed
         return None
     matches = filter(None, (re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in lines))
     wanted = package.replace("_", "-").lower()
@@ -109,7 +109,7 @@ def how_to_install(module: str) -> str | None:
 
 
 def nearest(word: str, accepted: Iterable[str]) -> str:
-    """A hint for an unknown word: its new name, the nearest accepted word, or all accepted words.
+    """A hint for an unknown word: its new name if it was renamed, else the nearest accepted word, else all accepted words.
 
     >>> nearest("trails", ["trials", "sizes"])
     "did you mean 'trials'?"

@@ -14,7 +14,7 @@ import yaml
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A context with a temporary path to write to, which replaces `path` on success and is removed after an error."""
+    """A context with a temporary path to write to; its file replaces `path` on success and is deleted after an error."""
     path = Path(path)
     partial = path.with_name(f".{path.name}")  # the same suffix, because writers infer the format from it
     try:
@@ -28,7 +28,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:
     """The array that `compute` returns, cached in $XDG_CACHE_HOME/faro (~/.cache/faro) under the hash of `repr(key)`.
 
-    If the cache cannot be read or written, the array is computed.
+    If the cache cannot be read, the array is computed again; a cache that cannot be written is ignored.
     """
     import numpy as np
 
@@ -45,7 +45,7 @@ def cached_array(key: object, compute: Callable[[], Any]) -> Any:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise OSError if this file, or a file in this folder, cannot be written; changes nothing."""
+    """Raise OSError if `path` cannot be written or, if it is a folder, no file can be created in it; changes nothing."""
     path = Path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
@@ -82,12 +82,12 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path}{line}: {error.problem}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # control characters, impossible dates, numbers of 5,000 digits
+    except (yaml.YAMLError, ValueError) as error:  # for control characters, impossible dates or huge integers
         raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A YAML loader that refuses tags, and anchors and aliases, which can expand a short file to gigabytes."""
+    """A YAML loader that refuses tags. It also refuses anchors and aliases, which can expand a short file to gigabytes."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()

@@ -12,7 +12,7 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # `retry_for_s` for calls that may wait, outside the control loop
+BUSY_RETRY_S = 60.0  # `retry_for_s` of calls outside the control loop, which may wait for a busy server
 # Environment variables that name PEM files: the servers' certificate authority, and the client's certificate with key.
 CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 
@@ -22,7 +22,7 @@ class Unauthorized(ValueError):
 
 
 class HttpError(OSError):
-    """There was no answer (`status` 0), or the status was not 2xx; `detail` is the server's message."""
+    """The server did not answer (`status` 0), or its status was not 2xx; `detail` is its message or the network error."""
 
     def __init__(self, url: str, status: int, detail: str):
         super().__init__(f"{url}: {f'status {status}: ' if status else ''}{detail}")
@@ -42,7 +42,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def check_address(url: str, name: str = "address") -> None:
-    """Raise ValueError unless `url` is http://host or https://host."""
+    """Raise ValueError unless `url` begins with http://host or https://host, without user and password."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
         hint = "has a user or a password, which would appear in logs; Faro sends tokens only"
@@ -53,11 +53,11 @@ def check_address(url: str, name: str = "address") -> None:
 
 @dataclass(frozen=True, slots=True)
 class HttpClient:
-    """A client of one server. Redirects are errors, because following one would send the token to another server."""
+    """A client of one server. Redirects are errors, because following one could send the token to another server."""
 
     address: str
     token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function is called per request
-    timeout_s: float = TIMEOUT_S  # limit for connecting and for each wait for data
+    timeout_s: float = TIMEOUT_S  # for connecting, and for each wait for data
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class HttpClient:
         return self.request("POST", path, body)
 
     def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
-        """Send a request on a new connection; return the JSON of the answer, or its text if it is not JSON.
+        """Send `body` as JSON, or a `form`, on a new connection; return the answer's JSON, or its text if it is not JSON.
 
         Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any other status outside 2xx.
         """
@@ -115,7 +115,7 @@ class HttpClient:
 
 
 def _detail(answer: requests.Response) -> str:
-    """The detail of an error answer: its redirect, its field `error` or `message`, or else the start of its text."""
+    """The detail of an error answer: where it redirects to, its field `error` or `message`, or the start of its text."""
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:

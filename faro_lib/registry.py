@@ -1,4 +1,4 @@
-"""Lookup by name, and plugin files that register users' own classes and functions (docs/extending.md)."""
+"""Registries of named objects, and plugin files that register users' own classes and functions (docs/extending.md)."""
 
 import importlib.util
 import os
@@ -10,12 +10,12 @@ from zlib import crc32
 
 from faro_lib.errors import nearest
 
-ENVIRONMENT = "FARO_PLUGINS"  # a variable with paths of plugin files, separated as in PATH; child processes inherit it
+ENVIRONMENT = "FARO_PLUGINS"  # environment variable with paths of plugin files, separated as in PATH
 Entry = TypeVar("Entry")
 
 
 class Registry(dict[str, Entry]):
-    """A dictionary of registered entries. Names are unique; looking up an unknown name first loads the plugins.
+    """Objects registered under unique names. Looking up an unknown name first loads the plugins, which may register it.
 
     >>> fruit = Registry("fruit")
     >>> fruit.enter("apple", 1)
@@ -47,7 +47,7 @@ class Registry(dict[str, Entry]):
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run these plugin files and those in FARO_PLUGINS, each once, and add all of them to FARO_PLUGINS.
+    """Run these plugin files and those in FARO_PLUGINS, each once. FARO_PLUGINS then names all, for child processes.
 
     Raises FileNotFoundError or ValueError with one line that names the file and its error.
     """

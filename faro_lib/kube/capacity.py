@@ -1,8 +1,9 @@
 """The capacity: how many cores of a cluster the jobs may use. Pure functions of Kubernetes API objects.
 
-Each node that accepts replicas contributes its allocatable resources minus the requests of other pods, rounded down to
-a multiple of `Shape.quantum`. The namespace's quotas limit the sum. Memory, GPUs and pod slots may limit the cores as
-well: each is converted to cores by the largest amount per core of any job.
+With Deployments, each node that accepts replicas contributes the allocatable cores that pods of other programs do not
+request, rounded down to a multiple of `Shape.quantum`. It contributes less if its memory, GPUs or pod limit suffice for
+fewer cores, assuming that all jobs need as much per core as the most demanding job. The ResourceQuotas of the jobs'
+namespace limit the sum likewise. With Ray, the capacity is the cores of the ready workers.
 """
 
 import math
@@ -13,9 +14,9 @@ import numpy as np
 
 from faro_lib.kube.client import amount
 
-EPSILON = 1e-6  # cores
+EPSILON = 1e-6  # cores; tolerance for rounding errors
 FINISHED = ("Succeeded", "Failed")
-CORES = "autoscaling.faro/cores"  # label of a Ray worker: cores that it offers; default: its CPU request
+CORES = "autoscaling.faro/cores"  # label of a Ray worker pod with the cores that it offers; see `cores_of`
 OUR_SCOPES = {"NotTerminating", "NotBestEffort"}
 REPELLING = ("NoSchedule", "NoExecute")
 
@@ -24,9 +25,9 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node."""
 
-    # Resource -> amount per core, maximum over the jobs; for "pods", 1 / cores of the smallest replica.
+    # Resource -> amount per core, maximum over the jobs; "pods" -> 1 / cores of the smallest replica, which is one pod.
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
-    quantum: float = 0.1  # cores; every replica has a multiple of this number
+    quantum: float = 0.1  # cores; the cores of every replica are a multiple of it
     tolerations: tuple[dict, ...] = ()  # of the pods
     selector: Mapping[str, str] = field(default_factory=dict)  # nodeSelector of the pods
 
@@ -39,8 +40,8 @@ class Capacity:
     by_node: Mapping[str, float]  # usable node -> cores
     unusable: Mapping[str, str]  # node -> reason why it accepts no replica
     bound: str = "nodes"  # what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota
-    free_cores: np.ndarray | None = None  # (nodes,) by node; None unless the jobs are Deployments
-    placed: np.ndarray | None = None  # (jobs, nodes) replicas by node; None likewise
+    free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None unless the jobs are Deployments
+    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None unless the jobs are Deployments
 
 
 def capacity(
@@ -53,9 +54,9 @@ def capacity(
 ) -> Capacity:
     """The cores that the jobs may use, including the cores that their pods already use.
 
-    nodes, pods, quotas : Kubernetes objects; the pods are of all namespaces.
+    nodes, pods, quotas : Node, Pod and ResourceQuota objects; the pods are of all namespaces.
     namespace : the jobs' namespace; only its quotas count.
-    ours : whether a pod is a replica of a job.
+    ours : returns whether a pod is a replica of a job.
     """
     others = [pod for pod in pods if pod.get("status", {}).get("phase") not in FINISHED and not ours(pod)]
     on_node: dict[str, dict[str, float]] = {}
@@ -87,10 +88,10 @@ def capacity(
 def placement(
     pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(free cores (nodes,), replicas (jobs, nodes)) on the usable nodes, in the order of `by_node`.
+    """Free cores (nodes,) and replicas (jobs, nodes) of the usable nodes. A terminating pod uses cores but is no replica.
 
-    job_of : returns the index of the job to which a pod belongs, or None. Terminating pods occupy cores, but are no replicas.
-    cores : cores per replica of each job.
+    job_of : returns the index of the job to which a pod belongs, or None.
+    cores : cores per replica of each job. by_node : `Capacity.by_node`, which also sets the order of the nodes.
     """
     nodes = {name: i for i, name in enumerate(by_node)}
     free, placed = np.array(list(by_node.values()), float), np.zeros((len(cores), len(nodes)), int)
@@ -105,19 +106,19 @@ def placement(
 
 
 def applies(quota: dict) -> bool:
-    """Whether a quota applies to replicas, by its scopes.
+    """Whether a ResourceQuota, by its scopes, applies to replicas.
 
     Replicas are long-running pods (NotTerminating) with resource requests (NotBestEffort) and no priority class.
     """
     spec = quota.get("spec", {})
     selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
-    lacking = ("DoesNotExist", "NotIn")  # a priority class that replicas lack, as they have none
+    lacking = ("DoesNotExist", "NotIn")  # these operators select pods without a priority class
     needed = (one["scopeName"] for one in selected if one.get("operator") not in lacking)
     return {*spec.get("scopes", []), *needed} <= OUR_SCOPES
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
-    """The cores that all replicas share: those of the ready Ray workers on ready nodes."""
+    """The capacity of a Ray cluster: the cores of its ready workers on ready nodes."""
     lost = {node["metadata"]["name"]: "not ready" for node in nodes if not has_ready_condition(node)}
     by_node: dict[str, float] = {}
     for pod in pods:
@@ -128,7 +129,7 @@ def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
 
 
 def cores_of(worker: dict) -> float:
-    """Cores that a Ray worker offers to replicas: its label CORES, else its CPU request.
+    """Cores that a Ray worker pod offers to replicas: the value of its label CORES or, without the label, its CPU request.
 
     >>> cores_of({"metadata": {"labels": {"autoscaling.faro/cores": "4"}}, "spec": {}})
     4.0
@@ -161,7 +162,7 @@ def refuses(node: dict, shape: Shape) -> str | None:
 
 
 def tolerates(toleration: dict, taint: dict) -> bool:
-    """Whether a toleration matches a taint. An empty effect matches any effect, and an empty key with Exists any key."""
+    """Whether a toleration matches a taint. An empty effect matches all effects, and Exists without a key matches all keys."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator", "Equal") == "Exists":
@@ -181,10 +182,10 @@ def is_ready(pod: dict) -> bool:
 
 
 def requests_of(pod: dict) -> dict[str, float]:
-    """Resource -> amount that a pod reserves, by the rules of the scheduler (PodRequests in k8s.io/component-helpers).
+    """The amount of each resource that a pod reserves, computed like PodRequests in k8s.io/component-helpers (scheduler).
 
-    It reserves the largest of the sum of containers and sidecars and, for each init container, the sum of that container
-    and the sidecars before it. Requests of the pod as a whole replace this. Its overhead is added.
+    Each init container runs with the sidecars before it; later, the containers run with all sidecars. A pod reserves the
+    largest of these sums. Pod-level requests replace that amount, and the pod's overhead is added.
     """
     spec = pod["spec"]
     sidecars: dict[str, float] = {}
@@ -202,7 +203,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request of a container or pod, else its limit; `limits.NAME` -> limit, for quotas."""
+    """The request, or else the limit, of a container or pod by resource; also its limits as `limits.NAME`, for quotas."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -214,7 +215,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Largest multiple of `shape.quantum` cores that fits into `limits` - `taken`; unlimited resources are ignored."""
+    """Largest multiple of `shape.quantum` cores that fits into `limits` - `taken`; inf if nothing is limited."""
     left = [
         (amount(limits[name]) - taken.get(name, 0.0)) / need
         for name, need in shape.per_core.items()

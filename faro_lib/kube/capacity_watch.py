@@ -1,4 +1,4 @@
-"""The current capacity, from informers on nodes, pods, quotas and the RayService."""
+"""The current capacity, computed from local copies (informers) of nodes, pods, quotas and the RayService."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ class NodeCapacity(CapacityWatch):
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : returns what replicas now require of a node; a rollout may change it.
+    shape : returns what replicas require of a node. It is called each time, because a rollout may change the answer.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class RayCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
-        for service in services:  # at most one; none while the RayService is being recreated
+        for service in services:  # at most one; none while it is being recreated: keep the last name
             self._cluster = serving_cluster(service) or self._cluster
         serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
         return cores_of_workers(serving, nodes)

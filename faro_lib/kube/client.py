@@ -1,8 +1,8 @@
 """A connection to the Kubernetes API server: credentials, time-outs, back-off, and every error as one line.
 
 The official client loads and refreshes the credentials and sends the requests. This module adds what that client lacks:
-objects as dictionaries (200 load in milliseconds, 200 typed models in a second), server-side apply, watches
-that notice a silent connection, and retries with a maximum pause.
+objects as dictionaries (200 of them load in milliseconds; its typed models take a second), server-side apply, watches
+that notice a dead connection, and retries with a maximum pause.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
-MANAGER = "faro"  # the field manager of our writes
-LONGEST_PAUSE_S = 10.0  # between two attempts, even if the server asks for more, so that a tick ends in time
+MANAGER = "faro"  # the field manager that the API server records for Faro's writes
+LONGEST_PAUSE_S = 10.0  # longest pause between attempts, even if the server asks for more, so that ticks end in time
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -36,7 +36,7 @@ class Api:
     """A connection to one API server.
 
     load : returns a `kubernetes.client.Configuration`; called again after a 401, so that credentials can rotate.
-    namespace : the namespace of the kubeconfig's context or of the pod.
+    namespace : default namespace, from the kubeconfig's context or the pod.
     retries : number of retries after 429, 5xx and broken connections, with exponential back-off and jitter. Retry-After is
         respected up to `LONGEST_PAUSE_S`.
     timeout_s : time-out of each attempt.
@@ -55,7 +55,7 @@ class Api:
         configuration.retries = Retry(
             total=self._retries,
             status_forcelist=RETRIED,
-            allowed_methods=None,  # all methods may be retried: a repeated create returns 409 and makes no second object
+            allowed_methods=None,  # all methods: a repeated POST returns 409 or, at worst, creates a second Event
             backoff_factor=0.2,
             backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
@@ -73,7 +73,7 @@ class Api:
         return self.send("GET", path, **query)
 
     def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any) -> dict:
-        """Send one request and return the object in the answer; raises ApiError."""
+        """Send one request, with a body of media type `kind`, and return the object in the answer; raises ApiError."""
         answer = self._request(method, path, body, kind, query, self._timeout_s)
         text = _read(answer, f"{method} {path}")
         if not 200 <= answer.status < 300:
@@ -84,7 +84,7 @@ class Api:
             raise ApiError(0, f"{method} {path}: {self.host} does not answer as an API server does") from None
 
     def apply(self, path: str, manifest: dict, **query: Any) -> dict:
-        """Server-side apply, which also overwrites fields that other managers have set."""
+        """Server-side apply of an object, which also overwrites fields that other field managers have set."""
         return self.send("PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query)
 
     def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
@@ -106,13 +106,13 @@ class Api:
     def _request(
         self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any, again: bool = True
     ) -> Any:
-        """The raw answer. After a 401, the credentials are loaded again and the request is repeated once."""
+        """The raw answer to a request. After a 401, if `again`, reload the credentials and repeat the request once."""
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
         try:
             self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        except Exception as error:  # loading credentials may run a plugin or read a file
+        except Exception as error:  # any type: reading credentials may run a plugin
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
@@ -123,7 +123,7 @@ class Api:
         if answer.status != 401 or not again:
             return answer
         try:
-            self._client = self._new_client()  # other threads may still use the old client
+            self._client = self._new_client()  # not changed in place: other threads may still use the old one
         except Exception as error:  # the loader of kubeconfigs raises many types
             raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
         return self._request(method, path, body, kind, query, timeout, again=False)
@@ -140,7 +140,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """The message of a Status object, else the text's first 200 characters."""
+    """The message of an error answer: that of its Kubernetes Status object, else its first 200 characters."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):
@@ -184,7 +184,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
 
 
 def found(api: Api, path: str, absent: tuple[int, ...] = (404,)) -> dict | None:
-    """The object at `path`; None if the server answers with a status in `absent`, by default if it does not exist."""
+    """The object at `path`; None if the answer has an HTTP status in `absent`, by default 404, if it does not exist."""
     try:
         return api.get(path)
     except ApiError as error:
@@ -195,7 +195,7 @@ def found(api: Api, path: str, absent: tuple[int, ...] = (404,)) -> dict | None:
 
 @lru_cache(4096)
 def amount(quantity: str) -> float:
-    """A Kubernetes quantity as a number.
+    """A Kubernetes quantity, such as "500m", as a number.
 
     >>> amount("1500m"), amount("2Gi")
     (1.5, 2147483648.0)

@@ -45,7 +45,10 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Measurements (jobs,), NaN = missing. `arrivals_per_min`: (jobs, minutes), oldest first; latencies: wall time."""
+    """The measured load and latency of each job. Arrays have shape (jobs,), but `arrivals_per_min` (jobs, minutes).
+
+    Minutes are sorted, oldest first. Latencies are in wall seconds. NaN = missing.
+    """
 
     arrivals_per_min: np.ndarray
     arrivals_now: np.ndarray
@@ -55,12 +58,12 @@ class Load:
 
 
 class DeploymentMetrics:
-    """Measures the jobs by Prometheus queries; see `Prometheus` for the parameters."""
+    """Measures the jobs by Prometheus queries; the parameters are those of `Prometheus`."""
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        self.error: str | None = None  # why data of the last observation is missing; None if none is
+        self.error: str | None = None  # why data of the last observation is missing; None if complete
 
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
@@ -86,18 +89,18 @@ class DeploymentMetrics:
         load = Load(
             arrivals_per_min=values("requests", minute_s, ends),
             arrivals_now=value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
-            mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0: the job is idle
+            mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0: no requests
             tail_latency_s=value("latency_s", minute_s, ends[-1], undefined=np.nan) if len(ends) else missing,
             ongoing=value("ongoing", window_s, now_s, undefined=np.nan),
         )
-        if self.error and before is None:  # once per outage
+        if self.error and before is None:  # one warning per outage
             LOG.warning("%s: data is missing: %s", self._prometheus.url, " ".join(self.error.split()))
         return load
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Values (queries, instants) at evenly spaced Unix times; inf = 0/0.
+        """Results of the queries at evenly spaced Unix times, (queries, instants); inf = 0/0.
 
-        NaN = missing, also for a query that is not PromQL or returns several series.
+        NaN = missing: no sample, no answer, a query that is not PromQL, or one that returns several series.
         """
         values = np.full((len(queries), len(times_s)), np.nan)
         if len(times_s):
@@ -109,7 +112,7 @@ class DeploymentMetrics:
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Values (queries, instants) from one request, which joins the queries by `or` and numbers them by a label."""
+        """Results (queries, instants) of one request that joins the queries by `or`; the label MARK numbers them."""
         marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
         values = np.full((len(queries), len(times_s)), np.nan)
         try:

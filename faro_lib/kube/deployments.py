@@ -1,4 +1,4 @@
-"""`Cluster` without Ray: each job is a Deployment with any model server, scaled through the `scale` subresource."""
+"""The `Cluster` protocol without Ray: a job is a Deployment of any model server, scaled by its `scale` subresource."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # in cold start times; a longer change counts as stalled, and the job may be scaled again
+PROGRESS_DEADLINE = 3.0  # in cold start times; a longer scaling action is stalled, and the job may be scaled again
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
@@ -37,7 +37,7 @@ class DeploymentRef:
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> Self:
-        """The Deployment in the job's section `deployment`, by default in `namespace`. ValueError for an invalid section."""
+        """Parse a job's section `deployment`; its namespace is `namespace` by default. ValueError if it is invalid."""
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
@@ -77,9 +77,9 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs that run as plain Deployments. They cannot drop requests; a proxy can, with settings from the FaroPlan.
+    """A cluster whose jobs are Deployments. They drop no requests; a proxy can, with settings that the FaroPlan publishes.
 
-    clock : trace time. If trace time 0 was 15 minutes ago, the first observation has 15 minutes of Prometheus data.
+    clock : trace time. If its time 0 is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
     """
 
@@ -93,8 +93,8 @@ class Deployments:
         self._drop = np.zeros(len(refs))
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
-        self._autoscalers: list[dict | None] = [None] * len(refs)  # as last read
-        self.seen: list[dict] = [{}] * len(refs)  # each job's Deployment as last seen
+        self._autoscalers: list[dict | None] = [None] * len(refs)  # each job's HPA as last read
+        self.seen: list[dict] = [{}] * len(refs)  # each job's Deployment when it last existed; {} if never
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -104,7 +104,7 @@ class Deployments:
     def observe(self) -> Observation:
         """The Deployments and their load; ApiError if the Deployments cannot be read."""
         self._states, self._autoscalers = self.read(), self.autoscalers()
-        # The time of the tick, not that of Prometheus's answer, because policies plan at fixed multiples of their period.
+        # The time of the tick, not that of Prometheus's answer, because policies plan at multiples of their interval.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
@@ -126,8 +126,8 @@ class Deployments:
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
         """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each call.
 
-        A job that also has a HorizontalPodAutoscaler is not scaled. Raises ApiError with the first error and the number of
-        other errors; the next tick tries again.
+        A job that also has a HorizontalPodAutoscaler is not scaled; `drop` is only stored. Raises ApiError with the first
+        error and the number of other errors; the next tick tries again.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
@@ -154,7 +154,7 @@ class Deployments:
         return [found.get(str(ref)) for ref in self.refs]
 
     def autoscalers(self) -> list[dict | None]:
-        """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
+        """The HorizontalPodAutoscaler of each Deployment as an API object; None if it has none."""
         targets = [(one, one["spec"]["scaleTargetRef"]) for one in listed(self._api, self.refs, *AUTOSCALERS)]
         found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
         return [found.get(str(ref)) for ref in self.refs]
@@ -162,7 +162,7 @@ class Deployments:
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
         """Scale one job, but only if its replica count is unchanged since the observation.
 
-        A controller that was suspended while another took over thus overwrites nothing. Raises ApiError, with status 409 if
+        So a controller that was suspended while another took over overwrites nothing. Raises ApiError, with status 409 if
         another client has scaled the job.
         """
         if not may_act():
@@ -211,15 +211,15 @@ def last_writer(item: Mapping | None, field: str) -> str | None:
 
 
 def place_of(item: Mapping, name: str) -> str:
-    """ "namespace/name", with the namespace of `item`, in the format of `str(DeploymentRef)`."""
+    """The text "namespace/name", with the namespace of `item`; `str(DeploymentRef)` has the same format."""
     return f"{item['metadata']['namespace']}/{name}"
 
 
 def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    A job's cores may include what admission adds to its pods' requests. Raises ValueError if they are less than the request
-    of the shared resource, if the jobs use different resources, or if their nodeSelectors differ.
+    A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. Raises ValueError
+    if the cores are less, if the resources or nodeSelectors of the jobs differ, or if a pod requires a nodeAffinity.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

@@ -15,14 +15,14 @@ from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_lib.kube.deployments import AUTOSCALERS, SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
 from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
 
-ORIGINAL = "autoscaling.faro/original-bounds"  # annotation, JSON
+ORIGINAL = "autoscaling.faro/original-bounds"  # annotation of an HPA: its original bounds as JSON, [min, max]
 UNLED_S = 300.0  # seconds without a leader after which the standby controller restores the original bounds
 
 
 class BoundedDeployments(Deployments):
-    """Deployments whose HPAs keep choosing the replicas. A `target` is the `maxReplicas` of the job's HPA."""
+    """Deployments whose HPAs still choose the replicas; Faro's `target` for a job is the maxReplicas of its HPA."""
 
-    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to be set when other jobs' pods have ended; 0 = none
+    _waiting: np.ndarray | int = 0  # (jobs,) postponed maxReplicas, set when other jobs' pods have ended; 0 = none
 
     def observe(self) -> Observation:
         observation = super().observe()
@@ -44,11 +44,11 @@ class BoundedDeployments(Deployments):
         may_act: Callable[[], bool] = lambda: True,
         floor: np.ndarray | None = None,
     ) -> None:
-        """Set the HPAs' maxReplicas to `target` and their minReplicas to `floor` (jobs,); raise maxReplicas last.
+        """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); maxReplicas rise last.
 
-        An increase is postponed while pods above another HPA's maxReplicas use the cores, so that no new pod waits for a
-        node. If `floor` is None or KEEP_FLOOR, minReplicas set by Faro stay, and HPAs not yet bounded by Faro do not change;
-        HAND_BACK restores the original bounds. Raises ApiError with the first error and the number of other errors.
+        An increase waits until the pods above another HPA's lowered maxReplicas have ended, because they use the cores.
+        Where `floor` is KEEP_FLOOR (None: for all jobs), minReplicas set by Faro stay, and an HPA that Faro has not bounded
+        stays unchanged; HAND_BACK restores the original bounds. Raises ApiError with the first error and how many others.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
@@ -78,7 +78,7 @@ class BoundedDeployments(Deployments):
             raise ApiError(0, summary(failed))
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(minReplicas, maxReplicas, whether Faro has set them), arrays (jobs,), of the HPAs as last read; 0 without HPA."""
+        """minReplicas, maxReplicas and whether Faro has set them, each (jobs,), as last read; 0, 0, False without HPA."""
         low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
         return low, high, np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
 
@@ -87,14 +87,14 @@ class BoundedDeployments(Deployments):
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: Callable[[], bool]) -> None:
-        """Set the bounds of one job's HPA (None: the original ones) if they are still as observed; ApiError otherwise."""
+        """Set the bounds of one job's HPA (None: the original ones); ApiError if they are no longer as observed."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         hpa = self._autoscalers[job]
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
         observed = bounds_of(hpa)
-        for _ in range(SCALE_ATTEMPTS):  # retried: a status update, every 15 s, makes `hpa` stale
+        for _ in range(SCALE_ATTEMPTS):  # retried: status updates of the HPA, every 15 s, change its version
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
             note = json.dumps(original) if bounds else None
             try:
@@ -110,13 +110,13 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if a Deployment lacks the HPA that its section names, it has an owner, or min_replicas is too low."""
+    """Raise ValueError if a Deployment lacks its HPA, the HPA has an owner, or its minReplicas exceeds the job's minimum."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # an operator who fixes the count may fix fewer than `low`
+        if least < min(max(low, 1), ref.job.max_replicas):  # max_replicas < `low` if an operator fixed a lower count
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
@@ -161,7 +161,7 @@ def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:
             try:
                 patched(api, hpa, original, None)
                 outcome = f"bounds {original[0]}-{original[1]} restored"
-            except ApiError as error:  # the others are restored all the same
+            except ApiError as error:  # the other HPAs are still restored
                 outcome = f"not restored: {error}"
             lines.append(f"{hpa['metadata']['name']}: {outcome}")
     return lines

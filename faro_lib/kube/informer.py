@@ -2,7 +2,7 @@
 
 It lists the objects, watches for changes, and lists again after any error: the server may no longer know the resource
 version from which the watch continues (410), or may never have known it (after a restore from a backup). The official
-client's watch retries without a pause, and from the old version after all errors except 410.
+client's watch is not used: it retries without a pause, and from the old version after all errors except 410.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""A cluster with capacity measured in Kubernetes, to which only the leader applies plans."""
+"""A cluster whose capacity is measured in Kubernetes, and to which only the leading controller applies plans."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ ACT_S = 2.0  # assumed duration of an API call in `apply`; a call starts only if
 
 
 class LostLease(SystemExit):
-    """Another controller may act now. This process exits, and its Deployment restarts it as a candidate."""
+    """Another controller has become the leader: this process exits, and Kubernetes restarts it as a candidate."""
 
 
 class InterruptibleCluster(Cluster, Protocol):
@@ -29,7 +29,7 @@ class LeaderGatedCluster:
     """The cluster `inner` with its capacity measured in Kubernetes; plans are applied only while this controller leads.
 
     capacity : returns the current capacity; None: use that of `inner`.
-    leadership : None if there is a single controller.
+    leadership : None if there is no leader election: every plan is applied.
     diagnose : called if the cluster cannot be observed; raises ValueError with the reason if it finds one.
     """
 
@@ -62,7 +62,7 @@ class LeaderGatedCluster:
         return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
-        """Apply the plan if this controller is the leader; `floor` (jobs,) is for a cluster that bounds autoscalers.
+        """Apply the plan if this controller is the leader; `floor` (jobs,) has the minReplicas of HPAs, if Faro sets these.
 
         Raises LostLease if another controller is the leader; OSError if the lease could not be renewed and has no new holder.
         """

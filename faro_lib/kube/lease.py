@@ -2,8 +2,8 @@
 
 A candidate takes the lease only if the lease has not changed for its duration, measured by the candidate's own clock.
 A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. The clocks may differ, as long as
-they run at the same speed. The official client's election is not used: it counts from the answer, cannot tell whether
-it still leads, and has no time-out on its requests, which can therefore hang for longer than the lease lasts.
+they run at the same speed. The official client's election is not used: its deadline counts from the answer to a renewal,
+it cannot tell whether it still leads, and its requests have no time-out, and may hang for longer than the lease lasts.
 """
 
 import logging
@@ -37,12 +37,12 @@ class LeaseTimings:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The state of one candidate."""
+    """What one candidate for leadership knows about the lease."""
 
     identity: str  # unique among the candidates
     record: tuple[str, str] | None = None  # (holder, renewal time) of the lease as last read; None: missing or not read
-    since_s: float = 0.0  # when this record was first read, by our own clock
-    until_s: float = float("-inf")  # when the leadership of this candidate ends
+    since_s: float = 0.0  # when this record was first read, on the monotonic clock
+    until_s: float = float("-inf")  # when the leadership of this candidate ends, on the same clock
 
     def is_leader(self, now_s: float) -> bool:
         return now_s < self.until_s
@@ -51,11 +51,11 @@ class Candidate:
 def observe(
     candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """(new state, holder to write) after reading a lease; the holder is the candidate, `NOBODY` or None: write nothing.
+    """The new state after reading a lease, and the holder to write: the candidate, `NOBODY`, or None to write nothing.
 
     A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
     itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Merely
-    waiting would be unsafe: between two readings, the leader may recreate the lease and somebody delete it again.
+    waiting would be unsafe: between two readings, the leader may recreate the lease and a user may delete it again.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.
@@ -87,14 +87,14 @@ def seconds_unled(api: Api, namespace: str, name: str) -> float:
 class Leadership:
     """Acquires and renews a lease in a thread.
 
-    `api` should have few retries, and a time-out well below `timings.duration_s`.
+    `api` should have few retries, and a time-out well below `timings.duration_s`, so that a hanging renewal fails in time.
     """
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str, timings: LeaseTimings = LeaseTimings()):
         self._api, self.timings = api, timings
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.candidate = name, Candidate(identity)
-        self.error: Exception | None = None  # error of the last attempt
+        self.error: Exception | None = None  # error of the last `tick`; None if it succeeded
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
 
@@ -108,7 +108,7 @@ class Leadership:
 
     @property
     def holder(self) -> str:
-        """The holder of the lease as last read."""
+        """The holder of the lease as last read; "" if there is none."""
         return self.candidate.record[0] if self.candidate.record else ""
 
     @property
@@ -148,7 +148,7 @@ class Leadership:
             self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
-        """Read the lease and write the holder from `observe`. If another candidate was faster (409), nothing changes."""
+        """Read the lease and write the holder that `observe` returns; nothing changes if another candidate is faster (409)."""
         path = f"{self._path}/{self.name}"
         lease = found(self._api, path)
         self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.timings)
@@ -156,7 +156,7 @@ class Leadership:
             return
         method, path = ("POST", self._path) if lease is None else ("PUT", path)
         lease = lease or {"metadata": {"name": self.name}}
-        spec = lease["spec"] = lease.get("spec") or {}  # a lease that was made by hand may have no spec
+        spec = lease["spec"] = lease.get("spec") or {}  # a lease that a user has created may have no spec
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != holder:
             spec |= {"holderIdentity": holder, "acquireTime": now}

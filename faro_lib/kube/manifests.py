@@ -24,10 +24,10 @@ METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
 BACKENDS = ("rayserve", "deployments")
-# Applied before the rest, which needs them, and not by kustomize: `kubectl delete -k` would delete the model servers too.
+# Applied first, and not part of the kustomization, so that `kubectl delete -k` keeps the namespace of the model servers.
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
-DASHBOARD = Path(__file__).parent / "dashboard.json"  # as Grafana exports it; the user picks the data source
+DASHBOARD = Path(__file__).parent / "dashboard.json"  # as exported by Grafana, which asks for the data source on import
 IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
@@ -96,11 +96,11 @@ class ManifestSpec:
     namespace: str = "faro"
     name: str = "faro"
     image: str = "faro:latest"
-    ray_version: str = ""  # rayserve only
+    ray_version: str = ""  # backend rayserve only
     policy: str = "Faro-Sum"
     tick_s: float = 10.0
     act: bool = True  # whether the controller applies its plans, or only prints them
-    served: tuple[ServeSpec, ...] = ()  # rayserve only
+    served: tuple[ServeSpec, ...] = ()  # how Ray Serve runs each job; rayserve only
     namespaces: tuple[str, ...] = ()  # of the Deployments; backend deployments only
     deployments: tuple[str, ...] = ()  # their names or, with `ceilings`, those of their HorizontalPodAutoscalers
     ceilings: bool = False  # whether the controller sets the bounds of HorizontalPodAutoscalers
@@ -109,15 +109,13 @@ class ManifestSpec:
     head: Head = Head()  # rayserve only
     operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
     monitoring_namespace: str = "monitoring"  # where Prometheus runs; only its pods can reach the controller's metrics
-    # Address of Prometheus, or "". The controller fits forecasters to request counts that Prometheus has scraped from
-    # controllers, and the backend `deployments` sends the jobs' queries there.
-    prometheus: str = ""
+    prometheus: str = ""  # address; the controller reads past request counts there and, for Deployments, jobs' metrics
     monitor: bool = False  # whether to add a ServiceMonitor
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        longest = 33 if self.ceilings else 47  # with -controller-restore, a CronJob's 52; KubeRay's
+        longest = 33 if self.ceilings else 47  # CronJob NAME-controller-restore: at most 52 characters; RayService: 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):
@@ -154,7 +152,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
 
 
 def render(spec: ManifestSpec, template: str, **values: Any) -> str:
-    """A manifest as YAML text."""
+    """Fill one of the templates, and return the manifest as YAML text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}

@@ -59,7 +59,7 @@ def connect_deployments(
     ceilings: bool = False,
     act: bool = True,
 ) -> Deployments:
-    """The backend for the Deployments in the sections `deployment` of the jobs' table.
+    """A cluster of the Deployments that the sections `deployment` of the jobs' table name.
 
     prometheus, token_path : as in `DeploymentMetrics`.
     cores : cores that the jobs may use; None: measured.
@@ -79,7 +79,7 @@ def connect_deployments(
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
     if not act:
         wanted = tuple((group, resource, ("list",)) for group, resource, verbs in wanted if "list" in verbs)
-    wanted += preflight.QUOTAS if cores is None else ()  # read only to measure the capacity
+    wanted += preflight.QUOTAS if cores is None else ()  # needed only to measure the capacity
     for namespace in sorted({ref.namespace for ref in refs}):
         here = [ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace]
         preflight.check_permissions(api, namespace, wanted, (), preflight.names_of(plan.name, here))
@@ -145,7 +145,7 @@ def gated_cluster(
         leadership = Leadership(plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
-        tell = cache(report)  # a failure that repeats every half second is one line
+        tell = cache(report)  # prints each line once, though the loop repeats it every half second
         while not stop.is_set() and not leadership.wait(0.5):
             restore_unled(api, cluster, leadership, tell)
         if not stop.is_set():
@@ -156,7 +156,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if an autoscaler to be bounded fails `check_bounded`, or one exists where Faro sets replicas."""
+    """Raise ValueError if an HPA fails `check_bounded` or, where Faro itself sets replicas, if a Deployment has an HPA."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
@@ -178,9 +178,9 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
-    # Without matchLabels, a selector would match every pod here, so the pod template's labels are used.
+    # A selector without matchLabels would match every pod here, so the labels of the pod template replace them.
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    shape_of(cluster.refs, cluster.seen)  # an error at the start; at a tick it is a reported failure
+    shape_of(cluster.refs, cluster.seen)  # raises now, at the start; a tick would only report the error
     return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))

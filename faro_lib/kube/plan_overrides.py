@@ -1,4 +1,4 @@
-"""Operators' overrides in `spec.overrides` of the FaroPlan."""
+"""Operators' overrides of replica counts and forecast loads, stored in `spec.overrides` of the FaroPlan."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

@@ -13,7 +13,7 @@ from faro_lib.workload.jobs import arrays_of
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 # The permissions that the controller needs. `faro manifests` writes a Role with them; `check_permissions` checks each.
 CLUSTER_WIDE: tuple[Permission, ...] = (("", "nodes", ("list", "watch")), ("", "pods", ("list", "watch")))
-QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)  # in every namespace with Deployments
+QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)  # for every namespace with Deployments
 ALWAYS: tuple[Permission, ...] = (
     *QUOTAS,
     ("", "events", ("create",)),
@@ -98,7 +98,7 @@ def check_deployments(states: Mapping[str, object]) -> None:
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Resource -> names of the objects that the controller of the FaroPlan `plan` reads or changes by name.
+    """For each resource, the names of the objects that the controller of the FaroPlan `plan` reads or changes by name.
 
     deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
     """

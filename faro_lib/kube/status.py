@@ -1,4 +1,4 @@
-"""Publish the controller's state in Kubernetes: its FaroPlan, and an Event for each job whose target has changed.
+"""Publish the controller's state in Kubernetes: the resource FaroPlan, and an Event per job whose target has changed.
 
 `kubectl get faroplans` shows the capacity and the targets, `kubectl describe faroplan NAME` the jobs and their reasons.
 """
@@ -27,7 +27,7 @@ MAX_STEPS = 10  # maximum number of unpublished ticks; the oldest are discarded
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
-    """Proxy (envoy, haproxy) -> command that sets the drop rates (jobs,) in ten-thousandths; see docs/kubernetes.md."""
+    """For envoy and haproxy, the command that sets the drop rates (jobs,), in ten-thousandths; see docs/kubernetes.md."""
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
     return {
         "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),

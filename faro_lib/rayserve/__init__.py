@@ -1,1 +1,1 @@
-"""`Cluster` on Ray Serve: replicas, statistics, deployment and load. Replicas import this package, so it imports little."""
+"""`Cluster` on Ray Serve: replicas, statistics, deployment, load. Imports nothing, because every replica imports this file."""

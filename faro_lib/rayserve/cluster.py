@@ -20,13 +20,13 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # usual delay in wall seconds from the end of a second to the replicas' reports of it
-LATE_S = 15  # reports of a second are accepted up to this many seconds late
+LAG_S = 0.6  # wall seconds; replicas usually report a second within this time after its end
+LATE_S = 15  # a second's report may arrive this many seconds late and is still read
 PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
-FAILED = "DEPLOY_FAILED"  # the replicas of the version before serve on
+FAILED = "DEPLOY_FAILED"  # an update failed; the replicas of the previous version still serve
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED", FAILED)
-NODES = "/api/v0/nodes?detail=1&limit=10000"  # dead nodes, of which Ray keeps 1,000, count too
+NODES = "/api/v0/nodes?detail=1&limit=10000"  # Ray also lists dead nodes, up to 1,000
 UNKNOWN = -1  # target of a job that is absent or has not been observed yet
 
 
@@ -71,7 +71,7 @@ class RayServeCluster(Cluster):
         self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:
-        """Check addresses and tokens with one call to each server; ValueError if one fails."""
+        """Check addresses and tokens with one call to each server, and take the lease; ValueError if a step fails."""
         try:
             for server, path in ((self._ray, APPLICATIONS), (self._http, f"{STATS_ROUTE}?since={int(time.time())}")):
                 if not isinstance(server.get(path), dict):
@@ -84,7 +84,7 @@ class RayServeCluster(Cluster):
             raise ValueError(f"{error}; stop it, or take over with --force") from None
 
     def renew_lease(self, force: bool = False) -> None:
-        """Renew the lease, or take it from another controller if `force`; OSError if another controller holds it."""
+        """Take or renew the lease; OSError if another controller holds it, unless `force` takes it from that controller."""
         if (lease := self._lease) is not None:
             query = {"holder": lease.holder, "duration_s": lease.duration_s} | ({"force": 1} if force else {})
             holder = self._http.post(f"{STATS_ROUTE}?{urlencode(query)}", {})
@@ -115,7 +115,7 @@ class RayServeCluster(Cluster):
         states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
         running = np.array([count["RUNNING"] for count in states])
         self._target = np.where(listed, target, UNKNOWN)
-        if stats:  # without an answer, the shares stay those last known
+        if stats:  # without an answer, the last known drop rates stay
             self._drop = np.array([round(1 - (1.0 if (p := one.get("accept")) is None else p), 6) for one in by_job])
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, recent = self._now_s, self._recent
@@ -143,7 +143,7 @@ class RayServeCluster(Cluster):
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
         """Scale the jobs by `scale_jobs`, and set the drop rates in the replicas; `may_act` is checked before each call.
 
-        Raises OSError with the first failure and the number of others.
+        Raises OSError with the first error and the number of other errors.
         """
 
         def post(server: HttpClient, path: str, body: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ class RayServeCluster(Cluster):
             raise OSError(summary(errors))
 
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
-        """The job's deployment as last listed by Ray; None if Ray deletes it or has not listed it for REDEPLOY_S."""
+        """The job's deployment as last listed by Ray; None if it is being deleted or has been missing for REDEPLOY_S."""
         spec, now = self.specs[job], time.monotonic()
         deployment, status = _deployment(applications, spec), applications.get(spec.application, {}).get("status")
         if deployment is not None or status == "DELETING":
@@ -179,7 +179,7 @@ class RayServeCluster(Cluster):
         return self._deployments[job] if status == FAILED or now - self._missing_since[job] < REDEPLOY_S else None
 
     def _read_stats(self) -> dict[str, Any]:
-        """Job -> its statistics (`StatsAggregator.read`); empty if the endpoint does not answer."""
+        """The statistics of each job (`StatsAggregator.read`); empty if the stats endpoint does not answer."""
         try:
             stats = self._http.get(f"{STATS_ROUTE}?since={self._read_until - LATE_S}")
         except (OSError, Unauthorized):

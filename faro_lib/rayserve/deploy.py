@@ -52,9 +52,9 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(`applications` and those of other programs on this Ray, names of Faro's applications that are no longer listed).
+    """All applications to deploy, and the names of Faro's running applications that deploying them removes.
 
-    An application that runs already keeps its number of replicas.
+    The first are `applications`, where one that already runs keeps its replica count, and those of other programs.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []
@@ -83,7 +83,7 @@ def deploy(
     if http:
         body["http_options"] = {"host": http[0], "port": http[1]}
     until, reported = time.monotonic() + timeout_s, -1
-    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)  # the first call starts Serve itself
+    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)  # the first call also starts Ray Serve
     while True:
         states = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
         waiting = [one["name"] for one in applications if states.get(one["name"], {}).get("status") != "RUNNING"]

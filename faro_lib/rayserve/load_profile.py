@@ -18,17 +18,17 @@ from faro_lib.simulate.replicas import SHORTEST_S
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
-# Measured quantiles; None = the mean.
+# Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
-FIRST_UTILISATION = 0.25  # utilisation at the first rate with a serial replica
-STEP, FAR_STEP = 1.3, 1.7  # factors between rates; FAR_STEP while the p99 is below FAR times the lowest p99 so far
+FIRST_UTILISATION = 0.25  # of a serial replica, at the first rate
+STEP, FAR_STEP = 1.3, 1.7  # factor to the next rate: FAR_STEP while the p99 is below FAR x the lowest p99 so far
 FAR = 1.3
 STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
-TOKENS_PER_PART = 1.2  # a part is a token if their mean numbers per answer differ by less than this factor
+TOKENS_PER_PART = 1.2  # a part counts as a token if answers have as many parts as tokens, up to this factor
 STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
-WARM_UP = 0.1  # share of each rate's requests, left out at its start, because queues begin empty
-# Quantity of LEVELS -> seconds, shape (requests,); for TOGETHER the time of each request's end; inf if not served.
+WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
+# Quantity of LEVELS -> seconds (requests,), inf if not served. For TOGETHER, the times at which the requests end.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
@@ -77,7 +77,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means of the latencies of each row's served requests."""
+    """Quantiles and means over the served requests of each row with at least MIN_SERVED; ValueError if there is none."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
@@ -98,10 +98,10 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def measure_kind(
     ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
 ) -> tuple[Measurements, Calibration]:
-    """Load the service at increasing rates, repeat the rates `to_repeat` (per replica) with one more replica, and calibrate.
+    """Offer increasing rates, repeat some (`to_repeat`) with one more replica, and infer the kind of replica.
 
-    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the least duration of
-    each rate. If the job's replica is `Continuous`, its token lengths are taken as known.
+    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the minimum time
+    per rate. If the job's replica is `Continuous`, its token lengths are taken as known.
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
     seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # a slow replica serves few requests
@@ -115,7 +115,7 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # The SLO of a token service may be that of a token; Poisson load varies about its mean.
+        # A token service's SLO may limit the time per token, not per request. Poisson load may exceed its mean, hence 0.9.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
         rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):

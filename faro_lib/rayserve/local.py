@@ -22,8 +22,8 @@ import psutil
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.deploy import START_TIMEOUT_S
 
-LOOPBACK = "127.0.0.2"  # node address: Ray replaces 127.0.0.1 by the address of the network card
-HTTP_HOST = "127.0.0.1"  # where HAProxy expects the replicas of its node
+LOOPBACK = "127.0.0.2"  # node address; not 127.0.0.1, which Ray replaces by the network card's address
+HTTP_HOST = "127.0.0.1"  # address at which HAProxy expects the replicas of its node
 OBJECT_STORE_BYTES = 128 * 2**20
 # Options of `ray start` and environment variables that set a port.
 PORT_OPTIONS = (
@@ -35,7 +35,7 @@ PORT_VARIABLES = (
 )  # fmt: skip
 HTTP = "http"
 LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and what it prints if it gives up
-# Wrapper that binds HAProxy to loopback: Ray's template exposes statistics without token on all interfaces.
+# Script that binds HAProxy to loopback, because Ray's configuration exposes statistics to the network without a token.
 HAPROXY = "haproxy-on-loopback"
 ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
@@ -78,7 +78,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """The process `pid` and its descendants; [] if it has ended. psutil does not signal one whose id is reused."""
+    """The process `pid` and its descendants; [] if it has ended. psutil does not signal a new process with a reused id."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -108,9 +108,9 @@ def end_abandoned(parent: Path) -> int:
     """
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
-        if len(words := file.read_text().split()) != 2:  # its owner is just starting, or had no room to write it
+        if len(words := file.read_text().split()) != 2:  # being written, or the disk was full
             continue
-        with suppress(psutil.NoSuchProcess):  # creation times shift when the clock is set
+        with suppress(psutil.NoSuchProcess):  # with a tolerance, because setting the clock shifts creation times
             if abs(psutil.Process(int(words[0])).create_time() - float(words[1])) < CLOCK_STEP_S:
                 continue
         family = []

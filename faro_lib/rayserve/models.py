@@ -29,10 +29,10 @@ def _drawn(service: ServiceTime, rng: np.random.Generator) -> float:
 
 
 class Emulated:
-    """Sleep for a random service time, or for the number of seconds in the body of the request.
+    """A model that sleeps for a random service time, or for the number of seconds in the body of the request.
 
     mean_s : mean service time.
-    scv : squared coefficient of variation of a lognormal; None: the distribution measured for ResNet34, scaled.
+    scv : squared coefficient of variation of a lognormal; None: the distribution measured for ResNet34, scaled to mean_s.
     """
 
     def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):
@@ -58,8 +58,7 @@ class EmulatedBatches:
     """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
     replica : fields of a `batched` replica. scv : squared coefficient of variation of batch times.
-    serve_batch : whether Ray Serve's @serve.batch forms the batches; the model then blocks the event loop for the time of a
-        batch, as a computation in its process does.
+    serve_batch : whether Ray Serve's @serve.batch forms the batches; a batch then blocks the event loop, as computing does.
     """
 
     def __init__(self, replica: dict[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None):
@@ -102,7 +101,7 @@ class EmulatedBatches:
                         batch.append(await self._waiting.get())
             await asyncio.sleep(self._duration_s(len(batch)))
             for ended in batch:
-                if not ended.done():  # its caller may have left
+                if not ended.done():  # its client may have disconnected
                     ended.set_result(str(len(batch)))
 
 
@@ -117,7 +116,7 @@ class EmulatedTokens:
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # (prompt, output) tokens, queue of tokens left
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt and output tokens, tokens still to send
         self._iterations: asyncio.Task | None = None
 
     async def __call__(self, request: Request) -> str | Response:

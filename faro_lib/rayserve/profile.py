@@ -22,7 +22,7 @@ from faro_lib.workload.replicas import mapping_of
 from faro_lib.workload.service import MODELS
 
 START_S = 180.0
-REPORTED_S = 2.5  # seconds from a request's end until its replica has reported it
+REPORTED_S = 2.5  # a request is in the statistics at most this many seconds after its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Profile:
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and squared coefficient of variation of the service times in a row of statistics.
+    """Mean and squared coefficient of variation of the service times in a row of statistics (see `empty_row`).
 
     >>> moments({"done": 2, "service_s": 4.0, "service_s2": 10.0})
     (2.0, 0.25)
@@ -60,8 +60,8 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total if times_s else empty_row())  # a refused request counts as done
-    first_s, last_s = np.mean(times_s, axis=0)  # the replica's latency ends with the first part of the answer
+    mean_s, scv = moments(total if times_s else empty_row())  # replicas count refused requests (4xx) as done
+    first_s, last_s = np.mean(times_s, axis=0)  # a replica measures up to the answer's first part
     overhead_s = float(first_s) - total["latency_s"] / total["done"]
     return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
 
@@ -110,11 +110,11 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
                 service = profile.calibration.service
                 service_time_s, scv = service.service_time_s, service.service_scv
                 found = {name: _rounded(value) for name, value in mapping_of(service.replica).items()}
-                if found["kind"] == "continuous":  # what the SLO limits is not measured
+                if found["kind"] == "continuous":  # `slo_on` is the user's choice, not measured: keep it
                     found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
                 row["replica"] = found
             row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
-            if row.get("model") in MODELS:  # its published service time would be used instead
+            if row.get("model") in MODELS:  # otherwise the model's published service time would be used
                 del row["model"]
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)
@@ -123,5 +123,5 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    """A float rounded to four significant digits."""
+    """A float rounded to four significant digits; any other value unchanged."""
     return float(f"{value:.4g}") if isinstance(value, float) else value

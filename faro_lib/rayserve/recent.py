@@ -11,14 +11,13 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # of a minute's seconds that must be known; its count is then scaled up to the minute, else NaN
+MIN_KNOWN_SHARE = 0.75  # share of a minute's seconds that must be known; its count is then scaled up, else NaN
 
 
 class RecentSeconds:
-    """Each job's recent statistics by wall second. Results are (jobs,) unless stated; `minute`, `now_s`: trace time.
+    """Each job's recent statistics by wall second. Results are (jobs,) unless stated; `minute` and `now_s` are trace time.
 
-    If a second is reported twice, the row with more requests is used, because the aggregator may have restarted and lost
-    some of them.
+    If a second is reported twice, the row with more requests is used: a restarted aggregator may have lost some of them.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
@@ -27,7 +26,7 @@ class RecentSeconds:
 
     def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
         known, newest = self._seconds[job], max(map(int, seconds), default=0)
-        # Seconds far in the future were reported before the wall clock was set back.
+        # Discard seconds far in the future: they were reported before the wall clock was set back.
         known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
             second = int(key)
@@ -70,7 +69,7 @@ class RecentSeconds:
     def mean_latency_s(self, now_s: float) -> np.ndarray:
         """Mean latency of the requests that ended in the last LATENCY_WINDOW_S, where a dropped one counts as 0.
 
-        It is 0 without requests, and NaN if no second is known or all requests failed, so that this does not look idle.
+        It is 0 without requests, and NaN if no second is known or all requests failed, because 0 would look idle.
         """
         end = math.floor(self._clock.wall_s(now_s))
         totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end)
@@ -84,7 +83,7 @@ class RecentSeconds:
         return np.array([mean_s(*one) for one in totals])
 
     def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
-        """Latency quantile of each job in the minute before `minute`, where dropped and failed requests are inf."""
+        """Latency quantile of each job in the minute before `minute`. Dropped and failed requests are inf, no data NaN."""
         enough, rows = MIN_KNOWN_SHARE * self._clock.minute_s, zip(self._minute(minute - 1), quantile)
         wall_s = [quantile_of_row(total, q) if known >= enough else np.nan for (total, known), q in rows]
         return self._clock.scale * np.array(wall_s)
@@ -95,7 +94,7 @@ class RecentSeconds:
 
 
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
-    """Latency quantile of a row in wall seconds; dropped and failed requests count as infinite.
+    """Latency quantile of a row in wall seconds; dropped and failed requests count as inf. NaN if no request ended.
 
     >>> quantile_of_row({"done": 3, "dropped": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
     0.002

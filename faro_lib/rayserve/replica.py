@@ -30,7 +30,7 @@ REPORT_AFTER_S = 0.1  # a second is reported this long after its end
 REPORT_TIMEOUT_S = 5.0
 UNREPORTED_S = 300  # seconds of measurements that a replica stores while the aggregator does not answer
 GOLDEN_RATIO = (5**0.5 - 1) / 2
-RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is larger by this factor, so that Serve never queues
+RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is larger by this factor, so that Ray itself never queues
 
 
 class Dropped(Exception):
@@ -42,7 +42,7 @@ class Failed(Exception):
 
 
 class ReplicaQueue:
-    """The queue of one replica, which decides which requests to drop, and its measurements.
+    """The request queue of one replica: it drops requests, limits the number in service, and measures them.
 
     It accepts a share `accept` of the requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio sequence
     with a random start spreads the accepted requests evenly: after n requests, their share is exact to about 1/n.
@@ -54,14 +54,14 @@ class ReplicaQueue:
         self.rows: dict[int, dict[str, Any]] = {}
         self._clock, self._point = clock, random.random()
         self._serving = asyncio.Semaphore(concurrency)
-        # A call cannot be cancelled in its thread, which stays busy when the client has stopped waiting.
+        # A call in a thread goes on after its client has disconnected, so this pool limits the calls to `concurrency` too.
         self.threads = ThreadPoolExecutor(concurrency)
 
     def _row(self) -> dict[str, Any]:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Wait until one of the `concurrency` servers is free, and return the result of `call`; or raise Dropped."""
+        """Wait until fewer than `concurrency` requests are in service, then return the result of `call`; or raise Dropped."""
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1
         if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
@@ -131,7 +131,7 @@ async def begun(parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
 
 
 def load_model(path: str) -> Callable[..., Any]:
-    """Import the class or function "package.module:Name".
+    """Import the class or function that is named "package.module:Name".
 
     >>> load_model("collections:OrderedDict").__name__
     'OrderedDict'
@@ -145,7 +145,7 @@ def load_model(path: str) -> Callable[..., Any]:
 
 
 def response_of(answer: Any) -> Response:
-    """The response for what a model returned, as Ray Serve makes it: text for str, bytes and None, JSON for other objects."""
+    """The response that Ray Serve would make of a model's answer: text for str, bytes and None, JSON for other objects."""
     from fastapi.encoders import jsonable_encoder
     from starlette.responses import PlainTextResponse, Response
 
@@ -199,7 +199,7 @@ class ReplicaActor:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
 
     async def _report_forever(self) -> None:
-        """Report each second shortly after its end; unsuccessful reports are repeated."""
+        """Report each second shortly after its end; if a report fails, its seconds are reported again."""
         while True:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._queue.finished_seconds()
@@ -236,7 +236,7 @@ class StatsEndpoint:
             return PlainTextResponse("the token is missing or wrong", status_code=401)
         try:
             return JSONResponse(await self._answer(request))
-        except Exception:  # the actor may have died
+        except Exception:  # the actor may have died: look it up again
             self._aggregator = await asyncio.to_thread(aggregator)
             return JSONResponse(await self._answer(request))
 

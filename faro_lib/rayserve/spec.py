@@ -12,7 +12,7 @@ from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
-MAX_SLOWDOWN = 0.1  # slowdown of a full replica that the emulation ignores
+MAX_SLOWDOWN = 0.1  # largest slowdown of a full replica that the emulation may ignore
 EMULATED = f"{models.__name__}:Emulated"
 EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
@@ -43,7 +43,7 @@ class ServeSpec:
 
 
 def ongoing_limits(jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
-    """(name, max_ongoing_requests) of each job whose section states a limit."""
+    """(name, max_ongoing_requests) of each job whose section `serve` sets this limit."""
     limits = ((job.name, spec.max_ongoing_requests) for job, spec in zip(jobs, serve_specs(jobs, sections)))
     return tuple((name, limit) for name, limit in limits if "max_ongoing_requests" in sections.get(name, {}))
 
@@ -53,8 +53,8 @@ def serve_specs(
 ) -> tuple[ServeSpec, ...]:
     """The spec of each job, from its section in `sections` (`read_sections(path, "serve")`) and defaults.
 
-    The default model is emulated: it sleeps for the service time of the job's `model`, divided by `scale`. Raises
-    ValueError for an unknown key or an invalid value, or if two jobs share an application or a route.
+    The default model is emulated: it sleeps for the service time of the job's `model`, divided by `scale` (trace seconds
+    per wall second). Raises ValueError for an unknown key or an invalid value, or if jobs share an application or a route.
     """
     accepted = [field.name for field in fields(ServeSpec)]
     specs = []
@@ -67,7 +67,7 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # a model that forms batches itself gets all requests of its replica at once
+        if job.replica != SERIAL:  # an emulation forms its batches itself, so it gets all ongoing requests at once
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))
@@ -82,7 +82,7 @@ def serve_specs(
 
 
 def _emulated(job: Job, scale: float) -> dict[str, Any]:
-    """The import_path and the args of the emulated model of the job's kind of replica."""
+    """The import_path and the args of the model that emulates the job's replica; ValueError if none can."""
     replica, service = job.replica, true_service_time(job)
     if replica.kind in EMULATED_KINDS and scale == 1:
         args = {"replica": mapping_of(replica)} | ({"scv": job.service_scv} if replica.kind == "batched" else {})

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 KEEP_S = 20 * 60  # seconds of history; policies see 15 minutes
-FRESH_S = 5.0  # a replica whose last heartbeat is older no longer counts
-PER_OCTAVE = 16  # latency buckets per doubling, each 4.4 % wide
+FRESH_S = 5.0  # a replica whose last heartbeat is older does not count as running
+PER_OCTAVE = 16  # latency buckets per doubling of the latency, each 4.4 % wide
 FLOOR_S = 1e-3
 
 
@@ -47,7 +47,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 
 
 class StatsAggregator:
-    """A named actor with each job's recent measurements and accepted share of requests, and the controllers' lease."""
+    """A Ray actor with each job's recent measurements and accepted share of requests, and the controllers' lease."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}
@@ -82,7 +82,7 @@ class StatsAggregator:
         self._accept = dict.fromkeys(self._accept, 1.0) | dict(shares)
 
     def lease(self, holder: str, duration_s: float, force: bool = False) -> str:
-        """Grant `holder` the right to scale (lease) if no other has it, or if `force`; return who then has it."""
+        """Grant `holder` the right to scale (lease) if no other controller has it, or if `force`; return the holder."""
         self._end_lease()
         now_s = time.monotonic()
         if force or now_s >= self._lease_ends_s or holder == self._holder:
@@ -90,7 +90,7 @@ class StatsAggregator:
         return self._holder
 
     def _end_lease(self) -> None:
-        """After a lease, all jobs accept all requests. Shares that were set without a lease stay."""
+        """If the lease has expired, let all jobs accept all requests again; shares set without a lease stay."""
         if self._holder and time.monotonic() >= self._lease_ends_s:
             self._holder, self._accept = "", dict.fromkeys(self._accept, 1.0)
 
