@@ -7,7 +7,7 @@ import yaml
 
 from faro_lib.cli import main
 from faro_lib.workload.readers import read_jobs
-from faro_lib.workload.replicas import replica_of
+from faro_lib.workload.replicas import OF_TOKENS, replica_of
 
 pytestmark = [pytest.mark.live, pytest.mark.study]
 
@@ -45,3 +45,7 @@ def test_the_kind_of_a_running_service_is_named(kind, tmp_path, capsys):
     (job,) = read_jobs(table)
     assert job.replica.kind == kind
     assert job.replica.capacity_rps(job.service_time_s) == pytest.approx(capacity_rps, rel=0.15), printed
+    true = {name: value for name, value in KINDS[kind].items() if name not in ("kind", *OF_TOKENS)}
+    assert {name: getattr(job.replica, name) for name in true} == pytest.approx(true, rel=0.15), printed
+    if kind in SERVICE_TIME_S:
+        assert job.service_time_s == pytest.approx(SERVICE_TIME_S[kind], rel=0.15), printed
