@@ -8,8 +8,8 @@
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
-NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior. So coordinates that
-the counts determine have the same scale as coordinates that only the prior determines.
+NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior. In the model's
+posterior, too, these coordinates have similar scales, whether the counts determine them or only the prior does.
 """
 
 import logging
@@ -28,7 +28,7 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
-WIDTHS = np.array([0.1, 0.1, 0.01])  # median tau; the constant's is fixed, as one value per job does not determine it
+WIDTHS = np.array([0.1, 0.1, 0.01])  # median tau; fixed for the constant, as one value per job does not determine a tau
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
 MIN_NU = 3.0  # lower limit of nu; counts are squares of y, so they have a finite mean only if nu > 2
@@ -52,7 +52,7 @@ def build_model(traces: Traces):
     unit = units(counts)
     y = root(counts) / unit[:, None]
     features, change, target = design(y, shapes_of_other_days(y))
-    # (days, jobs, minutes, ...) -> (jobs, random rows, ...), as every n-th row would alias periodic load.
+    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Rows are random, because every n-th one would alias periodic load.
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[:MAX_ROWS]
     features, change, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
@@ -64,12 +64,12 @@ def build_model(traces: Traces):
 
     coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
-        # A prior away from zero (Chung et al. 2013): with few, similar jobs tau would be near zero and the posterior a funnel.
+        # This prior avoids zero (Chung et al. 2013): few, similar jobs would give a tau near zero, and the posterior a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # With m marginalised, the mean over jobs and the deviations from it are independent. `theta`'s Jacobian is constant.
+        # With m integrated out, mean and deviations are independent. The Jacobian of `theta` is constant and thus left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -87,7 +87,7 @@ def build_model(traces: Traces):
 
 
 def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge estimate of the coefficients (jobs, features k) and W (jobs, k, k); W W' is roughly their posterior covariance.
+    """Ridge estimate of the coefficients (jobs, features) and Cholesky factor of their covariance (jobs, features, features).
 
     The prior is Normal(0, WIDTHS). The log scale of the errors rises by USUAL_FOLLOW per unit of the recent change v.
     """
@@ -131,7 +131,7 @@ def fit_bayes(
 
 
 def convergence(idata) -> Convergence:
-    """The convergence of a fit, computed by ArviZ."""
+    """The convergence diagnostics of a fit (InferenceData from `fit_bayes`), computed by ArviZ."""
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
@@ -140,7 +140,7 @@ def convergence(idata) -> Convergence:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """The `Posterior` for forecasting, with `draws` evenly spaced posterior draws; ValueError if the jobs differ."""
+    """`Posterior` of `draws` evenly spaced draws of `idata` (see `fit_bayes`); ValueError unless its jobs are the traces'."""
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
@@ -180,6 +180,6 @@ def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
 
     rows = np.moveaxis(residuals, 1, 0).reshape(residuals.shape[1], -1)
     scores = ndtri(rankdata(rows, axis=1) / (rows.shape[1] + 1))
-    with np.errstate(invalid="ignore"):  # NaN for constant residuals
+    with np.errstate(invalid="ignore"):  # constant residuals give NaN, set to 0 below
         correlation = np.atleast_2d(np.corrcoef(scores))
     return np.where(np.abs(correlation) >= MIN_CORRELATION, correlation, np.eye(len(rows)))

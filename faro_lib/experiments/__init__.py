@@ -1,1 +1,1 @@
-"""Experiments: runs of policies on the same trials, and the clairvoyant limit of a trial."""
+"""Simulated experiments: several policies run on the same requests, and a clairvoyant bound on their utility."""

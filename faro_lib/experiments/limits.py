@@ -1,7 +1,7 @@
 """The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
 
-For a trial, every replica count is simulated, and each minute is then allocated optimally. The limit bounds lost utility
-only: a policy that drops requests can have fewer violations or lose less effective utility.
+Every job is simulated at every constant replica count, and each minute then gets its optimal allocation. The limit bounds
+lost utility only: a policy that drops requests can have fewer violations or lose less effective utility.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, the utility of most jobs hardly rises
-LEAST_CHANGE = 0.001  # if one more replica changes no utility by more, larger replica counts are not simulated
+HEADROOM = 1.6  # replicas per erlang of peak load; more replicas than this hardly raise the utility of most jobs
+LEAST_CHANGE = 0.001  # simulation ends at the replica count whose last replica changes no utility by more than this
 
 
 @dataclass(frozen=True, slots=True)
 class Clairvoyant:
-    """Optimal replicas and their utility (NaN: no requests), (jobs, minutes + 1); last bin: arrivals after the day."""
+    """The optimal replica counts of a trial and the utility that they give, minute by minute."""
 
     jobs: tuple[Job, ...]
-    replicas: np.ndarray
-    utility: np.ndarray
+    replicas: np.ndarray  # (jobs, minutes + 1); the last column is for requests that arrive after the last minute
+    utility: np.ndarray  # same shape; NaN without requests
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
-    """Simulated utility (jobs, replicas from 0, minutes + 1), where every minute starts with empty queues.
+    """Utility (jobs, replica counts 0, 1, ..., minutes + 1) by simulation, if every minute starts with empty queues.
 
-    To empty the queues, idle minutes are inserted after each minute. This is an upper bound: under a policy, a minute
-    may begin with requests in the queue, which only lower its utility. The jobs' bounds are ignored here;
-    `allocate.best_by_minute` applies them. The last minute is for later arrivals. Utility is NaN without
-    requests, else 0 without replicas. Counts end at `max_replicas`, or where a further replica changes nothing.
+    The simulation empties the queues in idle minutes, inserted after each minute. The result is an upper bound: under a
+    policy, requests may already wait when a minute begins, which only lowers its utility. Limits on replicas and quotas are
+    left to `allocate.best_by_minute`. The last column is for arrivals after the last minute. Utility is NaN without
+    requests, else 0 without replicas. Counts end at `max_replicas`, or where one more changes utility by <= LEAST_CHANGE.
     """
-    left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and one replica
-    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # twice: services vary
+    left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and replica
+    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # twice the mean, as a margin
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
     counts[:, ::every] = workload.requests_per_min
     later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)
@@ -63,7 +63,7 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The optimal allocation in each minute; `utility` (jobs, 0..X replicas, minutes + 1) is NaN without requests."""
+    """The allocation with the largest `utility` (jobs, 0..X replicas, minutes + 1) in each minute; NaN = no requests."""
     replicas = best_by_minute(np.nan_to_num(utility), jobs, capacity)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
@@ -82,7 +82,7 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 
 def enough_replicas(workload: Workload) -> int:
-    """A replica count beyond which the utility of most jobs hardly rises; at least the minimum of every job."""
-    alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # at least as long as a lone request
+    """A replica count beyond which the utility of most jobs hardly rises; at least every job's min_replicas."""
+    alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # time in service in a full replica
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * alone_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max()))

@@ -1,4 +1,4 @@
-"""Functions that all experiments share: inputs of policies, and runs of every policy on the same trials."""
+"""Functions that all experiments share: the inputs of policies, and runs of every policy on the same random requests."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload
 
 Report = Callable[[str], None]
-# A context in which PolicyFailed is raised; outside of it, the control loop only warns.
+# A context manager that turns the control loop's warning PolicyFailed into an exception.
 policy_failures_raised = partial(warnings.catch_warnings, action="error", category=PolicyFailed)
 
 
@@ -31,8 +31,8 @@ def policy_context(
 ) -> PolicyContext:
     """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
-    results : folder that may have forecast/posterior.npz (for the forecasters `auto` and `bayes`) and the latency table
-        queueing/measured.npz; without it, latencies are simulated. Without training days, there is no forecaster.
+    results : folder that may have forecast/posterior.npz (for the forecasters `auto` and `bayes`) and queueing/measured.npz,
+        a latency table, without which latencies are simulated. Without training days, there is no forecaster.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -91,8 +91,8 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial, on `capacity` cores.
 
-    `initial` are the replicas at the start, (jobs,); None: each policy's default. If a policy raises, the experiment stops
-    with PolicyFailed, because the control loop would continue with decisions that are not the policy's.
+    `initial` has the replicas of each job at the start, (jobs,); None means each policy's default. If a policy raises, so
+    does this function (PolicyFailed): the control loop would otherwise continue with decisions that are not the policy's.
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():

@@ -21,8 +21,8 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 
 HALF_LIFE_MINUTES = 10
-SHARPNESS = 4.0  # half-lives of 5 to 40 and sharpness of 2 to 8 score alike on the published traces' training days
-OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier is off by this factor and by this many Poisson deviations
+SHARPNESS = 4.0  # 2 to 8 score alike on the training days of the published traces, and so do half-lives of 5 to 40
+OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # outlier: off by this factor and this many Poisson standard deviations
 BACKTEST_ORIGINS = 120
 
 
@@ -30,21 +30,21 @@ BACKTEST_ORIGINS = 120
 class Mixture(Forecaster):
     """Sample paths drawn from several forecasters (members), in proportion to a weight w[m] per member and job.
 
-    w[m] ~ p[m] exp(-SHARPNESS (L[m] / min L - 1)),
+    w[m] = p[m] exp(-SHARPNESS (L[m] / min L - 1)), scaled to the sum 1.
 
-    where L[m] is an exponentially decayed mean of member m's CRPS one minute ahead plus its CRPS for the mean over
+    L[m] is the sum of two CRPSs of member m, each an exponentially decayed mean: for the next minute, and for the mean over
     HORIZON_MINUTES. The prior weight p is 1, except that the Bayesian forecaster has as much as all others together.
     For each job, path i of the mixture is path i of one member, which preserves correlations between jobs.
 
-    The first outlier is treated as a missing count. A second one in the same direction within CONTEXT_MINUTES is
-    accepted. If the minute before it has no count, the level has shifted: the members' local levels and L are reset.
+    The first outlier is treated as a missing count. A second one in the same direction within CONTEXT_MINUTES is accepted.
+    If it follows a missing count directly, the level is taken to have shifted: the members' local levels and L are reset.
     """
 
     names: tuple[str, ...]  # names of the members
     members: tuple[Forecaster, ...]
     backtest: np.ndarray  # L before the first count, shape (members, jobs)
-    score: np.ndarray  # L now, shape (members, jobs); NaN after a shift
-    outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
+    score: np.ndarray  # L now, shape (members, jobs); NaN just after a shift
+    outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, (2, jobs); -inf = none
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
     means: np.ndarray  # mean of each path over its minutes, newest forecast first, (forecasts, members, jobs, samples)
 
@@ -61,7 +61,7 @@ class Mixture(Forecaster):
     def weights(self) -> np.ndarray:
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
         score = np.where(np.isnan(self.score), 1.0, self.score)
-        score = np.maximum(score, 1e-9)  # an exact member has CRPS 0; avoids a division by 0
+        score = np.maximum(score, 1e-9)  # avoids a division by 0: a member that is always exact has CRPS 0
         prior = np.array([len(self.names) - 1 if name == "bayes" else 1 for name in self.names])[:, None]
         weights = prior * np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
         return weights / weights.sum(axis=0)
@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN = not scored: missing minutes, and all forecasts from before a shift (hence the `0 *` term of `mean`).
+        # NaN = not scored. In `mean`, `0 *` gives NaN to a forecast made just after a missing count: a shift may follow.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed mean after one more value; NaN leaves it unchanged. There are two calls per minute."""
+    """The exponentially decayed mean after one more value; NaN leaves it unchanged. Two calls are one minute of decay."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -131,10 +131,10 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @register("auto")
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
-    """A recalibrated mixture of all forecasters that can be fitted to the training days; there may be no such days.
+    """A recalibrated mixture of all forecasters that can be fitted to the training days, of which there may be none.
 
-    Its first weights come from a backtest on the last training day, for which all members but the Bayesian are fitted
-    to the days before (a single day serves for both). A converged `posterior` adds the Bayesian forecaster.
+    Its initial weights come from a backtest on the last training day, for which all members but the Bayesian one are
+    fitted to the days before it, or to this day if it is the only one. A converged `posterior` adds the Bayesian forecaster.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)
@@ -157,7 +157,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """(names, fitted forecasters): all members that the number of training days allows, and those in `names`."""
+    """(names, fitted forecasters) of all members that the training days allow, and "seasonal" if it is in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)

@@ -19,12 +19,12 @@ class Autoregression(Forecaster):
     y[t] = log(1 + x[t]) - profile[job, t] = sum_l a[l] y[t-l] + e[t].
 
     e[t] is drawn as the errors of all jobs in one random training minute, which preserves their correlation.
-    Missing minutes of the past are simulated, too.
+    Past minutes without a count are simulated, too.
     """
 
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
-    coefficients: np.ndarray  # a, shape (lags,), oldest first
-    errors: np.ndarray  # errors e one minute ahead on training days, shape (minutes, jobs)
+    coefficients: np.ndarray  # a, shape (lags,), largest lag first
+    errors: np.ndarray  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
     spread: np.ndarray  # standard deviation of y on the training days, shape (jobs,); the prior of a job without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -49,7 +49,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
     Parameters
     ----------
     y : deviations from the daily profile, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
-    spread : as above, shape (jobs,).
+    spread : standard deviation of y, shape (jobs,).
     normal : standard normal draws, shape (jobs, samples).
 
     Returns
@@ -96,7 +96,7 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 
 def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Limit `log_counts` (minutes, jobs, samples) to the log of 10 x each job's largest of `counts` (jobs, minutes)."""
+    """Clip `log_counts` (minutes, jobs, samples) to at most log(10 x the job's largest value in `counts` (jobs, minutes))."""
     largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
     limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
     return np.clip(log_counts, 0, limit[None, :, None])
@@ -114,7 +114,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     for some, counts in own_days(traces):
         own = np.log1p(counts)
         deviations = own - np.stack([shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1)
-        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # own days are repeated in place of imputed ones
+        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # replaces imputed days by repeated own days
         profile[some] = daily_profile(own[:, 0])
     runs = windows(y, CONTEXT_MINUTES + 1)
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)

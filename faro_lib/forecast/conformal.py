@@ -8,7 +8,7 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
 RATE = 0.07  # learning rate of `log_stretch` per minute; 0.05 to 0.1 score alike on the published traces' days 9 and 10
-TAIL = 0.1  # probability of each tail
+TAIL = 0.1  # nominal probability of each tail
 MIN_LOG_STRETCH, MAX_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100
 

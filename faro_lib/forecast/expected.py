@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
-    """Divides counts by the factors of the events, lets `inner` forecast, and multiplies its paths by the factors.
+    """A forecaster that divides counts by the factors of the events, and multiplies the paths of `inner` by them.
 
     If an event is larger or smaller than announced, `inner` adapts as to any change of level.
     """
@@ -46,7 +46,7 @@ class Expected(Forecaster):
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
 
     def _factors(self, horizon: int) -> np.ndarray:
-        """Load factors (jobs, horizon) of the coming minutes, by the share of each minute that an event covers."""
+        """Load factors (jobs, horizon) of the coming minutes; an event that covers a part of a minute counts in proportion."""
         factors, minute = np.ones((len(self.jobs), horizon)), self.minutes_seen + np.arange(horizon)
         for event in self.events:
             share = np.clip(np.minimum(event.last, minute + 1) - np.maximum(event.first, minute), 0, 1)
@@ -55,7 +55,7 @@ class Expected(Forecaster):
 
 
 def expected(inner: Forecaster, events: tuple[Event, ...]) -> Forecaster:
-    """`inner` with these events; `inner` itself if there are none."""
+    """An `Expected` forecaster of `inner` and these events; `inner` itself if there are none."""
     if not events:
         return inner
     kept = {name: getattr(inner, name) for name in ("jobs", "seed", "day_minutes", "minute_of_day")}

@@ -28,7 +28,7 @@ class Forecaster(ABC):
     seed: int = 0  # the same seed and the same counts give the same samples
     day_minutes: int = 360  # minutes in a day of the traces; the published traces are downsampled to 360
     minute_of_day: int = 0  # the coming minute's index within the day
-    minutes_seen: int = 0  # updates since the start
+    minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
@@ -55,7 +55,7 @@ class Forecaster(ABC):
         return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster with the local levels (if any) of the jobs in a bool mask (jobs,) reset after a shift."""
+        """The forecaster after a shift of load of the jobs in a bool mask (jobs,): their local levels, if any, are reset."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":
@@ -104,7 +104,7 @@ class Forecaster(ABC):
         return np.random.default_rng([self.seed, self.minutes_seen])
 
     def minutes_ahead(self, first: int, last: int) -> np.ndarray:
-        """Minutes of the day from `first` to `last` (exclusive), counted from the coming minute."""
+        """Indices within the day of the minutes `first` to `last` (exclusive), counted from the coming minute."""
         return np.arange(self.minute_of_day + first, self.minute_of_day + last) % self.day_minutes
 
 
@@ -136,7 +136,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """The training days as floats, `imputed`, shape (days, samples, jobs, minutes); ValueError if they are too short."""
+    """Counts of the training days (days, samples, jobs, minutes) as floats, after `imputed`; ValueError if too short."""
     counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"
@@ -145,10 +145,10 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Groups of jobs with the same first day: (job numbers, their `training_counts` from that day on).
+    """Groups of jobs whose own data begin on the same day: (job numbers, their `training_counts` from that day on).
 
-    A fit of noise to imputed days would find Poisson noise only. The day of a job's first request is also left out if
-    it is neither the first nor the last. A job without any request keeps all days.
+    Imputed days are left out, because their noise is only Poisson noise. The day of a job's first request is left out, too,
+    unless it is the first or the last training day. A job without any request keeps all days.
     """
     counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
     first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)
@@ -160,7 +160,7 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
     A count before the first request is unobserved, not zero. A draw has the mean of the same minute on the job's observed
-    days, or else of all its observed minutes. A job without any request gets the other jobs' mean on the root scale.
+    days, or else of all its observed minutes. A job without any request gets the squared mean of the others' root levels.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

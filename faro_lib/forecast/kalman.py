@@ -45,7 +45,8 @@ class LocalLevel(Forecaster):
         missing = np.isnan(y)
         gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(missing, 0.0, y - self.level)
-        step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))  # missing counts are no trend
+        # While counts are missing, the variance grows only up to CONTEXT_MINUTES steps.
+        step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -72,9 +73,9 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 @register("structural")
 def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "structural" by maximum likelihood: step / noise and the width on grids, slope and noise in closed form.
+    """Fit "structural" by maximum likelihood: step / noise and the averaging width on grids, slope and noise in closed form.
 
-    In the fit, the profile of a day is the mean of the *other* days. The slope is between 0 and 1; 0 for a single day.
+    In the fit, the profile of a day is the mean of the *other* days. The slope is between 0 and 1; for a single day, it is 0.
     """
     return _fitted(traces, seed, WIDTHS)
 
@@ -86,12 +87,12 @@ def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
 
 
 def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """(step, noise, prior level, prior variance, profile) from counts (days, samples, jobs, minutes)."""
+    """Fit to counts (days, samples, jobs, minutes): (step, noise, prior level, prior variance, profile) of `LocalLevel`."""
     from scipy.ndimage import uniform_filter1d
 
     y = root(counts)
     others, jobs = np.stack([shapes_of_other_days(one) for one in y.swapaxes(0, 1)], axis=1), np.arange(y.shape[2])
-    # A day's last minutes precede its first ones. Each candidate is a profile for the fit and one for forecasts.
+    # Averages wrap around midnight. Each candidate is a pair of profiles: one for the fit and one for forecasts.
     averaged = [[uniform_filter1d(p, w, mode="wrap") for p in (others, y[:, 0].mean(axis=0))] for w in widths]
     candidates = averaged or [[0 * others, 0 * y[0, 0]]]
     fits = np.array([most_likely(y, p, ratio) for p, _ in candidates for ratio in RATIOS])  # (fits, 3, jobs)

@@ -12,7 +12,7 @@ ERROR_MINUTES = 15  # minutes ahead for which errors are recorded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: the last count plus x[t+h] - x[t] for a random training minute t, the same t for all jobs."""
+    """Sample paths: the last count plus x[t+h] - x[t] of the training counts x; t is random, and the same for all jobs."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count

@@ -17,13 +17,13 @@ from faro_lib.workload import Traces
 # Standard normal values at which the quantiles of the errors are tabulated. Mapping normal draws that are correlated
 # between jobs through these tables gives errors with a Gaussian copula.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
-# Paths are clipped to LIMIT_FACTOR x the largest training or recent count, as squaring roots amplifies heavy tails.
+# Paths are clipped to LIMIT_FACTOR x the largest training or recent count: squaring simulated roots amplifies heavy tails.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
-MAX_R_HAT, MIN_ESS = 1.01, 400  # Vehtari et al. 2021
+MAX_R_HAT, MIN_ESS = 1.01, 400  # limits of a converged fit (Vehtari et al. 2021)
 
 
 class Convergence(NamedTuple):
-    """How well NUTS has converged, by the worst parameter."""
+    """Convergence diagnostics of a NUTS fit: the worst value among all parameters."""
 
     r_hat: float  # largest rank-normalised R-hat
     ess_bulk: float  # smallest effective sample size in the bulk
@@ -32,7 +32,7 @@ class Convergence(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the fit may be used."""
+        """Whether the fit has converged and may be used."""
         return self.r_hat <= MAX_R_HAT and min(self.ess_bulk, self.ess_tail) >= MIN_ESS and self.divergences == 0
 
     def __str__(self):
@@ -48,7 +48,7 @@ class Posterior:
     """Posterior draws and constants of the model in `regression`: all that forecasting needs."""
 
     jobs: tuple[str, ...]  # names
-    day_minutes: int  # length of a day
+    day_minutes: int  # length of a day in minutes
     unit: np.ndarray  # mean root of each job's counts, shape (jobs,)
     shape: np.ndarray  # daily profile p of roots / unit, shape (jobs, day_minutes)
     off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
@@ -157,7 +157,7 @@ class Bayes(Forecaster):
         return from_root(future * unit[:, :, None])
 
     def _errors(self, rng, steps: int, n: int) -> np.ndarray:
-        """Standardised errors, correlated over jobs, shape (steps, jobs, n)."""
+        """Random standardised errors e, correlated between jobs, shape (steps, jobs, n)."""
         jobs = len(self.jobs)
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.posterior.root_correlation != np.eye(jobs)).any():

@@ -3,9 +3,9 @@
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
 
-with counts x and lags l = 1..15, k = 0..15. The root of a count has a nearly constant variance (Anscombe 1948); `unit` is
-the job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of other days. v
-(`log_change`) is the log of the mean absolute change of z in the last minutes.
+with counts x and lags l = 1..15, k = 0..15; a, b, c, s and g are fitted. The root of a count has a nearly constant variance
+(Anscombe 1948); `unit` is the job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of
+other days. v (`log_change`) is the log of the mean absolute change of z in the last minutes, which predicts the errors' scale.
 """
 
 import numpy as np
@@ -94,7 +94,7 @@ def daily_profile(y: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day of y (days, jobs, minutes), the mean of the *other* days; a single day has its mean over time."""
+    """For each day of y (days, jobs, minutes), the mean of the *other* days; for a single day, its mean over time."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

@@ -11,15 +11,15 @@ BLOCK = 5  # forecasts per bootstrap block; a block spans about an hour of a 24-
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:
-    """The forecaster `name`, fitted to all days including the last."""
+    """The forecaster `name`, fitted to the training days and the evaluation day."""
     return fit(name, Traces(traces.jobs, np.concatenate([traces.train, traces.evaluation[None]]), traces.evaluation))
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
     """The forecaster `name` fitted to all days, or None if it is worse than `serving` on the last day; and the reason.
 
-    The comparison uses a fit to the days before the last (a single day is used for both), because `serving` has not seen
-    the last day. Worse means that the 95 % interval of the CRPS difference, new minus serving, is above zero, or that a
+    The fit that is compared leaves out the last day (unless it is the only one), because `serving` has not seen that day.
+    Worse means that the 95 % interval of the CRPS difference, new minus serving, is above zero, or that a
     forecast of the new one is not finite.
     """
     new, last = fitted(name, traces), traces.evaluation[0]

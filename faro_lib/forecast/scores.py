@@ -33,7 +33,7 @@ def difference(
     Parameters
     ----------
     terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...), default 1; a score is sum(terms) / sum(weights); `truth` for weighted quantile loss.
+    weights : shape (origins, ...), 1 by default (`truth` for weighted quantile loss). A score is sum(terms) / sum(weights).
     block : number of consecutive origins in a block.
     """
     origins = len(terms)

@@ -8,15 +8,15 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / tail latency) of each job and minute, (jobs, minutes + 1); NaN without requests."""
+    """Utility min(1, SLO / tail latency) of each job and minute, (jobs, minutes + 1) as in `Run`; NaN without requests."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
-    """Effective utility phi(drop rate) x U, (jobs, minutes + 1); NaN without requests.
+    """Effective utility phi(drop rate) x U, (jobs, minutes + 1) as in `Run`; NaN without requests.
 
-    U is the utility of the served requests only, so that a drop is charged once, by its penalty phi.
+    U is the utility of the served requests alone, so that a dropped request counts once, through the penalty phi.
     """
     slo_s, served = arrays_of(run.workload.jobs).slo_s[:, None], ~np.isnan(run.served_tail_latency_s)
     utility = relaxed_utility(np.where(served, run.served_tail_latency_s, slo_s), slo_s)
@@ -27,8 +27,7 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 def lost_utility(utility: np.ndarray) -> float:
     """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
 
-    `utility` is (jobs, minutes + 1). A job without requests in a minute (NaN) loses nothing. The last bin, arrivals after
-    the last minute, is left out.
+    `utility` is (jobs, minutes + 1). NaN (no requests) is no loss. The last bin, arrivals after the day, is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
@@ -50,7 +49,7 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def share_of_accepted(curve):
-    """Violation rate / tolerated violation rate for each row of a data frame; the latter is at least 0.01 %."""
+    """Violation rate / accepted violation rate of each row of a data frame; an accepted rate below 0.01 % counts as 0.01 %."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 
@@ -66,7 +65,7 @@ def slo_violation_rate(run: Run) -> float:
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Duration in milliseconds of each tick whose plan contains a forecast; of all ticks if none does.
+    """Duration in milliseconds of each control-loop tick whose plan contains a forecast; of all ticks if none does.
 
     Other ticks take almost no time, so including them would hide how long planning takes.
     """
@@ -76,7 +75,7 @@ def planning_ms(run: Run) -> np.ndarray:
 
 
 def summarize(run: Run, published: bool = False) -> dict[str, float]:
-    """Column of summary.csv -> value for one run; with `published`, also the losses in the published convention."""
+    """The measures of one run by their column in summary.csv; with `published`, also the losses as the paper computes them."""
     utility, effective = minute_utility(run), minute_effective_utility(run)
     decision_ms = planning_ms(run)
     measures = {

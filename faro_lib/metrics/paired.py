@@ -8,13 +8,14 @@ CONFIDENCE = 0.95
 def block_bootstrap(
     differences: np.ndarray, minutes: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean difference per minute, and the bounds of its 95 % interval, bootstrapped over trials and blocks of each day.
+    """Mean difference per minute between two policies, and the bounds of its 95 % bootstrap interval.
 
-    Each draw uses all days, and the same blocks for all trials of a day, because these trials share the day's load.
+    Each draw resamples the trials and the blocks of each day. The blocks are the same for all trials of a day, as they share
+    the day's load. A block is a stretch of consecutive minutes.
 
     Parameters
     ----------
-    differences : sum of the differences over each block's minutes, shape (days, trials, blocks).
+    differences : difference between the policies, summed over each block's minutes, shape (days, trials, blocks).
     minutes : number of minutes in each block, same shape.
 
     >>> block_bootstrap(np.full((2, 3, 4), 30.0), np.full((2, 3, 4), 60))

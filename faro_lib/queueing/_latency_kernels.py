@@ -1,24 +1,24 @@
-"""Compiled loops of `mdc`; imported when first used."""
+"""Compiled loops of `constant_service.mdc`, imported when first used so that `queueing` loads without numba."""
 
 import math
 
 import numpy as np
 from numba import njit
 
-LARGEST_EXPONENT = 700.0  # exp(-746) is 0
+LARGEST_EXPONENT = 700.0  # exp(-x) underflows to 0 for x > 745
 
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
     """Equilibrium P(L = m) for m = 0, 1, ..., until the tail is below `tolerance`; L is the number waiting in M/D/c.
 
-    Spitzer's identity: with a = rho c, S_n = Poisson(n a) - n c and g_k = sum_n P(S_n = k) / n,
+    Spitzer's identity: with a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
     P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
     """
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # P(L = m) decays faster than rho^m: like z^-m, where z > 1 / rho solves c ln z = a (z - 1).
+    # rho^size < tolerance is enough: P(L = m) decays faster, like z^-m, where z > 1 / rho solves c ln z = a (z - 1).
     size = int(math.log(tolerance) / math.log(rho)) + 2 + servers
     # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2

@@ -11,12 +11,12 @@ import numpy as np
 
 from faro_lib.queueing.formulas import checked, mmc_wait, require
 
-KNOTS = 160  # number of utilisations with an exactly computed wait
+KNOTS = 160  # number of utilisations at which the wait is computed exactly
 
 
 @lru_cache(maxsize=4096)
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """(utilisations rho, (1 - rho) W / p at each), both (knots,); W is the quantile of the wait, p the service time.
+    """Interpolation knots of `mdc`: (rho, (1 - rho) W / p), both (knots,), with wait quantile W and service time p.
 
     The first rho is the largest with W = 0. The last is 1, where the value is the heavy-traffic limit
     ln(1 / (1 - q)) / (2 c) (Köllerström, 1974), because near saturation an exact wait would take seconds to compute.
@@ -35,7 +35,7 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Latency quantile in M/D/c in seconds, l = p + W: service time plus quantile of the wait; infinite where rho >= 1.
 
-    (1 - rho) W / p depends only on c, rho and q; it is interpolated in rho, so l is within 0.5 % of the exact latency.
+    (1 - rho) W / p depends only on c, rho and q. It is interpolated in rho, which keeps the error of l below 0.5 %.
     Fractional replicas c use the waits of floor(c) servers at rho = lam p / c.
 
     >>> float(mdc(5.0, 1, 0.1, 0.99).round(3))
@@ -57,8 +57,8 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 def mgc(rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0) -> np.ndarray:
     """Latency quantile in M/G/c in seconds, interpolated between M/D/c and M/M/c: l = p + (1 - scv) W_D + scv W_M.
 
-    scv is the squared coefficient of variation of the service time. The formula is for scv <= 1; beyond, it extrapolates
-    (Tijms, "A First Course in Stochastic Models", 2003, section 9.6).
+    scv is the squared coefficient of variation of the service time. The formula (Tijms, "A First Course in Stochastic
+    Models", 2003, section 9.6) interpolates for scv <= 1 and extrapolates above.
 
     >>> float(mgc(5.0, 1, 0.1, 0.99, service_scv=1.0).round(4)) == float((0.1 + mmc_wait(5.0, 1, 0.1, 0.99)).round(4))
     True

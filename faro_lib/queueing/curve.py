@@ -12,7 +12,7 @@ from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
 MIN_RATES = 4
-NOISE = 0.05  # a latency lower by at most this share than at a lower rate counts as measurement noise
+NOISE = 0.05  # if latency falls as the rate rises, but by at most this share, it counts as measurement noise
 
 
 def read_curve(path: str | Path, job: Job) -> LatencyTable:
@@ -20,7 +20,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
     pNN_s is a latency quantile of the served requests in seconds. The column of the job's `quantile` is read: p99_s for
     0.99. Every replica count needs the same rates, at least MIN_RATES of them. The largest rate counts as utilisation 1.
-    An invalid file is a ValueError of one line, also if a latency is lower than at a lower rate by more than NOISE.
+    Raises ValueError for an invalid file, for example if latency falls by a share of more than NOISE as the rate rises.
     """
     column = f"p{100 * job.quantile:g}_s"
     try:
@@ -65,10 +65,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """`table` with one more class, used by `job` only: its `curve`, interpolated at the table's replica counts.
-
-    A curve has one latency per rate, so all minutes of the class are equal.
-    """
+    """`table` with one more class, for `job` alone: its `curve` at the table's replica counts, the same in all L minutes."""
     rates = np.linspace(0.0, curve.rate_per_replica_rps[0, -1], table.rate_per_replica_rps.shape[1])
     tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)
     tail_s = np.where(np.isfinite(tail_s), tail_s, curve.tail_s.max())

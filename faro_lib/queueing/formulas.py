@@ -52,14 +52,13 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
     1.0
     """
     rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
-    # The bound holds for every quantile; 0 * quantile only broadcasts the shape.
-    return service_time_s * rate_rps / replicas + 0 * quantile
+    return service_time_s * rate_rps / replicas + 0 * quantile  # any quantile; 0 * quantile only broadcasts
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Quantile of the waiting time in M/M/c, in seconds; infinite where rho >= 1.
 
-    W = max(0, ln(C / (1 - q)) / (c / p - lam)); C: `erlang_c`, p: service time.
+    W = max(0, ln(C / (1 - q)) / (c / p - lam)), with C from `erlang_c`.
 
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824
@@ -99,6 +98,6 @@ def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
 
 
 def require(field: str, values: np.ndarray, valid: np.ndarray, accepted: str) -> None:
-    """Raise ValueError for the first value that is not valid; `accepted` continues "must", as in "be a number >= 0"."""
+    """Raise ValueError for the first value that is not valid; `accepted` ends the message, as in "be a number >= 0"."""
     if not np.all(valid):
         raise ValueError(f"{field}={values[~valid].flat[0]} must {accepted}")

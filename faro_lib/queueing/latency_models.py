@@ -11,7 +11,7 @@ RHO_MAX = 0.95
 
 
 def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX) -> np.ndarray:
-    """Latency of `model` in seconds; above rho_max, its latency at rho_max times rho / rho_max (EuroSys'25, section 4).
+    """Latency of `model` in seconds; where rho > rho_max, the latency at rho_max times rho / rho_max (EuroSys'25, section 4).
 
     `model` is a latency function of this package.
 

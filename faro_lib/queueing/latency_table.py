@@ -16,7 +16,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """Key of the jobs with equal latencies: their replica (if not serial), model, service time, scv, latency quantile.
+    """Key that jobs with equal latencies share: their replica (if not serial), model, service time, scv and latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -34,9 +34,9 @@ class LatencyTable:
     infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
     points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
 
-    Between two measured replica counts, values are interpolated at the same rate per replica. For more than n replicas,
-    where n is the largest measured count, values are those of n replicas at the rho with equal (1 - rho) sqrt(replicas)
-    (Halfin and Whitt, 1981). Below the lowest measured rate per replica, some idle so that the others get that rate.
+    Between two measured replica counts, values are interpolated at the same rate per replica. Above the largest measured
+    count n, values are those of n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt,
+    1981). Below the lowest measured rate per replica, values are those of fewer replicas, each with that rate.
     """
 
     classes: tuple[str, ...]  # keys from `latency_class` or `own`
@@ -91,8 +91,8 @@ class LatencyTable:
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # Row 0 repeats row 1, the lowest measured rate. Below that rate, use the replica count measured with as
-            # many requests per minute as arrive here, because a minute's quantile depends on its number of requests.
+            # Row 0 (rate 0) copies row 1, the lowest measured rate. Below that rate, read row 1 at fewer replicas, where it
+            # has the same number of requests per minute, because a minute's quantile depends on this number.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))
@@ -120,7 +120,10 @@ class LatencyTable:
         return tail_s[..., tail_s.shape[-1] // 2]
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Expected utility of a minute at a constant rate, in [0, 1]; 1 without requests. `rate_rps`, `replicas` broadcast."""
+        """Expected utility of a minute at a constant rate, 1 without requests; `rate_rps` and `replicas` broadcast.
+
+        A minute's utility is min(1, SLO / tail latency)^alpha if `utility` is "relaxed", else 1, or 0 if it misses the SLO.
+        """
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         if utility == "relaxed":
             of_minute = np.minimum(1.0, job.slo_s / np.maximum(tail_s, job.slo_s)) ** alpha

@@ -1,4 +1,4 @@
-"""The simulated `Cluster`: requests, replicas and pods in simulated time."""
+"""The simulated implementation of the protocol `Cluster`: requests, replicas and pods in simulated time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 
-DRAIN_STEP_S = 10.0  # after the run, seconds between checks whether all requests have ended
+DRAIN_STEP_S = 10.0  # simulated seconds between checks, after the last tick, whether all requests have ended
 CapacityStep = tuple[float, float]  # (time_s, cores)
 Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 
@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's entry in `own_limits`; else max_ongoing_requests or, if larger, its kind of replica's minimum."""
+        """The job's max_ongoing_requests: from `own_limits`, else the common value or, if larger, its replica's minimum."""
         common = max(self.max_ongoing_requests, job.replica.fewest_places)
         return dict(self.own_limits).get(job.name, common)
 
@@ -58,7 +58,7 @@ class ServingModel:
 
     @property
     def max_rps(self) -> float:
-        """Largest requests/s of one job: each request passes the job's router twice. Infinite without a router."""
+        """Largest requests/s of one job: its router is one server that each request passes twice; inf without a router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
@@ -73,9 +73,9 @@ PAPER = ServingModel()
 
 
 class SimulatedCluster(Cluster):
-    """A simulated cluster that serves a workload. A job outside its lifetime that has no replicas drops its requests.
+    """A simulated cluster that serves a workload. A job that is outside its lifetime and has no replicas drops all requests.
 
-    The arguments are those of `simulate`; the `initial` replicas (jobs,) have no cold start.
+    The arguments are those of `simulate`. The `initial` replicas (jobs,) serve from the start, without a cold start.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class SimulatedCluster(Cluster):
             return None
         present = np.ones(len(self._target), bool)
         present[[job for job, *_ in self._lifetimes]] = False
-        for job, from_s, until_s in self._lifetimes:  # a job may have several
+        for job, from_s, until_s in self._lifetimes:  # a job may have several lifetimes
             present[job] |= from_s <= self.now_s < until_s
         return present
 
@@ -158,12 +158,12 @@ class SimulatedCluster(Cluster):
 
     def finish(self) -> None:
         """Run until every request has ended."""
-        self._drop_all(self._target == 0)  # otherwise these requests would wait for a replica forever
+        self._drop_all(self._target == 0)  # without replicas, requests would wait forever
         while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)
 
     def _set_drop(self, drop: np.ndarray) -> None:
-        """Set the drop rates (jobs,); a job outside its lifetime that has no replicas drops all its requests."""
+        """Set the drop rates (jobs,); a job that is outside its lifetime and has no replicas drops all its requests."""
         self._serving.station.drop[:] = drop
         if self.present is not None:
             self._drop_all(~self.present & (self._target == 0))

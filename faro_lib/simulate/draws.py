@@ -1,6 +1,6 @@
 """All random numbers of a trial, drawn before it starts.
 
-With the same seed, all policies receive the same requests (common random numbers), so that only their decisions differ.
+Policies that are compared get the same draws (common random numbers), so that they differ only by their decisions.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
-TRIAL_SEEDS = (24, 32, 40, 42, 62)  # the published trials (EuroSys'25 artifact)
+TRIAL_SEEDS = (24, 32, 40, 42, 62)  # seeds of the published trials (EuroSys'25 artifact)
 ROUTER = ServiceTime(0.480784, 0.0034853, 0.0009878)
 
 
@@ -25,8 +25,8 @@ class Draws:
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
     router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
-    service_s: np.ndarray  # service time on a replica
-    router_out_s: np.ndarray  # service time of the second pass
+    service_s: np.ndarray  # service time on a replica; of a batched replica, the random factor on a batch's duration
+    router_out_s: np.ndarray  # service time of the second pass; empty without a router
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
     prompt_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # empty if no job generates tokens

@@ -1,9 +1,9 @@
-"""The compiled event loop, which runs while the set of replicas does not change.
+"""The compiled event loop of the simulator; replicas are added and removed only between its calls.
 
-Jobs do not interact between decisions, so each job is advanced alone. A job has three kinds of events: a request arrives,
-leaves the first pass through the router, or is completed by a replica. At equal times, events come in this order, and
-completions in the order of their slots. The router is one FIFO server, which a request passes before and after service.
-So the end of the first pass is known on arrival, and the requests in this pass have the indices head..next_arrival - 1.
+Between decisions, jobs do not interact, so each job is advanced alone. It has three kinds of events: a request
+arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
+completions in the order of the replicas' slots (`Station`). The router is one FIFO server, which a request passes before and
+after service. So the end of a first pass is known on arrival; requests in it have the indices head..next_arrival - 1.
 
 Serial replicas are simulated here, other kinds in `replicas`; numba compiles the loop for other kinds only if they occur.
 """
@@ -15,7 +15,7 @@ from numba import njit
 
 from faro_lib.simulate import replicas
 
-ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch rules
+ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch rules: round robin by a router, or the replica with the fewest requests
 NONE = -1
 PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s", *replicas.PER_SLOT}
 
@@ -23,8 +23,8 @@ PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s"
 class Requests(NamedTuple):
     """The requests of a trial, as in `Draws`, with their latencies.
 
-    latency_s is inf for a dropped request. To save an array, latency_s of a request in the system is minus the time at
-    which the request leaves the first pass through the router.
+    latency_s is inf for a dropped request. While a request is in the system, its latency_s is minus the time at which it
+    leaves the first pass through the router, which saves an array.
     """
 
     first: np.ndarray
@@ -37,32 +37,32 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs, (jobs,) unless stated. A slot is empty or a replica, active or removed but still serving."""
+    """State of all jobs, (jobs,) unless stated. A slot is empty or holds a replica: active, or removed but still serving."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
     router_free_s: np.ndarray  # time at which the router is free
     drop: np.ndarray  # drop rate
     held: np.ndarray  # index of the request at the head of the queue, which waits for a replica with room, or NONE
-    waiting: np.ndarray  # (jobs, queue length) indices of requests in the router's queue, a ring buffer
+    waiting: np.ndarray  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
     waiting_head: np.ndarray  # position of the oldest waiting request in the ring
     waiting_count: np.ndarray  # number of waiting requests
     order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
-    ring: np.ndarray  # (jobs, slots, most per slot) indices of the requests inside, a ring buffer
+    ring: np.ndarray  # (jobs, slots, largest `places`) indices of the requests in the slot, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
     next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial: a completion); inf if empty
     last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
-    places: np.ndarray  # max_ongoing_requests of a replica
+    places: np.ndarray  # max_ongoing_requests of each of the job's replicas
     finished: np.ndarray  # (jobs, seconds) number of requests that ended in each second, dropped ones included
     finished_latency_s: np.ndarray  # (jobs, seconds) sum of the times that these requests spent in the system
 
 
 def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
-    """The initial state of all jobs."""
+    """The initial state of all jobs, with `slots` empty slots per job; `first` is that of `Draws`."""
     jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
@@ -79,7 +79,7 @@ def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int,
 
 
 def with_slots(state: Any, slots: int) -> Any:
-    """The Station or `replicas.Kinds` with `slots` slots per job; the new ones are empty."""
+    """`state`, a Station or `replicas.Kinds`, widened to `slots` slots per job; the new slots are empty."""
     wider = {}
     for field in PER_SLOT.intersection(state._fields):
         array = getattr(state, field)
@@ -130,7 +130,7 @@ def _soonest(next_done_s):
 
 @njit(cache=True, inline="always")
 def _ended(second, spent, finished, finished_latency_s):
-    """Count a request that ends in `second`, `spent` seconds after it arrived."""
+    """Count a request that ends in second number `second` of the run, `spent` seconds after it arrived."""
     if second < len(finished):
         finished[second] += 1
         finished_latency_s[second] += spent
@@ -172,7 +172,7 @@ def advance_job(
             arriving += 1
             continue
 
-        # `leaving` (or NONE) and kinds.left[:gone] are the requests that leave; `coming` (or NONE) goes to a replica.
+        # At this event, the requests `leaving` (or NONE) and kinds.left[:gone] leave; `coming` (or NONE) goes to a replica.
         leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
             now = routed
@@ -186,7 +186,7 @@ def advance_job(
                 coming = request
             elif waiting_count > queue_limit:
                 leaving, served = request, False
-            else:  # until the next completion, no replica has room
+            else:  # the held request waits because no replica has room
                 waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
         else:
@@ -221,7 +221,7 @@ def advance_job(
                     leaving, served = coming, False
                 break
             if kinds is None:
-                # Append to the FIFO queue of the replica. If the replica is empty, its last completion is past.
+                # Append the request to the replica's FIFO queue. If it is empty, last_done_s is past, and service starts now.
                 completes = max(now, last_done_s[slot]) + requests.service_s[coming]
                 place = _wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming
@@ -241,7 +241,7 @@ def advance_job(
                 waiting_head = _wrap(waiting_head + 1, queue_length)
                 waiting_count -= 1
 
-        if leaving != NONE:  # second pass through the router
+        if leaving != NONE:  # served or dropped, the request passes the router again
             leaves = now
             if has_router:
                 leaves = max(router_free, now) + router_out_s[leaving]

@@ -1,4 +1,4 @@
-"""Measure latency tables: simulate constant rates on constant replica counts."""
+"""Measure latency tables by simulating constant arrival rates on constant replica counts."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +27,11 @@ UTILISATIONS = (
 )  # fmt: skip
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
-MINUTES = 31  # equally likely minutes per grid point of the table
-WINDOW_REQUESTS = 7000  # if a minute at utilisation 1 has more, this many represent it; the router passes 6,500
-SEED = 1  # of the simulated requests
+MINUTES = 31  # number of equally likely minutes stored for each rate and replica count
+WINDOW_REQUESTS = 7000  # a minute with more at utilisation 1 is simulated as a shorter window; the router passes 6,500
+SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
-THREADS = min(8, os.cpu_count() or 1)  # each simulation needs about 50 MB
+THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
 
 
 def measure(
@@ -45,11 +45,11 @@ def measure(
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
     `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
-    of requests to simulate at utilisation 1. Jobs with the same service time, replica and limits share a simulation,
+    to simulate at utilisation 1 for each count. Jobs with the same service time, replica and limits share a simulation,
     whatever their SLO and quantile. Simulations run in parallel; results are cached on disk (`files.cached_array`). A
     job with a `latency_curve` gets the values of its curve instead, interpolated at the same replica counts.
     """
-    # A bad curve is refused before anything is simulated.
+    # Curves are read first, so that an invalid one is reported before the simulations.
     curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
     if replicas is None:
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
@@ -91,10 +91,7 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
-    """Minutes of one job at one replica count, simulated unless cached; shape (quantiles, 2, utilisations, MINUTES).
-
-    The second axis is (tail latency in s, drop rate - (1 - quantile)).
-    """
+    """`_minutes` of one job at one replica count and all rates, cached on disk, (quantiles, 2, utilisations, MINUTES)."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
@@ -107,25 +104,28 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
 
 @cache
 def _code() -> tuple[str, bytes]:
-    """(numpy's version, code of `simulate` and `workload`): part of the cache key, because they may change results."""
+    """numpy's version and the code of `simulate` and `workload`: part of the cache key, because results depend on them."""
     files = (path for package in ("simulate", "workload") for path in Path(__file__).parents[1].glob(f"{package}/*.py"))
     return np.__version__, b"".join(path.read_bytes() for path in sorted(files))
 
 
 def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """(latency of each request, index of each minute's first request (utilisations, minutes + 1), `shrink` of `_minutes`)."""
+    """Simulate all UTILISATIONS in windows of a minute, or shorter ones if a minute has more than WINDOW_REQUESTS.
+
+    Returns (latency of each request, first request of each window (utilisations, windows + 1), `shrink` of `_minutes`).
+    """
     full_rps = replicas / true_busy_s(job)
-    in_service_s = job.replica.max_in_service * true_busy_s(job)  # per request, at utilisation 1 (Little's law)
+    in_service_s = job.replica.max_in_service * true_busy_s(job)  # time in service at utilisation 1 (Little's law)
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
-    # Whole numbers of requests per window, whose running sum is within one request of the constant rate.
+    # `counts` are whole numbers per window, whose running sum stays within one request of the constant rate.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
-        # The published arrivals overrun their minutes; those of a real service, or of a window, do not.
+        # `draw` lets arrivals overrun their minute, as the paper does; those of a real service, or of a window, must not.
         arrival_s = uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s)
         draws = replace(draws, arrival_s=arrival_s)
     places = np.full(len(counts), model.max_ongoing_requests)
@@ -141,8 +141,8 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
     """(tail latency of served requests in s, drop rate - (1 - quantile)) of MINUTES equally likely minutes, ascending.
 
-    A minute has n times as many requests as a simulated window, so its values deviate from the mean by only
-    1 / sqrt(n) = `shrink` times as much.
+    If a minute has n times as many requests as a window, its values deviate from their mean only 1 / sqrt(n) = `shrink`
+    times as much as those of the window.
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):
@@ -150,7 +150,7 @@ def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: 
             n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
             excess = 1 - len(served) / n - (1 - quantile)
             late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
-            # A dropped request is infinitely late, so the quantile of all requests is a higher quantile of the served ones.
+            # A dropped request has infinite latency, so the quantile of all requests is a higher quantile of the served ones.
             level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
             tail_s = quantile_of(served, level) if len(served) else np.inf
             rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))

@@ -17,7 +17,7 @@ from faro_lib.workload.jobs import TOLERANCE
 REUSE_S = 3.0  # delay until an idle pod serves again, and how long a job counts as changing after a removal
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are deleted after IDLE_S, at the next multiple of CHECK_S
-BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event: replica serves, idle pods deleted, retry; if tied, the smallest first
+BIRTH, COLLECT, RETRY = 0, 1, 2  # events: replica starts to serve, idle pods are deleted, retry; ties in this order
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class JobPods:
 
 
 class Pods:
-    """The pods of all jobs, and their future events. `cores` and `cold_start_s` (jobs,) are those of one replica.
+    """The pods of all jobs, and their future events. `cores` and `cold_start_s`, both (jobs,), are per replica.
 
     `on_birth` and `on_removal` are called with (job, time) when a replica begins or ceases to serve.
     """
@@ -59,7 +59,7 @@ class Pods:
         self._events: list[tuple[float, int, int]] = []  # (time, kind, job)
 
     def set_running(self, job: int, replicas: int) -> None:
-        """Let the job begin the run with this number of serving replicas."""
+        """Give the job this number of serving replicas at the start of the run, without a cold start."""
         for _ in range(replicas):
             self.jobs[job].running += 1
             self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0

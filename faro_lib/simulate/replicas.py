@@ -1,4 +1,4 @@
-"""Service by concurrent, batched and continuous replicas: compiled functions that the event loop (`events`) calls.
+"""Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
 Each slot holds one replica and has one next event: a service, batch or iteration ends, or the next one starts. At this
 event, `event` ends what is in service, the loop dispatches requests to the free places, and `begin` starts what comes
@@ -17,7 +17,7 @@ from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
 FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
 BETWEEN = -1  # value of `Kinds.fresh` between two iterations
-SHORTEST_S = 1e-9  # time per token of a one-token answer, which has no second token
+SHORTEST_S = 1e-9  # time per token of a one-token answer; > 0, like the latency of every request that has ended
 
 
 class Kinds(NamedTuple):
@@ -37,7 +37,7 @@ class Kinds(NamedTuple):
     output_tokens: np.ndarray  # (requests,)
     left: np.ndarray  # (places,) indices of the requests that leave at an event; places = largest max_ongoing_requests
     line: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
-    # (jobs, slots, places) for each request in `line`. Concurrent: `attained_s` when it ends. Batched: time of entry.
+    # (jobs, slots, places) for each request in `line`. Concurrent: `attained_s` at which it ends. Batched: time of entry.
     # Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
@@ -81,7 +81,7 @@ def new_kinds(
 
 @njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
-    """Add a request to a slot that holds `inside` others; return the time of the slot's next event (was `next_s`)."""
+    """Add a request to a slot with `inside` others; return the time of the slot's next event, which was `next_s` before."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -148,7 +148,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         if slo_on == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[line[n]] = -now  # minus the time of the first token, until the request completes
+            latency_s[line[n]] = -now  # holds minus the time of the first token until the request completes
     kinds.fresh[job, slot] = BETWEEN
     for n in range(inside):
         if n < serving and mark[n] == iteration:
@@ -197,7 +197,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """The time that the job's SLO limits, for a request that its replica completes now after `spent_s` in the system."""
+    """Latency that the SLO limits (first token, per token, end to end) of a request that ends now, `spent_s` after arrival."""
     if kinds.slo_on[job] == FIRST_TOKEN:
         return latency_s[request]
     if kinds.slo_on[job] == PER_TOKEN:

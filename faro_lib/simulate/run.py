@@ -14,7 +14,7 @@ from faro_lib.simulate.latencies import dropped_and_missed, quantile_of, quantil
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # in a Plan
+EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # of a Plan
 
 
 @dataclass(slots=True)
@@ -41,15 +41,15 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial. Arrays (jobs, minutes + 1) are by arrival minute, the last column for later arrivals."""
+    """The result of a trial. Arrays are (jobs, minutes + 1) by minute of arrival; the last bin has arrivals after the day."""
 
     workload: Workload
-    capacity: float
+    capacity: float  # cores at the start
     requests: np.ndarray  # number of requests
     dropped: np.ndarray  # number of requests dropped
     slo_missed: np.ndarray  # number of served requests slower than the SLO
     tail_latency_s: np.ndarray  # the job's quantile, where dropped requests are infinitely late; NaN without requests
-    served_tail_latency_s: np.ndarray  # the same quantile over the served requests only
+    served_tail_latency_s: np.ndarray  # the same quantile over the served requests only; NaN without any
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions
     wall_s: float  # duration of the simulation
@@ -77,7 +77,7 @@ def simulate(
     seed, draws : `draws` are the trial's random numbers; if None, `seed` generates them. ValueError if both are None.
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
     lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
-    initial : (jobs,) replicas at the start, within the capacity; None asks the policy.
+    initial : (jobs,) replicas at the start, within the capacity; None = the policy's default.
     on_step : called after every tick.
     """
     began = time.perf_counter()

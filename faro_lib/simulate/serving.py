@@ -1,4 +1,4 @@
-"""Requests and replicas of the simulated cluster. Replicas are added and removed between runs of the event loop."""
+"""Requests and replicas of the simulated cluster. Replicas are added and removed between calls of the event loop."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from faro_lib.simulate.draws import Draws
 from faro_lib.workload import Job
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
-SLOTS = 4  # initial slots per job, one per replica; doubled when needed
+SLOTS = 4  # initial number of slots per job, each for one replica; doubled when needed
 
 
 class Serving:
@@ -89,7 +89,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Give the queue's head (`held`) to a job's first replica: the loop waits for a completion, but none is due."""
+        """Give the head of the queue (`held`) to a job's first replica: the event loop would wait for a completion first."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

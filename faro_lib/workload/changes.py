@@ -1,4 +1,4 @@
-"""Changes of a workload that training days do not foretell, such as a launch, a doubling or a flash crowd."""
+"""Optional changes of a synthetic workload, such as a launch, a doubling or a flash crowd."""
 
 from dataclasses import replace
 from typing import Literal, get_args
@@ -13,17 +13,19 @@ CROWD, CROWD_MINUTES = 5, 20  # factor and duration of a flash crowd
 WEEKEND = 0.4  # factor on the load at weekends
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
 DRIFT = 1.5  # factor on the load of all jobs that is reached at the end of the day
-BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor, duration and number per day of the bursts of a noisy neighbour
+BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor, minutes and number per day of the bursts
 GIANT = 5.3  # factor on the load of the first job; that of the others is GIANT / 100
 
 
 def changed(traces: Traces, change: str) -> Traces:
-    """The traces after a change, which by default affects every third job from a minute t of the evaluation day on.
+    """The traces after a change of load, one of CHANGES.
 
-    t is a third of the day for the first of these jobs, later for others. launch: no requests before t. double, stop:
-    twice the requests or none. flash: CROWD times for CROWD_MINUTES. idle: a mean of IDLE_PER_MIN on all days. bursts:
-    BURSTS at random minutes. sparse: all jobs but every third are idle. weekend: all jobs have less on days 6, 7, 13
-    etc. drift: all jobs grow during the day. giant: the first job has 100 times the requests of others on all days.
+    Changes of every third job, at a minute t of the evaluation day (a third of the day for the first job, later for others):
+    launch (no requests before t, nor on training days), double (twice the requests from t on), stop (none from t on), and
+    flash (CROWD times the requests for CROWD_MINUTES). Changes of every third job without t: bursts (BURSTS of them at random
+    minutes of the evaluation day) and idle (IDLE_PER_MIN on average on all days); sparse makes all other jobs idle.
+    Changes of all jobs: weekend (WEEKEND times the requests on days 6, 7, 13, 14, ...), drift (growth up to DRIFT times during
+    the evaluation day), and giant (the load of the first job is multiplied by GIANT, that of the others by GIANT / 100).
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")

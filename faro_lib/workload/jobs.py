@@ -50,7 +50,7 @@ class Job:
                 raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
 
         check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
-        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # else too many requests per s
+        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # at most 10,000 requests/s
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
         for field in ("service_scv", "cold_start_s", "weight"):
@@ -214,7 +214,7 @@ def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
 
 
 def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
-    """The counts as a read-only array of int64; a ValueError names the first that is no whole number >= 0."""
+    """The counts as a read-only array of int64; a ValueError names the first that is not a whole number >= 0."""
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -10,13 +10,13 @@ from faro_lib.http import HttpClient, HttpError, check_address
 from faro_lib.workload.jobs import MINUTE_S
 
 MAX_POINTS = 11_000  # the most samples per series that Prometheus returns
-VALUE = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"  # of a label, in quotes
-COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # a counter with its labels, by Prometheus's naming convention
-Series = tuple[dict[str, str], np.ndarray]  # labels, and values (instants,)
+VALUE = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"  # regular expression of a label's value in quotes
+COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # matches a counter, by its conventional name, and its labels
+Series = tuple[dict[str, str], np.ndarray]  # (labels, values at the times of a query)
 
 
 class BadQuery(ValueError):
-    """Prometheus rejected the query; the message is from Prometheus."""
+    """Raised if Prometheus rejects a query; the message is Prometheus's own."""
 
 
 class Prometheus:
@@ -34,9 +34,9 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Each series' labels and values at evenly spaced Unix times; NaN = no sample, inf = sample NaN (0/0) or +Inf.
+        """Labels and values of each series at evenly spaced Unix times: NaN = no sample, inf = a sample that is NaN or +Inf.
 
-        Raises BadQuery; OSError without an answer; ValueError if the token is wrong or the server is not Prometheus.
+        Raises BadQuery, OSError if nothing answers, and ValueError if the token is wrong or the server is not Prometheus.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
@@ -97,7 +97,7 @@ def read_prometheus(
     token_path: str | None = None,
     counts: bool = True,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """(names of the jobs, sorted; requests per minute, shape (jobs, minutes), oldest first, NaN = missing).
+    """Read (sorted names of the jobs, requests per minute); the latter is (jobs, minutes), oldest first, NaN = missing.
 
     query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
     minutes : number of complete minutes before `end_s` (now by default).

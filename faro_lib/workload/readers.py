@@ -15,12 +15,12 @@ from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.service import MODELS
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-# Column of a table of jobs -> its type; the name is in the column `job`.
+# Column of a table of jobs -> type of its values; the column `job` has the names.
 COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for one in dataclasses.fields(Job)[1:]}
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
-SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that `rayserve` and `kube` read and check
+SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that the packages `rayserve` and `kube` read
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
@@ -53,7 +53,7 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
 
 
 def assumptions(path: str | Path) -> list[str]:
-    """One message per column that some jobs of the table leave out although results depend on it."""
+    """Defaults assumed for jobs of the table: one message per column that they leave out and that results depend on."""
     rows, usual = _rows(Path(path)), Job("usual")
     measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
     kinds = {str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind for row in rows}
@@ -146,7 +146,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: b
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
     (`timed.days_from_midnight`). The last day is for evaluation, earlier ones for training. `jobs` has the SLOs;
     without it, every job has the defaults of `Job`. A ValueError names the file and the line. Rows of a job that is not in
-    `jobs` are a ValueError if `strict`, else they are left out, if any others remain.
+    `jobs` are left out, but raise ValueError if `strict` or if no other rows remain.
     """
     table, names = read_counts(path, jobs, strict=strict)
     if "time" in table:

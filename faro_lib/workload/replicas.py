@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """The minimum of max_ongoing_requests: twice `max_in_service` unless serial, so that a full batch can wait."""
+        """The minimum of max_ongoing_requests: 1 if serial, else twice `max_in_service`, so that a full batch can wait."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Concurrent(Replica):
-    """Up to `at_once` requests in service; with n of them, each is served at speed 1 / (1 + slowdown (n - 1)).
+    """A replica with up to `at_once` requests in service; with n of them, each has the speed 1 / (1 + slowdown (n - 1)).
 
     slowdown = 0 is `at_once` independent servers, slowdown = 1 is processor sharing. Further requests wait, first in first
-    out. The work of a request is its service time.
+    out. The service time of a request is its duration at speed 1.
     """
 
     kind: ClassVar[str] = "concurrent"
@@ -79,13 +79,13 @@ class Concurrent(Replica):
         return self.at_once
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """k / (S (1 + slowdown (k - 1))), with k = at_once and S = service_time_s."""
+        """Largest sustainable requests/s: k / (S (1 + slowdown (k - 1))), with k = at_once and S = service_time_s."""
         return self.at_once / (service_time_s * (1 + self.slowdown * (self.at_once - 1)))
 
 
 @dataclass(frozen=True, slots=True)
 class Batched(Replica):
-    """One batch of up to `max_batch` requests at a time, first in first out; they all end together.
+    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out; they all end together.
 
     A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]`, times a lognormal factor of mean 1
     with the job's `service_scv`. It starts as soon as max_batch requests wait, and at the latest `wait_s` after the time
@@ -118,7 +118,7 @@ class Batched(Replica):
         return self.batch_s or tuple(self.base_s + self.per_request_s * b for b in range(1, self.max_batch + 1))
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """B / s(B), with B = max_batch."""
+        """Largest sustainable requests/s: B / s(B), with B = max_batch."""
         return self.max_batch / self.durations_s[-1]
 
 
@@ -172,10 +172,10 @@ class Continuous(Replica):
         return np.maximum(np.rint(lengths), 1.0)
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """1 / (o (alpha + beta n) / n + gamma p) for n sequences with mean lengths o (output) and p (prompt).
+        """Largest sustainable requests/s: 1 / (o (alpha + beta n) / n + gamma p), with mean lengths o (output) and p (prompt).
 
-        Each of n sequences gets a token per iteration, so a request costs o / n iterations. An iteration admits
-        at most max(1, max_tokens / p) prompts, each for o iterations: n = min(max_sequences, o max(1, max_tokens / p)).
+        Each of n sequences gets a token per iteration, so a request costs o / n iterations. An iteration admits at most
+        m = max(1, max_tokens / p) prompts, and a sequence stays for o iterations, so n = min(max_sequences, o m).
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))
@@ -187,7 +187,7 @@ KINDS: dict[str, type[Replica]] = {kind.kind: kind for kind in (Replica, Concurr
 
 
 def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
-    """The replica of a mapping {kind: ..., parameters}, or of its JSON text; an invalid mapping is a ValueError of one line.
+    """The replica that {kind: ..., parameters}, a mapping or its JSON text, describes; ValueError of one line if invalid.
 
     >>> replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02, "per_request_s": 0.001}).max_in_service
     8

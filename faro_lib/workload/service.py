@@ -57,9 +57,9 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The measured service time of the job's model; if none was measured, a lognormal with the job's mean and scv.
+    """The measured service-time distribution of the job's model; if there is none, a lognormal with the job's mean and scv.
 
-    For batched replicas, a factor on a batch's duration, with mean 1 and the job's scv; continuous replicas ignore it.
+    For batched replicas, it is the random factor on a batch's duration (mean 1, the job's scv); continuous ones ignore it.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)
@@ -67,6 +67,6 @@ def true_service_time(job: Job) -> ServiceTime:
 
 
 def true_busy_s(job: Job) -> float:
-    """Seconds per request of a replica that never runs out of requests: 1 / the largest rate that it can sustain."""
+    """Seconds per request of a replica that never runs out of requests: `Job.busy_s`, but with the `true_service_time`."""
     mean_s = true_service_time(job).mean_s
     return mean_s if job.replica == SERIAL else 1 / job.replica.capacity_rps(mean_s)

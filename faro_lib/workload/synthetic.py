@@ -49,7 +49,6 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
         log_rate += size * np.cos(harmonic * phase + rng.uniform(0, 2 * np.pi, (jobs, 1)))
     log_rate += DRIFT * _drift(rng, jobs, steps, memory=DRIFT_HOURS * (fine / 24))
     log_rate += NOISE * _drift(rng, jobs, steps, memory=NOISE_MINUTES * DOWNSAMPLE)
-    # Bursts begin suddenly and decay exponentially.
     bursts = (rng.random((jobs, steps)) < BURSTS_PER_DAY / fine) * rng.exponential(BURST, (jobs, steps))
     log_rate += _decaying_sum(bursts, np.exp(-1 / (BURST_MINUTES * DOWNSAMPLE)))
     # Jitter is per downsampled minute, because averaging would remove finer jitter.
@@ -81,7 +80,7 @@ def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
 
 
 def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
-    """`per_min` (days, samples, jobs, minutes), each job scaled linearly to 1..maximum and rounded."""
+    """Scale each job's counts in `per_min` (days, samples, jobs, minutes) linearly to 1..maximum, and round them."""
     low = per_min.min(axis=(0, 1, 3), keepdims=True)
     high = per_min.max(axis=(0, 1, 3), keepdims=True)
     span = np.where(high > low, high - low, 1)

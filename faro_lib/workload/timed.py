@@ -57,8 +57,8 @@ def timed_counts(
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
     """Traces of whole days from midnight, from counts (jobs, minutes) that begin at minute `first` since 1970.
 
-    An incomplete last day is left out, and so is a first day of less than half. Minutes before a job's first count are 0,
-    which forecasters treat as unobserved; any other missing minute is a ValueError.
+    An incomplete last day is left out, and so is a first day that begins after noon. Minutes before a job's first count get
+    0, which forecasters treat as unobserved (`forecaster.imputed`); any other missing minute is a ValueError.
     """
     left_out = int(first % DAY_MINUTES > DAY_MINUTES / 2)
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
