@@ -35,7 +35,7 @@ def manifests(
 
     Contents: controller, permissions, network policy, disruption budgets, dashboard; for rayserve, RayService, quota.
     """
-    # Not split into several functions, because typer reads the options from the signature.
+    # One function, because typer reads the options from its signature.
     from faro_lib.cli.model import Source
     from faro_lib.kube.deployments import DeploymentRef
     from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, write

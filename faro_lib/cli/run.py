@@ -86,7 +86,7 @@ def run(
 
     SIGTERM or Ctrl-C stops the loop; the replicas then stay as they are.
     """
-    # Not split into several functions, because all parts use the options.
+    # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
     from faro_lib.control import GuardrailConfig
