@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings cannot be used, a refit failed
+CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings that cannot be used, a failed refit
 RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
 STALLED_S = 120.0  # /healthz fails if nothing is reported for this time plus five ticks; a call may take 60 s
 
@@ -243,7 +243,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease on a Ray cluster. A restart with the same FaroPlan or journal has the same `holder`."""
+    """This controller's lease on a Ray cluster. After a restart with the same FaroPlan or journal, `holder` is the same."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()

@@ -33,7 +33,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
     """A version of `call` that runs it in a thread, waits at most `patience_s` and returns or raises its newest outcome."""
     asked = known = in_thread(call)
-    wait((known,))  # the first outcome is needed, and awaited without a limit
+    wait((known,))  # without a limit, because `ask` needs an outcome to return
 
     def ask() -> Result:
         nonlocal asked, known
@@ -68,7 +68,7 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
 
 def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM then ends this process, even without a parent
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process at `limit_s`, even without its parent
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
     with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first

@@ -31,7 +31,7 @@ def decision_at(
 
 
 def decided(tick: Tick) -> bool:
-    """Whether this tick has a plan made with a forecast, or a job with a reason other than HOLD and OVERRIDE."""
+    """Whether this tick has a plan made with a forecast, or a job whose reason is neither HOLD nor an operator's OVERRIDE."""
     plan = tick.step.plan
     return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 

@@ -140,7 +140,7 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # If HPAs choose the replicas, at least their minReplicas (`floor`) must run; without a new floor, the last one holds.
+        # If HPAs choose the replicas, at least their minReplicas (`floor`) must run; without a new floor, the metric stays.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):

@@ -72,7 +72,7 @@ class Guard:
     known_s: np.ndarray  # trace time in seconds at which the job's data was last available
     target: np.ndarray | None = None  # last requested targets; None before the first request
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
-    present: np.ndarray | None = None  # bool, the job existed at the last tick
+    present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
     applied: bool = True  # whether the last request was applied
     contest: np.ndarray | int = 0  # points for other clients' changes; constant once they reach CONTESTED_AT
     advised: np.ndarray | bool = False  # bool, Faro only advises: the job is left to its own autoscaler
@@ -263,7 +263,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan with the reason of the pending target for jobs that it holds, but whose `target` (jobs,) changes now."""
+    """The plan; a job that it holds, but that now moves to a target pending from earlier, gets the reason of that target."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)

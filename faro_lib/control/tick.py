@@ -81,8 +81,8 @@ def tick(
 ) -> tuple[Memory, Step]:
     """Decide, and limit the plan by guardrails and capacity; returns (memory for the next tick, record of this tick).
 
-    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies, and the
-    policy's state is that of the previous tick.
+    If the policy raises an exception, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails
+    applies, and the policy's state stays that of the previous tick.
     """
     if not np.isfinite(observation.capacity):  # unknown, so assume that the current targets just fit
         observation = replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))

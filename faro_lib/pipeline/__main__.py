@@ -1,4 +1,4 @@
-"""`python -m faro_lib.pipeline COMMAND ...`: commands for Snakemake's rules. User errors print one line; exit status 2.
+"""`python -m faro_lib.pipeline COMMAND ...`: commands of Snakemake's rules. User errors print one line and exit with status 2.
 
 A command derives the results folder from the path of its output, because Snakemake may run it on a copy of the files.
 """

@@ -108,7 +108,7 @@ def _digest(path: Path, root: Path) -> str:
 
 @cache
 def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
-    """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk by the file's text."""
+    """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk, with the text as the key."""
     package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be outside `root`
     text = path.read_text()
     key = (Path(__file__).read_text(), sys.version, path.suffix, package, text)

@@ -1,4 +1,4 @@
-"""The Jupyter kernel manager of the stages. Only papermill imports it, because `jupyter_client` takes 0.1 s to import."""
+"""The kernel manager of the stages' notebooks. Only papermill imports it, because `jupyter_client` takes 0.1 s to import."""
 
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import Float
