@@ -1,4 +1,4 @@
-"""The command line, one module per command. User errors print one line on standard error and exit with status 2."""
+"""The command line `faro`, one module per command. User errors print one line to stderr and exit with status 2."""
 
 import sys
 from typing import Annotated
@@ -52,14 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
-        if text is None:  # a bug in Faro; show the traceback
+        if text is None:  # a bug in Faro, which needs the traceback
             raise
     print(one_line(f"faro: {text.removeprefix('config: ')}"), file=sys.stderr)
     return 2
 
 
 def _usage(error) -> str:
-    """The message of a usage error, with the command that lists all options."""
+    """The message of a usage error (such as an unknown option), with the command that lists all options."""
     command = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
     text, option = error.format_message(), getattr(error, "option_name", "")
     accepted = {name for parameter in error.ctx.command.params for name in parameter.opts} if error.ctx else set()

@@ -1,4 +1,4 @@
-"""`python -m faro_lib.cli`."""
+"""`python -m faro_lib.cli` is the same as the command `faro`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The clusters that `faro run` can control."""
+"""The kinds of cluster that `faro run` can control."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACTIONS = ("replicas", "ceilings")
 
 
 def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether Faro sets bounds of HPAs, not replicas; ValueError if `act` is unknown or the backend has no HPAs."""
+    """Whether Faro sets the bounds of HPAs instead of replicas; ValueError if `act` is unknown or the backend has no HPAs."""
     if act not in ACTIONS:
         raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
     if act == "ceilings" and backend != "deployments":
@@ -34,7 +34,7 @@ def sets_ceilings(act: str, backend: str) -> bool:
 
 
 def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: str | None) -> NamespacedName | None:
-    """Namespace and name of the FaroPlan; None if `plan` is None. With a `plan`, also sends log records to `say`."""
+    """Namespace and name of the custom resource FaroPlan; None without `plan`. With `plan`, log records go through `say`."""
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
@@ -47,7 +47,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
 
 
 def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], tuple[Override, ...]]:
-    """A function that reads operators' overrides: from the file next to the journal, if any, and from the FaroPlan."""
+    """A function that returns operators' overrides from the file next to the journal and from the FaroPlan, if these exist."""
     from faro_lib.control.overrides import path_of, read_overrides
 
     of_journal = partial(read_overrides, path_of(journal)) if journal else tuple
@@ -69,7 +69,7 @@ def ray_serve(
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:  # fmt: skip
     """A context with a function that returns the cluster on Ray Serve for given settings.
 
-    Backend `local` starts Ray with the jobs of `settings` on this machine and stops it at the end.
+    Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the context ends.
     """
     from faro_lib.memory import must_fit, ray_gb
     from faro_lib.rayserve.backend import serving
@@ -95,7 +95,7 @@ def ray_serve(
                 raise ValueError("backend=local: a job was added or removed, or its section serve changed; start again")
             first = cluster is None
             cluster = RayServeCluster(new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease)
-            if first:  # later, an outage is for the control loop
+            if first:  # later, the control loop handles an outage
                 ensure(cluster.connect)
                 say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             lease = lease and replace(lease, force=False)

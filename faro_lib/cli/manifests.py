@@ -48,14 +48,14 @@ def manifests(
 
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
-    factory = factory_of(policy)  # raises for an unknown name
+    factory = factory_of(policy)  # raises ValueError if the name is unknown
     ceilings = backends.sets_ceilings(act, backend)
     table = read_jobs(jobs)
     for job in (job for job in table if job.latency_curve):
         problem = "is a file that the controller's pod would not have; leave the column out"
         raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
     if ceilings:
-        bounding(factory(PolicyContext(table, Source().model(table))))  # raises for a policy without predictions
+        bounding(factory(PolicyContext(table, Source().model(table))))  # raises if the policy predicts nothing
     values: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     values |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
     values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-CHANGES, REFIT = "changes", "refit"  # reasons of failures: settings that cannot be used, a refit that failed
-RETRY_S = 60.0  # after this time, changed settings that failed with an OSError are tried again
-STALLED_S = 120.0  # /healthz fails if nothing is reported for this time plus five ticks; one call takes up to 60 s
+CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings that cannot be used, a failed refit
+RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
+STALLED_S = 120.0  # /healthz fails if nothing is reported for this time plus five ticks; a call may take 60 s
 
 
 def run(
@@ -128,7 +128,7 @@ def run(
     chosen = policy_of(settings)
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals(model))
-        if metrics_port is not None:  # first, because the port may be in use
+        if metrics_port is not None:  # early, because a port in use ends the run
             from faro_lib.control.exporter import Exporter
 
             exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s, apply)
@@ -165,7 +165,7 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # changed settings that fail a check are refused, not waited for
+            (once if new else waits)(check)  # new settings that fail a check are refused at once
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
@@ -181,9 +181,9 @@ def run(
                 lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
             )  # fmt: skip
             cluster_of = stack.enter_context(ray)
-        until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
+        until_s = float("inf") if seconds is None else clock.now_s + seconds  # not counting the start of Ray
         last, retry_s = settings, float("inf")
-        while not stop.is_set() and clock.now_s < until_s:  # one pass for each version of the settings or UTC offset
+        while not stop.is_set() and clock.now_s < until_s:  # a pass ends when the settings or UTC offset change
             table, new, offset_s = settings.jobs, settings is not last, time.localtime().tm_gmtoff
             if exporter:
                 exporter.use_jobs(table)
@@ -211,7 +211,7 @@ def run(
                     on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
                     settings, changes = last, ()
                     retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
-                    chosen = policy_of(settings)  # the model may be that of the refused jobs
+                    chosen = policy_of(settings)  # `model` may be fitted to the refused jobs
                     continue
                 chosen = made
                 for change in changes:
@@ -235,7 +235,7 @@ def run(
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """Changes to the jobs since the run that the journal would resume; () if there are none, or if there is no such run."""
+    """An operator's changes to the jobs since the run recorded in the journal; () if there are none or no run is recorded."""
     header = journal.header if journal and journal.ticks else None
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
@@ -243,7 +243,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease. Its `holder` is the same after a restart with the same FaroPlan or journal."""
+    """This controller's lease on a Ray cluster. After a restart with the same FaroPlan or journal, `holder` is the same."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()
@@ -258,7 +258,7 @@ def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
-    """A tick as a mapping for JSON: time, whether it was applied, and each job's replicas, drop rate and reason."""
+    """A tick as a mapping for JSON: trace time, whether it was applied, and each job's replicas, drop rate and reason."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
@@ -268,7 +268,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 
 @contextmanager
 def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; SIGUSR1 asks for a refit of the model. Restores the handlers on exit."""
+    """A context with an event that SIGTERM and SIGINT set; SIGUSR1 requests a refit of `model`. Restores handlers on exit."""
     from faro_lib.control.clock import StopEvent
 
     stop = StopEvent()
@@ -276,7 +276,7 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
     def received(number: int, _: object) -> None:
         if number == signal.SIGUSR1:
             model.wanted = True
-        elif number == signal.SIGINT and stop.is_set():  # a second Ctrl-C, which does not wait for the tick or for Ray
+        elif number == signal.SIGINT and stop.is_set():  # a second Ctrl-C does not wait for the tick or for Ray
             raise KeyboardInterrupt
         else:
             stop.set()
@@ -291,9 +291,9 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
 
 
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
-    """The clock of the run that the journal would resume, else a new clock whose time 0 was HISTORY_MINUTES ago.
+    """The clock of the run recorded in the journal or, if there is none, a new clock whose time 0 was HISTORY_MINUTES ago.
 
-    So in a new run, counts from the HISTORY_MINUTES before its start also have times >= 0.
+    Because of this offset, counts from the HISTORY_MINUTES before the start of a new run also have times >= 0.
     """
     from faro_lib.control.clock import Clock
     from faro_lib.policies.protocol import HISTORY_MINUTES

@@ -17,16 +17,16 @@ from faro_lib.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
 MAX_CAPACITY = 1_000_000
-LEFT = ("policy", "job", "reason")  # columns that are aligned to the left
+LEFT = ("policy", "job", "reason")  # columns that `text_table` aligns to the left
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
-    """A typer option. `default`: what the help shows as the default; `maximum`: limits a number to 1..`maximum`."""
+    """A typer option. `default` is the default that the help shows; a number with `maximum` must be from 1 to `maximum`."""
     return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
 
 
 def use_authority(path: str | None) -> str | None:
-    """Trust the certificate authority in this PEM file for all servers."""
+    """Make this process trust the certificate authority in the PEM file `path`, if given, for all servers; return `path`."""
     if path is not None:
         if not Path(path).is_file():
             raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
@@ -46,13 +46,12 @@ PrometheusAddress = Annotated[str | None, option("Address of the Prometheus serv
 PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
 Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
 
-
 LOG_FORMATS = ("text", "json")
 _log_format = "text"
 
 
 def use_log_format(value: str) -> str:
-    """Set the format of `say` for this process."""
+    """Set the format of the lines that `say` logs in this process; return it."""
     global _log_format
     if value not in LOG_FORMATS:
         raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
@@ -64,14 +63,14 @@ LogFormat = Annotated[str, typer.Option("--log", help="Format of the log: text o
 
 
 def say(line: str, reason: str = "") -> None:
-    """Log a line on standard error; `reason` is given for failures only."""
+    """Log a line to standard error; a failure has a `reason`, other messages have none."""
     if _log_format == "json":
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {"time": now, "level": "error" if reason else "info", "reason": reason, "message": line}
         line = json.dumps({name: value for name, value in fields.items() if value})
     elif reason:
         line = f"faro: {reason}: {line}"
-    with suppress(OSError):  # the file of the log may be on a full disk
+    with suppress(OSError):  # standard error may be redirected to a full disk
         print(line, file=sys.stderr, flush=True)
 
 
@@ -83,7 +82,7 @@ class SayHandler(logging.Handler):
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a text table with a header line."""
+    """Rows, which have the same keys, as a text table with a header line."""
 
     def aligned(column: list[str]) -> list[str]:
         align, width = str.ljust if column[0] in LEFT else str.rjust, max(map(len, column))
@@ -112,7 +111,7 @@ def check_one_source(workload: str | None, prometheus: str | None, journal: str 
 
 
 def check_picture(path: Path) -> None:
-    """Raise an error now, and not after minutes of work, if the picture cannot be drawn or written."""
+    """Raise an error, before minutes of work, if the picture cannot be drawn or written to `path`."""
     import matplotlib  # noqa: F401
 
     from faro_lib.files import check_writable

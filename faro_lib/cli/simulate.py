@@ -24,7 +24,7 @@ def simulate(
     ] = False,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
-    """Simulate policies on the evaluation day; print their losses."""
+    """Simulate policies on the evaluation day; print their lost utility, SLO violations and drop rates."""
     from faro_lib import config, forecast
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.pipeline.check import check_names, check_none_learns, learners
@@ -65,7 +65,7 @@ def simulate(
 
 
 def _cells(policy: str, rows) -> dict[str, str]:
-    """One row of the table: means and standard deviations over trials."""
+    """One policy's row of the table: means, and standard deviations over several trials."""
     cells = {"policy": policy}
     columns = {"lost utility": "lost_utility", "SLO violations": "slo_violation_rate", "dropped": "drop_rate"}
     for label, column in columns.items():

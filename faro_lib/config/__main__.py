@@ -1,4 +1,4 @@
-"""`make config`: write config/default.yaml and docs/configuration.md from the schema."""
+"""Write config/default.yaml and docs/configuration.md from the schema; `make config` runs this."""
 
 from faro_lib.config.parse import DEFAULT_FILE, REFERENCE, default_yaml, reference_md
 

@@ -1,4 +1,4 @@
-"""Check a configuration, and write config/default.yaml and docs/configuration.md from the schema."""
+"""Check a configuration, and generate the texts of config/default.yaml and docs/configuration.md from the schema."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Every setting of the pipeline: name, type, limits, default and description.
 
-`make config` writes config/default.yaml and docs/configuration.md from here.
+`make config` writes config/default.yaml and docs/configuration.md from this module.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int
 
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
-Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]  # the last is compared with the rest
+Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]  # the last is compared with the others
 Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(_unique)]
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
@@ -42,7 +42,7 @@ Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
 
 
 def _stem(workload: str) -> str:
-    """The name of a file of request counts, without its extension."""
+    """The name of a file with request counts, without folder and extension."""
     name = Path(workload).name
     return next((name.removesuffix(ending) for ending in TABLES if name.endswith(ending)), name)
 
@@ -132,7 +132,7 @@ class Sensitivity(Section):
 
 
 class World(Section):
-    """A further workload on which stage 75 compares the policies."""
+    """A workload, besides the configured one, on which stage 75 of the pipeline compares the policies."""
 
     name: str = Field(pattern=r"^[\w-]+$", description="its name in figures and tables")
     workload: str = SYNTHETIC

@@ -1,4 +1,4 @@
-"""Background work in a thread or in a resource-limited child process, so that the loop is not blocked."""
+"""Background work in a thread or in a resource-limited child process, so that it does not block the control loop."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
+SPAWN = multiprocessing.get_context("spawn")  # a forked child could hang on a lock that another thread holds
 
 
 def in_thread(call: Callable[[], Result]) -> Future[Result]:
@@ -31,9 +31,9 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """A function that waits at most `patience_s` for `call`, then returns the last result or raises the last error."""
+    """A version of `call` that runs it in a thread, waits at most `patience_s` and returns or raises its newest outcome."""
     asked = known = in_thread(call)
-    wait((known,))
+    wait((known,))  # without a limit, because `ask` needs an outcome to return
 
     def ask() -> Result:
         nonlocal asked, known
@@ -46,9 +46,9 @@ def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], 
 
 
 def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
-    """Run `call` in a child process at the lowest priority and return its result; `call` and result are pickled.
+    """Run `call` in a child process at the lowest priority and return its result; `call` and its result are pickled.
 
-    Raises the error of `call`; MemoryError above `limit_gb` GB of data; TimeoutError after `limit_s`; OSError after a crash.
+    Raises what `call` raises; MemoryError above `limit_gb` GB of data; TimeoutError after `limit_s` s; OSError after a crash.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
     child = SPAWN.Process(target=_work, args=(sender, call, limit_s, limit_gb), daemon=True)
@@ -67,8 +67,8 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
 
 
 def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller, which then ends this process
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process even if the controller is gone
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process at `limit_s`, even without its parent
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
     with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first

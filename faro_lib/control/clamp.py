@@ -1,4 +1,4 @@
-"""Clamp plans to the free capacity and the tenants' quotas."""
+"""Clamp the replica counts that a policy requests to the free capacity and the tenants' quotas."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -11,18 +11,18 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Targets that a tick skipped or reduced (`clamp_to_capacity`), to be retried; arrays have shape (jobs,)."""
+    """Target replica counts that a tick skipped or reduced and later ticks retry (`clamp_to_capacity`); arrays (jobs,)."""
 
     target: np.ndarray
     attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target
-    reason: tuple[str, ...]  # reason in the plan that requested the target
+    reason: tuple[str, ...]  # why the plan requested each target, one of REASONS
 
     @classmethod
     def none(cls, jobs: int) -> Self:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
     def only(self, where: np.ndarray) -> Self:
-        """The pending targets of only those jobs that are in the mask `where`, bool (jobs,)."""
+        """The pending targets of the jobs in the mask `where`, bool (jobs,); other jobs have none."""
         return replace(self, attempts=np.where(where, self.attempts, 0))
 
 
@@ -31,10 +31,10 @@ def clamp_to_capacity(
 ) -> tuple[np.ndarray, Pending]:
     """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
 
-    Free capacity is the capacity minus the cores of all targets (paper, section 5). Scale-downs come first, then pending
-    scale-ups, then other scale-ups in the order of the jobs, each reduced to what fits. A job whose replica count is
-    still changing is skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks, including this one, or
-    until a newer long-term plan changes the job's target.
+    Free capacity is the capacity minus the cores of all targets (paper, section 5). Scale-downs are applied first, then
+    scale-ups pending from earlier ticks, then the others in the order of the jobs; each is reduced to what fits. Jobs whose
+    replica count is still changing are skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks,
+    including this one, or until a newer long-term plan (`attempts` > 1) changes the job's target.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

@@ -1,4 +1,4 @@
-"""Trace time, computed from this machine's clock: trace seconds = scale x wall seconds since the origin."""
+"""Trace time, the time of a run: scale x wall seconds since its origin. A scale above 1 replays a trace faster."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from typing import Self
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-MIN_JUMP_S = 2.0  # a smaller deviation of the wall clock from the monotonic clock is an adjustment, not a jump
+MIN_JUMP_S = 2.0  # smaller differences between wall clock and monotonic clock are adjustments (NTP), not jumps
 
 
 class StopEvent(threading.Event):
@@ -23,7 +23,7 @@ class StopEvent(threading.Event):
 
     def set(self) -> None:
         self._flag = True
-        with suppress(BlockingIOError):  # the pipe is full of earlier signals
+        with suppress(BlockingIOError):  # the pipe is full, which also ends `wait`
             os.write(self._write, b".")
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -36,7 +36,7 @@ class StopEvent(threading.Event):
 
 
 def wall_offset_s() -> float:
-    """Wall time minus monotonic time."""
+    """Unix time minus the monotonic clock's time, in seconds."""
     return time.time() - time.monotonic()
 
 
@@ -46,8 +46,8 @@ class Clock:
 
     origin_s: int  # Unix time of trace time 0
     scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
-    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait
-    offset_s: float = field(default_factory=wall_offset_s)  # wall time minus monotonic time at the start
+    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait once it is set
+    offset_s: float = field(default_factory=wall_offset_s)  # `wall_offset_s` at the start
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
@@ -55,12 +55,12 @@ class Clock:
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Self:
-        """A clock whose trace time is 0 at the first whole wall second after `in_s` seconds from now."""
+        """A clock whose trace time is 0 at the first whole wall second after `in_s` seconds from now; `in_s` may be < 0."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property
     def now_s(self) -> float:
-        """The current trace time."""
+        """The current trace time in seconds."""
         return (time.monotonic() + self.offset_s - self.origin_s) * self.scale
 
     @property
@@ -70,7 +70,7 @@ class Clock:
 
     @property
     def jump_s(self) -> int:
-        """Seconds by which the wall clock has jumped since the start."""
+        """Whole seconds by which the wall clock has jumped since the start; 0 up to MIN_JUMP_S."""
         jump_s = wall_offset_s() - self.offset_s
         return round(jump_s) if abs(jump_s) > MIN_JUMP_S else 0
 
@@ -79,5 +79,5 @@ class Clock:
         return self.origin_s + self.jump_s + trace_s / self.scale
 
     def wait_until(self, trace_s: float, lag_s: float = 0.0) -> None:
-        """Wait until `lag_s` wall seconds after `trace_s`, or until `stop` is set."""
+        """Wait until `lag_s` wall seconds after the trace time `trace_s`, or until `stop` is set."""
         self.stop.wait(max(0.0, (trace_s - self.now_s) / self.scale + lag_s))

@@ -1,4 +1,4 @@
-"""Explain a past decision: for each job, what was observed, what was requested, and the reason."""
+"""Explain a past decision: the observation, the requested replicas and the reason, for each job."""
 
 import math
 from typing import Any
@@ -11,10 +11,10 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """(header, tick) of the last decision at or before `at_s`; `parts` are the (header, ticks) from `journal.parts`.
+    """The last tick at or before trace time `at_s`, as (header of its part, tick); `parts` are those of `journal.parts`.
 
-    If `at_s` is None: the last tick of the last part that decided something (`decided`) or, if there is none, its last tick.
-    Raises ValueError if there is no decision, or if `at_s` is before the first or at least one tick after the last.
+    If `at_s` is None: the last tick with a decision (`decided`) in the last part or, if there is none, that part's last tick.
+    Raises ValueError if there is no tick, or if `at_s` is before the first tick or at least one tick interval after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:
@@ -31,13 +31,13 @@ def decision_at(
 
 
 def decided(tick: Tick) -> bool:
-    """Whether the policy made a plan at this tick, or a job has a reason besides HOLD and OVERRIDE."""
+    """Whether this tick has a plan made with a forecast, or a job whose reason is neither HOLD nor an operator's OVERRIDE."""
     plan = tick.step.plan
     return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One mapping per job that explains the tick: targets, observations, predictions, SLO and reason; NaN = unknown."""
+    """One dict per job that explains the tick: targets, observations, predictions, SLO and reason; NaN = unknown."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,

@@ -16,7 +16,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Gauges per job: name, help text and field of `Step`. The label is `inference_job` because Prometheus itself sets `job`.
+# Gauges per job: name, help text, path in `Step`. Their label is `inference_job`, because Prometheus itself sets `job`.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),
@@ -27,7 +27,7 @@ GAUGES = (
     ("faro_predicted_tail_latency_seconds", "latency quantile of the plan", "plan.predicted_tail_latency_s"),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
 )
-# Counters that increase by the results of `MinuteScores` after each complete minute.
+# Counters per job: name -> help text. `MinuteScores` computes their increases after each complete minute.
 SUMS = {
     "faro_slo_minutes_total": "complete minutes whose latency is known, or without requests",
     "faro_slo_missed_minutes_total": "those of them whose latency quantile was above the SLO",
@@ -38,14 +38,14 @@ SUMS = {
 
 
 class MinuteScores:
-    """Compares each complete minute's latency with the SLO, and its requests with the last forecast before that minute."""
+    """Compares each complete minute's latency with the SLO, and its arrival rate with the last forecast made before it."""
 
     def __init__(self, jobs: tuple[Job, ...]):
         self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
-        self._forecasts: dict[int, np.ndarray] = {}  # minute -> rps deciles (jobs, 9)
+        self._forecasts: dict[int, np.ndarray] = {}  # minute -> deciles of its forecast rate, requests/s (jobs, 9)
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
-        """Counter name -> its increase (jobs,); {} if no minute has been completed since the last step."""
+        """Name of each counter in SUMS -> its increase (jobs,); {} if no minute has ended since the last step."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
             self._minute, last = observation.minute, observation.minute - 1
@@ -53,7 +53,7 @@ class MinuteScores:
             known = np.isfinite(rps) & (~np.isnan(latency_s) | (rps == 0))
             deciles = self._forecasts.get(last, np.full((len(rps), len(DECILES)), np.nan))
             error = rps[:, None] - deciles
-            # The CRPS is twice the mean pinball loss over all quantiles.
+            # The CRPS is twice the mean pinball loss over all quantiles; the mean over deciles approximates it.
             crps = 2 * np.maximum(DECILES * error, (DECILES - 1) * error).mean(axis=1)
             covered = (deciles[:, 0] <= rps) & (rps <= deciles[:, -1])
             values = known, known & (latency_s > self._slo_s), np.isfinite(crps), np.nan_to_num(crps), covered
@@ -68,9 +68,9 @@ class Exporter:
     """An HTTP server with metrics of the loop at /metrics; port 0 picks a free port (`self.port`).
 
     /healthz answers 503 if neither a tick nor a failure has been reported for `progress_deadline_s`, so that a supervisor
-    can restart the loop. Before the first tick it answers 200, because the loop may wait for its lease. /readyz does
+    can restart the loop. Before the first tick it answers 200, because the loop may wait to become the leader. /readyz does
     the same, but also answers 503 while `waits_for`, the reason why the loop cannot start yet, is set.
-    `applies` : whether plans are applied; if not, no job is said to lack replicas.
+    `applies` : whether plans are applied; if not, `faro_least_replicas` has no values, and its alert cannot fire.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Exporter:
         return answer
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """From the next tick on, export the metrics of these jobs; until then, the loop may wait for its lease."""
+        """Export the metrics of these jobs from the next tick on; until then, /healthz answers 200."""
         self._jobs, self._scores, self._progress_s = jobs, MinuteScores(jobs), None
         for gauge in (*self._gauges.values(), self._arrivals, self._least, self._utility, self._budget):
             gauge.clear()
@@ -129,7 +129,7 @@ class Exporter:
             self._budget.labels(job.name).set(1 - job.quantile)
 
     def step(self, step: Step) -> None:
-        """Export the values of a tick."""
+        """Update all metrics with the values of a tick."""
         self._progress_s = time.monotonic()
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
@@ -140,7 +140,7 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # If HPAs choose the replicas, at least their minReplicas must run; between plans, the last ones hold.
+        # If HPAs choose the replicas, at least their minReplicas (`floor`) must run; without a new floor, the metric stays.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
@@ -159,12 +159,12 @@ class Exporter:
             self._decisions.labels(job.name, reason).inc()
 
     def failure(self, reason: str, _line: str) -> None:
-        """Count a failure, which also shows that the loop is not stalled."""
+        """Count a failure by its reason; a failure also shows that the loop is not stalled."""
         self._progress_s = time.monotonic()
         self._failures.labels(reason).inc()
 
     def refit(self, outcome: str) -> None:
-        """Count a refit."""
+        """Count a refit of the model by its outcome."""
         self._refits.labels(outcome).inc()
 
     def close(self) -> None:

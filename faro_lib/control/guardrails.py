@@ -1,8 +1,8 @@
 """Guardrails: limits that hold whatever the policy returns.
 
-At each tick, `restore_targets` undoes changes made by other clients, `mask_absent` hides absent jobs from the policy,
-`guarded` limits the policy's plan, and `enforce_capacity` checks the final targets. If a guardrail changes the plan for a
-job, it also replaces the reason.
+At each tick, `restore_targets` undoes changes made by other clients, `mask_absent` hides from the policy which jobs are not
+deployed, `guarded` limits the policy's plan, and `enforce_capacity` reduces the final targets to the capacity. A guardrail
+that changes the plan for a job also replaces that job's reason.
 """
 
 from contextlib import suppress
@@ -33,8 +33,8 @@ class GuardrailConfig:
     fail_mode : what to do without data, without a valid plan or after a late decision: "hold" keeps the targets,
         "fair-share" gives equal shares.
     max_scaling_actions : maximum number of replicas that one decision may start or stop; None for no limit. A start and
-        the stops that make room for it count as one action. Starts begin with the job of highest `marginal_value_down` in
-        the plan, stops with the job of lowest `marginal_value_up`; without these values, both follow the jobs' order.
+        the stops that make room for it count as one action. Starts begin with the job of highest `marginal_value_down`
+        (see `Plan`), stops with the job of lowest `marginal_value_up`; without these values, both follow the jobs' order.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
@@ -50,7 +50,7 @@ class GuardrailConfig:
     fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fixed", tuple(self.fixed))  # a journal has a list
+        object.__setattr__(self, "fixed", tuple(self.fixed))  # a journal, which is JSON, has a list
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
@@ -69,16 +69,16 @@ GUARDRAILS = GuardrailConfig()
 class Guard:
     """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
-    known_s: np.ndarray  # last time at which the job's data was available
+    known_s: np.ndarray  # trace time in seconds at which the job's data was last available
     target: np.ndarray | None = None  # last requested targets; None before the first request
-    drop: np.ndarray | None = None  # last requested drop rates
-    present: np.ndarray | None = None  # bool, the job existed at the last tick
+    drop: np.ndarray | None = None  # last requested drop rates; None before the first request
+    present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | int = 0  # points for other clients' changes; frozen once they reach CONTESTED_AT
-    advised: np.ndarray | bool = False  # bool, the job is left to its own autoscaler
+    contest: np.ndarray | int = 0  # points for other clients' changes; constant once they reach CONTESTED_AT
+    advised: np.ndarray | bool = False  # bool, Faro only advises: the job is left to its own autoscaler
 
     def updated(self, observation: Observation) -> Self:
-        """The guard after an observation, with `known_s` and `contest` updated."""
+        """This state with `known_s` and `contest` updated by an observation."""
         known = np.isfinite(observation.mean_latency_s) | ~observation.exists
         if observation.arrivals_per_min.shape[1]:
             known &= np.isfinite(observation.arrivals_per_min[:, -1]) | ~observation.exists
@@ -86,7 +86,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # if False, the targets are those of an earlier tick
+        observed = np.isfinite(observation.mean_latency_s).any()  # else `without_data` has copied old targets
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -97,7 +97,7 @@ class Guard:
         return (np.broadcast_to(self.contest, self.known_s.shape) >= CONTESTED_AT) & (not config.force)
 
     def drifted(self, observation: Observation) -> np.ndarray:
-        """Whether a job's target or drop rate differs from the last request, bool (jobs,)."""
+        """Whether a job's observed target or drop rate differs from the last request, bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
         return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left(observation)
@@ -109,20 +109,20 @@ class Guard:
 
 
 def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:
-    """The observation with the last requested drop rates and targets; `contested` jobs (a mask) keep their target."""
+    """The observation with drop rates and targets as last requested; `contested` jobs (a mask) keep the observed target."""
     if guard.target is None or guard.drop is None:
         return observation
     target = np.where(contested, observation.target, guard.target)
     starting = observation.starting
-    if observation.unbounded is None:  # otherwise, targets are bounds of autoscalers, which do not say how many start
+    if observation.unbounded is None:  # otherwise, targets are bounds of HPAs, which do not tell how many start
         starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
-    """The observation as if absent jobs had their minimum replicas, with these replicas' cores added to the capacity.
+    """The observation as if absent (not deployed) jobs ran their minimum replicas, on cores added to the capacity.
 
-    Policies give at least the minimum to every job, so with this observation they need not know which jobs are absent.
+    Policies give every job at least its minimum. With this observation, they need not know which jobs are absent.
     """
     absent, minimum = ~observation.exists, minimum_replicas(jobs)
     if not absent.any():
@@ -167,7 +167,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan after all guardrails but capacity. `visible`: what the policy saw; `drifted`: jobs that others changed."""
+    """The plan after all guardrails except capacity. `visible`: the policy's observation; `drifted`: see `Guard.drifted`."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     unsafe = stale & ~guard.advised
@@ -211,9 +211,9 @@ def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
 
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
-    """The plan of the fail mode: equal shares if they are configured and the minima fit, else hold."""
+    """The plan of the fail mode: equal shares if configured and if the jobs' minima fit, else the targets stay."""
     if config.fail_mode == "fair-share":
-        with suppress(ValueError):  # the minima exceed the capacity or a quota
+        with suppress(ValueError):  # raised if the minima exceed the capacity or a quota
             target = fair_share(jobs, visible.capacity, visible.present)
             return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
     return hold(visible)
@@ -229,7 +229,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # A job planned at its minimum (down NaN) gains replicas first; one at its maximum (up NaN) loses them first.
+    # NaN marks a bound: a job planned at its minimum gains replicas first, one planned at its maximum loses them first.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -251,7 +251,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
 
 def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
     """The plan in which a job that has just been added gets its minimum, and an absent job gets no replicas."""
-    before = present if guard.target is None or guard.present is None else guard.present  # no job is new at first
+    before = present if guard.target is None or guard.present is None else guard.present  # no request yet: none is new
     added, removed = present & ~before, ~present & before
     reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, protocol.JOB_REMOVED)
     return replace(
@@ -263,7 +263,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan; a job that it holds, but whose `target` now moves to the pending target, gets the pending reason."""
+    """The plan; a job that it holds, but that now moves to a target pending from earlier, gets the reason of that target."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -272,9 +272,9 @@ def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarra
 def enforce_capacity(
     jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending, left: np.ndarray
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """(targets within the capacity, the plan with reasons for the changes, the pending targets that remain).
+    """Reduce targets to the capacity; returns (targets, the plan with the reasons of reductions, remaining pending targets).
 
-    Jobs keep their minima as long as these fit, and jobs that are `left` to their own autoscaler (a mask) their replicas.
+    Jobs keep their minima as long as these fit. Jobs in the mask `left` (left to their own autoscaler) are not reduced.
     Unlike `clamp_to_capacity`, this also reduces jobs whose count is changing, because the capacity may shrink and jobs may
     be added at any time.
     """
@@ -287,7 +287,7 @@ def enforce_capacity(
     fitting = np.where(left & present, own, fitting)
     removed = fitting < target
     reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
-    # The pending targets of the reduced jobs were meant for a larger capacity.
+    # Reduced jobs lose their pending targets, which were meant for a larger capacity.
     return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
@@ -296,9 +296,9 @@ def shed(
 ) -> np.ndarray:
     """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
 
-    First go replicas above `initial` of jobs above the plan (`wanted`), then those above `initial` of all jobs, then
-    those above `minimum`, then those above 1. Each is taken from the job with the most cores in such replicas. Finally,
-    the job with the least weight loses its replica. In a tie, the last job loses one.
+    The first to go are replicas above `initial` of jobs above their planned target (`wanted`), then replicas above `initial`
+    of all jobs, then those above `minimum`, then those above 1. Each is taken from the job with the most cores in such
+    replicas. Finally, jobs lose their last replica, the job with the least weight first. In a tie, the last job loses one.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

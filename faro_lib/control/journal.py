@@ -24,7 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # enough to restore the loop's memory: policies' counters need the last 10 minutes, forecasts 15
+REPLAYED_TICKS = 200  # 33 min of 10 s ticks; to restore the loop's memory, policies' counters need 10 min, forecasts 15
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -42,23 +42,23 @@ class Header:
     origin_s: int | None = None  # Unix time of trace time 0; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
-    changes: tuple[str, ...] = ()  # the operator's changes because of which this part of the journal began
+    changes: tuple[str, ...] = ()  # an operator's changes to the jobs that made this part of the journal begin
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One recorded tick."""
+    """One recorded tick of the control loop."""
 
     step: Step
     error: str | None = None  # why the targets were not applied; None if they were, and in a dry run
-    replayed_ticks: int | None = None  # if a run resumed at this tick, number of ticks replayed to restore its memory
+    replayed_ticks: int | None = None  # number of ticks replayed if a run resumed at this tick, else None
 
 
 class Journal:
-    """A journal, open for writing by this controller only. Each record is on the disk before the next tick begins.
+    """A journal file that only this controller writes. Each record is on the disk before the next tick begins.
 
-    A part is a header and the ticks after it. `header` and `ticks` are the header and newest ticks of the last part that
-    has ticks, from which a run resumes; None and [] if the journal is empty. A long journal is rotated (`control.rotation`).
+    A part is a header and the ticks after it. `header` and `ticks` are those from which a run resumes: the header and newest
+    ticks of the last part that has ticks, or None and []. A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
@@ -66,7 +66,7 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # by `begin`, and not written yet
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # from `begin`, not written yet
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -78,13 +78,14 @@ class Journal:
         except ValueError:
             self._file.close()
             raise
-        # A crash may have left the last line incomplete.
+        # Remove an incomplete last line, which a crash may have left.
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Return the past run and continue its part; None without ticks. Then, or if jobs have changed, begin a part.
+        """Prepare this journal for a run with `header`; return the recorded run to resume, or None if there are no ticks.
 
-        Raises ValueError if `resumed` does, or if the run's last tick is more than `policy.tick_s` after `now_s`.
+        The last part continues if the jobs are as before; otherwise, and without ticks, a new part begins. Raises ValueError
+        if `resumed` does, or if the last tick is more than `policy.tick_s` after the trace time `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
@@ -94,24 +95,24 @@ class Journal:
         return past
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
-        """At the next tick, begin a part with `header` or, if `replayed_ticks` is given, continue the last part."""
+        """Begin a part with `header` at the next tick; if `replayed_ticks` is given, continue the last part instead."""
         jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
         self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
         if replayed_ticks is not None:
             self._begun = self.header, self.ticks, {"kind": RESUME, "replayed_ticks": replayed_ticks}
-        if not self._length():  # `faro set` reads the names of the jobs
+        if not self._length():  # not at the next tick but now: `faro set` reads the jobs' names
             with suppress(OSError):  # the first tick tries again
                 self._write()
 
     def tick(self, step: Step, error: str | None) -> None:
-        """Write one tick; OSError if the disk is full, in which case the file stays as it was."""
+        """Append one tick; OSError if the disk is full, in which case the file stays as it was."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
         self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
         if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
             self._file.close()
             self._file = file
-            # If the records that stay exceed MAX_BYTES, the next tick must not rotate again.
+            # If the records kept exceed MAX_BYTES, the next tick must not rotate the file again.
             self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)
 
     def _length(self) -> int:
@@ -141,22 +142,22 @@ class Journal:
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """(header, ticks) of the last of `parts`, without ticks in archives; ValueError if the file is not a journal."""
+    """(header, ticks) of a journal's last part, without archived ticks; ValueError if the file is not a journal."""
     return _parts(path, _records(Path(path)))[-1]
 
 
 def parts(path: str | Path, since_s: float = 0.0) -> list[tuple[Header, list[Tick]]]:
     """(header, ticks) of each part of a journal, including its archives; ValueError if the file is not a journal.
 
-    A new part begins when an operator changes the jobs during the run. Parts without ticks (unless there is no other),
-    an incomplete last line, and archives last written before the Unix time `since_s` are left out.
+    A new part begins when an operator changes the jobs during the run. The result leaves out parts without ticks (unless
+    there is only one part), an incomplete last line, and archives last written before the Unix time `since_s`.
     """
     recent = [one for one in rotation.archives(Path(path)) if one.stat().st_mtime >= since_s]
     return _parts(path, (record for file in (*recent, Path(path)) for record in _records(file)))
 
 
 def with_same_jobs(path: str | Path) -> tuple[Header, list[Tick]]:
-    """(last header, the ticks of all parts of a journal whose jobs have the names in this header)."""
+    """(last header, ticks) of a journal; ticks from all parts whose jobs have the same names as those of the last header."""
     found = parts(path)
     names = [[job.name for job in header.jobs] for header, _ in found]
     return found[-1][0], [one for (_, ticks), of in zip(found, names) if of == names[-1] for one in ticks]
@@ -171,7 +172,7 @@ def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> l
     for place, record in records:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            if "generation" not in record:  # otherwise, a rotation wrote it, and the archive's last part goes on
+            if "generation" not in record:  # else a rotation wrote this header, and the part goes on
                 found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:
@@ -206,7 +207,7 @@ def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
 
 
 class Past(NamedTuple):
-    """A run that can be resumed."""
+    """A recorded run that can be resumed."""
 
     memory: Memory
     observation: Observation  # the last recorded observation
@@ -214,10 +215,10 @@ class Past(NamedTuple):
 
 
 def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
-    """The run recorded in the journal; None without ticks.
+    """The run recorded in the journal, with its memory restored; None if the journal has no ticks.
 
-    Raises ValueError if `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`. Jobs and fixed
-    replica counts may differ if `header.changes` is not empty.
+    Raises ValueError if the run's `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`. Jobs
+    and fixed replica counts may differ if `header.changes` is not empty.
     """
     old, ticks = journal.header, journal.ticks
     if not old or not ticks:
@@ -238,8 +239,8 @@ def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
 def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:
     """The memory of the loop after an operator has changed the jobs.
 
-    If the jobs still have the names in `before`, the policy processes the earlier observations again, and the last request
-    stays in force. Otherwise, the memory starts empty.
+    If the jobs still have the names in `before`, the policy processes the observations of `ticks` again, and the last
+    requested targets and drop rates stay in force. Otherwise, the memory starts empty.
     """
     last = ticks[-1].step
     memory = Memory.start(policy, new.jobs, last.observation.now_s)
@@ -264,7 +265,7 @@ def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
 
 
 def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[Step, Step]]:
-    """For each recorded tick: (its step, the step of `policy` on the same observation)."""
+    """Yield (recorded step, step that `policy` makes of the same observation) for each tick."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for n, one in enumerate(ticks):
         if one.replayed_ticks is not None:
@@ -276,7 +277,7 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
 def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
     """The memory for the next tick; `error` is why the targets of this tick were not applied, None if they were.
 
-    A dry run requests nothing, so it has no pending targets and no drift.
+    `apply` is False in a dry run, which requests nothing, so it has no pending targets and no drift.
     """
     if apply:
         return replace(memory, guard=replace(memory.guard, applied=error is None))
@@ -288,13 +289,13 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
     # No deadline, because the decision may take longer on this machine.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
     memory = next_memory(memory, header.apply, one.error)
-    if header.apply:  # the recorded request was made, so another decision now is no change by another client
+    if header.apply:  # remember the recorded request, so that its effect is not taken for another client's change
         memory = replace(memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop))
     return memory, step
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
-    """Requests per minute (jobs, minutes), from the first known minute to the end of the ticks; NaN = not observed."""
+    """Requests per minute (jobs, minutes), from the first observed minute to the last tick; NaN = not observed."""
     observations = [one.step.observation for one in ticks]
     counts = np.full((len(header.jobs), max((one.minute for one in observations), default=0)), np.nan)
     for one in observations:
@@ -306,7 +307,7 @@ def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("file, line N", record) of each complete line of a journal or of one of its archives; ValueError if damaged."""
+    """Yield ("file, line N", record) for each complete line of a journal or an archive of it; ValueError if damaged."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:

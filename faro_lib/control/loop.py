@@ -21,9 +21,9 @@ from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MIS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-# Reasons of failures outside the policy.
+# Reasons, given to `on_failure`, of failures outside the policy.
 OBSERVE, APPLY, JOURNAL, CLOCK, REPORT = "observe", "apply", "journal", "clock", "report"
-OnFailure = Callable[[str, str], None] | None  # called with (reason, one line)
+OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
 
 def run(
@@ -56,7 +56,7 @@ def run(
         must have the origin and scale of its header; ValueError if policy, tick_s, jobs, guardrails or `apply` differ.
     clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
-    on_failure : called with (reason, one line) for every failure. If None, a failed scaling request, journal write,
+    on_failure : called with (reason, message) for every failure. If None, a failed scaling request, journal write,
         `on_step`, renewal or first observation ends the run with its exception, and a failed policy is a warning.
     changes : an operator's changes to the jobs since the last call of `run` with this journal.
     changed : called before every tick; the run ends once it returns True.
@@ -76,7 +76,7 @@ def run(
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # None if the jobs have changed
-                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # another may have led since
+                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # a standby may have taken over
                     memory, last = next_memory(memory, False, None), None
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
@@ -108,7 +108,7 @@ def run(
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure) -> Memory:
-    """The memory with the forecaster that `renewed` returns, updated with the stored counts; as before if there is none."""
+    """The memory with the forecaster that `renewed` returns, updated with recent counts; unchanged if it returns None."""
     state = memory.state
     try:
         if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
@@ -121,7 +121,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failu
 
 
 def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
-    """Observe; on failure, return `without_data(last)`; without `last`, return None, or raise without `on_failure`."""
+    """Observe the cluster; on failure, return `without_data(last)` or, without `last`, None (raise without `on_failure`)."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -133,7 +133,7 @@ def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failur
 
 
 def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
-    """The multiples of `tick_s` between `start_s` and `until_s`, except those over half a tick behind the clock."""
+    """Yield the multiples of `tick_s` after `start_s` and before `until_s`; skip those over half a tick behind the clock."""
     now_s = start_s
     while True:
         passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
@@ -144,7 +144,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
 
 
 def report_failures(step: Step, on_failure: OnFailure) -> None:
-    """Report the failures of a tick to `on_failure`; if it is None, only warn of a failed policy."""
+    """Report the failures of a tick to `on_failure`; if that is None, only warn if the policy failed."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)
@@ -157,7 +157,7 @@ def report_failures(step: Step, on_failure: OnFailure) -> None:
 
 
 def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
-    """A message about the first job whose target another client keeps changing."""
+    """A message that names the first job whose target another client keeps changing, and the client if known."""
     n = step.plan.reason.index(CONTESTED)
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
     change = f"{cluster.writer_of(n) or 'another client'} keeps setting {step.target[n]} replicas{wanted}"

@@ -1,4 +1,4 @@
-"""What operators may change during a run: the jobs' table, fixed replica counts, and announced events."""
+"""An operator's changes during a run: to the jobs' table, to fixed replica counts, and to announced load events."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # after an event's end; forecasters store the counts of 2 x CONTEXT_MINUTES
+EVENT_KEPT_S = 1800.0  # an ended event is kept while forecasters store counts from its time, 2 x CONTEXT_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Override:
     by: str  # who gave the order
     from_s: float  # Unix time
     until_s: float | None = None  # None: until it is cleared
-    replicas: int | None = None
-    load: float | None = None
+    replicas: int | None = None  # the fixed count; None for an event
+    load: float | None = None  # the factor; None for a fixed count
 
     def __post_init__(self) -> None:
         if not (isinstance(self.job, str) and isinstance(self.by, str)):
@@ -56,7 +56,7 @@ def path_of(journal: str | Path) -> Path:
 
 
 def read_overrides(path: str | Path) -> tuple[Override, ...]:
-    """The overrides in a file, () if it does not exist; ValueError if it is damaged."""
+    """The overrides in a file; () if the file does not exist, ValueError if it is damaged."""
     path = Path(path)
     if not path.exists():
         return ()
@@ -68,7 +68,7 @@ def read_overrides(path: str | Path) -> tuple[Override, ...]:
 
 
 def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
-    """Write the overrides atomically, without expired ones."""
+    """Write the overrides that are not over (`Override.over`) to a file, atomically."""
     rows = [asdict(one) for one in overrides if not one.over(time.time())]
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -81,7 +81,7 @@ class Settings:
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
     sections: dict[str, dict[str, dict]]  # section of the jobs' table (such as serve) -> job -> its content
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
-    events: tuple[Override, ...] = ()  # events that are not over
+    events: tuple[Override, ...] = ()  # announced load events that are not over
 
     @property
     def fixed_jobs(self) -> tuple[str, ...]:
@@ -106,9 +106,9 @@ class Settings:
 
 
 class Watched:
-    """Watches the settings, which change with the jobs' table and the overrides, and when an override begins or ends.
+    """Finds new settings: after a change of the jobs' table or of the overrides, or when an override begins or ends.
 
-    `overrides` is called by every `new` and returns the current overrides. `known` holds the settings returned last.
+    Every call of `new` calls `overrides`, which returns the current overrides. `known` holds the newest valid settings.
     """
 
     def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):
@@ -117,7 +117,7 @@ class Watched:
         self.known = self._settings()
 
     def new(self) -> Settings | None:
-        """The settings if they differ from `known`, else None; a read error that repeats is raised only once."""
+        """The current settings if they differ from `known`, else None; an error that repeats is raised only once."""
         try:
             if self._mark() != self._read_at:
                 self._read()

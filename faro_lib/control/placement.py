@@ -1,4 +1,4 @@
-"""Placement: limit a plan to the replicas that fit on individual nodes."""
+"""Placement: limit the targets to the replicas that fit on individual nodes."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ def cut_to_nodes(
 ) -> tuple[np.ndarray, Plan]:
     """The targets (jobs,) without replicas that fit on no node, and the plan with the reason FRAGMENTED for reduced jobs.
 
-    Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum, and a job that Faro
-    leaves to another client (`left`, bool (jobs,)) keeps its target.
+    Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum. Jobs in the mask `left`,
+    which Faro leaves to another client or to their own autoscaler, keep their targets.
     """
     if observation.free_cores is None or observation.placed is None:
         return target, plan
@@ -25,7 +25,7 @@ def cut_to_nodes(
 
 
 def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """How many of the `target` replicas (jobs,) fit on the nodes; `cores` (jobs,) are cores per replica.
+    """How many of the `target` replicas of each job fit on the nodes, int (jobs,); `cores` (jobs,) are per replica.
 
     Running replicas, `placed` (jobs, nodes), stay on their nodes, which have `free` cores (nodes,) left. A job that shrinks
     frees cores on the nodes with most of its replicas. New replicas are placed one by one, those with the most cores first,

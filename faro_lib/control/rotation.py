@@ -1,9 +1,9 @@
 """Rotation of a journal: all but its newest records move to a compressed file next to it.
 
-The generation of a journal is the number of its rotations; a header that states none means 0. Rotating generation n
-writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash during this, the
-next rotation writes the same archive again. Readers ignore an archive whose generation is not below the journal's, so
-no record is lost or read twice.
+The generation of a journal is the number of its rotations; the header states it from the first rotation on. Rotating
+generation n writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash between
+the two, the next rotation writes the same archive again. Readers ignore an archive whose generation is not below the
+journal's, so no record is lost or read twice.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from typing import IO
 from faro_lib.files import atomic_write
 
 MAX_BYTES = 16 << 20  # a longer journal is rotated
-MAX_ARCHIVES = 100  # the oldest archives beyond this number are deleted
+MAX_ARCHIVES = 100  # if there are more, the oldest are deleted
 
 
 def lock(file: IO, path: str | Path) -> None:
@@ -38,7 +38,7 @@ def generation_of(path: Path) -> int:
 
 
 def archives(path: Path) -> list[Path]:
-    """The existing archives of a journal, oldest first."""
+    """Paths of the existing archives of a journal, oldest first."""
     numbered = (_archive(path, generation) for generation in range(generation_of(path)))
     return [one for one in numbered if one.exists()]
 
@@ -48,10 +48,10 @@ def _archive(path: Path, generation: int) -> Path:
 
 
 def rotate(path: Path, keep: int) -> IO | None:
-    """Archive all but the newest `keep` records; returns the new journal, open and locked, or None if nothing is archived."""
+    """Archive all but the newest `keep` lines; returns the new journal, open and locked, or None if nothing is archived."""
     lines = path.read_bytes().splitlines(keepends=True)
     moved, kept = lines[:-keep], lines[-keep:]
-    if len(moved) < 2:  # the header alone
+    if len(moved) < 2:  # only the header would be archived
         return None
     generation = generation_of(path)
     records = (json.loads(line) for line in reversed(moved) if b'"begin"' in line)

@@ -48,9 +48,9 @@ def summary(errors: list[str]) -> str:
 
 
 def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Whether each job may grow from `current` to its target before any other shrinks, bool (jobs,).
+    """Whether each job may grow from `current` to its target although other jobs have not shrunk yet, bool (jobs,).
 
-    Arrays are (jobs,). In total, jobs may use the cores of all targets, or `capacity` if larger. Earlier jobs go first.
+    Together, jobs may use the cores of all targets, or `capacity` if that is more. Earlier jobs go first. Arrays are (jobs,).
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

@@ -8,12 +8,11 @@ RETRY_S = 2.0
 Check = Callable[[], object]
 Ensure = Callable[[Check], object]
 
-
 once: Ensure = operator.call  # runs a check once; an exception of the check ends the program
 
 
 def until_passed(stop: threading.Event, report: Callable[[str | None], None], retry_s: float = RETRY_S) -> Ensure:
-    """A function that repeats a check while the check raises ValueError. Once `stop` is set, the function raises SystemExit.
+    """A function that repeats a check every `retry_s` seconds while it raises ValueError; SystemExit once `stop` is set.
 
     `report` is called with each new reason to wait, and with None when the check has passed.
     """

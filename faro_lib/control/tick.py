@@ -19,7 +19,7 @@ from faro_lib.workload import Job, arrays_of
 
 
 class PolicyFailed(RuntimeWarning):
-    """A policy raised or returned an invalid plan; the loop applied the fail mode."""
+    """Warns that a policy raised an exception or returned an invalid plan, and that the loop applied the fail mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,19 @@ class Step:
     """The record of one tick."""
 
     observation: Observation
-    plan: Plan  # within the guardrails
+    plan: Plan  # the policy's plan, limited by the guardrails
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
-    decision_s: float  # duration of the decision
-    failure: str | None = None  # why the policy failed
-    error: str | None = None  # why the targets were not applied, as in the journal; set for `on_step`
+    decision_s: float  # duration of the decision in seconds
+    failure: str | None = None  # why the policy failed; None if it did not
+    error: str | None = None  # why the targets were not applied; set only for `on_step`
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The state of the loop between ticks. It depends only on the observations, so replaying a journal restores it."""
 
-    state: Any
-    pending: Pending
+    state: Any  # of the policy
+    pending: Pending  # targets to be retried
     guard: Guard
 
     @classmethod
@@ -81,8 +81,8 @@ def tick(
 ) -> tuple[Memory, Step]:
     """Decide, and limit the plan by guardrails and capacity; returns (memory for the next tick, record of this tick).
 
-    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies, and the
-    policy's state is that of the previous tick.
+    If the policy raises an exception, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails
+    applies, and the policy's state stays that of the previous tick.
     """
     if not np.isfinite(observation.capacity):  # unknown, so assume that the current targets just fit
         observation = replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))
@@ -99,7 +99,7 @@ def tick(
         state, plan = (deadline or Deadline()).call(lambda: _decide(policy, memory.state, visible))
     except Late:
         void = DEADLINE_EXCEEDED
-    except Exception as error:  # serving continues whatever the policy does
+    except Exception as error:  # the jobs must be served even if the policy has a bug
         void = FAILED
         failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {config.fail_mode} instead: {error}"
     decision_s = time.perf_counter() - began
@@ -119,7 +119,7 @@ def tick(
 
 
 def _decide(policy: Policy, state: Any, visible: Observation) -> tuple[Any, Plan]:
-    """(the policy's new state, its plan); raises what the policy raises, and ValueError if the plan is invalid."""
+    """The policy's (new state, plan); raises what the policy raises, and ValueError if the plan is invalid."""
     state, plan = policy.decide(state, visible)
     if problem := guardrails.invalid(plan, len(visible.target)):
         raise ValueError(problem)

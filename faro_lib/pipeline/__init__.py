@@ -1,4 +1,4 @@
-"""Functions of the pipeline: check a configuration, fetch inputs, fingerprint the code of a notebook, and run it."""
+"""Functions of the pipeline: check a configuration, fetch inputs, fingerprint a notebook's code, and run a notebook."""
 
 from faro_lib.pipeline.check import check
 from faro_lib.pipeline.dependencies import fingerprint, modules_of

@@ -1,4 +1,4 @@
-"""`python -m faro_lib.pipeline COMMAND ...`: the commands of Snakemake's rules. On an error: one line, exit status 2.
+"""`python -m faro_lib.pipeline COMMAND ...`: commands of Snakemake's rules. User errors print one line and exit with status 2.
 
 A command derives the results folder from the path of its output, because Snakemake may run it on a copy of the files.
 """
@@ -15,11 +15,11 @@ from faro_lib.pipeline.fetch import checksums, fetch
 from faro_lib.pipeline.notebook import NotebookError, run_notebook
 from faro_lib.workload import PUBLISHED
 
-ERRORS = Path(".snakemake/errors")  # error messages of this run, which the Snakefile prints at the end
+ERRORS = Path(".snakemake/errors")  # error messages of this Snakemake run, printed at its end
 
 
 def notebook(source: str, output: str, parameters: str, log: str, threads: str = "1") -> None:
-    """Run one notebook; `parameters` is a JSON object."""
+    """Run the notebook `source` and write the executed copy to `output`; `parameters` is a JSON object."""
     values = json.loads(parameters)
     if "results" in values:
         values["results"] = str(Path(output).parents[1])
@@ -27,7 +27,7 @@ def notebook(source: str, output: str, parameters: str, log: str, threads: str =
 
 
 def draw(module: str, captions: str, options: str) -> None:
-    """Draw a stage's figures by `draw(results, **options)` of `module`; save them next to the file `captions`."""
+    """Draw figures with `module.draw(results, **options)`; save captions in the file `captions`, and figures next to it."""
     from faro_lib.figures import save_all, use_style
 
     use_style()
@@ -36,18 +36,18 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables `inputs` of all capacities, with the function `gather` of `module`, in the folder of `output`."""
+    """Concatenate the tables `inputs` of all capacities into the folder of `output`, with `gather` of `module`."""
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 
 
 def report(module: str, page: str, config: str, sources: str, *ran: str) -> None:
-    """Write the HTML report of the notebooks `ran`, by `write_report` of the module; `config` and `sources` are JSON."""
+    """Write the report `page` on the notebooks `ran` with `write_report` of `module`; `config` and `sources` are JSON."""
     importlib.import_module(module).write_report(Path(page).parent, *map(json.loads, (config, sources)), page, ran)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download the data `name` next to `record` (None: to data/raw), print the paths, and write the checksums to it."""
+    """Download the data `name` into data/raw, or next to the file `record`, which then gets the checksums; print the paths."""
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

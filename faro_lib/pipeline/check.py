@@ -1,4 +1,4 @@
-"""Check a configuration before the first stage starts and before anything is written. Errors take one line each."""
+"""Check a configuration before the first stage starts and before anything is written. Each error is one line."""
 
 import errno
 import sys
@@ -16,12 +16,12 @@ from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
 EDITION = Path(__file__).parents[2] / "notebooks" / "edition"
-STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # register solvers that stage 40 compares
+STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # plugins with solvers for stage 40
 PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check names, files and, if stages run on this machine (`here`), memory; return the number of training days."""
+    """Check names, files and, if the stages run on this machine (`here`), memory; return the number of training days."""
     from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs
@@ -57,7 +57,7 @@ def check(config: Config, here: bool = True) -> int:
 
 
 def check_names(config: Config) -> None:
-    """Load the plugins and raise ValueError for unregistered names, one line each."""
+    """Load the plugins, and raise ValueError with one line for each name in the configuration that is not registered."""
     from faro_lib.allocate import OBJECTIVES, SOLVERS
     from faro_lib.forecast.forecaster import FITS
     from faro_lib.policies import factory_of
@@ -75,7 +75,7 @@ def check_names(config: Config) -> None:
 
 
 def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) -> None:
-    """Raise ValueError for settings that do not fit the workload's jobs, training days and minutes, one line each."""
+    """Raise ValueError with one line per setting that does not fit the jobs, the training days or the minutes in a day."""
     from faro_lib.policies.protocol import at_least_one_each
 
     live, varied = config.live, config.sensitivity
@@ -93,7 +93,7 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
     starts = {"live.first_minute": live.first_minute, "sensitivity.first_minute": varied.first_minute}
     ranges += [(key, [first], 0, minutes - 1) for key, first in starts.items()]
     names = {"forecast.baselines": config.forecast.baselines, "days.forecasters": config.days.forecasters}
-    if days < 2:  # the other stages are off, and no posterior is fitted
+    if days < 2:  # stages that learn from earlier days do not run, and no posterior is fitted
         clusters, ranges, names = clusters[:1], [], {"forecaster": [config.forecaster]}
     errors: list[tuple[str, Any]] = [(key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c]
     errors += [(key, f"{n} is outside {a} to {b}") for key, values, a, b in ranges for n in values if not a <= n <= b]
@@ -102,13 +102,13 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
 
 
 def _raise(errors: Sequence[tuple[str, Any]]) -> None:
-    """Raise ValueError with a line for each (key, error) that has an error."""
+    """Raise ValueError with one line for each (key, error) whose error is not None."""
     if lines := [f"config: {key}: {error}" for key, error in errors if error]:
         raise ValueError("\n".join(lines))
 
 
 def _error(function: Callable[..., Any], *arguments: Any) -> ValueError | None:
-    """The ValueError that `function(*arguments)` raises, or None."""
+    """The ValueError that `function(*arguments)` raises; None if it raises none."""
     try:
         function(*arguments)
     except ValueError as error:
@@ -117,7 +117,7 @@ def _error(function: Callable[..., Any], *arguments: Any) -> ValueError | None:
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster: those that cannot be made from a context without one."""
+    """The policies that need a forecaster: they cannot be made from a `PolicyContext` without one."""
     from faro_lib.policies import PolicyContext, make
 
     context = PolicyContext(tuple(jobs))

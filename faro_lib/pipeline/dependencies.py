@@ -1,7 +1,7 @@
 """A fingerprint of the code that a stage runs. Snakemake reruns the stage when the fingerprint changes.
 
-It covers a notebook's code cells and all modules of this project that they import, also inside functions. It ignores
-comments, docstrings, formatting, outputs and execution counts. No code is executed.
+It covers a notebook's code cells and all modules of this project that they import, directly or not, also inside functions.
+It ignores comments, docstrings, formatting, outputs and execution counts. No code is executed.
 """
 
 import ast
@@ -17,7 +17,7 @@ import numpy as np
 from faro_lib.files import cached_array
 
 PACKAGES = {"faro_lib", "notebooks"}
-FIGURES = "figures"  # modules and packages of this name only draw figures; a separate rule runs them, not the stage
+FIGURES = "figures"  # modules and packages of this name only draw figures, in a rule of their own and not in the stage
 
 
 def fingerprint(
@@ -25,7 +25,8 @@ def fingerprint(
 ) -> str:
     """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
-    Includes a plugin and its imports if the code uses a registry that the plugin extends (if it extends none: any).
+    A plugin and its imports are included if the code looks names up in a registry to which the plugin adds entries. A
+    plugin that adds to no registry is included if the code looks names up in any registry.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
@@ -39,7 +40,7 @@ def fingerprint(
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
-    """Sorted paths, relative to `root`, of the modules that a notebook or module runs; with `figures`, also those that draw.
+    """Sorted paths, relative to `root`, of all modules that `source` runs; with `figures`, also of those that draw figures.
 
     `source` is the path of an .ipynb or .py file, relative to `root`, or a notebook's name without suffix.
     """
@@ -56,7 +57,7 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
 def imported_by(path: Path, root: Path) -> set[Path]:
     """Files of this project that one file imports directly.
 
-    `from package import name` counts as an import of the module that defines `name`, not of all of the package.
+    `from package import name` counts as an import of the module that defines `name`, not of the entire package.
     """
     return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
 
@@ -70,7 +71,7 @@ def looked_up_by(path: Path, root: Path) -> set[Path]:
 
 
 def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
-    """Packages whose registries a file imports for look-ups or, if `registers`, to register entries."""
+    """Folders of the packages whose registries a file imports, for look-ups or, if `registers`, to register entries."""
     return {
         file.parent
         for name, file in _imports(path, root, path.stat().st_mtime_ns)
@@ -107,8 +108,8 @@ def _digest(path: Path, root: Path) -> str:
 
 @cache
 def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
-    """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk under the file's text."""
-    package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be elsewhere
+    """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk, with the text as the key."""
+    package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be outside `root`
     text = path.read_text()
     key = (Path(__file__).read_text(), sys.version, path.suffix, package, text)
     return cached_array(key, lambda: _parse(text, path, package)).tolist()
@@ -138,7 +139,7 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _tree(text: str, path: Path) -> ast.Module:
-    """The syntax tree of a module or a notebook's code cells, without docstrings."""
+    """The syntax tree of a module, or of a notebook's code cells, without docstrings."""
     if path.suffix == ".ipynb":
         cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
         lines = [line for cell in cells for line in "".join(cell["source"]).splitlines()]

@@ -1,4 +1,4 @@
-"""Download the published traces and check their SHA-256."""
+"""Download published traces, which data/sources.yaml lists, and check their SHA-256."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ SOURCES = Path("data/sources.yaml")
 
 
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:
-    """Download the missing files of one entry of data/sources.yaml into `into`; return the paths of all its files.
+    """Download the missing files of the entry `name` in `sources` into the folder `into`; return the paths of all its files.
 
-    ValueError if a file's SHA-256 is not the listed one; existing files are not overwritten. OSError if a download fails.
+    Existing files are not overwritten. ValueError if a file's SHA-256 is not the listed one; OSError if a download fails.
     """
     verify(name, into, sources)
     paths = {Path(into) / file: source for file, source in _files(name, sources).items()}
@@ -34,12 +34,12 @@ def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURC
 
 
 def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> str:
-    """Checksums of an entry's files, in the format of `sha256sum`."""
+    """The listed checksums of the files of the entry `name`, in the format of `sha256sum`."""
     return "".join(f"{source['sha256']}  {Path(into) / file}\n" for file, source in _files(name, sources).items())
 
 
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
-    """File name -> {"url": ..., "sha256": ...} of the entry `name` in `sources`; a ValueError if there is none."""
+    """File name -> {"url": ..., "sha256": ...} for the entry `name` in `sources`; ValueError if there is no such entry."""
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")

@@ -1,4 +1,4 @@
-"""Estimate the peak memory of each stage, so that a run that cannot finish is refused at the start.
+"""Estimate the peak memory of each stage, so that a run that needs too much is refused before it starts.
 
 The constants come from the stages' benchmark files (`results/*/logs/*.bench`).
 """

@@ -1,4 +1,4 @@
-"""Run one notebook with papermill: show its progress, log its output, write the result only if every cell ran."""
+"""Run a notebook with papermill: show its progress, log its output, and write the result only if every cell succeeded."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ NOT_SHOWN = (
 
 
 class NotebookError(RuntimeError):
-    """A cell of a notebook failed; the message is one line."""
+    """A notebook could not be run to its end; the message is one line."""
 
 
 def run_notebook(
@@ -32,9 +32,9 @@ def run_notebook(
 ) -> None:
     """Execute a notebook in the current folder and write the executed copy to `output`; sets environment variables.
 
-    `parameters` are for the cell tagged `parameters`, `threads` for the numerical libraries. All that the cells print
-    goes to the file `log` and to standard error. Raises NotebookError, one line with the cause; the partly executed copy
-    is then next to `output`.
+    `parameters` override those of the cell tagged `parameters`; `threads` limits the threads of numerical libraries. The
+    output of the cells goes to the file `log` and to standard error. Raises NotebookError, one line with the cause; a
+    partly executed copy is then next to `output`.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
@@ -52,7 +52,7 @@ def run_notebook(
         for path in (output, log):
             path.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
-        cells = len(json.loads(Path(source).read_text())["cells"]) + 1  # papermill adds one with the parameters
+        cells = len(json.loads(Path(source).read_text())["cells"]) + 1  # papermill adds a cell with the parameters
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrupts the cell, as Ctrl-C does
         with _logged(log, output.stem, cells):
             execute_notebook(str(source), str(partial), dict(parameters), **options)
@@ -70,7 +70,7 @@ def run_notebook(
 @contextmanager
 def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
     """Send papermill's messages and the output of the cells to the log and to standard error."""
-    logging.raiseExceptions = False  # if the log cannot be written, as on a full disk, the notebook's own error matters
+    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not hide the notebook's error
     to_file = logging.FileHandler(log, mode="w")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("papermill")
@@ -86,7 +86,7 @@ def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
 
 
 class _Progress(logging.Handler):
-    """Print messages with the notebook's name in front; `Executing Cell 3---` is printed as `cell 3 of 14`."""
+    """Prints messages after the notebook's name on standard error; `Executing Cell 3---` becomes `cell 3 of 14`."""
 
     def __init__(self, name: str, cells: int):
         super().__init__()
