@@ -31,7 +31,7 @@ def clamp_to_capacity(
 ) -> tuple[np.ndarray, Pending]:
     """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
 
-    Free capacity is the capacity minus the cores of all targets (paper, section 5). Scale-downs are applied first, then
+    Free capacity is the capacity minus the cores of all targets (EuroSys'25, section 5). Scale-downs are applied first, then
     scale-ups pending from earlier ticks, then the others in the order of the jobs; each is reduced to what fits. Jobs whose
     replica count is still changing are skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks,
     including this one, or until a newer long-term plan (`attempts` > 1) changes the job's target.

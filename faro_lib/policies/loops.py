@@ -1,4 +1,4 @@
-"""The long-term and the reactive loop of the forecasting policies (paper, section 4)."""
+"""The long-term and the reactive loop of the forecasting policies (EuroSys'25, section 4)."""
 
 from dataclasses import dataclass, replace
 from typing import Any

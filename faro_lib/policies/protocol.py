@@ -10,11 +10,11 @@ from faro_lib.workload.jobs import TOLERANCE
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
-PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (paper, section 4)
+PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (EuroSys'25, section 4)
 DECILES = np.arange(1, 10) / 10
 # Special values of `Plan.floor`: KEEP_FLOOR keeps the HPA's present minReplicas; HAND_BACK restores its own bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2
-REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (paper, section 4)
+REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4)
 
 # Why a job has its target.
 START = "start"  # the initial replicas of a run
@@ -175,7 +175,7 @@ class Cluster(Protocol):
 
 
 def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
-    """Replicas (jobs,) that each job starts with: its minimum, but at least 1 (paper, section 6.1).
+    """Replicas (jobs,) that each job starts with: its minimum, but at least 1 (EuroSys'25, section 6.1).
 
     >>> minimum_replicas((Job("a", min_replicas=0), Job("b", min_replicas=2))).tolist()
     [1, 2]
