@@ -37,7 +37,7 @@ def test_the_kind_of_a_running_service_is_named(kind, tmp_path, capsys):
     table = tmp_path / "jobs.yaml"
     table.write_text(yaml.safe_dump([row]))
     capacity_rps = replica_of(KINDS[kind]).capacity_rps(row["service_time_s"])
-    assert main(["profile", "--jobs", str(table), "--requests", "40", "--seconds", "12"]) == 0
+    assert main(["profile", "--jobs", str(table), "--requests", "100", "--seconds", "45"]) == 0
     printed = capsys.readouterr().out
     assert f"replica {kind}" in printed
     assert "calibrated" in printed, printed
