@@ -98,16 +98,14 @@ class Advice:
         ]
 
 
-def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running: np.ndarray | None = None) -> Advice:
+def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
     """The plan of `policy` on `capacity` cores for the minutes after `counts`, without gains of less than LEAST_GAIN.
 
-    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. `running` are the current
-    replicas, (jobs,). If None (unknown), cold starts and switching costs are ignored.
+    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. Cold starts and switching
+    costs are ignored, because the current replicas may be unknown.
     """
-    counts = np.asarray(counts, float)
-    policy = replace(policy, least_gain=LEAST_GAIN)
-    if running is None:
-        running, policy = at_least_one_each(jobs, capacity), replace(policy, cold_start_minutes=0.0, switching_cost=0.0)
+    counts, running = np.asarray(counts, float), at_least_one_each(jobs, capacity)
+    policy = replace(policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0)
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
     observation = Observation(
         now_s=minutes * MINUTE_S, capacity=capacity, minute=minutes, arrivals_per_min=counts, mean_latency_s=none,

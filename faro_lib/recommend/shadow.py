@@ -72,8 +72,7 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
-    everyone = list(range(len(jobs)))
-    for index, name in [*(([n], jobs[n].name) for n in everyone), (everyone, "all")]:
+    for index, name in [*((slice(n, n + 1), job.name) for n, job in enumerate(jobs)), (slice(None), "all")]:
         ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)
         blocks = [np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost]
         sums = np.array([[[part.sum() for part in row] for row in blocks]])

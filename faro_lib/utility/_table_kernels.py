@@ -88,11 +88,11 @@ def fill(
     """Fill value, effective and drop (jobs, X + 1) in place, as `build_table` defines them.
 
     `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
-    the parts after and before new replicas have started. Returns replica counts (jobs,) from which utility is constant.
+    the parts after and before new replicas have started. Returns the replica count from which all utilities are constant.
     """
     jobs, columns = value.shape
     both = warm + cold
-    saturated = np.zeros(jobs, np.int64)
+    saturated = 0
     cold_part = np.empty(len(drops))
     stack = np.empty((64, 2), np.int64)
     for j in range(jobs):
@@ -105,7 +105,7 @@ def fill(
             if finished >= 0:
                 value[j, x], effective[j, x], drop[j, x] = value[j, finished], effective[j, finished], drop[j, finished]
                 continue
-            saturated[j] = x
+            saturated = max(saturated, x)
             curve_x = (first[k, x], last[k, x], curve[k, x])
             grown = x > now or serving[j] != j
             weights = warm[j] if grown else both[j]
