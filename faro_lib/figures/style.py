@@ -1,4 +1,4 @@
-"""The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; saving."""
+"""The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; files and HTML."""
 
 import base64
 import html

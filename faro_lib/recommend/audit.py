@@ -101,27 +101,20 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """The audit in plain types, for JSON; unknown numbers are None."""
+        shares = ("inside", "late_minutes", "predicted_late_minutes", "violation_rate")
         services = [
-            {
-                "job": one.job.name,
-                "reproduced": not one.refusal,
-                "refusal": one.refusal,
-                "note": one.note,
-                "replica": one.calibration.kind if one.calibration else None,
-                "capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None,
-                "inside": _plain(one.inside),
-                "late_minutes": _plain(one.late_minutes),
-                "predicted_late_minutes": _plain(one.predicted_late_minutes),
-                "violation_rate": _plain(one.violation_rate),
-            }
+            {"job": one.job.name, "reproduced": not one.refusal, "refusal": one.refusal, "note": one.note}
+            | {"replica": one.calibration.kind if one.calibration else None}
+            | {"capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None}
+            | {share: _plain(getattr(one, share)) for share in shares}
             for one in self.services
         ]
         policies = {name: {key: _plain(value) for key, value in of.items()} for name, of in self.policies.items()}
         names = [one.job.name for one in self.reproduced]
         by_service = {policy: dict(zip(names, _plain(of.T))) for policy, of in self.by_service.items()}
-        whole = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
-        whole |= {"difference_by_service": by_service}
-        return whole | {"hours": [{key: _plain(value) for key, value in row.items()} for row in self.hours()]}
+        hours = [{key: _plain(value) for key, value in row.items()} for row in self.hours()]
+        audit = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
+        return audit | {"difference_by_service": by_service, "hours": hours}
 
 
 def as_planned(service: Service) -> Job:
