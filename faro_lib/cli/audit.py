@@ -80,7 +80,7 @@ def audit(
         records, capacity, policies=policy or POLICIES, forecaster=forecaster, serving_model=serving_model, report=say
     )
     if plot is not None:
-        from faro_lib.figures.audit import pictures
+        from faro_lib.figures.recommend import pictures
 
         title = "What the autoscalers did, and what others would do"
         shared.write_picture(Path(plot), lambda: pictures(result), title, text(result))

@@ -35,5 +35,6 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
     axes[0, 0].set(ylabel="latency (s)")
     ticks = LogLocator(subs=(1, 2, 3, 5))
     axes[0, 0].yaxis.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter())
-    legend_above(figure, *axes[0, 0].get_legend_handles_labels(), columns=4)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=4)
     return figure

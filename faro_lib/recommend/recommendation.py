@@ -144,7 +144,7 @@ def _replay(
     part, first = sizing.busiest(history.traces, 60 * hours)
     if history.single_day:
         report(
-            "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
+            "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
     length = part.evaluation.shape[-1]
     replayed = history.span(first, first + length)

@@ -99,12 +99,11 @@ def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
     """Simulated lost utility ([ran, planned], trials, jobs, minutes) with replicas `ran` and `planned`, (minutes, jobs)."""
     capacity = ample_capacity(workload.jobs, np.concatenate([ran, planned]))
-    policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
+    policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
-    lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}
-    for trial in run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]):
-        lost[trial.policy].append(1 - minute_utility(trial.run)[:, :-1])
-    return np.array([lost["ran"], lost["planned"]])
+    trials = run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0])
+    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # the policies alternate
+    return np.array([lost[::2], lost[1::2]])
 
 
 def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
