@@ -49,10 +49,9 @@ def trace(choice, cost, budget):
     """The optimal choice of each row (rows,) at `budget`, read backwards from the `choice` that `knapsack` returns."""
     rows = choice.shape[0]
     pick = np.empty(rows, np.int64)
-    b = budget
     for j in range(rows - 1, -1, -1):
-        pick[j] = choice[j, b]
-        b -= cost[j, pick[j]]
+        pick[j] = choice[j, budget]
+        budget -= cost[j, pick[j]]
     return pick
 
 

@@ -130,8 +130,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))
     each = np.arange(len(jobs))
     planned_s, one_less_s = by_count_s[each, plan.target], by_count_s[each, np.maximum(plan.target - 1, 0)]
-    idle_s = tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1)
-    idle_s = np.minimum(idle_s, some_s[:, -1])
+    idle_s = np.minimum(some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1))
     return Advice(jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s)
 
 
