@@ -207,7 +207,7 @@ def test_the_order_of_the_jobs_does_not_change_the_allocation(instance, objectiv
     random.shuffle(order)
     shuffled = replace(
         table, jobs=[table.jobs[j] for j in order], running=table.running[order], value=table.value[order],
-        effective=table.effective[order], drop=table.drop[order], saturated=table.saturated[order],
+        effective=table.effective[order], drop=table.drop[order],
     )  # fmt: skip
     try:
         first = solve(table, budget, objective, current=current, gamma=gamma)

@@ -112,7 +112,7 @@ def test_the_order_of_tied_jobs_does_not_change_what_fair_achieves():
     order = np.random.default_rng(1).permutation(30)
     shuffled = replace(
         table, jobs=[table.jobs[j] for j in order], **{
-            field: getattr(table, field)[order] for field in ("running", "value", "effective", "drop", "saturated")
+            field: getattr(table, field)[order] for field in ("running", "value", "effective", "drop")
         },
     )  # fmt: skip
     np.testing.assert_array_equal(solve(table, 40, "Fair").replicas[order], solve(shuffled, 40, "Fair").replicas)

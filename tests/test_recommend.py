@@ -439,7 +439,7 @@ def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, cap
 
 def test_a_capacity_that_is_both_knee_and_sufficient_has_one_label():
     from faro_lib.figures.recommend import capacity_curve
-    from faro_lib.recommend.curve_text import notes
+    from faro_lib.recommend.sizing import notes
 
     curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0], "accepted_rate": 0.05})
     texts = [text.get_text() for text in capacity_curve(curve, notes(0.05, knee=8, needed=8), 8).axes[0].texts]

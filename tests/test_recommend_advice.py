@@ -14,11 +14,10 @@ from faro_lib.experiments.trials import trial_seeds, uniform_draws
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.recommend import recommendation, sizing
-from faro_lib.recommend.curve_text import bars
 from faro_lib.recommend.load_history import history_from_csv, history_of
 from faro_lib.recommend.now import LEAST_GAIN, advise
 from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
-from faro_lib.recommend.sizing import fixed_replicas, margin, peaks_outside
+from faro_lib.recommend.sizing import bars, fixed_replicas, margin, peaks_outside
 from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload

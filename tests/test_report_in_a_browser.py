@@ -7,9 +7,8 @@ import pytest
 
 from faro_lib.config import Config
 from faro_lib.figures import use_style
-from faro_lib.figures.page import page_of
 from faro_lib.figures.recommend import capacity_curve
-from faro_lib.figures.style import Drawing, save_all
+from faro_lib.figures.style import Drawing, page_of, save_all
 from faro_lib.workload.synthetic import synthetic
 from notebooks.figures.comparison import policies_by_capacity
 from notebooks.report.page import write_report

@@ -3,8 +3,7 @@
 from faro_lib.allocate.knapsack import best_by_minute
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
 from faro_lib.allocate.problem import Allocation, Problem
-from faro_lib.allocate.solve import SOLVERS, register_solver, solve
-from faro_lib.allocate.spare import marginal_values
+from faro_lib.allocate.solve import SOLVERS, marginal_values, register_solver, solve
 
 __all__ = [
     "OBJECTIVES", "SOLVERS", "Allocation", "Objective", "Problem", "best_by_minute",

@@ -121,9 +121,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
     A job can move from a to b if this and the cheapest chain of moves from b to a fit into `room`, the unspent budget.
     """
     for c in range(last + 1):
-        for a in range(last + 1):
-            for b in range(last + 1):
-                price[a, b] = min(price[a, b], price[a, c] + price[c, b])
+        price = np.minimum(price, price[:, c : c + 1] + price[c])
     for j in members:
         a, others = node[j], 0
         for b in range(last + 1):

@@ -49,10 +49,9 @@ def trace(choice, cost, budget):
     """The optimal choice of each row (rows,) at `budget`, read backwards from the `choice` that `knapsack` returns."""
     rows = choice.shape[0]
     pick = np.empty(rows, np.int64)
-    b = budget
     for j in range(rows - 1, -1, -1):
-        pick[j] = choice[j, b]
-        b -= cost[j, pick[j]]
+        pick[j] = choice[j, budget]
+        budget -= cost[j, pick[j]]
     return pick
 
 
@@ -130,9 +129,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 def fill_up(term, cost, allowed, budget, pick):
     """Greedily raise `pick`, each row's choice, by gain per cost until no step fits; returns the sum of its terms."""
     rows, choices = term.shape
-    room = budget
-    for j in range(rows):
-        room -= cost[j, pick[j]]
+    room = budget - sum([cost[j, pick[j]] for j in range(rows)])
     # A row's best step is computed again only after the row has taken it, or if it no longer fits the remaining budget.
     step = np.full(rows, -1, np.int64)
     rate = np.zeros(rows)
@@ -154,24 +151,4 @@ def fill_up(term, cost, allowed, budget, pick):
         room -= cost[chosen, step[chosen]] - cost[chosen, pick[chosen]]
         pick[chosen] = step[chosen]
         stale[chosen] = True
-    total = 0.0
-    for j in range(rows):
-        total += term[j, pick[j]]
-    return total
-
-
-@njit(cache=True)
-def reduce_columns(term, cost, allowed, bound, price, floor):
-    """`allowed` without choices whose reduced cost shows that no solution with a sum of terms >= `floor` contains them."""
-    rows, choices = term.shape
-    out = allowed.copy()
-    room = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
-    for j in range(rows):
-        best = -np.inf
-        for x in range(choices):
-            if allowed[j, x]:
-                best = max(best, term[j, x] - price * cost[j, x])
-        for x in range(choices):
-            if allowed[j, x] and best - (term[j, x] - price * cost[j, x]) > room:
-                out[j, x] = False
-    return out
+    return sum([term[j, pick[j]] for j in range(rows)])

@@ -5,7 +5,6 @@ is exact. Before it runs, a Lagrangian bound rules out most columns (replica cou
 """
 
 import heapq
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,23 +29,6 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
     return replicas, problem.score(replicas)
 
 
-@dataclass
-class Incumbent:
-    """The best allocation found so far, with its value and tie-break (less is better)."""
-
-    value: float = -np.inf
-    tie: float = np.inf
-    replicas: np.ndarray | None = None
-
-    def offer(self, problem: Problem, replicas: np.ndarray | None) -> None:
-        """Replace the incumbent by `replicas` if their value is larger or, at the same value, their tie-break smaller."""
-        if replicas is None:
-            return
-        value, tie = problem.score(replicas), float(problem.tie[np.arange(len(replicas)), replicas].sum())
-        if value > self.value or (value == self.value and tie < self.tie):
-            self.value, self.tie, self.replicas = value, tie, replicas
-
-
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
     """Replicas that maximise the sum of terms + gamma (min U - max U), by branch and bound, best bound first.
 
@@ -54,29 +36,37 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
     a single level, the spread is known, and a knapsack solves the box.
     """
     levels = np.unique(problem.utility[problem.feasible])
-    best, root = Incumbent(), (0, len(levels) - 1, 0, len(levels) - 1)
+    best: np.ndarray | None = None  # the best replicas found so far
+    best_value, best_tie = -np.inf, np.inf  # their value, and their tie-break (less is better)
     heap: list[tuple[float, Box, float]] = []
 
+    def offer(replicas: np.ndarray | None) -> None:
+        nonlocal best, best_value, best_tie
+        if replicas is not None:
+            value, tie = problem.score(replicas), float(problem.tie[np.arange(len(replicas)), replicas].sum())
+            if value > best_value or (value == best_value and tie < best_tie):
+                best, best_value, best_tie = replicas, value, tie
+
     def consider(box: Box, price: float = 0.0) -> None:
-        bound, price, replicas = _bound(problem, levels, box, price, best.value - QUANTUM / 2)
-        best.offer(problem, replicas)
-        if bound >= best.value - QUANTUM / 2 and bound > -np.inf:  # half a quantum absorbs rounding
+        bound, price, replicas = _bound(problem, levels, box, price, best_value - QUANTUM / 2)
+        offer(replicas)
+        if bound >= best_value - QUANTUM / 2 and bound > -np.inf:  # half a quantum absorbs rounding
             heapq.heappush(heap, (-bound, box, price))
 
-    consider(root)
+    consider((0, len(levels) - 1, 0, len(levels) - 1))
     while heap:
         bound, box, price = heapq.heappop(heap)
-        if -bound < best.value - QUANTUM / 2:
+        if -bound < best_value - QUANTUM / 2:
             break
         least_from, least_to, greatest_from, greatest_to = box
         if least_from == least_to and greatest_from == greatest_to:
             least, greatest = levels[least_from], levels[greatest_from]
-            floor = best.value - float(quantised(problem.gamma * (least - greatest)))  # a smaller sum of terms loses
-            best.offer(problem, best_sum(problem, _between(problem, least, greatest), floor=floor))
+            floor = best_value - float(quantised(problem.gamma * (least - greatest)))  # a smaller sum of terms loses
+            offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
         for half in _halves(box, levels):
             consider(half, price)
-    return best.replicas
+    return best
 
 
 def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:

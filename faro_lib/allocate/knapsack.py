@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from faro_lib.allocate.problem import Problem, in_units
-from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
 
 def best_sum(
@@ -25,7 +25,10 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        allowed = kernels.reduce_columns(term, problem.costs, allowed, bound, price, floor)
+        # A column more than `far` below its job's best, after the price of its cores, is in no solution >= `floor`.
+        reduced = np.where(allowed, term - price * problem.costs, -np.inf)
+        far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
+        allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
         highest = np.where(allowed, term, -np.inf).max(axis=1)[:, None]
         if term is problem.term and np.all(~allowed | (term == highest)):  # all remaining columns are equally good
             return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))

@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
-from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
+from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of, frozen
 
 CHANGE = 2.0**24  # tie-break weight of one replica of change from `current`; exceeds usual totals of replicas
 
@@ -27,9 +27,7 @@ class Allocation:
 
     def __post_init__(self):
         for field, dtype in (("replicas", np.int64), ("drop", float)):
-            array = np.array(getattr(self, field), dtype=dtype)
-            array.setflags(write=False)
-            object.__setattr__(self, field, array)
+            object.__setattr__(self, field, frozen(np.array(getattr(self, field), dtype=dtype)))
 
 
 @dataclass(frozen=True, slots=True)

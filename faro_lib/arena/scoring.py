@@ -93,8 +93,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     if made.tick_s > MINUTE_S:
         raise ValueError(f"policy {policy!r}: tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}")
     with warnings.catch_warnings(record=True, action="always", category=PolicyFailed) as caught:
-        steps = scenario.capacity_steps
-        run = simulate(on.workload, made, scenario.capacity, draws=on.draws, capacity_steps=steps)
+        run = simulate(on.workload, made, scenario.capacity, draws=on.draws, capacity_steps=scenario.capacity_steps)
     failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
     lost = np.array_split(np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs, BLOCKS)
     blocks, minutes = [float(part.sum()) for part in lost], [len(part) for part in lost]

@@ -37,14 +37,13 @@ class Measurements:
             shape = self.rate_rps.shape if name != "values" else (len(self.rate_rps), len(self.columns))
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+            if name != "values" and not np.all(array > 0):
+                raise ValueError(f"{name} must be > 0 in every row")
         for quantity, level in self.columns:
             if quantity not in QUANTITIES:
                 raise ValueError(f"column {quantity!r} is unknown; accepted: {', '.join(QUANTITIES)}")
             if level is not None and not 0 < level < 1:
                 raise ValueError(f"column {quantity!r}: level={level} must lie strictly between 0 and 1, or be None")
-        for name in ("rate_rps", "replicas", "requests", "periods"):
-            if not np.all(getattr(self, name) > 0):
-                raise ValueError(f"{name} must be > 0 in every row")
         measured = self.values[~np.isnan(self.values)]
         if not len(measured) or not np.all((measured > 0) & np.isfinite(measured)):
             raise ValueError("values must be finite and > 0 where measured, and at least one must be measured")

@@ -1,6 +1,7 @@
 """`faro arena`: score policies on scenarios (docs/arena.md)."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +22,6 @@ def run(
     out: Annotated[str | None, option("Write the JSON to this file.", default="standard output")] = None,
 ) -> None:
     """Score a policy on each scenario with a public and a hidden seed; print or write one JSON object."""
-    from pathlib import Path
-
     from faro_lib.arena.scenarios import scenario_of, scenarios
     from faro_lib.arena.scoring import policy_of, score
     from faro_lib.files import atomic_write, check_writable

@@ -18,8 +18,7 @@ NOT_REPRODUCED = 3  # exit status if no service could be reproduced
 
 def audit(
     workload: Annotated[
-        str | None,
-        option("Table: job, requests, replicas, latency_p99_s (or other latencies), time or minute."),
+        str | None, option("Table: job, requests, replicas, latency_p99_s (or other latencies), time or minute.")
     ] = None,
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
@@ -81,7 +80,7 @@ def audit(
         records, capacity, policies=policy or POLICIES, forecaster=forecaster, serving_model=serving_model, report=say
     )
     if plot is not None:
-        from faro_lib.figures.audit import pictures
+        from faro_lib.figures.recommend import pictures
 
         title = "What the autoscalers did, and what others would do"
         shared.write_picture(Path(plot), lambda: pictures(result), title, text(result))
@@ -136,6 +135,12 @@ def text(result: Audit) -> str:
         for name, of in result.policies.items()
     ]
     reproduced = len(result.reproduced)
+    compared = list(result.by_service.items())[1:]  # the first are the recorded replicas
+    by_service = [
+        {"job": one.job.name}
+        | {policy: f"{_interval(of[:, n])} {_verdict(of[:, n])}".rstrip() for policy, of in compared}
+        for n, one in enumerate(result.reproduced)
+    ]
     lines += [
         "",
         f"{result.replayed}, {reproduced} of {len(services)} services on {result.capacity:g} cores, simulated, 90 % intervals",
@@ -143,7 +148,7 @@ def text(result: Audit) -> str:
         text_table(policies),
         "",
         "utility lost per minute minus that of the recorded replicas, by service:",
-        text_table(_by_service(result)),
+        text_table(by_service),
     ]
     if len(result.used) < DAY_MINUTES:
         lines += [f"these are {len(result.used)} minutes of one day; other hours and days may differ"]
@@ -154,16 +159,6 @@ def text(result: Audit) -> str:
     ]
     most = f"the SLOs of the reproduced services need up to {result.required.max():g} cores; by hour:"
     return "\n".join([*lines, "", most, text_table(hours)])
-
-
-def _by_service(result: Audit) -> list[dict[str, str]]:
-    """A row for each reproduced service, with a column for each policy except the recorded replicas."""
-    compared = list(result.by_service.items())[1:]
-    return [
-        {"job": one.job.name}
-        | {policy: f"{_interval(of[:, n])} {_verdict(of[:, n])}".rstrip() for policy, of in compared}
-        for n, one in enumerate(result.reproduced)
-    ]
 
 
 def _verdict(difference: Any) -> str:

@@ -102,7 +102,7 @@ def recommend(
         say(line)
     if plot is not None:
         from faro_lib.figures.recommend import capacity_curve
-        from faro_lib.recommend.curve_text import notes
+        from faro_lib.recommend.sizing import notes
 
         marked = notes(max_violation_rate, recommendation.knee, recommendation.required_cores)
         curve_of = partial(capacity_curve, recommendation.curve, marked, recommendation.knee)
@@ -137,8 +137,7 @@ def _text(recommendation: Recommendation) -> str:
     if advice.used < advice.capacity and advice.slo_met.all():
         lines[-1] += "; further replicas would gain a job less than 0.01 utility"
     if curve is not None:
-        from faro_lib.recommend.curve_text import bars, met_by, notes
-        from faro_lib.recommend.sizing import margin
+        from faro_lib.recommend.sizing import bars, margin, met_by, notes
 
         rate, required = recommendation.max_violation_rate, recommendation.required_cores
         lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed},"]

@@ -125,8 +125,7 @@ def check_picture(path: Path) -> None:
 
 def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
     """Write the figure that `draw` returns as a .png, or as an .html page with the text below it."""
-    from faro_lib.figures import use_style
-    from faro_lib.figures.page import page_of
+    from faro_lib.figures.style import page_of, use_style
     from faro_lib.files import atomic_write
 
     use_style()

@@ -18,8 +18,9 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
     counts = np.unique(measurements.replicas)
     width = COLUMN_IN if len(counts) == 1 else PAGE_IN
     figure, axes = plt.subplots(1, len(counts), figsize=(width, 2.6), sharey=True, squeeze=False)
-    levels = [level if quantity == LATENCY else None for quantity, level in measurements.columns]
-    quantiles = [(n, level) for n, level in enumerate(levels) if level is not None]
+    quantiles = [
+        (n, level) for n, (of, level) in enumerate(measurements.columns) if of == LATENCY and level is not None
+    ]
     for axis, count in zip(axes[0], counts):
         rows = np.flatnonzero(measurements.replicas == count)
         rows = rows[np.argsort(measurements.rate_rps[rows])]

@@ -1,14 +1,18 @@
-"""The figure of `faro recommend --curve`: SLO violations by capacity."""
+"""The figures of `faro recommend --curve` (SLO violations by capacity) and of `faro audit`."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from faro_lib.figures.style import COLOURS, COLUMN_IN, LIMIT
+from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, MEASURES, PAGE_IN, colour, legend_above
 from faro_lib.metrics.measures import share_of_accepted
+
+COLUMNS, ROW_IN = 2, 1.5  # of the panels of services
 
 
 def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | None = None) -> Figure:
@@ -28,3 +32,57 @@ def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | No
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)", ylim=(-2, None))
     return figure
+
+
+def pictures(audit: Any) -> Figure:
+    """Panels: each service's recorded latencies on the simulated 90 % band, lost utility by policy, cores by minute.
+
+    `audit` is a `recommend.audit.Audit`.
+    """
+    rows = -(-len(audit.services) // COLUMNS)
+    figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))
+    heights = [1.0] * rows + [1.4] * bool(audit.policies)
+    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    for n, one in enumerate(audit.services):
+        axis, tail_s = figure.add_subplot(grid[n // COLUMNS, n % COLUMNS]), audit.records.tail_s[n, audit.minutes]
+        minute = audit.minutes.start + np.arange(len(tail_s))
+        low, middle, high = one.predicted_tail_s.T
+        axis.fill_between(minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %")
+        axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
+        axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
+        title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
+        axis.set(yscale="log", title=title, ylabel=f"p{100 * one.job.quantile:g} (s)")
+        axis.tick_params(which="minor", labelleft=False)
+        _label_minutes(axis, audit, minute[0], minute[-1])
+        if n == 0:
+            legend_above(figure, *axis.get_legend_handles_labels(), columns=3)
+    if audit.policies:
+        axis = figure.add_subplot(grid[rows, 0])
+        names = list(audit.policies)
+        low, middle, high = np.array([audit.policies[name]["lost_utility"] for name in names]).T
+        low = np.maximum(low, 0)
+        errors = np.abs([middle - low, high - middle])
+        axis.barh(
+            names, middle, xerr=errors, color=[colour(name) for name in names], error_kw={"lw": 0.8}, edgecolor="black",
+            linewidth=0.3,
+        )  # fmt: skip
+        axis.invert_yaxis()
+        axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
+        for name, value, end in zip(names, middle, high):
+            axis.annotate(f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center")
+        axis = figure.add_subplot(grid[rows, 1])
+        minute = np.arange(len(audit.used))
+        axis.plot(minute, audit.used, color="black", label="used")
+        axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
+        _label_minutes(axis, audit, 0, len(minute))
+        axis.set(ylabel="cores", ylim=(0, 1.3 * max(audit.used.max(), audit.required.max())))
+        axis.legend(frameon=False, ncols=2, loc="upper left")
+    return figure
+
+
+def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
+    """Label the x axis with clock times, or with minutes if the records have no clock."""
+    at = np.linspace(first, last, 5).astype(int)
+    axis.set_xticks(at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at])
+    if audit.records.history.end_minute is None:
+        axis.set_xlabel("minute")

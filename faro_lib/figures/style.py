@@ -1,5 +1,8 @@
-"""The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; saving."""
+"""The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; files and HTML."""
 
+import base64
+import html
+import io
 import json
 import zlib
 from collections.abc import Mapping
@@ -34,6 +37,12 @@ LIMIT = "#971713"  # colour of limits in figures, such as the clairvoyant limit 
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
+SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>\
+<link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
+<h1>{title}</h1>\
+<img style="max-width: 100%" alt="{title}" src="data:image/png;base64,{png}">\
+<pre style="overflow-x: auto" tabindex="0">{text}</pre></body></html>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +112,11 @@ def check_legible(figure: Figure, name: str) -> None:
         if text.get_visible() and text.get_text() and float(text.get_fontsize()) < FONT_PT:
             size = f"{text.get_text()!r} has {text.get_fontsize():g} pt"
             raise ValueError(f"figure {name!r}: {size}; at least {FONT_PT} pt")
+
+
+def page_of(figure: Figure, title: str, text: str) -> str:
+    """The HTML of a self-contained page with one figure and a text below it."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    encoded = base64.b64encode(png.getvalue()).decode("ascii")
+    return SINGLE.format(title=html.escape(title), text=html.escape(text), png=encoded)

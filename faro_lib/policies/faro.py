@@ -52,8 +52,7 @@ class Faro(TwoLoops):
     earned: Authority | None = None  # authority at the start, which limits the change of each job; None = no limit
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
-        state = TwoLoops.start(self, jobs)
-        return state if self.earned is None else replace(state, authority=self.earned)
+        return replace(TwoLoops.start(self, jobs), authority=self.earned)
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         if state.authority is None:

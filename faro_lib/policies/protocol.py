@@ -10,7 +10,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
-PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (EuroSys'25, section 4)
+PLAN_ATTEMPTS = 5  # ticks during which a long-term plan beyond the free capacity is retried (EuroSys'25, section 4)
 DECILES = np.arange(1, 10) / 10
 # Special values of `Plan.floor`: KEEP_FLOOR keeps the HPA's present minReplicas; HAND_BACK restores its own bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2

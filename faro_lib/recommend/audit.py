@@ -101,33 +101,25 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """The audit in plain types, for JSON; unknown numbers are None."""
+        shares = ("inside", "late_minutes", "predicted_late_minutes", "violation_rate")
         services = [
-            {
-                "job": one.job.name,
-                "reproduced": not one.refusal,
-                "refusal": one.refusal,
-                "note": one.note,
-                "replica": one.calibration.kind if one.calibration else None,
-                "capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None,
-                "inside": _plain(one.inside),
-                "late_minutes": _plain(one.late_minutes),
-                "predicted_late_minutes": _plain(one.predicted_late_minutes),
-                "violation_rate": _plain(one.violation_rate),
-            }
+            {"job": one.job.name, "reproduced": not one.refusal, "refusal": one.refusal, "note": one.note}
+            | {"replica": one.calibration.kind if one.calibration else None}
+            | {"capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None}
+            | {share: _plain(getattr(one, share)) for share in shares}
             for one in self.services
         ]
         policies = {name: {key: _plain(value) for key, value in of.items()} for name, of in self.policies.items()}
         names = [one.job.name for one in self.reproduced]
         by_service = {policy: dict(zip(names, _plain(of.T))) for policy, of in self.by_service.items()}
-        whole = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
-        whole |= {"difference_by_service": by_service}
-        return whole | {"hours": [{key: _plain(value) for key, value in row.items()} for row in self.hours()]}
+        hours = [{key: _plain(value) for key, value in row.items()} for row in self.hours()]
+        audit = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
+        return audit | {"difference_by_service": by_service, "hours": hours}
 
 
-def as_planned(service: Service) -> Job:
+def as_planned(job: Job, overhead_s: float) -> Job:
     """The job as policies plan for it: its SLO is that of the time within the replicas; calibration replaces a curve."""
-    overhead_s = service.calibration.service.overhead_s if service.calibration else 0.0
-    return replace(service.job, latency_curve="", slo_s=max(service.job.slo_s - overhead_s, NEVER))
+    return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
 
 
 def audit(
@@ -166,7 +158,8 @@ def audit(
     size = float(np.ceil(used.max(initial=least)) if capacity is None else capacity)
     if not kept:
         return Audit(records, services, size, {}, {}, used, used, minutes)
-    known = tuple(as_planned(services[n]) for n in kept)
+    posteriors = [one for n in kept if (one := services[n].calibration)]
+    known = tuple(as_planned(services[n].job, one.service.overhead_s) for n, one in zip(kept, posteriors))
     report("measuring the latencies of the calibrated services")
     most = min(size, max(MEASURED, 1.5 * replicas.max()) * arrays_of(known).cores.min())
     latency_model = measure(known, capacity=most, serving_model=serving_model)
@@ -176,7 +169,6 @@ def audit(
     asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with the SLOs of clients
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
-    posteriors = [one for n in kept if (one := services[n].calibration)]
     initial = fair_share(known, size)
 
     def measured(seed: int) -> dict[str, dict[str, Any]]:

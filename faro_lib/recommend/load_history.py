@@ -157,23 +157,16 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
 
 
 def history_from_prometheus(
-    url: str,
-    query: str,
-    jobs: str | None = None,
-    *,
-    hours: int,
-    label: str | None = None,
-    end_s: float | None = None,
-    token_path: str | None = None,
+    url: str, query: str, jobs: str | None, *, hours: int, label: str | None = None, token_path: str | None = None
 ) -> History:
-    """The history of the last `hours` before `end_s` (None: now), by a range query to Prometheus.
+    """The history of the last `hours`, by a range query to Prometheus.
 
-    `label` is the label with the job's name. `jobs` is the path of a jobs table; only its jobs are read.
+    `label` is the label with the job's name. `jobs` is the path of a jobs table, if any; only its jobs are read.
     """
+    end_s = time.time()
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
-    end_minute = local_minute(time.time() if end_s is None else end_s)
     table = [Job(name) for name in names] if jobs is None else _any_of(jobs, names, "the series of the query")
-    return history_of(table, rows_of(table, names, counts), end_minute=end_minute)
+    return history_of(table, rows_of(table, names, counts), end_minute=local_minute(end_s))
 
 
 def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*") -> Traces:

@@ -98,16 +98,14 @@ class Advice:
         ]
 
 
-def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running: np.ndarray | None = None) -> Advice:
+def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
     """The plan of `policy` on `capacity` cores for the minutes after `counts`, without gains of less than LEAST_GAIN.
 
-    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. `running` are the current
-    replicas, (jobs,). If None (unknown), cold starts and switching costs are ignored.
+    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. Cold starts and switching
+    costs are ignored, because the current replicas may be unknown.
     """
-    counts = np.asarray(counts, float)
-    policy = replace(policy, least_gain=LEAST_GAIN)
-    if running is None:
-        running, policy = at_least_one_each(jobs, capacity), replace(policy, cold_start_minutes=0.0, switching_cost=0.0)
+    counts, running = np.asarray(counts, float), at_least_one_each(jobs, capacity)
+    policy = replace(policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0)
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
     observation = Observation(
         now_s=minutes * MINUTE_S, capacity=capacity, minute=minutes, arrivals_per_min=counts, mean_latency_s=none,
@@ -132,8 +130,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))
     each = np.arange(len(jobs))
     planned_s, one_less_s = by_count_s[each, plan.target], by_count_s[each, np.maximum(plan.target - 1, 0)]
-    idle_s = tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1)
-    idle_s = np.minimum(idle_s, some_s[:, -1])
+    idle_s = np.minimum(some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1))
     return Advice(jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s)
 
 

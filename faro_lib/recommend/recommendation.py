@@ -144,7 +144,7 @@ def _replay(
     part, first = sizing.busiest(history.traces, 60 * hours)
     if history.single_day:
         report(
-            "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
+            "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
     length = part.evaluation.shape[-1]
     replayed = history.span(first, first + length)
@@ -155,8 +155,7 @@ def _replay(
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day, cores = part.workload(), arrays_of(history.jobs).cores
     replicas, rates = sizing.fixed_replicas(day, accepted, learned.latency_model, serving_model)
-    fixed = pd.DataFrame({"job": [job.name for job in history.jobs], "accepted_rate": accepted})
-    fixed = fixed.assign(replicas=replicas, violation_rate=rates)
+    fixed = pd.DataFrame({"job": part.names, "accepted_rate": accepted, "replicas": replicas, "violation_rate": rates})
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
     smallest, largest = sizing.capacity_range(day, learned.latency_model)

@@ -72,8 +72,7 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
-    everyone = list(range(len(jobs)))
-    for index, name in [*(([n], jobs[n].name) for n in everyone), (everyone, "all")]:
+    for index, name in [*((slice(n, n + 1), job.name) for n, job in enumerate(jobs)), (slice(None), "all")]:
         ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)
         blocks = [np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost]
         sums = np.array([[[part.sum() for part in row] for row in blocks]])
@@ -100,12 +99,11 @@ def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
     """Simulated lost utility ([ran, planned], trials, jobs, minutes) with replicas `ran` and `planned`, (minutes, jobs)."""
     capacity = ample_capacity(workload.jobs, np.concatenate([ran, planned]))
-    policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
+    policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
-    lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}
-    for trial in run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]):
-        lost[trial.policy].append(1 - minute_utility(trial.run)[:, :-1])
-    return np.array([lost["ran"], lost["planned"]])
+    trials = run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0])
+    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # the policies alternate
+    return np.array([lost[::2], lost[1::2]])
 
 
 def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The capacity that the SLOs need, from replays of the last day at several capacities."""
+"""The capacity that the SLOs need, from replays of the last day at several capacities, and the curve as text."""
 
 from typing import Any
 
@@ -18,9 +18,7 @@ from faro_lib.workload.jobs import MINUTE_S
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
 COLUMNS += ["violation_rates"]  # of all jobs, {job: rate}
-RUN_UP_MINUTES = (
-    15  # replayed before the busiest minutes, so that these do not begin with replicas that ignore the load
-)
+RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # of the replicas that suffice by the latency model, to find those that suffice if they are fixed
 COARSE = 7  # number of evenly spaced capacities, before the bisection
 PEAK_MINUTES = 15
@@ -128,7 +126,7 @@ def violations_by_capacity(
     """
     smallest, largest = capacities
     draws = [uniform_draws(workload, trial_seeds(1)[0], serving_model)]
-    replayed: dict[int, dict[str, Any]] = {}
+    replayed: dict[int, tuple] = {}  # capacity -> its row
 
     def suffices(size: int) -> bool:
         if size not in replayed:
@@ -136,21 +134,15 @@ def violations_by_capacity(
             initial = fair_share(workload.jobs, size)
             made = {policy.name: policy}
             (trial,) = run_trials(workload, made, size, draws, serving_model=serving_model, initial=initial)
-            run, rates = trial.run, violation_rate_by_job(trial.run)
+            rates, used = violation_rate_by_job(trial.run), np.sum(trial.run.decisions.running, axis=1).mean()
             worst = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
             name, rate, limit = workload.jobs[worst].name, float(rates[worst]), float(accepted[worst])
-            replayed[size] = {
-                "capacity_cores": size,
-                "slo_violation_rate": rate,
-                "worst_job": name,
-                "accepted_rate": limit,
-                "lost_utility": lost_utility(minute_utility(run)),
-                "replicas_used_mean": np.sum(run.decisions.running, axis=1).mean(),
-                "violation_rates": dict(zip([job.name for job in workload.jobs], rates.round(6).tolist())),
-            }
+            by_job = dict(zip([job.name for job in workload.jobs], rates.round(6).tolist()))
+            replayed[size] = size, rate, name, limit, lost_utility(minute_utility(trial.run)), used, by_job
             misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
             report(f"{size} cores: worst job {name}, {misses}")
-        return bool(replayed[size]["slo_violation_rate"] <= replayed[size]["accepted_rate"])
+        _, rate, _, limit, *_ = replayed[size]
+        return rate <= limit
 
     for size in np.unique(np.linspace(smallest, largest, COARSE).round().astype(int)):
         suffices(int(size))
@@ -162,7 +154,7 @@ def violations_by_capacity(
         while enough - short > 1:
             middle = (enough + short) // 2
             enough, short = (middle, short) if suffices(middle) else (enough, middle)
-    return pd.DataFrame(replayed.values()).sort_values("capacity_cores", ignore_index=True)[COLUMNS]
+    return pd.DataFrame(replayed.values(), columns=COLUMNS).sort_values("capacity_cores", ignore_index=True)
 
 
 def margin(curve: pd.DataFrame) -> str:
@@ -202,3 +194,41 @@ def knee(curve: pd.DataFrame) -> int | None:
         return None
     below = (1 - (x - x[0]) / (x[-1] - x[0])) - (y - y[-1]) / (y[0] - y[-1])
     return int(x[below.argmax()]) if below.max() > 0 else None
+
+
+def met_by(violations: float | None) -> str:
+    return "meets every SLO" if violations is None else f"meets {100 * violations:g} % for every job"
+
+
+def notes(violations: float | None, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
+    """Capacity -> the text that marks it in the curve.
+
+    >>> notes(None, knee=12, needed=12), notes(0.05, knee=None, needed=16)
+    ({12: 'knee, meets every SLO'}, {16: 'meets 5 % for every job'})
+    """
+    texts: dict[int, str] = {}
+    for capacity, text in ((knee, "knee"), (needed, met_by(violations))):
+        if capacity is not None:
+            texts[capacity] = f"{texts[capacity]}, {text}" if capacity in texts else text
+    return texts
+
+
+def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
+    """The curve as text: for each capacity a bar, violations in % of the accepted rate, the worst job and any note.
+
+    >>> curve = pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01], "worst_job": "a"})
+    >>> print(bars(curve.assign(accepted_rate=0.02), {16: "meets 2 %"}, 8))
+           8  ████████ 2500 % (a: 50 of 2 %)
+          16  ▏ 50 % (a: 1 of 2 %)  <- meets 2 %
+    """
+    shares = share_of_accepted(curve)
+    most = max(shares.max(), 1e-9)
+    lines = []
+    for row, share in zip(curve.to_dict("records"), shares):
+        capacity, rate, accepted = row["capacity_cores"], row["slo_violation_rate"], row["accepted_rate"]
+        eighths = max(round(8 * width * share / most), int(share > 0))
+        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+        note = f"  <- {notes[capacity]}" if capacity in notes else ""
+        of = f"{row['worst_job']}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %"
+        lines.append(f"{capacity:8d}  {bar} {100 * share:.0f} % ({of}){note}")
+    return "\n".join(lines)

@@ -35,12 +35,13 @@ def _mean(loads, weights, keep, curve, alpha):
 
 
 @njit(cache=True)
-def _cell(loads, weights, loads_now, cold, grown, d, drops, curve_now, curve_x, alpha, cold_part):
+def _cell(cell, d):
     """Expected utility of x replicas at drop rate drops[d]; `grown` is whether new replicas have to start for that.
 
     Meanwhile, only the running ones serve, with loads_now. That part of the sum is the same for all x above the running
     count, so `cold_part` (drops,) caches it.
     """
+    loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
     total = _mean(loads, weights, keep, curve_x, alpha)
     if not grown:
@@ -51,18 +52,16 @@ def _cell(loads, weights, loads_now, cold, grown, d, drops, curve_now, curve_x, 
 
 
 @njit(cache=True)
-def _best_drop(
-    loads, weights, loads_now, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack
-):
+def _best_drop(cell, phi, undropped, stack):
     """(maximum of phi[d] U(d) over the indices d of the drop rates, its argmax), by branch and bound.
 
-    U increases and the penalty phi decreases in d, so for a < d <= b the product is at most phi[a + 1] U(b).
-    `undropped` is U(0); `stack` is work space.
+    U(d) is `_cell(cell, d)`. It increases and the penalty phi decreases in d, so for a < d <= b the product is at most
+    phi[a + 1] U(b). `undropped` is U(0); `stack` is work space.
     """
-    utility = np.full(len(drops), np.nan)
+    utility = np.full(len(phi), np.nan)
     utility[0] = undropped
     best, at = undropped * phi[0], 0
-    stack[0, 0], stack[0, 1] = 0, len(drops) - 1
+    stack[0, 0], stack[0, 1] = 0, len(phi) - 1
     depth = 1
     while depth > 0:
         depth -= 1
@@ -70,7 +69,7 @@ def _best_drop(
         if phi[a + 1] <= best:  # U is at most 1
             continue
         if np.isnan(utility[b]):
-            utility[b] = _cell(loads, weights, loads_now, cold, grown, b, drops, curve_now, curve_x, alpha, cold_part)
+            utility[b] = _cell(cell, b)
             product = utility[b] * phi[b]
             if product > best or (product == best and b < at):
                 best, at = product, b
@@ -89,11 +88,11 @@ def fill(
     """Fill value, effective and drop (jobs, X + 1) in place, as `build_table` defines them.
 
     `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
-    the parts after and before new replicas have started. Returns replica counts (jobs,) from which utility is constant.
+    the parts after and before new replicas have started. Returns the replica count from which all utilities are constant.
     """
     jobs, columns = value.shape
     both = warm + cold
-    saturated = np.zeros(jobs, np.int64)
+    saturated = 0
     cold_part = np.empty(len(drops))
     stack = np.empty((64, 2), np.int64)
     for j in range(jobs):
@@ -106,28 +105,15 @@ def fill(
             if finished >= 0:
                 value[j, x], effective[j, x], drop[j, x] = value[j, finished], effective[j, finished], drop[j, finished]
                 continue
-            saturated[j] = x
+            saturated = max(saturated, x)
             curve_x = (first[k, x], last[k, x], curve[k, x])
             grown = x > now or serving[j] != j
             weights = warm[j] if grown else both[j]
-            v = _cell(loads[j], weights, loads_now, cold[j], grown, 0, drops, curve_now, curve_x, alpha, cold_part)
+            cell = (loads[j], weights, loads_now, cold[j], grown, drops, curve_now, curve_x, alpha, cold_part)
+            v = _cell(cell, 0)
             value[j, x], effective[j, x], drop[j, x] = v, v, 0.0
             if len(drops) > 1:
-                effective[j, x], at = _best_drop(
-                    loads[j],
-                    weights,
-                    loads_now,
-                    cold[j],
-                    grown,
-                    drops,
-                    phi,
-                    curve_now,
-                    curve_x,
-                    alpha,
-                    cold_part,
-                    v,
-                    stack,
-                )
+                effective[j, x], at = _best_drop(cell, phi, v, stack)
                 drop[j, x] = drops[at]
             # Every sample of every minute meets the SLO, so more replicas change nothing.
             if largest <= first[k, x] and curve[k, x, 0] == 1.0 and (grown or cold[j].sum() == 0.0 or v >= 1.0 - 1e-12):

@@ -121,8 +121,7 @@ def _model_curves(latency_model, job, utility, alpha, columns):
 
 def _with_zero_replicas(first, last, value):
     """The curves with a row for zero replicas prepended: utility 1 at load 0, and 0 at any other load."""
-    zero = np.zeros((1, value.shape[1]))
-    zero[0, 0] = 1.0
+    zero = np.eye(1, value.shape[1])
     return np.concatenate([[0.0], first]), np.concatenate([[0.0], last]), np.concatenate([zero, value])
 
 

@@ -53,8 +53,7 @@ def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
 def _checked(latency_s, slo_s):
     latency_s, slo_s = np.asarray(latency_s, float), np.asarray(slo_s, float)
     require("latency_s", latency_s, latency_s >= 0, "be a number >= 0 (infinite is allowed)")
-    if not np.all((slo_s > 0) & np.isfinite(slo_s)):
-        raise ValueError(f"slo_s={slo_s} must be a finite number > 0")
+    require("slo_s", slo_s, (slo_s > 0) & np.isfinite(slo_s), "be a finite number > 0")
     return latency_s, slo_s
 
 

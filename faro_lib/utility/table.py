@@ -9,7 +9,7 @@ import numpy as np
 from faro_lib.queueing import LatencyTable, latency
 from faro_lib.utility.curves import LatencyModel, curves_of
 from faro_lib.utility.functions import MEASURE_STEPS, SOLVER_STEPS, precise_drop_penalty, relaxed_drop_penalty
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of, frozen
 
 # Drop rates that a table with drops tries: 0, 0.1, 1, 2, ..., 100 % and every breakpoint of both penalties.
 DROPS = tuple(sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i in range(1, 101))}))
@@ -24,20 +24,17 @@ class UtilityTable:
     value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
     effective: np.ndarray  # expected utility x penalty at the best drop rate, (jobs, X + 1); `value` if none was tried
     drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
-    saturated: np.ndarray  # replica count from which the utility is constant, shape (jobs,)
     with_drops: bool = False  # whether drop rates were tried
 
     def __post_init__(self):
         object.__setattr__(self, "jobs", tuple(self.jobs))
         n = len(self.jobs)
-        for field in ("value", "effective", "drop", "running", "saturated"):
-            per_job = field in ("running", "saturated")
-            array = np.array(getattr(self, field), dtype=np.int64 if per_job else float)
-            array.setflags(write=False)
+        for field in ("value", "effective", "drop", "running"):
+            array = frozen(np.array(getattr(self, field), dtype=np.int64 if field == "running" else float))
             object.__setattr__(self, field, array)
             if field == "value" and (array.ndim != 2 or len(array) != n):
                 raise ValueError(f"value has shape {array.shape}; expected ({n} jobs, X + 1)")
-            expected = (n,) if per_job else self.value.shape
+            expected = (n,) if field == "running" else self.value.shape
             if array.shape != expected:
                 raise ValueError(f"{field} has shape {array.shape}; expected {expected}")
             for j in np.unique(np.argwhere(np.isnan(array) | np.isposinf(array))[:1, 0]):
@@ -62,7 +59,6 @@ class UtilityTable:
             np.where(outside, -np.inf, value),
             np.where(outside, -np.inf, value if effective is None else np.array(effective, dtype=float)),
             np.zeros(value.shape) if drop is None else drop,
-            np.full(len(jobs), value.shape[1] - 1),
             with_drops=drop is not None,
         )
 
@@ -138,9 +134,9 @@ def build_table(
         charge = switching_cost * (changes | (serving != np.arange(len(jobs)))[:, None])
         value, effective = value - charge, effective - charge
     # The table ends where the last job saturates, but includes every job's running count.
-    columns = int(max(saturated.max(), np.minimum(running, high).max(), low.max())) + 1
+    columns = int(max(saturated, np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
-    return UtilityTable(jobs, running, value, effective, drop, saturated, with_drops=len(grid) > 1)
+    return UtilityTable(jobs, running, value, effective, drop, with_drops=len(grid) > 1)
 
 
 def predicted_latency(

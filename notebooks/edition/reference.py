@@ -3,8 +3,8 @@
 import numpy as np
 
 from faro_lib.allocate import SOLVERS, register_solver
+from faro_lib.allocate.leximin import Count, least_loss
 from faro_lib.allocate.problem import Problem
-from faro_lib.allocate.program import Count, least_loss
 from notebooks.edition.greedy import greedy
 
 
