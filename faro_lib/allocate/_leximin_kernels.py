@@ -1,8 +1,8 @@
 """Compiled loops of `leximin`; imported when first used.
 
 A column is a job's replica count. If the budget cannot raise all jobs above a utility level, the jobs that stay at that
-level form a node 1..last; node 0 holds the jobs above all these levels. As few jobs as possible stay at each node, chosen
-for the least total cost (a transportation problem). `node` (jobs,) is each job's node. `column` (nodes, jobs) is the
+level form a node (1..last); node 0 holds the jobs above all these levels. As few jobs as possible stay at each node,
+chosen to minimise the total cost (a transportation problem). `node` (jobs,) is each job's node. `column` (nodes, jobs) is the
 cheapest column that puts a job at a node, or -1 if none does. `members` are the jobs that can change nodes.
 """
 
@@ -143,7 +143,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join two tables (budget units, sorted utilities): row s is the leximin-best union of left[s - r] and right[r]."""
+    """Join two tables (budget units, sorted utilities): row s is the best union (leximin) of left[s - r] and right[r]."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns (jobs,), None if nothing fits. Each job gets its cheapest allowed column; `_share` allots the rest."""
+    """The best columns (jobs,), None if nothing fits. `_share` allots what the jobs' cheapest allowed columns leave."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)

@@ -11,7 +11,7 @@ Count = tuple[np.ndarray, int]  # (mask (jobs, X + 1), largest number of jobs wh
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
-    """Replicas (jobs,) whose sorted utilities are lexicographically greatest; ties by least change, then fewest replicas.
+    """Replicas (jobs,) whose sorted utilities are lexicographically greatest; in ties, least change, then fewest.
 
     `climb` finds the best sorted utilities, lowest first. If several assignments of jobs to these utilities fit
     the budget, an integer program chooses the one with the least change, or the best one found within `time_limit_s`.
@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """`allowed` without columns that cost and change more than another one; a job's allowed columns have equal utility."""
+    """`allowed` without columns that cost more and change more than another; a job's `allowed` ones have equal utility."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

@@ -9,7 +9,7 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of, frozen
 
-CHANGE = 2.0**24  # tie-break weight of one replica of change from `current`; exceeds usual totals of replicas
+CHANGE = 2.0**24  # tie-break weight of one replica of change from `current`; outweighs usual numbers of replicas
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-# Columns of an observation: loads in erlangs, latencies in multiples of the SLO, `ongoing` in requests, else replicas.
+# Columns of an observation: loads in erlangs, latencies in multiples of the SLO, `ongoing` in requests, others in replicas.
 FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
 UNKNOWN, LARGEST = -1.0, 1e4  # replacement of NaN; upper limit of all features
 ACTIONS = ("counts", "shares")
@@ -83,7 +83,7 @@ class ClusterEnv(gymnasium.Env):
     """One day of a cluster. A step decides for all jobs and lasts `tick_s`; the last step ends after the last request.
 
     A step's reward is minus the utility lost in the minutes that the step completes, as far as known by then. The last
-    reward also corrects for requests that ended later, so the return is minus minutes x `lost_utility` of the run.
+    reward also corrects for requests that ended later, so the return is -(minutes x `lost_utility` of the run).
     Attributes: `observation`, what a policy gets, and `run`, set at the end. `step` also accepts a policy's Plan.
 
     Parameters
@@ -92,8 +92,8 @@ class ClusterEnv(gymnasium.Env):
     capacity : cores; None takes the scenario's, which may change during the day.
     train : whether each episode is a random training day (agents learn here); False replays the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a cluster, lighter than the simulator,
-        such as `notebooks/arena/fluid.py`; episodes with this cluster have no `run`.
+    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a `Cluster` that replaces the simulator, for
+        speed, as in `notebooks/arena/fluid.py`; episodes with this cluster have no `run`.
 
     `reset(seed)` draws the day and its requests; `options` may fix `trial`, the seed of the requests, and `initial`, the
     replicas (jobs,) at the start.

@@ -82,7 +82,7 @@ class Instance:
 
     @cached_property
     def bound(self) -> np.ndarray:
-        """Utility of the clairvoyant (optimal in each minute, at that minute's capacity), shape (jobs, minutes + 1)."""
+        """Utility of the clairvoyant, whose allocation is optimal for each minute and its capacity, (jobs, minutes + 1)."""
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
         first = [at_s / MINUTE_S for at_s, _ in steps]

@@ -1,4 +1,4 @@
-"""The calibrator: infers a kind of replica and its parameters, with intervals, from measured latencies, or refuses.
+"""Infer a service's kind of replica and its parameters, with intervals, from measured latencies, or say why not.
 
 For each kind, a population of parameter points is simulated (`predict`), weighted by its likelihood and refined around
 the best points (`population`). The marginal likelihoods of the kinds are compared; a verdict says whether the service can
@@ -9,12 +9,12 @@ be reproduced, and how well its capacity is known.
     if calibration.verdict != CALIBRATED:
         print(calibration.reason)                       # one line: what is off, and what to measure
     job = replace(job, **calibration.service.job_fields)
-    for draw in calibration.draws:                      # posterior draws, for an interval of whatever follows from them
+    for draw in calibration.draws:                      # posterior draws, for an interval of any derived quantity
         job = replace(job, **draw.job_fields)
 
-The likelihood of a point is normal in the logarithms of the measured values. Its covariance is that of their sampling
-errors, correlated within a row, plus a fitted model discrepancy, independent for each value (Kennedy and O'Hagan, 2001,
-without their correlation). It is a synthetic likelihood (Wood, 2010).
+The likelihood of a point is normal in the logarithms of the measured values. Its covariance is that of the sampling
+errors, which are correlated within a row, plus that of a fitted model discrepancy, which is independent for each value
+(Kennedy and O'Hagan, 2001, let it be correlated). This is a synthetic likelihood (Wood, 2010).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,13 @@ MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of cap
 # The kind with the fewest parameters is chosen unless another is more probable by this factor: strong evidence on the scale
 # of Jeffreys (1961).
 STRONG = 10.0
-OUTLIER = 3.0  # standard deviations between a measured and a predicted value
-ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; at most these rounds
+OUTLIER = 3.0  # standard deviations from its prediction beyond which a measured value is not reproduced
+ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
 # Simulated requests per row; fewer for `Continuous`, which is slower to simulate.
 REQUESTS, TOKEN_REQUESTS = 2000, 500
-HOPELESS = 30.0  # drop a kind this far below the best log likelihood; a multiple of this before LEAST_ROUNDS
-DRAWS = 64
+HOPELESS = 30.0  # log likelihood ratio to the best at which a kind is given up; a multiple of it before LEAST_ROUNDS
+DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured
 HIGHER_RATE = 1.25  # a further rate to measure, relative to the largest rate per replica
@@ -51,16 +51,16 @@ HIGHER_RATE = 1.25  # a further rate to measure, relative to the largest rate pe
 class Calibration:
     """The result of `calibrate`. An interval is the posterior's (5 %, 50 %, 95 %) quantiles."""
 
-    kind: str  # the simplest one that explains the measurements
+    kind: str  # the simplest kind of replica that explains the measurements
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
     service: CalibratedService  # of that kind, at the posterior medians
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
-    capacity_rps: np.ndarray  # interval of one replica's largest rate, over all kinds
+    capacity_rps: np.ndarray  # interval of the largest rate that one replica sustains, over all kinds
     draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
     predicted: np.ndarray  # interval of each value that `kind` predicts, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
-    reason: str  # one line: why it was refused and what to measure; "" if calibrated
+    reason: str  # one line: why it is not calibrated and what to measure; "" if calibrated
 
     def lines(self) -> list[str]:
         """The result as text: the kind, its parameters with 90 % intervals, and the verdict."""
@@ -97,7 +97,7 @@ def calibrate(
     tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
         that kind is left out.
     max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.
-    overhead_probability : prior probability that there is any.
+    overhead_probability : prior probability that there is an overhead.
     attempts : number of searches, each with other random numbers, before a service counts as not reproduced.
     """
     extended = _with_values_to_measure(measurements)
@@ -187,7 +187,7 @@ def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, 
 def _next(
     extended: Measurements, target: np.ndarray, predicted: np.ndarray, weights: np.ndarray, errors: np.ndarray
 ) -> str:
-    """The value whose measurement should reduce the variance of `target` (points,) most.
+    """The value, as text, whose measurement should reduce the variance of `target` (points,) most.
 
     In a linear regression over the points, a value with predictions q (points,) and error variance s^2 (sampling plus
     discrepancy) explains cov(target, q)^2 / (var(q) + s^2) of the target's variance.

@@ -81,7 +81,7 @@ class Fit:
         self.population.draw(number, self._linearised() if self.services else None)
 
     def _linearised(self) -> Any:
-        """A proposal: the posterior as if the predictions were linear in the parameters, as a t distribution.
+        """A t distribution to draw points from: the posterior that would follow if predictions were linear in the parameters.
 
         The most likely points give a linear regression of the predictions (a Gauss-Newton step without gradient). Often
         only points on one side of the best one are used, because integers such as `at_once` make several local optima.

@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.workload.jobs import frozen
 
-LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end; others in `replicas.SLO_ON`
+LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # LATENCY is end to end; see `replicas.SLO_ON`
 TOGETHER = "requests_together"  # mean size of groups of requests ending within TOGETHER_S of each other, as in a batch
 QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
 TOGETHER_S = 0.01

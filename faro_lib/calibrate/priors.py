@@ -1,8 +1,8 @@
 """Prior distributions of the parameters of each kind of replica, scaled by a typical latency at low load.
 
 The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at once, or in
-batches of one, is of the kind serial, so the other kinds start at two. Squared uniform draws favour parameters near 0,
-where many services are: no slowdown of concurrent requests, batches that start at once.
+batches of one, is of the kind serial, so other kinds start at 2 requests. Squared uniform draws favour parameters near 0,
+where many services are: no slowdown of concurrent requests, batches that do not wait.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, 
 
 SHORTEST, LONGEST = 0.05, 2.0  # service time relative to the typical latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
-SHORTEST_S = 1e-4  # as in `Job`
+SHORTEST_S = 1e-4  # shortest service time that `Job` accepts
 MAX_CV = 1.5  # largest coefficient of variation of the service time
 
 
@@ -58,7 +58,7 @@ class Prior:
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float
-    overhead_probability: float = 1.0  # that there is any; it is then uniform up to `max_overhead_s`
+    overhead_probability: float = 1.0  # probability of an overhead, which is then uniform up to `max_overhead_s`
 
     @property
     def dimensions(self) -> int:
@@ -76,7 +76,7 @@ class Prior:
         return max(self.scale_s * _log_uniform(u, SHORTEST, LONGEST), SHORTEST_S)
 
     def at_once(self, u: float, most: int) -> int:
-        """A whole number from 2 to `most`, log-uniform, at most the replica's places."""
+        """A log-uniform whole number from 2 to `most`, but at most the replica's max_ongoing_requests."""
         most = max(2, min(most, self.places))
         return min(int(_log_uniform(u, 2, most + 1)), most)
 
@@ -94,8 +94,8 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    # Measurements determine the latency of a lone request and the time of a full batch (the capacity) best. The wait is
-    # placed between the bounds that these two leave: a batch of one takes at most a full batch and at least 1/most of it.
+    # Measurements determine the latency of a lone request and the time of a full batch (the capacity) best. The wait
+    # lies between the bounds that these two leave: a batch of one takes at least 1/most of a full batch's time, at most all.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

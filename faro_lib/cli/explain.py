@@ -27,7 +27,7 @@ def explain(
     from faro_lib.control.explanation import decided, decision_at, explained
     from faro_lib.control.journal import parts, plain, read
 
-    # Reading the archives takes minutes; they are needed only if nothing was decided in the current file.
+    # Reading the journal's archives takes minutes; they are needed only if nothing was decided in the current file.
     newest = [read(journal)] if at is None else []
     recorded = newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
     header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)

@@ -25,7 +25,7 @@ from faro_lib.workload.jobs import DAY_MINUTES
 from faro_lib.workload.readers import read_csv
 
 PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
-REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
+REFIT_S, REFIT_GB = 1800.0, 2.0  # limits on the time and memory of a refit
 REFIT_AFTER_MIDNIGHT_S = 600.0  # by then, the counts of the last day are complete
 PROBATION_S = 600.0  # after a refit is accepted; a failure of the policy within this time reverts it
 ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
@@ -40,7 +40,7 @@ class Source:
     prometheus: str | None = None
     token_path: str | None = None
     journal: str | None = None
-    namespace: str = ".*"  # of the controllers that recorded the counts in Prometheus; a regular expression
+    namespace: str = ".*"  # regular expression for the namespaces of the controllers that recorded the counts
 
     def __post_init__(self) -> None:
         for name in OWN:
@@ -72,7 +72,7 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster in use. If `wanted`, and nightly for a `history` in OWN, a child process fits and tests a new one.
+    """The forecaster in use. A child process fits and tests a new one if `wanted`, and nightly for a `history` in OWN.
 
     report : called with the outcome of each refit and its reason.
     """
@@ -82,10 +82,10 @@ class FreshModel:
         self._begin(jobs)
 
     def _begin(self, jobs: tuple[Job, ...]) -> None:
-        self._serving = self._given = self._source.model(jobs)  # `_given`: what `of` last returned
+        self._serving = self._given = self._source.model(jobs)  # `_given`: the one that `of` last returned
         self._jobs = jobs
         self.wanted = False  # set by a signal handler
-        self._before: Forecaster | None = None  # to restore on failure
+        self._before: Forecaster | None = None  # the forecaster before the last refit, to restore on failure
         self._accepted_s = 0.0
         self._day = _learning_day()  # day on which the last fit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
@@ -139,7 +139,7 @@ def context_of(settings: Settings, forecaster: Forecaster, capacity: float | Non
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
-    """The policy with a forecaster that knows of the operator's events; a policy without a forecaster ignores them."""
+    """The policy with a forecaster that knows the load changes announced by operators; unchanged without a forecaster."""
     if not settings.events or not isinstance(policy, TwoLoops):
         return policy
     names = [job.name for job in settings.jobs]
@@ -154,7 +154,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy; a forecaster with days of 24 hours is set to the time of day of `origin_s` at today's offset from UTC."""
+    """The policy, its forecaster set to the local time of day of `origin_s` (today's UTC offset) if its days have 24 hours."""
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
     return replace(policy, forecaster=policy.forecaster.start(int(origin_s + time.localtime().tm_gmtoff) // 60))

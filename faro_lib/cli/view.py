@@ -86,7 +86,7 @@ def check_terminal() -> None:
 
 @contextmanager
 def watching(jobs: tuple[Job, ...], title: str) -> Iterator[Callable[[Step], None]]:
-    """Yield a function to draw a step."""
+    """Show the live view on the terminal, and yield the function that draws a step into it."""
     check_terminal()
     view = View(jobs, title)
     with Live(auto_refresh=False) as live:

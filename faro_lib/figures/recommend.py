@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, MEASURES, PAGE_IN, colour, legend_above
 from faro_lib.metrics.measures import share_of_accepted
 
-COLUMNS, ROW_IN = 2, 1.5  # of the panels of services
+COLUMNS, ROW_IN = 2, 1.5  # panels of services: number per row, height of a row in inches
 
 
 def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | None = None) -> Figure:

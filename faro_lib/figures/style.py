@@ -1,4 +1,4 @@
-"""The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; files and HTML."""
+"""The style of all figures (widths of a two-column paper, text >= 8 pt, colour-blind-safe colours), and functions to save."""
 
 import base64
 import html

@@ -1,7 +1,7 @@
 """Earned authority: the better the latency model predicts a service's losses, the more Faro may change the service.
 
 Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the
-observed rate and replicas. Two betting tests gather evidence against one hypothesis each, valid after every minute:
+observed rate and replicas. Two betting tests, valid at any time, each gather evidence against one hypothesis:
 
     doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
@@ -25,15 +25,15 @@ from faro_lib.utility.curves import LatencyModel
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEVELS = ("advise", "ceilings", "one", "full")  # "one": at most one replica more or less than now
+LEVELS = ("advise", "ceilings", "one", "full")  # ceilings: only bounds of HPAs; one: at most one replica more or less
 ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
 ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
-INFORMATIVE = 0.2  # a minute counts for the trust if twice the service time would lose this much more
+INFORMATIVE = 0.2  # a minute counts for the trust if twice the service time would lose this much more utility
 CALM = 0.2  # a minute does not count if the predicted loss of the minute before is larger: it may begin with a queue
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # error factor at which a load is implausible; strikes in a row until ADVISE
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor at which a load is implausible; strikes in a row that lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Authority:
 
     level: np.ndarray  # index into LEVELS
     doubt_small: np.ndarray  # evidence S for the doubt, with the smaller bet
-    doubt_large: np.ndarray
-    trust: np.ndarray
+    doubt_large: np.ndarray  # the same with the larger bet
+    trust: np.ndarray  # evidence S for the trust
     strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
     running: np.ndarray  # replicas at the last minute
     mean_latency_s: np.ndarray  # at the last minute
@@ -134,7 +134,7 @@ def expected_loss(
 ) -> np.ndarray:
     """Expected loss (jobs,) of a minute at these rates and replicas if service times are `slower` times as long.
 
-    Latency at twice the service time is 2 x the latency at twice the rate, which the code uses. NaN rates count as 0.
+    Latency at k x the service time is k x the latency at k x the rate, so rates and SLOs are scaled. NaN rates count as 0.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -169,7 +169,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs, bounded as `level` allows around the replicas `now` (jobs,); `ceilings`: Faro bounds autoscalers."""
+    """The jobs with the bounds that `level` allows around the replicas `now`, (jobs,); `ceilings`: Faro bounds HPAs."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -190,7 +190,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
 
-    If the policy is `bounding` autoscalers, a new plan's floor equals its ceiling at ONE and FULL: Faro sets the replicas.
+    bounding : plans bound autoscalers; at ONE and FULL, a new plan's floor equals its ceiling, so Faro sets the replicas.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -1,4 +1,4 @@
-"""Baselines: a fixed or equal share, the reactive rules of the paper (section 6.1), and MArk/Cocktail/Barista."""
+"""Baselines: fixed replicas, an equal share, the reactive rules of the paper (section 6.1), and MArk/Cocktail/Barista."""
 
 from dataclasses import dataclass, replace
 
@@ -84,7 +84,7 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with `min_replicas` >= 1
-    counter_s: np.ndarray  # consecutive seconds above the SLO (positive) or below it (negative)
+    counter_s: np.ndarray  # consecutive seconds above (> 0) or below (< 0) the SLO or, in RayServe, the replica count
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # recent observations or recommendations
 
@@ -114,7 +114,7 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # a live run begins at 15 minutes, not at 0
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # at most a tick: live runs begin at 15 minutes
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
@@ -125,7 +125,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """Seconds (jobs,) above (+) or below (-) the limit, `elapsed_s` after `counter_s`; the same where `value` is NaN.
+    """`counter_s` after another `elapsed_s`: seconds (jobs,) above (+) or below (-) the limit; unchanged where `value` is NaN.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]

@@ -20,8 +20,8 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
-FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
-LOAD_QUANTILES = (0.1, 0.95)  # of the forecast load, for an HPA's minReplicas and maxReplicas
+FLOOR_TOLERANCE = 0.02  # utility that a job may lose at its floor, chosen on training days (docs/adopt.md)
+LOAD_QUANTILES = (0.1, 0.95)  # quantiles of the forecast load that set an HPA's minReplicas and maxReplicas
 # Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights

@@ -55,7 +55,7 @@ class Observation:
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: np.ndarray  # time in the system of requests ended in the last 30 s, dropped ones too; 0 without any
+    mean_latency_s: np.ndarray  # time in system of requests that ended in the last 30 s, also dropped ones; 0 if none
     tail_latency_s: np.ndarray  # the job's quantile over the last complete minute, where dropped requests are inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
@@ -86,7 +86,7 @@ class Plan:
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    # Latency quantile at `forecast_rps`; with `floor`, at the allocation.
+    # Latency quantile at `forecast_rps` with `target` replicas or, if there is a `floor`, with the allocated ones.
     predicted_tail_latency_s: np.ndarray | None = None
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound

@@ -1,4 +1,4 @@
-"""What other policies would have done with the recorded requests, for services that the simulator reproduces.
+"""Compare policies by simulation on recorded requests, for the services whose recorded latencies it reproduces.
 
 All policies are simulated with the same posterior draws of the calibrated services, so intervals include the uncertainty
 of the calibration. A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
@@ -38,13 +38,13 @@ from faro_lib.workload import Job, Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
-# The limit is so high that practically no request is refused, as in services without a limit on ongoing requests.
+# This limit is so high that practically no request is dropped, as in services without a limit on ongoing requests.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # replicas up to which latencies are measured, or 1.5 times the recorded ones; the table extrapolates
+MEASURED = 16  # latencies are measured up to this many replicas, or 1.5 x the recorded ones if more; then extrapolated
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
-    LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # of each service
+    LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # one per service
     "slo_violation_rate": slo_violation_rate,
     "cores": lambda run: float((run.decisions.running @ arrays_of(run.workload.jobs).cores).mean()),
 }
@@ -52,7 +52,7 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. Only `records` and `services` cover all services; reproduced ones share `capacity` cores.
+    """The result of `audit`. `records` and `services` cover all services, the other fields only the reproduced ones.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Audit:
         number) and difference (lost_utility minus that of the recorded replicas).
     by_service : policy -> interval of that difference for each service, (3, reproduced services).
     required : cores that the SLOs need at the rate of each minute, (minutes,); `used`: cores of the recorded replicas.
-    minutes : the part of the day that was simulated.
+    minutes : the part of the day that was simulated. `capacity`: cores that the reproduced services share.
     """
 
     records: Records
@@ -86,11 +86,11 @@ class Audit:
         """Lost utility per minute of the reproduced services in the replayed minutes, from their recorded latencies."""
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
         slo_s, tail_s = arrays_of(self.records.jobs).slo_s[kept, None], self.records.tail_s[kept, self.minutes]
-        tail_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)  # an unknown minute loses nothing
+        tail_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)  # a minute without a recorded latency loses nothing
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One row per hour: mean and minimum cores in use, maximum cores needed, and whole cores spare all hour."""
+        """One row per hour: mean and minimum cores in use, maximum cores needed, and whole cores spare in every minute."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -118,7 +118,7 @@ class Audit:
 
 
 def as_planned(job: Job, overhead_s: float) -> Job:
-    """The job as policies plan for it: its SLO is that of the time within the replicas; calibration replaces a curve."""
+    """The job for policies to plan with: SLO minus the overhead outside replicas; no curve, as the calibration replaces it."""
     return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
 
 
@@ -131,12 +131,13 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Calibrate and simulate services; compare policies for the reproduced ones on `capacity` cores (None: peak use).
+    """Calibrate each service, simulate its recorded replicas, and compare policies on the services that this reproduces.
 
-    The busiest REPLAYED_HOURS of the last day are replayed. Without an earlier day, the forecaster is untrained.
+    `capacity` None is the most cores that these services used. Only the busiest REPLAYED_HOURS of the last day are
+    replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
-        factory_of(name)  # raises for an unknown name; this and the next checks come before minutes of work
+        factory_of(name)  # raises for an unknown name; invalid input must fail before minutes of work
     jobs, history = records.jobs, records.history
     part, first = busiest(history.traces, 60 * REPLAYED_HOURS)
     train = part.train[:0] if history.single_day else part.train
@@ -166,7 +167,7 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with the SLOs of clients
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with SLOs on latencies at clients
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     initial = fair_share(known, size)
@@ -191,10 +192,9 @@ def audit(
 def _compared(
     draws: list[dict[str, dict[str, Any]]], minutes: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """`policies` and `by_service` of an `Audit`, from draws of policy -> measure -> value.
+    """The fields `policies` and `by_service` of an `Audit`; each of the `draws` maps policy -> measure -> value.
 
-    An interval of the lost utility reaches at least as far as one of the `minutes`: a rare loss that occurred in none of the
-    few draws may occur in the next.
+    The upper end of a lost-utility interval is at least 1 / `minutes`: one lost minute is possible even if no draw has it.
     """
     values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in draws[0]}
     compared, by_service = {}, {}

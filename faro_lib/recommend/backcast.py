@@ -20,7 +20,7 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
-STEADY_MINUTES = 3  # a minute is used if the replicas were the same in this many minutes up to its end
+STEADY_MINUTES = 3  # a minute is used if it is the last of this many minutes with the same replica count
 BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row; minimum and maximum rows per service
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
@@ -29,7 +29,7 @@ MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to 
 DRAWS = 16
 LARGE = 0.1  # relative error of the jobs table's service time above which it is reported
 MIN_INSIDE = 0.5  # minimum `Service.inside` of a service that counts as reproduced
-SLACK = 0.02  # tolerated distance of the share of late minutes from its interval
+SLACK = 0.02  # tolerated distance of the recorded share of late minutes from its predicted interval
 NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is subtracted
 
 
@@ -37,11 +37,11 @@ NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is s
 class Service:
     """A service's recorded and simulated latencies. An interval is (5 %, 50 % or mean, 95 %); NaN = unknown."""
 
-    job: Job  # with the calibration's posterior medians; unchanged without a calibration
+    job: Job  # with the service parameters at their posterior medians; unchanged without a calibration
     calibration: Calibration | None
     inside: float  # share of the minutes whose latency was within the predicted interval
     late_minutes: float  # share of the minutes whose latency, at the quantile of the SLO, exceeded the SLO
-    predicted_late_minutes: np.ndarray  # interval of that share
+    predicted_late_minutes: np.ndarray  # interval of that share in the simulations
     violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
     refusal: str  # why there is no advice, and what to measure; "" = reproduced
@@ -49,7 +49,7 @@ class Service:
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """Calibrate service n as its kind in the jobs table or another; return the reason if too little was recorded."""
+    """Calibrate service n as its kind in the jobs table or, failing that, another; a text says why that is impossible."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if (slo_on := getattr(job.replica, "slo_on", "end_to_end")) != "end_to_end":
         return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"
@@ -68,7 +68,7 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Rows of steady minutes of the service at index n, each with one replica count and about one rate; None if too few.
+    """Measurements of service n; a row averages steady minutes of one replica count and about one rate. None if too few.
 
     A minute is used if the replicas were the same for STEADY_MINUTES and its requests differ from the m requests of the
     minute before by at most m / 4 + 3 sqrt(m) (trend and chance), so that queues are nearly stationary.
@@ -102,8 +102,8 @@ def world(
 ) -> tuple[tuple[Job, ...], Callable[[np.ndarray], np.ndarray]]:
     """(the jobs, each with a service drawn from its posterior; the clients' latencies as a function of simulated ones).
 
-    Latencies are (jobs, minutes). A client's latency includes the time outside the replicas, times a drawn model error; the
-    SLOs of the drawn jobs are those of the simulated latencies.
+    Latencies are (jobs, minutes). A client's latency is the simulated one plus the overhead outside the replicas, times a
+    random model error. The SLOs of the drawn jobs are converted likewise, so they apply to simulated latencies.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
@@ -117,7 +117,7 @@ def world(
 
 
 def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
-    """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute.
+    """Simulate the recorded replica counts (jobs, minutes), each of which is the count at the end of its minute.
 
     The time of a change within its minute is unknown. A random choice, seeded by `draws.seed`, puts all additions at
     the start, middle or end of their minutes; a second choice does so for all removals.
@@ -182,9 +182,9 @@ def backcast(
 
 
 def share_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, mean, 95 %) of a further share, given `values` (draws,).
+    """90 % prediction interval (5 %, mean, 95 %) for one more share, given the shares `values` (draws,).
 
-    Square roots of shares have about the same variance at every mean; Student's t gives the interval of the root.
+    The square root of a share has about the same variance at every mean, so a Student t interval of the root is squared.
     """
     return np.minimum(positive_interval(values), 1.0)
 
@@ -196,7 +196,7 @@ def positive_interval(values: np.ndarray) -> np.ndarray:
 
 
 def prediction_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, 50 %, 95 %) of a further value, given normally distributed `values` (draws, ...)."""
+    """90 % prediction interval (5 %, 50 %, 95 %) for one more value, given normally distributed `values` (draws, ...)."""
     n, mean = len(values), values.mean(axis=0)
     half = student.ppf(0.95, n - 1) * values.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
     return np.array([mean - half, mean, mean + half])

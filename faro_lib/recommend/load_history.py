@@ -33,9 +33,9 @@ class History:
     Attributes
     ----------
     today : the last day until now, (jobs, minutes), oldest first, NaN = missing.
-    traces : evaluation day: the last day, also after now; training days: the earlier days, or the last if none.
+    traces : its evaluation day is the last day, also after now; its training days are the earlier ones, or the last if none.
     end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no clock.
-    replicas : those that serve now, (jobs,), NaN = unknown; None if no job's are known.
+    replicas : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     """
 
     jobs: tuple[Job, ...]
@@ -52,7 +52,7 @@ class History:
         return f"{hour:02d}:{of_hour:02d}"
 
     def span(self, first: int, last: int) -> str:
-        """Two minutes of the evaluation day, as `clock` names them: "08:00 to 11:00"."""
+        """The time from minute `first` to `last` of the evaluation day as text, such as "08:00 to 11:00" (see `clock`)."""
         return f"{self.clock(first)} to {self.clock(last)}"
 
     @property
@@ -89,13 +89,13 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
     """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
 
     earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more,
-        `counts` are split into days of 24 hours, the last of which ends with them.
+        `counts` are split into days of 24 hours, counted back from their last minute.
     at : the current time, as minutes into the last day or, with an `end_minute`, HH:MM or ISO 8601; None: end of the day.
     end_minute : minutes since 1970, local time, at the end of the counts.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
-        # An incomplete first day is kept, with missing minutes, if at least half of it is there.
+        # An incomplete first day is kept, with missing minutes, if at least half of it is known.
         days = round(counts.shape[1] / DAY_MINUTES)
         absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
         counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
@@ -108,7 +108,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError(f"at={at} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    idle = _idle(day, traces.train)  # a source may omit jobs without requests
+    idle = _idle(day, traces.train)  # counts 0, not NaN: a source may omit jobs without requests
     return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 
@@ -141,7 +141,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in a table of counts or a named workload. Its last day is today; with a column time, the table ends now."""
+    """The history in a table of counts or a named workload: its last day is today, or its last minute now if it has times."""
     table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
@@ -172,7 +172,7 @@ def history_from_prometheus(
 def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*") -> Traces:
     """Counts that controllers of these jobs exported to Prometheus, for the complete days of the last week.
 
-    namespace : of the controllers, a regular expression.
+    namespace : regular expression for the namespaces of the controllers.
 
     Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
@@ -190,7 +190,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # with the clock of the latest
+    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # minutes count from `origin_s`
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
@@ -215,7 +215,7 @@ def local_minute(at_s: float) -> int:
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history of the jobs of a journal's last part; minutes that no observation covers are missing.
+    """The history of the jobs that a journal's last header lists; minutes that no observation covers are missing.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
@@ -230,7 +230,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
-    """The jobs of the table at `path`; ValueError if none of them is in `names`, those of the `source`."""
+    """The jobs of the table at `path`; ValueError if none is in `names`, which `source` describes."""
     jobs = read_jobs(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")

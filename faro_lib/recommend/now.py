@@ -13,7 +13,7 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_GAIN = 0.01  # in utility; where measured utilities begin to fall, their std over seeds is 0.01 to 0.05
+LEAST_GAIN = 0.01  # utility; smaller gains are noise: the std of utilities just below 1 over seeds is 0.01 to 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Advice:
     forecast_rps : mean forecast rate of the coming minutes.
     prediction_interval_rps : 80 % prediction interval of the rate in a single coming minute, (2, jobs).
     tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one replica less.
-    required_replicas : replicas that a job needs to meet its SLO at the forecast rate; 0 if more than twice what any job
-        may have.
+    required_replicas : replicas that a job needs to meet its SLO at the forecast rate; 0 if it needs more than
+        twice the largest count that any job may have.
     idle_s : predicted tail latency with so many replicas that they are idle most of the time.
     """
 
@@ -65,7 +65,7 @@ class Advice:
         return f"one less would cost {np.nan if down is None else down[job]:.3f} utility"
 
     def _remedy(self, index: int) -> str:
-        """What a job that misses its SLO needs."""
+        """A phrase on how the job could meet its SLO, or on why it cannot."""
         job, idle_s, required = self.jobs[index], self.idle_s[index], self.required_replicas[index]
         if required:
             return f"{required} would meet it"
@@ -99,7 +99,7 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
-    """The plan of `policy` on `capacity` cores for the minutes after `counts`, without gains of less than LEAST_GAIN.
+    """One plan of `policy` on `capacity` cores after `counts`; it adds no replicas that together gain less than LEAST_GAIN.
 
     `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. Cold starts and switching
     costs are ignored, because the current replicas may be unknown.
@@ -119,12 +119,12 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     arrays = arrays_of(jobs)
 
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
-        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # nothing dropped
+        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # without drops
 
     most = max(1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max())
     by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1)
     some_s = by_count_s[:, 1:]
-    np.minimum.accumulate(some_s, axis=1, out=some_s)  # more replicas are never slower; measurements have noise
+    np.minimum.accumulate(some_s, axis=1, out=some_s)  # more replicas are never slower; measurements are noisy
     meets = some_s <= arrays.slo_s[:, None]
     required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))

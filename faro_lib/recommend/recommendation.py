@@ -34,11 +34,11 @@ class Recommendation:
     advice : replicas for the coming minutes.
     max_violation_rate : largest accepted share of a job's requests that violate its SLO; None: 1 - the job's quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
-    knee : capacity above which additional cores gain little.
+    knee : capacity above which additional cores gain little; None if there is none.
     replayed : replayed part of the last day, as "08:00 to 14:00".
-    replicas_now : those that serve now, (jobs,), NaN = unknown; None if no job's are known.
-    fixed : per job, the replicas with which it keeps its SLO over the replayed part if they never change, 0 = no number
-        does (`sizing.fixed_replicas`), and its violation_rate with them; None if no day was replayed.
+    replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
+    fixed : per job, the smallest constant replica count that keeps its SLO over the replayed part (0 = none does), and the
+        violation_rate with it, from `sizing.fixed_replicas`; None if no day was replayed.
     """
 
     advice: Advice
@@ -51,7 +51,7 @@ class Recommendation:
 
     @property
     def required_cores(self) -> int | None:
-        """The smallest capacity that meets every SLO over the replayed day."""
+        """The smallest replayed capacity that meets every SLO; None if none does or no day was replayed."""
         return None if self.curve is None else sizing.required_cores(self.curve)
 
     @property
@@ -65,7 +65,7 @@ class Recommendation:
         return bool((own["slo_violation_rate"] <= own["accepted_rate"]).any())
 
     def rows(self) -> list[dict[str, Any]]:
-        """`Advice.rows`, each with the replicas that serve now, None = unknown."""
+        """The rows of `Advice.rows`, each with `replicas_now`, the replicas that serve now; None = unknown."""
         known = np.full(len(self.advice.jobs), np.nan) if self.replicas_now is None else self.replicas_now
         now = [int(x) if np.isfinite(x) else None for x in known]
         return [row | {"replicas_now": x} for row, x in zip(self.advice.rows(), now)]
@@ -96,7 +96,7 @@ def recommend(
 
     With `with_curve`, the busiest `replay_hours` of the last day are replayed even if `capacity` is given.
     `max_violation_rate` is as in `Recommendation`. `serving_model` says how requests are dispatched to replicas, in the
-    replay and in the measured latencies.
+    replay and in the simulations that measure latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")

@@ -16,18 +16,18 @@ from faro_lib.workload.prometheus import read_prometheus
 from faro_lib.workload.readers import read_counts, read_jobs
 from faro_lib.workload.timed import timed_counts
 
-LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # of a table: latency_mean_s, latency_p99_s, ...
+LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # such as latency_mean_s, latency_p99_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Records:
-    """Records of each minute of the last day of `history`.
+    """Replicas and latencies recorded in each minute of the last day of `history`.
 
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
     levels : quantile of each latency column, by job, (latency columns, jobs); NaN = the mean.
-    latency_s : latencies in each minute, (latency columns, jobs, minutes); NaN = unknown, inf = too many requests dropped.
+    latency_s : latencies in each minute, (latency columns, jobs, minutes); NaN = unknown, inf = a dropped request.
     """
 
     history: History
@@ -113,7 +113,7 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """Records of the jobs of a journal's last part: observed replicas, mean latencies and latencies at the quantiles.
+    """Records of the jobs that a journal's last header lists: replicas, mean latencies and latencies at the quantiles.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
@@ -126,7 +126,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     counts = arrivals(header, ticks)
     observed = np.full((3, *counts.shape), np.nan)
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (tick.step.observation for tick in reversed(ticks)):  # the first tick of a minute decides
+    for observation in (tick.step.observation for tick in reversed(ticks)):  # so the first tick of a minute is kept
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             observed[:, :, minute] = observation.running, observation.mean_latency_s, observation.tail_latency_s
     observed[1:][observed[1:] <= 0] = np.nan

@@ -19,7 +19,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 BLOCK_MINUTES, TRIALS = 30, 3
-MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes give no interval
+MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes have too few blocks for a bootstrap interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Recorded:
 
 
 def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
-    """One mapping per job, and one for all jobs, over the complete minutes of a dry run; NaN = unknown.
+    """Scores of a dry run over its complete minutes: one mapping per job, and one for all jobs; NaN = unknown.
 
     Keys: job; coverage (share of minutes whose rate was in the 80 % prediction interval); latency_ratio (median of
     observed / predicted tail latency at the replicas that ran); lost_observed (utility lost per minute); lost_ran and
@@ -102,7 +102,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
     policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
     trials = run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0])
-    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # the policies alternate
+    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # ran, planned, ran, ...
     return np.array([lost[::2], lost[1::2]])
 
 

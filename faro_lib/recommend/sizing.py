@@ -19,30 +19,30 @@ from faro_lib.workload.jobs import MINUTE_S
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
 COLUMNS += ["violation_rates"]  # of all jobs, {job: rate}
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
-DOUBLINGS = 3  # of the replicas that suffice by the latency model, to find those that suffice if they are fixed
-COARSE = 7  # number of evenly spaced capacities, before the bisection
-PEAK_MINUTES = 15
+DOUBLINGS = 3  # times to double the latency model's replica count in search of a constant count that suffices
+COARSE = 7  # number of evenly spaced capacities to replay before the bisection
+PEAK_MINUTES = 15  # minutes in a row over which a job's peak is summed
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
 CLOSE = 0.8  # share of the accepted violations above which a capacity is close to the limit
-MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
-UTILISATION = 0.7  # of the replicas of a job whose SLO no replica count meets
+MAX_REPLICAS = 200  # the search for the replicas that a job needs ends at this many plus twice those kept busy
+UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces, first minute) of `minutes` in a row, the busiest after a run-up; training days rotate to start then."""
+    """(traces of the busiest `minutes` in a row, run-up included; their first minute). Training days rotate to start at it."""
     arrays = arrays_of(traces.jobs)
     day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
     if minutes >= len(day):
         return traces, 0
     run_up = min(RUN_UP_MINUTES, minutes // 2)
-    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # by first minute
-    first = int(busy.round(6).argmax())  # of equal sums, the first
+    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # load after the run-up, by first minute
+    first = int(busy.round(6).argmax())  # rounded, so that the first of equal sums wins
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
 
 
 def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
-    """Job -> minute of its peak over PEAK_MINUTES, if it exceeds that of the replayed minutes by 10 % and beyond chance."""
+    """Job -> minute of its peak (over PEAK_MINUTES), if above the replayed peak by 10 % and 3 standard deviations."""
     day = np.array([np.convolve(row, np.ones(PEAK_MINUTES), "same") for row in traces.evaluation[0]])
     inside = day[:, first : first + minutes].max(axis=1)
     over = day.max(axis=1) > 1.1 * inside + 3 * np.sqrt(inside)
@@ -70,10 +70,10 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
 def fixed_replicas(
     workload: Workload, accepted: np.ndarray, latency_model: Any, serving_model: ServingModel = PAPER
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Replicas with which each job keeps its SLO if they never change, and its violation rate with them, both (jobs,).
+    """(smallest constant replica count that keeps each job's SLO, its violation rate with that count), (jobs,) each.
 
-    They are the smallest such count, found by simulation and bisection; 0 if even many more than the latency model
-    requires do not suffice. Then the rate is with those. `accepted` is as in `violations_by_capacity`.
+    Simulation and bisection find the count. It is 0 if even 2^DOUBLINGS times what the latency model requires is too few;
+    the rate is then with this larger count. `accepted` is as in `violations_by_capacity`.
     """
     arrays, draws = arrays_of(workload.jobs), uniform_draws(workload, trial_seeds(1)[0], serving_model)
     edges = list(zip(draws.first[:-1], draws.first[1:]))
@@ -101,7 +101,7 @@ def fixed_replicas(
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """(smallest, largest) capacity to replay: the jobs' minimum replicas, and HEADROOM x what the worst minute needs."""
+    """(smallest, largest) capacity to replay: cores of the minimum replicas, and HEADROOM x those of the worst minute."""
     arrays = arrays_of(workload.jobs)
     most = (arrays.cores @ required_replicas(workload, latency_model)).max()
     minimum = int(np.ceil(np.maximum(arrays.min_replicas, 1) @ arrays.cores))

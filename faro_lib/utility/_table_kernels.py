@@ -36,10 +36,10 @@ def _mean(loads, weights, keep, curve, alpha):
 
 @njit(cache=True)
 def _cell(cell, d):
-    """Expected utility of x replicas at drop rate drops[d]; `grown` is whether new replicas have to start for that.
+    """Expected utility of a table cell, x replicas of one job, at drop rate drops[d].
 
-    Meanwhile, only the running ones serve, with loads_now. That part of the sum is the same for all x above the running
-    count, so `cold_part` (drops,) caches it.
+    If `grown`, some of the x replicas must start first; meanwhile, only the running ones serve, at `loads_now`. That part
+    of the sum is the same for all x above the running count, so `cold_part` (drops,) caches it.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]

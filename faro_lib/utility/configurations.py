@@ -1,9 +1,9 @@
-"""Tables whose columns are cores: in each cell, the best configuration of a service that fits into them.
+"""Tables whose columns are cores: in each cell, the best configuration of a service that fits into these cores.
 
 A configuration is a batch size, or a kind of GPU: it has its own cores per replica, replica and service time. A service runs
 replicas of one configuration at a time. A solver allocates cores on such a table as it allocates replicas on others, so
-`exact` is exact, and its certificate holds, over all configurations and replica counts. An objective with a spread
-could gain by a worse configuration on the same cores, which is never chosen.
+`exact` is exact, and its bound holds, over all configurations and replica counts. Only an objective with a spread could
+gain from a worse configuration on the same cores, which the table leaves out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def best_configurations(
 
     value[j, a] = max over configurations c and replica counts x with x cores_c <= a of `build_table`'s value of x replicas of
     c. The running replicas serve until those of another configuration have started. With `drops`, the maximum is of the
-    effective utility. Among equal cells, the current configuration is first, then fewer replicas.
+    effective utility. In a tie, the current configuration wins, then fewer replicas.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def best_configurations(
     row, replicas = np.zeros(shape, int), np.zeros(shape, int)
     for r in sorted(range(len(rows)), key=lambda r: r != serving[r]):
         highest = np.maximum.accumulate(parts.effective[r])
-        fewest = np.searchsorted(highest, highest)  # replicas that reach the highest utility of 0..x replicas
+        fewest = np.searchsorted(highest, highest)  # replicas that reach the best utility of 0..x replicas
         x, j = fewest[np.minimum(np.arange(columns) // cost[r], parts.columns)], of_service[r]
         better = parts.effective[r, x] > effective[j]
         for array, found in ((value, parts.value[r, x]), (effective, parts.effective[r, x]), (drop, parts.drop[r, x])):

@@ -107,9 +107,9 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
 
 
 def _model_curves(latency_model, job, utility, alpha, columns):
-    """(first, last, value) for all replica counts, from a model's utilities at utilisations from 0."""
+    """(first, last, value) for all replica counts, sampled from a model at utilisations from 0 on."""
     c, rho_max = np.arange(1, columns + 1), MODEL_RHO_MAX
-    if isinstance(latency_model, LatencyTable):  # a latency curve may reach beyond what the table of jobs expects
+    if isinstance(latency_model, LatencyTable):  # a measured replica may sustain more than 1 / busy_s requests/s
         rho_max = max(rho_max, 1.2 * job.busy_s * latency_model.saturation_of(job))
     loads = np.linspace(0.0, rho_max, MODEL_KNOTS)[None, :] * c[:, None]
     value = np.asarray(latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha), float)
@@ -125,4 +125,4 @@ def _with_zero_replicas(first, last, value):
     return np.concatenate([[0.0], first]), np.concatenate([[0.0], last]), np.concatenate([zero, value])
 
 
-_measured_curves = lru_cache(maxsize=512)(_model_curves)  # of 0.5 MB each at up to 128 replicas
+_measured_curves = lru_cache(maxsize=512)(_model_curves)  # an entry takes 0.5 MB for up to 128 replicas

@@ -94,7 +94,7 @@ def build_table(
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     switching_cost : utility subtracted at every replica count except `running`.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : indices (jobs,) of the jobs whose replicas run now, if not each job's own (`best_configurations`).
+    serving : index (jobs,) of the job whose replicas serve each job now; None: its own (see `best_configurations`).
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
