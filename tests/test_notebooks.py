@@ -71,9 +71,10 @@ def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_i
     )
 
 
-def test_the_recorded_live_run_is_shown_without_a_cluster(tmp_path):
+def test_the_recorded_live_run_is_shown_without_a_cluster(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     source, options = ROOT / "notebooks/80_live.ipynb", {"results": str(tmp_path), "backend": "recorded"}
-    run_notebook(source, tmp_path / "80_live.ipynb", options, tmp_path / "80_live.log", root=ROOT)
+    run_notebook(source, tmp_path / "80_live.ipynb", options, tmp_path / "80_live.log")
     for name in ("summary.csv", "minutes.parquet", "decisions.parquet"):
         assert (tmp_path / "live/recorded" / name).exists()
     shown, recorded = (pd.read_csv(folder / "summary.csv") for folder in (tmp_path / "live/recorded", RECORDED))

@@ -10,7 +10,7 @@ import yaml
 from checkouts import ROOT, make_checkout
 
 SMALL = ["--config", "capacities=[12,11]", "synthetic={days: 1}", "trials=1"]
-ALL_STAGES = ["--config", "synthetic={days: 3}", "live={capacity: 7}"]
+ALL_STAGES = ["--config", "synthetic={days: 3}", "live={capacity: 7}", "backend=local"]
 
 
 def needs(*modules):
