@@ -1,9 +1,9 @@
 """Compiled loops of `leximin`; imported when first used.
 
-A column is a job's replica count. If the budget cannot raise all jobs above a utility level, the jobs that stay at that
-level form a node (1..last); node 0 holds the jobs above all these levels. As few jobs as possible stay at each node,
-chosen to minimise the total cost (a transportation problem). `node` (jobs,) is each job's node. `column` (nodes, jobs) is the
-cheapest column that puts a job at a node, or -1 if none does. `members` are the jobs that can change nodes.
+A column of a job is a replica count. Leximin raises the lowest utility as far as the budget allows, then the next lowest.
+The jobs that have to stay at such a level, as few as possible, form a node (1..last); node 0 holds the jobs above them all.
+Which jobs these are is a transportation problem, solved at the least cost. `node` (jobs,) is each job's node. `column`
+(nodes, jobs) is the cheapest column that puts a job at a node, or -1. `members` are the jobs that can move to another node.
 """
 
 import numpy as np

@@ -54,7 +54,7 @@ class Calibration:
     kind: str  # the simplest kind of replica that explains the measurements
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
     service: CalibratedService  # of that kind, at the posterior medians
-    intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
+    intervals: Mapping[str, np.ndarray]  # parameter -> interval, given that the kind is `kind`
     capacity_rps: np.ndarray  # interval of the largest rate that one replica sustains, over all kinds
     draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
     predicted: np.ndarray  # interval of each value that `kind` predicts, shape (rows, columns, 3)

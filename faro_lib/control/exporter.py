@@ -121,7 +121,7 @@ class Exporter:
         return answer
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """Export the metrics of these jobs from the next tick on; until then, /healthz answers 200."""
+        """Export the metrics of these jobs from the next tick on; until then, /healthz ignores the age of the last tick."""
         self._jobs, self._scores, self._progress_s = jobs, MinuteScores(jobs), None
         for gauge in (*self._gauges.values(), self._arrivals, self._least, self._utility, self._budget):
             gauge.clear()

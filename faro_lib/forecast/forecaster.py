@@ -131,7 +131,7 @@ def forecasters() -> list[str]:
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
-    """Fit the forecaster `name` to the training days of `traces`; the coming minute is minute 0."""
+    """Fit the forecaster `name` to the training days of `traces`. Its next minute is the first after them, minute 0."""
     return FITS.find(name)(traces, seed=seed, **options)
 
 

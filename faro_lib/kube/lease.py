@@ -148,7 +148,7 @@ class Leadership:
             self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
-        """Read the lease and write the holder that `observe` returns; nothing changes if another candidate is faster (409)."""
+        """Try to acquire or renew the lease. If another candidate wrote it first (409), the next tick tries again."""
         path = f"{self._path}/{self.name}"
         lease = found(self._api, path)
         self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.timings)

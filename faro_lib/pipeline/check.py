@@ -17,7 +17,7 @@ from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
 EDITION = Path(__file__).parents[2] / "notebooks" / "edition"
 STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # plugins with solvers for stage 40
-PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
+PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day (of 1,440, downsampled)
 
 
 def check(config: Config, here: bool = True) -> int:

@@ -40,7 +40,8 @@ def fingerprint(
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
-    """Sorted paths, relative to `root`, of all modules that `source` runs; with `figures`, also of those that draw figures.
+    """Sorted paths, relative to `root`, of the modules that `source` imports, directly or not; without `figures`, of those
+    that do more than draw figures.
 
     `source` is the path of an .ipynb or .py file, relative to `root`, or a notebook's name without suffix.
     """

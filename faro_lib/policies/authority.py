@@ -47,7 +47,7 @@ class Authority:
     strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
     running: np.ndarray  # replicas at the last minute
     mean_latency_s: np.ndarray  # at the last minute
-    minute: np.ndarray  # complete minutes so far
+    minute: np.ndarray  # `Observation.minute` at the last update, equal for all jobs
 
     @classmethod
     def none(cls, jobs: int, level: int = ADVISE) -> Self:

@@ -90,8 +90,8 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
 def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple[LoopState, Plan]:
     """(new state, plan); the plan adds a replica to each job whose mean latency was above its SLO for 30 s in total.
 
-    The count restarts at a long-term decision or when a replica is added; seconds while replicas change do not count,
-    nor do seconds without ticks.
+    These seconds are counted from the last long-term decision or added replica. Time in which the job's replicas start or
+    stop does not count, and a tick counts at most `tick_s` seconds, so a pause of the loop does not count either.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing

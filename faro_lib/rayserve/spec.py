@@ -67,7 +67,7 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # an emulation forms its batches itself, so it gets all ongoing requests at once
+        if job.replica != SERIAL:  # emulated kinds form batches themselves, so all waiting requests are in service
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))

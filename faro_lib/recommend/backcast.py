@@ -29,7 +29,7 @@ MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to 
 DRAWS = 16
 LARGE = 0.1  # relative error of the jobs table's service time above which it is reported
 MIN_INSIDE = 0.5  # minimum `Service.inside` of a service that counts as reproduced
-SLACK = 0.02  # tolerated distance of the recorded share of late minutes from its predicted interval
+SLACK = 0.02  # how far the recorded share of minutes above the SLO may lie outside its predicted interval
 NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is subtracted
 
 

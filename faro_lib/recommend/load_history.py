@@ -108,7 +108,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError(f"at={at} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    idle = _idle(day, traces.train)  # counts 0, not NaN: a source may omit jobs without requests
+    idle = _idle(day, traces.train)  # no count means 0, not unknown: sources may omit idle jobs
     return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 

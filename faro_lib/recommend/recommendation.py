@@ -94,9 +94,9 @@ def recommend(
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    With `with_curve`, the busiest `replay_hours` of the last day are replayed even if `capacity` is given.
-    `max_violation_rate` is as in `Recommendation`. `serving_model` says how requests are dispatched to replicas, in the
-    replay and in the simulations that measure latencies.
+    That capacity comes from replays of the busiest `replay_hours` of the last day at several capacities, which give the
+    curve. With `with_curve`, there are replays even if `capacity` is given.
+    `max_violation_rate` is as in `Recommendation`. `serving_model` is used in the replays and to measure latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")

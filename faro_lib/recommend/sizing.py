@@ -29,7 +29,10 @@ UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count mee
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces of the busiest `minutes` in a row, run-up included; their first minute). Training days rotate to start at it."""
+    """(traces of the busiest `minutes` in a row, which begin with a run-up; the minute at which they begin).
+
+    Training days are rotated to begin at that minute, too.
+    """
     arrays = arrays_of(traces.jobs)
     day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
     if minutes >= len(day):

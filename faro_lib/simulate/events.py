@@ -108,7 +108,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """(the active slot with the fewest requests or NONE if all are full, the position in `order` to try next)."""
+    """(active slot with the fewest requests, NONE if all are full; the next `turn`). Of equals, the first from `turn` on."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]

@@ -24,7 +24,7 @@ class Kinds(NamedTuple):
     """Parameters (jobs,) of the jobs' replicas, as in `workload.replicas`, and the state (jobs, slots) of each slot."""
 
     kind: np.ndarray
-    at_once: np.ndarray  # largest number of requests in service
+    at_once: np.ndarray  # limit on the requests that one replica serves at once
     slowdown: np.ndarray
     wait_s: np.ndarray
     batch_s: np.ndarray  # (jobs, largest batch) duration of a batch of 1, 2, ... requests

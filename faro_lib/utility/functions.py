@@ -6,7 +6,7 @@ from faro_lib.queueing.formulas import require
 
 # Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
 MEASURE_STEPS = (0.01, 0.05, 0.10)  # when a run is scored
-SOLVER_STEPS = (0.001, 0.03, 0.08)  # in decisions, where the penalty is relaxed
+SOLVER_STEPS = (0.001, 0.03, 0.08)  # in decisions: the knots of the relaxed, piecewise linear penalty
 CREDITS = (1.0, 0.75, 0.5, 0.0)  # share of the price that the provider keeps up to each step, and beyond the last
 
 
