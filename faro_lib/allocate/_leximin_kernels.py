@@ -1,9 +1,10 @@
 """Compiled loops of `leximin`; imported when first used.
 
 A column of a job is a replica count. Leximin raises the lowest utility as far as the budget allows, then the next lowest.
-The jobs that have to stay at such a level, as few as possible, form a node (1..last); node 0 holds the jobs above them all.
-Which jobs these are is a transportation problem, solved at the least cost. `node` (jobs,) is each job's node. `column`
-(nodes, jobs) is the cheapest column that puts a job at a node, or -1. `members` are the jobs that can move to another node.
+A utility level at which the budget cannot raise all jobs is a node (1..last), where as few jobs as possible stay. Node 0
+has all other jobs: those still rising and those whose utility is final. Which jobs stay where is a transportation problem,
+solved at the least cost. `node` (jobs,) is each job's node. Row 0 of `column` (nodes, jobs) is a job's column at node 0; the
+others have the cheapest column with that node's utility, or -1. `members` are the jobs that are not final.
 """
 
 import numpy as np

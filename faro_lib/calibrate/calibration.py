@@ -173,7 +173,10 @@ def _answer(
 
 
 def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:
-    """The value furthest from `predicted` (rows, columns), as text, if the service is not reproduced; else ""."""
+    """Why the service is not reproduced: the measured value most standard deviations from `predicted` (rows, columns), or "".
+
+    "" means that `discrepancy` is at most MAX_DISCREPANCY and no value is further off than OUTLIER standard deviations.
+    """
     rows, columns = predicted.shape
     variances = np.diagonal(errors, axis1=1, axis2=2)[:rows, :columns]
     apart = np.abs(np.log(measurements.values / predicted)) / np.sqrt(variances + MAX_DISCREPANCY**2)

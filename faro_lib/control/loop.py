@@ -53,12 +53,14 @@ def run(
     ----------
     apply : False for a dry run.
     journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them, and `clock`
-        must have the origin and scale of its header; ValueError if policy, tick_s, jobs, guardrails or `apply` differ.
+        must have the header's origin and scale; ValueError if policy, tick_s, jobs, guardrails or `apply` differ. With
+        `changes`, jobs and fixed replica counts may.
     clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
     on_failure : called with (reason, message) for every failure. If None, a failed scaling request, journal write,
         `on_step`, renewal or first observation ends the run with its exception, and a failed policy is a warning.
-    changes : an operator's changes to the jobs since the last call of `run` with this journal.
+    changes : what an operator has changed since the last call of `run` with this journal, as text for the journal; `jobs`
+        and `guardrails` contain it already.
     changed : called before every tick; the run ends once it returns True.
     renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
     """
