@@ -231,12 +231,15 @@ def test_fixed_replicas_are_the_fewest_that_keep_the_slo_and_none_if_an_idle_rep
     counts = np.tile([[600], [60], [60], [3000]], 30)
     counts[1, 20] = 1200
     day, accepted = Workload(jobs, counts), np.array([0.01, 0.01, 0.01, 0.01])
-    replicas, rates = fixed_replicas(day, accepted, "half-mmc", LIVE)
+    now = np.array([2, 3, np.nan, 2])
+    replicas, rates, rates_now = fixed_replicas(day, accepted, "half-mmc", LIVE, now)
     assert replicas[2:].tolist() == [0, 0]
     assert rates[2] > 0.01
     enough = [*replicas[:2], 1, 1]
     assert late_shares(day, enough)[:2] == rates[:2].tolist()
     assert (rates[:2] <= 0.01).all()
+    assert np.isnan(rates_now[2])
+    assert rates_now[:2].tolist() == late_shares(day, [2, 3, 1, 2])[:2]
     for job in (0, 1):
         assert late_shares(day, [x - (n == job) for n, x in enumerate(enough)])[job] > 0.01
 

@@ -130,10 +130,8 @@ def _text(recommendation: Recommendation) -> str:
         }
         for row in recommendation.rows()
     ]
-    lines = [
-        text_table(rows),
-        f"{advice.used:g} of {advice.capacity:g} cores used in the next {HORIZON_MINUTES} minutes",
-    ]
+    minutes = f"a plan for {HORIZON_MINUTES} minutes, not fixed counts"
+    lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used; {minutes}"]
     if advice.used < advice.capacity and advice.slo_met.all():
         lines[-1] += "; further replicas would gain a job less than 0.01 utility"
     if curve is not None:
@@ -155,7 +153,7 @@ def _text(recommendation: Recommendation) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """A table of the jobs: violations on the given capacity, and the replicas that suffice without scaling."""
+    """A table of the jobs: late requests on the given capacity, with fixed replicas that suffice, and with present ones."""
     curve, fixed = recommendation.curve, recommendation.fixed
     assert curve is not None
     assert fixed is not None
@@ -169,14 +167,15 @@ def _fixed(recommendation: Recommendation) -> list[str]:
             "fixed replicas": str(row["replicas"] or "none"),
             "late with them": f"{100 * row['violation_rate']:.2f} %",
         }
+        | ({} if recommendation.replicas_now is None else {"late now": f"{100 * row['violation_rate_now']:.2f} %"})
         for job, row in jobs
     ]
     cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
-    lines = [f"without scaling, {cores:g} cores in fixed replicas keep the SLOs over the same hours"]
-    if required is None or required > cores:
-        lines[0] += (
-            ", fewer than with Faro:\na load that rises for less time than a replica takes to start needs min_replicas"
-        )
+    lines = [
+        f"without scaling, {cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
+    ]
+    if required is None or required >= cores:
+        lines += ["Faro needs no fewer: a load that rises faster than a replica starts needs min_replicas"]
     for row in (row for _, row in jobs if not row["replicas"]):
         late = f"{100 * row['violation_rate']:.2g} % of its requests are late with idle replicas"
         lines += [f"no number of replicas keeps the SLO of {row['job']}: {late}; check service_time_s and service_scv"]

@@ -21,6 +21,9 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
+MOST_REQUESTS = (
+    20_000_000  # in a day over which fixed replicas are simulated; of a busier day, only the replayed part is
+)
 REPLAYED_HOURS = 6  # only the busiest part of a longer day is replayed
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
@@ -37,8 +40,8 @@ class Recommendation:
     knee : capacity above which additional cores gain little; None if there is none.
     replayed : replayed part of the last day, as "08:00 to 14:00".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
-    fixed : per job, the smallest constant replica count that keeps its SLO over the replayed part (0 = none does), and the
-        violation_rate with it, from `sizing.fixed_replicas`; None if no day was replayed.
+    fixed : per job, the smallest constant replica count that keeps its SLO over the `minutes` of the last day (0 = none
+        does), and violation rates with it and with `replicas_now` (`sizing.fixed_replicas`); None if no day was replayed.
     """
 
     advice: Advice
@@ -76,8 +79,9 @@ class Recommendation:
         now["jobs"] = self.rows()
         if self.curve is None or self.fixed is None:
             return now
+        fixed = self.fixed.replace({np.nan: None})
         day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores, "knee": self.knee}
-        return now | day | {"curve": self.curve.to_dict("records"), "fixed": self.fixed.to_dict("records")}
+        return now | day | {"curve": self.curve.to_dict("records"), "fixed": fixed.to_dict("records")}
 
 
 def recommend(
@@ -154,8 +158,12 @@ def _replay(
         report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; --replay-hours 36 replays it")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day, cores = part.workload(), arrays_of(history.jobs).cores
-    replicas, rates = sizing.fixed_replicas(day, accepted, learned.latency_model, serving_model)
+    whole = history.traces.workload()
+    held = whole if whole.requests_per_min.sum() <= MOST_REQUESTS else day
+    options = accepted, learned.latency_model, serving_model, history.replicas
+    replicas, rates, rates_now = sizing.fixed_replicas(held, *options)
     fixed = pd.DataFrame({"job": part.names, "accepted_rate": accepted, "replicas": replicas, "violation_rate": rates})
+    fixed = fixed.assign(violation_rate_now=rates_now, minutes=held.minutes)
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
     smallest, largest = sizing.capacity_range(day, learned.latency_model)

@@ -71,12 +71,17 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
 
 
 def fixed_replicas(
-    workload: Workload, accepted: np.ndarray, latency_model: Any, serving_model: ServingModel = PAPER
-) -> tuple[np.ndarray, np.ndarray]:
-    """(smallest constant replica count that keeps each job's SLO, its violation rate with that count), (jobs,) each.
+    workload: Workload,
+    accepted: np.ndarray,
+    latency_model: Any,
+    serving_model: ServingModel = PAPER,
+    now: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(smallest constant replica count that keeps each job's SLO, its violation rate with it, and with `now`), (jobs,) each.
 
     Simulation and bisection find the count. It is 0 if even 2^DOUBLINGS times what the latency model requires is too few;
-    the rate is then with this larger count. `accepted` is as in `violations_by_capacity`.
+    the rate is then with this larger count. `accepted` is as in `violations_by_capacity`. `now` are replica counts, NaN =
+    unknown, as is then the rate; None if all are unknown.
     """
     arrays, draws = arrays_of(workload.jobs), uniform_draws(workload, trial_seeds(1)[0], serving_model)
     edges = list(zip(draws.first[:-1], draws.first[1:]))
@@ -100,7 +105,10 @@ def fixed_replicas(
         suffices = (found <= accepted) & met
         rates, enough = np.where(suffices, found, rates), np.where(suffices, middle, enough)
         few = np.where(suffices, few, middle)
-    return np.where(met, enough, 0), rates
+    if now is None:
+        return np.where(met, enough, 0), rates, np.full(len(rates), np.nan)
+    serving = np.clip(np.nan_to_num(now), lowest, arrays.max_replicas).astype(int)
+    return np.where(met, enough, 0), rates, np.where(serving == now, violation_rates(serving), np.nan)
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
