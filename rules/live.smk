@@ -5,8 +5,7 @@ RECORDED = "data/recorded-live"
 # On this machine all cores, because other jobs would disturb the timing; on a cluster one core per replica.
 ON_CLUSTER = workflow.resource_settings.nodes is not None
 THREADS = CONFIG.live.capacity if ON_CLUSTER else workflow.resource_settings.cores or 1
-if CONFIG.backend == "recorded":
-    THREADS = 1
+THREADS = 1 if CONFIG.backend == "recorded" else THREADS
 
 
 rule live:

@@ -35,7 +35,7 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         counts.append((at_level, int(number)))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return at if replicas is None and not problem.has_quotas else replicas  # `at`: the optimum before ties
+    return at if replicas is None and not problem.has_quotas else replicas  # `at` is optimal, but ignores quotas
 
 
 def _climb(utility, cost, budget, group, quota):

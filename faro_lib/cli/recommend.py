@@ -176,7 +176,10 @@ def _fixed(recommendation: Recommendation) -> list[str]:
     ]
     if required is None or required >= cores:
         lines += ["Faro needs no fewer: a load that rises faster than a replica starts needs min_replicas"]
-    for row in (row for _, row in jobs if not row["replicas"]):
-        late = f"{100 * row['violation_rate']:.2g} % of its requests are late with idle replicas"
-        lines += [f"no number of replicas keeps the SLO of {row['job']}: {late}; check service_time_s and service_scv"]
+    for job, row in jobs:
+        if not row["replicas"]:
+            late = f"{100 * row['violation_rate']:.2g} % of its requests are late with idle replicas"
+            lines += [
+                f"no number of replicas keeps the SLO of {job.name}: {late}; check service_time_s and service_scv"
+            ]
     return [text_table(rows), *lines]

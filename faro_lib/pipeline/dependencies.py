@@ -16,6 +16,7 @@ import numpy as np
 
 from faro_lib.files import cached_array
 
+OWN_CODE = Path(__file__).read_text()  # part of the cache's key, as what is cached depends on this module
 PACKAGES = {"faro_lib", "notebooks"}
 FIGURES = "figures"  # modules and packages of this name only draw figures, in a rule of their own and not in the stage
 
@@ -112,7 +113,7 @@ def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
     """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk, with the text as the key."""
     package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be outside `root`
     text = path.read_text()
-    key = (Path(__file__).read_text(), sys.version, path.suffix, package, text)
+    key = (OWN_CODE, sys.version, path.suffix, package, text)
     return cached_array(key, lambda: _parse(text, path, package)).tolist()
 
 

@@ -21,9 +21,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MOST_REQUESTS = (
-    20_000_000  # in a day over which fixed replicas are simulated; of a busier day, only the replayed part is
-)
+MOST_REQUESTS = 20_000_000  # fixed replicas are simulated over the whole day, or the replayed part if it has more
 REPLAYED_HOURS = 6  # only the busiest part of a longer day is replayed
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 

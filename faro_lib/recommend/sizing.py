@@ -84,18 +84,19 @@ def fixed_replicas(
     unknown, as is then the rate; None if all are unknown.
     """
     arrays, draws = arrays_of(workload.jobs), uniform_draws(workload, trial_seeds(1)[0], serving_model)
-    edges = list(zip(draws.first[:-1], draws.first[1:]))
 
     def violation_rates(counts: np.ndarray) -> np.ndarray:
         cluster = SimulatedCluster(workload, draws, float(counts @ arrays.cores), counts, serving_model)
         cluster.finish()
         late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
-        return np.array([late[a:b].mean() if b > a else 0.0 for a, b in edges])
+        return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, draws.first[1:-1])])
 
     lowest = np.maximum(arrays.min_replicas, 1).astype(int)
     most = np.maximum(required_replicas(workload, latency_model).max(axis=1).astype(int), lowest)
     rates = violation_rates(most)
     for _ in range(DOUBLINGS):
+        if (rates <= accepted).all():
+            break
         most = np.where(rates > accepted, np.minimum(2 * most, arrays.max_replicas), most).astype(int)
         rates = violation_rates(most)
     met, few, enough = rates <= accepted, lowest - 1, most.copy()

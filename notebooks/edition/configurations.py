@@ -10,8 +10,8 @@ from faro_lib.allocate import Allocation, solve
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
-from faro_lib.utility import Configurations, best_configurations
-from faro_lib.workload import Job, Workload
+from faro_lib.utility import Configurations, best_configurations, relaxed_utility
+from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Batched
 from notebooks.edition.replicas import SERVICES, TOKENS
@@ -34,7 +34,7 @@ OPTIONS = {
         replace(SERVICES["chat"], name="large", replica=FASTER, cores=LARGE),
     ),
 }
-BEST, SMALL, LARGEST = "best of all", "smallest", "largest"  # choices of a configuration for each service
+BEST, SMALLEST, LARGEST = "best of all", "smallest", "largest"  # choices of a configuration for each service
 SAMPLES = 100  # minutes with Poisson arrivals, over which a table's utilities are averaged
 BACKEND = ServingModel("least-outstanding", max_ongoing_requests=64)
 
@@ -70,7 +70,7 @@ def compare(
     One row per capacity, choice and service: configuration, replicas, and the utility lost, expected and simulated (mean over
     the minutes of one run).
     """
-    ends = {SMALL: 0, LARGEST: -1}
+    ends = {SMALLEST: 0, LARGEST: -1}
     choices = {BEST: OPTIONS} | {end: {key: [jobs[n]] for key, jobs in OPTIONS.items()} for end, n in ends.items()}
     rows = []
     for capacity in capacities:
@@ -95,8 +95,8 @@ def simulated(chosen: Sequence[tuple[Job, int]], rates_rps: Sequence[float], min
     workload = Workload(jobs, np.random.default_rng(seed).poisson(mean, (len(jobs), minutes)))
     counts = np.array([count for _, count in chosen])
     cluster = SimulatedCluster(
-        workload, draw(workload, seed, router=None), float(counts @ [job.cores for job in jobs]), counts, BACKEND
+        workload, draw(workload, seed, router=None), float(counts @ arrays_of(jobs).cores), counts, BACKEND
     )
     cluster.finish()
     tail_s = np.stack([cluster.tail_latency_of(minute) for minute in range(minutes)], axis=1)
-    return 1 - np.minimum(1, np.array([[job.slo_s] for job in jobs]) / tail_s).mean(axis=1)
+    return 1 - relaxed_utility(tail_s, arrays_of(jobs).slo_s[:, None]).mean(axis=1)
