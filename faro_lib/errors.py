@@ -21,11 +21,11 @@ ADVICE = {
     errno.EEXIST: FOLDER_NEEDED,
     errno.EADDRINUSE: "the port is in use; choose another, or stop the program that uses it",
 }
-# Matches the text of an OSError: `[Errno 28] No space left on device: 'results/table.csv'`; the path may be missing.
+# Matches the text of an OSError, with or without a path: `[Errno 28] No space left on device: 'results/table.csv'`.
 SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
-PASSWORD = re.compile(r"://[^/@\s]+@")  # user and password of a URL
+PASSWORD = re.compile(r"://[^/@\s]+@")  # matches the user and the password in a URL
 MODULE = re.compile(r"No module named '([\w.]+)'")
-# Settings, columns and options that were renamed: former name -> present name.
+# Settings, columns and options that were renamed: old name -> new name.
 RENAMED = {
     "percentile": "quantile",
     "start_s": "cold_start_s",
@@ -75,7 +75,7 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def message_of_kernel_error(name: str, text: str) -> str:
-    """The one-line message for an exception in a notebook's kernel, which reports only its class name and its text.
+    """The one-line message for an exception in a notebook's kernel, given its class name and its text.
 
     >>> message_of_kernel_error("OSError", "[Errno 28] No space left on device")
     'the disk is full; free some space or name a place on another disk, and start again'

@@ -14,9 +14,9 @@ import yaml
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A context with a temporary path to write to; its file replaces `path` on success and is deleted after an error."""
+    """Context manager that yields a temporary path; the file written there replaces `path`, or is deleted after an error."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}")  # the same suffix, because writers infer the format from it
+    partial = path.with_name(f".{path.name}")  # keeps the suffix, from which writers infer the format
     try:
         yield partial
         partial.replace(path)
@@ -82,7 +82,7 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path}{line}: {error.problem}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # for control characters, impossible dates or huge integers
+    except (yaml.YAMLError, ValueError) as error:  # raised for control characters, impossible dates or huge integers
         raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
 
 

@@ -86,7 +86,7 @@ class HttpClient:
         token = self.token() if callable(self.token) else self.token
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy for loopback
+                session.trust_env = not is_loopback(urlsplit(url).hostname)  # an external proxy cannot reach loopback
                 answer = session.request(
                     method,
                     url,
@@ -115,7 +115,7 @@ class HttpClient:
 
 
 def _detail(answer: requests.Response) -> str:
-    """The detail of an error answer: where it redirects to, its field `error` or `message`, or the start of its text."""
+    """The detail of an error response: its redirect target, its field `error` or `message`, or the start of its text."""
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:

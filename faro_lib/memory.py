@@ -11,7 +11,7 @@ GROUPS = [
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 ]
-# Proportional set sizes, measured: all processes of Ray Serve except the replicas, and one replica with a small model.
+# Measured memory (proportional set size): Ray Serve without its replicas, and one replica with a small model.
 RAY_GB, REPLICA_GB = 1.8, 0.2
 
 
@@ -25,7 +25,7 @@ def free_gb() -> float:
 
 
 def must_fit(subject: str, needed_gb: float, advice: str = OUT_OF_MEMORY_ADVICE) -> None:
-    """Raise ValueError if less than `needed_gb` is free. The message is `subject` ("the run needs"), numbers, `advice`."""
+    """Raise ValueError if less than `needed_gb` is free. `subject` ("the run needs") begins the message, `advice` ends it."""
     free = free_gb()
     if needed_gb > free:
         raise ValueError(f"{subject} about {needed_gb:.1f} GB of memory and {free:.1f} GB are free: {advice}")

@@ -47,7 +47,7 @@ class Registry(dict[str, Entry]):
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run these plugin files and those in FARO_PLUGINS, each once. FARO_PLUGINS then names all, for child processes.
+    """Run these plugin files and those in FARO_PLUGINS, each once, and set FARO_PLUGINS to all of them for child processes.
 
     Raises FileNotFoundError or ValueError with one line that names the file and its error.
     """

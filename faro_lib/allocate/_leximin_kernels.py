@@ -1,10 +1,10 @@
 """Compiled loops of `leximin`; imported when first used.
 
-A column of a job is a replica count. Leximin raises the lowest utility as far as the budget allows, then the next lowest.
-A utility level at which the budget cannot raise all jobs is a node (1..last), where as few jobs as possible stay. Node 0
-has all other jobs: those still rising and those whose utility is final. Which jobs stay where is a transportation problem,
-solved at the least cost. `node` (jobs,) is each job's node. Row 0 of `column` (nodes, jobs) is a job's column at node 0; the
-others have the cheapest column with that node's utility, or -1. `members` are the jobs that are not final.
+A job's column is its replica count. Leximin raises all jobs from one utility level to the next, the lowest first. A level
+above which the budget cannot raise all jobs becomes a node (1..last), where as few jobs as possible stay. Node 0 has all
+other jobs: those still rising and those whose utility is final. Which job stays at which node is a transportation problem,
+solved at the least cost. `node` (jobs,) is each job's node. `column` (nodes, jobs) is each job's column at node 0 and its
+cheapest column with the utility of each other node, or -1. `members` are the jobs that can still stay at nodes 1..last.
 """
 
 import numpy as np
@@ -117,7 +117,7 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Rule out moves that exceed the budget, settle the jobs that cannot move, delete empty nodes; returns the last node.
+    """Rule out moves that exceed the budget, make jobs that cannot move final, delete empty nodes; return the last node.
 
     A job can move from a to b if this and the cheapest chain of moves from b to a fit into `room`, the unspent budget.
     """
@@ -144,7 +144,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join two tables (budget units, sorted utilities): row s is the best union (leximin) of left[s - r] and right[r]."""
+    """Join tables of sorted utilities by budget units: row s is the leximin-best merge of left[s - r] and right[r]."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -1,7 +1,8 @@
 """Compiled loops of the solvers; imported when first used.
 
-A row is a job, a choice is its replica count (or a tenant and its units of budget). `term` (what a choice adds to the
-objective), `cost` (whole units >= 0), `allowed` (bool): shape (rows, choices). `pick` (rows,) holds a choice per row.
+A row is a job, and a choice is a replica count. Where tenants share the budget, a row is a tenant, and a choice its number of
+budget units. `term` (what a choice adds to the objective), `cost` (whole units >= 0) and `allowed` (bool) have the shape
+(rows, choices). `pick` (rows,) has one choice per row.
 """
 
 import numpy as np
@@ -83,7 +84,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # sums at price 0 and at the highest price
+    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # sums of terms and costs at price 0 and the highest
     widest = TOLERANCE  # at a price above any row's range of terms, every row picks its cheapest choice
     for j in range(rows):
         cheapest, best = -1, -1

@@ -14,7 +14,7 @@ from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
 Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
-Box = tuple[int, int, int, int]  # (from, to) of the least and (from, to) of the greatest utility; indices into `levels`
+Box = tuple[int, int, int, int]  # ends of the range of the least utility, then of the greatest; indices into `levels`
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
@@ -81,7 +81,7 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
     """(upper bound on the objective in a box, Lagrangian price, a feasible allocation).
 
     The bound is the Lagrangian bound on the sum of terms, plus gamma times an upper bound on min U - max U in the box.
-    The price search starts at `price`. If no allocation can reach `floor`, the bound is -inf, the allocation None.
+    The price search starts at `price`. If no allocation reaches `floor`, the bound is -inf and the allocation None.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 

@@ -25,7 +25,7 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # A column more than `far` below its job's best, after the price of its cores, is in no solution >= `floor`.
+        # A solution >= `floor` has no column whose term minus price of its cores is more than `far` below its job's best.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
         far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns (jobs,), None if nothing fits. `_share` allots what the jobs' cheapest allowed columns leave."""
+    """The best columns (jobs,), None if nothing fits. Jobs start at their cheapest column, and `_share` allots the rest."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)

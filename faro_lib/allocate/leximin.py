@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """`allowed` without columns that cost more and change more than another; a job's `allowed` ones have equal utility."""
+    """`allowed` without columns that cost more and differ more from `current` than another; all must be equally good."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))
@@ -88,7 +88,7 @@ def least_loss(
 ) -> np.ndarray | None:
     """Replicas (jobs,) with the least sum of `loss` among the `allowed` columns, both (jobs, X + 1); None if nothing fits.
 
-    `counts` limits how many jobs may use given columns. After `time_limit_s`, returns the best replicas found, or None.
+    Each of `counts` limits how many jobs may use a set of columns. After `time_limit_s`, returns the best found, or None.
     """
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import coo_array, csr_array, vstack

@@ -33,7 +33,7 @@ class Objective:
 
     name: str
     term: Callable = weighted  # (utility, weight) -> a job's contribution; arguments broadcast
-    spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None: gamma is 0
+    spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None: no penalty, gamma = 0
     leximin: bool = False  # raise the least utility first, then the second least, ...; ignores `term` and `spread`
     effective: bool = False  # use utility x drop penalty at the best drop rate; needs a table with drops
 
@@ -53,7 +53,7 @@ class Objective:
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective's value at utilities and weights (jobs,); for leximin, the least utility. -inf if any is -inf."""
+        """The objective's value at utilities and weights (jobs,); for leximin, the least utility. -inf if any utility is."""
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf

@@ -9,7 +9,7 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of, frozen
 
-CHANGE = 2.0**24  # tie-break weight of one replica of change from `current`; outweighs usual numbers of replicas
+CHANGE = 2.0**24  # tie-break weight of one replica of change; a replica in use weighs 1, so the change decides first
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,17 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An allocation problem in arrays.
+    """An allocation problem as arrays, with the jobs in problem order (sorted by name).
 
-    Problem order sorts the jobs by name, so the result does not depend on the order of the input. Column x of an
-    array (jobs, X + 1) is for x replicas. Costs are whole units; a unit is the greatest common divisor of the jobs' cores.
+    The result thus does not depend on the order of the jobs in the table. Column x of an array (jobs, X + 1) is for x
+    replicas. Costs are in whole units; a unit is the greatest common divisor of the jobs' cores per replica.
     """
 
     table: UtilityTable
     objective: Objective
     gamma: float
     order: np.ndarray  # positions of the sorted jobs in the table, shape (jobs,)
-    utility: np.ndarray  # of x replicas, a multiple of QUANTUM, shape (jobs, X + 1); -inf where infeasible
+    utility: np.ndarray  # utility of x replicas, a multiple of QUANTUM, shape (jobs, X + 1); -inf where infeasible
     term: np.ndarray  # `Objective.terms`: what a job adds to the objective, same shape
     weight: np.ndarray
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)

@@ -1,4 +1,4 @@
-"""Solve an allocation problem with a solver of a given name; the marginal value of a replica around its solution."""
+"""Solve an allocation problem with a named solver, and compute the value of one replica more or less at its solution."""
 
 import time
 from collections.abc import Callable

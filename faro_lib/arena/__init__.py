@@ -1,4 +1,4 @@
-"""An arena for autoscalers of many services: versioned scenarios, scores, and a Gymnasium environment.
+"""The arena, a benchmark of autoscalers of many services: versioned scenarios, scores, and a Gymnasium environment.
 
 The environment `faro/Cluster-v0` is registered if gymnasium is installed; scoring does not need it.
 """

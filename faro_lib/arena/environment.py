@@ -39,7 +39,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """The plan for an action: targets (`counts`), or shares of the cores beyond the jobs' minimum replicas (`shares`)."""
+    """The plan for an action: targets if `actions` is "counts", or shares of the cores beyond minimum replicas if "shares"."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -52,7 +52,7 @@ def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray,
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent as a policy, for simulations and the live controller; `act` maps an array of `features` to an action."""
+    """A policy that wraps an agent, for simulations and the live controller; `act` maps `features` to an action."""
 
     act: Callable[[np.ndarray], np.ndarray]
     actions: str = "counts"
@@ -80,17 +80,18 @@ class _Given(Fixed):
 
 
 class ClusterEnv(gymnasium.Env):
-    """One day of a cluster. A step decides for all jobs and lasts `tick_s`; the last step ends after the last request.
+    """The simulated cluster as a Gymnasium environment; an episode is one day.
 
+    A step decides for all jobs and lasts `tick_s`; the last step ends when no request is left.
     A step's reward is minus the utility lost in the minutes that the step completes, as far as known by then. The last
     reward also corrects for requests that ended later, so the return is -(minutes x `lost_utility` of the run).
-    Attributes: `observation`, what a policy gets, and `run`, set at the end. `step` also accepts a policy's Plan.
+    Attributes: `observation`, as policies get it; `run`, the result, after the last step. `step` also accepts a Plan.
 
     Parameters
     ----------
     traces : the name of a scenario or traces of your own.
     capacity : cores; None takes the scenario's, which may change during the day.
-    train : whether each episode is a random training day (agents learn here); False replays the evaluation day.
+    train : if True, each episode is a random training day, for agents that learn; if False, it is the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
     cluster : function (workload, trial, capacity, initial, capacity_steps) -> a `Cluster` that replaces the simulator, for
         speed, as in `notebooks/arena/fluid.py`; episodes with this cluster have no `run`.

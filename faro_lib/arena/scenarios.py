@@ -25,7 +25,7 @@ GENERATED = {"jobs": 10, "days": 6, "minutes": 240}
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One entry of `scenarios.yaml`. A seed draws the requests and, if the workload is generated, their counts."""
+    """One entry of `scenarios.yaml`. A seed fixes the random requests and, in generated workloads, their counts per minute."""
 
     name: str
     what: str
@@ -82,7 +82,7 @@ class Instance:
 
     @cached_property
     def bound(self) -> np.ndarray:
-        """Utility of the clairvoyant, whose allocation is optimal for each minute and its capacity, (jobs, minutes + 1)."""
+        """Utility (jobs, minutes + 1) of the clairvoyant: each minute's optimal allocation if all requests are known."""
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
         first = [at_s / MINUTE_S for at_s, _ in steps]
@@ -91,7 +91,7 @@ class Instance:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the inputs: capacity, jobs' SLOs, quantiles and cold starts, counts, arrival and service times."""
+        """Hash of the inputs: capacity; SLOs, quantiles and cold starts; requests per minute; arrival and service times."""
         jobs = arrays_of(self.traces.jobs)
         arrays = jobs.slo_s, jobs.quantile, jobs.cold_start_s, self.traces.train, self.traces.evaluation
         content = b"".join(array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s))

@@ -24,11 +24,11 @@ from faro_lib.workload.jobs import MINUTE_S
 
 BLOCKS = 12  # blocks per day in the bootstrap
 HIDDEN_SEEDS = 2**31 - 1  # hidden seeds are whole numbers from 1 to this one
-MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
+MEASURED = ("decision_ms_p50", "decision_ms_p99")  # measured durations, which differ from run to run
 
 
 def policy_of(entry: str) -> str:
-    """`entry` if it is a policy's name, or the one name that the .py file `entry` registers; ValueError otherwise."""
+    """The name of a policy: `entry` itself, or the one name that the .py file `entry` registers; ValueError otherwise."""
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
@@ -52,9 +52,9 @@ def score(
 ) -> dict[str, Any]:
     """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
 
-    hidden_seed : None draws one, to which no policy can be tuned; pass a number to reproduce a score.
-    public_only : leave the hidden seed out, which is enough for tuning but not for an entry.
-    file : the plugin file that registers the policy, for its hash.
+    hidden_seed : a seed that policies cannot be tuned to; None draws a new one, a number reproduces an earlier score.
+    public_only : leave the hidden seed out, which is enough for tuning but not for a submission.
+    file : the plugin file that registers the policy; the result has its hash.
     """
     hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
     for name in scenarios:
@@ -84,10 +84,10 @@ def score(
 
 
 def scored(policy: str, on: Instance) -> dict[str, Any]:
-    """One run's measures, its regret with a 95 % interval, and for each of BLOCKS parts of the day the summed regret.
+    """The measures of one run, its regret with a 95 % interval, and the sum of its regret in each of BLOCKS parts of the day.
 
-    Regret is the policy's lost utility minus the clairvoyant's, divided by the number of jobs: the share of all utility
-    that a policy loses and the clairvoyant keeps. If a decision fails, the control loop holds the replicas.
+    Regret is the policy's lost utility minus that of the clairvoyant (`Instance.bound`), divided by the number of jobs: the
+    share of all utility that only the policy loses. After a failed decision, the control loop keeps the replicas.
     """
     scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
     if made.tick_s > MINUTE_S:

@@ -8,8 +8,8 @@
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
-NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior. In the model's
-posterior, too, these coordinates have similar scales, whether the counts determine them or only the prior does.
+NUTS samples the coefficients in coordinates in which the posterior of a ridge regression is spherical. In the model's
+posterior, these coordinates also have similar scales, whether the counts or only the prior determine a coefficient.
 """
 
 import logging
@@ -28,7 +28,7 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
-WIDTHS = np.array([0.1, 0.1, 0.01])  # median tau; fixed for the constant, as one value per job does not determine a tau
+WIDTHS = np.array([0.1, 0.1, 0.01])  # medians of tau; the constant's is fixed, as one value per job cannot determine it
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
 MIN_NU = 3.0  # lower limit of nu; counts are squares of y, so they have a finite mean only if nu > 2
@@ -64,12 +64,12 @@ def build_model(traces: Traces):
 
     coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
-        # This prior avoids zero (Chung et al. 2013): few, similar jobs would give a tau near zero, and the posterior a funnel.
+        # This prior keeps tau off 0 (Chung et al. 2013). Few, similar jobs would put it there and make the posterior a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # With m integrated out, mean and deviations are independent. The Jacobian of `theta` is constant and thus left out.
+        # With m integrated out, mean and deviations are independent. The Jacobian of `theta` is left out, as it is constant.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -140,7 +140,7 @@ def convergence(idata) -> Convergence:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """`Posterior` of `draws` evenly spaced draws of `idata` (see `fit_bayes`); ValueError unless its jobs are the traces'."""
+    """`Posterior` of `draws` evenly spaced draws of `idata` (from `fit_bayes`); ValueError if `traces` has other jobs."""
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
@@ -174,7 +174,7 @@ def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation between jobs (jobs, jobs) of residuals (days, jobs, minutes), after a rank transform to normals."""
+    """Correlation (jobs, jobs) of residuals (days, jobs, minutes) after a rank transform to normals; weak ones are 0."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

@@ -13,8 +13,8 @@ be reproduced, and how well its capacity is known.
         job = replace(job, **draw.job_fields)
 
 The likelihood of a point is normal in the logarithms of the measured values. Its covariance is that of the sampling
-errors, which are correlated within a row, plus that of a fitted model discrepancy, which is independent for each value
-(Kennedy and O'Hagan, 2001, let it be correlated). This is a synthetic likelihood (Wood, 2010).
+errors, correlated between the values of a row (a measured period), plus that of a fitted model discrepancy, independent for
+each value (Kennedy and O'Hagan, 2001, let it be correlated). This is a synthetic likelihood (Wood, 2010).
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,19 +32,17 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of capacity_rps, relative to the median
-# The kind with the fewest parameters is chosen unless another is more probable by this factor: strong evidence on the scale
-# of Jeffreys (1961).
+# The kind with the fewest parameters is chosen unless another is this many times as probable (Jeffreys, 1961: strong).
 STRONG = 10.0
-OUTLIER = 3.0  # standard deviations from its prediction beyond which a measured value is not reproduced
+OUTLIER = 3.0  # a measured value more standard deviations than this from its prediction is not reproduced
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
-# Simulated requests per row; fewer for `Continuous`, which is slower to simulate.
-REQUESTS, TOKEN_REQUESTS = 2000, 500
-HOPELESS = 30.0  # log likelihood ratio to the best at which a kind is given up; a multiple of it before LEAST_ROUNDS
+REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
+HOPELESS = 30.0  # a kind this far below the best log likelihood is given up; before LEAST_ROUNDS, a multiple is allowed
 DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured
-HIGHER_RATE = 1.25  # a further rate to measure, relative to the largest rate per replica
+HIGHER_RATE = 1.25  # suggested rate to measure, as a multiple of the largest measured rate per replica
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,10 +51,10 @@ class Calibration:
 
     kind: str  # the simplest kind of replica that explains the measurements
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
-    service: CalibratedService  # of that kind, at the posterior medians
+    service: CalibratedService  # a service of that kind, with the posterior medians as its parameters
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, given that the kind is `kind`
     capacity_rps: np.ndarray  # interval of the largest rate that one replica sustains, over all kinds
-    draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
+    draws: tuple[CalibratedService, ...]  # equally likely posterior draws, over all kinds
     predicted: np.ndarray  # interval of each value that `kind` predicts, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
@@ -93,7 +91,7 @@ def calibrate(
     Parameters
     ----------
     max_ongoing_requests, dispatch : as in `ServingModel`; known from the configuration of the service.
-    kinds : the kinds to compare.
+    kinds : the kinds of replica to compare, keys of PRIORS.
     tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
         that kind is left out.
     max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.
@@ -173,9 +171,9 @@ def _answer(
 
 
 def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:
-    """Why the service is not reproduced: the measured value most standard deviations from `predicted` (rows, columns), or "".
+    """The measured value that is most standard deviations off `predicted` (rows, columns), as text; "" if all are reproduced.
 
-    "" means that `discrepancy` is at most MAX_DISCREPANCY and no value is further off than OUTLIER standard deviations.
+    All are reproduced if `discrepancy` is at most MAX_DISCREPANCY and no value is more than OUTLIER deviations off.
     """
     rows, columns = predicted.shape
     variances = np.diagonal(errors, axis1=1, axis2=2)[:rows, :columns]

@@ -16,8 +16,8 @@ DISCREPANCIES = np.geomspace(0.002, 0.6, 20)  # grid of relative errors of the m
 EXPECTED_DISCREPANCY = 0.05  # mean of the exponential prior of the discrepancy
 LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # log(prior density x spacing of the grid)
 LOG_PRIOR -= logsumexp(LOG_PRIOR)
-MISSING = 1e6  # variance of a value that was not measured
-POINTS_PER_DIMENSION = 4  # points used in the regression of `_linearised`
+MISSING = 1e6  # variance of a value that was not measured: so large that it has no influence
+POINTS_PER_DIMENSION = 4  # points per coefficient in the regression of `_linearised`
 CHANGED = 0.1  # change of a prediction's logarithm at which the sampling errors are simulated again
 ELSEWHERE = 0.6  # probability that the regression omits all points on one side of the best point
 LARGEST = 3.0  # cap on each coordinate of the proposal's centre, in prior standard deviations
@@ -25,7 +25,7 @@ FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
 def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Log likelihood of N points for each of DISCREPANCIES, shape (N, discrepancies).
+    """Log likelihood of N parameter points at each of DISCREPANCIES, shape (N, discrepancies).
 
     ln values ~ Normal(predicted, errors + discrepancy^2 I) in every row, without the normalising constant.
 
@@ -46,7 +46,7 @@ def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarra
 
 
 class Fit:
-    """The simulated points of one kind, their predictions and likelihoods."""
+    """The simulated parameter points of one kind of replica, with their predictions and likelihoods."""
 
     def __init__(self, prior: Prior, simulator: Simulator, measurements: Measurements, seed: int):
         self.prior, self._simulator, self._values = prior, simulator, measurements.values
@@ -55,7 +55,7 @@ class Fit:
         self.services: list[CalibratedService] = []
         self._simulated: list[np.ndarray] = []
         self._errors_at = np.zeros(measurements.values.shape)  # predictions of the point whose sampling errors are used
-        self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood plus log prior of the discrepancy
+        self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood + log prior, (points, discrepancies)
         self.predicted = np.empty(0)  # logarithms of the predicted values, shape (points, rows, columns)
         rows, columns = measurements.values.shape
         self.errors = np.tile(FIRST_ERROR**2 * np.eye(columns), (rows, 1, 1))

@@ -25,7 +25,7 @@ class Measurements:
     replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
     requests: np.ndarray  # number of requests in a period of the row, shape (rows,)
     columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
-    values: np.ndarray  # in seconds, in the column TOGETHER in requests; (rows, columns), NaN = not measured
+    values: np.ndarray  # in seconds, TOGETHER in requests; shape (rows, columns); NaN = not measured
     periods: np.ndarray | int = 1  # number of periods averaged in each row, shape (rows,)
 
     def __post_init__(self) -> None:

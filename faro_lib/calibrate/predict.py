@@ -39,15 +39,15 @@ class Simulator:
         self._draws = self._draw(self._runs)
 
     def values(self, service: CalibratedService) -> np.ndarray:
-        """Mean logarithms of the values in simulated periods of the measured lengths, shape (rows, columns).
+        """Mean over repetitions of the logarithms of the simulated values, shape (rows, columns).
 
-        The length matters: near saturation, slow requests cluster, so a quantile over a finite period is on average far
-        below the quantile over an endless one.
+        A repetition is as long as the measured period, up to MAX_RUN requests: near saturation, slow requests cluster, so
+        a quantile over a finite period is on average far below the quantile over an endless one.
         """
         return self._repeated(service, self._draws, self._runs).mean(axis=0)
 
     def errors(self, service: CalibratedService) -> np.ndarray:
-        """Covariance over periods of the logarithms of the values, shape (rows, columns, columns).
+        """Covariance of the sampling errors of the values' logarithms, shape (rows, columns, columns).
 
         It includes the error of `values`, a mean over few periods, and a factor without which its inverse would be too
         large on average (Hartlap, Simon and Schneider, 2007).
@@ -85,12 +85,12 @@ class Simulator:
         return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
 
     def _draw(self, runs: int) -> Draws:
-        """Random numbers of all repetitions, row by row; `service_s` is standard normal until `_run` transforms it."""
+        """Random arrivals, service times and tokens of all repetitions; `service_s` is standard normal before `_run`."""
         rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests
         gaps = rng.standard_exponential((len(rates), requests + 1))
-        # A measured rate is a count per time, so each repetition has exactly that count: uniform order statistics.
+        # A measured rate is a count per time, so each repetition has exactly that count, at sorted uniform times.
         arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
         normals, lengths, passes = rng.standard_normal(n), rng.standard_normal((2, n)), np.empty((2, 0))
         if self._model.router:

@@ -1,6 +1,6 @@
 """Prior distributions of the parameters of each kind of replica, scaled by a typical latency at low load.
 
-The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at once, or in
+The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at a time, or
 batches of one, is of the kind serial, so other kinds start at 2 requests. Squared uniform draws favour parameters near 0,
 where many services are: no slowdown of concurrent requests, batches that do not wait.
 """
@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, Replica
 
-SHORTEST, LONGEST = 0.05, 2.0  # service time relative to the typical latency
+SHORTEST, LONGEST = 0.05, 2.0  # bounds of the service time, relative to the typical latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
 SHORTEST_S = 1e-4  # shortest service time that `Job` accepts
 MAX_CV = 1.5  # largest coefficient of variation of the service time
@@ -54,7 +54,7 @@ class Prior:
     """Prior of a replica kind: `service` maps a standard normal point, shape (dimensions,), to a service."""
 
     kind: str
-    scale_s: float  # smallest, over rows, of the median of a row's latencies
+    scale_s: float  # the smallest of the rows' median latencies
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float
@@ -94,8 +94,8 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    # Measurements determine the latency of a lone request and the time of a full batch (the capacity) best. The wait
-    # lies between the bounds that these two leave: a batch of one takes at least 1/most of a full batch's time, at most all.
+    # Measurements best determine the latency of a lone request and the time of a full batch (the capacity), so these are
+    # drawn first. They bound the wait, because a batch of one takes between 1/most and all of a full batch's time.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

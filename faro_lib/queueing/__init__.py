@@ -1,4 +1,4 @@
-"""Latency quantiles of queues, computed from arrival rates and replica counts by functions on arrays that broadcast.
+"""Latency quantiles of queues as functions of arrival rates and replica counts, which are arrays that broadcast.
 
 >>> float(half_mmc(10.0, 4, 0.180, 0.99).round(3))
 0.284

@@ -5,12 +5,12 @@ import math
 import numpy as np
 from numba import njit
 
-LARGEST_EXPONENT = 700.0  # exp(-x) underflows to 0 for x > 745
+LARGEST_EXPONENT = 700.0  # larger exponents are handled in logarithms, because exp(-x) underflows to 0 for x > 745
 
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
-    """Equilibrium P(L = m) for m = 0, 1, ..., until the tail is below `tolerance`; L is the number waiting in M/D/c.
+    """Equilibrium probabilities P(L = m) of m = 0, 1, ... waiting requests in M/D/c, until the tail is below `tolerance`.
 
     Spitzer's identity: with a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
     P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).

@@ -12,7 +12,7 @@ from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
 MIN_RATES = 4
-NOISE = 0.05  # if latency falls as the rate rises, but by at most this share, it counts as measurement noise
+NOISE = 0.05  # a fall of the latency by up to this share, as the rate rises, counts as measurement noise
 
 
 def read_curve(path: str | Path, job: Job) -> LatencyTable:
@@ -65,7 +65,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """`table` with one more class, for `job` alone: its `curve` at the table's replica counts, the same in all L minutes."""
+    """`table` plus a class for `job` alone: its `curve` at the table's replica counts, with equal values in all L minutes."""
     rates = np.linspace(0.0, curve.rate_per_replica_rps[0, -1], table.rate_per_replica_rps.shape[1])
     tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)
     tail_s = np.where(np.isfinite(tail_s), tail_s, curve.tail_s.max())

@@ -1,8 +1,8 @@
 """Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
 Every latency function takes (rate_rps, replicas, service_time_s, quantile); equations call them lam, c, p and q. These
-arguments broadcast, and the result is in seconds. `replicas` may be fractional, as the paper's solvers search
-a continuous space. As in the published code, the Erlang recurrence stops at floor(c), but the utilisation is lam p / c.
+arguments broadcast, and the result is in seconds. `replicas` may be fractional, because the solvers of the Faro paper
+(EuroSys'25) search a continuous space. As in the paper's code, Erlang's recurrence uses floor(c), the utilisation uses c.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 def erlang_b(load, servers) -> np.ndarray:
     """Probability that an arriving request finds all servers of an M/M/c/c queue busy.
 
-    B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)) for an offered load of a erlangs (Erlang, 1917).
+    B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)) for an offered load of a erlangs (Erlang, 1917). `servers` is rounded down.
 
     >>> float(erlang_b(1.0, 2).round(3))
     0.2
@@ -52,7 +52,7 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
     1.0
     """
     rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
-    return service_time_s * rate_rps / replicas + 0 * quantile  # any quantile; 0 * quantile only broadcasts
+    return service_time_s * rate_rps / replicas + 0 * quantile  # holds for any quantile; 0 * quantile only broadcasts
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:

@@ -16,7 +16,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """Key that jobs with equal latencies share: their replica (if not serial), model, service time, scv and latency quantile.
+    """Key of all jobs with the same latencies: replica (unless serial), model, service time, scv and latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -30,25 +30,25 @@ def latency_class(job: Job) -> str:
 class LatencyTable:
     """Tail latency and drop rate of L equally likely minutes, for each class of jobs, rate per replica and replica count.
 
-    A minute's tail latency is the quantile over its requests, where a dropped request has an infinite latency. So it is
+    A minute's tail latency is the quantile over its requests. A dropped request counts as infinite latency, so the tail is
     infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
     points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
 
     Between two measured replica counts, values are interpolated at the same rate per replica. Above the largest measured
-    count n, values are those of n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt,
-    1981). Below the lowest measured rate per replica, values are those of fewer replicas, each with that rate.
+    count n, values are those of n replicas at the utilisation rho that keeps (1 - rho) sqrt(replicas) unchanged (Halfin and
+    Whitt, 1981). Below the lowest measured rate per replica, values are those of fewer replicas at that rate per replica.
     """
 
-    classes: tuple[str, ...]  # keys from `latency_class` or `own`
+    classes: tuple[str, ...]  # names of the classes: from `latency_class`, or values of `own`
     quantile: np.ndarray  # level of the latency quantile, such as 0.99, shape (classes,)
     max_rps: np.ndarray  # largest rate that a job's router can forward, shape (classes,); infinite without a router
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
     tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
-    # Drop rate - (1 - quantile), shape as tail_s; > 0 where the tail latency over all requests, dropped ones too, is infinite.
+    # Drop rate minus (1 - quantile), same shape as tail_s. Where it is > 0, the tail latency over all requests is infinite.
     excess_drops: np.ndarray
-    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, where it is not `latency_class(job)`
+    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, if it is not `latency_class(job)`
 
     def __post_init__(self):
         for name in ARRAYS:
@@ -91,8 +91,8 @@ class LatencyTable:
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # Row 0 (rate 0) copies row 1, the lowest measured rate. Below that rate, read row 1 at fewer replicas, where it
-            # has the same number of requests per minute, because a minute's quantile depends on this number.
+            # Row 0 (rate 0) copies row 1, the lowest measured rate per replica. A lower rate is looked up in row 1 at fewer
+            # replicas with as many requests per minute in total, because a minute's quantile depends on their number.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))
@@ -120,9 +120,9 @@ class LatencyTable:
         return tail_s[..., tail_s.shape[-1] // 2]
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Expected utility of a minute at a constant rate, 1 without requests; `rate_rps` and `replicas` broadcast.
+        """Expected utility of a minute at a constant rate; 1 at rate 0. `rate_rps` and `replicas` broadcast.
 
-        A minute's utility is min(1, SLO / tail latency)^alpha if `utility` is "relaxed", else 1, or 0 if it misses the SLO.
+        A minute has the utility min(1, SLO / tail latency)^alpha if `utility` is "relaxed"; else 1 if it meets the SLO, or 0.
         """
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         if utility == "relaxed":

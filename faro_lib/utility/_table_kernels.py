@@ -38,8 +38,8 @@ def _mean(loads, weights, keep, curve, alpha):
 def _cell(cell, d):
     """Expected utility of a table cell, x replicas of one job, at drop rate drops[d].
 
-    If `grown`, some of the x replicas must start first; meanwhile, only the running ones serve, at `loads_now`. That part
-    of the sum is the same for all x above the running count, so `cold_part` (drops,) caches it.
+    If `grown`, some of the x replicas must start first. Until then only the running replicas serve, at the loads
+    `loads_now`. This part of the sum is the same for all x that need new replicas, so `cold_part` (drops,) caches it.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
@@ -66,7 +66,7 @@ def _best_drop(cell, phi, undropped, stack):
     while depth > 0:
         depth -= 1
         a, b = stack[depth, 0], stack[depth, 1]
-        if phi[a + 1] <= best:  # U is at most 1
+        if phi[a + 1] <= best:  # U is at most 1, so phi[a + 1] bounds all products of this range
             continue
         if np.isnan(utility[b]):
             utility[b] = _cell(cell, b)

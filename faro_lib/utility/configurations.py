@@ -1,9 +1,9 @@
 """Tables whose columns are cores: in each cell, the best configuration of a service that fits into these cores.
 
-A configuration is a batch size, or a kind of GPU: it has its own cores per replica, replica and service time. A service runs
-replicas of one configuration at a time. A solver allocates cores on such a table as it allocates replicas on others, so
-`exact` is exact, and its bound holds, over all configurations and replica counts. Only an objective with a spread could
-gain from a worse configuration on the same cores, which the table leaves out.
+A configuration, such as a batch size or a type of GPU, has its own replica, service time and cores per replica. A service
+runs replicas of one configuration at a time. A solver allocates the cores of such a table like the replicas of any other,
+so the result of `exact` is optimal over all configurations and replica counts. An objective with a spread is an exception: it
+could gain from a worse configuration on the same cores, which the table leaves out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ OWN |= {"min_replicas", "max_replicas"}
 
 @dataclass(frozen=True, slots=True)
 class Configurations:
-    """A table of services, and the configuration of each of its cells."""
+    """A utility table of services on 0, 1, ... units of cores, and the configuration of each of its cells."""
 
-    table: UtilityTable  # one "replica" of its jobs is one unit of cores; column a is for at most a units
-    rows: tuple[Job, ...]  # all configurations, those of one service in succession
+    table: UtilityTable  # its "replicas" are units of cores; a unit is the greatest common divisor of all `cores`
+    rows: tuple[Job, ...]  # all configurations, grouped by service
     row: np.ndarray  # index into `rows` of the best configuration, (services, columns of the table)
-    replicas: np.ndarray  # its replica count, same shape
+    replicas: np.ndarray  # number of replicas of that configuration, same shape
 
     def chosen(self, units) -> list[tuple[Job, int]]:
-        """(configuration, replicas) of each service for units of cores (services,), such as `Allocation.replicas`."""
+        """(configuration, replicas) of each service on `units` of cores (services,), for example `Allocation.replicas`."""
         cells = np.arange(len(self.row)), np.asarray(units)
         return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
 
@@ -39,15 +39,15 @@ def best_configurations(
 ) -> Configurations:
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
-    value[j, a] = max over configurations c and replica counts x with x cores_c <= a of `build_table`'s value of x replicas of
-    c. The running replicas serve until those of another configuration have started. With `drops`, the maximum is of the
-    effective utility. In a tie, the current configuration wins, then fewer replicas.
+    value[j, a] is the largest value that `build_table` gives to x replicas of a configuration, over all configurations and
+    all x that fit into a units of cores. The running replicas serve until those of another configuration have started. With
+    `drops`, the effective utility is maximised. In a tie, the current configuration wins, then fewer replicas.
 
     Parameters
     ----------
-    options : service -> its configurations, jobs that differ in OWN only.
+    options : service -> its configurations, which are jobs that differ only in the fields OWN.
     rates_rps : array (services, samples, minutes), requests per second.
-    current, running : name of the configuration that runs now, and its replicas, (services,).
+    current, running : name and replica count of each service's present configuration, both (services,).
     settings : as in `build_table`.
 
     >>> fast = Job("fast", service_time_s=0.09, cores=3.0)
@@ -79,7 +79,7 @@ def best_configurations(
     row, replicas = np.zeros(shape, int), np.zeros(shape, int)
     for r in sorted(range(len(rows)), key=lambda r: r != serving[r]):
         highest = np.maximum.accumulate(parts.effective[r])
-        fewest = np.searchsorted(highest, highest)  # replicas that reach the best utility of 0..x replicas
+        fewest = np.searchsorted(highest, highest)  # entry x: fewest replicas with the best utility of 0..x replicas
         x, j = fewest[np.minimum(np.arange(columns) // cost[r], parts.columns)], of_service[r]
         better = parts.effective[r, x] > effective[j]
         for array, found in ((value, parts.value[r, x]), (effective, parts.effective[r, x]), (drop, parts.drop[r, x])):

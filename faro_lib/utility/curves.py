@@ -29,19 +29,19 @@ LatencyModel = str | LearnedModel
 
 
 class Curves(NamedTuple):
-    """Curves (loads in erlangs) by service class and replica count, and each job's class."""
+    """Curves by service class and replica count 0..X, with loads in erlangs."""
 
-    first: np.ndarray  # (classes, X + 1)
-    last: np.ndarray  # (classes, X + 1)
-    value: np.ndarray  # (classes, X + 1, knots)
-    of_job: np.ndarray  # (jobs,)
+    first: np.ndarray  # load at the first knot, (classes, X + 1)
+    last: np.ndarray  # load at the last knot, (classes, X + 1)
+    value: np.ndarray  # utility at equally spaced knots, (classes, X + 1, knots)
+    of_job: np.ndarray  # index of each job's class, (jobs,)
 
 
 def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
     """The curves of all service classes among `jobs` for 0..`columns` replicas or more; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str | LatencyTable):
-        columns = 1 << (columns - 1).bit_length()  # so that the cached curves also serve other capacities
+        columns = 1 << (columns - 1).bit_length()  # a power of two, so that cached curves serve other capacities
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
@@ -64,7 +64,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
-    """(SLO, quantile, scv), which determine a curve; the SLO in multiples of `busy_s`, in seconds for upper-bound."""
+    """(SLO, quantile, scv), which determine a curve; the SLO is in multiples of `busy_s`, for upper-bound in seconds."""
     slo = job.slo_s if model == "upper-bound" else job.slo_s / job.busy_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
@@ -125,4 +125,4 @@ def _with_zero_replicas(first, last, value):
     return np.concatenate([[0.0], first]), np.concatenate([[0.0], last]), np.concatenate([zero, value])
 
 
-_measured_curves = lru_cache(maxsize=512)(_model_curves)  # an entry takes 0.5 MB for up to 128 replicas
+_measured_curves = lru_cache(maxsize=512)(_model_curves)  # bounded, as an entry for 128 replicas takes 0.5 MB

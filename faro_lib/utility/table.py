@@ -90,11 +90,11 @@ def build_table(
     latency_model : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.LatencyTable`, or any object
         with expected_utility(job, rate_rps, replicas, utility, alpha) -> array.
     utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed utility.
-    drops : None, or increasing drop rates to try, beginning with 0 (`DROPS`).
+    drops : increasing drop rates to try, beginning with 0, such as `DROPS`; None: 0 only.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     switching_cost : utility subtracted at every replica count except `running`.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : index (jobs,) of the job whose replicas serve each job now; None: its own (see `best_configurations`).
+    serving : for each job, the index of the job whose replicas serve it now; None: itself (see `best_configurations`).
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -133,7 +133,7 @@ def build_table(
         changes = np.arange(value.shape[1])[None, :] != running[:, None]
         charge = switching_cost * (changes | (serving != np.arange(len(jobs)))[:, None])
         value, effective = value - charge, effective - charge
-    # The table ends where the last job saturates, but includes every job's running count.
+    # The table ends where more replicas change no job's utility, but includes every job's running count and minimum.
     columns = int(max(saturated, np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
     return UtilityTable(jobs, running, value, effective, drop, with_drops=len(grid) > 1)
