@@ -33,7 +33,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
     """A version of `call` that runs it in a thread, waits at most `patience_s` and returns or raises its newest outcome."""
     asked = known = in_thread(call)
-    wait((known,))  # without a limit, because `ask` needs an outcome to return
+    wait((known,))  # the first call has no time limit, because `ask` must have an outcome to return
 
     def ask() -> Result:
         nonlocal asked, known
@@ -48,7 +48,7 @@ def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], 
 def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
     """Run `call` in a child process at the lowest priority and return its result; `call` and its result are pickled.
 
-    Raises what `call` raises; MemoryError above `limit_gb` GB of data; TimeoutError after `limit_s` s; OSError after a crash.
+    Raises what `call` raises, MemoryError above `limit_gb` GB of data, TimeoutError after `limit_s` s, OSError if it crashes.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
     child = SPAWN.Process(target=_work, args=(sender, call, limit_s, limit_gb), daemon=True)

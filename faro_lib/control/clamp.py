@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Target replica counts that a tick skipped or reduced and later ticks retry (`clamp_to_capacity`); arrays (jobs,)."""
+    """Target replica counts that a tick skipped or reduced and later ticks retry, see `clamp_to_capacity`; shape (jobs,)."""
 
     target: np.ndarray
     attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target

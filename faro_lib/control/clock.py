@@ -1,4 +1,4 @@
-"""Trace time, the time of a run: scale x wall seconds since its origin. A scale above 1 replays a trace faster."""
+"""Trace time: seconds since time 0 of a run. A scale above 1 makes it faster than the wall clock, to replay a trace."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from typing import Self
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-MIN_JUMP_S = 2.0  # smaller differences between wall clock and monotonic clock are adjustments (NTP), not jumps
+MIN_JUMP_S = 2.0  # smaller shifts of the wall clock against the monotonic clock are adjustments by NTP, not jumps
 
 
 class StopEvent(threading.Event):
@@ -23,7 +23,7 @@ class StopEvent(threading.Event):
 
     def set(self) -> None:
         self._flag = True
-        with suppress(BlockingIOError):  # the pipe is full, which also ends `wait`
+        with suppress(BlockingIOError):  # the pipe is full, so it already has the bytes that end `wait`
             os.write(self._write, b".")
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -47,7 +47,7 @@ class Clock:
     origin_s: int  # Unix time of trace time 0
     scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
     stop: threading.Event = field(default_factory=threading.Event)  # ends every wait once it is set
-    offset_s: float = field(default_factory=wall_offset_s)  # `wall_offset_s` at the start
+    offset_s: float = field(default_factory=wall_offset_s)  # `wall_offset_s()` when this clock was created
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
@@ -55,7 +55,7 @@ class Clock:
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Self:
-        """A clock whose trace time is 0 at the first whole wall second after `in_s` seconds from now; `in_s` may be < 0."""
+        """A clock whose trace time 0 is the first whole Unix second after now + `in_s`, in the past if `in_s` is negative."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property
@@ -70,7 +70,7 @@ class Clock:
 
     @property
     def jump_s(self) -> int:
-        """Whole seconds by which the wall clock has jumped since the start; 0 up to MIN_JUMP_S."""
+        """Seconds, rounded, by which the wall clock has jumped since the start; a jump of at most MIN_JUMP_S counts as 0."""
         jump_s = wall_offset_s() - self.offset_s
         return round(jump_s) if abs(jump_s) > MIN_JUMP_S else 0
 

@@ -11,9 +11,9 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """The last tick at or before trace time `at_s`, as (header of its part, tick); `parts` are those of `journal.parts`.
+    """The last tick at or before trace time `at_s`, and the header that precedes it; `parts` is from `journal.parts`.
 
-    If `at_s` is None: the last tick with a decision (`decided`) in the last part or, if there is none, that part's last tick.
+    If `at_s` is None, it is the last tick in the last part at which something was `decided`, or else the last tick of all.
     Raises ValueError if there is no tick, or if `at_s` is before the first tick or at least one tick interval after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
@@ -31,13 +31,13 @@ def decision_at(
 
 
 def decided(tick: Tick) -> bool:
-    """Whether this tick has a plan made with a forecast, or a job whose reason is neither HOLD nor an operator's OVERRIDE."""
+    """Whether anything was decided: the plan has a forecast or a reason that is not HOLD or OVERRIDE (an operator's count)."""
     plan = tick.step.plan
     return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One dict per job that explains the tick: targets, observations, predictions, SLO and reason; NaN = unknown."""
+    """One dict per job with its replicas before and after the tick, measurements, predictions, SLO, reason; NaN = unknown."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,

@@ -16,7 +16,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Gauges per job: name, help text, path in `Step`. Their label is `inference_job`, because Prometheus itself sets `job`.
+# Gauges per job: (name, help text, attribute of `Step`). The label is `inference_job`, because Prometheus itself sets `job`.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),
@@ -38,7 +38,7 @@ SUMS = {
 
 
 class MinuteScores:
-    """Compares each complete minute's latency with the SLO, and its arrival rate with the last forecast made before it."""
+    """Compares each complete minute's latency with the SLO, and its arrivals with the last forecast before that minute."""
 
     def __init__(self, jobs: tuple[Job, ...]):
         self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
@@ -70,7 +70,7 @@ class Exporter:
     /healthz answers 503 if neither a tick nor a failure has been reported for `progress_deadline_s`, so that a supervisor
     can restart the loop. Before the first tick it answers 200, because the loop may wait to become the leader. /readyz does
     the same, but also answers 503 while `waits_for`, the reason why the loop cannot start yet, is set.
-    `applies` : whether plans are applied; if not, `faro_least_replicas` has no values, and its alert cannot fire.
+    `applies` : whether plans are applied. If not, `faro_least_replicas` is not set, so no alert for missing replicas fires.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # If HPAs choose the replicas, at least their minReplicas (`floor`) must run; without a new floor, the metric stays.
+        # If HPAs choose the replicas, their minReplicas (`floor`) must run. Without a new floor, the metric keeps its value.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
@@ -164,7 +164,7 @@ class Exporter:
         self._failures.labels(reason).inc()
 
     def refit(self, outcome: str) -> None:
-        """Count a refit of the model by its outcome."""
+        """Count a refit of the forecaster by its outcome, such as "accepted"."""
         self._refits.labels(outcome).inc()
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ class GuardrailConfig:
     fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fixed", tuple(self.fixed))  # a journal, which is JSON, has a list
+        object.__setattr__(self, "fixed", tuple(self.fixed))  # a list if read from a journal (JSON)
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
@@ -86,7 +86,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # else `without_data` has copied old targets
+        observed = np.isfinite(observation.mean_latency_s).any()  # if not, the targets may be those of an older tick
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -114,7 +114,7 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
         return observation
     target = np.where(contested, observation.target, guard.target)
     starting = observation.starting
-    if observation.unbounded is None:  # otherwise, targets are bounds of HPAs, which do not tell how many start
+    if observation.unbounded is None:  # otherwise, targets are maxReplicas of HPAs, not replicas that will start
         starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
 
@@ -263,7 +263,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan; a job that it holds, but that now moves to a target pending from earlier, gets the reason of that target."""
+    """The plan, but a job with reason HOLD that moves to a target pending from earlier ticks gets that target's reason."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)

@@ -24,7 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # 33 min of 10 s ticks; to restore the loop's memory, policies' counters need 10 min, forecasts 15
+REPLAYED_TICKS = 200  # with ticks of 10 s, 33 min: enough to restore policies' counters (10 min) and forecasts (15 min)
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -42,7 +42,7 @@ class Header:
     origin_s: int | None = None  # Unix time of trace time 0; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
-    changes: tuple[str, ...] = ()  # an operator's changes to the jobs that made this part of the journal begin
+    changes: tuple[str, ...] = ()  # lines that say what an operator changed just before this part; () if nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # from `begin`, not written yet
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # prepared by `begin`, not written
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -84,7 +84,7 @@ class Journal:
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`; return the recorded run to resume, or None if there are no ticks.
 
-        The last part continues if the jobs are as before; otherwise, and without ticks, a new part begins. Raises ValueError
+        If there are ticks of the same jobs, the last part continues; otherwise, a new part begins. Raises ValueError
         if `resumed` does, or if the last tick is more than `policy.tick_s` after the trace time `now_s`.
         """
         past = resumed(self, policy, header)
@@ -100,7 +100,7 @@ class Journal:
         self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
         if replayed_ticks is not None:
             self._begun = self.header, self.ticks, {"kind": RESUME, "replayed_ticks": replayed_ticks}
-        if not self._length():  # not at the next tick but now: `faro set` reads the jobs' names
+        if not self._length():  # a new file: write now, because `faro set` reads the jobs' names
             with suppress(OSError):  # the first tick tries again
                 self._write()
 
@@ -157,7 +157,7 @@ def parts(path: str | Path, since_s: float = 0.0) -> list[tuple[Header, list[Tic
 
 
 def with_same_jobs(path: str | Path) -> tuple[Header, list[Tick]]:
-    """(last header, ticks) of a journal; ticks from all parts whose jobs have the same names as those of the last header."""
+    """The last header of a journal, and the ticks of all its parts whose jobs have the same names as in that header."""
     found = parts(path)
     names = [[job.name for job in header.jobs] for header, _ in found]
     return found[-1][0], [one for (_, ticks), of in zip(found, names) if of == names[-1] for one in ticks]
@@ -172,7 +172,7 @@ def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> l
     for place, record in records:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            if "generation" not in record:  # else a rotation wrote this header, and the part goes on
+            if "generation" not in record:  # otherwise a rotation wrote this header, and the part continues
                 found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:

@@ -21,7 +21,7 @@ from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MIS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-# Reasons, given to `on_failure`, of failures outside the policy.
+# Reasons with which `on_failure` is called if something other than the policy fails.
 OBSERVE, APPLY, JOURNAL, CLOCK, REPORT = "observe", "apply", "journal", "clock", "report"
 OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
@@ -52,13 +52,13 @@ def run(
     Parameters
     ----------
     apply : False for a dry run.
-    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them, and `clock`
-        must have the header's origin and scale; ValueError if policy, tick_s, jobs, guardrails or `apply` differ. With
-        `changes`, jobs and fixed replica counts may.
+    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them: `clock` must
+        have the origin and scale in the journal's header, and ValueError is raised if policy, tick_s, jobs, guardrails or
+        `apply` differ from the header. With `changes`, jobs and fixed replica counts may differ.
     clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
-    on_failure : called with (reason, message) for every failure. If None, a failed scaling request, journal write,
-        `on_step`, renewal or first observation ends the run with its exception, and a failed policy is a warning.
+    on_failure : called with (reason, message) for every failure. If None, the run ends with the exception if the first
+        observation, a scaling request, a journal write, `on_step` or `renewed` fails; a failed policy is only a warning.
     changes : what an operator has changed since the last call of `run` with this journal, as text for the journal; `jobs`
         and `guardrails` contain it already.
     changed : called before every tick; the run ends once it returns True.
@@ -78,7 +78,7 @@ def run(
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # None if the jobs have changed
-                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # a standby may have taken over
+                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # a standby may have acted since
                     memory, last = next_memory(memory, False, None), None
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
@@ -110,7 +110,7 @@ def run(
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure) -> Memory:
-    """The memory with the forecaster that `renewed` returns, updated with recent counts; unchanged if it returns None."""
+    """The memory with the forecaster that `renewed` returns, updated with recent counts; the same memory if there is none."""
     state = memory.state
     try:
         if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
@@ -123,7 +123,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failu
 
 
 def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
-    """Observe the cluster; on failure, return `without_data(last)` or, without `last`, None (raise without `on_failure`)."""
+    """Observe the cluster. If that fails, return `without_data(last)` or, without `last`, None (raise if no `on_failure`)."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -146,7 +146,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
 
 
 def report_failures(step: Step, on_failure: OnFailure) -> None:
-    """Report the failures of a tick to `on_failure`; if that is None, only warn if the policy failed."""
+    """Report the failures of a tick to `on_failure`; if that is None, warn of a failed policy and ignore others."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)
@@ -167,7 +167,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure, call: Callable[..., None], *arguments: Any) -> str | None:
-    """Run `call(*arguments)`; report an error to `on_failure` and return it as one line; None if there is no error."""
+    """Run `call(*arguments)`; return its error as one line, or None. The error is reported to `on_failure` (None: raised)."""
     try:
         call(*arguments)
     except Exception as error:

@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # an ended event is kept while forecasters store counts from its time, 2 x CONTEXT_MINUTES
+EVENT_KEPT_S = 1800.0  # seconds that an ended event is kept, as forecasters store its counts for 2 x CONTEXT_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Override:
     job: str
     by: str  # who gave the order
     from_s: float  # Unix time
-    until_s: float | None = None  # None: until it is cleared
-    replicas: int | None = None  # the fixed count; None for an event
-    load: float | None = None  # the factor; None for a fixed count
+    until_s: float | None = None  # Unix time; None: until an operator clears it
+    replicas: int | None = None  # fixed replica count; None for an event
+    load: float | None = None  # factor on the forecast load; None for a fixed count
 
     def __post_init__(self) -> None:
         if not (isinstance(self.job, str) and isinstance(self.by, str)):
@@ -106,7 +106,7 @@ class Settings:
 
 
 class Watched:
-    """Finds new settings: after a change of the jobs' table or of the overrides, or when an override begins or ends.
+    """Detects new settings, when the jobs' table (the file `jobs`) or the overrides change, or an override begins or ends.
 
     Every call of `new` calls `overrides`, which returns the current overrides. `known` holds the newest valid settings.
     """

@@ -1,4 +1,4 @@
-"""Checks before the loop starts, which run once or are repeated until they pass."""
+"""Run a check before the control loop starts, either once or repeatedly until it passes."""
 
 import operator
 import threading
@@ -12,9 +12,9 @@ once: Ensure = operator.call  # runs a check once; an exception of the check end
 
 
 def until_passed(stop: threading.Event, report: Callable[[str | None], None], retry_s: float = RETRY_S) -> Ensure:
-    """A function that repeats a check every `retry_s` seconds while it raises ValueError; SystemExit once `stop` is set.
+    """A function that runs a check every `retry_s` seconds until the check raises no ValueError.
 
-    `report` is called with each new reason to wait, and with None when the check has passed.
+    It calls `report` with each new error message, and with None once the check passes. It raises SystemExit if `stop` is set.
     """
 
     def ensure(check: Check) -> None:

@@ -31,14 +31,14 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision in seconds
     failure: str | None = None  # why the policy failed; None if it did not
-    error: str | None = None  # why the targets were not applied; set only for `on_step`
+    error: str | None = None  # why the targets were not applied; set only in the copy for `on_step` of `loop.run`
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The state of the loop between ticks. It depends only on the observations, so replaying a journal restores it."""
 
-    state: Any  # of the policy
+    state: Any  # state of the policy
     pending: Pending  # targets to be retried
     guard: Guard
 
@@ -59,7 +59,7 @@ class Deadline:
         self._running: Future | None = None
 
     def call(self, decide: Callable[[], Any]) -> Any:
-        """The result of `decide()`; raises Late after `seconds`, or if an abandoned decision still runs."""
+        """The result of `decide()`; raises Late after `seconds`, or at once if an abandoned decision still runs."""
         if self.seconds is None:
             return decide()
         if self._running and not self._running.done():

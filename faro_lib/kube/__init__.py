@@ -1,1 +1,1 @@
-"""`Cluster` on Kubernetes: Deployments, capacity, leader election, the custom resource FaroPlan, and manifests."""
+"""Faro on Kubernetes: Deployments, capacity, leader election, the custom resource FaroPlan, and manifests."""

@@ -16,7 +16,7 @@ from faro_lib.kube.client import amount
 
 EPSILON = 1e-6  # cores; tolerance for rounding errors
 FINISHED = ("Succeeded", "Failed")
-CORES = "autoscaling.faro/cores"  # label of a Ray worker pod with the cores that it offers; see `cores_of`
+CORES = "autoscaling.faro/cores"  # label of a Ray worker pod: the cores that it offers to replicas
 OUR_SCOPES = {"NotTerminating", "NotBestEffort"}
 REPELLING = ("NoSchedule", "NoExecute")
 
@@ -25,10 +25,10 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node."""
 
-    # Resource -> amount per core, maximum over the jobs; "pods" -> 1 / cores of the smallest replica, which is one pod.
+    # Resource -> amount per core, maximum over the jobs; "pods" -> 1 / cores of the smallest replica, as a replica is one pod.
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
     quantum: float = 0.1  # cores; the cores of every replica are a multiple of it
-    tolerations: tuple[dict, ...] = ()  # of the pods
+    tolerations: tuple[dict, ...] = ()  # tolerations of the pods
     selector: Mapping[str, str] = field(default_factory=dict)  # nodeSelector of the pods
 
 
@@ -40,8 +40,8 @@ class Capacity:
     by_node: Mapping[str, float]  # usable node -> cores
     unusable: Mapping[str, str]  # node -> reason why it accepts no replica
     bound: str = "nodes"  # what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota
-    free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None unless the jobs are Deployments
-    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None unless the jobs are Deployments
+    free_cores: np.ndarray | None = None  # (nodes,) free cores per node, in the order of `by_node`; None with Ray
+    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None with Ray
 
 
 def capacity(
@@ -203,7 +203,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """The request, or else the limit, of a container or pod by resource; also its limits as `limits.NAME`, for quotas."""
+    """Resource -> request, or else limit, of a container or pod; its limits also have the keys `limits.NAME`, for quotas."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}

@@ -14,7 +14,7 @@ WORKERS = "ray.io/node-type=worker"
 
 
 def small_pod(pod: dict) -> dict:
-    """The fields of a pod that determine the capacity."""
+    """The pod, reduced to the fields that determine the capacity."""
     spec = _pick(pod["spec"], "nodeName", "overhead", "resources", "containers", "initContainers")
     for name in ("containers", "initContainers"):
         if name in spec:
@@ -27,7 +27,7 @@ def small_pod(pod: dict) -> dict:
 
 
 def small_node(node: dict) -> dict:
-    """The fields of a node that determine the capacity."""
+    """The node, reduced to the fields that determine the capacity."""
     return {
         "metadata": _pick(node["metadata"], "name", "labels"),
         "spec": _pick(node.get("spec", {}), "unschedulable", "taints"),
@@ -109,7 +109,7 @@ class RayCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
-        for service in services:  # at most one; none while it is being recreated: keep the last name
+        for service in services:  # at most one; while there is none, because it is recreated, the last name stays
             self._cluster = serving_cluster(service) or self._cluster
         serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
         return cores_of_workers(serving, nodes)

@@ -123,7 +123,7 @@ class Api:
         if answer.status != 401 or not again:
             return answer
         try:
-            self._client = self._new_client()  # not changed in place: other threads may still use the old one
+            self._client = self._new_client()  # a new one, as other threads may still use the old one
         except Exception as error:  # the loader of kubeconfigs raises many types
             raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
         return self._request(method, path, body, kind, query, timeout, again=False)
@@ -150,7 +150,7 @@ def _message(text: bytes | None) -> str:
 def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
     """A connection with the credentials of a kubeconfig or of the pod's ServiceAccount.
 
-    kubeconfig : path; None: the ServiceAccount if there is one and no `context`, else $KUBECONFIG or ~/.kube/config.
+    kubeconfig : its path; None: in a pod, its ServiceAccount (unless `context` is given), else $KUBECONFIG or ~/.kube/config.
     context : kubeconfig context; None: the current one.
     options : arguments of `Api`.
 
@@ -184,7 +184,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
 
 
 def found(api: Api, path: str, absent: tuple[int, ...] = (404,)) -> dict | None:
-    """The object at `path`; None if the answer has an HTTP status in `absent`, by default 404, if it does not exist."""
+    """The object at `path`; None if the HTTP status of the answer is in `absent`, by default 404 (not found)."""
     try:
         return api.get(path)
     except ApiError as error:

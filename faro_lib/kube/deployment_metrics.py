@@ -17,7 +17,7 @@ MIN_PARTIAL_MINUTE_S = 20.0  # if less of the current minute has passed, there a
 WINDOW = "$window"
 BATCH = 50  # queries in one request
 THREADS = 4
-MARK = "faro_query"  # label of a series: the index of its query in the batch
+MARK = "faro_query"  # label added to the series of a query: the index of the query in its batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The measured load and latency of each job. Arrays have shape (jobs,), but `arrivals_per_min` (jobs, minutes).
+    """The measured load and latency of each job. NaN = missing. Shapes are (jobs,), for `arrivals_per_min` (jobs, minutes).
 
-    Minutes are sorted, oldest first. Latencies are in wall seconds. NaN = missing.
+    Minutes are sorted, oldest first; `arrivals_now` counts the current one so far. Latencies are in wall seconds.
     """
 
     arrivals_per_min: np.ndarray
@@ -89,7 +89,7 @@ class DeploymentMetrics:
         load = Load(
             arrivals_per_min=values("requests", minute_s, ends),
             arrivals_now=value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
-            mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0: no requests
+            mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0 if no request ended
             tail_latency_s=value("latency_s", minute_s, ends[-1], undefined=np.nan) if len(ends) else missing,
             ongoing=value("ongoing", window_s, now_s, undefined=np.nan),
         )
@@ -98,7 +98,7 @@ class DeploymentMetrics:
         return load
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Results of the queries at evenly spaced Unix times, (queries, instants); inf = 0/0.
+        """Results of the queries at evenly spaced Unix times, (queries, instants); inf where a result is 0/0 or +Inf.
 
         NaN = missing: no sample, no answer, a query that is not PromQL, or one that returns several series.
         """

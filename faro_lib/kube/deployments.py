@@ -1,4 +1,4 @@
-"""The `Cluster` protocol without Ray: a job is a Deployment of any model server, scaled by its `scale` subresource."""
+"""A `Cluster` for `faro run` in which each job is a Deployment of any model server, scaled by its `scale` subresource."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # in cold start times; a longer scaling action is stalled, and the job may be scaled again
+PROGRESS_DEADLINE = 3.0  # multiples of the cold start time; a longer scaling action is stalled and may be repeated
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
@@ -37,7 +37,7 @@ class DeploymentRef:
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> Self:
-        """Parse a job's section `deployment`; its namespace is `namespace` by default. ValueError if it is invalid."""
+        """Parse a job's section `deployment`; `namespace` applies if the section names none. ValueError if it is invalid."""
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
@@ -77,7 +77,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """A cluster whose jobs are Deployments. They drop no requests; a proxy can, with settings that the FaroPlan publishes.
+    """A cluster of Deployments. Only a proxy in front of them can drop requests; the FaroPlan publishes the drop rates for it.
 
     clock : trace time. If its time 0 is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
@@ -162,8 +162,8 @@ class Deployments:
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
         """Scale one job, but only if its replica count is unchanged since the observation.
 
-        So a controller that was suspended while another took over overwrites nothing. Raises ApiError, with status 409 if
-        another client has scaled the job.
+        Otherwise, a controller that was suspended while another took over would undo the other's decisions. Raises
+        ApiError, with status 409 if another client has scaled the job.
         """
         if not may_act():
             raise ApiError(0, NOT_LEADER)
@@ -219,7 +219,7 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
     A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. Raises ValueError
-    if the cores are less, if the resources or nodeSelectors of the jobs differ, or if a pod requires a nodeAffinity.
+    if they are less, if the resources or nodeSelectors of the jobs differ, or if a pod requires a nodeAffinity.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

@@ -22,7 +22,7 @@ UNLED_S = 300.0  # seconds without a leader after which the standby controller r
 class BoundedDeployments(Deployments):
     """Deployments whose HPAs still choose the replicas; Faro's `target` for a job is the maxReplicas of its HPA."""
 
-    _waiting: np.ndarray | int = 0  # (jobs,) postponed maxReplicas, set when other jobs' pods have ended; 0 = none
+    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to set once other jobs' pods have ended; 0 = none
 
     def observe(self) -> Observation:
         observation = super().observe()
@@ -46,9 +46,9 @@ class BoundedDeployments(Deployments):
     ) -> None:
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); maxReplicas rise last.
 
-        An increase waits until the pods above another HPA's lowered maxReplicas have ended, because they use the cores.
-        Where `floor` is KEEP_FLOOR (None: for all jobs), minReplicas set by Faro stay, and an HPA that Faro has not bounded
-        stays unchanged; HAND_BACK restores the original bounds. Raises ApiError with the first error and how many others.
+        An increase that needs the cores of pods above another HPA's lowered maxReplicas waits until these pods have ended.
+        A `floor` of KEEP_FLOOR (None: for all jobs) keeps minReplicas, and leaves an HPA alone if Faro has not set its bounds;
+        HAND_BACK restores the original bounds. Raises ApiError with the first error and the number of others.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
@@ -94,7 +94,7 @@ class BoundedDeployments(Deployments):
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
         observed = bounds_of(hpa)
-        for _ in range(SCALE_ATTEMPTS):  # retried: status updates of the HPA, every 15 s, change its version
+        for _ in range(SCALE_ATTEMPTS):  # retry, because a status update, every 15 s, also changes the version
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
             note = json.dumps(original) if bounds else None
             try:

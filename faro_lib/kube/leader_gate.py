@@ -29,7 +29,7 @@ class LeaderGatedCluster:
     """The cluster `inner` with its capacity measured in Kubernetes; plans are applied only while this controller leads.
 
     capacity : returns the current capacity; None: use that of `inner`.
-    leadership : None if there is no leader election: every plan is applied.
+    leadership : this controller's state in the leader election; None: no election, every plan is applied.
     diagnose : called if the cluster cannot be observed; raises ValueError with the reason if it finds one.
     """
 

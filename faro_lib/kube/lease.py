@@ -18,7 +18,7 @@ from typing import Self
 from faro_lib.kube.client import Api, ApiError, found
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # interim holder of a recreated lease, until the former leader must have stopped
+NOBODY = "nobody"  # holder written into a recreated lease, until the former leader must have stopped
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Workers:
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = None  # CPU request per worker; None: its cores. Request less if replicas mostly wait
+    cpu: float | None = None  # CPU request per worker; None: its cores. Less suffices for replicas that rarely compute
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -101,21 +101,21 @@ class ManifestSpec:
     tick_s: float = 10.0
     act: bool = True  # whether the controller applies its plans, or only prints them
     served: tuple[ServeSpec, ...] = ()  # how Ray Serve runs each job; rayserve only
-    namespaces: tuple[str, ...] = ()  # of the Deployments; backend deployments only
-    deployments: tuple[str, ...] = ()  # their names or, with `ceilings`, those of their HorizontalPodAutoscalers
-    ceilings: bool = False  # whether the controller sets the bounds of HorizontalPodAutoscalers
+    namespaces: tuple[str, ...] = ()  # namespaces of the Deployments; backend deployments only
+    deployments: tuple[str, ...] = ()  # names of the Deployments or, with `ceilings`, of their HPAs
+    ceilings: bool = False  # whether the controller sets bounds of HorizontalPodAutoscalers (HPAs)
     initial: Sequence[int] = ()  # initial replica counts (jobs,); rayserve only
     workers: Workers = Workers()  # rayserve only
     head: Head = Head()  # rayserve only
     operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
-    monitoring_namespace: str = "monitoring"  # where Prometheus runs; only its pods can reach the controller's metrics
+    monitoring_namespace: str = "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
     prometheus: str = ""  # address; the controller reads past request counts there and, for Deployments, jobs' metrics
     monitor: bool = False  # whether to add a ServiceMonitor
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        longest = 33 if self.ceilings else 47  # CronJob NAME-controller-restore: at most 52 characters; RayService: 47
+        longest = 33 if self.ceilings else 47  # longest names: CronJob NAME-controller-restore 52, RayService 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):

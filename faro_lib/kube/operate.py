@@ -32,8 +32,8 @@ class NamespacedName:
 
     namespace: str
     name: str
-    kubeconfig: str | None = None  # None: the pod's ServiceAccount, or else the default kubeconfig
-    context: str | None = None  # None: the current context
+    kubeconfig: str | None = None  # path; None: the pod's ServiceAccount, or else the default kubeconfig
+    context: str | None = None  # kubeconfig context; None: the current one
 
     @classmethod
     def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> Self:
@@ -59,7 +59,7 @@ def connect_deployments(
     ceilings: bool = False,
     act: bool = True,
 ) -> Deployments:
-    """A cluster of the Deployments that the sections `deployment` of the jobs' table name.
+    """A cluster of the Deployments that the jobs' table lists, in the section `deployment` of each job.
 
     prometheus, token_path : as in `DeploymentMetrics`.
     cores : cores that the jobs may use; None: measured.
@@ -104,7 +104,7 @@ def gated_cluster(
 
     stop : setting it ends the wait for the lease.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
-    fixed : use the cluster's own capacity instead of measuring it.
+    fixed : whether to use the capacity of `cluster` instead of measuring it.
     ensure : runs the checks of capacity and autoscalers, once or until they pass.
 
     Raises ValueError, before anything is changed, if a resource or permission is missing.
@@ -166,13 +166,13 @@ def check_scaling(cluster: Cluster) -> None:
 def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
     """Restore the autoscalers' original bounds if this candidate has not seen the lease change for UNLED_S seconds."""
     if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
-        with suppress(ApiError):  # called again half a second later
+        with suppress(ApiError):  # the next call, half a second later, tries again
             for line in restore(api, cluster.autoscalers()):
                 report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
-    """The CapacityWatch, not yet started: over the nodes for Deployments, else over the workers of the plan's RayService."""
+    """The CapacityWatch, not started yet, of the nodes (for Deployments) or of the workers of the RayService named `plan`."""
     if not isinstance(cluster, Deployments):
         return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}
