@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed mean after one more value; NaN leaves it unchanged. Two calls are one minute of decay."""
+    """The exponentially decayed `mean` after the value `new`; NaN leaves it unchanged. Two calls are one minute of decay."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)

@@ -45,8 +45,8 @@ class Authority:
     doubt_large: np.ndarray  # the same with the larger bet
     trust: np.ndarray  # evidence S of the test `trust`
     strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
-    running: np.ndarray  # replicas at the last minute
-    mean_latency_s: np.ndarray  # at the last minute
+    running: np.ndarray  # replicas that served at the last update
+    mean_latency_s: np.ndarray  # as observed at the last update
     minute: np.ndarray  # `Observation.minute` at the last update, equal for all jobs
 
     @classmethod

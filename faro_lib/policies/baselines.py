@@ -63,7 +63,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same number of replicas for every job, which never changes; `experiments.limits` simulates such replicas."""
+    """The same number of replicas for every job, which never changes, as for the clairvoyant limit (`experiments.limits`)."""
 
     replicas: int = 1
     name: str = "Fixed"

@@ -97,7 +97,7 @@ class Faro(TwoLoops):
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Sampled requests per minute (jobs, samples, minutes) from this minute on; `nowcast` uses its requests until now."""
+        """Sampled requests per minute (jobs, samples, minutes) from this minute on; `nowcast` includes its count so far."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)

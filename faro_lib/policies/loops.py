@@ -104,7 +104,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with `tick_s` and `changes`. With a new tick, long-term plans begin at its first, whole ticks apart."""
+    """The policy with `tick_s` and `changes`. With a new tick, long-term plans begin at tick 1 and are whole ticks apart."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

@@ -133,7 +133,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Assuming:
-    """A policy that decides as if the cluster served `jobs`."""
+    """A policy that decides as if the cluster served `jobs`, whose parameters may differ from those of the real jobs."""
 
     policy: Policy
     jobs: tuple[Job, ...]

@@ -1,6 +1,6 @@
 """The compiled event loop of the simulator; replicas are added and removed only between its calls.
 
-Between decisions, jobs do not interact, so each job is advanced alone. It has three kinds of events: a request
+Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
 arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
 completions in the order of the replicas' slots (`Station`). The router is one FIFO server, which a request passes before and
 after service. So the end of the first pass is known on arrival; head..next_arrival - 1 are the requests in that pass.

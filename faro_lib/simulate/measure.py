@@ -91,7 +91,7 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
-    """Tail latencies and excess drops (`_minutes`) with `replicas`, cached, (quantiles, 2, utilisations, MINUTES)."""
+    """Latencies and drops by `_minutes`, cached on disk; shape (quantiles, [latency, drops], utilisations, MINUTES)."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
