@@ -1,4 +1,4 @@
-"""Forecaster "auto", the default of the commands: a mixture of forecasters, weighted for each job by recent CRPS."""
+"""Forecaster "auto", the command line's default: a mixture of forecasters, weighted for each job by recent error (CRPS)."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 
 HALF_LIFE_MINUTES = 10
-SHARPNESS = 4.0  # 2 to 8 score alike on the training days of the published traces, and so do half-lives of 5 to 40
-OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # outlier: off by this factor and this many Poisson standard deviations
+SHARPNESS = 4.0  # in `Mixture`; on the published training days, 2 to 8 score alike, and so do half-lives of 5 to 40
+OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier misses the forecast by this factor and this many Poisson SDs
 BACKTEST_ORIGINS = 120
 
 
@@ -35,9 +35,9 @@ class Mixture(Forecaster):
     L[m] is the sum of two CRPSs of member m, each an exponentially decayed mean: for the next minute, and for the mean over
     HORIZON_MINUTES. The prior weight p is 1, except that the Bayesian forecaster has as much as all others together.
     For each job, path i of the mixture is path i of one member, which preserves correlations between jobs.
-
-    The first outlier is treated as a missing count. A second one in the same direction within CONTEXT_MINUTES is accepted.
-    If it follows a missing count directly, the level is taken to have shifted: the members' local levels and L are reset.
+    A first outlier (a count far from its forecast) is treated as missing. A second one in the same direction within
+    CONTEXT_MINUTES is accepted. If the second directly follows a missing count, such as the first, the level is taken to
+    have shifted: the members' local levels and L are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN = not scored. In `mean`, `0 *` gives NaN to a forecast made just after a missing count: a shift may follow.
+        # NaN = not scored. `0 *` makes `mean` NaN if the forecast followed a missing count, which may precede a shift.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -102,7 +102,7 @@ class Mixture(Forecaster):
         return (self.weights()[:, :, None] * means).sum(axis=0)
 
     def table(self):
-        """One row per job and member: columns job, forecaster, backtest_crps, weight."""
+        """A DataFrame with a row per job and member: columns job, forecaster (the member), backtest_crps and weight."""
         import pandas as pd
 
         jobs, names = np.repeat(self.jobs, len(self.names)), np.tile(self.names, len(self.jobs))
@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed mean after one more value; NaN leaves it unchanged. Two calls are one minute of decay."""
+    """The exponentially decayed `mean` after the value `new`; NaN leaves it unchanged. Two calls are one minute of decay."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -131,7 +131,7 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @register("auto")
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
-    """A recalibrated mixture of all forecasters that can be fitted to the training days, of which there may be none.
+    """A recalibrated mixture of all forecasters that the training days allow; without any, of "kalman" and "poisson".
 
     Its initial weights come from a backtest on the last training day, for which all members but the Bayesian one are
     fitted to the days before it, or to this day if it is the only one. A converged `posterior` adds the Bayesian forecaster.
@@ -172,9 +172,9 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
 
 
 def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """CRPS (forecasts, jobs) on a day (jobs, minutes): CRPS one minute ahead plus CRPS of the mean over HORIZON_MINUTES.
+    """CRPS of the next minute plus CRPS of the mean over HORIZON_MINUTES, on a day of counts (jobs, minutes).
 
-    The forecasts start at BACKTEST_ORIGINS evenly spaced minutes; the unit is requests per minute.
+    The result, in requests per minute, is (forecasts, jobs). The forecasts start at BACKTEST_ORIGINS evenly spaced minutes.
     """
     counts = np.asarray(day_counts, dtype=float)
     last = counts.shape[1] - HORIZON_MINUTES

@@ -82,8 +82,8 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
 def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t], except where `known` has the value of a minute.
 
-    Shapes: start (lags, jobs, samples); known and errors begin at the same minute: known (minutes, jobs), NaN = to be
-    simulated; errors and result (minutes, jobs, samples).
+    `start` (lags, jobs, samples) has y of the minutes before the simulation. `known` (minutes, jobs) is NaN where y must be
+    simulated. `errors` and the result have shape (minutes, jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)
@@ -96,7 +96,7 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 
 def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Clip `log_counts` (minutes, jobs, samples) to at most log(10 x the job's largest value in `counts` (jobs, minutes))."""
+    """Clip log counts (minutes, jobs, samples) at about log(10 x the job's largest count) in `counts` (jobs, minutes)."""
     largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
     limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
     return np.clip(log_counts, 0, limit[None, :, None])
@@ -114,7 +114,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     for some, counts in own_days(traces):
         own = np.log1p(counts)
         deviations = own - np.stack([shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1)
-        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # replaces imputed days by repeated own days
+        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # copies of the jobs' own days replace imputed ones
         profile[some] = daily_profile(own[:, 0])
     runs = windows(y, CONTEXT_MINUTES + 1)
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)

@@ -19,7 +19,7 @@ class Recalibrated(Forecaster):
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    with one r per job and tail. HORIZON_MINUTES earlier forecasts covered the last minute; `exceeded` is the share of these
+    with one r per job and tail. The last minute was forecast HORIZON_MINUTES times; `exceeded` is the share of these
     forecasts whose tail contains that minute's count. This is adaptive conformal inference (Gibbs and Candes 2021) on the
     log of the interval's width, so the coverage becomes nominal in the long run, whatever `inner` is.
     """

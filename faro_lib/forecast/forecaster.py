@@ -55,7 +55,7 @@ class Forecaster(ABC):
         return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster after a shift of load of the jobs in a bool mask (jobs,): their local levels, if any, are reset."""
+        """The forecaster after the load of some jobs (a bool mask) has shifted: their local levels, if any, are reset."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":
@@ -100,7 +100,7 @@ class Forecaster(ABC):
         return np.where(known.any(axis=1), self.counts[np.arange(len(known)), latest], otherwise)
 
     def rng(self) -> np.random.Generator:
-        """The random generator of the coming minute, from `seed` and `minutes_seen`."""
+        """The random generator for forecasts from the coming minute on, seeded with `seed` and `minutes_seen`."""
         return np.random.default_rng([self.seed, self.minutes_seen])
 
     def minutes_ahead(self, first: int, last: int) -> np.ndarray:
@@ -131,12 +131,12 @@ def forecasters() -> list[str]:
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
-    """Fit the forecaster `name` to the training days of `traces`. Its next minute is the first after them, minute 0."""
+    """Fit the forecaster `name` to the training days of `traces`; its coming minute is minute 0 of the day after them."""
     return FITS.find(name)(traces, seed=seed, **options)
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """Counts of the training days (days, samples, jobs, minutes) as floats, after `imputed`; ValueError if too short."""
+    """Training counts (days, samples, jobs, minutes), with unobserved ones `imputed`; ValueError without long enough days."""
     counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"
@@ -145,9 +145,9 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Groups of jobs whose own data begin on the same day: (job numbers, their `training_counts` from that day on).
+    """Groups of jobs whose observed data begin on the same day: (job numbers, their `training_counts` from that day on).
 
-    Imputed days are left out, because their noise is only Poisson noise. The day of a job's first request is left out, too,
+    Imputed days are left out, because they have less noise than real ones. The day of a job's first request is left out, too,
     unless it is the first or the last training day. A job without any request keeps all days.
     """
     counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
@@ -159,8 +159,8 @@ def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
 def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
-    A count before the first request is unobserved, not zero. A draw has the mean of the same minute on the job's observed
-    days, or else of all its observed minutes. A job without any request gets the squared mean of the others' root levels.
+    These counts are unobserved, not zero. A draw's mean is the job's mean in the same minute of its observed days, or else
+    in all its observed minutes. For a job without any request, it is the squared mean root of the other jobs' mean counts.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

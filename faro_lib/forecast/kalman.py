@@ -45,7 +45,7 @@ class LocalLevel(Forecaster):
         missing = np.isnan(y)
         gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(missing, 0.0, y - self.level)
-        # While counts are missing, the variance grows only up to CONTEXT_MINUTES steps.
+        # Missing counts increase the variance only up to CONTEXT_MINUTES steps, so that a long gap leaves usable forecasts.
         step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 

@@ -7,12 +7,12 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = 15  # minutes ahead for which errors are recorded
+ERROR_MINUTES = 15  # largest h in `Persistence`; later minutes repeat its error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: the last count plus x[t+h] - x[t] of the training counts x; t is random, and the same for all jobs."""
+    """Sample paths: the last count plus x[t+h] - x[t] after h minutes, with training counts x and a random t for all jobs."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count

@@ -39,7 +39,7 @@ class DiscountedPoisson(Forecaster):
         later = Forecaster.update(self, counts)
         known = ~np.isnan(later.counts[:, -1])
         a = self.a + np.where(known, later.counts[:, -1], 0)
-        # Missing counts are discounted, too, but never to less than the weight of a prior.
+        # A minute without a count discounts older counts, too, but not below the weight of the prior level.
         keep = np.where(known | (self.discount * self.b > PRIOR_MINUTES), self.discount, 1.0)
         return replace(later, a=keep * a, b=keep * (self.b + known))
 
@@ -61,7 +61,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gamma parameters (a, b) of each job; without counts and prior, exponential with the mean of the other jobs."""
+        """Gamma (a, b) of each job's level; without counts and prior, exponential with the mean level of the other jobs."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)

@@ -28,7 +28,7 @@ class Convergence(NamedTuple):
     r_hat: float  # largest rank-normalised R-hat
     ess_bulk: float  # smallest effective sample size in the bulk
     ess_tail: float  # smallest effective sample size in the tails
-    divergences: float  # number in all chains
+    divergences: float  # number of divergent transitions in all chains
 
     @property
     def passed(self) -> bool:
@@ -86,7 +86,7 @@ def save_posterior(posterior: Posterior, path: str | Path) -> None:
 
 
 def load_posterior(path: str | Path) -> Posterior:
-    """Read a file from `save_posterior`."""
+    """Read a posterior that `save_posterior` wrote; ValueError if the file lacks a field."""
     with np.load(path, allow_pickle=False) as arrays:
         if missing := [field.name for field in fields(Posterior) if field.name not in arrays]:
             raise ValueError(f"posterior={str(path)!r} lacks {missing[0]!r}; fit it again with bayes.fit_bayes")
@@ -173,7 +173,7 @@ def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool =
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """Select the jobs of `traces` from a posterior or its .npz; ValueError if a job is missing or has other counts."""
+    """The jobs of `traces` from a posterior or its .npz; ValueError if a job is missing or was fitted to other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:

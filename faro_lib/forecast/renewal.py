@@ -16,7 +16,7 @@ def fitted(name: str, traces: Traces) -> Forecaster:
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
-    """The forecaster `name` fitted to all days, or None if it is worse than `serving` on the last day; and the reason.
+    """(forecaster `name` fitted to all days, or None if it is worse than `serving` on the last day; the reason as text).
 
     The fit that is compared leaves out the last day (unless it is the only one), because `serving` has not seen that day.
     Worse means that the 95 % interval of the CRPS difference, new minus serving, is above zero, or that a

@@ -32,8 +32,8 @@ def difference(
 
     Parameters
     ----------
-    terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...), 1 by default (`truth` for weighted quantile loss). A score is sum(terms) / sum(weights).
+    terms, others : scores of each forecast by two forecasters, such as `crps_terms`, shape (origins, ...).
+    weights : shape (origins, ...); None = 1. The mean score is sum(terms) / sum(weights). Weighted quantile loss uses `truth`.
     block : number of consecutive origins in a block.
     """
     origins = len(terms)

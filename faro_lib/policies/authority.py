@@ -25,15 +25,15 @@ from faro_lib.utility.curves import LatencyModel
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEVELS = ("advise", "ceilings", "one", "full")  # ceilings: only bounds of HPAs; one: at most one replica more or less
+LEVELS = ("advise", "ceilings", "one", "full")  # Faro changes nothing, only HPAs' bounds, one replica, or any number
 ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
 ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
-INFORMATIVE = 0.2  # a minute counts for the trust if twice the service time would lose this much more utility
+INFORMATIVE = 0.2  # a minute counts for the trust only if twice the service time would lose this much more utility
 CALM = 0.2  # a minute does not count if the predicted loss of the minute before is larger: it may begin with a queue
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor at which a load is implausible; strikes in a row that lead to ADVISE
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # ratio of two loads that reveals a wrong unit; `strikes` that lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Authority:
     """The level of each service and the evidence for it; all arrays have shape (jobs,)."""
 
     level: np.ndarray  # index into LEVELS
-    doubt_small: np.ndarray  # evidence S for the doubt, with the smaller bet
+    doubt_small: np.ndarray  # evidence S of the test `doubt` above, with the smaller bet
     doubt_large: np.ndarray  # the same with the larger bet
-    trust: np.ndarray  # evidence S for the trust
+    trust: np.ndarray  # evidence S of the test `trust`
     strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
-    running: np.ndarray  # replicas at the last minute
-    mean_latency_s: np.ndarray  # at the last minute
+    running: np.ndarray  # replicas that served at the last update
+    mean_latency_s: np.ndarray  # as observed at the last update
     minute: np.ndarray  # `Observation.minute` at the last update, equal for all jobs
 
     @classmethod
@@ -169,7 +169,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with the bounds that `level` allows around the replicas `now`, (jobs,); `ceilings`: Faro bounds HPAs."""
+    """The jobs with the bounds that `level` allows around the replicas `now`, (jobs,); `ceilings`: if plans bound HPAs."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -179,7 +179,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
         return n, n
 
     all_bounds = [bounds(*row) for row in zip(jobs, level.astype(int).tolist(), now.tolist())]
-    used: dict[str, float] = {}  # cores of each tenant's minima, which its own autoscalers may raise above its quota
+    used: dict[str, float] = {}  # cores of each tenant's minima; other autoscalers may have exceeded its quota
     for job, (low, _) in zip(jobs, all_bounds):
         used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
     quotas = (job.tenant_quota and max(job.tenant_quota, used[job.tenant]) for job in jobs)
@@ -190,7 +190,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
 
-    bounding : plans bound autoscalers; at ONE and FULL, a new plan's floor equals its ceiling, so Faro sets the replicas.
+    bounding : whether plans bound HPAs. At ONE and FULL, a new plan's floor is then its ceiling: Faro sets the replicas.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -63,7 +63,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same number of replicas for every job, which never changes; used to compute the clairvoyant limit."""
+    """The same number of replicas for every job, which never changes, as for the clairvoyant limit (`experiments.limits`)."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -84,7 +84,7 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with `min_replicas` >= 1
-    counter_s: np.ndarray  # consecutive seconds above (> 0) or below (< 0) the SLO or, in RayServe, the replica count
+    counter_s: np.ndarray  # seconds in a row above (> 0) or below (< 0) the SLO; in RayServe, `desired` vs. target
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # recent observations or recommendations
 
@@ -107,14 +107,14 @@ class Reactive:
 
 @dataclass(frozen=True, slots=True)
 class Stepwise(Reactive):
-    """Step up after 30 s above the SLO, and down after 10 minutes below it; a subclass defines `step`."""
+    """Take a step up after 30 s of latency above the SLO, and down after 10 minutes below it; a subclass defines `step`."""
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         """Targets (jobs,) after a step in `direction`, +1 or -1."""
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # at most a tick: live runs begin at 15 minutes
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # capped: a live run's clock begins at 15 min
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
@@ -125,7 +125,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """`counter_s` after another `elapsed_s`: seconds (jobs,) above (+) or below (-) the limit; unchanged where `value` is NaN.
+    """`counter_s` after `elapsed_s` more: seconds in a row (jobs,) above (+) or below (-) `limit`; a NaN changes nothing.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
@@ -165,7 +165,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Scale each job alone to its maximum forecast rate, as if a replica served SLO / service time requests/s."""
+    """Scale each job alone to its maximum forecast rate, as if a replica served (SLO / service time) requests per second."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

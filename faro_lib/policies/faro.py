@@ -20,7 +20,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
-FLOOR_TOLERANCE = 0.02  # utility that a job may lose at its floor, chosen on training days (docs/adopt.md)
+FLOOR_TOLERANCE = 0.02  # utility that a job may lose at its HPA's minReplicas; chosen on training days (docs/adopt.md)
 LOAD_QUANTILES = (0.1, 0.95)  # quantiles of the forecast load that set an HPA's minReplicas and maxReplicas
 # Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
@@ -69,7 +69,7 @@ class Faro(TwoLoops):
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values.
 
-        With a `floor_tolerance`, targets are ceilings, and the current replicas are those that another autoscaler has chosen.
+        With a `floor_tolerance`, targets are maxReplicas of HPAs, and the current replicas are those that the HPAs chose.
         """
         before = observation.target
         if self.floor_tolerance is not None:
@@ -97,7 +97,7 @@ class Faro(TwoLoops):
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Requests per minute (jobs, samples, minutes) from the current minute on, whose count `nowcast` uses."""
+        """Sampled requests per minute (jobs, samples, minutes) from this minute on; `nowcast` includes its count so far."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -123,10 +123,10 @@ class Faro(TwoLoops):
 def bounds(
     table: UtilityTable, replicas: np.ndarray, load: np.ndarray, capacity: float, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(floors, ceilings), (jobs,) each, around an allocation; between them, an HPA chooses.
+    """(floors, ceilings), (jobs,) each, around an allocation: the minReplicas and maxReplicas of the jobs' HPAs.
 
     A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`, or the job's
-    minimum if the HPA keeps such a count without a floor. The ceilings are `replicas` plus the rest of the capacity, which
+    minimum if the HPA keeps enough replicas by itself. The ceilings are `replicas` plus the rest of the capacity, which
     goes, replica by replica, to the job with the highest load per replica. `load` (2, jobs) has a low and a high quantile
     of the offered load in erlangs; the HPA is assumed to see the low one.
 
@@ -161,10 +161,10 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
-    """The table without gains that are only errors of the latency model; in a tie, solvers change the fewest replicas.
+    """The table without gains that may be mere errors of the latency model; solvers then add no replicas for them.
 
     A job's utility is made constant above the count whose utilisation is IDLE at the highest rate, `most_rps` (jobs,),
-    because curves have few knots at low loads. Utilities within `least` of a job's maximum then become the maximum.
+    because utility curves are coarse at low loads. Utilities within `least` of a job's maximum then become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))
@@ -211,4 +211,4 @@ def _faro(policy: Policy) -> Faro:
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
-register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # for plugins
+register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # plugins' objectives

@@ -30,8 +30,8 @@ def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
 class HPA(Reactive):
     """Kubernetes' Horizontal Pod Autoscaler on CPU utilisation, with the defaults of autoscaling/v2.
 
-    desired = ceil(ready pods x utilisation / target utilisation); no change without a metric, or if the quotient
-    is within 10 % of 1. Starting pods count as idle when the rule would scale up. The HPA adds at most max(4 pods,
+    desired = ceil(ready pods x utilisation / target utilisation); no change without a metric, or if utilisation /
+    target is within 10 % of 1. Starting pods count as idle when the rule would scale up. The HPA adds at most max(4 pods,
     100 %) per tick (15 s) and scales down only to the highest recommendation of the last 5 min. Sources: kubernetes.io,
     "Horizontal Pod Autoscaling", sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
     --horizontal-pod-autoscaler-sync-period (15 s), -tolerance (0.1), -downscale-stabilization (5 min).

@@ -18,7 +18,7 @@ REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add 
 
 # Why a job has its target.
 START = "start"  # the initial replicas of a run
-HOLD = "hold"  # nothing to do
+HOLD = "hold"  # the target stays as it is
 SHARE = "fair-share"  # equal share of the capacity
 PLANNED = "planned"  # long-term decision
 REACTIVE_UP = "reactive-scale-up"  # a rule without a forecast adds replicas, as for latency above the SLO
@@ -33,7 +33,7 @@ CAPACITY = "capacity"  # the targets exceeded the capacity
 FRAGMENTED = "fragmented"  # no single node has enough free cores for another replica
 DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target, which was restored
 AUTHORITY = "authority"  # Faro has not earned the right to change the job
-OVERRIDE = "override"  # an operator has fixed the count
+OVERRIDE = "override"  # an operator has fixed the replica count
 CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
@@ -55,8 +55,8 @@ class Observation:
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: np.ndarray  # time in system of requests that ended in the last 30 s, also dropped ones; 0 if none
-    tail_latency_s: np.ndarray  # the job's quantile over the last complete minute, where dropped requests are inf
+    mean_latency_s: np.ndarray  # time in system of requests, also dropped ones, that ended in the last 30 s; 0 if none
+    tail_latency_s: np.ndarray  # the job's latency quantile over the last complete minute; a dropped request is inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
     starting: np.ndarray  # requested replicas that do not serve yet
@@ -68,8 +68,8 @@ class Observation:
     failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
-    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
-    unbounded: np.ndarray | None = None  # bool, Faro has not set the bounds of the job's HPA, which may change `target`
+    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None like `free_cores`
+    unbounded: np.ndarray | None = None  # bool, Faro has not set the bounds of the job's HPA; None: plans bound no HPAs
 
     @property
     def exists(self) -> np.ndarray:
@@ -86,7 +86,7 @@ class Plan:
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    # Latency quantile at `forecast_rps` with `target` replicas or, if there is a `floor`, with the allocated ones.
+    # Latency quantile at `forecast_rps` with `target` replicas or, if there is a `floor`, with those that the solver chose.
     predicted_tail_latency_s: np.ndarray | None = None
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
@@ -133,7 +133,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Assuming:
-    """A policy that decides as if the cluster served `jobs`."""
+    """A policy that decides as if the cluster served `jobs`, whose parameters may differ from those of the real jobs."""
 
     policy: Policy
     jobs: tuple[Job, ...]

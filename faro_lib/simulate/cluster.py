@@ -32,7 +32,7 @@ class ServingModel:
     max_ongoing_requests: int = 4  # maximum number of requests in a replica, including the one in service
     idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
     retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
-    own_limits: tuple[tuple[str, int], ...] = ()  # (job's name, max_ongoing_requests) of jobs with another limit
+    own_limits: tuple[tuple[str, int], ...] = ()  # (job's name, max_ongoing_requests) of jobs whose limit differs
 
     def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:

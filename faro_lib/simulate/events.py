@@ -1,9 +1,9 @@
 """The compiled event loop of the simulator; replicas are added and removed only between its calls.
 
-Between decisions, jobs do not interact, so each job is advanced alone. It has three kinds of events: a request
+Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
 arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
 completions in the order of the replicas' slots (`Station`). The router is one FIFO server, which a request passes before and
-after service. So the end of a first pass is known on arrival; requests in it have the indices head..next_arrival - 1.
+after service. So the end of the first pass is known on arrival; head..next_arrival - 1 are the requests in that pass.
 
 Serial replicas are simulated here, other kinds in `replicas`; numba compiles the loop for other kinds only if they occur.
 """
@@ -91,7 +91,7 @@ def with_slots(state: Any, slots: int) -> Any:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """`place` modulo `places`, for place < 2 * places; a division would take as long as the rest of an event."""
+    """`place` modulo `places`, for place < 2 * places, without a division, which takes as long as the rest of an event."""
     return place if place < places else place - places
 
 

@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of equally likely minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # a minute with more at utilisation 1 is simulated as a shorter window; the router passes 6,500
+WINDOW_REQUESTS = 7000  # a minute with more at utilisation 1 is cut shorter; the paper's router allows only 6,500
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -91,7 +91,7 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
-    """`_minutes` of one job at one replica count and all rates, cached on disk, (quantiles, 2, utilisations, MINUTES)."""
+    """Latencies and drops by `_minutes`, cached on disk; shape (quantiles, [latency, drops], utilisations, MINUTES)."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)

@@ -162,7 +162,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
 
 @njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
-    """After an event, start the next batch or iteration if due; return the slot's next event time, inf if empty."""
+    """Start a slot's next batch or iteration after an event, if one is due; return its next event time, inf if empty."""
     line, mark = kinds.line[job, slot], kinds.mark[job, slot]
     serving, at_once = kinds.serving[job, slot], kinds.at_once[job]
     if inside == 0:
@@ -197,7 +197,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """Latency that the SLO limits (first token, per token, end to end) of a request that ends now, `spent_s` after arrival."""
+    """The latency that the SLO limits (first token, per token, end to end) of a request that ends `spent_s` after arrival."""
     if kinds.slo_on[job] == FIRST_TOKEN:
         return latency_s[request]
     if kinds.slo_on[job] == PER_TOKEN:

@@ -14,7 +14,7 @@ from faro_lib.simulate.latencies import dropped_and_missed, quantile_of, quantil
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # of a Plan
+EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # Plan's fields
 
 
 @dataclass(slots=True)

@@ -89,7 +89,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Give the head of the queue (`held`) to a job's first replica: the event loop would wait for a completion first."""
+        """Dispatch the head of the queue (`held`) to a job's first replica; the event loop does so only after a completion."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return
