@@ -1,4 +1,4 @@
-"""Counts and latencies per trace minute, from the replicas' statistics per wall second; missing data is NaN."""
+"""Counts and latencies per minute of trace time (`Clock`), from statistics per wall second; missing data is NaN."""
 
 import math
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class RecentSeconds:
         return totals
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
-        """Requests in the last minutes before `minute`, (jobs, <= HISTORY_MINUTES), oldest first; NaN if unknown."""
+        """Requests in each of the last minutes before `minute`, (jobs, <= HISTORY_MINUTES), oldest first; NaN if unknown."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-KEEP_S = 20 * 60  # seconds of history; policies see 15 minutes
+KEEP_S = 20 * 60  # seconds for which statistics are kept; policies use the last 15 minutes
 FRESH_S = 5.0  # a replica whose last heartbeat is older does not count as running
 PER_OCTAVE = 16  # latency buckets per doubling of the latency, each 4.4 % wide
 FLOOR_S = 1e-3
