@@ -77,7 +77,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means over the served requests of each row with at least MIN_SERVED; ValueError if there is none."""
+    """Quantiles and means over the served requests of each row (rate), if at least MIN_SERVED; ValueError if no row has."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []

@@ -103,7 +103,7 @@ class ReplicaQueue:
         return {second: row for second, row in self.rows.items() if second < now}
 
     def forget(self, seconds: Iterable[int]) -> None:
-        """Remove the rows of these seconds, which have been reported."""
+        """Remove the measurements of these seconds, which have been reported."""
         for second in seconds:
             self.rows.pop(second, None)
 

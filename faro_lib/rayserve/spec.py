@@ -27,7 +27,7 @@ class ServeSpec:
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # per replica, waiting or in service; more get status 503
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # requests in a replica, waiting or in service; more get 503
     concurrency: int = 1  # requests that a replica serves at once
 
     def __post_init__(self) -> None:

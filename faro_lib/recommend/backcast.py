@@ -22,7 +22,7 @@ from faro_lib.workload.replicas import Continuous
 
 STEADY_MINUTES = 3  # a minute is used to calibrate if it ends this many minutes with the same replica count
 BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
-MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row; minimum and maximum rows per service
+MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row of `Measurements`; minimum and maximum rows
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
 OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside the replicas
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
@@ -41,7 +41,7 @@ class Service:
     calibration: Calibration | None
     inside: float  # share of the minutes whose recorded latency was within the predicted interval
     late_minutes: float  # share of the minutes whose recorded latency, at the quantile of the SLO, exceeded the SLO
-    predicted_late_minutes: np.ndarray  # interval of that share in the simulations
+    predicted_late_minutes: np.ndarray  # interval of `late_minutes` in the simulations
     violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
     refusal: str  # why there is no advice, and what to measure; "" = reproduced
@@ -49,7 +49,7 @@ class Service:
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """Calibrate service n, first as its kind in the jobs table, or return why not; `places` is its max_ongoing_requests."""
+    """The calibration of service n, whose max_ongoing_requests is `places`, or a text that says why there is none."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if (slo_on := getattr(job.replica, "slo_on", "end_to_end")) != "end_to_end":
         return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"

@@ -142,7 +142,7 @@ def _replay(
     hours: int,
     report: Report,
 ) -> tuple[pd.DataFrame, int | None, str, pd.DataFrame]:
-    """(curve, knee, replayed, fixed) of a `Recommendation`."""
+    """(curve, knee, replayed, fixed) of a `Recommendation`, by replaying the busiest `hours` of the last day."""
     part, first = sizing.busiest(history.traces, 60 * hours)
     if history.single_day:
         report(

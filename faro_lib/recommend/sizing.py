@@ -17,7 +17,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
-COLUMNS += ["violation_rates"]  # of all jobs, {job: rate}
+COLUMNS += ["violation_rates"]  # violation rate of each job, {job: rate}
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # how many times the search for a sufficient constant count may double that of the latency model
 COARSE = 7  # number of evenly spaced capacities to replay before the bisection
