@@ -1,1 +1,1 @@
-"""`Cluster` on Ray Serve: replicas, statistics, deployment, load. Imports nothing, because every replica imports this file."""
+"""Jobs on Ray Serve: replicas, statistics, deployment, load. This file imports nothing, because every replica imports it."""

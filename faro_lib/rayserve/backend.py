@@ -23,7 +23,7 @@ class Endpoint:
     ray: HttpClient  # REST API of Ray's dashboard
     http: HttpClient  # HTTP server of the deployed applications
     pids: tuple[int, ...] = ()  # roots of the cluster's process trees, if it runs on this machine
-    workers: Any = None  # `notebooks.live.exclusive.RayWorkers`, set by experiments on a RayService
+    workers: Any = None  # `notebooks.live.exclusive.RayWorkers`, for experiments on a RayService; else None
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def serving(
 
     `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an existing Ray
     cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
-    start_timeout_s : how long Ray may take to start, and then again the jobs.
+    start_timeout_s : time limit for Ray to start, and again for the jobs to start.
     """
     if backend != "local":
         if not address:

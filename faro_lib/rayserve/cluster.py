@@ -1,4 +1,4 @@
-"""`Cluster` on Ray Serve, through Ray's REST API and Faro's stats endpoint."""
+"""The protocol `Cluster` for jobs on Ray Serve, through Ray's REST API and Faro's stats endpoint."""
 
 import time
 from collections import Counter
@@ -26,7 +26,7 @@ PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many w
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 FAILED = "DEPLOY_FAILED"  # an update failed; the replicas of the previous version still serve
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED", FAILED)
-NODES = "/api/v0/nodes?detail=1&limit=10000"  # Ray also lists dead nodes, up to 1,000
+NODES = "/api/v0/nodes?detail=1&limit=10000"  # high limit: Ray also lists up to 1,000 dead nodes
 UNKNOWN = -1  # target of a job that is absent or has not been observed yet
 
 

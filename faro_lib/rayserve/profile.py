@@ -33,7 +33,7 @@ class Profile:
     service_scv: float
     network_overhead_s: float  # mean time of a request outside the replica
     requests: int
-    cold_start_s: float | None = None
+    cold_start_s: float | None = None  # None if it was not measured
     calibration: Calibration | None = None  # calibrated kind of replica; None if it was not measured
 
 
@@ -60,7 +60,7 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total if times_s else empty_row())  # replicas count refused requests (4xx) as done
+    mean_s, scv = moments(total if times_s else empty_row())  # raises if none was served; replicas count 4xx as done
     first_s, last_s = np.mean(times_s, axis=0)  # a replica measures up to the answer's first part
     overhead_s = float(first_s) - total["latency_s"] / total["done"]
     return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))

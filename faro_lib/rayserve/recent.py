@@ -1,4 +1,4 @@
-"""Counts and latencies per trace minute, from the replicas' statistics per wall second; missing data is NaN."""
+"""Counts and latencies per minute of trace time (`Clock`), from statistics per wall second; missing data is NaN."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MIN_KNOWN_SHARE = 0.75  # share of a minute's seconds that must be known; its co
 class RecentSeconds:
     """Each job's recent statistics by wall second. Results are (jobs,) unless stated; `minute` and `now_s` are trace time.
 
-    If a second is reported twice, the row with more requests is used: a restarted aggregator may have lost some of them.
+    If a second is reported twice, the report with more requests is used: a restarted aggregator may have lost some of them.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
@@ -36,7 +36,7 @@ class RecentSeconds:
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
-        """For each job: (sum of the rows of the Unix seconds first..last - 1, number of these rows)."""
+        """For each job: (its measurements summed over the Unix seconds first..last - 1, number of these seconds with any)."""
         totals = []
         for seconds in self._seconds.values():
             total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
@@ -46,7 +46,7 @@ class RecentSeconds:
         return totals
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
-        """Requests in the last minutes before `minute`, (jobs, <= HISTORY_MINUTES), oldest first; NaN if unknown."""
+        """Requests in each of the last minutes before `minute`, (jobs, <= HISTORY_MINUTES), oldest first; NaN if unknown."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):
@@ -94,7 +94,7 @@ class RecentSeconds:
 
 
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
-    """Latency quantile of a row in wall seconds; dropped and failed requests count as inf. NaN if no request ended.
+    """Latency quantile in wall seconds from the measurements `row`; dropped and failed requests are inf. NaN if none ended.
 
     >>> quantile_of_row({"done": 3, "dropped": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
     0.002

@@ -94,7 +94,7 @@ class ReplicaQueue:
             self.ongoing -= 1
 
     def finished_seconds(self) -> dict[int, dict]:
-        """All complete seconds and their rows, in order; an idle second has a row of zeros, so it does not look missing."""
+        """Complete second -> measurements, in order; zeros in a second without requests, so that it does not look missing."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):
@@ -103,7 +103,7 @@ class ReplicaQueue:
         return {second: row for second, row in self.rows.items() if second < now}
 
     def forget(self, seconds: Iterable[int]) -> None:
-        """Remove the rows of these seconds, which have been reported."""
+        """Remove the measurements of these seconds, which have been reported."""
         for second in seconds:
             self.rows.pop(second, None)
 
@@ -167,7 +167,7 @@ class ReplicaActor:
         self._job, self._name = job, serve.get_replica_context().replica_tag
         self._queue = ReplicaQueue(max_ongoing_requests, concurrency)
         self._model = load_model(import_path)(**args)
-        call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the method, to see whether it is async
+        call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the check for async needs the method
         self._is_async = inspect.iscoroutinefunction(call)
         self._aggregator = aggregator()
         self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-KEEP_S = 20 * 60  # seconds of history; policies see 15 minutes
+KEEP_S = 20 * 60  # seconds for which statistics are kept; policies use the last 15 minutes
 FRESH_S = 5.0  # a replica whose last heartbeat is older does not count as running
 PER_OCTAVE = 16  # latency buckets per doubling of the latency, each 4.4 % wide
 FLOOR_S = 1e-3
@@ -38,7 +38,7 @@ def empty_row() -> dict[str, Any]:
 
 
 def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
-    """Add `row` to `total`, in place."""
+    """Add the measurements `row` to `total`, in place."""
     for key, value in row.items():
         if key == "buckets":
             add_row(total[key], value)
@@ -59,7 +59,7 @@ class StatsAggregator:
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
         """Record a replica's heartbeat, and return the share of requests that it should accept; None if never set.
 
-        `rows` maps Unix seconds to measurements (`empty_row`). If a replica sends a row twice, it counts once.
+        `rows` maps Unix seconds to measurements (`empty_row`). A second that a replica sends twice counts once.
         """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
@@ -95,7 +95,7 @@ class StatsAggregator:
             self._holder, self._accept = "", dict.fromkeys(self._accept, 1.0)
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
-        """For each job: rows of Unix seconds from `since` on, ongoing requests, live replicas, and accepted share."""
+        """For each job: measurements by Unix second from `since` on, ongoing requests, live replicas, and accepted share."""
         self._end_lease()
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():

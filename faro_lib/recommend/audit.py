@@ -1,7 +1,7 @@
-"""Compare policies by simulation on recorded requests, for the services whose recorded latencies it reproduces.
+"""Compare policies in simulations of recorded requests, on the services whose recorded latencies a simulation reproduces.
 
-All policies are simulated with the same posterior draws of the calibrated services, so intervals include the uncertainty
-of the calibration. A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
+Each simulation draws the services' parameters from their posteriors, so intervals include the calibration's uncertainty.
+A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +38,10 @@ from faro_lib.workload import Job, Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
-# This limit is so high that practically no request is dropped, as in services without a limit on ongoing requests.
+# A replica accepts so many ongoing requests that practically none is dropped, as in services without such a limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # latencies are measured up to this many replicas, or 1.5 x the recorded ones if more; then extrapolated
+MEASURED = 16  # latencies are simulated for counts up to this or, if larger, 1.5 x the recorded ones; then extrapolated
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
     LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # one per service
@@ -52,14 +52,14 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. `records` and `services` cover all services, the other fields only the reproduced ones.
+    """The result of `audit`. `records` and `services` cover all services, other fields only those that are `reproduced`.
 
     Attributes
     ----------
     policies : policy -> measure -> (5 %, mean, 95 %); the measures are lost_utility, slo_violation_rate, cores (mean
         number) and difference (lost_utility minus that of the recorded replicas).
     by_service : policy -> interval of that difference for each service, (3, reproduced services).
-    required : cores that the SLOs need at the rate of each minute, (minutes,); `used`: cores of the recorded replicas.
+    required, used : cores that the SLOs need at each minute's rate, and cores of the recorded replicas, (minutes of day,).
     minutes : the part of the day that was simulated. `capacity`: cores that the reproduced services share.
     """
 
@@ -74,7 +74,7 @@ class Audit:
 
     @property
     def reproduced(self) -> list[Service]:
-        """The reproduced services, on which policies were simulated."""
+        """The services whose recorded latencies the simulation reproduces; only on these are policies compared."""
         return [one for one in self.services if not one.refusal]
 
     @property
@@ -90,7 +90,7 @@ class Audit:
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One row per hour: mean and minimum cores in use, maximum cores needed, and whole cores spare in every minute."""
+        """One mapping per hour: mean and minimum cores used, maximum cores needed, and whole cores used but never needed."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -118,7 +118,7 @@ class Audit:
 
 
 def as_planned(job: Job, overhead_s: float) -> Job:
-    """The job for policies to plan with: SLO minus the overhead outside replicas; no curve, as the calibration replaces it."""
+    """The job that policies plan for: its SLO excludes the time outside replicas, and calibration replaces a latency curve."""
     return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
 
 
@@ -131,9 +131,9 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Calibrate each service, simulate its recorded replicas, and compare policies on the services that this reproduces.
+    """Compare policies on the services whose latencies a calibrated simulation of their recorded replicas reproduces.
 
-    `capacity` None is the most cores that these services used. Only the busiest REPLAYED_HOURS of the last day are
+    `capacity` is in cores; None means the most that these services used. Only the busiest REPLAYED_HOURS of the last day are
     replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
@@ -167,7 +167,7 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with SLOs on latencies at clients
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # its SLOs limit latencies at clients
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     initial = fair_share(known, size)
@@ -210,7 +210,7 @@ def _compared(
 
 @dataclass(frozen=True, slots=True)
 class AfterAMinute(Assuming):
-    """Holds the replicas in the first minute, because an untrained forecaster needs one minute of counts."""
+    """A policy that changes nothing in the first minute, because an untrained forecaster needs a minute of counts."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
         return self.policy.decide(state, observation) if observation.minute else (state, hold(observation))

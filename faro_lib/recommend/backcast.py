@@ -20,14 +20,14 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
-STEADY_MINUTES = 3  # a minute is used if it is the last of this many minutes with the same replica count
+STEADY_MINUTES = 3  # a minute is used to calibrate if it ends this many minutes with the same replica count
 BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
-MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row; minimum and maximum rows per service
+MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row of `Measurements`; minimum and maximum rows
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
 OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside the replicas
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
-LARGE = 0.1  # relative error of the jobs table's service time above which it is reported
+LARGE = 0.1  # the jobs table's service time is reported as wrong if its relative error exceeds this
 MIN_INSIDE = 0.5  # minimum `Service.inside` of a service that counts as reproduced
 SLACK = 0.02  # how far the recorded share of minutes above the SLO may lie outside its predicted interval
 NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is subtracted
@@ -39,9 +39,9 @@ class Service:
 
     job: Job  # with the service parameters at their posterior medians; unchanged without a calibration
     calibration: Calibration | None
-    inside: float  # share of the minutes whose latency was within the predicted interval
-    late_minutes: float  # share of the minutes whose latency, at the quantile of the SLO, exceeded the SLO
-    predicted_late_minutes: np.ndarray  # interval of that share in the simulations
+    inside: float  # share of the minutes whose recorded latency was within the predicted interval
+    late_minutes: float  # share of the minutes whose recorded latency, at the quantile of the SLO, exceeded the SLO
+    predicted_late_minutes: np.ndarray  # interval of `late_minutes` in the simulations
     violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
     refusal: str  # why there is no advice, and what to measure; "" = reproduced
@@ -49,7 +49,7 @@ class Service:
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """Calibrate service n as its kind in the jobs table or, failing that, another; a text says why that is impossible."""
+    """The calibration of service n, whose max_ongoing_requests is `places`, or a text that says why there is none."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if (slo_on := getattr(job.replica, "slo_on", "end_to_end")) != "end_to_end":
         return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"
@@ -70,8 +70,8 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 def steady_minutes(records: Records, n: int) -> Measurements | None:
     """Measurements of service n; a row averages steady minutes of one replica count and about one rate. None if too few.
 
-    A minute is used if the replicas were the same for STEADY_MINUTES and its requests differ from the m requests of the
-    minute before by at most m / 4 + 3 sqrt(m) (trend and chance), so that queues are nearly stationary.
+    A minute is steady if the replica count was the same for STEADY_MINUTES, and the requests differ from the m requests of
+    the minute before by at most m / 4 (trend) + 3 sqrt(m) (chance). Its queues are then nearly stationary.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
@@ -100,10 +100,10 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
 def world(
     jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int
 ) -> tuple[tuple[Job, ...], Callable[[np.ndarray], np.ndarray]]:
-    """(the jobs, each with a service drawn from its posterior; the clients' latencies as a function of simulated ones).
+    """(jobs with parameters drawn from their posteriors; a function from simulated latencies to those at clients).
 
     Latencies are (jobs, minutes). A client's latency is the simulated one plus the overhead outside the replicas, times a
-    random model error. The SLOs of the drawn jobs are converted likewise, so they apply to simulated latencies.
+    random model error. The SLOs of the jobs are converted the other way, so they apply to simulated latencies.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
@@ -134,7 +134,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
 
 
 def known_replicas(replicas: np.ndarray) -> np.ndarray:
-    """Replicas (jobs, minutes) as whole numbers; unknown minutes take the last known count, else the next, or 1."""
+    """Replicas (jobs, minutes) as integers. An unknown count becomes the last known one, else the next known one, else 1."""
     return np.rint(pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T).astype(int)
 
 
@@ -207,7 +207,7 @@ def _share(late: np.ndarray, among: np.ndarray) -> float:
 
 
 def _unlike(share: float, predicted: np.ndarray, inside: float, minutes: int) -> str:
-    """Why the recorded minutes contradict the predicted ones; "" if they do not."""
+    """Why a service is not reproduced; "" if its recorded latencies agree with the predicted ones."""
     if np.isnan(share):
         return "its latency at the quantile of the SLO was not recorded; record it, or change the quantile"
     remedy = "measure where its requests wait (docs/adopt.md)"
@@ -220,7 +220,7 @@ def _unlike(share: float, predicted: np.ndarray, inside: float, minutes: int) ->
 
 
 def _wrong_assumption(job: Job, calibration: Calibration) -> str:
-    """The part of the jobs table that the recorded latencies contradict; "" = none."""
+    """A text on the value in the jobs table that the recorded latencies contradict; "" = none."""
     if calibration.kind != job.replica.kind:
         return f"its replicas are {calibration.kind}, not {job.replica.kind} as in the table"
     low, middle, high = 1 / calibration.capacity_rps[::-1]

@@ -1,4 +1,4 @@
-"""Load histories, from a table, Prometheus or a journal: requests per minute up to now, and days to fit a forecaster to."""
+"""Histories of the load, from a table, Prometheus or a journal: requests per minute, and days to fit a forecaster to."""
 
 import re
 import time
@@ -18,12 +18,12 @@ from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_o
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-# Requests per minute that `faro run` exports; the empty alternative after `|` matches series without a namespace.
+# Query for the requests per minute that `faro run` exports; the empty alternative after `|` allows series without namespace.
 EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}})'
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 WEEK_MINUTES = 7 * DAY_MINUTES
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit a forecaster to, or to replay
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # fewest minutes to fit a forecaster to or to replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class History:
 
     Attributes
     ----------
-    today : the last day until now, (jobs, minutes), oldest first, NaN = missing.
-    traces : its evaluation day is the last day, also after now; its training days are the earlier ones, or the last if none.
-    end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no clock.
+    today : counts of the last day until now, (jobs, minutes), oldest first, NaN = missing.
+    traces : `evaluation` is all of the last day, also after now. `train` has the earlier days or, if none, the last day.
+    end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no times.
     replicas : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     """
 
@@ -45,7 +45,7 @@ class History:
     replicas: np.ndarray | None = None
 
     def clock(self, minute: int) -> str:
-        """A minute of the evaluation day as HH:MM, or as its number if the counts have no clock."""
+        """A minute of the evaluation day as HH:MM, or as its number if the counts have no times."""
         if self.end_minute is None:
             return f"minute {minute}"
         hour, of_hour = divmod((self.end_minute - self.traces.evaluation.shape[-1] + minute) % DAY_MINUTES, 60)
@@ -76,7 +76,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The fitted forecaster `name`; None: `auto`, untrained if `short`. ValueError for oracle and bayes."""
+        """The forecaster `name`, fitted to `traces`; None: `auto`, untrained if `short`. ValueError for oracle and bayes."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -108,7 +108,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError(f"at={at} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    idle = _idle(day, traces.train)  # no count means 0, not unknown: sources may omit idle jobs
+    idle = _idle(day, traces.train)  # a job without any count was idle: sources may omit idle jobs
     return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 
@@ -141,7 +141,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in a table of counts or a named workload: its last day is today, or its last minute now if it has times."""
+    """The history in a table of counts or a named workload. Its last day is today; if it has times, its last minute is now."""
     table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
@@ -173,7 +173,6 @@ def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None
     """Counts that controllers of these jobs exported to Prometheus, for the complete days of the last week.
 
     namespace : regular expression for the namespaces of the controllers.
-
     Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
     end_s, query = time.time(), EXPORTED.format(namespace)
@@ -238,6 +237,6 @@ def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
 
 
 def rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
-    """The counts of `jobs`, in their order, from `counts` of the jobs in `names`; NaN for a job not in `names`."""
+    """The rows of `counts` (names, minutes) for `jobs`, in the order of `jobs`; NaN for a job that is not in `names`."""
     row, unknown = dict(zip(names, counts)), np.full(counts.shape[1], np.nan)
     return np.stack([row.get(job.name, unknown) for job in jobs])

@@ -13,7 +13,7 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_GAIN = 0.01  # utility; smaller gains are noise: the std of utilities just below 1 over seeds is 0.01 to 0.05
+LEAST_GAIN = 0.01  # smaller utility gains are noise: over seeds, utilities just below 1 have a std of 0.01 to 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
-    """One plan of `policy` on `capacity` cores after `counts`; it adds no replicas that together gain less than LEAST_GAIN.
+    """The plan of `policy` on `capacity` cores after `counts`, without replicas that together gain less than LEAST_GAIN.
 
     `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. Cold starts and switching
     costs are ignored, because the current replicas may be unknown.
@@ -124,7 +124,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     most = max(1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max())
     by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1)
     some_s = by_count_s[:, 1:]
-    np.minimum.accumulate(some_s, axis=1, out=some_s)  # more replicas are never slower; measurements are noisy
+    np.minimum.accumulate(some_s, axis=1, out=some_s)  # removes noise: more replicas are never slower
     meets = some_s <= arrays.slo_s[:, None]
     required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))

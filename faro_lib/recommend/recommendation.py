@@ -21,7 +21,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MOST_REQUESTS = 20_000_000  # fixed replicas are simulated over the whole day, or the replayed part if it has more
+MOST_REQUESTS = 20_000_000  # on a day with more requests, fixed replicas are simulated over its replayed part only
 REPLAYED_HOURS = 6  # only the busiest part of a longer day is replayed
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
@@ -38,8 +38,8 @@ class Recommendation:
     knee : capacity above which additional cores gain little; None if there is none.
     replayed : replayed part of the last day, as "08:00 to 14:00".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
-    fixed : per job, the smallest constant replica count that keeps its SLO over the `minutes` of the last day (0 = none
-        does), and violation rates with it and with `replicas_now` (`sizing.fixed_replicas`); None if no day was replayed.
+    fixed : a row per job: the smallest constant replica count that keeps its SLO over `minutes` of the last day (0 = none),
+        and violation rates with it and with `replicas_now` (`sizing.fixed_replicas`); None if no day was replayed.
     """
 
     advice: Advice
@@ -96,8 +96,8 @@ def recommend(
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    That capacity comes from replays of the busiest `replay_hours` of the last day at several capacities, which give the
-    curve. With `with_curve`, there are replays even if `capacity` is given.
+    If `capacity` is None or `with_curve` is true, the busiest `replay_hours` of the last day are replayed at several
+    capacities, which gives the curve and the smallest capacity.
     `max_violation_rate` is as in `Recommendation`. `serving_model` is used in the replays and to measure latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
@@ -142,7 +142,7 @@ def _replay(
     hours: int,
     report: Report,
 ) -> tuple[pd.DataFrame, int | None, str, pd.DataFrame]:
-    """(curve, knee, replayed, fixed) of a `Recommendation`."""
+    """(curve, knee, replayed, fixed) of a `Recommendation`, by replaying the busiest `hours` of the last day."""
     part, first = sizing.busiest(history.traces, 60 * hours)
     if history.single_day:
         report(

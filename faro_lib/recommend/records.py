@@ -26,8 +26,8 @@ class Records:
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
-    levels : quantile of each latency column, by job, (latency columns, jobs); NaN = the mean.
-    latency_s : latencies in each minute, (latency columns, jobs, minutes); NaN = unknown, inf = a dropped request.
+    levels : quantile that a latency column has for a job, such as 0.99, (latency columns, jobs); NaN = the mean.
+    latency_s : that quantile in each minute, (latency columns, jobs, minutes); NaN = unknown, inf = its request was dropped.
     """
 
     history: History
@@ -54,7 +54,7 @@ def records_of(
     latency_s: np.ndarray,
     end_minute: int | None = None,
 ) -> Records:
-    """`Records` from arrays over all minutes, NaN = missing. Earlier days keep only their counts, to train forecasters.
+    """`Records` from arrays over one or more days, NaN = missing. Of earlier days, only the counts are used, as training days.
 
     `levels` is (latency columns, jobs), or (latency columns, 1) if they are the same for all jobs.
     """
@@ -65,9 +65,9 @@ def records_of(
 
 
 def records_from_csv(path: str, jobs: str) -> Records:
-    """The records in a table with the columns job, requests, replicas, `time` or `minute`, and one for each latency.
+    """The records in a table with the columns job, requests, replicas, `time` or `minute`, and latency columns.
 
-    Latencies are latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
+    Their names are latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
     """
     table, names = read_counts(path, of_table := read_jobs(jobs))
     latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
@@ -126,7 +126,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     counts = arrivals(header, ticks)
     observed = np.full((3, *counts.shape), np.nan)
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (tick.step.observation for tick in reversed(ticks)):  # so the first tick of a minute is kept
+    for observation in (tick.step.observation for tick in reversed(ticks)):  # reversed, to keep a minute's first tick
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             observed[:, :, minute] = observation.running, observation.mean_latency_s, observation.tail_latency_s
     observed[1:][observed[1:] <= 0] = np.nan

@@ -44,12 +44,12 @@ class Recorded:
 def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
     """Scores of a dry run over its complete minutes: one mapping per job, and one for all jobs; NaN = unknown.
 
-    Keys: job; coverage (share of minutes whose rate was in the 80 % prediction interval); latency_ratio (median of
-    observed / predicted tail latency at the replicas that ran); lost_observed (utility lost per minute); lost_ran and
-    lost_planned (the same in the simulator, with the replicas that ran and with the planned ones); difference, low and
-    high (lost_planned - lost_ran and its 95 % interval, bootstrapped over trials and blocks of half an hour).
-
-    Raises ValueError for fewer than MIN_MINUTES minutes.
+    Raises ValueError for fewer than MIN_MINUTES minutes. The keys of a mapping are job and:
+    coverage : share of minutes whose rate was in the 80 % prediction interval.
+    latency_ratio : median of observed / predicted tail latency, with the replicas that ran.
+    lost_observed : utility lost per minute, from the observed latencies.
+    lost_ran, lost_planned : the same in the simulator, with the replicas that ran and with the planned ones.
+    difference, low, high : lost_planned - lost_ran and its 95 % interval, bootstrapped over trials and half-hour blocks.
     """
     jobs, steps = header.jobs, [one.step for one in ticks]
     by_minute = {step.observation.minute: step for step in reversed(steps)}  # the first tick of each minute
@@ -86,12 +86,12 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
 
 
 def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
-    """The jobs without bounds and quotas, because the autoscalers that ran did not know those of the table."""
+    """The jobs with `changes`, without bounds and quotas, because the autoscalers that ran did not know those of the table."""
     return tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes) for job in jobs)
 
 
 def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
-    """Cores for `replicas` (minutes, jobs), for pods that end while others start, and for one replica of each job."""
+    """A capacity in cores that never limits `replicas` (minutes, jobs), also while pods end and their successors start."""
     cores = arrays_of(tuple(jobs)).cores
     return float(2 * np.ceil((replicas @ cores).max()) + cores.sum() + 1)
 
@@ -102,7 +102,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
     policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
     trials = run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0])
-    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # ran, planned, ran, ...
+    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # in the order ran, planned, ran, ...
     return np.array([lost[::2], lost[1::2]])
 
 

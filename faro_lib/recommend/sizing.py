@@ -17,14 +17,14 @@ from faro_lib.workload.jobs import MINUTE_S
 
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
-COLUMNS += ["violation_rates"]  # of all jobs, {job: rate}
+COLUMNS += ["violation_rates"]  # violation rate of each job, {job: rate}
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
-DOUBLINGS = 3  # times to double the latency model's replica count in search of a constant count that suffices
+DOUBLINGS = 3  # how many times the search for a sufficient constant count may double that of the latency model
 COARSE = 7  # number of evenly spaced capacities to replay before the bisection
-PEAK_MINUTES = 15  # minutes in a row over which a job's peak is summed
-HEADROOM = 1.25  # factor on the cores that the worst minute needs
+PEAK_MINUTES = 15  # a job's peak is its largest sum of requests over this many consecutive minutes
+HEADROOM = 1.25  # the largest replayed capacity is this factor times the cores that the worst minute needs
 CLOSE = 0.8  # share of the accepted violations above which a capacity is close to the limit
-MAX_REPLICAS = 200  # the search for the replicas that a job needs ends at this many plus twice those kept busy
+MAX_REPLICAS = 200  # the search for required replicas ends at this plus twice the largest offered load in erlangs
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
 
@@ -38,14 +38,14 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
     if minutes >= len(day):
         return traces, 0
     run_up = min(RUN_UP_MINUTES, minutes // 2)
-    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # load after the run-up, by first minute
+    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # load of each window after its run-up
     first = int(busy.round(6).argmax())  # rounded, so that the first of equal sums wins
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
 
 
 def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
-    """Job -> minute of its peak (over PEAK_MINUTES), if above the replayed peak by 10 % and 3 standard deviations."""
+    """Job -> minute of the day's peak, if it exceeds that of the replayed part by 10 % plus 3 Poisson standard deviations."""
     day = np.array([np.convolve(row, np.ones(PEAK_MINUTES), "same") for row in traces.evaluation[0]])
     inside = day[:, first : first + minutes].max(axis=1)
     over = day.max(axis=1) > 1.1 * inside + 3 * np.sqrt(inside)
@@ -53,9 +53,9 @@ def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
 
 
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
-    """Replicas (jobs, minutes), 1 to the job's maximum, that meet its SLO at the rate of the minute.
+    """Smallest replica counts that meet the SLOs at each minute's rate, (jobs, minutes), from 1 to a job's maximum.
 
-    If no count does, because even an idle replica is too slow, the job gets the count whose utilisation is UTILISATION.
+    If none meets the SLO, because even an idle replica is too slow, it is the count whose utilisation is UTILISATION.
     """
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
@@ -77,11 +77,11 @@ def fixed_replicas(
     serving_model: ServingModel = PAPER,
     now: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(smallest constant replica count that keeps each job's SLO, its violation rate with it, and with `now`), (jobs,) each.
+    """(smallest constant replica counts that keep the SLOs, violation rates with them, and with `now`), (jobs,) each.
 
-    Simulation and bisection find the count. It is 0 if even 2^DOUBLINGS times what the latency model requires is too few;
-    the rate is then with this larger count. `accepted` is as in `violations_by_capacity`. `now` are replica counts, NaN =
-    unknown, as is then the rate; None if all are unknown.
+    A count is found by bisection of simulations. It is 0 if even 2^DOUBLINGS times the latency model's count is too few; the
+    violation rate is then that of the larger count. `accepted` is as in `violations_by_capacity`. `now` has the replica
+    counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
     """
     arrays, draws = arrays_of(workload.jobs), uniform_draws(workload, trial_seeds(1)[0], serving_model)
 
@@ -113,7 +113,7 @@ def fixed_replicas(
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """(smallest, largest) capacity to replay: cores of the minimum replicas, and HEADROOM x those of the worst minute."""
+    """(smallest, largest) capacity to replay: cores of the minimum replicas, and HEADROOM x what the worst minute needs."""
     arrays = arrays_of(workload.jobs)
     most = (arrays.cores @ required_replicas(workload, latency_model)).max()
     minimum = int(np.ceil(np.maximum(arrays.min_replicas, 1) @ arrays.cores))
@@ -170,7 +170,7 @@ def violations_by_capacity(
 
 
 def margin(curve: pd.DataFrame) -> str:
-    """Advice to plan more than the required capacity if that is close to the limit, or "" otherwise."""
+    """Advice to plan more than the required capacity if its violations are close to the accepted ones; "" otherwise."""
     share, required = share_of_accepted(curve), required_cores(curve)
     if required is None or (used := share[curve["capacity_cores"] == required].iloc[0]) <= CLOSE:
         return ""
