@@ -95,7 +95,7 @@ def ray_serve(
                 raise ValueError("backend=local: a job was added or removed, or its section serve changed; start again")
             first = cluster is None
             cluster = RayServeCluster(new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease)
-            if first:  # later, the control loop handles an outage
+            if first:  # only at the start: later, the control loop handles outages
                 ensure(cluster.connect)
                 say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             lease = lease and replace(lease, force=False)

@@ -8,13 +8,13 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / tail latency) of each job and minute, (jobs, minutes + 1) as in `Run`; NaN without requests."""
+    """Utility min(1, SLO / tail latency), (jobs, minutes + 1); last column: arrivals after the day; NaN: no requests."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
-    """Effective utility phi(drop rate) x U, (jobs, minutes + 1) as in `Run`; NaN without requests.
+    """Effective utility phi(drop rate) x U, with the shape of `minute_utility`; NaN without requests.
 
     U is the utility of the served requests alone, so that a dropped request counts once, through the penalty phi.
     """

@@ -151,7 +151,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # requests per minute, (days, samples, jobs, minutes); samples are the same day, shifted in time
+    train: np.ndarray  # (days, samples, jobs, minutes); samples: one day, averaged in different phases (`downsample`)
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):
