@@ -98,7 +98,7 @@ class FreshModel:
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """The forecaster in use, or None if `of` returned it last time. Begins a due refit, and ends a finished one."""
+        """The forecaster in use; None if the last call of `of` returned it. Begins a due refit and ends a finished one."""
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()

@@ -183,7 +183,7 @@ def run(
             cluster_of = stack.enter_context(ray)
         until_s = float("inf") if seconds is None else clock.now_s + seconds  # counted after the start of Ray
         last, retry_s = settings, float("inf")
-        while not stop.is_set() and clock.now_s < until_s:  # a pass ends when the settings or UTC offset change
+        while not stop.is_set() and clock.now_s < until_s:  # a new pass begins when settings or the UTC offset change
             table, new, offset_s = settings.jobs, settings is not last, time.localtime().tm_gmtoff
             if exporter:
                 exporter.use_jobs(table)
@@ -268,7 +268,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 
 @contextmanager
 def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
-    """A context with an event that SIGTERM and SIGINT set; SIGUSR1 requests a refit of `model`. Restores handlers on exit."""
+    """Context manager that yields an event, which SIGTERM and SIGINT set. SIGUSR1 requests a refit of `model`."""
     from faro_lib.control.clock import StopEvent
 
     stop = StopEvent()

@@ -18,7 +18,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 HEADROOM = 1.6  # replicas per erlang of peak load; more replicas than this hardly raise the utility of most jobs
-LEAST_CHANGE = 0.001  # more replicas are not simulated once one more changes no utility by more than this
+LEAST_CHANGE = 0.001  # simulation stops once an additional replica changes no utility by more than this
 
 
 @dataclass(frozen=True, slots=True)

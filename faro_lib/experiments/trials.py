@@ -54,7 +54,7 @@ def trial_seeds(trials: int) -> tuple[int, ...]:
 
 
 def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Iterator[Draws]:
-    """The random numbers of each trial (`simulate.draw`)."""
+    """Yield the random numbers of each trial, drawn by `simulate.draw` from its seed in `trial_seeds`."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, scv_factor=scv_factor)
 

@@ -16,7 +16,7 @@ COLUMNS, ROW_IN = 2, 1.5  # panels of services: number per row, height of a row 
 
 
 def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | None = None) -> Figure:
-    """Violations of the worst job in % of the accepted rate, by capacity; `notes`: capacity -> label; `knee`: a diamond."""
+    """Worst job's violations in % of the accepted rate, by capacity, with `notes` (capacity -> label), a diamond at `knee`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)

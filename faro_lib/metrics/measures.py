@@ -27,7 +27,7 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 def lost_utility(utility: np.ndarray) -> float:
     """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
 
-    `utility` is (jobs, minutes + 1). NaN (no requests) is no loss. The last bin, arrivals after the day, is left out.
+    `utility` is (jobs, minutes + 1). NaN (no requests) is no loss. The last column, for arrivals after the day, is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
@@ -36,7 +36,7 @@ def lost_utility(utility: np.ndarray) -> float:
 def lost_utility_published(utility: np.ndarray) -> float:
     """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and bins) / bins.
 
-    Minutes without requests and the last bin count as lost, so even a perfect run loses 0.02 to 0.03 on the published
+    Minutes without requests and the last column count as lost, so even a perfect run loses 0.02 to 0.03 on the published
     traces. Use it only to compare with published values.
     """
     jobs, bins = utility.shape

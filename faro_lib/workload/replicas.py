@@ -137,9 +137,9 @@ class Continuous(Replica):
     beta_s: float
     gamma_s: float
     max_sequences: int
-    output_tokens: float  # mean
-    prompt_tokens: float  # mean
-    output_cv: float = 0.0  # coefficient of variation
+    output_tokens: float  # mean number per request
+    prompt_tokens: float  # mean number per request
+    output_cv: float = 0.0  # coefficient of variation of the number
     prompt_cv: float = 0.0
     max_tokens: int = 2048
     slo_on: str = "end_to_end"  # one of SLO_ON
