@@ -51,7 +51,7 @@ def audit(
 
     Exit status: 0 success; 2 invalid input; 3 no service was reproduced; 130 interrupted.
     """
-    # One function, because typer reads the options from its signature.
+    # One long function, because all its parts use options, which typer reads from the signature.
     from faro_lib.recommend.audit import POLICIES, WAITING
     from faro_lib.recommend.audit import audit as audit_of
     from faro_lib.recommend.records import records_from_csv, records_from_journal, records_from_prometheus
@@ -135,7 +135,7 @@ def text(result: Audit) -> str:
         for name, of in result.policies.items()
     ]
     reproduced = len(result.reproduced)
-    compared = list(result.by_service.items())[1:]  # the first are the recorded replicas
+    compared = list(result.by_service.items())[1:]  # the first entry is for the recorded replicas themselves
     by_service = [
         {"job": one.job.name}
         | {policy: f"{_interval(of[:, n])} {_verdict(of[:, n])}".rstrip() for policy, of in compared}

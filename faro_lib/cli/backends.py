@@ -67,7 +67,7 @@ def ray_serve(
     home: NamespacedName | None, backend: str, settings: Settings, address: str | None, serve_address: str | None,
     clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure, lease: Lease | None, start_timeout_s: float,
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:  # fmt: skip
-    """A context with a function that returns the cluster on Ray Serve for given settings.
+    """Context manager that yields a function, which returns the cluster on Ray Serve for given settings.
 
     Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the context ends.
     """
@@ -95,7 +95,7 @@ def ray_serve(
                 raise ValueError("backend=local: a job was added or removed, or its section serve changed; start again")
             first = cluster is None
             cluster = RayServeCluster(new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease)
-            if first:  # later, the control loop handles an outage
+            if first:  # only at the start: later, the control loop handles outages
                 ensure(cluster.connect)
                 say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             lease = lease and replace(lease, force=False)

@@ -33,9 +33,10 @@ def manifests(
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
-    Contents: controller, permissions, network policy, disruption budgets, dashboard; for rayserve, RayService, quota.
+    They define the controller, its permissions, a network policy, disruption budgets and a dashboard. For rayserve, they
+    also define the RayService and a quota.
     """
-    # One function, because typer reads the options from its signature.
+    # One long function, because all its parts use options, which typer reads from the signature.
     from faro_lib.cli.model import Source
     from faro_lib.kube.deployments import DeploymentRef
     from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, write
@@ -55,7 +56,7 @@ def manifests(
         problem = "is a file that the controller's pod would not have; leave the column out"
         raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
     if ceilings:
-        bounding(factory(PolicyContext(table, Source().model(table))))  # raises if the policy predicts nothing
+        bounding(factory(PolicyContext(table, Source().model(table))))  # raises ValueError unless it is a Faro policy
     values: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     values |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
     values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)

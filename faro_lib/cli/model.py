@@ -26,8 +26,8 @@ from faro_lib.workload.readers import read_csv
 
 PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits on the time and memory of a refit
-REFIT_AFTER_MIDNIGHT_S = 600.0  # by then, the counts of the last day are complete
-PROBATION_S = 600.0  # after a refit is accepted; a failure of the policy within this time reverts it
+REFIT_AFTER_MIDNIGHT_S = 600.0  # start of a nightly refit, when the last day's counts are complete
+PROBATION_S = 600.0  # a refit is reverted if the policy fails within this time after the refit was accepted
 ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
 
 
@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit and return a forecaster; untrained without `history`, or if no complete recorded day can be read."""
+        """Fit and return a forecaster; it is untrained without `history`, or if no full day from controllers can be read."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -72,7 +72,7 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster in use. A child process fits and tests a new one if `wanted`, and nightly for a `history` in OWN.
+    """The forecaster in use. A child process fits and tests a new one if `wanted`, and nightly if controllers record counts.
 
     report : called with the outcome of each refit and its reason.
     """
@@ -82,9 +82,9 @@ class FreshModel:
         self._begin(jobs)
 
     def _begin(self, jobs: tuple[Job, ...]) -> None:
-        self._serving = self._given = self._source.model(jobs)  # `_given`: the one that `of` last returned
+        self._serving = self._given = self._source.model(jobs)  # `_given`: the forecaster that `of` last returned
         self._jobs = jobs
-        self.wanted = False  # set by a signal handler
+        self.wanted = False  # whether a refit is requested; a signal handler sets it
         self._before: Forecaster | None = None  # the forecaster before the last refit, to restore on failure
         self._accepted_s = 0.0
         self._day = _learning_day()  # day on which the last fit began
@@ -98,7 +98,7 @@ class FreshModel:
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """The forecaster in use, or None if `of` returned it last; also begins a due refit and ends a finished one."""
+        """The forecaster in use; None if the last call of `of` returned it. Begins a due refit and ends a finished one."""
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()
@@ -128,7 +128,7 @@ def _learning_day() -> date:
 
 
 def context_of(settings: Settings, forecaster: Forecaster, capacity: float | None = None) -> PolicyContext:
-    """The policy's inputs: jobs, forecaster, and the latency table, measured at its first use."""
+    """The policy's inputs: jobs, forecaster, and a latency table, simulated for `capacity` cores when first used."""
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.recommendation import LIVE
     from faro_lib.simulate.measure import measure
@@ -154,7 +154,10 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy, its forecaster set to the local time of day of `origin_s` (today's UTC offset) if its days have 24 hours."""
+    """The policy with its forecaster started at the local time of day of `origin_s` (Unix time, today's UTC offset).
+
+    It is unchanged if it has no forecaster, or if the forecaster's day does not have 24 hours.
+    """
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
     return replace(policy, forecaster=policy.forecaster.start(int(origin_s + time.localtime().tm_gmtoff) // 60))

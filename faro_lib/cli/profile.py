@@ -59,6 +59,6 @@ def profile(
                     say(f"measured and fitted latencies drawn in {drawn}")
             except ValueError as error:
                 say(f"{job.name}: its kind of replica is not measured: {error}")
-            if not dry:  # after each job, so that a later failure loses nothing
+            if not dry:  # written after each job, so that a later failure loses nothing
                 write_profiles(jobs, {job.name: measured})
                 say(f"{job.name}: measurements written to {jobs}")

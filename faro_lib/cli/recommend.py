@@ -14,7 +14,7 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
-AMPLE = 3  # at this multiple of the required capacity, jobs that peak together can keep their peak's replicas all day
+AMPLE = 3  # from this multiple of the required capacity on, fixed replicas may suffice for jobs that peak together
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 
 
@@ -52,7 +52,7 @@ def recommend(
 
     Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
     """
-    # One function, because typer reads the options from its signature.
+    # One long function, because all its parts use options, which typer reads from the signature.
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.load_history import history_from_csv, history_from_journal, history_from_prometheus
     from faro_lib.recommend.recommendation import LIVE
@@ -112,7 +112,7 @@ def recommend(
 
 
 def _text(recommendation: Recommendation) -> str:
-    """The recommendation as text: a table of jobs, then the curve."""
+    """The recommendation as text: a table of jobs and, with --curve, violations by capacity and fixed replicas."""
     from faro_lib.forecast import HORIZON_MINUTES
 
     advice, curve = recommendation.advice, recommendation.curve
@@ -153,7 +153,7 @@ def _text(recommendation: Recommendation) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """A table of the jobs: late requests on the given capacity, with fixed replicas that suffice, and with present ones."""
+    """Lines with each job's share of late requests: under Faro, with fixed replicas that suffice, with the present ones."""
     curve, fixed = recommendation.curve, recommendation.fixed
     assert curve is not None
     assert fixed is not None

@@ -44,7 +44,7 @@ def replay(
 
 
 def _decisions(journal: str, policy: str, history: str | None, forecaster: str) -> Iterator[tuple[Header, Step, Step]]:
-    """Header, recorded step and replayed step of every tick."""
+    """Yield (header of the journal, recorded step, step decided by `policy`) for every recorded tick."""
     from faro_lib.cli.model import Source, at_time_of_day, context_of
     from faro_lib.control import journal as journals
     from faro_lib.control.overrides import Settings

@@ -28,7 +28,7 @@ def restore(
     if unled and (idle_s := seconds_unled(api, home.namespace, home.name)) < unled:
         say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
         return
-    # All autoscalers of the namespaces, so also those of jobs that are no longer in the table.
+    # `listed` returns all autoscalers of the namespaces, also those of jobs that are no longer in the table.
     lines = hpa_bounds.restore(api, listed(api, refs, *AUTOSCALERS))
     for line in lines or ["no autoscaler has bounds of Faro"]:
         say(line)

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings that cannot be used, a failed refit
+CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings cannot be used; a refit failed
 RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
-STALLED_S = 120.0  # /healthz fails if nothing is reported for this time plus five ticks; a call may take 60 s
+STALLED_S = 120.0  # /healthz fails after this and five ticks without progress; one call to the cluster may take 60 s
 
 
 def run(
@@ -86,7 +86,7 @@ def run(
 
     SIGTERM or Ctrl-C stops the loop; the replicas then stay as they are.
     """
-    # One function, because all parts share the options.
+    # One long function, because all its parts use the options.
     from faro_lib import control
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
     from faro_lib.control import GuardrailConfig
@@ -128,7 +128,7 @@ def run(
     chosen = policy_of(settings)
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals(model))
-        if metrics_port is not None:  # early, because a port in use ends the run
+        if metrics_port is not None:  # opened early, so that a port in use ends the run before Ray starts
             from faro_lib.control.exporter import Exporter
 
             exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s, apply)
@@ -165,7 +165,7 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # new settings that fail a check are refused at once
+            (once if new else waits)(check)  # --wait applies to the first settings; later ones that fail are refused
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
@@ -181,9 +181,9 @@ def run(
                 lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
             )  # fmt: skip
             cluster_of = stack.enter_context(ray)
-        until_s = float("inf") if seconds is None else clock.now_s + seconds  # not counting the start of Ray
+        until_s = float("inf") if seconds is None else clock.now_s + seconds  # counted after the start of Ray
         last, retry_s = settings, float("inf")
-        while not stop.is_set() and clock.now_s < until_s:  # a pass ends when the settings or UTC offset change
+        while not stop.is_set() and clock.now_s < until_s:  # a new pass begins when settings or the UTC offset change
             table, new, offset_s = settings.jobs, settings is not last, time.localtime().tm_gmtoff
             if exporter:
                 exporter.use_jobs(table)
@@ -211,7 +211,7 @@ def run(
                     on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
                     settings, changes = last, ()
                     retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
-                    chosen = policy_of(settings)  # `model` may be fitted to the refused jobs
+                    chosen = policy_of(settings)  # fits `model` again if it was fitted to the refused jobs
                     continue
                 chosen = made
                 for change in changes:
@@ -235,7 +235,7 @@ def run(
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """An operator's changes to the jobs since the run recorded in the journal; () if there are none or no run is recorded."""
+    """One line per change that an operator made to the jobs since the run in the journal; () without changes or a run."""
     header = journal.header if journal and journal.ticks else None
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
@@ -243,7 +243,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease on a Ray cluster. After a restart with the same FaroPlan or journal, `holder` is the same."""
+    """This controller's lease on a Ray cluster, which it keeps if it restarts with the same FaroPlan or journal."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()
@@ -268,7 +268,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 
 @contextmanager
 def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
-    """A context with an event that SIGTERM and SIGINT set; SIGUSR1 requests a refit of `model`. Restores handlers on exit."""
+    """Context manager that yields an event, which SIGTERM and SIGINT set. SIGUSR1 requests a refit of `model`."""
     from faro_lib.control.clock import StopEvent
 
     stop = StopEvent()

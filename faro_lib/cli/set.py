@@ -17,7 +17,7 @@ from faro_lib.cli.shared import option
 if TYPE_CHECKING:
     from faro_lib.control.overrides import Override
 
-    # (last targets of a run's jobs, None before the first decision; functions that read and write its overrides)
+    # (job -> replicas that --freeze keeps, None before the first decision; functions to read and write overrides)
     _Run = tuple[dict[str, int | None], Callable[[], Iterable[Override]], Callable[[Iterable[Override]], None]]
 
 
@@ -64,7 +64,10 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`: an event if they overlap; a count if `new` covers it, or begins `now` while it holds."""
+    """Whether `new` replaces `old`. An announced change of load replaces those of the same job that it overlaps.
+
+    A fixed replica count replaces those whose time it covers and, if it begins `now`, also the one in force.
+    """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
     new_end_s, old_end_s = (float("inf") if one.until_s is None else one.until_s for one in (new, old))
@@ -94,7 +97,7 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # With a floor, desiredReplicas is only the upper bound of an autoscaler, so take readyReplicas.
+    # With floorReplicas, an HPA chooses the count: desiredReplicas is only its maximum, so readyReplicas is kept.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return targets, overrides.read, overrides.write

@@ -51,7 +51,7 @@ _log_format = "text"
 
 
 def use_log_format(value: str) -> str:
-    """Set the format of the lines that `say` logs in this process; return it."""
+    """Set the format of the lines that `say` logs in this process, and return the format."""
     global _log_format
     if value not in LOG_FORMATS:
         raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
@@ -111,7 +111,7 @@ def check_one_source(workload: str | None, prometheus: str | None, journal: str 
 
 
 def check_picture(path: Path) -> None:
-    """Raise an error, before minutes of work, if the picture cannot be drawn or written to `path`."""
+    """Raise an error if matplotlib is missing or `path` cannot be written; called before minutes of computation."""
     import matplotlib  # noqa: F401
 
     from faro_lib.files import check_writable

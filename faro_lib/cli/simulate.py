@@ -65,7 +65,7 @@ def simulate(
 
 
 def _cells(policy: str, rows) -> dict[str, str]:
-    """One policy's row of the table: means, and standard deviations over several trials."""
+    """One policy's row of the table: means over its trials, with standard deviations if there are several trials."""
     cells = {"policy": policy}
     columns = {"lost utility": "lost_utility", "SLO violations": "slo_violation_rate", "dropped": "drop_rate"}
     for label, column in columns.items():

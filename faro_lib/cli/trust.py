@@ -49,7 +49,7 @@ def trust(
 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
-    """A listener that logs each change of a service's authority."""
+    """A function that logs, at each step, which services' authority (how far Faro may act on them) has changed."""
     from faro_lib.policies.authority import LEVELS
 
     last: list[str] = []
@@ -67,9 +67,9 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
 
 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
-    """The jobs' authority at the first tick that a resuming run replays.
+    """The jobs' authority at the start of a run: that of the first recorded tick that the run replays.
 
-    If jobs were added or removed, nothing is replayed: old jobs keep their last authority, and new jobs have none.
+    If jobs were added or removed, nothing is replayed, and jobs keep their last authority. Jobs without a record have none.
     """
     import numpy as np
 

@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
 BARS = "▁▂▃▄▅▆▇█"
-REASONS_SHOWN = 6  # number of changes below the table
+REASONS_SHOWN = 6  # number of latest changes, with their reasons, below the table
 HEADS = ("job", "last 15 minutes", "requests/s", "next minute", "replicas", "tail latency", "SLO", "one more", "reason")
 
 
@@ -36,7 +36,7 @@ def sparkline(values: np.ndarray) -> str:
 
 
 class View:
-    """The table of the last step, and the latest changes with their reasons."""
+    """Draws a step of the control loop as a table of the jobs, with the latest changes and their reasons below it."""
 
     def __init__(self, jobs: tuple[Job, ...], title: str):
         self.jobs, self.title = jobs, title

@@ -1,7 +1,4 @@
-"""Every setting of the pipeline: name, type, limits, default and description.
-
-`make config` writes config/default.yaml and docs/configuration.md from this module.
-"""
+"""Every setting of the pipeline. `make config` writes config/default.yaml and docs/configuration.md from this module."""
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar

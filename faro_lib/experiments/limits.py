@@ -18,7 +18,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 HEADROOM = 1.6  # replicas per erlang of peak load; more replicas than this hardly raise the utility of most jobs
-LEAST_CHANGE = 0.001  # simulation ends at the replica count whose last replica changes no utility by more than this
+LEAST_CHANGE = 0.001  # simulation stops once an additional replica changes no utility by more than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,16 @@ class Clairvoyant:
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
-    """Utility (jobs, replica counts 0, 1, ..., minutes + 1) by simulation, if every minute starts with empty queues.
+    """Simulated utility by job, replica count and minute, (jobs, counts, minutes + 1); each minute begins with empty queues.
 
-    The simulation empties the queues in idle minutes, inserted after each minute. The result is an upper bound: under a
-    policy, requests may already wait when a minute begins, which only lowers its utility. Limits on replicas and quotas are
-    left to `allocate.best_by_minute`. The last column is for arrivals after the last minute. Utility is NaN without
-    requests, else 0 without replicas. Counts end at `max_replicas`, or where one more changes utility by <= LEAST_CHANGE.
+    Idle minutes, inserted after each minute, let the queues empty. The result is an upper bound: under a policy, requests
+    may already wait when a minute begins, which only lowers its utility. Limits on replicas and quotas are ignored here;
+    `allocate.best_by_minute` applies them. Counts are 0, 1, ... up to `max_replicas`, or until one more changes no utility
+    by more than LEAST_CHANGE. The last column is for arrivals after the last minute. Without requests, utility is NaN.
     """
-    left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and replica
-    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # twice the mean, as a margin
+    # Idle minutes take twice the mean time to serve all that a minute can leave over: a full queue and a full replica.
+    left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
+    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
     counts[:, ::every] = workload.requests_per_min
     later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)
@@ -63,7 +64,7 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The allocation with the largest `utility` (jobs, 0..X replicas, minutes + 1) in each minute; NaN = no requests."""
+    """The allocation with the largest total utility in each minute; `utility` is that of `measured_utility`."""
     replicas = best_by_minute(np.nan_to_num(utility), jobs, capacity)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])

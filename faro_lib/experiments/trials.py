@@ -29,10 +29,10 @@ policy_failures_raised = partial(warnings.catch_warnings, action="error", catego
 def policy_context(
     traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
 ) -> PolicyContext:
-    """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
+    """Inputs of an experiment's policies. The forecaster is fitted to the training days only; without any, it is None.
 
-    results : folder that may have forecast/posterior.npz (for the forecasters `auto` and `bayes`) and queueing/measured.npz,
-        a latency table, without which latencies are simulated. Without training days, there is no forecaster.
+    results : folder that may have forecast/posterior.npz, a posterior for the forecasters `auto` and `bayes`, and
+        queueing/measured.npz, a latency table. Without this table, latencies are simulated.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -54,7 +54,7 @@ def trial_seeds(trials: int) -> tuple[int, ...]:
 
 
 def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Iterator[Draws]:
-    """The random numbers of each trial (`simulate.draw`)."""
+    """Yield the random numbers of each trial, drawn by `simulate.draw` from its seed in `trial_seeds`."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, scv_factor=scv_factor)
 

@@ -1,4 +1,4 @@
-"""Style and saving of all figures, and the figures of the commands; notebooks/ has those of the pipeline's stages."""
+"""Functions to style and save figures, and the figures of the command line; notebooks/figures has the pipeline's."""
 
 from faro_lib.figures.style import save_all, use_style
 

@@ -10,10 +10,7 @@ from faro_lib.figures.style import COLUMN_IN, CYCLE, PAGE_IN, legend_above, use_
 
 
 def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Figure:
-    """Quantiles of the latency by rate per replica: measured points, and the fitted curve with its 90 % band.
-
-    One panel per replica count.
-    """
+    """Latency quantiles by rate per replica, measured and fitted (with 90 % bands), in one panel per replica count."""
     use_style()
     counts = np.unique(measurements.replicas)
     width = COLUMN_IN if len(counts) == 1 else PAGE_IN

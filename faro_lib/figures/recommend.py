@@ -16,7 +16,7 @@ COLUMNS, ROW_IN = 2, 1.5  # panels of services: number per row, height of a row 
 
 
 def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | None = None) -> Figure:
-    """Worst job's violation rate in % of the accepted one, by cores; `notes` are capacities to mark, with their texts."""
+    """Worst job's violations in % of the accepted rate, by capacity, with `notes` (capacity -> label), a diamond at `knee`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
@@ -35,9 +35,9 @@ def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | No
 
 
 def pictures(audit: Any) -> Figure:
-    """Panels: each service's recorded latencies on the simulated 90 % band, lost utility by policy, cores by minute.
+    """A panel of latencies per service; if policies were compared, panels of their lost utility and of the cores by minute.
 
-    `audit` is a `recommend.audit.Audit`.
+    `audit` is a `recommend.audit.Audit`. A service's panel has its recorded latencies and their simulated 90 % band.
     """
     rows = -(-len(audit.services) // COLUMNS)
     figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))

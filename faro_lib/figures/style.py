@@ -59,7 +59,7 @@ Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The colour of a name in the palette, or one of SPARE. A policy and its variant " (paper)" share a colour."""
+    """The colour of a name in the palette, else one of SPARE. A policy and its variant " (paper)" share a colour."""
     return palette.get(name.removesuffix(" (paper)")) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 

@@ -8,13 +8,13 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / tail latency) of each job and minute, (jobs, minutes + 1) as in `Run`; NaN without requests."""
+    """Utility min(1, SLO / tail latency), (jobs, minutes + 1); last column: arrivals after the day; NaN: no requests."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
-    """Effective utility phi(drop rate) x U, (jobs, minutes + 1) as in `Run`; NaN without requests.
+    """Effective utility phi(drop rate) x U, with the shape of `minute_utility`; NaN without requests.
 
     U is the utility of the served requests alone, so that a dropped request counts once, through the penalty phi.
     """
@@ -27,7 +27,7 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 def lost_utility(utility: np.ndarray) -> float:
     """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
 
-    `utility` is (jobs, minutes + 1). NaN (no requests) is no loss. The last bin, arrivals after the day, is left out.
+    `utility` is (jobs, minutes + 1). NaN (no requests) is no loss. The last column, for arrivals after the day, is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
@@ -36,7 +36,7 @@ def lost_utility(utility: np.ndarray) -> float:
 def lost_utility_published(utility: np.ndarray) -> float:
     """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and bins) / bins.
 
-    Minutes without requests and the last bin count as lost, so even a perfect run loses 0.02 to 0.03 on the published
+    Minutes without requests and the last column count as lost, so even a perfect run loses 0.02 to 0.03 on the published
     traces. Use it only to compare with published values.
     """
     jobs, bins = utility.shape

@@ -10,8 +10,8 @@ def block_bootstrap(
 ) -> tuple[float, float, float]:
     """Mean difference per minute between two policies, and the bounds of its 95 % bootstrap interval.
 
-    Each draw resamples the trials and the blocks of each day. The blocks are the same for all trials of a day, as they share
-    the day's load. A block is a stretch of consecutive minutes.
+    A block is a stretch of consecutive minutes. Each draw resamples the trials and the blocks of each day. All trials of a
+    day get the same blocks, because they share the day's load.
 
     Parameters
     ----------

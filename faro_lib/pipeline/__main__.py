@@ -36,13 +36,13 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables `inputs` of all capacities into the folder of `output`, with `gather` of `module`."""
+    """Concatenate the tables `inputs` of all capacities into the folder of `output`, with the function `module.gather`."""
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 
 
 def report(module: str, page: str, config: str, sources: str, *ran: str) -> None:
-    """Write the report `page` on the notebooks `ran` with `write_report` of `module`; `config` and `sources` are JSON."""
+    """Write the report `page` on executed notebooks (`ran`) with `module.write_report`; `config` and `sources` are JSON."""
     importlib.import_module(module).write_report(Path(page).parent, *map(json.loads, (config, sources)), page, ran)
 
 

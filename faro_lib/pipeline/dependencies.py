@@ -16,9 +16,9 @@ import numpy as np
 
 from faro_lib.files import cached_array
 
-OWN_CODE = Path(__file__).read_text()  # part of the cache's key, as what is cached depends on this module
+OWN_CODE = Path(__file__).read_text()  # part of the cache's key, because cached results depend on this module's code
 PACKAGES = {"faro_lib", "notebooks"}
-FIGURES = "figures"  # modules and packages of this name only draw figures, in a rule of their own and not in the stage
+FIGURES = "figures"  # modules and packages of this name only draw figures, which a separate rule does after the stage
 
 
 def fingerprint(
@@ -41,10 +41,10 @@ def fingerprint(
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
-    """Sorted paths, relative to `root`, of the modules that `source` imports, directly or not; without `figures`, of those
-    that do more than draw figures.
+    """Sorted paths, relative to `root`, of the modules that `source` imports, directly or not.
 
-    `source` is the path of an .ipynb or .py file, relative to `root`, or a notebook's name without suffix.
+    Modules that only draw figures are left out unless `figures`. `source` is the path of an .ipynb or .py file, relative to
+    `root`, or a notebook's name without suffix.
     """
     root = Path(root).resolve()
     reached, waiting = set[Path](), [_path(source, root)]
@@ -110,7 +110,7 @@ def _digest(path: Path, root: Path) -> str:
 
 @cache
 def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
-    """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk, with the text as the key."""
+    """Rows of three: [SHA-256 of a file's syntax tree, "", ""], then its `_bindings`; cached on disk by the file's text."""
     package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be outside `root`
     text = path.read_text()
     key = (OWN_CODE, sys.version, path.suffix, package, text)

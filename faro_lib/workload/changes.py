@@ -20,12 +20,13 @@ GIANT = 5.3  # factor on the load of the first job; that of the others is GIANT 
 def changed(traces: Traces, change: str) -> Traces:
     """The traces after a change of load, one of CHANGES.
 
-    Changes of every third job, at a minute t of the evaluation day (a third of the day for the first job, later for others):
-    launch (no requests before t, nor on training days), double (twice the requests from t on), stop (none from t on), and
-    flash (CROWD times the requests for CROWD_MINUTES). Changes of every third job without t: bursts (BURSTS of them at random
-    minutes of the evaluation day) and idle (IDLE_PER_MIN on average on all days); sparse makes all other jobs idle.
-    Changes of all jobs: weekend (WEEKEND times the requests on days 6, 7, 13, 14, ...), drift (growth up to DRIFT times during
-    the evaluation day), and giant (the load of the first job is multiplied by GIANT, that of the others by GIANT / 100).
+    Four changes affect every third job at a minute t of the evaluation day: a third of the day for the first job, later for
+    others. launch: no requests before t or on training days. double: twice the requests from t on. stop: none from t on.
+    flash: CROWD times the requests for CROWD_MINUTES from t on.
+    Two changes affect every third job without such a minute. bursts: BURSTS bursts at random minutes of the evaluation day.
+    idle: IDLE_PER_MIN requests per minute on average, on all days; sparse does this to the other two thirds of the jobs.
+    Three changes affect all jobs. weekend: WEEKEND times the requests on days 6, 7, 13, 14, ... drift: the load grows to
+    DRIFT times during the evaluation day. giant: GIANT times the requests of the first job, GIANT / 100 times the others'.
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")

@@ -33,8 +33,8 @@ class Job:
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
     weight: float = 1.0  # factor on the job's utility, >= 0
-    min_replicas: int = 1  # inclusive
-    max_replicas: int = 100  # inclusive
+    min_replicas: int = 1  # smallest allowed replica count
+    max_replicas: int = 100  # largest allowed replica count
     tenant: str = ""  # the owner; "" = none
     tenant_quota: float | None = None  # cores that all jobs of the tenant may use together; None = no quota
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
@@ -151,7 +151,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # requests per minute, (days, samples, jobs, minutes); samples are the same day, shifted in time
+    train: np.ndarray  # (days, samples, jobs, minutes); samples: one day, averaged in different phases (`downsample`)
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):

@@ -20,10 +20,7 @@ class BadQuery(ValueError):
 
 
 class Prometheus:
-    """A client of the Prometheus server at `url` (without /api/v1).
-
-    `token_path` is a file with a bearer token, which is read again for each request.
-    """
+    """A client of the Prometheus server at `url` (without /api/v1); each request reads the token in the file `token_path`."""
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         check_address(url, "prometheus")
@@ -100,7 +97,7 @@ def read_prometheus(
     """Read (sorted names of the jobs, requests per minute); the latter is (jobs, minutes), oldest first, NaN = missing.
 
     query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
-    minutes : number of complete minutes before `end_s` (now by default).
+    minutes : number of complete minutes before `end_s` (Unix time; None = now).
     label : the label that names the job; None if each series has a single label.
     counts : False if the query gives another quantity than requests; `check_counts_query` is then skipped.
     """

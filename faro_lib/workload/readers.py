@@ -96,7 +96,7 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
         table = pd.read_csv(source, dtype=dtype, keep_default_na=False, low_memory=False)
     except (ValueError, OverflowError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells as an index
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of cells beyond the header's
         raise ValueError(f"{path}: line 2 has more cells than the header")
     return table.fillna("")
 

@@ -21,7 +21,7 @@ SLO_ON = ("first_token", "per_token", "end_to_end")  # the quantity that the SLO
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica that serves one request at a time, first in first out: the kind `serial`, and the base of the others."""
+    """A replica that serves one request at a time, first in first out (kind `serial`); the base class of the others."""
 
     kind: ClassVar[str] = "serial"
 
@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """The minimum of max_ongoing_requests: 1 if serial, else twice `max_in_service`, so that a full batch can wait."""
+        """The minimum of max_ongoing_requests: 1 if serial, else 2 `max_in_service`: one half waits, the other is served."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -137,9 +137,9 @@ class Continuous(Replica):
     beta_s: float
     gamma_s: float
     max_sequences: int
-    output_tokens: float  # mean
-    prompt_tokens: float  # mean
-    output_cv: float = 0.0  # coefficient of variation
+    output_tokens: float  # mean number per request
+    prompt_tokens: float  # mean number per request
+    output_cv: float = 0.0  # coefficient of variation of the number
     prompt_cv: float = 0.0
     max_tokens: int = 2048
     slo_on: str = "end_to_end"  # one of SLO_ON
@@ -187,7 +187,7 @@ KINDS: dict[str, type[Replica]] = {kind.kind: kind for kind in (Replica, Concurr
 
 
 def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
-    """The replica that {kind: ..., parameters}, a mapping or its JSON text, describes; ValueError of one line if invalid.
+    """Make a replica from a mapping with its kind and parameters, or from that mapping as JSON; ValueError if invalid.
 
     >>> replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02, "per_request_s": 0.001}).max_in_service
     8

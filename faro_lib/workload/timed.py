@@ -41,7 +41,7 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
 def timed_counts(
     table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
 ) -> tuple[int, np.ndarray]:
-    """(first minute of the table, values of its `column` (jobs, minutes) from the first minute to the last; NaN = missing)."""
+    """The table's first minute, and its `column` as (jobs, minutes) from that minute to the last; NaN = missing."""
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
