@@ -43,6 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "switching cost 0.02": {"switching_cost": 0.02},
     "switching cost 0.06": {"switching_cost": 0.06},
     "no reactive loop": {"reactive": False},
+    "idle cores not moved": {"reserve": False},
     "half of M/M/c": {"latency_model": "half-mmc"},
     "M/G/c by correction": {"latency_model": FALLBACK_MODEL},
 }

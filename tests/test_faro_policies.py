@@ -195,7 +195,7 @@ def test_each_quantile_of_the_published_policy_is_of_samples_of_its_own(context,
 
 
 def test_a_change_that_costs_more_than_it_gains_is_not_made(context, observation):
-    policy = tuned(context, switching_cost=1e9)
+    policy = tuned(context, switching_cost=1e9, reserve=False)
     _, plan = policy.decide(policy.start(context.jobs), observation)
     np.testing.assert_array_equal(plan.target, observation.target)
 
@@ -227,6 +227,35 @@ def test_losses_count_within_a_day_of_1440_minutes(context, observation):
         state = fold_minutes(state, seen)
         lost.append(state.lost.tolist())
     assert lost == [[0, 0.5, 1, 0], [0, 1, 2, 0], [0, 0.5, 1, 0], [0, 1, 2, 0]]
+
+
+def reserving(past, load, capacity, target, **changes):
+    """The targets with a reserve: past minutes (jobs, minutes), load (jobs,) in requests per minute, present targets."""
+    jobs = tuple(Job(f"job{n}") for n in range(len(load)))
+    traces = Traces(jobs, np.asarray(past)[None, None], np.asarray(past)[None])
+    policy = tuned(PolicyContext(jobs, forecast.fit("persistence", traces)), **changes)
+    minutes = np.repeat(np.array(load, float)[:, None], 15, axis=1)
+    at = observed(target, capacity, now_s=910.0, minute=15, arrivals_per_min=minutes)
+    return policy.plan(fold_minutes(policy.start(jobs), at), at).target
+
+
+BURSTS = np.full((2, 60), 60)
+BURSTS[1, ::20] = 1200  # 20 requests/s in one minute of twenty
+
+
+def test_idle_cores_wait_for_the_bursts_of_past_minutes_and_not_where_they_were_left():
+    assert reserving(BURSTS, [60, 60], 8, [4, 4]).tolist() == [3, 5]
+    assert reserving(BURSTS, [60, 60], 8, [4, 4], reserve=False).tolist() == [4, 4]
+
+
+def test_a_replica_that_the_forecast_needs_is_no_reserve():
+    alone = reserving(BURSTS, [1200, 60], 7, [5, 2], reserve=False)
+    assert alone[0] >= 5
+    assert reserving(BURSTS, [1200, 60], 7, [5, 2])[0] >= 5
+
+
+def test_without_bursts_in_the_past_idle_replicas_stay_where_they_are():
+    assert reserving(np.full((2, 60), 60), [60, 60], 8, [3, 5]).tolist() == [3, 5]
 
 
 def test_a_job_that_does_not_exist_gets_no_cores_beyond_its_minimum():

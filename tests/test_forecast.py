@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import notebooks.edition.oracle  # noqa: F401, registers oracle
 from faro_lib.forecast import fit, forecasters, register
+from faro_lib.forecast.forecaster import PAST_MINUTES
 from faro_lib.forecast.kalman import untrained
 from faro_lib.forecast.poisson import untrained_poisson
 from notebooks.forecast_scores import crps, rolling
@@ -145,7 +147,18 @@ def test_persistence_adds_the_errors_after_random_training_minutes_to_the_last_c
 
 
 def test_persistence_stores_every_training_day_once():
-    assert len(pickle.dumps(fitted("persistence"))) < 1.1 * TRACES.train.size * 8
+    persistence = fitted("persistence")
+    assert len(pickle.dumps(persistence)) < 1.1 * TRACES.train.size * 8 + persistence.past.nbytes
+
+
+def test_a_fitted_forecaster_keeps_the_past_minutes_of_each_job_in_order_with_their_extremes():
+    long = replace(TRACES, train=np.tile(TRACES.train, (20, 1, 1, 1)))
+    past = fit("persistence", long).past
+    assert past.shape == (len(long.jobs), PAST_MINUTES)
+    assert (np.diff(past) >= 0).all()
+    by_job = long.train.swapaxes(0, 2).reshape(len(long.jobs), -1)
+    np.testing.assert_array_equal(past[:, [0, -1]], np.stack([by_job.min(axis=1), by_job.max(axis=1)], axis=1))
+    np.testing.assert_allclose(past.mean(axis=1), by_job.mean(axis=1), rtol=0.01)
 
 
 def test_half_an_hour_without_counts_is_no_sign_of_an_idle_job():

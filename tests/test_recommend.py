@@ -3,16 +3,12 @@
 import functools
 import io
 import json
-import re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from examples import examples
-from hypothesis import given
-from hypothesis import strategies as st
 from live_things import Wanting
 
 from faro_lib import cli
@@ -22,14 +18,12 @@ from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend import recommendation, sizing
+from faro_lib.recommend import recommendation
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
 from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
 from faro_lib.recommend.sizing import (
     busiest,
-    capacity_range,
-    knee,
     required_cores,
     required_replicas,
     violations_by_capacity,
@@ -53,12 +47,6 @@ def measured_once(coarse_tables):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recommendation, "measure", functools.cache(recommendation.measure))
         yield
-
-
-@pytest.fixture
-def few_capacities(monkeypatch):
-    """Four capacities are replayed before the bisection in place of seven."""
-    monkeypatch.setattr(sizing, "COARSE", 4)
 
 
 def oracle(counts=STEADY, jobs=JOBS):
@@ -176,47 +164,11 @@ def test_the_busiest_part_does_not_begin_with_a_burst():
     assert 300 - 60 <= first <= 300 - 15
 
 
-def test_the_knee_of_a_corner_is_its_corner():
-    corner = pd.DataFrame({"capacity_cores": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
-    corner["accepted_rate"] = 0.01
-    assert knee(corner) == 9
-
-
-def test_a_capacity_that_was_asked_about_does_not_move_the_knee(counts_csv):
-    history = history_from_csv(str(counts_csv))
-    options = {"with_curve": True, "forecaster": "persistence", "report": lambda line: None}
-    alone, asked = (recommend(history, capacity, **options) for capacity in (None, 60))
-    assert asked.curve["capacity_cores"].max() == 60 > alone.curve["capacity_cores"].max()
-    assert asked.knee == alone.knee
-
-
-def test_a_straight_line_and_a_flat_one_have_no_knee():
-    line = pd.DataFrame({"capacity_cores": [1, 2, 3], "slo_violation_rate": [1.0, 0.5, 0.0], "accepted_rate": 0.01})
-    assert knee(line) is None
-    assert knee(line.assign(slo_violation_rate=0.0)) is None
-
-
-@examples(50)
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
-def test_the_knee_is_one_of_the_capacities_and_not_an_end(rates):
-    rates = sorted(rates, reverse=True)
-    curve = pd.DataFrame(
-        {"capacity_cores": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates, "accepted_rate": 0.01}
-    )
-    assert knee(curve) in {None, *curve["capacity_cores"].iloc[1:-1]}
-
-
 def test_there_may_be_no_sufficient_capacity():
     assert (
         required_cores(pd.DataFrame({"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2], "accepted_rate": 0.1}))
         is None
     )
-
-
-def test_the_capacity_range_contains_what_a_clairvoyant_would_need():
-    smallest, largest = capacity_range(Workload(JOBS, STEADY.astype(int)), "half-mmc")
-    assert smallest == 2
-    assert largest >= 1.25 * advise(JOBS, STEADY, policy(), 12).required_replicas.sum() - 1
 
 
 def test_a_job_that_keeps_more_than_200_replicas_busy_needs_at_least_as_many():
@@ -287,9 +239,7 @@ def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
     assert "would meet it" in capsys.readouterr().out
 
 
-def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee(
-    counts_csv, few_capacities, tmp_path, capsys
-):
+def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(counts_csv, tmp_path, capsys):
     picture = tmp_path / "curve.html"
     assert (
         cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0.05", "--plot", str(picture)])
@@ -297,24 +247,16 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee
     )
     said = capsys.readouterr().out
     assert "meets 5 %" in said
-    assert "knee" in said
     assert "data:image/png;base64," in picture.read_text()
 
 
-def test_a_rate_that_the_given_capacity_does_not_keep_is_exit_status_3(counts_csv, few_capacities, capsys):
+def test_a_rate_that_the_given_capacity_does_not_keep_is_exit_status_3(counts_csv, capsys):
     arguments = ["--workload", str(counts_csv), "--max-violation-rate", "0", "--curve", "--capacity", "7"]
     assert cli.main(["recommend", *arguments]) == 3
     assert "<- meets 0 % for every job" in capsys.readouterr().out
 
 
-def test_as_many_cores_are_tried_as_fixed_replicas_would_need(counts_csv, few_capacities, capsys):
-    assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 0
-    out = capsys.readouterr().out
-    (fixed,) = re.findall(r"without scaling, (\d+) cores", out)
-    assert re.search(rf"^ +{fixed}  .*<- meets 0 % for every job", out, re.MULTILINE)
-
-
-def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is_named(few_capacities):
+def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is_named():
     """A job at p99.9 beside nine at p99: their mean violation rate hides its own."""
     strict = Job("strict", quantile=0.999)
     jobs = (*(Job(f"plain{n}") for n in range(9)), strict)
@@ -331,7 +273,7 @@ def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is
     (trial,) = run_trials(workload, {"faro": learned}, size, draws, initial=fair_share(jobs, size))
     rates = violation_rate_by_job(trial.run)
     assert (rates > accepted).any()
-    assert short["slo_violation_rate"].iloc[-1] == pytest.approx(rates[np.argmax(rates / accepted)])
+    assert short["slo_violation_rate"].iloc[-1] == pytest.approx(rates[np.argmax(rates / accepted)], abs=1e-6)
     assert required_cores(curve) is None or required_cores(curve) > size
 
 
@@ -435,15 +377,6 @@ def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, cap
     said = capsys.readouterr().err
     assert wrong[1] in said
     assert said.count("\n") == 1
-
-
-def test_a_capacity_that_is_both_knee_and_sufficient_has_one_label():
-    from faro_lib.figures.recommend import capacity_curve
-    from faro_lib.recommend.sizing import notes
-
-    curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0], "accepted_rate": 0.05})
-    texts = [text.get_text() for text in capacity_curve(curve, notes(0.05, knee=8, needed=8), 8).axes[0].texts]
-    assert texts == ["knee, meets 5 % for every job: 8"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[case[1][:30] for case in ERRORS])

@@ -16,7 +16,7 @@ from notebooks.report.tables import MEASURES
 from notebooks.traces import write_traces
 
 PHONE, DESKTOP = 390, 1280
-MARKED = {12: "knee", 16: "meets 1 %"}
+MARKED = {16: "meets 1 %"}
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
 COLUMNS = (*MEASURES, "requests", "decision_ms_p50", "decision_ms_p99")
 CURVE = pd.DataFrame(
@@ -49,9 +49,9 @@ def report(tmp_path_factory):
     drawn = {
         "policies": Drawing(policies_by_capacity(summary), "Policies", "A <b>bold</b> caption."),
         "curve": Drawing(
-            capacity_curve(CURVE, {12: "knee", 16: "meets 1 %"}, 12),
+            capacity_curve(CURVE, MARKED),
             "Violations by capacity",
-            "The knee is at 12 cores.",
+            "At 16 cores, the rate is accepted.",
         ),
     }
     write_traces(synthetic(seed=1, days=1, minutes=10), results / "traces")

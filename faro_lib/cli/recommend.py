@@ -14,7 +14,6 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
-AMPLE = 3  # from this multiple of the required capacity on, fixed replicas may suffice for jobs that peak together
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 
 
@@ -36,7 +35,6 @@ def recommend(
     max_violation_rate: Annotated[
         float | None, option("Accepted share of each job's requests that miss its SLO.", default="1 - its quantile")
     ] = None,
-    replay_hours: Annotated[int, option("Hours of the last day to replay, the busiest ones.", maximum=36)] = 6,
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
@@ -91,8 +89,7 @@ def recommend(
         serving_model = replace(serving_model, own_limits=limits)
     recommendation = recommendation_of(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
-        objective=objective, forecaster=forecaster, serving_model=serving_model,
-        replay_hours=replay_hours, report=say,
+        objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
     )  # fmt: skip
     if not jobs and not journal:
         usual = history.jobs[0]
@@ -102,10 +99,10 @@ def recommend(
         say(line)
     if plot is not None:
         from faro_lib.figures.recommend import capacity_curve
-        from faro_lib.recommend.sizing import notes
+        from faro_lib.recommend.sizing import marks
 
-        marked = notes(max_violation_rate, recommendation.knee, recommendation.required_cores)
-        curve_of = partial(capacity_curve, recommendation.curve, marked, recommendation.knee)
+        marked = marks(max_violation_rate, recommendation.required_cores)
+        curve_of = partial(capacity_curve, recommendation.curve, marked)
         shared.write_picture(Path(plot), curve_of, "How many replicas?", _text(recommendation))
     print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
     return 0 if recommendation.slo_met else OUT_OF_REACH
@@ -135,25 +132,17 @@ def _text(recommendation: Recommendation) -> str:
     if advice.used < advice.capacity and advice.slo_met.all():
         lines[-1] += "; further replicas would gain a job less than 0.01 utility"
     if curve is not None:
-        from faro_lib.recommend.sizing import bars, margin, met_by, notes
+        from faro_lib.recommend.sizing import bars, marks
 
-        rate, required = recommendation.max_violation_rate, recommendation.required_cores
         lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed},"]
         lines += ["          if Faro changes the replicas every minute"]
-        lines += [bars(curve, notes(rate, recommendation.knee, required))]
-        lines += ["", *_fixed(recommendation), ""]
-        if required is None:
-            lines += [f"no capacity that was tried {met_by(rate)}"]
-        elif advice.capacity >= AMPLE * required:
-            times = f"{advice.capacity:g} cores are {advice.capacity / required:.0f} times what the SLOs need"
-            lines += [f"{times}; a fixed allocation may do, unless the jobs peak at different times"]
-        elif close := margin(curve):
-            lines += [close]
+        lines += [bars(curve, marks(recommendation.max_violation_rate, recommendation.required_cores))]
+        lines += ["", *_fixed(recommendation)]
     return "\n".join(lines)
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Lines with each job's share of late requests: under Faro, with fixed replicas that suffice, with the present ones."""
+    """A table of each job's late requests (with Faro, with fixed replicas that suffice, and now), and the conclusion."""
     curve, fixed = recommendation.curve, recommendation.fixed
     assert curve is not None
     assert fixed is not None
@@ -162,24 +151,32 @@ def _fixed(recommendation: Recommendation) -> list[str]:
     rows = [
         {
             "job": job.name,
-            f"late on {recommendation.advice.capacity:g} cores": f"{100 * own[job.name]:.2f} %",
+            f"late on {recommendation.advice.capacity:g} cores": _percent(own[job.name]),
             "accepted": f"{100 * row['accepted_rate']:.4g} %",
             "fixed replicas": str(row["replicas"] or "none"),
-            "late with them": f"{100 * row['violation_rate']:.2f} %",
+            "late with them": _percent(row["violation_rate"]),
         }
-        | ({} if recommendation.replicas_now is None else {"late now": f"{100 * row['violation_rate_now']:.2f} %"})
+        | ({} if recommendation.replicas_now is None else {"late now": _percent(row["violation_rate_now"])})
         for job, row in jobs
     ]
-    cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
-    lines = [
-        f"without scaling, {cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
-    ]
-    if required is None or required >= cores:
-        lines += ["Faro needs no fewer: a load that rises faster than a replica starts needs min_replicas"]
+    lines = [text_table(rows)]
     for job, row in jobs:
         if not row["replicas"]:
             late = f"{100 * row['violation_rate']:.2g} % of its requests are late with idle replicas"
             lines += [
                 f"no number of replicas keeps the SLO of {job.name}: {late}; check service_time_s and service_scv"
             ]
-    return [text_table(rows), *lines]
+    cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
+    hours = f"the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
+    if required is None:
+        most = curve["capacity_cores"].max()
+        return [*lines, "", f"{cores:g} cores in fixed replicas keep {hours}; Faro does not on {most} cores"]
+    if required < cores:
+        return [*lines, "", f"{required} cores keep {hours} if Faro scales; fixed replicas need {cores:g}"]
+    why = "a load that rises faster than a replica starts needs replicas that already run (min_replicas)"
+    return [*lines, "", f"{cores:g} cores in fixed replicas keep {hours}; Faro needs {required}: {why}"]
+
+
+def _percent(rate: float) -> str:
+    """The rate in percent; "?" if it is unknown (NaN)."""
+    return "?" if rate != rate else f"{100 * rate:.2f} %"

@@ -15,20 +15,17 @@ from faro_lib.metrics.measures import share_of_accepted
 COLUMNS, ROW_IN = 2, 1.5  # panels of services: number per row, height of a row in inches
 
 
-def capacity_curve(curve: pd.DataFrame, notes: Mapping[int, str], knee: int | None = None) -> Figure:
-    """Worst job's violations in % of the accepted rate, by capacity, with `notes` (capacity -> label), a diamond at `knee`."""
+def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
+    """Worst job's violations in % of the accepted rate, by capacity, with `marks` (capacity -> label)."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
     axis.axhline(100, color=LIMIT, linestyle="--", linewidth=1.0)
-    heights_pt = (22, 9)[-len(notes) :]  # different heights, so that labels of neighbouring capacities do not overlap
-    for capacity, above_pt in zip(notes, heights_pt):
+    for capacity, text in marks.items():
         point = (capacity, rate[capacity])
-        axis.plot(*point, "D" if capacity == knee else "s", color="black", markersize=5, markerfacecolor="white")
-        axis.annotate(
-            f"{notes[capacity]}: {capacity}", point, xytext=(5, above_pt), textcoords="offset points",
-            bbox={"color": "white", "pad": 0.5},
-        )  # fmt: skip
+        axis.plot(*point, "s", color="black", markersize=5, markerfacecolor="white")
+        label = f"{text}: {capacity}"
+        axis.annotate(label, point, xytext=(5, 9), textcoords="offset points", bbox={"color": "white", "pad": 0.5})
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)", ylim=(-2, None))
     return figure

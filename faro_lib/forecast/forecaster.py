@@ -13,6 +13,7 @@ from faro_lib.workload.jobs import frozen
 
 CONTEXT_MINUTES = 15  # minutes of history that a forecast uses (EuroSys'25, section 4.1)
 HORIZON_MINUTES = 7  # minutes that a forecast covers
+PAST_MINUTES = 1440  # number of training minutes that `Forecaster.past` keeps
 _NO_COUNTS = np.empty((0, 0))
 
 
@@ -31,6 +32,8 @@ class Forecaster(ABC):
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
+    # Requests per minute in training minutes, (jobs, up to PAST_MINUTES): evenly spaced order statistics, with the extremes.
+    past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
         if self.counts.size == 0:
@@ -132,7 +135,10 @@ def forecasters() -> list[str]:
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
     """Fit the forecaster `name` to the training days of `traces`; its coming minute is minute 0 of the day after them."""
-    return FITS.find(name)(traces, seed=seed, **options)
+    ordered = np.sort(np.asarray(traces.train, float).swapaxes(0, 2).reshape(len(traces.jobs), -1), axis=1)
+    minutes = ordered.shape[1]
+    kept = np.linspace(0, minutes - 1, min(minutes, PAST_MINUTES)).round().astype(int)
+    return replace(FITS.find(name)(traces, seed=seed, **options), past=frozen(ordered[:, kept]))
 
 
 def training_counts(traces: Traces) -> np.ndarray:

@@ -28,7 +28,7 @@ PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the fir
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
 TUNED_DEFAULTS = dict(
-    first_s=10.0, interval_s=60.0, phase_s=50.0, nowcast=True, cold_start_minutes=2.0, switching_cost=0.01
+    first_s=10.0, interval_s=60.0, phase_s=50.0, nowcast=True, cold_start_minutes=2.0, switching_cost=0.01, reserve=True
 )
 TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
 
@@ -47,6 +47,9 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
+    reserve: bool = (
+        False  # whether idle cores go to the jobs that would have needed them in past minutes (`with_reserve`)
+    )
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
     floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None: no HPA
     earned: Authority | None = None  # authority at the start, which limits the change of each job; None = no limit
@@ -78,13 +81,16 @@ class Faro(TwoLoops):
         table = self.table(state, observation, rates_rps)
         now = observation.target
         allocation = solve(table, observation.capacity, self.objective, current=now, gamma=self.gamma)
-        forecast_rps = rates_rps.mean(axis=(1, 2))
+        target, forecast_rps = allocation.replicas, rates_rps.mean(axis=(1, 2))
+        if self.reserve and self.floor_tolerance is None:
+            target = self.with_reserve(state, observation, rates_rps, target)
+            allocation = replace(allocation, replicas=np.minimum(target, table.columns))
         latency_s = predicted_latency(
-            state.jobs, forecast_rps, allocation.replicas, drop=allocation.drop, latency_model=self.latency_model
+            state.jobs, forecast_rps, target, drop=allocation.drop, latency_model=self.latency_model
         )
         value_up, value_down = marginal_values(table, allocation, gamma=self.gamma)
         plan = Plan(
-            target=allocation.replicas, drop=allocation.drop, reason=reasons(allocation.replicas, now),
+            target=target, drop=allocation.drop, reason=reasons(target, now),
             attempts=PLAN_ATTEMPTS, forecast_rps=forecast_rps, predicted_tail_latency_s=latency_s,
             next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
             marginal_value_up=value_up, marginal_value_down=value_down,
@@ -95,6 +101,34 @@ class Faro(TwoLoops):
         table = replace(self, switching_cost=0.0, deficit_weighting=0.0).table(state, observation, rates_rps)
         floor, ceiling = bounds(table, plan.target, load, observation.capacity, self.floor_tolerance)
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
+
+    def with_reserve(
+        self, state: LoopState, observation: Observation, rates_rps: np.ndarray, planned: np.ndarray
+    ) -> np.ndarray:
+        """The planned replicas (jobs,), with idle cores allocated as past minutes would have needed them.
+
+        A core is idle if no replica is planned on it, or one that gains no utility under the forecast. Idle cores maximise
+        the sum of the jobs' mean utilities in the minutes `Forecaster.past`, so that bursts which no forecast announces
+        meet replicas that have started already.
+        """
+        arrays, past_rps = arrays_of(state.jobs), state.forecaster.past / MINUTE_S
+        utility = (
+            replace(self, switching_cost=0.0, deficit_weighting=0.0).table(state, observation, rates_rps).effective
+        )
+        last = np.minimum(planned, utility.shape[1] - 1)[:, None]
+        suffices = utility >= np.take_along_axis(utility, last, axis=1) - TOLERANCE
+        needed = np.minimum(suffices.argmax(axis=1), planned)
+        if not past_rps.size or observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
+            return planned
+        table = build_table(
+            [replace(job, min_replicas=int(count)) for job, count in zip(state.jobs, needed)],
+            (past_rps * observation.exists[:, None])[:, :, None],
+            observation.target,
+            latency_model=self.latency_model,
+            cold_start_minutes=0.0,
+            max_replicas=int(arrays.replicas_within(observation.capacity).max()),
+        )
+        return solve(table, observation.capacity).replicas
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sampled requests per minute (jobs, samples, minutes) from this minute on; `nowcast` includes its count so far."""

@@ -105,7 +105,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     costs are ignored, because the current replicas may be unknown.
     """
     counts, running = np.asarray(counts, float), at_least_one_each(jobs, capacity)
-    policy = replace(policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0)
+    policy = replace(policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0, reserve=False)
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
     observation = Observation(
         now_s=minutes * MINUTE_S, capacity=capacity, minute=minutes, arrivals_per_min=counts, mean_latency_s=none,

@@ -21,8 +21,9 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MOST_REQUESTS = 20_000_000  # on a day with more requests, fixed replicas are simulated over its replayed part only
-REPLAYED_HOURS = 6  # only the busiest part of a longer day is replayed
+MOST_REQUESTS = 10_000_000  # of a last day with more requests, only the busiest REPLAYED_HOURS are replayed
+REPLAYED_HOURS = 6
+MISSED, UNUSUAL = 50, 4  # requests that a silence must have cost, and factor on those of the next largest one
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 
@@ -35,8 +36,7 @@ class Recommendation:
     advice : replicas for the coming minutes.
     max_violation_rate : largest accepted share of a job's requests that violate its SLO; None: 1 - the job's quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
-    knee : capacity above which additional cores gain little; None if there is none.
-    replayed : replayed part of the last day, as "08:00 to 14:00".
+    replayed : replayed part of the last day, as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     fixed : a row per job: the smallest constant replica count that keeps its SLO over `minutes` of the last day (0 = none),
         and violation rates with it and with `replicas_now` (`sizing.fixed_replicas`); None if no day was replayed.
@@ -45,7 +45,6 @@ class Recommendation:
     advice: Advice
     max_violation_rate: float | None
     curve: pd.DataFrame | None = None
-    knee: int | None = None
     replayed: str = ""
     replicas_now: np.ndarray | None = None
     fixed: pd.DataFrame | None = None
@@ -78,7 +77,7 @@ class Recommendation:
         if self.curve is None or self.fixed is None:
             return now
         fixed = self.fixed.replace({np.nan: None})
-        day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores, "knee": self.knee}
+        day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores}
         return now | day | {"curve": self.curve.to_dict("records"), "fixed": fixed.to_dict("records")}
 
 
@@ -91,13 +90,12 @@ def recommend(
     objective: str = "Sum",
     forecaster: str | None = None,
     serving_model: ServingModel = LIVE,
-    replay_hours: int = REPLAYED_HOURS,
     report: Report = print,
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    If `capacity` is None or `with_curve` is true, the busiest `replay_hours` of the last day are replayed at several
-    capacities, which gives the curve and the smallest capacity.
+    If `capacity` is None or `with_curve` is true, the last day is replayed at several capacities, which gives the curve and
+    the smallest capacity.
     `max_violation_rate` is as in `Recommendation`. `serving_model` is used in the replays and to measure latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
@@ -110,7 +108,7 @@ def recommend(
         few = f"{history.today.shape[1]} minutes of counts"
         raise ValueError(f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none")
     history.forecaster(forecaster)  # raises for an unknown name before a minute of measuring
-    for line in _too_busy(history, capacity):
+    for line in (*_too_busy(history, capacity), *_silences(history)):
         report(line)
     if capped := serving_model.capped(history.jobs, history.today):
         report(capped)
@@ -126,11 +124,11 @@ def recommend(
         return Recommendation(advice, max_violation_rate, replicas_now=history.replicas)
     quantile = arrays_of(history.jobs).quantile
     accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
-    curve, knee, replayed, fixed = _replay(history, policy, capacity, accepted, serving_model, replay_hours, report)
+    curve, replayed, fixed = _replay(history, policy, capacity, accepted, serving_model, report)
     size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
     report(f"planning the next minutes on {size} cores")
     advice = advise(history.jobs, history.today, policy(history), size)
-    return Recommendation(advice, max_violation_rate, curve, knee, replayed, history.replicas, fixed)
+    return Recommendation(advice, max_violation_rate, curve, replayed, history.replicas, fixed)
 
 
 def _replay(
@@ -139,38 +137,35 @@ def _replay(
     capacity: int | None,
     accepted: np.ndarray,
     serving_model: ServingModel,
-    hours: int,
     report: Report,
-) -> tuple[pd.DataFrame, int | None, str, pd.DataFrame]:
-    """(curve, knee, replayed, fixed) of a `Recommendation`, by replaying the busiest `hours` of the last day."""
-    part, first = sizing.busiest(history.traces, 60 * hours)
+) -> tuple[pd.DataFrame, str, pd.DataFrame]:
+    """(curve, replayed, fixed) of a `Recommendation`, by replaying the last day or its busiest hours."""
+    minutes = history.traces.evaluation.shape[-1]
+    few = history.traces.evaluation.sum() <= MOST_REQUESTS
+    part, first = sizing.busiest(history.traces, minutes if few else 60 * REPLAYED_HOURS)
     if history.single_day:
         report(
             "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
-    length = part.evaluation.shape[-1]
-    replayed = history.span(first, first + length)
-    of_day = f"the busiest {hours} hours" if length < history.traces.evaluation.shape[-1] else "all"
-    report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a minute or more")
-    for name, minute in sizing.peaks_outside(history.traces, first, length).items():
-        report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; --replay-hours 36 replays it")
+    day, jobs = part.workload(), arrays_of(history.jobs)
+    whole = day.minutes == minutes
+    replayed = (
+        f"the last {minutes / 60:.3g} hours" if whole else f"{history.span(first, first + day.minutes)}, the busiest"
+    )
+    report(f"replaying {replayed}, at several capacities, which takes a few minutes")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
-    day, cores = part.workload(), arrays_of(history.jobs).cores
-    whole = history.traces.workload()
-    held = whole if whole.requests_per_min.sum() <= MOST_REQUESTS else day
     options = accepted, learned.latency_model, serving_model, history.replicas
-    replicas, rates, rates_now = sizing.fixed_replicas(held, *options)
+    replicas, rates, rates_now = sizing.fixed_replicas(day, *options)
     fixed = pd.DataFrame({"job": part.names, "accepted_rate": accepted, "replicas": replicas, "violation_rate": rates})
-    fixed = fixed.assign(violation_rate_now=rates_now, minutes=held.minutes)
+    fixed = fixed.assign(violation_rate_now=rates_now, minutes=day.minutes)
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
-    smallest, largest = sizing.capacity_range(day, learned.latency_model)
-    capacities = smallest, max(largest, int(np.ceil(replicas @ cores)))
+    smallest, enough = (int(np.ceil(np.maximum(count, 1) @ jobs.cores)) for count in (jobs.min_replicas, replicas))
     curve = sizing.violations_by_capacity(
-        day, learned, capacities, np.where(replicas > 0, accepted, 1.0), include=capacity,
+        day, learned, (smallest, enough), np.where(replicas > 0, accepted, 1.0), include=capacity,
         serving_model=serving_model, report=report,
     )  # fmt: skip
-    return curve, sizing.knee(curve[curve["capacity_cores"] <= max(capacities)]), replayed, fixed
+    return curve, replayed, fixed
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:
@@ -184,3 +179,28 @@ def _too_busy(history: History, capacity: float | None) -> list[str]:
         for job, rate, most in zip(history.jobs, rates_rps, fitting)
         if rate * job.busy_s > most
     ]
+
+
+def _silences(history: History) -> list[str]:
+    """One line for each job with minutes in a row without requests whose records may be missing.
+
+    At the mean rate of the hour before or after, whichever is lower, they would have had MISSED requests or more, and
+    UNUSUAL times as many as any other such minutes of the job.
+    """
+    days, lines = [history.traces.evaluation[0]], []
+    if not history.single_day:
+        days = [*history.traces.train[:, 0], *days]
+    for job, counts in zip(history.jobs, np.concatenate(days, axis=1)):
+        edges = np.flatnonzero(np.diff(np.pad(counts == 0, 1)))
+        silences = [
+            (min(counts[max(0, first - 60) : first].mean(), counts[end : end + 60].mean()) * (end - first), first, end)
+            for first, end in zip(edges[::2], edges[1::2])
+            if first > 0 and end < len(counts)
+        ]
+        (other, *_), (missed, first, end) = sorted([(0.0, 0, 0), (0.0, 0, 0), *silences])[-2:]
+        if missed >= max(MISSED, UNUSUAL * other):
+            day, minute = divmod(first, days[0].shape[1])
+            when = history.clock(minute) + (f" of day {day + 1} of {len(days)}" if len(days) > 1 else "")
+            found = f"{job.name}: no requests in {end - first} minutes from {when}, where {missed:.0f} were usual"
+            lines += [f"{found}; if they were not recorded, leave these counts empty"]
+    return lines

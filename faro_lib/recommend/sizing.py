@@ -9,7 +9,7 @@ from faro_lib.experiments.trials import Report, run_trials, trial_seeds, uniform
 from faro_lib.metrics.measures import lost_utility, minute_utility, share_of_accepted, violation_rate_by_job
 from faro_lib.policies import Policy
 from faro_lib.policies.baselines import fair_share
-from faro_lib.simulate import ServingModel, SimulatedCluster
+from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Traces, Workload, arrays_of
@@ -18,12 +18,11 @@ from faro_lib.workload.jobs import MINUTE_S
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
 COLUMNS += ["violation_rates"]  # violation rate of each job, {job: rate}
+SEEDS = 3  # random seeds with each of which a count or a capacity must keep the SLOs
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # how many times the search for a sufficient constant count may double that of the latency model
-COARSE = 7  # number of evenly spaced capacities to replay before the bisection
-PEAK_MINUTES = 15  # a job's peak is its largest sum of requests over this many consecutive minutes
-HEADROOM = 1.25  # the largest replayed capacity is this factor times the cores that the worst minute needs
-CLOSE = 0.8  # share of the accepted violations above which a capacity is close to the limit
+GROWTH = 1.25  # factor on a capacity that does not suffice
+MOST_GROWTH = 2.5  # the search for a sufficient capacity ends at this multiple of the given one
 MAX_REPLICAS = 200  # the search for required replicas ends at this plus twice the largest offered load in erlangs
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
@@ -42,14 +41,6 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
     first = int(busy.round(6).argmax())  # rounded, so that the first of equal sums wins
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
-
-
-def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
-    """Job -> minute of the day's peak, if it exceeds that of the replayed part by 10 % plus 3 Poisson standard deviations."""
-    day = np.array([np.convolve(row, np.ones(PEAK_MINUTES), "same") for row in traces.evaluation[0]])
-    inside = day[:, first : first + minutes].max(axis=1)
-    over = day.max(axis=1) > 1.1 * inside + 3 * np.sqrt(inside)
-    return {job.name: int(at) for job, at, larger in zip(traces.jobs, day.argmax(axis=1), over) if larger}
 
 
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
@@ -83,13 +74,16 @@ def fixed_replicas(
     violation rate is then that of the larger count. `accepted` is as in `violations_by_capacity`. `now` has the replica
     counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
     """
-    arrays, draws = arrays_of(workload.jobs), uniform_draws(workload, trial_seeds(1)[0], serving_model)
+    arrays, draws = arrays_of(workload.jobs), _draws(workload, serving_model)
 
     def violation_rates(counts: np.ndarray) -> np.ndarray:
-        cluster = SimulatedCluster(workload, draws, float(counts @ arrays.cores), counts, serving_model)
+        return np.max([rates_of(counts, drawn) for drawn in draws], axis=0)
+
+    def rates_of(counts: np.ndarray, drawn: Draws) -> np.ndarray:
+        cluster = SimulatedCluster(workload, drawn, float(counts @ arrays.cores), counts, serving_model)
         cluster.finish()
-        late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
-        return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, draws.first[1:-1])])
+        late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(drawn.first))
+        return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, drawn.first[1:-1])])
 
     lowest = np.maximum(arrays.min_replicas, 1).astype(int)
     most = np.maximum(required_replicas(workload, latency_model).max(axis=1).astype(int), lowest)
@@ -112,14 +106,6 @@ def fixed_replicas(
     return np.where(met, enough, 0), rates, np.where(serving == now, violation_rates(serving), np.nan)
 
 
-def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """(smallest, largest) capacity to replay: cores of the minimum replicas, and HEADROOM x what the worst minute needs."""
-    arrays = arrays_of(workload.jobs)
-    most = (arrays.cores @ required_replicas(workload, latency_model)).max()
-    minimum = int(np.ceil(np.maximum(arrays.min_replicas, 1) @ arrays.cores))
-    return minimum, max(minimum + 1, int(np.ceil(HEADROOM * most)))
-
-
 def violations_by_capacity(
     workload: Workload,
     policy: Policy,
@@ -132,101 +118,78 @@ def violations_by_capacity(
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
 
-    `capacities` are the smallest and the largest in cores (`capacity_range`); `include` is a further one, ignored if it is
-    below the smallest. `accepted` is the accepted violation rate of each job, (jobs,). The data frame has COLUMNS and is
-    sorted by capacity.
+    Bisection uses one random seed; the capacity that it finds must also suffice with the other SEEDS, or is increased.
+    `capacities` in cores are the smallest and one that may suffice; `include` is a further one, ignored if it is below the
+    smallest. `accepted` is the accepted violation rate of each job, (jobs,). The data frame has COLUMNS, with the largest
+    rates over the seeds, and is sorted by capacity.
     """
-    smallest, largest = capacities
-    draws = [uniform_draws(workload, trial_seeds(1)[0], serving_model)]
-    replayed: dict[int, tuple] = {}  # capacity -> its row
+    draws, replayed = _draws(workload, serving_model), dict[int, tuple]()
 
-    def suffices(size: int) -> bool:
-        if size not in replayed:
-            # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
-            initial = fair_share(workload.jobs, size)
-            made = {policy.name: policy}
-            (trial,) = run_trials(workload, made, size, draws, serving_model=serving_model, initial=initial)
-            rates, used = violation_rate_by_job(trial.run), np.sum(trial.run.decisions.running, axis=1).mean()
+    def suffices(size: int, *seeds: int) -> bool:
+        # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
+        initial, drawn = fair_share(workload.jobs, size), [draws[seed] for seed in seeds]
+        named = {policy.name: policy}
+        for trial in run_trials(workload, named, size, drawn, serving_model=serving_model, initial=initial):
+            rates, used = violation_rate_by_job(trial.run).round(6), np.sum(trial.run.decisions.running, axis=1).mean()
+            if size in replayed:
+                rates = np.maximum(rates, list(replayed[size][-1].values()))
             worst = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
             name, rate, limit = workload.jobs[worst].name, float(rates[worst]), float(accepted[worst])
-            by_job = dict(zip([job.name for job in workload.jobs], rates.round(6).tolist()))
+            by_job = dict(zip([job.name for job in workload.jobs], rates.tolist()))
             replayed[size] = size, rate, name, limit, lost_utility(minute_utility(trial.run)), used, by_job
             misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
-            report(f"{size} cores: worst job {name}, {misses}")
-        _, rate, _, limit, *_ = replayed[size]
-        return rate <= limit
+            report(f"{size} cores{'' if 0 in seeds else ', other seeds'}: worst job {name}, {misses}")
+            if rate > limit:
+                return False
+        return True
 
-    for size in np.unique(np.linspace(smallest, largest, COARSE).round().astype(int)):
-        suffices(int(size))
+    smallest, high = capacities
+    low, limit = smallest - 1, int(MOST_GROWTH * high)
     if include is not None and include >= smallest:
-        suffices(include)
-    enough = min((size for size in replayed if suffices(size)), default=None)
-    if enough is not None:
-        short = max((size for size in replayed if size < enough), default=enough - 1)
-        while enough - short > 1:
-            middle = (enough + short) // 2
-            enough, short = (middle, short) if suffices(middle) else (enough, middle)
+        low, high = (low, min(high, include)) if suffices(include, 0) else (include, max(high, include + 1))
+    while not (high in replayed or suffices(high, 0)):
+        low, high = high, int(np.ceil(GROWTH * high))
+        if high > limit:
+            break
+    else:  # `high` suffices with the first seed
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if suffices(middle, 0) else (middle, high)
+        seeds = range(1, SEEDS)
+        while not suffices(high, *seeds) and high < limit:
+            high, seeds = high + max(1, high // 20), range(SEEDS)
     return pd.DataFrame(replayed.values(), columns=COLUMNS).sort_values("capacity_cores", ignore_index=True)
 
 
-def margin(curve: pd.DataFrame) -> str:
-    """Advice to plan more than the required capacity if its violations are close to the accepted ones; "" otherwise."""
-    share, required = share_of_accepted(curve), required_cores(curve)
-    if required is None or (used := share[curve["capacity_cores"] == required].iloc[0]) <= CLOSE:
-        return ""
-    roomier = curve.loc[(curve["capacity_cores"] > required) & (share <= 0.5), "capacity_cores"]
-    plan = "plan more" if roomier.empty else f"plan {roomier.min()}"
-    of = f"{100 * used:.0f} % of the accepted violations, with one random seed"
-    return f"{required} cores are close to the limit, {of}; {plan} for a margin (docs/limits.md)"
+def _draws(workload: Workload, serving_model: ServingModel) -> list[Draws]:
+    """The random numbers of each of SEEDS."""
+    return [uniform_draws(workload, seed, serving_model) for seed in trial_seeds(SEEDS)]
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
-    """The smallest replayed capacity at which the violation rate of every job is accepted; None if there is none.
+    """The smallest capacity from which on all replayed ones keep every job's violation rate accepted; None if there is none.
 
-    >>> curve = pd.DataFrame({"capacity_cores": [8, 12, 16], "slo_violation_rate": [0.3, 0.02, 0.001]})
+    >>> curve = pd.DataFrame({"capacity_cores": [8, 12, 16, 20], "slo_violation_rate": [0.002, 0.02, 0.001, 0]})
     >>> required_cores(curve.assign(accepted_rate=0.01))
     16
     """
-    enough = curve.loc[curve["slo_violation_rate"] <= curve["accepted_rate"], "capacity_cores"]
+    short = curve.loc[curve["slo_violation_rate"] > curve["accepted_rate"], "capacity_cores"].max()
+    enough = curve.loc[~(curve["capacity_cores"] <= short), "capacity_cores"]
     return None if enough.empty else int(enough.min())
 
 
-def knee(curve: pd.DataFrame) -> int | None:
-    """The capacity at the knee of the curve: its point farthest below the line between its ends; None if no point is below.
+def marks(violations: float | None, required: int | None) -> dict[int, str]:
+    """Required capacity -> the text that marks it in the curve; empty if there is no such capacity.
 
-    The y axis is `share_of_accepted`. Both axes are scaled to 0..1
-    (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without smoothing).
-
-    >>> curve = pd.DataFrame({"capacity_cores": [4, 8, 12, 16, 20], "slo_violation_rate": [0.9, 0.4, 0.05, 0.02, 0.0]})
-    >>> knee(curve.assign(accepted_rate=0.01))
-    12
+    >>> marks(None, 12), marks(0.05, 16), marks(0.05, None)
+    ({12: 'meets every SLO'}, {16: 'meets 5 % for every job'}, {})
     """
-    x, y = curve["capacity_cores"].to_numpy(float), share_of_accepted(curve).to_numpy()
-    if len(x) < 3 or y[0] <= y[-1]:
-        return None
-    below = (1 - (x - x[0]) / (x[-1] - x[0])) - (y - y[-1]) / (y[0] - y[-1])
-    return int(x[below.argmax()]) if below.max() > 0 else None
+    text = "meets every SLO" if violations is None else f"meets {100 * violations:g} % for every job"
+    return {} if required is None else {required: text}
 
 
-def met_by(violations: float | None) -> str:
-    return "meets every SLO" if violations is None else f"meets {100 * violations:g} % for every job"
-
-
-def notes(violations: float | None, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
-    """Capacity -> the text that marks it in the curve.
-
-    >>> notes(None, knee=12, needed=12), notes(0.05, knee=None, needed=16)
-    ({12: 'knee, meets every SLO'}, {16: 'meets 5 % for every job'})
-    """
-    texts: dict[int, str] = {}
-    for capacity, text in ((knee, "knee"), (needed, met_by(violations))):
-        if capacity is not None:
-            texts[capacity] = f"{texts[capacity]}, {text}" if capacity in texts else text
-    return texts
-
-
-def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
-    """The curve as text: for each capacity a bar, violations in % of the accepted rate, the worst job and any note.
+def bars(curve: pd.DataFrame, marks: dict[int, str], width: int = 40) -> str:
+    """The curve as text: for each capacity a bar, violations in % of the accepted rate, the worst job and any mark.
 
     >>> curve = pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01], "worst_job": "a"})
     >>> print(bars(curve.assign(accepted_rate=0.02), {16: "meets 2 %"}, 8))
@@ -240,7 +203,7 @@ def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
         capacity, rate, accepted = row["capacity_cores"], row["slo_violation_rate"], row["accepted_rate"]
         eighths = max(round(8 * width * share / most), int(share > 0))
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-        note = f"  <- {notes[capacity]}" if capacity in notes else ""
+        mark = f"  <- {marks[capacity]}" if capacity in marks else ""
         of = f"{row['worst_job']}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %"
-        lines.append(f"{capacity:8d}  {bar} {100 * share:.0f} % ({of}){note}")
+        lines.append(f"{capacity:8d}  {bar} {100 * share:.0f} % ({of}){mark}")
     return "\n".join(lines)

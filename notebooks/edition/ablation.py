@@ -74,6 +74,7 @@ def our_steps(
         ("+ switching cost", "changing a job's replicas costs {switching_cost:g} utility", ("switching_cost",)),
         ("+ small spread", "the weight of the spread is {gamma:g} instead of the number of jobs", ("gamma",)),
         ("+ deficit weighting", "weights jobs by past losses, exponent {deficit_weighting:g}", ("deficit_weighting",)),
+        ("+ reserve", "idle cores go to the jobs that would have needed them in past minutes", ("reserve",)),
     ]  # fmt: skip
     others = tuple(field for field in options if not any(field in fields for *_, fields in steps))
     steps.append(("+ the rest", "all other options: " + ", ".join(others), others))
