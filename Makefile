@@ -35,10 +35,13 @@ lint: $(READY)
 
 # A file of tests or a notebook stays in one process: its tests share what takes long to make. The longest files begin first
 # (tests/conftest.py).
-WORKERS = -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
-# The notebooks that `make test` runs. The other five take as long as these eleven; `make test-all` runs all.
-QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 85_replicas 86_arena 90_figures)
-FAST = $(WORKERS) --doctest-modules --nbval-lax faro_lib tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
+TOGETHER = --dist=loadfile --no-loadscope-reorder
+WORKERS = -n logical --maxprocesses=4 $(TOGETHER)
+# The notebooks that `make test` runs. The other six take longer than these ten; `make test-all` runs all.
+QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
+# One process more than cores, because some tests wait for time-outs.
+ONE_MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 1))")
+FAST = -n $(ONE_MORE) $(TOGETHER) --doctest-modules --nbval-lax faro_lib tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
 test: lint
 	pytest $(FAST)
 

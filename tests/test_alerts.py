@@ -60,7 +60,7 @@ CASES = {
     "FaroControllerSilent": ({"faro_ticks_total{}": "7+0x{n}"}, {"faro_ticks_total{}": "0+1x{n}"}, 30),
     "FaroPlanNotCarriedOut": (replicas(2), replicas(3), 15),
     "FaroTargetContested": (decided("contested"), decided("drift-corrected"), 15),
-    "FaroCapacityShort": (load(2 / 288), load(0.5 / 288), 10 * DAY),
+    "FaroCapacityShort": (load(2 / 72), load(0.5 / 72), 10 * DAY),
 }
 
 
@@ -68,7 +68,7 @@ def firing(alert: str, series: dict[str, str], after_min: int, folder, labels: s
     """Whether promtool finds the alert firing in the namespace of `labels`, and in no other."""
     summary = [rule for group in rules()["groups"] for rule in group["rules"] if rule.get("alert") == alert]
     assert len(summary) == 1
-    step = 5 if after_min > DAY else 1
+    step = 20 if after_min > DAY else 1
     values = [{"series": name, "values": text.format(n=after_min // step + 1)} for name, text in series.items()]
     case = {
         "interval": f"{step}m",

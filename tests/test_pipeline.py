@@ -574,6 +574,7 @@ def test_a_latency_curve_is_an_input_of_every_stage_that_reads_it(own_workload):
     assert readers == {"queueing", "sensitivity", "scale", "days", "live"}
 
 
+@pytest.mark.slow
 def test_an_edited_latency_curve_is_noticed(own_workload):
     target = ["results/own/queueing/measured.npz", *OWN]
     done = own_workload.snakemake(*target)

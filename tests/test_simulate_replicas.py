@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedules import replicas, schedules
@@ -32,7 +33,7 @@ def in_lockstep(draws):
     return replace(draws, **times, **passes)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(schedules(replicas()), st.booleans())
 def test_every_request_has_the_latency_of_the_plain_simulator(schedule, lockstep):
     draws = schedule.draws()
