@@ -126,7 +126,6 @@ class Faro(TwoLoops):
             observation.target,
             latency_model=self.latency_model,
             cold_start_minutes=0.0,
-            switching_cost=__import__("os").environ.get("RC") and float(__import__("os").environ["RC"]) or 0.0,
             max_replicas=int(arrays.replicas_within(observation.capacity).max()),
         )
         return solve(table, observation.capacity).replicas
