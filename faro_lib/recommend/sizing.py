@@ -155,9 +155,8 @@ def violations_by_capacity(
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if suffices(middle, 0) else (middle, high)
-        seeds = range(1, SEEDS)
-        while not suffices(high, *seeds) and high < limit:
-            high, seeds = high + max(1, high // 20), range(SEEDS)
+        while not suffices(high, *range(1 if high in replayed else 0, SEEDS)) and high < limit:
+            high += max(1, high // 20)
     return pd.DataFrame(replayed.values(), columns=COLUMNS).sort_values("capacity_cores", ignore_index=True)
 
 
