@@ -13,7 +13,7 @@ from faro_lib import pipeline
 from faro_lib.config import PUBLISHED_DAYS, load
 from faro_lib.forecast import save_posterior
 from faro_lib.pipeline import __main__ as commands
-from faro_lib.pipeline.memory_estimate import KERNEL_GB, needed_gb
+from faro_lib.pipeline.check import KERNEL_GB, needed_gb
 from faro_lib.workload.synthetic import synthetic
 
 DAY = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"

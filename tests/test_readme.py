@@ -20,7 +20,7 @@ from checkouts import ROOT, reader_checkout, surroundings, typed
 
 from faro_lib.config import Config
 from faro_lib.control.journal import arrivals, read
-from faro_lib.pipeline.memory_estimate import needed_gb
+from faro_lib.pipeline.check import needed_gb
 
 README, START = ((ROOT / name).read_text() for name in ("README.md", "docs/start.md"))
 COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README + START, re.M)]

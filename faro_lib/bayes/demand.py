@@ -26,6 +26,7 @@ from faro_lib.forecast.regression import USUAL_CHANGE, design, root, shapes_of_o
 from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
+Report = Callable[[str], None]
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
 WIDTHS = np.array([0.1, 0.1, 0.01])  # medians of tau; the constant's is fixed, as one value per job cannot determine it
@@ -100,13 +101,7 @@ def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple
 
 
 def fit_bayes(
-    traces: Traces,
-    *,
-    seed: int = 0,
-    draws: int = 1000,
-    tune: int = 600,
-    chains: int = 4,
-    progress: Callable[[str], None] = log.info,
+    traces: Traces, *, seed: int = 0, draws: int = 1000, tune: int = 600, chains: int = 4, progress: Report = log.info
 ) -> Any:
     """Fit the model with nutpie; returns ArviZ InferenceData, which is reproducible for a given seed.
 

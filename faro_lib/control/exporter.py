@@ -104,21 +104,18 @@ class Exporter:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
             raise ValueError(f"metrics port {port} on {address}: {error.strerror or error}; choose another") from None
-        self._server.set_app(self._with_health(self._server.get_app()))
+        self._server.set_app(partial(self._answer, self._server.get_app()))
         self.port = self._server.server_port
 
-    def _with_health(self, metrics: Any) -> Callable:
-        def answer(environ: dict, start_response: Callable) -> list[bytes]:
-            if environ["PATH_INFO"] not in ("/healthz", "/readyz"):
-                return metrics(environ, start_response)
-            silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
-            waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
-            well = silent_s <= self._progress_deadline_s and not waits_for
-            status = "200 OK" if well else "503 Service Unavailable"
-            start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
-
-        return answer
+    def _answer(self, metrics: Any, environ: dict, start_response: Callable) -> list[bytes]:
+        if environ["PATH_INFO"] not in ("/healthz", "/readyz"):
+            return metrics(environ, start_response)
+        silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
+        waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
+        well = silent_s <= self._progress_deadline_s and not waits_for
+        status = "200 OK" if well else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
         """Export the metrics of these jobs from the next tick on; until then, /healthz ignores the age of the last tick."""

@@ -189,12 +189,10 @@ def guarded(
         target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions)
         plan = with_target(plan, target, protocol.RATE_LIMIT)
     contested = guard.contested(config)
-    plan = replace(
-        plan,
-        target=np.where(contested, visible.target, plan.target),
-        reason=with_reason(plan.reason, contested, protocol.CONTESTED),
-        floor=None if plan.floor is None else np.where(unsafe | contested, protocol.KEEP_FLOOR, plan.floor),
-    )
+    target = np.where(contested, visible.target, plan.target)
+    floor = None if plan.floor is None else np.where(unsafe | contested, protocol.KEEP_FLOOR, plan.floor)
+    reason = with_reason(plan.reason, contested, protocol.CONTESTED)
+    plan = replace(plan, target=target, reason=reason, floor=floor)
     plan = with_presence(jobs, guard, visible.exists, plan)
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)
     return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
@@ -253,13 +251,10 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
     """The plan in which a job that has just been added gets its minimum, and an absent job gets no replicas."""
     before = present if guard.target is None or guard.present is None else guard.present  # no request yet: none is new
     added, removed = present & ~before, ~present & before
+    target = np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0))
+    drop = np.where(added | ~present, 0.0, plan.drop)
     reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, protocol.JOB_REMOVED)
-    return replace(
-        plan,
-        target=np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0)),
-        drop=np.where(added | ~present, 0.0, plan.drop),
-        reason=with_reason(reason, added, protocol.JOB_ADDED),
-    )
+    return replace(plan, target=target, drop=drop, reason=with_reason(reason, added, protocol.JOB_ADDED))
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:

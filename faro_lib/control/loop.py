@@ -74,8 +74,7 @@ def run(
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
             writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
-            past = writer.resume(policy, header, clock.now_s if clock else np.inf)
-            if past:
+            if past := writer.resume(policy, header, clock.now_s if clock else np.inf):
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # None if the jobs have changed
                 if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # a standby may have acted since

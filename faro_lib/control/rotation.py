@@ -39,8 +39,7 @@ def generation_of(path: Path) -> int:
 
 def archives(path: Path) -> list[Path]:
     """Paths of the existing archives of a journal, oldest first."""
-    numbered = (_archive(path, generation) for generation in range(generation_of(path)))
-    return [one for one in numbered if one.exists()]
+    return [one for number in range(generation_of(path)) if (one := _archive(path, number)).exists()]
 
 
 def _archive(path: Path, generation: int) -> Path:

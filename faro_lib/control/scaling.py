@@ -8,6 +8,7 @@ import numpy as np
 from faro_lib.workload.jobs import TOLERANCE
 
 NOT_LEADER = "another controller may act now; this one makes no further changes"
+MayAct = Callable[[], bool]  # whether this controller still leads; asked before each call
 
 
 def scale_jobs(

@@ -96,7 +96,10 @@ def tick(
     began, failure, void = time.perf_counter(), None, None
     state, plan = memory.state, hold(visible)
     try:
-        state, plan = (deadline or Deadline()).call(lambda: _decide(policy, memory.state, visible))
+        new_state, new_plan = (deadline or Deadline()).call(lambda: policy.decide(memory.state, visible))
+        if problem := guardrails.invalid(new_plan, len(jobs)):
+            raise ValueError(problem)
+        state, plan = new_state, new_plan
     except Late:
         void = DEADLINE_EXCEEDED
     except Exception as error:  # the jobs must be served even if the policy has a bug
@@ -116,11 +119,3 @@ def tick(
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target, left | advised)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
-
-
-def _decide(policy: Policy, state: Any, visible: Observation) -> tuple[Any, Plan]:
-    """The policy's (new state, plan); raises what the policy raises, and ValueError if the plan is invalid."""
-    state, plan = policy.decide(state, visible)
-    if problem := guardrails.invalid(plan, len(visible.target)):
-        raise ValueError(problem)
-    return state, plan

@@ -35,8 +35,10 @@ class Autoregression(Forecaster):
         known = np.concatenate([known, np.full((horizon, len(self.jobs)), np.nan)])
         rows = rng.integers(len(self.errors), size=(len(known), n))
         paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
-        profile = self.profile[:, self.minutes_ahead(0, horizon)]
-        return np.expm1(_bounded(paths + profile.T[:, :, None], self.counts)).transpose(1, 2, 0)
+        log_counts = paths + self.profile[:, self.minutes_ahead(0, horizon)].T[:, :, None]
+        largest = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
+        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))  # per job, shape (jobs,)
+        return np.expm1(np.clip(log_counts, 0, limit[:, None])).transpose(1, 2, 0)
 
 
 def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,13 +95,6 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
         if not np.isnan(minute).all():
             path[t] = np.where(np.isnan(minute)[:, None], path[t], minute[:, None])
     return path[lags:]
-
-
-def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Clip log counts (minutes, jobs, samples) at about log(10 x the job's largest count) in `counts` (jobs, minutes)."""
-    largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
-    limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
-    return np.clip(log_counts, 0, limit[None, :, None])
 
 
 @register("ar")

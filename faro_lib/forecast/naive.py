@@ -56,5 +56,4 @@ class Seasonal(Forecaster):
 def seasonal(traces: Traces, *, seed: int = 0) -> Seasonal:
     """Fit "seasonal": it stores the counts of all training days."""
     train = training_counts(traces)
-    days = train.reshape(-1, *train.shape[2:])
-    return Seasonal(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days)
+    return Seasonal(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=train.reshape(-1, *train.shape[2:]))

@@ -216,10 +216,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
     """Largest multiple of `shape.quantum` cores that fits into `limits` - `taken`; inf if nothing is limited."""
-    left = [
-        (amount(limits[name]) - taken.get(name, 0.0)) / need
-        for name, need in shape.per_core.items()
-        if need > 0 and name in limits
-    ]
+    needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
+    left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))
     return cores if math.isinf(cores) else math.floor((cores + EPSILON) / shape.quantum) * shape.quantum

@@ -1,7 +1,7 @@
 """A `Cluster` for `faro run` in which each job is a Deployment of any model server, scaled by its `scale` subresource."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.control.clock import Clock
-from faro_lib.control.scaling import NOT_LEADER, scale_jobs, summary
+from faro_lib.control.scaling import NOT_LEADER, MayAct, scale_jobs, summary
 from faro_lib.errors import nearest
 from faro_lib.kube.capacity import EPSILON, Shape, requests_of
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
@@ -123,7 +123,7 @@ class Deployments:
             np.isnan(load.arrivals_now).all() else load.arrivals_now, present=None if present.all() else present,
         )  # fmt: skip
 
-    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
+    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each call.
 
         A job that also has a HorizontalPodAutoscaler is not scaled; `drop` is only stored. Raises ApiError with the first
@@ -159,7 +159,7 @@ class Deployments:
         found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
         return [found.get(str(ref)) for ref in self.refs]
 
-    def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
+    def _scale(self, job: int, replicas: int, may_act: MayAct) -> None:
         """Scale one job, but only if its replica count is unchanged since the observation.
 
         Otherwise, a controller that was suspended while another took over would undo the other's decisions. Raises
@@ -202,11 +202,8 @@ def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> 
 def last_writer(item: Mapping | None, field: str) -> str | None:
     """The field manager, other than Faro, that last wrote a spec field, such as "f:replicas"; None if there is none."""
     fields = (item or {}).get("metadata", {}).get("managedFields", [])
-    others = [
-        (one.get("time", ""), one["manager"])
-        for one in fields
-        if one.get("manager") != MANAGER and field in one.get("fieldsV1", {}).get("f:spec", {})
-    ]
+    writes = (one for one in fields if field in one.get("fieldsV1", {}).get("f:spec", {}))
+    others = [(one.get("time", ""), one["manager"]) for one in writes if one.get("manager") != MANAGER]
     return max(others)[1] if others else None
 
 

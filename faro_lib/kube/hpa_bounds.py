@@ -4,13 +4,13 @@ An annotation of each HPA keeps its original bounds, so that `restore` can put t
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from faro_lib.control.scaling import NOT_LEADER, growth, summary
+from faro_lib.control.scaling import NOT_LEADER, MayAct, growth, summary
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_lib.kube.deployments import AUTOSCALERS, SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
 from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
@@ -28,21 +28,12 @@ class BoundedDeployments(Deployments):
         observation = super().observe()
         # If Faro has not set an HPA's bounds, the target is the current replica count, not maxReplicas.
         _, high, ours = self._bounds()
-        ceiling = np.where(ours, high, observation.target)
+        target = np.where(self._waiting, self._waiting, np.where(ours, high, observation.target))
         # No job is `changing`: Faro may set bounds while an HPA changes replicas.
-        return replace(
-            observation,
-            target=np.where(self._waiting, self._waiting, ceiling),
-            changing=np.zeros(len(ceiling), bool),
-            unbounded=~ours,
-        )
+        return replace(observation, target=target, changing=np.zeros(len(target), bool), unbounded=~ours)
 
     def apply(
-        self,
-        target: np.ndarray,
-        drop: np.ndarray,
-        may_act: Callable[[], bool] = lambda: True,
-        floor: np.ndarray | None = None,
+        self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True, floor: np.ndarray | None = None
     ) -> None:
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); maxReplicas rise last.
 
@@ -86,7 +77,7 @@ class BoundedDeployments(Deployments):
         """The field manager, other than Faro, that last wrote the `maxReplicas` of the job's HPA; None if there is none."""
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
-    def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: Callable[[], bool]) -> None:
+    def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
         """Set the bounds of one job's HPA (None: the original ones); ApiError if they are no longer as observed."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from faro_lib.control.scaling import MayAct
 from faro_lib.kube.capacity import EPSILON, Capacity
 from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
@@ -22,7 +23,7 @@ class LostLease(SystemExit):
 class InterruptibleCluster(Cluster, Protocol):
     """A cluster whose `apply` sends several API calls, and checks `may_act` before each."""
 
-    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = ...) -> None: ...
+    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = ...) -> None: ...
 
 
 class LeaderGatedCluster:
@@ -41,6 +42,7 @@ class LeaderGatedCluster:
         diagnose: Callable[[], None] = lambda: None,
     ):
         self.inner, self._capacity, self._leadership, self._diagnose = inner, capacity, leadership, diagnose
+        self.advance, self.writer_of = inner.advance, inner.writer_of
         self.last: Capacity | None = None
 
     def observe(self) -> Observation:
@@ -76,9 +78,3 @@ class LeaderGatedCluster:
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")
         else:
             raise OSError(f"lease {lease.name} could not be renewed; this tick changes nothing")
-
-    def writer_of(self, job: int) -> str | None:
-        return self.inner.writer_of(job)
-
-    def advance(self, until_s: float) -> None:
-        self.inner.advance(until_s)

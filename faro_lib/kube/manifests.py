@@ -194,10 +194,5 @@ def arguments(spec: ManifestSpec) -> list[str]:
         options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
     if spec.prometheus:  # forecasts are fitted to the counts that Prometheus has scraped from controllers
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
-    return [
-        "run",
-        "--wait",
-        *(["--apply"] if spec.act else []),
-        *(["--act", "ceilings"] if spec.ceilings else []),
-        *(word for option in options.items() for word in option),
-    ]
+    flags = (["--apply"] if spec.act else []) + (["--act", "ceilings"] if spec.ceilings else [])
+    return ["run", "--wait", *flags, *(word for option in options.items() for word in option)]

@@ -124,8 +124,7 @@ def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]])
 
 def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
     """Raise ValueError if a Deployment has an autoscaler; `autoscalers`: namespace/name -> HorizontalPodAutoscaler or None."""
-    scaled = [(deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one]
-    if scaled:
+    if scaled := [(deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one]:
         deployment, name = scaled[0]
         more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
         problem = f"is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"

@@ -6,9 +6,9 @@ A command derives the results folder from the path of its output, because Snakem
 import importlib
 import json
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from faro_lib.errors import message_of
 from faro_lib.pipeline.fetch import checksums, fetch
@@ -54,13 +54,7 @@ def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
         Path(record).write_text(checksums(name, folder))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "notebook": notebook,
-    "draw": draw,
-    "join": join,
-    "report": report,
-    "fetch": fetch_files,
-}
+COMMANDS: dict[str, Any] = {"notebook": notebook, "draw": draw, "join": join, "report": report, "fetch": fetch_files}
 
 
 def main(command: str, *arguments: str) -> int:

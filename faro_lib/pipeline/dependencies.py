@@ -37,7 +37,8 @@ def fingerprint(
         if looked_up & (_registries(plugin, root, registers=True) or looked_up):
             imported = modules_of(plugin, root, figures=figures)
             paths |= dict.fromkeys([plugin, *(root / module for module in imported)])
-    return hashlib.sha256("".join(_digest(path, root) for path in paths).encode()).hexdigest()
+    digests = (_parsed(path, root, path.stat().st_mtime_ns)[0][0] for path in paths)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
@@ -102,10 +103,6 @@ def _defining(base: str, name: str, root: Path) -> Path | None:
 def _bindings(path: Path, root: Path) -> list[list[str]]:
     """A file's imports from this project: [module, name in that module, name in this file]."""
     return _parsed(path, root, path.stat().st_mtime_ns)[1:]
-
-
-def _digest(path: Path, root: Path) -> str:
-    return _parsed(path, root, path.stat().st_mtime_ns)[0][0]
 
 
 @cache

@@ -15,11 +15,23 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
     Existing files are not overwritten. ValueError if a file's SHA-256 is not the listed one; OSError if a download fails.
     """
+    import pooch
+
     verify(name, into, sources)
+    pooch.get_logger().setLevel("WARNING")
     paths = {Path(into) / file: source for file, source in _files(name, sources).items()}
     for path, source in paths.items():
-        if not path.exists():
-            _download(source["url"], source["sha256"], path)
+        if path.exists():
+            continue
+        url, sha256 = source["url"], source["sha256"]
+        print(f"fetching {url} into {path}", file=sys.stderr)
+        try:
+            pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
+        except OSError as error:
+            cause = str(error).splitlines()[0]
+            raise OSError(f"{url}: cannot be fetched ({cause}); copy the file to {path} yourself") from None
+        except ValueError:
+            raise ValueError(f"{url}: the SHA-256 of the download is not {sha256}") from None
     return list(paths)
 
 
@@ -44,17 +56,3 @@ def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")
     return entries[name]["files"]
-
-
-def _download(url: str, sha256: str, path: Path) -> None:
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    print(f"fetching {url} into {path}", file=sys.stderr)
-    try:
-        pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
-    except OSError as error:
-        cause = str(error).splitlines()[0]
-        raise OSError(f"{url}: cannot be fetched ({cause}); copy the file to {path} yourself") from None
-    except ValueError:
-        raise ValueError(f"{url}: the SHA-256 of the download is not {sha256}") from None

@@ -120,13 +120,9 @@ def judged(authority: Authority) -> Authority:
     back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
     up = ~back & (authority.trust >= limit)
     small, large = (np.where(back, 1.0, doubt) for doubt in (authority.doubt_small, authority.doubt_large))
-    return replace(
-        authority,
-        level=np.where(back, ADVISE, np.minimum(authority.level + up, FULL)),
-        doubt_small=small,
-        doubt_large=large,
-        trust=np.where(back | up, 1.0, authority.trust),
-    )
+    level = np.where(back, ADVISE, np.minimum(authority.level + up, FULL))
+    trust = np.where(back | up, 1.0, authority.trust)
+    return replace(authority, level=level, doubt_small=small, doubt_large=large, trust=trust)
 
 
 def expected_loss(

@@ -36,10 +36,10 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         for row in np.flatnonzero(~((values > 0) & np.isfinite(values)))[:1]:
             raise ValueError(f"{path}, line {row + 2}: {name}={table[name].iloc[row]} must be a finite number > 0")
-    if "drop_rate" in table:
-        table["drop_rate"] = pd.to_numeric(given := table["drop_rate"], errors="coerce")
-        for row in np.flatnonzero(~table["drop_rate"].between(0, 1))[:1]:
-            raise ValueError(f"{path}, line {row + 2}: drop_rate={given.iloc[row]} must be a number from 0 to 1")
+    given = table.get("drop_rate", pd.Series(0.0, table.index))
+    table["drop_rate"] = pd.to_numeric(given, errors="coerce")
+    for row in np.flatnonzero(~table["drop_rate"].between(0, 1))[:1]:
+        raise ValueError(f"{path}, line {row + 2}: drop_rate={given.iloc[row]} must be a number from 0 to 1")
     curve = table.pivot_table(index="rate_per_replica_rps", columns="replicas", values=column, dropna=False)
     if len(curve) < MIN_RATES:
         raise ValueError(f"{path}: {len(curve)} rates are too few for a curve; at least {MIN_RATES} are needed")
@@ -52,10 +52,8 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
         falls = f"{column} falls to {tail_s[n + 1, k]:g} {where}"
         raise ValueError(f"{path}: {falls}; latency must not fall as the rate rises")
     tail_s = np.maximum.accumulate(np.vstack([tail_s[:1], tail_s]))
-    drops = np.zeros_like(tail_s)
-    if "drop_rate" in table:
-        dropped = table.pivot_table(index="rate_per_replica_rps", columns="replicas", values="drop_rate").to_numpy()
-        drops = np.vstack([dropped[:1], dropped])
+    dropped = table.pivot_table(index="rate_per_replica_rps", columns="replicas", values="drop_rate").to_numpy()
+    drops = np.vstack([dropped[:1], dropped])
     rates, name = np.array([0.0, *curve.index]), f"curve {path}, p{100 * job.quantile:g}"
     return LatencyTable(
         classes=(name,), quantile=np.array([job.quantile]), max_rps=np.array([np.inf]), rate_per_replica_rps=rates[None],

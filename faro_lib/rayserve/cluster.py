@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from faro_lib.control.clock import Clock
-from faro_lib.control.scaling import NOT_LEADER, scale_jobs, summary
+from faro_lib.control.scaling import NOT_LEADER, MayAct, scale_jobs, summary
 from faro_lib.http import HttpClient, Unauthorized
 from faro_lib.policies.protocol import Cluster, Observation
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
@@ -140,7 +139,7 @@ class RayServeCluster(Cluster):
             present=None if present.all() else present,
         )
 
-    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
+    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs by `scale_jobs`, and set the drop rates in the replicas; `may_act` is checked before each call.
 
         Raises OSError with the first error and the number of other errors.

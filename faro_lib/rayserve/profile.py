@@ -109,7 +109,8 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
             if profile.calibration and profile.calibration.verdict == CALIBRATED:
                 service = profile.calibration.service
                 service_time_s, scv = service.service_time_s, service.service_scv
-                found = {name: _rounded(value) for name, value in mapping_of(service.replica).items()}
+                numbers = mapping_of(service.replica).items()  # written with four significant digits
+                found = {name: float(f"{one:.4g}") if isinstance(one, float) else one for name, one in numbers}
                 if found["kind"] == "continuous":  # `slo_on` is the user's choice, not measured: keep it
                     found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
                 row["replica"] = found
@@ -120,8 +121,3 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)
     with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(table, sort_keys=False))
-
-
-def _rounded(value: Any) -> Any:
-    """A float rounded to four significant digits; any other value unchanged."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value

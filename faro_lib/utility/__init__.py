@@ -2,7 +2,6 @@
 
 from faro_lib.utility.configurations import Configurations, best_configurations
 from faro_lib.utility.functions import (
-    MEASURE_STEPS,
     SOLVER_STEPS,
     precise_drop_penalty,
     precise_utility,
@@ -12,6 +11,6 @@ from faro_lib.utility.functions import (
 from faro_lib.utility.table import DROPS, UtilityTable, build_table, predicted_latency
 
 __all__ = [
-    "DROPS", "MEASURE_STEPS", "SOLVER_STEPS", "Configurations", "UtilityTable", "best_configurations", "build_table",
+    "DROPS", "SOLVER_STEPS", "Configurations", "UtilityTable", "best_configurations", "build_table",
     "precise_drop_penalty", "precise_utility", "predicted_latency", "relaxed_drop_penalty", "relaxed_utility",
 ]  # fmt: skip
