@@ -95,7 +95,8 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
     # Measurements best determine the latency of a lone request and the time of a full batch (the capacity), so these are
-    # drawn first. They bound the wait, because a batch of one takes between 1/most and all of a full batch's time.
+    # drawn first. A lone request waits for others and then takes the time of a batch of one, which lies between 1/most of
+    # a full batch's time and all of it; this bounds the wait.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

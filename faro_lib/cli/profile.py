@@ -17,7 +17,7 @@ def profile(
     seconds: Annotated[float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")] = 20.0,
     dry: Annotated[bool, option("Print the measurements and leave the table unchanged.", "--dry-run")] = False,
 ) -> None:
-    """Measure service times, cold starts and kinds of replica.
+    """Measure service times, cold starts and how replicas serve (one request at a time, several, or in batches).
 
     The kind is found by open-loop load at increasing rates, up to the first whose p99 latency exceeds three times the SLO.
     The results are written to the table, and a picture of each job's latencies is saved beside the table.

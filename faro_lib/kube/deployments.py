@@ -77,9 +77,9 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """A cluster of Deployments. Only a proxy in front of them can drop requests; the FaroPlan publishes the drop rates for it.
+    """A cluster of Deployments. Only a proxy in front of them can drop requests; it reads the drop rates in the FaroPlan.
 
-    clock : trace time. If its time 0 is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
+    clock : seconds since a time 0. If that is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
     """
 

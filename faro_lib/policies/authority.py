@@ -175,9 +175,10 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
         return n, n
 
     all_bounds = [bounds(*row) for row in zip(jobs, level.astype(int).tolist(), now.tolist())]
-    used: dict[str, float] = {}  # cores of each tenant's minima; other autoscalers may have exceeded its quota
+    used: dict[str, float] = {}  # cores of the minimum replicas of each tenant's jobs
     for job, (low, _) in zip(jobs, all_bounds):
         used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
+    # The minima may exceed a quota, because they follow the replicas that other autoscalers have chosen.
     quotas = (job.tenant_quota and max(job.tenant_quota, used[job.tenant]) for job in jobs)
     rows = zip(jobs, all_bounds, quotas)
     return tuple(replace(job, min_replicas=low, max_replicas=high, tenant_quota=q) for job, (low, high), q in rows)

@@ -159,10 +159,10 @@ def bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(floors, ceilings), (jobs,) each, around an allocation: the minReplicas and maxReplicas of the jobs' HPAs.
 
-    A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`, or the job's
-    minimum if the HPA keeps enough replicas by itself. The ceilings are `replicas` plus the rest of the capacity, which
-    goes, replica by replica, to the job with the highest load per replica. `load` (2, jobs) has a low and a high quantile
-    of the offered load in erlangs; the HPA is assumed to see the low one.
+    A count is enough if its expected utility is at most `tolerance` below that of `replicas`. A floor is the smallest count
+    that is enough or, if the HPA would keep enough replicas without a floor, the job's minimum. The ceilings are `replicas`
+    plus the rest of the capacity, which goes, replica by replica, to the job with the highest load per replica. `load`
+    (2, jobs) has a low and a high quantile of the offered load in erlangs; the HPA is assumed to see the low one.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])

@@ -118,7 +118,7 @@ def _idle(today: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
-    """Minutes from the start of the last day, which has `length` minutes, until the time `at` (as in `history_of`)."""
+    """Minutes from the first minute of the last day to the time `at` (see `history_of`); this day has `length` minutes."""
     if at.lstrip("-").isdigit():
         return int(at)
     if end_minute is None:

@@ -3,7 +3,8 @@
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
 arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
 completions in the order of the replicas' slots (`Station`). The router is one FIFO server, which a request passes before and
-after service. So the end of the first pass is known on arrival; head..next_arrival - 1 are the requests in that pass.
+after service, so the end of its first pass is computed when it arrives. Requests are numbered in the order of arrival:
+those from number `head` to `next_arrival` - 1 are in their first pass.
 
 Serial replicas are simulated here, other kinds in `replicas`; numba compiles the loop for other kinds only if they occur.
 """

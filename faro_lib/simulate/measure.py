@@ -27,7 +27,7 @@ UTILISATIONS = (
 )  # fmt: skip
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
-MINUTES = 31  # number of equally likely minutes stored for each rate and replica count
+MINUTES = 31  # number of simulated minutes stored for each rate and replica count
 WINDOW_REQUESTS = 7000  # a minute with more at utilisation 1 is cut shorter; the paper's router allows only 6,500
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
