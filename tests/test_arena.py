@@ -108,6 +108,11 @@ def test_initial_replicas_beyond_the_capacity_are_refused(cluster):
         make(cluster=cluster).reset(options={"initial": [4, 4, 4, 4]})
 
 
+def test_a_capacity_of_0_is_refused_and_not_replaced_by_that_of_the_scenario():
+    with pytest.raises(ValueError, match="capacity=0 cores cannot hold the minimum"):
+        gymnasium.make("faro/Cluster-v0", traces=next(iter(scenarios())), capacity=0)
+
+
 def test_environments_run_side_by_side():
     kept = {"traces": DAY, "capacity": CAPACITY, "cluster": FluidCluster}
     env = gymnasium.make_vec("faro/Cluster-v0", num_envs=3, vectorization_mode="sync", **kept)

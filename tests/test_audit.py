@@ -99,7 +99,7 @@ class TestRecords:
         assert main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml")]) == 2
         assert f"column {absent}" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "0.99=", "q"])
+    @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "nan=q", "0.99=", "q"])
     def test_a_latency_query_needs_a_quantile(self, latency, capsys):
         arguments = ["audit", "--prometheus", "http://localhost:1", "--jobs", "j.yaml", "--query", "q"]
         assert main([*arguments, "--replicas-query", "r", "--latency", latency]) == 2

@@ -189,6 +189,14 @@ def test_a_value_belongs_to_the_minute_that_it_ends(stub):
     np.testing.assert_array_equal(counts, [[np.nan, 5, np.nan]])  # minutes that end at 0, 60 and 120 s
 
 
+@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
+def test_a_count_that_is_not_finite_is_missing(text, stub):
+    stub.answer = matrix({"service": "a"})
+    stub.answer["data"]["result"][0]["values"] += [[120.0, text]]
+    _, counts = read_prometheus(stub.url, "up", minutes=3, end_s=130)
+    np.testing.assert_array_equal(counts, [[np.nan, 5, np.nan]])
+
+
 def test_the_bearer_token_is_read_from_its_file_and_sent(stub, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     stub.answer = matrix({"service": "a"})

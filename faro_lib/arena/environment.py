@@ -119,8 +119,8 @@ class ClusterEnv(gymnasium.Env):
         if isinstance(traces, str):
             scenario = scenario_of(traces)
             traces = instance(traces, scenario.public_seed).traces
-            self._steps = () if capacity else scenario.capacity_steps
-            capacity = capacity or scenario.capacity
+            if capacity is None:
+                capacity, self._steps = scenario.capacity, scenario.capacity_steps
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
         self._traces, self.jobs, self.capacity = traces, traces.jobs, capacity

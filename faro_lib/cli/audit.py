@@ -97,7 +97,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
             number = float("nan") if level == "mean" else float(level)
         except ValueError:
             number = -1.0
-        if number <= 0 or number >= 1 or not promql:
+        if not (level == "mean" or 0 < number < 1) or not promql:
             raise ValueError(f"latency={one!r} must be QUANTILE=PROMQL, such as 0.99=PROMQL, or mean=PROMQL")
         levels[number] = promql
     return levels

@@ -31,7 +31,7 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Labels and values of each series at evenly spaced Unix times: NaN = no sample, inf = a sample that is NaN or +Inf.
+        """Labels and values of each series at evenly spaced Unix times: NaN = no sample, inf = a sample that is not finite.
 
         Raises BadQuery, OSError if nothing answers, and ValueError if the token is wrong or the server is not Prometheus.
         """
@@ -54,7 +54,7 @@ class Prometheus:
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
     values = np.full(len(times_s), np.nan)
     for time_s, text in samples:
-        values[round((float(time_s) - times_s[0]) / step_s)] = np.nan_to_num(float(text), nan=np.inf, posinf=np.inf)
+        values[round((float(time_s) - times_s[0]) / step_s)] = float(text) if np.isfinite(float(text)) else np.inf
     return values
 
 
