@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import psutil
-
 from faro_lib.errors import OUT_OF_MEMORY_ADVICE
 
 # Files with the memory limit and the memory usage, in bytes, of this process's control group (cgroup v2, cgroup v1).
@@ -17,6 +15,8 @@ RAY_GB, REPLICA_GB = 1.8, 0.2
 
 def free_gb() -> float:
     """Available memory in GB: that of the machine, or that of this process's control group (cgroup) if it is less."""
+    import psutil  # the simulator does not need it
+
     free = float(psutil.virtual_memory().available)
     for limit, used in GROUPS:
         if limit.exists() and used.exists() and (limit_bytes := limit.read_text().strip()).isdigit():

@@ -179,6 +179,15 @@ def test_without_apply_the_controller_prints_plans_and_changes_nothing(tmp_path,
         assert sorted(ray.scaled) == [("a", 4), ("b", 4)]
 
 
+def test_the_simulator_needs_no_package_beyond_the_base_installation(tmp_path):
+    """psutil, which Ray Serve and the pipeline need, is not part of it."""
+    (tmp_path / "my.csv").write_text("minute,job,requests\n" + "".join(f"{minute},a,60\n" for minute in range(10)))
+    code = "import sys; sys.modules['psutil'] = None; from faro_lib import cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = ["simulate", "--workload", "my.csv", "--capacity", "3", "--policy", "AIAD"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 ONE_DAY = "minute,job,requests\n" + "".join(f"{minute},{job},5\n" for minute in range(10) for job in "ab")
 
 

@@ -172,8 +172,8 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
     arguments = ["--workload", counts, "--jobs", str(tmp_path / "jobs.csv"), "--forecaster", "persistence"]
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
-    assert "replaying the last 2.4 hours, at several capacities" in err
-    assert re.search(r"^\d+ cores .*fixed replicas", out.splitlines()[-1])
+    assert "replaying the last 2.4 hours at several capacities" in err
+    assert re.search(r"^\d+ cores .*fixed replicas keep the SLOs over 2.4 hours\n\d+ cores keep", out, re.MULTILINE)
     assert "% (a: " in out
     assert "service_scv is not given for a: " in err
     assert "cold_start_s is not given for a: " in err
@@ -209,7 +209,7 @@ def test_fixed_replicas_are_the_fewest_that_keep_the_slo_and_none_if_an_idle_rep
     counts[1, 20] = 1200
     day, accepted = Workload(jobs, counts), np.array([0.01, 0.01, 0.01, 0.01])
     now = np.array([2, 3, np.nan, 2])
-    replicas, rates, rates_now = fixed_replicas(day, accepted, "half-mmc", LIVE, now)
+    replicas, rates, rates_now = fixed_replicas([day], accepted, "half-mmc", LIVE, now)
     assert replicas[2:].tolist() == [0, 0]
     assert rates[2] > 0.01
     enough = [*replicas[:2], 1, 1]
@@ -236,7 +236,7 @@ def test_a_job_too_slow_for_its_slo_is_named_and_the_capacity_is_for_the_others(
     rows = {line.split()[0]: line.split() for line in out.split("fixed replicas")[1].splitlines()[1:3]}
     assert rows["slow"][5] == "none"
     assert 1 <= int(rows["fine"][5]) <= 3
-    assert "fixed replicas" in out.splitlines()[-1]
+    assert "in fixed replicas keep the SLOs" in out
 
 
 def searched(monkeypatch, late, **options):
@@ -245,12 +245,12 @@ def searched(monkeypatch, late, **options):
 
     def replayed(workload, policies, size, drawn, **others):
         for seed in drawn:
-            replays.append((size, seed))
+            replays.append((size, seed if "another" not in policies else "another day"))
             decisions = SimpleNamespace(running=np.ones((1, 1)))
-            yield SimpleNamespace(run=SimpleNamespace(decisions=decisions, late=late(size, seed)))
+            yield SimpleNamespace(run=SimpleNamespace(decisions=decisions, late=late(*replays[-1])))
 
     monkeypatch.setattr(sizing, "run_trials", replayed)
-    monkeypatch.setattr(sizing, "_draws", lambda *world: range(SEEDS))
+    monkeypatch.setattr(sizing, "_draws", lambda workload, model, seeds: range(seeds))
     monkeypatch.setattr(sizing, "violation_rate_by_job", lambda run: np.array([run.late]))
     monkeypatch.setattr(sizing, "minute_utility", lambda run: np.ones((1, 5)))
     policy, workload = SimpleNamespace(name="Faro"), Workload((Job("a"),), np.zeros((1, 5), int))
@@ -265,6 +265,15 @@ def test_the_required_capacity_suffices_with_every_seed(monkeypatch):
     assert {seed for cores, seed in replays if cores == 15} == {0, 1, 2}
     assert curve.loc[curve["capacity_cores"] == 13, "slo_violation_rate"].item() == 0.5
     assert len(replays) <= 5 + 2 + 3 + 3  # bisection, and all seeds at 13, 14 and 15
+
+
+def test_the_required_capacity_suffices_on_another_day(monkeypatch):
+    """On the last day, 9 cores suffice; on the other day, 12."""
+    day = Workload((Job("a"),), np.zeros((1, 5), int)), SimpleNamespace(name="another")
+    late = lambda cores, run: 0.5 if cores < (12 if run == "another day" else 9) else 0.0  # noqa: E731
+    curve, replays = searched(monkeypatch, late, others=[day])
+    assert required_cores(curve) == 12
+    assert [cores for cores, run in replays if run == "another day"] == [9, 10, 11, 12]
 
 
 def test_a_capacity_below_one_that_fails_is_not_required(monkeypatch):
@@ -289,7 +298,7 @@ def concluded(required, replicas, now=None):
     fixed = {"job": ["a"], "accepted_rate": [0.01], "replicas": [replicas], "violation_rate": [0.004]}
     fixed = pd.DataFrame(fixed | {"violation_rate_now": [np.nan], "minutes": [1440]})
     advice = advise((Job("a"),), steady([10]), tuned(PolicyContext((Job("a"),), persisting())), 8)
-    return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed)).splitlines()[-4:]
+    return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed)).splitlines()
 
 
 def persisting():
@@ -297,20 +306,60 @@ def persisting():
 
 
 def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
-    assert concluded(6, 7)[-1] == "6 cores keep the SLOs over 24 hours if Faro scales; fixed replicas need 7"
-    assert concluded(8, 7)[-1].startswith("7 cores in fixed replicas keep the SLOs over 24 hours; Faro needs 8: ")
-    assert concluded(None, 7)[-1] == "7 cores in fixed replicas keep the SLOs over 24 hours; Faro does not on 8 cores"
+    alone = "7 cores in fixed replicas keep the SLOs over 24 hours"
+    assert concluded(6, 7)[-2:] == [alone, "6 cores keep the SLOs over the last 24 hours if Faro scales"]
+    assert concluded(8, 7)[-1].startswith(
+        "8 cores keep the SLOs over the last 24 hours if Faro scales; where a load rises"
+    )
+    assert concluded(None, 7)[-1] == f"{alone}; Faro does not on 8 cores"
+
+
+def test_fixed_replicas_suffice_on_every_day():
+    jobs = (Job("a"),)
+    busy, calm = (Workload(jobs, np.full((1, 30), count)) for count in (1200, 300))
+    accepted = np.array([0.01])
+    alone = [fixed_replicas([day], accepted, "half-mmc", LIVE)[0].item() for day in (calm, busy)]
+    assert alone[0] < alone[1]
+    for days in ([busy, calm], [calm, busy]):
+        assert fixed_replicas(days, accepted, "half-mmc", LIVE)[0].item() == alone[1]
+
+
+def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_the_whole_cluster(tmp_path, capsys):
+    rows = [
+        f"{day},{minute},{job},{count}"
+        for day, busy in enumerate((600, 1500, 600))
+        for minute in range(40)
+        for job, count in (("a", busy), ("b", 60))
+    ]
+    (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *rows]))
+    arguments = ["--workload", str(tmp_path / "my.csv"), "--capacity", "14", "--curve", "--forecaster", "persistence"]
+    assert cli.main(["recommend", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert "replaying the last 0.667 hours and day 2 of 3 at several capacities" in err
+    assert "another day: worst job a" in err
+    assert "in fixed replicas keep the SLOs over 2 hours" in out
+    heads, *rows = (re.split(r"  +", line.strip()) for line in out.split("\n\n")[2].splitlines()[:3])
+    fixed, spent = ([int(row[heads.index(head)]) for row in rows] for head in ("fixed replicas", "fixed on 14"))
+    assert sum(spent) <= 14
+    assert all(more >= few for more, few in zip(spent, fixed))
+
+
+def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
+    """1.5 replicas are busy: one replica has no steady latency, although its first minutes have one."""
+    advice = recommend(history_of((Job("a"),), steady([1.5 / 0.18])), 8, report=QUIET).advice
+    shown = replace(advice, one_less_s=np.array([9.0]), plan=replace(advice.plan, target=np.array([2])))
+    assert shown.reason(0) == "one less would miss the SLO (unbounded queue)"
 
 
 def test_a_job_whose_present_replicas_are_unknown_has_a_question_mark():
-    row = concluded(6, 7, now=np.array([np.nan]))[1].split()
+    row = concluded(6, 7, now=np.array([np.nan]))[-4].split()
     assert row[-1] == "?"
 
 
 def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(tmp_path, capsys, by_formula, monkeypatch):
     counts = timed(tmp_path / "my.csv", days=1.2, peak="2026-11-26T12:00")
     spans = []
-    monkeypatch.setattr(sizing, "fixed_replicas", lambda day, *given: spans.append(day.minutes) or 1 / 0)
+    monkeypatch.setattr(sizing, "fixed_replicas", lambda days, *given: spans.append(days[-1].minutes) or 1 / 0)
     for most in (recommendation.MOST_REQUESTS, 100_000):
         monkeypatch.setattr(recommendation, "MOST_REQUESTS", most)
         with pytest.raises(ZeroDivisionError):
@@ -326,7 +375,7 @@ def test_minutes_without_requests_in_a_busy_service_are_named():
     )
     assert recommendation._silences(history) == [
         "a: no requests in 30 minutes from minute 600, where 3000 were usual; "
-        "if they were not recorded, leave these counts empty"
+        "if they were not recorded, delete these rows"
     ]
 
 

@@ -130,7 +130,7 @@ def _text(recommendation: Recommendation) -> str:
     minutes = f"a plan for {HORIZON_MINUTES} minutes, not fixed counts"
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used; {minutes}"]
     if advice.used < advice.capacity and advice.slo_met.all():
-        lines[-1] += "; further replicas would gain a job less than 0.01 utility"
+        lines[-1] += "; more replicas would gain a job less than 0.01 utility (1 = SLO met)"
     if curve is not None:
         from faro_lib.recommend.sizing import bars, marks
 
@@ -146,17 +146,18 @@ def _fixed(recommendation: Recommendation) -> list[str]:
     curve, fixed = recommendation.curve, recommendation.fixed
     assert curve is not None
     assert fixed is not None
-    jobs = list(zip(recommendation.advice.jobs, fixed.to_dict("records")))
-    (own,) = curve.loc[curve["capacity_cores"] == recommendation.advice.capacity, "violation_rates"]
+    jobs, size = list(zip(recommendation.advice.jobs, fixed.to_dict("records"))), recommendation.advice.capacity
+    (own,) = curve.loc[curve["capacity_cores"] == size, "violation_rates"]
     rows = [
         {
             "job": job.name,
-            f"late on {recommendation.advice.capacity:g} cores": _percent(own[job.name]),
+            f"late on {size:g} cores": _percent(own[job.name]),
             "accepted": f"{100 * row['accepted_rate']:.4g} %",
             "fixed replicas": str(row["replicas"] or "none"),
             "late with them": _percent(row["violation_rate"]),
         }
         | ({} if recommendation.replicas_now is None else {"late now": _percent(row["violation_rate_now"])})
+        | ({f"fixed on {size:g}": str(row["replicas_on_all_cores"])} if "replicas_on_all_cores" in row else {})
         for job, row in jobs
     ]
     lines = [text_table(rows)]
@@ -167,14 +168,12 @@ def _fixed(recommendation: Recommendation) -> list[str]:
                 f"no number of replicas keeps the SLO of {job.name}: {late}; check service_time_s and service_scv"
             ]
     cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
-    hours = f"the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
+    alone = f"{cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
     if required is None:
-        most = curve["capacity_cores"].max()
-        return [*lines, "", f"{cores:g} cores in fixed replicas keep {hours}; Faro does not on {most} cores"]
-    if required < cores:
-        return [*lines, "", f"{required} cores keep {hours} if Faro scales; fixed replicas need {cores:g}"]
-    why = "a load that rises faster than a replica starts needs replicas that already run (min_replicas)"
-    return [*lines, "", f"{cores:g} cores in fixed replicas keep {hours}; Faro needs {required}: {why}"]
+        return [*lines, "", f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
+    scaled = f"{required} cores keep the SLOs over {recommendation.replayed} if Faro scales"
+    why = "" if required < cores else "; where a load rises faster than a replica starts, set min_replicas"
+    return [*lines, "", alone, scaled + why]
 
 
 def _percent(rate: float) -> str:

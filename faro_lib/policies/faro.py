@@ -120,15 +120,10 @@ class Faro(TwoLoops):
         needed = np.minimum(suffices.argmax(axis=1), planned)
         if not past_rps.size or observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
             return planned
-        table = build_table(
-            [replace(job, min_replicas=int(count)) for job, count in zip(state.jobs, needed)],
-            (past_rps * observation.exists[:, None])[:, :, None],
-            observation.target,
-            latency_model=self.latency_model,
-            cold_start_minutes=0.0,
-            max_replicas=int(arrays.replicas_within(observation.capacity).max()),
+        past_rps = past_rps * observation.exists[:, None]
+        return with_idle_cores(
+            state.jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target
         )
-        return solve(table, observation.capacity).replicas
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sampled requests per minute (jobs, samples, minutes) from this minute on; `nowcast` includes its count so far."""
@@ -152,6 +147,29 @@ class Faro(TwoLoops):
         )
         table = without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
         return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
+
+
+def with_idle_cores(
+    jobs: tuple[Job, ...],
+    needed: np.ndarray,
+    past_rps: np.ndarray,
+    capacity: float,
+    latency_model: str | LatencyTable,
+    current: np.ndarray,
+) -> np.ndarray:
+    """The `needed` replicas (jobs,) and those on the other cores, which maximise the sum of the jobs' mean past utilities.
+
+    `past_rps` (jobs, minutes) are the rates of past minutes. In a tie, the fewest of the `current` replicas change.
+    """
+    table = build_table(
+        [replace(job, min_replicas=int(count)) for job, count in zip(jobs, needed)],
+        past_rps[:, :, None],
+        current,
+        latency_model=latency_model,
+        cold_start_minutes=0.0,
+        max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
+    )
+    return solve(table, capacity).replicas
 
 
 def bounds(

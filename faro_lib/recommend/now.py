@@ -58,7 +58,8 @@ class Advice:
             return "its minimum suffices"
         one_less_s, down = self.one_less_s[job], self.plan.marginal_value_down
         if one_less_s > self.jobs[job].slo_s:
-            latency = f"{1000 * one_less_s:.0f} ms" if np.isfinite(one_less_s) else "unbounded queue"
+            overloaded = self.forecast_rps[job] * self.jobs[job].busy_s >= self.plan.target[job] - 1
+            latency = "unbounded queue" if overloaded or np.isinf(one_less_s) else f"{1000 * one_less_s:.0f} ms"
             return f"one less would miss the SLO ({latency})"
         if down is not None and down[job] < 0.0005:
             return f"SLO also met with {self.required_replicas[job]}; the rest is spare"

@@ -10,7 +10,7 @@ import pandas as pd
 from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
-from faro_lib.policies.faro import tuned
+from faro_lib.policies.faro import tuned, with_idle_cores
 from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
 from faro_lib.recommend import sizing
@@ -21,7 +21,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MOST_REQUESTS = 10_000_000  # of a last day with more requests, only the busiest REPLAYED_HOURS are replayed
+MOST_REQUESTS = 20_000_000  # of a last day with more requests, only the busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
 MISSED, UNUSUAL = 50, 4  # requests that a silence must have cost, and factor on those of the next largest one
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
@@ -38,8 +38,9 @@ class Recommendation:
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     replayed : replayed part of the last day, as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
-    fixed : a row per job: the smallest constant replica count that keeps its SLO over `minutes` of the last day (0 = none),
-        and violation rates with it and with `replicas_now` (`sizing.fixed_replicas`); None if no day was replayed.
+    fixed : a row per job: the smallest constant replica count that keeps its SLO on each recorded day (0 = none), violation
+        rates with it and with `replicas_now` (`sizing.fixed_replicas`), the `minutes` of these days and, if all fit, the
+        counts that use all cores of the capacity (`with_idle_cores`); None if no day was replayed.
     """
 
     advice: Advice
@@ -127,7 +128,12 @@ def recommend(
     curve, replayed, fixed = _replay(history, policy, capacity, accepted, serving_model, report)
     size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
     report(f"planning the next minutes on {size} cores")
-    advice = advise(history.jobs, history.today, policy(history), size)
+    planner = policy(history)
+    advice = advise(history.jobs, history.today, planner, size)
+    counts, past_rps = fixed["replicas"].to_numpy(), planner.forecaster.past / MINUTE_S
+    if (counts > 0).all() and counts @ arrays_of(history.jobs).cores <= size:
+        spent = with_idle_cores(history.jobs, counts, past_rps, size, latency_model, counts)
+        fixed = fixed.assign(replicas_on_all_cores=spent)
     return Recommendation(advice, max_violation_rate, curve, replayed, history.replicas, fixed)
 
 
@@ -139,30 +145,45 @@ def _replay(
     serving_model: ServingModel,
     report: Report,
 ) -> tuple[pd.DataFrame, str, pd.DataFrame]:
-    """(curve, replayed, fixed) of a `Recommendation`, by replaying the last day or its busiest hours."""
-    minutes = history.traces.evaluation.shape[-1]
-    few = history.traces.evaluation.sum() <= MOST_REQUESTS
-    part, first = sizing.busiest(history.traces, minutes if few else 60 * REPLAYED_HOURS)
+    """(curve, replayed, fixed) of a `Recommendation`.
+
+    The last day and the earlier day with most load are replayed, the latter with a forecaster fitted to the other days.
+    If the last day has more than MOST_REQUESTS, only its busiest hours are.
+    """
+    traces, jobs, others = history.traces, arrays_of(history.jobs), []
+    few = traces.evaluation.sum() <= MOST_REQUESTS
+    part, first = sizing.busiest(traces, traces.evaluation.shape[-1] if few else 60 * REPLAYED_HOURS)
+    day, learned = (
+        part.workload(),
+        policy(history if few else history_of(part.jobs, part.evaluation[0], earlier=part.train)),
+    )
+    replayed = (
+        f"the last {day.minutes / 60:.3g} hours" if few else f"{history.span(first, first + day.minutes)}, the busiest,"
+    )
+    earlier = [] if history.single_day or not few else list(range(traces.days))
+    while earlier and traces.train[earlier].sum() + traces.evaluation.sum() > MOST_REQUESTS:
+        earlier.pop(0)
     if history.single_day:
         report(
             "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
-    day, jobs = part.workload(), arrays_of(history.jobs)
-    whole = day.minutes == minutes
-    replayed = (
-        f"the last {minutes / 60:.3g} hours" if whole else f"{history.span(first, first + day.minutes)}, the busiest"
-    )
-    report(f"replaying {replayed}, at several capacities, which takes a few minutes")
-    learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
+    if earlier:
+        busy = max(earlier, key=lambda n: ((jobs.service_time_s * jobs.cores) @ traces.train[n, 0]).max())
+        rest = np.concatenate([np.delete(traces.train, busy, axis=0), traces.evaluation[None]])
+        one = traces.workload(busy + 1)
+        others = [(one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest)))]
+        replayed += f" and day {busy + 1} of {traces.days + 1}"
+    report(f"replaying {replayed} at several capacities, which takes a few minutes")
+    days = [*(traces.workload(n + 1) for n in earlier), day]
     options = accepted, learned.latency_model, serving_model, history.replicas
-    replicas, rates, rates_now = sizing.fixed_replicas(day, *options)
+    replicas, rates, rates_now = sizing.fixed_replicas(days, *options)
     fixed = pd.DataFrame({"job": part.names, "accepted_rate": accepted, "replicas": replicas, "violation_rate": rates})
-    fixed = fixed.assign(violation_rate_now=rates_now, minutes=day.minutes)
+    fixed = fixed.assign(violation_rate_now=rates_now, minutes=day.minutes * len(days))
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
     smallest, enough = (int(np.ceil(np.maximum(count, 1) @ jobs.cores)) for count in (jobs.min_replicas, replicas))
     curve = sizing.violations_by_capacity(
-        day, learned, (smallest, enough), np.where(replicas > 0, accepted, 1.0), include=capacity,
+        day, learned, (smallest, enough), np.where(replicas > 0, accepted, 1.0), include=capacity, others=others,
         serving_model=serving_model, report=report,
     )  # fmt: skip
     return curve, replayed, fixed
@@ -202,5 +223,5 @@ def _silences(history: History) -> list[str]:
             day, minute = divmod(first, days[0].shape[1])
             when = history.clock(minute) + (f" of day {day + 1} of {len(days)}" if len(days) > 1 else "")
             found = f"{job.name}: no requests in {end - first} minutes from {when}, where {missed:.0f} were usual"
-            lines += [f"{found}; if they were not recorded, leave these counts empty"]
+            lines += [f"{found}; if they were not recorded, delete these rows"]
     return lines

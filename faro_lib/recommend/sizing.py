@@ -1,5 +1,6 @@
 """The capacity that the SLOs need, from replays of the last day at several capacities, and the curve as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,31 +63,35 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
 
 
 def fixed_replicas(
-    workload: Workload,
+    days: Sequence[Workload],
     accepted: np.ndarray,
     latency_model: Any,
     serving_model: ServingModel = PAPER,
     now: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(smallest constant replica counts that keep the SLOs, violation rates with them, and with `now`), (jobs,) each.
+    """(smallest constant replica counts that keep the SLOs on every day, violation rates with them, and with `now`).
 
-    A count is found by bisection of simulations. It is 0 if even 2^DOUBLINGS times the latency model's count is too few; the
-    violation rate is then that of the larger count. `accepted` is as in `violations_by_capacity`. `now` has the replica
-    counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
+    Each has shape (jobs,). The rates are those of the worst day. The last of `days` is simulated with each of SEEDS, the
+    others with the first. A count is found by bisection. It is 0 if even 2^DOUBLINGS times the latency model's count is too
+    few; the violation rate is then that of the larger count. `accepted` is as in `violations_by_capacity`. `now` has the
+    replica counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
     """
-    arrays, draws = arrays_of(workload.jobs), _draws(workload, serving_model)
+    arrays = arrays_of(days[-1].jobs)
+    runs = [(days[-1], drawn) for drawn in _draws(days[-1], serving_model, SEEDS)]
+    runs += [(day, drawn) for day in days[:-1] for drawn in _draws(day, serving_model, 1)]
 
     def violation_rates(counts: np.ndarray) -> np.ndarray:
-        return np.max([rates_of(counts, drawn) for drawn in draws], axis=0)
+        return np.max([rates_of(counts, *run) for run in runs], axis=0)
 
-    def rates_of(counts: np.ndarray, drawn: Draws) -> np.ndarray:
-        cluster = SimulatedCluster(workload, drawn, float(counts @ arrays.cores), counts, serving_model)
+    def rates_of(counts: np.ndarray, day: Workload, drawn: Draws) -> np.ndarray:
+        cluster = SimulatedCluster(day, drawn, float(counts @ arrays.cores), counts, serving_model)
         cluster.finish()
         late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(drawn.first))
         return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, drawn.first[1:-1])])
 
     lowest = np.maximum(arrays.min_replicas, 1).astype(int)
-    most = np.maximum(required_replicas(workload, latency_model).max(axis=1).astype(int), lowest)
+    required = np.max([required_replicas(day, latency_model).max(axis=1) for day in days], axis=0)
+    most = np.maximum(required.astype(int), lowest)
     rates = violation_rates(most)
     for _ in range(DOUBLINGS):
         if (rates <= accepted).all():
@@ -113,23 +118,27 @@ def violations_by_capacity(
     accepted: np.ndarray,
     *,
     include: int | None = None,
+    others: Sequence[tuple[Workload, Policy]] = (),
     serving_model: ServingModel = PAPER,
     report: Report = print,
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
 
-    Bisection uses one random seed; the capacity that it finds must also suffice with the other SEEDS, or is increased.
-    `capacities` in cores are the smallest and one that may suffice; `include` is a further one, ignored if it is below the
-    smallest. `accepted` is the accepted violation rate of each job, (jobs,). The data frame has COLUMNS, with the largest
-    rates over the seeds, and is sorted by capacity.
+    Bisection replays `workload` with one random seed; the capacity that it finds must also suffice with the other SEEDS and
+    in `others`, other days with a policy for each, or it is increased. `capacities` in cores are the smallest and one that
+    may suffice; `include` is a further one, ignored if it is below the smallest. `accepted` is the accepted violation rate
+    of each job, (jobs,). The data frame has COLUMNS, with the largest rates of the replays, and is sorted by capacity.
     """
-    draws, replayed = _draws(workload, serving_model), dict[int, tuple]()
+    replayed = dict[int, tuple]()
+    runs = [(workload, policy, drawn, f"seed {n}") for n, drawn in enumerate(_draws(workload, serving_model, SEEDS), 1)]
+    runs += [(day, one, _draws(day, serving_model, 1)[0], "another day") for day, one in others]
 
-    def suffices(size: int, *seeds: int) -> bool:
+    def suffices(size: int, first: int, end: int) -> bool:
+        """Whether every job's violation rate is accepted in the runs `first` to `end` (exclusive)."""
         # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
-        initial, drawn = fair_share(workload.jobs, size), [draws[seed] for seed in seeds]
-        named = {policy.name: policy}
-        for trial in run_trials(workload, named, size, drawn, serving_model=serving_model, initial=initial):
+        initial = fair_share(workload.jobs, size)
+        for day, made, drawn, label in runs[first:end]:
+            (trial,) = run_trials(day, {made.name: made}, size, [drawn], serving_model=serving_model, initial=initial)
             rates, used = violation_rate_by_job(trial.run).round(6), np.sum(trial.run.decisions.running, axis=1).mean()
             if size in replayed:
                 rates = np.maximum(rates, list(replayed[size][-1].values()))
@@ -138,7 +147,7 @@ def violations_by_capacity(
             by_job = dict(zip([job.name for job in workload.jobs], rates.tolist()))
             replayed[size] = size, rate, name, limit, lost_utility(minute_utility(trial.run)), used, by_job
             misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
-            report(f"{size} cores{'' if 0 in seeds else ', other seeds'}: worst job {name}, {misses}")
+            report(f"{size} cores, {label}: worst job {name}, {misses}")
             if rate > limit:
                 return False
         return True
@@ -146,23 +155,23 @@ def violations_by_capacity(
     smallest, high = capacities
     low, limit = smallest - 1, int(MOST_GROWTH * high)
     if include is not None and include >= smallest:
-        low, high = (low, min(high, include)) if suffices(include, 0) else (include, max(high, include + 1))
-    while not (high in replayed or suffices(high, 0)):
+        low, high = (low, min(high, include)) if suffices(include, 0, 1) else (include, max(high, include + 1))
+    while not (high in replayed or suffices(high, 0, 1)):
         low, high = high, int(np.ceil(GROWTH * high))
         if high > limit:
             break
     else:  # `high` suffices with the first seed
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if suffices(middle, 0) else (middle, high)
-        while not suffices(high, *range(1 if high in replayed else 0, SEEDS)) and high < limit:
+            low, high = (low, middle) if suffices(middle, 0, 1) else (middle, high)
+        while not suffices(high, 1 if high in replayed else 0, len(runs)) and high < limit:
             high += max(1, high // 20)
     return pd.DataFrame(replayed.values(), columns=COLUMNS).sort_values("capacity_cores", ignore_index=True)
 
 
-def _draws(workload: Workload, serving_model: ServingModel) -> list[Draws]:
-    """The random numbers of each of SEEDS."""
-    return [uniform_draws(workload, seed, serving_model) for seed in trial_seeds(SEEDS)]
+def _draws(workload: Workload, serving_model: ServingModel, seeds: int) -> list[Draws]:
+    """The random numbers of the first `seeds` trials."""
+    return [uniform_draws(workload, seed, serving_model) for seed in trial_seeds(seeds)]
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
