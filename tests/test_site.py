@@ -117,10 +117,24 @@ def test_a_wheel_that_is_installed_alone_runs_faro(tmp_path):
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
     subprocess.run([*install, *map(str, tmp_path.glob("faro_lib-*.whl"))], check=True, capture_output=True, timeout=600)
+    alone = {"PYTHONPATH": str(target), "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "faro_lib.cli", "recommend", "--workload", str(ROOT / "data" / "example.csv")]
-    done = subprocess.run(
-        [*command, "--capacity", "12"], cwd=tmp_path, env={"PYTHONPATH": str(target), "HOME": str(tmp_path)},
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    command += ["--capacity", "12"]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert {"caption", "detect", "search", "translate"} <= set(done.stdout.split())
+    command = [
+        sys.executable,
+        "-m",
+        "faro_lib.cli",
+        "simulate",
+        "--policy",
+        "AIAD",
+        "--capacity",
+        "12",
+        "--minutes",
+        "3",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "AIAD" in done.stdout

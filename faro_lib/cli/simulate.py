@@ -27,8 +27,9 @@ def simulate(
     """Simulate policies on the evaluation day; print what they lose."""
     from faro_lib import config, forecast
     from faro_lib.experiments.trials import summaries, trial_seeds
-    from faro_lib.pipeline.check import check_names, check_none_learns, learners
-    from faro_lib.policies import PolicyContext, make
+    from faro_lib.pipeline.check import check_none_learns, learners
+    from faro_lib.policies import PolicyContext, factory_of, make
+    from faro_lib.registry import load_plugins
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
@@ -39,7 +40,9 @@ def simulate(
     names = policy or list(COMPARED)
     options: dict[str, Any] = dict(workload=workload, jobs=jobs, policies=names, capacities=[capacity])
     checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))
-    check_names(checked)
+    load_plugins(plugin or [])
+    for name in names:
+        factory_of(name)  # raises before the traces are read if the policy is unknown
     traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
     if not traces.days:
         check_none_learns(checked, traces.jobs)
