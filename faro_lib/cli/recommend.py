@@ -134,8 +134,11 @@ def _text(recommendation: Recommendation) -> str:
     if curve is not None:
         from faro_lib.recommend.sizing import bars, marks
 
-        lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed},"]
-        lines += ["          if Faro changes the replicas every minute"]
+        lines += [
+            "",
+            "   cores  violations of the worst job in % of the accepted ones if Faro changes the replicas every minute,",
+        ]
+        lines += [f"          over {recommendation.replayed} (each line until the first replay that is not accepted)"]
         lines += [bars(curve, marks(recommendation.max_violation_rate, recommendation.required_cores))]
         lines += ["", *_fixed(recommendation)]
     return "\n".join(lines)
@@ -169,6 +172,8 @@ def _fixed(recommendation: Recommendation) -> list[str]:
             ]
     cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
     alone = f"{cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
+    if "replicas_on_all_cores" in fixed:
+        alone += f"; without scaling, set the column `fixed on {size:g}`"
     if required is None:
         return [*lines, "", f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
     scaled = f"{required} cores keep the SLOs over {recommendation.replayed} if Faro scales"

@@ -133,6 +133,11 @@ def violations_by_capacity(
     runs = [(workload, policy, drawn, f"seed {n}") for n, drawn in enumerate(_draws(workload, serving_model, SEEDS), 1)]
     runs += [(day, one, _draws(day, serving_model, 1)[0], "another day") for day, one in others]
 
+    def worst_of(rates: np.ndarray) -> tuple[str, float, float]:
+        """(name, violation rate, accepted rate) of the job nearest to or farthest above its limit."""
+        job = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
+        return workload.jobs[job].name, float(rates[job]), float(accepted[job])
+
     def suffices(size: int, first: int, end: int) -> bool:
         """Whether every job's violation rate is accepted in the runs `first` to `end` (exclusive)."""
         # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
@@ -140,14 +145,14 @@ def violations_by_capacity(
         for day, made, drawn, label in runs[first:end]:
             (trial,) = run_trials(day, {made.name: made}, size, [drawn], serving_model=serving_model, initial=initial)
             rates, used = violation_rate_by_job(trial.run).round(6), np.sum(trial.run.decisions.running, axis=1).mean()
-            if size in replayed:
-                rates = np.maximum(rates, list(replayed[size][-1].values()))
-            worst = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
-            name, rate, limit = workload.jobs[worst].name, float(rates[worst]), float(accepted[worst])
-            by_job = dict(zip([job.name for job in workload.jobs], rates.tolist()))
-            replayed[size] = size, rate, name, limit, lost_utility(minute_utility(trial.run)), used, by_job
+            name, rate, limit = worst_of(rates)
             misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
             report(f"{size} cores, {label}: worst job {name}, {misses}")
+            if size in replayed:
+                rates = np.maximum(rates, list(replayed[size][-1].values()))
+            name, rate, limit = worst_of(rates)
+            by_job = dict(zip([job.name for job in workload.jobs], rates.tolist()))
+            replayed[size] = size, rate, name, limit, lost_utility(minute_utility(trial.run)), used, by_job
             if rate > limit:
                 return False
         return True
