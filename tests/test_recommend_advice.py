@@ -173,7 +173,7 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
     assert "replaying the last 2.4 hours at several capacities" in err
-    assert re.search(r"^\d+ cores .*fixed replicas keep the SLOs over 2.4 hours\n\d+ cores keep", out, re.MULTILINE)
+    assert re.search(r"^\d+ cores .*fixed replicas keep the SLOs over 2.4 hours; .*\n\d+ cores keep", out, re.MULTILINE)
     assert "% (a: " in out
     assert "service_scv is not given for a: " in err
     assert "cold_start_s is not given for a: " in err

@@ -134,11 +134,8 @@ def _text(recommendation: Recommendation) -> str:
     if curve is not None:
         from faro_lib.recommend.sizing import bars, marks
 
-        lines += [
-            "",
-            "   cores  violations of the worst job in % of the accepted ones if Faro changes the replicas every minute,",
-        ]
-        lines += [f"          over {recommendation.replayed} (each line until the first replay that is not accepted)"]
+        lines += ["", "   cores  violations of the worst job in % of the accepted ones, if Faro changes the replicas,"]
+        lines += [f"          over {recommendation.replayed}; only the marked line had all its replays"]
         lines += [bars(curve, marks(recommendation.max_violation_rate, recommendation.required_cores))]
         lines += ["", *_fixed(recommendation)]
     return "\n".join(lines)
