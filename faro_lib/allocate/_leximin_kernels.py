@@ -1,10 +1,11 @@
 """Compiled loops of `leximin`; imported when first used.
 
-A job's column is its replica count. Leximin raises all jobs from one utility level to the next, the lowest first. A level
-above which the budget cannot raise all jobs becomes a node (1..last), where as few jobs as possible stay. Node 0 has all
-other jobs: those still rising and those whose utility is final. Which job stays at which node is a transportation problem,
-solved at the least cost. `node` (jobs,) is each job's node. `column` (nodes, jobs) is each job's column at node 0 and its
-cheapest column with the utility of each other node, or -1. `members` are the jobs that can still stay at nodes 1..last.
+Leximin raises all jobs from one utility level to the next, the lowest first. A node (1..last) is a level above which the
+budget cannot raise all jobs: as few jobs as possible stay at it. Node 0 has all other jobs: those still rising and those
+whose utility is final. Which job stays at which node is a transportation problem, solved at the least cost. `node` (jobs,)
+is each job's node. `column` (nodes, jobs) has replica counts, which are columns of the table: at node 0 each job's present
+count, at other nodes the cheapest count with the utility of that level, or -1 if the job has none. `members` are the jobs
+that can still stay at nodes 1..last.
 """
 
 import numpy as np
@@ -84,7 +85,7 @@ def climb(utility, cost, following, order, budget, group, quota):
 
 @njit(cache=True)
 def _moves(column, node, members, cost, last):
-    """(price, mover), each (nodes, nodes): the least additional cost of moving a job from node a to b, and which job it is."""
+    """(price, mover), each (nodes, nodes): the least additional cost of moving a job from level a to b, and that job."""
     price = np.full((last + 1, last + 1), FAR)
     mover = np.full((last + 1, last + 1), -1)
     for j in members:

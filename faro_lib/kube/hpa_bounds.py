@@ -107,7 +107,7 @@ def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) ->
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # max_replicas < `low` if an operator fixed a lower count
+        if least < min(max(low, 1), ref.job.max_replicas):  # a lower count fixed by `faro set` is accepted
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
