@@ -1,11 +1,11 @@
 """Compiled loops of `leximin`; imported when first used.
 
-Leximin raises all jobs from one utility level to the next, the lowest first. A node (1..last) is a level above which the
-budget cannot raise all jobs: as few jobs as possible stay at it. Node 0 has all other jobs: those still rising and those
-whose utility is final. Which job stays at which node is a transportation problem, solved at the least cost. `node` (jobs,)
-is each job's node. `column` (nodes, jobs) has replica counts, which are columns of the table: at node 0 each job's present
-count, at other nodes the cheapest count with the utility of that level, or -1 if the job has none. `members` are the jobs
-that can still stay at nodes 1..last.
+The search raises all jobs from one utility level to the next, the lowest first. At some levels the budget cannot raise all
+jobs, so as few jobs as possible stay there. Which job stays at which of these levels is a transportation problem, solved at
+the least cost. Its nodes 1..last are these levels. Node 0 is for all other jobs: those that still rise, and those whose
+utility is final. `node` (jobs,) is each job's node. `column` (nodes, jobs) has each job's replica count (a column of the
+utility table) at each node: at node 0 the count that the search has reached, at other nodes the cheapest count with the
+utility of the level; -1 if there is none. `members` are the jobs that can still stay at a node other than 0.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def climb(utility, cost, following, order, budget, group, quota):
 
     `order` lists the columns that are better than all cheaper ones of the same job, as flat positions in `utility`
     (jobs, columns), sorted by utility. `following` (jobs, columns) is the job's next column in that list, or -1. With
-    several quotas, the search stops at the first level where not all jobs can be raised. Returns (each job's column
-    (jobs,), whether the job's utility is final (jobs,), node, column).
+    quotas of several tenants, the search stops at the first level where not all jobs can be raised. Returns (each job's
+    column (jobs,), whether the job's utility is final (jobs,), node, column).
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
@@ -85,7 +85,7 @@ def climb(utility, cost, following, order, budget, group, quota):
 
 @njit(cache=True)
 def _moves(column, node, members, cost, last):
-    """(price, mover), each (nodes, nodes): the least additional cost of moving a job from level a to b, and that job."""
+    """(price, mover), both (nodes, nodes): at [a, b], the least added cost of moving a job from node a to b, and that job."""
     price = np.full((last + 1, last + 1), FAR)
     mover = np.full((last + 1, last + 1), -1)
     for j in members:
@@ -118,9 +118,9 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Rule out moves that exceed the budget, make jobs that cannot move final, delete empty nodes; return the last node.
+    """Rule out moves beyond the budget, make jobs without a move left final, and delete empty nodes; returns the last node.
 
-    A job can move from a to b if this and the cheapest chain of moves from b to a fit into `room`, the unspent budget.
+    A job can move from node a to b if `room`, the unspent budget, covers this and the cheapest moves from b back to a.
     """
     for c in range(last + 1):
         price = np.minimum(price, price[:, c : c + 1] + price[c])
@@ -145,7 +145,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join tables of sorted utilities by budget units: row s is the leximin-best merge of left[s - r] and right[r]."""
+    """Join two tables of sorted utilities: row s (s budget units) is the leximin-best merge of left[s - r] and right[r]."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -1,8 +1,8 @@
 """Compiled loops of the solvers; imported when first used.
 
-A row is a job, and a choice is a replica count. Where tenants share the budget, a row is a tenant, and a choice its number of
-budget units. `term` (what a choice adds to the objective), `cost` (whole units >= 0) and `allowed` (bool) have the shape
-(rows, choices). `pick` (rows,) has one choice per row.
+A row is a job, and a choice is a replica count. When the budget is divided among tenants, a row is a tenant, and a choice is
+a number of budget units. `term` (what a choice adds to the objective), `cost` (whole units >= 0) and `allowed` (bool) have
+shape (rows, choices). `pick` (rows,) has one choice per row.
 """
 
 import numpy as np
@@ -76,15 +76,15 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
-    """The Lagrangian bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
+    """The Lagrangian upper bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
 
-    The bound equals the optimum over the concave envelopes of the rows. The price is found by intersecting tangents,
-    starting at `guess`. Every price gives a valid bound, so rounding only loosens it. The search stops as soon as the
-    bound is below `enough`. Returns (bound, price, a pick within the budget, whether such a pick exists).
+    The bound is the optimum if each row's terms are replaced by their concave envelope. The minimum is found by intersecting
+    tangents, starting at the price `guess`. Every price gives a valid bound, so rounding only loosens it. The search stops
+    as soon as the bound is below `enough`. Returns (bound, price, a pick within the budget, whether such a pick exists).
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # sums of terms and costs at price 0 and the highest
+    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # total term and cost at the lowest and highest price
     widest = TOLERANCE  # at a price above any row's range of terms, every row picks its cheapest choice
     for j in range(rows):
         cheapest, best = -1, -1
@@ -128,7 +128,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Greedily raise `pick`, each row's choice, by gain per cost until no step fits; returns the sum of its terms."""
+    """Raise choices in `pick` (rows,) greedily, largest gain per cost first, until no step fits; returns the sum of terms."""
     rows, choices = term.shape
     room = budget - sum([cost[j, pick[j]] for j in range(rows)])
     # A row's best step is computed again only after the row has taken it, or if it no longer fits the remaining budget.

@@ -14,7 +14,7 @@ from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
 Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
-Box = tuple[int, int, int, int]  # ends of the range of the least utility, then of the greatest; indices into `levels`
+Box = tuple[int, int, int, int]  # (from, to) of the least utility, then of the greatest, as indices of utility levels
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
@@ -61,7 +61,7 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
         least_from, least_to, greatest_from, greatest_to = box
         if least_from == least_to and greatest_from == greatest_to:
             least, greatest = levels[least_from], levels[greatest_from]
-            floor = best_value - float(quantised(problem.gamma * (least - greatest)))  # a smaller sum of terms loses
+            floor = best_value - float(quantised(problem.gamma * (least - greatest)))  # a smaller sum cannot win
             offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
         for half in _halves(box, levels):

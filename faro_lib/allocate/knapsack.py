@@ -25,7 +25,7 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # A solution >= `floor` has no column whose term minus price of its cores is more than `far` below its job's best.
+        # In a solution >= `floor`, no column's term minus the price of its cores is more than `far` below its job's maximum.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
         far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
@@ -39,7 +39,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
     """Replicas, int (jobs, minutes), with the largest sum of values in each minute on at most `capacity` cores.
 
     `value` (jobs, columns, minutes) is the utility of 0, 1, ... replicas in each minute; -inf where not allowed. The
-    solution is exact and respects the jobs' bounds and the tenants' quotas.
+    solution is exact and respects the jobs' minimum and maximum replicas and the tenants' quotas.
 
     >>> best_by_minute(np.array([[[0.0], [0.4], [0.5]], [[0.0], [0.1], [0.9]]]), [Job("a"), Job("b")], 3).tolist()
     [[1], [2]]
@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns (jobs,), None if nothing fits. Jobs start at their cheapest column, and `_share` allots the rest."""
+    """The best columns (jobs,); None if nothing fits. Jobs start at their cheapest column; `_share` divides the rest."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)

@@ -9,7 +9,7 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of, frozen
 
-CHANGE = 2.0**24  # tie-break weight of one replica of change; a replica in use weighs 1, so the change decides first
+CHANGE = 2.0**24  # tie-break weight of a change by one replica; each replica weighs 1, so the change decides first
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Problem:
     unit_cores: float  # cores per unit
     tie: np.ndarray  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
-    group: np.ndarray  # index of each job's quota, shape (jobs,)
-    quota: np.ndarray  # quotas in units, shape (groups,); one group if no job has a quota
+    group: np.ndarray  # index of each job's entry in `quota`, shape (jobs,)
+    quota: np.ndarray  # largest cost of a group: a tenant with a quota, or all other jobs; in units, shape (groups,)
 
     @property
     def feasible(self) -> np.ndarray:

@@ -72,7 +72,7 @@ def marginal_values(
     """
     objective = objective_of(allocation.objective)
     rows = np.arange(len(table.jobs))
-    # One infeasible column on either side: x replicas are at index x + 1.
+    # Pad one infeasible column on either side: x replicas are at index x + 1.
     utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)
     weight = arrays_of(table.jobs).weight
     current = utilities[rows, allocation.replicas + 1]

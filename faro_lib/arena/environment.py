@@ -39,7 +39,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """The plan for an action: targets if `actions` is "counts", or shares of the cores beyond minimum replicas if "shares"."""
+    """The plan for an action (jobs,): replica counts, or if `actions` is "shares", shares of cores beyond minimum replicas."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -85,7 +85,7 @@ class ClusterEnv(gymnasium.Env):
     A step decides for all jobs and lasts `tick_s`; the last step ends when no request is left.
     A step's reward is minus the utility lost in the minutes that the step completes, as far as known by then. The last
     reward also corrects for requests that ended later, so the return is -(minutes x `lost_utility` of the run).
-    Attributes: `observation`, as policies get it; `run`, the result, after the last step. `step` also accepts a Plan.
+    Attributes: `observation`, as policies get it; `run`, the day's result, set by the last step. An action may be a Plan.
 
     Parameters
     ----------

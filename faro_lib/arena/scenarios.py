@@ -35,7 +35,7 @@ class Scenario:
     jobs: str | None = None
     synthetic: Mapping[str, Any] = field(default_factory=dict)
     cold_start_s: float | None = None
-    capacity_steps: tuple[CapacityStep, ...] = ()  # (time in s, cores)
+    capacity_steps: tuple[CapacityStep, ...] = ()  # (time in s, cores from then on)
     quick: bool = False
 
     def traces(self, seed: int) -> Traces:
@@ -82,7 +82,7 @@ class Instance:
 
     @cached_property
     def bound(self) -> np.ndarray:
-        """Utility (jobs, minutes + 1) of the clairvoyant: each minute's optimal allocation if all requests are known."""
+        """Utility (jobs, minutes + 1), as in `minute_utility`, of the clairvoyant: the best allocation in hindsight."""
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
         first = [at_s / MINUTE_S for at_s, _ in steps]

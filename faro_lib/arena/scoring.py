@@ -87,7 +87,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     """The measures of one run, its regret with a 95 % interval, and the sum of its regret in each of BLOCKS parts of the day.
 
     Regret is the policy's lost utility minus that of the clairvoyant (`Instance.bound`), divided by the number of jobs: the
-    share of all utility that only the policy loses. After a failed decision, the control loop keeps the replicas.
+    share of the utility that the policy loses and the clairvoyant keeps. A failed decision leaves the replicas unchanged.
     """
     scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
     if made.tick_s > MINUTE_S:
@@ -105,7 +105,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
 
 
 def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean regret over equally weighted scenarios, its 95 % interval, the largest p99 decision time and the failures."""
+    """Mean regret over equally weighted scenarios, its 95 % interval, largest p99 decision time, and number of failures."""
     of_minute = np.array([[np.array(row["blocks"]) / row["minutes"]] for row in rows])
     interval = dict(zip(("regret", "low", "high"), block_bootstrap(of_minute, np.ones_like(of_minute))))
     slowest, failures = max(row["decision_ms_p99"] for row in rows), sum(row["failures"] for row in rows)

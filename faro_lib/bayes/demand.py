@@ -41,7 +41,7 @@ LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    It uses only sample 0 of each day, because the other samples are the same day shifted by minutes.
+    It uses only sample 0 of each day, because the others are the same day, downsampled in other phases.
     """
     import pytensor
 
@@ -65,12 +65,12 @@ def build_model(traces: Traces):
 
     coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
-        # This prior keeps tau off 0 (Chung et al. 2013). Few, similar jobs would put it there and make the posterior a funnel.
+        # This prior keeps tau away from 0 (Chung et al. 2013), where few, similar jobs would make the posterior a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # With m integrated out, mean and deviations are independent. The Jacobian of `theta` is left out, as it is constant.
+        # With m_k integrated out, the jobs' mean and deviations are independent. The constant Jacobian of `theta` is left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)

@@ -1,4 +1,4 @@
-"""Infer the kind of replica that explains a service's latencies, and its parameters (Bayesian model comparison)."""
+"""Infer from latencies how a service's replicas work (serially, in batches, ...), by Bayesian comparison of models."""
 
 from faro_lib.calibrate.calibration import CALIBRATED, NOT_REPRODUCED, TOO_WIDE, Calibration, calibrate
 from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER, Measurements, requests_together

@@ -1,8 +1,8 @@
 """Infer a service's kind of replica and its parameters, with intervals, from measured latencies, or say why not.
 
-For each kind, a population of parameter points is simulated (`predict`), weighted by its likelihood and refined around
-the best points (`population`). The marginal likelihoods of the kinds are compared; a verdict says whether the service can
-be reproduced, and how well its capacity is known.
+The kinds are serial, concurrent, batched and continuous (`workload.replicas`). For each kind, parameter points are
+simulated (`predict`), weighted by their likelihood and refined around the best ones (`population`). The kinds' marginal
+likelihoods are compared. A verdict says whether a kind reproduces the measurements, and how well the capacity is known.
 
     measurements = Measurements(rate_rps, replicas, requests, (("latency", 0.5), ("latency", 0.99)), values)
     calibration = calibrate(measurements, max_ongoing_requests=10)
@@ -12,8 +12,8 @@ be reproduced, and how well its capacity is known.
     for draw in calibration.draws:                      # posterior draws, for an interval of any derived quantity
         job = replace(job, **draw.job_fields)
 
-The likelihood of a point is normal in the logarithms of the measured values. Its covariance is that of the sampling
-errors, correlated between the values of a row (a measured period), plus that of a fitted model discrepancy, independent for
+The likelihood of a point is normal in the logarithms of the measured values. Its covariance is the sum of two: sampling
+errors, which are correlated within a row (a measured period), and a fitted model discrepancy, which is independent for
 each value (Kennedy and O'Hagan, 2001, let it be correlated). This is a synthetic likelihood (Wood, 2010).
 """
 
@@ -38,7 +38,7 @@ OUTLIER = 3.0  # a measured value more standard deviations than this from its pr
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
 REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
-HOPELESS = 30.0  # a kind this far below the best log likelihood is given up; before LEAST_ROUNDS, a multiple is allowed
+HOPELESS = 30.0  # a kind is given up if its log likelihood is this far below the best (before LEAST_ROUNDS, a multiple)
 DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured
@@ -58,7 +58,7 @@ class Calibration:
     predicted: np.ndarray  # interval of each value that `kind` predicts, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
-    reason: str  # one line: why it is not calibrated and what to measure; "" if calibrated
+    reason: str  # one line: why the verdict is not CALIBRATED, and what to measure; else ""
 
     def lines(self) -> list[str]:
         """The result as text: the kind, its parameters with 90 % intervals, and the verdict."""
@@ -171,9 +171,9 @@ def _answer(
 
 
 def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:
-    """The measured value that is most standard deviations off `predicted` (rows, columns), as text; "" if all are reproduced.
+    """The measured value farthest from `predicted` (rows, columns) in standard deviations, as text; "" if all are reproduced.
 
-    All are reproduced if `discrepancy` is at most MAX_DISCREPANCY and no value is more than OUTLIER deviations off.
+    All are reproduced if `discrepancy` is at most MAX_DISCREPANCY and no value is more than OUTLIER deviations away.
     """
     rows, columns = predicted.shape
     variances = np.diagonal(errors, axis1=1, axis2=2)[:rows, :columns]

@@ -33,7 +33,7 @@ def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarra
     ----------
     predicted : logarithms of the predicted values, shape (N, rows, columns).
     values : measured values, NaN where not measured, shape (rows, columns).
-    errors : covariance of the sampling errors of their logarithms, shape (rows, columns, columns).
+    errors : covariance of the sampling errors of ln values, shape (rows, columns, columns).
     """
     measured = np.isfinite(values)
     both = measured[:, :, None] & measured[:, None, :]
@@ -83,8 +83,8 @@ class Fit:
     def _linearised(self) -> Any:
         """A t distribution to draw points from: the posterior that would follow if predictions were linear in the parameters.
 
-        The most likely points give a linear regression of the predictions (a Gauss-Newton step without gradient). Often
-        only points on one side of the best one are used, because integers such as `at_once` make several local optima.
+        A linear regression of the predictions is fitted to the most likely points (a Gauss-Newton step without gradient).
+        Often only points on one side of the best one are used, because integer parameters make several local optima.
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)

@@ -15,7 +15,7 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
+    """Latency quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
 
     A load test has one row per rate. Recorded minutes with equal replicas and similar rates are averaged (geometric
     mean) into one row. Quantiles are over the served requests. Streaming services also have the time to first token.
@@ -50,7 +50,7 @@ class Measurements:
 
 
 def requests_together(end_s: np.ndarray) -> np.ndarray:
-    """Mean size of the groups of requests that end at most TOGETHER_S apart, from `end_s` (..., requests); inf = never ends.
+    """Mean size of the groups of requests that end at most TOGETHER_S apart; `end_s` (..., requests): end times, inf = never.
 
     >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
     2.0

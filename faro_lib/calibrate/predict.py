@@ -15,7 +15,7 @@ from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
 ERROR_RUNS = 32  # simulated repetitions of each measured period to estimate its sampling errors
-MAX_RUNS = 8  # maximum repetitions to predict values
+MAX_RUNS = 8  # maximum number of repetitions whose mean predicts a value
 MAX_RUN = 2000  # maximum requests of a repetition; the errors of a period k times as long are smaller by sqrt(k)
 WARM_UP = 0.1  # share of a repetition's requests that are discarded at its start, because queues begin empty
 MIN_WARM_UP = 50
@@ -49,8 +49,8 @@ class Simulator:
     def errors(self, service: CalibratedService) -> np.ndarray:
         """Covariance of the sampling errors of the values' logarithms, shape (rows, columns, columns).
 
-        It includes the error of `values`, a mean over few periods, and a factor without which its inverse would be too
-        large on average (Hartlap, Simon and Schneider, 2007).
+        It includes the error of `values`, which are means over few repetitions. A factor makes the inverse of the
+        covariance unbiased (Hartlap, Simon and Schneider, 2007).
         """
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
@@ -85,7 +85,7 @@ class Simulator:
         return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
 
     def _draw(self, runs: int) -> Draws:
-        """Random arrivals, service times and tokens of all repetitions; `service_s` is standard normal before `_run`."""
+        """Random arrivals, service times and tokens of all repetitions; `service_s` has normals that `_run` transforms."""
         rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests

@@ -1,8 +1,8 @@
 """Prior distributions of the parameters of each kind of replica, scaled by a typical latency at low load.
 
 The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at a time, or
-batches of one, is of the kind serial, so other kinds start at 2 requests. Squared uniform draws favour parameters near 0,
-where many services are: no slowdown of concurrent requests, batches that do not wait.
+batches of one, is of the kind serial, so replicas of other kinds can serve 2 or more requests at once. Squared uniform draws
+favour parameters near 0, where many services are: no slowdown of concurrent requests, batches that do not wait.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Prior:
     """Prior of a replica kind: `service` maps a standard normal point, shape (dimensions,), to a service."""
 
     kind: str
-    scale_s: float  # the smallest of the rows' median latencies
+    scale_s: float  # typical latency: median of each row's latency values, then the smallest of these
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float
@@ -95,8 +95,8 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
     # Measurements best determine the latency of a lone request and the time of a full batch (the capacity), so these are
-    # drawn first. A lone request waits for others and then takes the time of a batch of one, which lies between 1/most of
-    # a full batch's time and all of it; this bounds the wait.
+    # drawn first. The lone request waits for others, then takes the time of a batch of one. As this time lies between
+    # full_s / most and full_s, the wait lies between `shortest` and `longest`.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

@@ -36,7 +36,7 @@ class LatencyTable:
 
     Between two measured replica counts, values are interpolated at the same rate per replica. Above the largest measured
     count n, values are those of n replicas at the utilisation rho that keeps (1 - rho) sqrt(replicas) unchanged (Halfin and
-    Whitt, 1981). Below the lowest measured rate per replica, values are those of fewer replicas at that rate per replica.
+    Whitt, 1981). Below the lowest measured rate per replica, values are those of fewer replicas at this rate per replica.
     """
 
     classes: tuple[str, ...]  # names of the classes: from `latency_class`, or values of `own`
@@ -92,7 +92,7 @@ class LatencyTable:
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
             # Row 0 (rate 0) copies row 1, the lowest measured rate per replica. A lower rate is looked up in row 1 at fewer
-            # replicas with as many requests per minute in total, because a minute's quantile depends on their number.
+            # replicas with as many requests per minute in total, because a minute's quantile depends on its request count.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))

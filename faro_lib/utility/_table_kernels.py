@@ -38,7 +38,7 @@ def _mean(loads, weights, keep, curve, alpha):
 def _cell(cell, d):
     """Expected utility of a table cell, x replicas of one job, at drop rate drops[d].
 
-    If `grown`, some of the x replicas must start first. Until then only the running replicas serve, at the loads
+    If `grown`, some of the x replicas must start first. Until these serve, only the running replicas serve, at the loads
     `loads_now`. This part of the sum is the same for all x that need new replicas, so `cold_part` (drops,) caches it.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell

@@ -39,8 +39,8 @@ def best_configurations(
 ) -> Configurations:
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
-    value[j, a] is the largest value that `build_table` gives to x replicas of a configuration, over all configurations and
-    all x that fit into a units of cores. The running replicas serve until those of another configuration have started. With
+    value[j, n] is the largest value that `build_table` gives to x replicas of a configuration, over all configurations and
+    all x that fit into n units of cores. The running replicas serve until those of another configuration have started. With
     `drops`, the effective utility is maximised. In a tie, the current configuration wins, then fewer replicas.
 
     Parameters

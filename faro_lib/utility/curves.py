@@ -41,13 +41,13 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
     """The curves of all service classes among `jobs` for 0..`columns` replicas or more; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str | LatencyTable):
-        columns = 1 << (columns - 1).bit_length()  # a power of two, so that cached curves serve other capacities
+        columns = 1 << (columns - 1).bit_length()  # a power of two, so that other capacities can use the cached curves
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
-        # Only the curves of a measured table are cached; a model that learns online may change between two calls.
+        # Of these models, only a measured table has cached curves, because others may learn online between two calls.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
@@ -100,7 +100,7 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # If `first` = `last`, the utility is 1 at this load and falls beyond, so its last knot must be 1, too.
+        # If `first` = `last`, the utility is 1 at this load and falls beyond, so the last knot must be 1, too.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)
