@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
-        if text is None:  # a bug in Faro, which needs the traceback
+        if text is None:  # not a user's error but a bug in Faro: keep the traceback
             raise
     print(one_line(f"faro: {text.removeprefix('config: ')}"), file=sys.stderr)
     return 2

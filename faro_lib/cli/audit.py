@@ -13,7 +13,7 @@ from faro_lib.workload.jobs import DAY_MINUTES
 if TYPE_CHECKING:
     from faro_lib.recommend.audit import Audit
 
-NOT_REPRODUCED = 3  # exit status if no service could be reproduced
+NOT_REPRODUCED = 3  # exit status if the simulator reproduces the records of no service
 
 
 def audit(
@@ -104,7 +104,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """The audit as text tables: services, policies, differences by service, and cores by hour."""
+    """The audit as text tables: services, policies, each service's difference from the recorded replicas, cores by hour."""
     services = [
         {
             "job": one.job.name,

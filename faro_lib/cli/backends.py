@@ -42,7 +42,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
     from faro_lib.kube.operate import NamespacedName
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # urllib3 logs every attempt; Faro reports the outcome
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # no warning per retry, because Faro reports the outcome
     return NamespacedName.of(plan, kubeconfig, context)
 
 

@@ -27,7 +27,7 @@ def explain(
     from faro_lib.control.explanation import decided, decision_at, explained
     from faro_lib.control.journal import parts, plain, read
 
-    # Reading the journal's archives takes minutes. Without --at, it is done only if the current file has no decision.
+    # Reading the journal's archives takes minutes. Without --at, they are read only if the current file has no decision.
     newest = [read(journal)] if at is None else []
     recorded = newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
     header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)
@@ -54,7 +54,7 @@ def _wall_time(header: Header, tick: Tick) -> datetime:
 
 
 def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
-    """The time `at` in seconds, as in the journal; a time of day means its latest occurrence up to the last tick."""
+    """Convert `at` to seconds on the journal's clock; a time of day means its latest occurrence up to the last tick."""
     with suppress(ValueError):
         return float(at)
     try:

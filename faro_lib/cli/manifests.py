@@ -56,7 +56,7 @@ def manifests(
         problem = "is a file that the controller's pod would not have; leave the column out"
         raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
     if ceilings:
-        bounding(factory(PolicyContext(table, Source().model(table))))  # raises ValueError unless it is a Faro policy
+        bounding(factory(PolicyContext(table, Source().model(table))))  # ValueError unless `policy` is a Faro policy
     values: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     values |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
     values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)
@@ -69,7 +69,7 @@ def manifests(
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
         fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
-        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # if not, ManifestSpec raises
+        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # else ManifestSpec raises
         values |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
         values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
     for path in write(ManifestSpec(**values), out):

@@ -26,7 +26,7 @@ from faro_lib.workload.readers import read_csv
 
 PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits on the time and memory of a refit
-REFIT_AFTER_MIDNIGHT_S = 600.0  # start of a nightly refit, when the last day's counts are complete
+REFIT_AFTER_MIDNIGHT_S = 600.0  # start of the nightly refit; by then, yesterday's counts are complete
 PROBATION_S = 600.0  # a refit is reverted if the policy fails within this time after the refit was accepted
 ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
 
@@ -35,7 +35,7 @@ ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted
 class Source:
     """The source of the request counts to which the forecaster is fitted."""
 
-    history: str | None = None  # a file of counts; PROMETHEUS or JOURNAL: counts that controllers recorded; None: none
+    history: str | None = None  # file of counts; PROMETHEUS or JOURNAL: controllers' records of counts; None: no counts
     forecaster: str = "auto"
     prometheus: str | None = None
     token_path: str | None = None
@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit and return a forecaster; it is untrained without `history`, or if no full day from controllers can be read."""
+        """Fit and return a forecaster; untrained without `history`, or if controllers' records have no readable full day."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -72,7 +72,7 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster in use. A child process fits and tests a new one if `wanted`, and nightly if controllers record counts.
+    """The forecaster in use. A child process fits and tests a new one on request, and nightly if `history` is one of OWN.
 
     report : called with the outcome of each refit and its reason.
     """
@@ -98,7 +98,7 @@ class FreshModel:
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """The forecaster in use; None if the last call of `of` returned it. Begins a due refit and ends a finished one."""
+        """The forecaster in use; None if the last call of `of` returned it. Begins a due refit and applies a finished one."""
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()
@@ -116,14 +116,14 @@ class FreshModel:
         return None if self._serving is self._given else self.of(self._jobs)
 
     def policy_failed(self) -> None:
-        """Restore the forecaster that served before the present one, if this one was accepted recently."""
+        """Restore the previous forecaster if the present one was accepted less than PROBATION_S ago."""
         if self._before and time.monotonic() < self._accepted_s + PROBATION_S:
             self._serving, self._before = self._before, None
             self._report(REVERTED, "the policy failed with the new model; the earlier one serves again")
 
 
 def _learning_day() -> date:
-    """The local date; a day begins REFIT_AFTER_MIDNIGHT_S after midnight."""
+    """The local date, which here changes REFIT_AFTER_MIDNIGHT_S after midnight."""
     return date.fromtimestamp(time.time() - REFIT_AFTER_MIDNIGHT_S)
 
 
@@ -139,7 +139,7 @@ def context_of(settings: Settings, forecaster: Forecaster, capacity: float | Non
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
-    """The policy with a forecaster that knows the load changes announced by operators; unchanged without a forecaster."""
+    """The policy with forecasts that include load changes announced by operators; unchanged if it has no forecaster."""
     if not settings.events or not isinstance(policy, TwoLoops):
         return policy
     names = [job.name for job in settings.jobs]
@@ -156,7 +156,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
     """The policy with its forecaster started at the local time of day of `origin_s` (Unix time, today's UTC offset).
 
-    It is unchanged if it has no forecaster, or if the forecaster's day does not have 24 hours.
+    The policy is unchanged if it has no forecaster, or one whose days are downsampled to fewer than DAY_MINUTES.
     """
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy

@@ -1,4 +1,4 @@
-"""`faro profile`: measure the jobs' service times, cold starts and kinds of replica."""
+"""`faro profile`: measure service times, cold starts, and whether replicas serve one request at a time, several or batches."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ def profile(
 ) -> None:
     """Measure service times, cold starts and how replicas serve (one request at a time, several, or in batches).
 
-    The kind is found by open-loop load at increasing rates, up to the first whose p99 latency exceeds three times the SLO.
+    How replicas serve is found by open-loop load at increasing rates, until the p99 latency exceeds three times the SLO.
     The results are written to the table, and a picture of each job's latencies is saved beside the table.
     """
     from faro_lib.figures.calibration import latency_by_rate

@@ -109,7 +109,7 @@ def recommend(
 
 
 def _text(recommendation: Recommendation) -> str:
-    """The recommendation as text: a table of jobs and, with --curve, violations by capacity and fixed replicas."""
+    """The recommendation as text: a table of jobs and, with --curve, SLO violations by capacity and by job (`_fixed`)."""
     from faro_lib.forecast import HORIZON_MINUTES
 
     advice, curve = recommendation.advice, recommendation.curve
@@ -142,7 +142,7 @@ def _text(recommendation: Recommendation) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """A table of each job's late requests (with Faro, with fixed replicas that suffice, and now), and the conclusion."""
+    """A table of each job's late requests with Faro, with fixed replicas that keep its SLO and as of now; and a conclusion."""
     curve, fixed = recommendation.curve, recommendation.fixed
     assert curve is not None
     assert fixed is not None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings cannot be used; a refit failed
 RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
-STALLED_S = 120.0  # /healthz fails after this and five ticks without progress; one call to the cluster may take 60 s
+STALLED_S = 120.0  # /healthz fails after this plus five ticks without progress: one call to the cluster may take 60 s
 
 
 def run(
@@ -165,7 +165,7 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # --wait applies to the first settings; later ones that fail are refused
+            (once if new else waits)(check)  # --wait is for the first settings; later ones are refused if a check fails
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
@@ -235,7 +235,7 @@ def run(
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """One line per change that an operator made to the jobs since the run in the journal; () without changes or a run."""
+    """One line per change that an operator made to the jobs since the run in the journal; () if no change or no run."""
     header = journal.header if journal and journal.ticks else None
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
@@ -258,7 +258,7 @@ def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
-    """A tick as a mapping for JSON: trace time, whether it was applied, and each job's replicas, drop rate and reason."""
+    """A tick as a mapping for JSON: time in seconds, whether it was applied, and each job's replicas, drop rate and reason."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)

@@ -64,9 +64,9 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`. An announced change of load replaces those of the same job that it overlaps.
+    """Whether `new` replaces `old`. A new change of load replaces the job's older ones that overlap it.
 
-    A fixed replica count replaces those whose time it covers and, if it begins `now`, also the one in force.
+    A new fixed replica count replaces the job's older ones that lie within its time and, if it begins `now`, the current one.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False

@@ -21,7 +21,7 @@ LEFT = ("policy", "job", "reason")  # columns that `text_table` aligns to the le
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
-    """A typer option. `default` is the default that the help shows; a number with `maximum` must be from 1 to `maximum`."""
+    """A typer option. `default` is the default shown in the help. With `maximum`, the value must be from 1 to `maximum`."""
     return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
 
 
@@ -111,7 +111,7 @@ def check_one_source(workload: str | None, prometheus: str | None, journal: str 
 
 
 def check_picture(path: Path) -> None:
-    """Raise an error if matplotlib is missing or `path` cannot be written; called before minutes of computation."""
+    """Raise an error if matplotlib is missing or `path` cannot be written; called before a long computation."""
     import matplotlib  # noqa: F401
 
     from faro_lib.files import check_writable

@@ -67,9 +67,9 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
 
 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
-    """The jobs' authority at the start of a run: that of the first recorded tick that the run replays.
+    """The jobs' authority at the start of a run that first passes the last REPLAYED_TICKS recorded ticks to its policy.
 
-    If jobs were added or removed, nothing is replayed, and jobs keep their last authority. Jobs without a record have none.
+    It is that in the first of these ticks or, if jobs were added or removed, in the last. Jobs without a record have none.
     """
     import numpy as np
 

@@ -94,7 +94,7 @@ def watching(jobs: tuple[Job, ...], title: str) -> Iterator[Callable[[Step], Non
 
 
 def _clock(now_s: float) -> str:
-    """A trace time in seconds as text, hours:minutes:seconds.
+    """Seconds since time 0 of the run as text, hours:minutes:seconds.
 
     >>> _clock(3_690)
     '1:01:30'

@@ -34,11 +34,11 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     """Simulated utility by job, replica count and minute, (jobs, counts, minutes + 1); each minute begins with empty queues.
 
     Idle minutes, inserted after each minute, let the queues empty. The result is an upper bound: under a policy, requests
-    may already wait when a minute begins, which only lowers its utility. Limits on replicas and quotas are ignored here;
-    `allocate.best_by_minute` applies them. Counts are 0, 1, ... up to `max_replicas`, or until one more changes no utility
-    by more than LEAST_CHANGE. The last column is for arrivals after the last minute. Without requests, utility is NaN.
+    may already wait when a minute begins, which only lowers its utility. Limits on replicas and on tenants' cores are
+    ignored here; `allocate.best_by_minute` applies them. Replica counts are 0, 1, ... up to `max_replicas`, or until one more
+    changes no utility by more than LEAST_CHANGE. The last column is for arrivals after the last minute. NaN: no requests.
     """
-    # Idle minutes take twice the mean time to serve all that a minute can leave over: a full queue and a full replica.
+    # The idle minutes last twice the mean time to serve what can remain after a minute: a full queue and a full replica.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
     every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)

@@ -1,4 +1,4 @@
-"""The figure of `faro profile`: measured latencies by arrival rate, and those of the calibrated replica."""
+"""The figure of `faro profile`: measured latencies by arrival rate, and those of the fitted model of a replica."""
 
 import numpy as np
 from matplotlib import pyplot as plt

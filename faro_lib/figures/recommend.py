@@ -32,7 +32,7 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
 
 
 def pictures(audit: Any) -> Figure:
-    """A panel of latencies per service; if policies were compared, panels of their lost utility and of the cores by minute.
+    """A panel of latencies per service and, if policies were compared, panels of lost utility and of cores used and needed.
 
     `audit` is a `recommend.audit.Audit`. A service's panel has its recorded latencies and their simulated 90 % band.
     """
@@ -78,7 +78,7 @@ def pictures(audit: Any) -> Figure:
 
 
 def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
-    """Label the x axis with clock times, or with minutes if the records have no clock."""
+    """Label the x axis with times of day, or with minutes if the records have no times of day."""
     at = np.linspace(first, last, 5).astype(int)
     axis.set_xticks(at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at])
     if audit.records.history.end_minute is None:

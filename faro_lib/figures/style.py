@@ -17,8 +17,8 @@ COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
 FONT_PT = 8
 DPI = 220  # resolution of PNG files
 
-# Colours differ pairwise by at least 18 in CIELAB for every kind of colour vision, and are far from white
-# (tests/test_style.py). A hatch, marker or label repeats what a colour says.
+# Any two colours have a CIELAB distance of at least 18 for every kind of colour vision, and all are far from white
+# (tests/test_style.py). Nothing is shown by colour alone: a hatch, marker or label says the same.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",

@@ -34,7 +34,7 @@ def lost_utility(utility: np.ndarray) -> float:
 
 
 def lost_utility_published(utility: np.ndarray) -> float:
-    """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and bins) / bins.
+    """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and columns) / columns.
 
     Minutes without requests and the last column count as lost, so even a perfect run loses 0.02 to 0.03 on the published
     traces. Use it only to compare with published values.

@@ -17,10 +17,10 @@ from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
 EDITION = Path(__file__).parents[2] / "notebooks" / "edition"
 STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # plugins with solvers for stage 40
-PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day (of 1,440, downsampled)
-# Memory, from the stages' benchmark files (`results/*/logs/*.bench`).
+PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day (downsampled from 1,440)
+# Memory in GB, as measured in the stages' benchmark files (`results/*/logs/*.bench`).
 KERNEL_GB = 0.75  # a notebook kernel, after it has imported the library
-JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (several hundred requests)
+JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (of several hundred requests)
 ROW_GB = 7e-6  # Bayesian fit, per chain and training row (one minute of one job)
 ADVICE = {
     "30_forecasting": "lower forecast.chains, or name a fitted forecast.posterior",

@@ -30,11 +30,11 @@ class NotebookError(RuntimeError):
 def run_notebook(
     source: str | Path, output: str | Path, parameters: Mapping[str, Any], log: str | Path, *, threads: int = 1
 ) -> None:
-    """Execute a notebook in the current folder and write the executed copy to `output`; sets environment variables.
+    """Execute a notebook in the current folder and write the executed copy to `output`.
 
-    `parameters` override those of the cell tagged `parameters`; `threads` limits the threads of numerical libraries. The
-    output of the cells goes to the file `log` and to standard error. Raises NotebookError, one line with the cause; a
-    partly executed copy is then next to `output`.
+    `parameters` override those of the cell tagged `parameters`; `threads` limits the threads of numerical libraries, by
+    environment variables that stay set. The output of the cells goes to the file `log` and to standard error. Raises
+    NotebookError, one line with the cause; a partly executed copy is then next to `output`.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
@@ -86,7 +86,7 @@ def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
 
 
 class _Progress(logging.Handler):
-    """Prints messages after the notebook's name on standard error; `Executing Cell 3---` becomes `cell 3 of 14`."""
+    """Prints messages on standard error, each line after `[notebook's name]`; `Executing Cell 3---` becomes `cell 3 of 14`."""
 
     def __init__(self, name: str, cells: int):
         super().__init__()

@@ -9,20 +9,20 @@ from faro_lib.workload.jobs import Traces
 
 Change = Literal["none", "launch", "double", "flash", "stop", "weekend", "idle", "drift", "bursts", "giant", "sparse"]
 CHANGES = get_args(Change)
-CROWD, CROWD_MINUTES = 5, 20  # factor and duration of a flash crowd
+CROWD, CROWD_MINUTES = 5, 20  # factor on the load in a flash crowd, and its duration
 WEEKEND = 0.4  # factor on the load at weekends
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
 DRIFT = 1.5  # factor on the load of all jobs that is reached at the end of the day
-BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor, minutes and number per day of the bursts
+BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor on the load in a burst, its duration, and bursts per day
 GIANT = 5.3  # factor on the load of the first job; that of the others is GIANT / 100
 
 
 def changed(traces: Traces, change: str) -> Traces:
     """The traces after a change of load, one of CHANGES.
 
-    Four changes affect every third job at a minute t of the evaluation day: a third of the day for the first job, later for
-    others. launch: no requests before t or on training days. double: twice the requests from t on. stop: none from t on.
-    flash: CROWD times the requests for CROWD_MINUTES from t on.
+    Four changes affect every third job from a minute t of the evaluation day: t is a third of the day for the first of these
+    jobs, and later for each further one. launch: no requests before t or on training days. double: twice the requests from t
+    on. stop: none from t on. flash: CROWD times the requests for CROWD_MINUTES from t on.
     Two changes affect every third job without such a minute. bursts: BURSTS bursts at random minutes of the evaluation day.
     idle: IDLE_PER_MIN requests per minute on average, on all days; sparse does this to the other two thirds of the jobs.
     Three changes affect all jobs. weekend: WEEKEND times the requests on days 6, 7, 13, 14, ... drift: the load grows to

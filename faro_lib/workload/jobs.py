@@ -151,7 +151,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # (days, samples, jobs, minutes); samples: one day, averaged in different phases (`downsample`)
+    train: np.ndarray  # (days, samples, jobs, minutes); samples: the same day, downsampled from different first minutes
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):
@@ -202,7 +202,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
-    """Tenant -> quota in cores, for tenants with a quota; a ValueError if jobs of a tenant disagree."""
+    """Tenant -> quota in cores, for tenants with a quota; ValueError if jobs of a tenant give different quotas."""
     quotas: dict[str, float | None] = {}
     for job in jobs:
         if job.tenant and quotas.setdefault(job.tenant, job.tenant_quota) != job.tenant_quota:

@@ -61,7 +61,7 @@ def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
 def check_counts_query(query: str) -> None:
     """Raise ValueError, which suggests a correction, if a query obviously does not count the requests of one minute.
 
-    A query with * or / may convert its unit, so it is accepted.
+    A query with * or / is accepted, because it may convert another unit to counts per minute.
 
     >>> check_counts_query('sum by (job) (rate(requests_total[5m]))')
     Traceback (most recent call last):

@@ -53,7 +53,7 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
 
 
 def assumptions(path: str | Path) -> list[str]:
-    """Defaults assumed for jobs of the table: one message per column that they leave out and that results depend on."""
+    """Messages about assumed defaults: one per column that matters to results and is not given for some jobs of the table."""
     rows, usual = _rows(Path(path)), Job("usual")
     measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
     kinds = {str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind for row in rows}

@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """The minimum of max_ongoing_requests: 1 if serial, else 2 `max_in_service`: one half waits, the other is served."""
+        """Smallest max_ongoing_requests: 1 if serial, else twice `max_in_service`, so that as many can wait as are served."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Replica:
         return f"{self.kind}({values})" if values else self.kind
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """Largest sustainable requests/s, 1 / service_time_s; service_time_s is the mean for one request alone."""
+        """Largest sustainable requests/s, 1 / service_time_s, where service_time_s is the mean of a request served alone."""
         return 1 / service_time_s
 
     def _check(self, field: str, accepted: str, holds: bool) -> None:
@@ -85,7 +85,7 @@ class Concurrent(Replica):
 
 @dataclass(frozen=True, slots=True)
 class Batched(Replica):
-    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out; they all end together.
+    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out. Its requests end together.
 
     A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]`, times a lognormal factor of mean 1
     with the job's `service_scv`. It starts as soon as max_batch requests wait, and at the latest `wait_s` after the time
@@ -139,7 +139,7 @@ class Continuous(Replica):
     max_sequences: int
     output_tokens: float  # mean number per request
     prompt_tokens: float  # mean number per request
-    output_cv: float = 0.0  # coefficient of variation of the number
+    output_cv: float = 0.0  # coefficient of variation of the number of output tokens
     prompt_cv: float = 0.0
     max_tokens: int = 2048
     slo_on: str = "end_to_end"  # one of SLO_ON
@@ -174,8 +174,8 @@ class Continuous(Replica):
     def capacity_rps(self, service_time_s: float) -> float:
         """Largest sustainable requests/s: 1 / (o (alpha + beta n) / n + gamma p), with mean lengths o (output) and p (prompt).
 
-        Each of n sequences gets a token per iteration, so a request costs o / n iterations. An iteration admits at most
-        m = max(1, max_tokens / p) prompts, and a sequence stays for o iterations, so n = min(max_sequences, o m).
+        n sequences are in service. Each gets a token per iteration, so a request costs o / n iterations. An iteration admits
+        at most m = max(1, max_tokens / p) sequences, each for o iterations, so n is at most o m, and at most max_sequences.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))

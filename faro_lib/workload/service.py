@@ -59,7 +59,7 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 def true_service_time(job: Job) -> ServiceTime:
     """The measured service-time distribution of the job's model; if there is none, a lognormal with the job's mean and scv.
 
-    For batched replicas, it is that of the factor (mean 1, the job's scv) on a batch's duration; `Continuous` ignores it.
+    For `Batched`, it is the distribution of the factor (mean 1, the job's scv) on a batch's duration; `Continuous` ignores it.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)

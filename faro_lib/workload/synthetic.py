@@ -11,9 +11,9 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at CALIBRATED_QUANTILE of the evaluation day, as in the published traces
+LOAD_PER_JOB = 2.26  # load per job at CALIBRATED_QUANTILE of the evaluation day, in erlangs, as in the published traces
 
-# How the load varies; sizes are in log units.
+# How the load varies; sizes, heights and deviations are those of the logarithm of the rate.
 DAILY = 0.22  # size of the daily shape
 DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # correlation time of the slow drift
