@@ -31,9 +31,9 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """A version of `call` that runs it in a thread, waits at most `patience_s` and returns or raises its newest outcome."""
+    """Wrap `call` to run in a thread: wait at most `patience_s`, then return or raise the outcome of the last finished run."""
     asked = known = in_thread(call)
-    wait((known,))  # the first call has no time limit, because `ask` must have an outcome to return
+    wait((known,))  # without a time limit, so that there is a finished run from the start
 
     def ask() -> Result:
         nonlocal asked, known
@@ -48,7 +48,7 @@ def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], 
 def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
     """Run `call` in a child process at the lowest priority and return its result; `call` and its result are pickled.
 
-    Raises what `call` raises, MemoryError above `limit_gb` GB of data, TimeoutError after `limit_s` s, OSError if it crashes.
+    Raises what `call` raises, MemoryError above `limit_gb` of data, TimeoutError after `limit_s`, OSError if the child dies.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
     child = SPAWN.Process(target=_work, args=(sender, call, limit_s, limit_gb), daemon=True)
@@ -68,7 +68,7 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
 
 def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process at `limit_s`, even without its parent
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process, even if its parent has died
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
     with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first

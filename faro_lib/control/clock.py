@@ -1,4 +1,4 @@
-"""Trace time: seconds since time 0 of a run. A scale above 1 makes it faster than the wall clock, to replay a trace."""
+"""A clock for trace time, the seconds since time 0 of a run. A scale above 1 replays a trace faster than real time."""
 
 import os
 import select
@@ -42,7 +42,7 @@ def wall_offset_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Trace time on this machine. It follows the monotonic clock, so jumps of the wall clock do not affect it."""
+    """Measures trace time (seconds since time 0 of a run) by the monotonic clock, so jumps of the wall clock do not matter."""
 
     origin_s: int  # Unix time of trace time 0
     scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
@@ -70,7 +70,7 @@ class Clock:
 
     @property
     def jump_s(self) -> int:
-        """Seconds, rounded, by which the wall clock has jumped since the start; a jump of at most MIN_JUMP_S counts as 0."""
+        """Whole seconds that the wall clock has jumped since this clock was created; a jump up to MIN_JUMP_S counts as 0."""
         jump_s = wall_offset_s() - self.offset_s
         return round(jump_s) if abs(jump_s) > MIN_JUMP_S else 0
 

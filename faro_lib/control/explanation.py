@@ -11,9 +11,9 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """The last tick at or before trace time `at_s`, and the header that precedes it; `parts` is from `journal.parts`.
+    """(header, tick) of the last tick at or before `at_s`, seconds since the run's time 0; `parts` is from `journal.parts`.
 
-    If `at_s` is None, it is the last tick in the last part at which something was `decided`, or else the last tick of all.
+    Without `at_s`, the last tick in the newest part at which anything was decided (see `decided`); if none, the last tick.
     Raises ValueError if there is no tick, or if `at_s` is before the first tick or at least one tick interval after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
@@ -31,7 +31,7 @@ def decision_at(
 
 
 def decided(tick: Tick) -> bool:
-    """Whether anything was decided: the plan has a forecast or a reason that is not HOLD or OVERRIDE (an operator's count)."""
+    """Whether a tick decided anything: its plan has a forecast, or a reason other than HOLD and OVERRIDE (a fixed count)."""
     plan = tick.step.plan
     return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 

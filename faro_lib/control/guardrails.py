@@ -69,7 +69,7 @@ GUARDRAILS = GuardrailConfig()
 class Guard:
     """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
-    known_s: np.ndarray  # trace time in seconds at which the job's data was last available
+    known_s: np.ndarray  # when the job's data was last available, in seconds since time 0
     target: np.ndarray | None = None  # last requested targets; None before the first request
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
     present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
@@ -209,9 +209,9 @@ def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
 
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
-    """The plan of the fail mode: equal shares if configured and if the jobs' minima fit, else the targets stay."""
+    """The plan of the fail mode: equal shares if configured and if all minimum replicas fit, else unchanged targets."""
     if config.fail_mode == "fair-share":
-        with suppress(ValueError):  # raised if the minima exceed the capacity or a quota
+        with suppress(ValueError):  # raised if the minimum replicas exceed the capacity or a quota
             target = fair_share(jobs, visible.capacity, visible.present)
             return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
     return hold(visible)
@@ -227,7 +227,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # NaN marks a bound: a job planned at its minimum gains replicas first, one planned at its maximum loses them first.
+    # NaN marks a job planned at its minimum, which starts replicas first, or at its maximum, which stops replicas first.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -248,8 +248,8 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
 
 
 def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
-    """The plan in which a job that has just been added gets its minimum, and an absent job gets no replicas."""
-    before = present if guard.target is None or guard.present is None else guard.present  # no request yet: none is new
+    """The plan, except that a job that has just been added gets its minimum replicas, and an absent job gets none."""
+    before = present if guard.target is None or guard.present is None else guard.present  # initially, no job is new
     added, removed = present & ~before, ~present & before
     target = np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0))
     drop = np.where(added | ~present, 0.0, plan.drop)
@@ -269,7 +269,7 @@ def enforce_capacity(
 ) -> tuple[np.ndarray, Plan, Pending]:
     """Reduce targets to the capacity; returns (targets, the plan with the reasons of reductions, remaining pending targets).
 
-    Jobs keep their minima as long as these fit. Jobs in the mask `left` (left to their own autoscaler) are not reduced.
+    Jobs keep their minimum replicas while these fit. Jobs in the mask `left` (left to their own autoscaler) are not reduced.
     Unlike `clamp_to_capacity`, this also reduces jobs whose count is changing, because the capacity may shrink and jobs may
     be added at any time.
     """
@@ -291,9 +291,9 @@ def shed(
 ) -> np.ndarray:
     """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
 
-    The first to go are replicas above `initial` of jobs above their planned target (`wanted`), then replicas above `initial`
-    of all jobs, then those above `minimum`, then those above 1. Each is taken from the job with the most cores in such
-    replicas. Finally, jobs lose their last replica, the job with the least weight first. In a tie, the last job loses one.
+    Replicas are removed in this order: those above `initial` of jobs above their planned target (`wanted`), those above
+    `initial` of any job, those above `minimum`, those above 1. The next one is always taken from the job with the most cores
+    in such replicas. Finally, jobs lose their last replica, the lowest weight first. In a tie, the last job loses one.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

@@ -39,10 +39,10 @@ class Header:
     guardrails: GuardrailConfig
     tick_s: float
     apply: bool  # False in a dry run
-    origin_s: int | None = None  # Unix time of trace time 0; None in a simulation
+    origin_s: int | None = None  # Unix time of the run's time 0 (trace time 0); None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
-    changes: tuple[str, ...] = ()  # lines that say what an operator changed just before this part; () if nothing
+    changes: tuple[str, ...] = ()  # an operator's changes just before this header, as text; () if none
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,7 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
 def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
     """The memory for the next tick; `error` is why the targets of this tick were not applied, None if they were.
 
-    `apply` is False in a dry run, which requests nothing, so it has no pending targets and no drift.
+    A dry run (`apply` False) requests nothing, so its memory has no pending targets and no last request.
     """
     if apply:
         return replace(memory, guard=replace(memory.guard, applied=error is None))

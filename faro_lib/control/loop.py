@@ -122,7 +122,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failu
 
 
 def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
-    """Observe the cluster. If that fails, return `without_data(last)` or, without `last`, None (raise if no `on_failure`)."""
+    """Observe the cluster. On failure: `without_data(last)`, or None if `last` is None; raise if `on_failure` is None too."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -134,7 +134,7 @@ def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failur
 
 
 def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
-    """Yield the multiples of `tick_s` after `start_s` and before `until_s`; skip those over half a tick behind the clock."""
+    """Yield the multiples of `tick_s` after `start_s` and before `until_s`; skip those over half a tick in the past."""
     now_s = start_s
     while True:
         passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)

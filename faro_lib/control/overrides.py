@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # seconds that an ended event is kept, as forecasters store its counts for 2 x CONTEXT_MINUTES
+EVENT_KEPT_S = 1800.0  # seconds that an event is kept after its end: forecasters keep counts for 2 x CONTEXT_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Settings:
     """The jobs and overrides of a run, which stay the same until an operator changes them."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # section of the jobs' table (such as serve) -> job -> its content
+    sections: dict[str, dict[str, dict]]  # name of a section in the jobs' table, such as serve -> job -> the section
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     events: tuple[Override, ...] = ()  # announced load events that are not over
 
@@ -106,7 +106,7 @@ class Settings:
 
 
 class Watched:
-    """Detects new settings, when the jobs' table (the file `jobs`) or the overrides change, or an override begins or ends.
+    """Detects new settings: the jobs' table (the file `jobs`) or the overrides have changed, or an override begins or ends.
 
     Every call of `new` calls `overrides`, which returns the current overrides. `known` holds the newest valid settings.
     """

@@ -14,7 +14,7 @@ def cut_to_nodes(
 ) -> tuple[np.ndarray, Plan]:
     """The targets (jobs,) without replicas that fit on no node, and the plan with the reason FRAGMENTED for reduced jobs.
 
-    Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum. Jobs in the mask `left`,
+    Nothing is cut if the observation has no data per node. Every job keeps its minimum replicas. Jobs in the mask `left`,
     which Faro leaves to another client or to their own autoscaler, keep their targets.
     """
     if observation.free_cores is None or observation.placed is None:

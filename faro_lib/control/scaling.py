@@ -8,7 +8,7 @@ import numpy as np
 from faro_lib.workload.jobs import TOLERANCE
 
 NOT_LEADER = "another controller may act now; this one makes no further changes"
-MayAct = Callable[[], bool]  # whether this controller still leads; asked before each call
+MayAct = Callable[[], bool]  # whether this controller is still the leader; called before each API call
 
 
 def scale_jobs(

@@ -19,7 +19,7 @@ from faro_lib.workload import Job, arrays_of
 
 
 class PolicyFailed(RuntimeWarning):
-    """Warns that a policy raised an exception or returned an invalid plan, and that the loop applied the fail mode."""
+    """Warns that a policy raised an exception or returned an invalid plan, so the loop used `GuardrailConfig.fail_mode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision in seconds
     failure: str | None = None  # why the policy failed; None if it did not
-    error: str | None = None  # why the targets were not applied; set only in the copy for `on_step` of `loop.run`
+    error: str | None = None  # why the targets were not applied; set only in the copy that `on_step` of `loop.run` gets
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """The capacity: how many cores of a cluster the jobs may use. Pure functions of Kubernetes API objects.
 
-With Deployments, each node that accepts replicas contributes the allocatable cores that pods of other programs do not
-request, rounded down to a multiple of `Shape.quantum`. It contributes less if its memory, GPUs or pod limit suffice for
-fewer cores, assuming that all jobs need as much per core as the most demanding job. The ResourceQuotas of the jobs'
-namespace limit the sum likewise. With Ray, the capacity is the cores of the ready workers.
+If the jobs are Deployments, each node that accepts replicas contributes the allocatable cores that other pods do not
+request, rounded down to a multiple of `Shape.quantum`, which divides the cores of every replica. A node contributes less if
+its memory, GPUs or pod limit run out first, assuming that all jobs need as much per core as the most demanding job. The
+ResourceQuotas of the jobs' namespace limit the sum likewise. With Ray, the capacity is the cores of the ready workers.
 """
 
 import math
@@ -203,7 +203,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request, or else limit, of a container or pod; its limits also have the keys `limits.NAME`, for quotas."""
+    """Resource -> request (or else limit) of a container or pod, and `limits.NAME` -> limit, which quotas may restrict too."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -215,7 +215,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Largest multiple of `shape.quantum` cores that fits into `limits` - `taken`; inf if nothing is limited."""
+    """Largest multiple of `shape.quantum` cores whose resources fit into `limits` - `taken`; inf if none is limited."""
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))

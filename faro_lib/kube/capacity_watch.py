@@ -66,7 +66,7 @@ class NodeCapacity(CapacityWatch):
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : returns what replicas require of a node. It is called each time, because a rollout may change the answer.
+    shape : returns what replicas require of a node. `current` calls it each time, because a rollout may change the pods.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class RayCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
-        for service in services:  # at most one; while there is none, because it is recreated, the last name stays
+        for service in services:  # at most one; if there is none (it is being recreated), keep the last name
             self._cluster = serving_cluster(service) or self._cluster
         serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
         return cores_of_workers(serving, nodes)

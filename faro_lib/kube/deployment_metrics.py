@@ -45,9 +45,9 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The measured load and latency of each job. NaN = missing. Shapes are (jobs,), for `arrivals_per_min` (jobs, minutes).
+    """The measured load and latency of each job. NaN = missing. Shape (jobs,), or (jobs, minutes) for `arrivals_per_min`.
 
-    Minutes are sorted, oldest first; `arrivals_now` counts the current one so far. Latencies are in wall seconds.
+    The oldest minute comes first. `arrivals_now` counts the current minute's requests so far. Latencies are in wall seconds.
     """
 
     arrivals_per_min: np.ndarray

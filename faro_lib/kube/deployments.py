@@ -79,7 +79,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 class Deployments:
     """A cluster of Deployments. Only a proxy in front of them can drop requests; it reads the drop rates in the FaroPlan.
 
-    clock : seconds since a time 0. If that is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
+    clock : the run's clock. If its time 0 is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
     """
 
@@ -216,7 +216,7 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
     A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. Raises ValueError
-    if they are less, if the resources or nodeSelectors of the jobs differ, or if a pod requires a nodeAffinity.
+    if `cores` is less, if the resources or nodeSelectors of the jobs differ, or if a pod requires a nodeAffinity.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

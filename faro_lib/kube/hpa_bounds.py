@@ -37,9 +37,9 @@ class BoundedDeployments(Deployments):
     ) -> None:
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); maxReplicas rise last.
 
-        An increase that needs the cores of pods above another HPA's lowered maxReplicas waits until these pods have ended.
-        A `floor` of KEEP_FLOOR (None: for all jobs) keeps minReplicas, and leaves an HPA alone if Faro has not set its bounds;
-        HAND_BACK restores the original bounds. Raises ApiError with the first error and the number of others.
+        Once another HPA's maxReplicas is lowered, a rise that needs cores of its surplus pods waits until these have ended.
+        KEEP_FLOOR in `floor` keeps minReplicas, and leaves an HPA alone if Faro has not set its bounds; HAND_BACK restores the
+        original bounds; None means KEEP_FLOOR for all. Raises ApiError with the first error and the number of others.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
@@ -101,7 +101,7 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if a Deployment lacks its HPA, the HPA has an owner, or its minReplicas exceeds the job's minimum."""
+    """Raise ValueError if a Deployment lacks an HPA, the HPA has an owner, or minReplicas exceeds the job's `min_replicas`."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"

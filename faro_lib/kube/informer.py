@@ -13,7 +13,7 @@ from typing import Any, Self
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-# The server ends a watch after this time, so WATCH_S + 10 seconds of silence mean that the connection is dead.
+# The server ends a watch after WATCH_S seconds, so silence for 10 seconds longer means that the connection is dead.
 WATCH_S = 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 WARN_AFTER = 3  # failures in a row; a single failure is normal, because resource versions expire

@@ -1,6 +1,6 @@
 """Leader election with a Lease: at most one controller acts.
 
-A candidate takes the lease only if the lease has not changed for its duration, measured by the candidate's own clock.
+A candidate takes another's lease only if it has not changed for the lease's duration, by the candidate's own clock.
 A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. The clocks may differ, as long as
 they run at the same speed. The official client's election is not used: its deadline counts from the answer to a renewal,
 it cannot tell whether it still leads, and its requests have no time-out, and may hang for longer than the lease lasts.
@@ -18,7 +18,7 @@ from typing import Self
 from faro_lib.kube.client import Api, ApiError, found
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # holder written into a recreated lease, until the former leader must have stopped
+NOBODY = "nobody"  # holder of a recreated lease until it expires, because the former leader may still act
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Candidate:
 def observe(
     candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """The new state after reading a lease, and the holder to write: the candidate, `NOBODY`, or None to write nothing.
+    """The candidate's state after reading a lease, and the holder to write: the candidate, `NOBODY`, or None to write nothing.
 
     A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
     itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Merely

@@ -115,7 +115,7 @@ class ManifestSpec:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        longest = 33 if self.ceilings else 47  # longest names: CronJob NAME-controller-restore 52, RayService 47
+        longest = 33 if self.ceilings else 47  # characters: 52 for CronJob NAME-controller-restore, 47 for a RayService
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):

@@ -64,7 +64,7 @@ def connect_deployments(
     prometheus, token_path : as in `DeploymentMetrics`.
     cores : cores that the jobs may use; None: measured.
     ensure : runs the check that the Deployments exist, once or until it passes.
-    ceilings : whether Faro sets the bounds of their HorizontalPodAutoscalers instead of their replicas.
+    ceilings : whether Faro sets the bounds of the Deployments' HorizontalPodAutoscalers instead of replica counts.
     act : whether plans are applied; if not, no permission to change anything is needed.
 
     Raises ValueError if a Deployment does not exist or a permission is missing.
@@ -178,7 +178,7 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
-    # A selector without matchLabels would match every pod here, so the labels of the pod template replace them.
+    # In `NodeCapacity`, a selector without matchLabels would match every pod; use the pod template's labels instead.
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]

@@ -108,7 +108,7 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
-    """The rules of a Role as (API group, resource, verbs, object names or [] for all); `names` as from `names_of`.
+    """The rules of a Role as (API group, resource, verbs, object names or [] for all); `names`: see `names_of`.
 
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
