@@ -21,7 +21,7 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 
 HALF_LIFE_MINUTES = 10
-SHARPNESS = 4.0  # in `Mixture`; on the published training days, 2 to 8 score alike, and so do half-lives of 5 to 40
+SHARPNESS = 4.0  # see `Mixture`; 2 to 8, and half-lives of 5 to 40 minutes, score alike on the published training days
 OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier misses the forecast by this factor and this many Poisson SDs
 BACKTEST_ORIGINS = 120
 
@@ -32,12 +32,12 @@ class Mixture(Forecaster):
 
     w[m] = p[m] exp(-SHARPNESS (L[m] / min L - 1)), scaled to the sum 1.
 
-    L[m] is the sum of two CRPSs of member m, each an exponentially decayed mean: for the next minute, and for the mean over
-    HORIZON_MINUTES. The prior weight p is 1, except that the Bayesian forecaster has as much as all others together.
+    L[m] is the CRPS of member m for the next minute plus that for the mean of the next HORIZON_MINUTES minutes, both averaged
+    over past forecasts with exponential decay. The prior weight p is 1; for the Bayesian forecaster, it is the others' sum.
     For each job, path i of the mixture is path i of one member, which preserves correlations between jobs.
     A first outlier (a count far from its forecast) is treated as missing. A second one in the same direction within
-    CONTEXT_MINUTES is accepted. If the second directly follows a missing count, such as the first, the level is taken to
-    have shifted: the members' local levels and L are reset.
+    CONTEXT_MINUTES is accepted. If the minute before the second was the first or has no count, the level is taken to have
+    shifted: the members' local levels and L are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN = not scored. `0 *` makes `mean` NaN if the forecast followed a missing count, which may precede a shift.
+        # NaN is not scored. Nor is a forecast made just after a missing count, as a shift may follow: `0 *` makes `mean` NaN.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed `mean` after the value `new`; NaN leaves it unchanged. Two calls are one minute of decay."""
+    """The exponentially decayed `mean` after a value `new`, unchanged if that is NaN; each call decays by half a minute."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -131,7 +131,7 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @register("auto")
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
-    """A recalibrated mixture of all forecasters that the training days allow; without any, of "kalman" and "poisson".
+    """A recalibrated mixture of the forecasters that can be fitted; "kalman" and "poisson" if there are no training days.
 
     Its initial weights come from a backtest on the last training day, for which all members but the Bayesian one are
     fitted to the days before it, or to this day if it is the only one. A converged `posterior` adds the Bayesian forecaster.
@@ -157,7 +157,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """(names, fitted forecasters) of all members that the training days allow, and "seasonal" if it is in `names`."""
+    """(names, fitted forecasters) of all members that can be fitted; "seasonal" needs two days, or to be in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)

@@ -37,7 +37,7 @@ class Autoregression(Forecaster):
         paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
         log_counts = paths + self.profile[:, self.minutes_ahead(0, horizon)].T[:, :, None]
         largest = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
-        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))  # per job, shape (jobs,)
+        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))  # largest log count, per job
         return np.expm1(np.clip(log_counts, 0, limit[:, None])).transpose(1, 2, 0)
 
 
@@ -73,7 +73,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """`lags` (jobs, minutes) with NaN replaced by the last known value, or else by the first known one in `history`."""
+    """`lags` (jobs, minutes) with each NaN replaced by the last known value before it, or the first in `history`."""
     known = ~np.isnan(lags)
     latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
     rows = np.arange(len(lags))[:, None]
@@ -109,7 +109,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     for some, counts in own_days(traces):
         own = np.log1p(counts)
         deviations = own - np.stack([shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1)
-        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # copies of the jobs' own days replace imputed ones
+        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # days without data become copies of later ones
         profile[some] = daily_profile(own[:, 0])
     runs = windows(y, CONTEXT_MINUTES + 1)
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)

@@ -13,7 +13,7 @@ from faro_lib.workload.jobs import frozen
 
 CONTEXT_MINUTES = 15  # minutes of history that a forecast uses (EuroSys'25, section 4.1)
 HORIZON_MINUTES = 7  # minutes that a forecast covers
-PAST_MINUTES = 1440  # number of training minutes that `Forecaster.past` keeps
+PAST_MINUTES = 1440  # maximum number of training minutes in `Forecaster.past`
 _NO_COUNTS = np.empty((0, 0))
 
 
@@ -32,7 +32,7 @@ class Forecaster(ABC):
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
-    # Requests per minute in training minutes, (jobs, up to PAST_MINUTES): evenly spaced order statistics, with the extremes.
+    # Counts of the training minutes, ascending, (jobs, minutes); of more than PAST_MINUTES, evenly spaced ones are kept.
     past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
@@ -78,7 +78,7 @@ class Forecaster(ABC):
         return self.sample(horizon, 1000).mean(axis=1)
 
     def checked(self, counts) -> np.ndarray:
-        """`counts` as floats of shape (jobs,), or a ValueError that names the job."""
+        """`counts` as floats of shape (jobs,); ValueError if the shape or a count is invalid."""
         counts = np.asarray(counts, dtype=float)
         if counts.shape != (len(self.jobs),):
             raise ValueError(f"counts has shape {counts.shape}; expected ({len(self.jobs)},), one count for each job")
@@ -142,7 +142,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """Training counts (days, samples, jobs, minutes), with unobserved ones `imputed`; ValueError without long enough days."""
+    """`traces.train` with unobserved counts `imputed`; ValueError if there is no day, or the days are too short."""
     counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"

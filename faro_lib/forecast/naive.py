@@ -7,12 +7,12 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = 15  # largest h in `Persistence`; later minutes repeat its error
+ERROR_MINUTES = 15  # largest h in `Persistence`; further ahead, the change x[t+h] - x[t] at this h is used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: the last count plus x[t+h] - x[t] after h minutes, with training counts x and a random t for all jobs."""
+    """Sample paths: last count + x[t+h] - x[t], h minutes ahead, where x are training counts and all jobs share a random t."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
@@ -21,7 +21,7 @@ class Persistence(Forecaster):
         self.check_horizon(horizon, n)
         last = self.days.shape[-1] - ERROR_MINUTES
         day, t = (one[:, None] for one in np.divmod(self.rng().integers(len(self.days) * last, size=n), last))
-        ahead = np.minimum(np.arange(horizon) + 1, ERROR_MINUTES)  # further ahead, the last error is repeated
+        ahead = np.minimum(np.arange(horizon) + 1, ERROR_MINUTES)
         errors = (self.days[day, :, t + ahead] - self.days[day, :, t]).transpose(2, 0, 1)
         return np.maximum(self.last_known(self.level)[:, None, None] + errors, 0)
 

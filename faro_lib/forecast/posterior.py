@@ -49,7 +49,7 @@ class Posterior:
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day in minutes
-    unit: np.ndarray  # mean root of each job's counts, shape (jobs,)
+    unit: np.ndarray  # mean `root` of each job's counts, shape (jobs,)
     shape: np.ndarray  # daily profile p of roots / unit, shape (jobs, day_minutes)
     off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
@@ -173,7 +173,7 @@ def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool =
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """The jobs of `traces` from a posterior or its .npz; ValueError if a job is missing or was fitted to other counts."""
+    """The `posterior` (or its .npz) for the jobs of `traces`; ValueError if one is missing or was fitted to other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:

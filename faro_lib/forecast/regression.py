@@ -72,7 +72,7 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def units(counts: np.ndarray) -> np.ndarray:
-    """Mean root of each job's counts (days, jobs, minutes), at least 1; shape (jobs,)."""
+    """Mean `root` of each job's counts (days, jobs, minutes), at least 1; shape (jobs,)."""
     return np.maximum(root(counts).mean(axis=(0, 2)), 1.0)
 
 

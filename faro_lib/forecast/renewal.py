@@ -7,7 +7,7 @@ from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
 
-BLOCK = 5  # forecasts per bootstrap block: those of about an hour, if the day has 24
+BLOCK = 5  # forecasts per bootstrap block; 5 of the BACKTEST_ORIGINS of a 24-hour day span an hour
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:

@@ -33,7 +33,7 @@ def difference(
     Parameters
     ----------
     terms, others : scores of each forecast by two forecasters, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...); None = 1. The mean score is sum(terms) / sum(weights). Weighted quantile loss uses `truth`.
+    weights : shape (origins, ...), None = 1; `truth` for weighted quantile loss. The mean score is sum(terms) / sum(weights).
     block : number of consecutive origins in a block.
     """
     origins = len(terms)

@@ -6,9 +6,9 @@ observed rate and replicas. Two betting tests, valid at any time, each gather ev
     doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
-where q is half way from p to the loss at twice the service time. Under its hypothesis the mean of e, given the past, is at
+where q is half way from p to the loss at twice the service time. Under each hypothesis the mean of e, given the past, is at
 most 1 for every bet c in [0, 1] (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
-2024). S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1 also detects a change that comes late (the Shiryaev-Roberts e-detector of
+2024). The evidence S_t = (S_{t-1} + 1 / HORIZON) e_t, S_0 = 1, also detects late changes (the Shiryaev-Roberts e-detector of
 Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). S_t + 1 - t / HORIZON is then a supermartingale that starts at 2, so
 by Ville's inequality S exceeds 2 / ALPHA within HORIZON minutes with a probability of at most ALPHA.
 """
@@ -25,15 +25,15 @@ from faro_lib.utility.curves import LatencyModel
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEVELS = ("advise", "ceilings", "one", "full")  # Faro changes nothing, only HPAs' bounds, one replica, or any number
+LEVELS = ("advise", "ceilings", "one", "full")  # Faro may change nothing, HPAs' bounds, one replica, or any number
 ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
 ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
 INFORMATIVE = 0.2  # a minute counts for the trust only if twice the service time would lose this much more utility
-CALM = 0.2  # a minute does not count if the predicted loss of the minute before is larger: it may begin with a queue
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # ratio of two loads that reveals a wrong unit; `strikes` that lead to ADVISE
+CALM = 0.2  # a minute does not count if the minute before has a larger predicted loss, as it may have left a queue
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor off Little's law that reveals a wrong unit; `strikes` that lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def expected_loss(
 ) -> np.ndarray:
     """Expected loss (jobs,) of a minute at these rates and replicas if service times are `slower` times as long.
 
-    Latency at k x the service time is k x the latency at k x the rate, so rates and SLOs are scaled. NaN rates count as 0.
+    At k times the service time, the latency is k times that at k times the rate, so rate and SLO are scaled. NaN rates are 0.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -165,7 +165,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with the bounds that `level` allows around the replicas `now`, (jobs,); `ceilings`: if plans bound HPAs."""
+    """The jobs with the replica bounds that `level` allows at `now` replicas, (jobs,); `ceilings`: if plans bound HPAs."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -178,7 +178,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
     used: dict[str, float] = {}  # cores of the minimum replicas of each tenant's jobs
     for job, (low, _) in zip(jobs, all_bounds):
         used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
-    # The minima may exceed a quota, because they follow the replicas that other autoscalers have chosen.
+    # Minimum replicas may exceed a tenant's quota, because they can be the replicas that other autoscalers have chosen.
     quotas = (job.tenant_quota and max(job.tenant_quota, used[job.tenant]) for job in jobs)
     rows = zip(jobs, all_bounds, quotas)
     return tuple(replace(job, min_replicas=low, max_replicas=high, tenant_quota=q) for job, (low, high), q in rows)
@@ -187,7 +187,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
 
-    bounding : whether plans bound HPAs. At ONE and FULL, a new plan's floor is then its ceiling: Faro sets the replicas.
+    bounding : whether plans bound HPAs. If so, at ONE and FULL, a new plan's minReplicas and maxReplicas are equal.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

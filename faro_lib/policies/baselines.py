@@ -33,7 +33,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
             share[present] = fair_share(here, capacity - reserved)
         return share
     share = np.clip(arrays.replicas_within(capacity / len(jobs)), minimum, arrays.max_replicas)
-    while True:  # while a quota or the capacity is exceeded, shrink the job that uses the most cores of it
+    while True:  # while a quota or the capacity is exceeded, shrink the largest job (in cores) that counts towards it
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -84,9 +84,10 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with `min_replicas` >= 1
-    counter_s: np.ndarray  # seconds in a row above (> 0) or below (< 0) the SLO; in RayServe, `desired` vs. target
+    # Seconds in a row with latency above (> 0) or below (< 0) the SLO; in RayServe, with `desired` above or below the target.
+    counter_s: np.ndarray
     last_s: float = 0.0  # time of the last tick
-    window: Window = ()  # recent observations or recommendations
+    window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
 
     def within_bounds(self, replicas: np.ndarray) -> np.ndarray:
         return np.clip(replicas, self.jobs.min_replicas, self.jobs.max_replicas)

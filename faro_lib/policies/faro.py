@@ -47,11 +47,9 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
-    reserve: bool = (
-        False  # whether idle cores go to the jobs that would have needed them in past minutes (`with_reserve`)
-    )
+    reserve: bool = False  # whether idle cores go to jobs that would have used them in past minutes (`with_reserve`)
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
-    floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None: no HPA
+    floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None = no HPA bounds
     earned: Authority | None = None  # authority at the start, which limits the change of each job; None = no limit
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
@@ -107,9 +105,9 @@ class Faro(TwoLoops):
     ) -> np.ndarray:
         """The planned replicas (jobs,), with idle cores allocated as past minutes would have needed them.
 
-        A core is idle if no replica is planned on it, or one that gains no utility under the forecast. Idle cores maximise
-        the sum of the jobs' mean utilities in the minutes `Forecaster.past`, so that bursts which no forecast announces
-        meet replicas that have started already.
+        A core is idle if no replica is planned on it, or only a replica that gains no utility under the forecast. The new
+        allocation of idle cores maximises the sum of the jobs' mean utilities at the counts `Forecaster.past`. When a burst
+        comes that was not forecast, replicas for it have then already started.
         """
         arrays, past_rps = arrays_of(state.jobs), state.forecaster.past / MINUTE_S
         utility = (
@@ -126,7 +124,7 @@ class Faro(TwoLoops):
         )
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Sampled requests per minute (jobs, samples, minutes) from this minute on; `nowcast` includes its count so far."""
+        """Sampled requests per minute (jobs, samples, minutes) from this minute on; with `nowcast`, given its count so far."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -157,9 +155,9 @@ def with_idle_cores(
     latency_model: str | LatencyTable,
     current: np.ndarray,
 ) -> np.ndarray:
-    """The `needed` replicas (jobs,) and those on the other cores, which maximise the sum of the jobs' mean past utilities.
+    """The `needed` replicas (jobs,) plus replicas on the other cores that maximise the sum of the jobs' mean utilities.
 
-    `past_rps` (jobs, minutes) are the rates of past minutes. In a tie, the fewest of the `current` replicas change.
+    The mean is over the minutes of `past_rps` (jobs, minutes). In a tie, the allocation nearest to `current` is taken.
     """
     table = build_table(
         [replace(job, min_replicas=int(count)) for job, count in zip(jobs, needed)],
@@ -175,12 +173,12 @@ def with_idle_cores(
 def bounds(
     table: UtilityTable, replicas: np.ndarray, load: np.ndarray, capacity: float, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(floors, ceilings), (jobs,) each, around an allocation: the minReplicas and maxReplicas of the jobs' HPAs.
+    """(floors, ceilings), (jobs,) each: minReplicas and maxReplicas of the jobs' HPAs around the allocation `replicas`.
 
-    A count is enough if its expected utility is at most `tolerance` below that of `replicas`. A floor is the smallest count
-    that is enough or, if the HPA would keep enough replicas without a floor, the job's minimum. The ceilings are `replicas`
-    plus the rest of the capacity, which goes, replica by replica, to the job with the highest load per replica. `load`
-    (2, jobs) has a low and a high quantile of the offered load in erlangs; the HPA is assumed to see the low one.
+    A job has enough replicas if its expected utility is at most `tolerance` below that with `replicas`. `load` (2, jobs) has
+    a low and a high quantile of the offered load in erlangs. If an HPA that sees the low load keeps enough replicas, the
+    floor is the job's minimum, else the smallest count that is enough. The ceilings are `replicas` plus the rest of the
+    capacity, which goes, replica by replica, to the job with the largest high load per replica.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])

@@ -66,7 +66,7 @@ class TwoLoops:
 
     def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
         """Whether the tick at `now_s`, after one at `last_s`, is the first at or after the due time of a long-term plan."""
-        last_s = last_s or now_s - self.tick_s  # 0 = unknown, or there was none
+        last_s = last_s or now_s - self.tick_s  # last_s is 0 before the first tick, and if unknown
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
         return now_s == self.first_s or bool(now_s > self.first_s and np.floor(due[0]) > np.floor(due[1]))
 
@@ -104,7 +104,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with `tick_s` and `changes`. With a new tick, long-term plans begin at tick 1 and are whole ticks apart."""
+    """The policy with `tick_s` and `changes`. If `tick_s` changes, long-term plans begin at tick 1, whole ticks apart."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

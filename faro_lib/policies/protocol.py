@@ -21,8 +21,8 @@ START = "start"  # the initial replicas of a run
 HOLD = "hold"  # the target stays as it is
 SHARE = "fair-share"  # equal share of the capacity
 PLANNED = "planned"  # long-term decision
-REACTIVE_UP = "reactive-scale-up"  # a rule without a forecast adds replicas, as for latency above the SLO
-REACTIVE_DOWN = "reactive-scale-down"  # a rule without a forecast removes replicas, as for latency below the SLO
+REACTIVE_UP = "reactive-scale-up"  # a rule without a forecast adds replicas, e.g. at a latency above the SLO
+REACTIVE_DOWN = "reactive-scale-down"  # a rule without a forecast removes replicas, e.g. at a latency below the SLO
 # Reasons of the guardrails, which replace those of the policy.
 MISSING = "missing-data"  # the job's data has been missing for too long
 FAILED = "policy-failed"  # the policy raised, or its plan was invalid
@@ -91,7 +91,7 @@ class Plan:
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
-    floor: np.ndarray | None = None  # minReplicas of each job's HPA, with `target` as its maxReplicas; None: no HPA
+    floor: np.ndarray | None = None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
     authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`; None = not limited
 
 

@@ -3,10 +3,11 @@
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
 arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
 completions in the order of the replicas' slots (`Station`). The router is one FIFO server, which a request passes before and
-after service, so the end of its first pass is computed when it arrives. Requests are numbered in the order of arrival:
-those from number `head` to `next_arrival` - 1 are in their first pass.
+after service. The end of a request's first pass is therefore known when it arrives, and is computed then. Requests are
+numbered in the order of arrival: those from number `head` to `next_arrival` - 1 are in their first pass.
 
-Serial replicas are simulated here, other kinds in `replicas`; numba compiles the loop for other kinds only if they occur.
+Replicas that serve one request at a time ("serial") are simulated here; `replicas` simulates the others (concurrent or
+batching), for which numba compiles the loop only if they occur.
 """
 
 from typing import Any, NamedTuple
@@ -52,10 +53,10 @@ class Station(NamedTuple):
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
-    ring: np.ndarray  # (jobs, slots, largest `places`) indices of the requests in the slot, a ring buffer
-    ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
+    ring: np.ndarray  # (jobs, slots, largest of `places` below) indices of the requests in the slot, a ring buffer
+    ring_done_s: np.ndarray  # (jobs, slots, largest of `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
-    next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial: a completion); inf if empty
+    next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial replica: a completion); inf if empty
     last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of each of the job's replicas
     finished: np.ndarray  # (jobs, seconds) number of requests that ended in each second, dropped ones included
@@ -109,7 +110,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """(active slot with the fewest requests, NONE if all are full; the next `turn`). Of equals, the first from `turn` on."""
+    """(active slot with the fewest requests, NONE if all are full; the next `turn`). In a tie, the first from `turn` on."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -222,7 +223,7 @@ def advance_job(
                     leaving, served = coming, False
                 break
             if kinds is None:
-                # Append the request to the replica's FIFO queue. If it is empty, last_done_s is past, and service starts now.
+                # Append the request to the replica's FIFO queue. If that is empty, last_done_s is past: service starts now.
                 completes = max(now, last_done_s[slot]) + requests.service_s[coming]
                 place = _wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming

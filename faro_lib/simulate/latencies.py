@@ -9,8 +9,8 @@ from faro_lib.workload.jobs import MINUTE_S
 def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
     """Index of the first request of each minute, int (jobs, minutes + 2).
 
-    The indices bound minutes + 1 bins: one per minute, and a last one for all arrivals after the day. `arrival_s`
-    (requests,) and `first` (jobs + 1,) are from `Draws`.
+    The indices bound minutes + 1 bins: one per minute, and one for all later arrivals. `arrival_s` (requests,) and `first`
+    (jobs + 1,) are from `Draws`.
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf

@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # a minute with more at utilisation 1 is cut shorter; the paper's router allows only 6,500
+WINDOW_REQUESTS = 7000  # a minute with more requests is cut shorter; the paper's router handles only 6,500 per minute
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -45,7 +45,7 @@ def measure(
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
     `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
-    to simulate at utilisation 1 for each count. Jobs with the same service time, replica and limits share a simulation,
+    to simulate at utilisation 1 for each count. Jobs with the same service time, replica type and limits share a simulation,
     whatever their SLO and quantile. Simulations run in parallel; results are cached on disk (`files.cached_array`). A
     job with a `latency_curve` gets the values of its curve instead, interpolated at the same replica counts.
     """
@@ -110,7 +110,7 @@ def _code() -> tuple[str, bytes]:
 
 
 def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Simulate all UTILISATIONS in windows of a minute, or shorter ones if a minute has more than WINDOW_REQUESTS.
+    """Simulate all UTILISATIONS in windows of a minute, or less if it has more than WINDOW_REQUESTS requests at utilisation 1.
 
     Returns (latency of each request, first request of each window (utilisations, windows + 1), `shrink` of `_minutes`).
     """
@@ -119,13 +119,13 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
-    # `counts` are whole numbers per window, whose running sum stays within one request of the constant rate.
+    # `counts` are requests per window: whole numbers whose running sum stays within one request of the constant rate.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
-        # `draw` lets arrivals overrun their minute, as the paper does; those of a real service, or of a window, must not.
+        # `draw` lets arrivals overrun their minute, as in the paper. Without its router, or in shorter windows, they must not.
         arrival_s = uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s)
         draws = replace(draws, arrival_s=arrival_s)
     places = np.full(len(counts), model.max_ongoing_requests)
@@ -139,7 +139,7 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """(tail latency of served requests in s, drop rate - (1 - quantile)) of MINUTES equally likely minutes, ascending.
+    """(tail latency in s of served requests, drop rate - (1 - quantile)) at MINUTES evenly spaced ranks of the sorted windows.
 
     If a minute has n times as many requests as a window, its values deviate from their mean only 1 / sqrt(n) = `shrink`
     times as much as those of the window.

@@ -1,7 +1,7 @@
 """Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
 Each slot holds one replica and has one next event: a service, batch or iteration ends, or the next one starts. At this
-event, `event` ends what is in service, the loop dispatches requests to the free places, and `begin` starts what comes
+event, `event` ends what is in service, the loop dispatches requests to replicas with room, and `begin` starts what comes
 next. Times are always start + duration, so that another implementation of the same rules gives bit-identical times.
 """
 

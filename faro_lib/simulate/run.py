@@ -41,14 +41,14 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial. Arrays are (jobs, minutes + 1) by minute of arrival; the last bin has arrivals after the day."""
+    """The result of a trial. Arrays are (jobs, minutes + 1) by minute of arrival; the last bin has all later arrivals."""
 
     workload: Workload
     capacity: float  # cores at the start
     requests: np.ndarray  # number of requests
     dropped: np.ndarray  # number of requests dropped
     slo_missed: np.ndarray  # number of served requests slower than the SLO
-    tail_latency_s: np.ndarray  # the job's quantile, where dropped requests are infinitely late; NaN without requests
+    tail_latency_s: np.ndarray  # the job's quantile, with dropped requests as inf; NaN without requests
     served_tail_latency_s: np.ndarray  # the same quantile over the served requests only; NaN without any
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions

@@ -23,7 +23,7 @@ class Serving:
     ):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
-        # One place more than the limit, because a request that finds exactly `queue_limit` waiting is not dropped.
+        # The queue holds one request more than the limit: a request that finds exactly `queue_limit` waiting is not dropped.
         self.station = events.new_station(SLOTS, queue_limit + 1, places, seconds, draws.first)
         self.kinds = replicas.new_kinds(jobs, SLOTS, places, draws.prompt_tokens, draws.output_tokens)
         self._dispatch = (DISPATCH[dispatch], queue_limit)
