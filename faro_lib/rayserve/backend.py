@@ -43,7 +43,7 @@ def serving(
 
     `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an existing Ray
     cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
-    start_timeout_s : time limit for Ray to start, and again for the jobs to start.
+    start_timeout_s : time limit for the start of Ray, and a second limit of the same length for the start of the jobs.
     """
     if backend != "local":
         if not address:

@@ -19,8 +19,8 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # wall seconds; replicas usually report a second within this time after its end
-LATE_S = 15  # a second's report may arrive this many seconds late and is still read
+LAG_S = 0.6  # wall seconds; replicas usually report the statistics of a second within this time after its end
+LATE_S = 15  # statistics that arrive up to this many seconds after the second that they cover are still read
 PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 FAILED = "DEPLOY_FAILED"  # an update failed; the replicas of the previous version still serve
@@ -140,7 +140,7 @@ class RayServeCluster(Cluster):
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs by `scale_jobs`, and set the drop rates in the replicas; `may_act` is checked before each call.
+        """Scale the jobs by `scale_jobs`, and set the drop rates in the replicas; `may_act` must allow each request.
 
         Raises OSError with the first error and the number of other errors.
         """
@@ -190,7 +190,7 @@ class RayServeCluster(Cluster):
         return stats
 
     def _read_capacity(self) -> float:
-        """The fixed capacity, or the live nodes' cores (the last known if Ray does not answer); OSError if unknown."""
+        """The fixed capacity, else the CPUs of the live nodes (as last read, if Ray does not answer); OSError if unknown."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):

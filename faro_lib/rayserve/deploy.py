@@ -14,7 +14,7 @@ from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = 180.0  # time limit for Ray to start, and again for the applications
+START_TIMEOUT_S = 180.0  # time limit for the start of Ray, and a second one of this length for the applications
 
 
 def scale_path(spec: ServeSpec) -> str:

@@ -1,4 +1,4 @@
-"""Offer open-loop load to a running service at increasing rates, and infer the kind of its replicas from the latencies."""
+"""Offer open-loop load at increasing rates to a running service, and infer from the latencies how its replicas serve."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ from faro_lib.workload.replicas import Continuous
 
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
-FIRST_UTILISATION = 0.25  # utilisation of a serial replica at the first rate
+FIRST_UTILISATION = 0.25  # utilisation at the first rate if a replica serves one request at a time
 STEP, FAR_STEP = 1.3, 1.7  # factor to the next rate: FAR_STEP while the p99 is below FAR x the lowest p99 so far
 FAR = 1.3
-STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
-TOKENS_PER_PART = 1.2  # parts count as tokens if the mean numbers of both differ by less than this factor
+STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
+TOKENS_PER_PART = 1.2  # a part of an answer counts as a token if their mean numbers differ by less than this factor
 STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
@@ -50,7 +50,7 @@ def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max
 
 
 def to_repeat(rates: list[float]) -> list[float]:
-    """The rates of `climb` to repeat at a second replica count: the two before the last, which is usually too high."""
+    """The rates of `climb` to repeat at a second replica count: the two before the last, which is usually an overload."""
     return rates[-3:-1] or rates
 
 
@@ -77,7 +77,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means over the served requests of each row (rate), if at least MIN_SERVED; ValueError if no row has."""
+    """Quantiles and means over the served requests of each row that has at least MIN_SERVED; ValueError if none has."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
@@ -98,7 +98,7 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def measure_kind(
     ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
 ) -> tuple[Measurements, Calibration]:
-    """Offer increasing rates, repeat some (`to_repeat`) with one more replica, and infer the kind of replica.
+    """Offer increasing rates, repeat some (`to_repeat`) with one more replica, and calibrate a replica model.
 
     `profile` has the service time of single requests, from which the first rate follows; `seconds` is the minimum time
     per rate. If the job's replica is `Continuous`, its token lengths are taken as known.

@@ -41,7 +41,7 @@ ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
 exec {haproxy} "$@"
 """
-PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and the file in it that names the starting process
+PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and its file that names the process that started Ray
 CLOCK_STEP_S = 86_400.0  # tolerance when creation times of processes are compared: setting the clock shifts them
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
@@ -78,7 +78,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """The process `pid` and its descendants; [] if it has ended. psutil does not signal a new process with a reused id."""
+    """The process `pid` and its descendants; [] if it has ended. psutil never signals another process that reuses an id."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Models to serve: emulations that sleep, one for each kind of replica, and a torchvision network (extra `torch`)."""
+"""Models to serve: emulations that only sleep (single requests, batches, tokens) and a torchvision network (extra `torch`)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class EmulatedTokens:
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt and output tokens, tokens left
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt tokens, output tokens, tokens left
         self._iterations: asyncio.Task | None = None
 
     async def __call__(self, request: Request) -> str | Response:
@@ -134,7 +134,7 @@ class EmulatedTokens:
         return StreamingResponse(_tokens(await left.get(), left))
 
     async def _iterate(self) -> None:
-        """Generate a token of each sequence per iteration, until none is left; late wake-ups do not delay later iterations."""
+        """Generate a token of each sequence per iteration until all are complete; a late wake-up delays no later iteration."""
         kind, running = self._kind, list[list]()
         end_s = asyncio.get_running_loop().time()
         while running or self._waiting:

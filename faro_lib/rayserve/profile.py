@@ -34,7 +34,7 @@ class Profile:
     network_overhead_s: float  # mean time of a request outside the replica
     requests: int
     cold_start_s: float | None = None  # None if it was not measured
-    calibration: Calibration | None = None  # calibrated kind of replica; None if it was not measured
+    calibration: Calibration | None = None  # fitted replica model; None if none was fitted
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
@@ -60,7 +60,7 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total if times_s else empty_row())  # raises if none was served; replicas count 4xx as done
+    mean_s, scv = moments(total if times_s else empty_row())  # raises if none was served; `total` alone would count 4xx
     first_s, last_s = np.mean(times_s, axis=0)  # a replica measures up to the answer's first part
     overhead_s = float(first_s) - total["latency_s"] / total["done"]
     return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
@@ -99,7 +99,7 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     """Write the measured values into the jobs' table `path`, a .yaml file, whose comments are lost.
 
-    A kind of replica is written if it was calibrated; its service time and scv then replace those of single requests.
+    If calibration succeeded, its replica, service time and scv are written, else the service time and scv of single requests.
     """
     path = Path(path)
     table = yaml.safe_load(path.read_text())

@@ -1,4 +1,4 @@
-"""Counts and latencies per minute of trace time (`Clock`), from statistics per wall second; missing data is NaN."""
+"""Counts and latencies per minute of trace time, which may run faster than wall time (`Clock`); NaN = missing."""
 
 import math
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class RecentSeconds:
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
-        """For each job: (its measurements summed over the Unix seconds first..last - 1, number of these seconds with any)."""
+        """For each job: (its measurements summed over the Unix seconds first..last - 1, number of these with data)."""
         totals = []
         for seconds in self._seconds.values():
             total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
@@ -69,7 +69,7 @@ class RecentSeconds:
     def mean_latency_s(self, now_s: float) -> np.ndarray:
         """Mean latency of the requests that ended in the last LATENCY_WINDOW_S, where a dropped one counts as 0.
 
-        It is 0 without requests, and NaN if no second is known or all requests failed, because 0 would look idle.
+        It is 0 without requests, and NaN if no second is known or all requests failed: 0 would look like an idle job.
         """
         end = math.floor(self._clock.wall_s(now_s))
         totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end)
@@ -83,7 +83,7 @@ class RecentSeconds:
         return np.array([mean_s(*one) for one in totals])
 
     def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
-        """Latency quantile of each job in the minute before `minute`. Dropped and failed requests are inf, no data NaN."""
+        """Latency quantiles (jobs,) in the minute before `minute`. Dropped and failed requests count as inf; NaN = no data."""
         enough, rows = MIN_KNOWN_SHARE * self._clock.minute_s, zip(self._minute(minute - 1), quantile)
         wall_s = [quantile_of_row(total, q) if known >= enough else np.nan for (total, known), q in rows]
         return self._clock.scale * np.array(wall_s)

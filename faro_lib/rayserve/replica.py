@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
-REPORT_AFTER_S = 0.1  # a second is reported this long after its end
+REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
 REPORT_TIMEOUT_S = 5.0
 UNREPORTED_S = 300  # seconds of measurements that a replica stores while the aggregator does not answer
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -221,7 +221,7 @@ class StatsEndpoint:
     """HTTP access to the `StatsAggregator`; if Ray has a token, requests must carry it.
 
     GET reads the statistics of the seconds from `since` on. POST sets the shares of requests to accept; with the parameter
-    `holder`, it requests the lease instead and returns the name of its holder.
+    `holder`, it instead requests the lease (the right to scale the jobs) and returns the name of the lease's holder.
     """
 
     def __init__(self) -> None:

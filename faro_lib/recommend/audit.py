@@ -41,7 +41,7 @@ RAN = "recorded replicas"
 # A replica accepts so many ongoing requests that practically none is dropped, as in services without such a limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # latencies are simulated for counts up to this or, if larger, 1.5 x the recorded ones; then extrapolated
+MEASURED = 16  # replicas up to which latencies are simulated (1.5 x the recorded maximum if larger), then extrapolated
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
     LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # one per service
@@ -118,7 +118,7 @@ class Audit:
 
 
 def as_planned(job: Job, overhead_s: float) -> Job:
-    """The job that policies plan for: its SLO excludes the time outside replicas, and calibration replaces a latency curve."""
+    """The job that policies plan for: its SLO excludes the time outside replicas, and its `latency_curve` is not used."""
     return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
 
 

@@ -20,7 +20,7 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
-STEADY_MINUTES = 3  # a minute is used to calibrate if it ends this many minutes with the same replica count
+STEADY_MINUTES = 3  # a minute is used to calibrate if at its end the replica count was the same for this many minutes
 BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row of `Measurements`; minimum and maximum rows
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
@@ -28,7 +28,7 @@ OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
 LARGE = 0.1  # the jobs table's service time is reported as wrong if its relative error exceeds this
-MIN_INSIDE = 0.5  # minimum `Service.inside` of a service that counts as reproduced
+MIN_INSIDE = 0.5  # a service is reproduced only if at least this share of latencies is in the predicted interval
 SLACK = 0.02  # how far the recorded share of minutes above the SLO may lie outside its predicted interval
 NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is subtracted
 

@@ -28,7 +28,7 @@ MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # fewest minutes to
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Requests per minute up to now.
+    """Requests per minute up to now, which may be set to an earlier minute of the last day.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ def _idle(today: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
-    """Minutes from the first minute of the last day to the time `at` (see `history_of`); this day has `length` minutes."""
+    """Minutes from the first count of the last day to the time `at` (see `history_of`); `length` is the number of counts."""
     if at.lstrip("-").isdigit():
         return int(at)
     if end_minute is None:
@@ -141,7 +141,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in a table of counts or a named workload. Its last day is today; if it has times, its last minute is now."""
+    """The history in the table of counts `path`, or in the built-in workload of this name. The last day is today."""
     table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
@@ -189,7 +189,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # minutes count from `origin_s`
+    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # with a common minute 0
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
@@ -216,7 +216,7 @@ def local_minute(at_s: float) -> int:
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
     """The history of the jobs that a journal's last header lists; minutes that no observation covers are missing.
 
-    `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
+    `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
     """
     header, ticks = with_same_jobs(path)
     names = tuple(job.name for job in header.jobs)

@@ -21,9 +21,9 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MOST_REQUESTS = 20_000_000  # of a last day with more requests, only the busiest REPLAYED_HOURS are replayed
+MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
-MISSED, UNUSUAL = 50, 4  # requests that a silence must have cost, and factor on those of the next largest one
+MISSED, UNUSUAL = 50, 4  # `_silences`: minimum expected requests of a gap, and minimum ratio to those of any other gap
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 
@@ -38,9 +38,9 @@ class Recommendation:
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     replayed : replayed part of the last day, as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
-    fixed : a row per job: the smallest constant replica count that keeps its SLO on each recorded day (0 = none), violation
-        rates with it and with `replicas_now` (`sizing.fixed_replicas`), the `minutes` of these days and, if all fit, the
-        counts that use all cores of the capacity (`with_idle_cores`); None if no day was replayed.
+    fixed : a row per job; None if no day was replayed. `replicas` is the smallest constant count that keeps the SLO on all
+        simulated days (0 = none), which have `minutes` in total. `violation_rate` is the rate with it, `violation_rate_now`
+        the one with `replicas_now`. If all fit into the capacity, `replicas_on_all_cores` also use its idle cores.
     """
 
     advice: Advice
@@ -108,7 +108,7 @@ def recommend(
     if history.short and with_curve:
         few = f"{history.today.shape[1]} minutes of counts"
         raise ValueError(f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none")
-    history.forecaster(forecaster)  # raises for an unknown name before a minute of measuring
+    history.forecaster(forecaster)  # an unknown name must fail before the measurements, which take a minute
     for line in (*_too_busy(history, capacity), *_silences(history)):
         report(line)
     if capped := serving_model.capped(history.jobs, history.today):
@@ -147,8 +147,8 @@ def _replay(
 ) -> tuple[pd.DataFrame, str, pd.DataFrame]:
     """(curve, replayed, fixed) of a `Recommendation`.
 
-    The last day and the earlier day with most load are replayed, the latter with a forecaster fitted to the other days.
-    If the last day has more than MOST_REQUESTS, only its busiest hours are.
+    The last day and the earlier day with the highest peak load are replayed, the latter with a forecaster fitted to the
+    other days. If the last day has more than MOST_REQUESTS, only its busiest hours are replayed, and no earlier day.
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
@@ -203,10 +203,10 @@ def _too_busy(history: History, capacity: float | None) -> list[str]:
 
 
 def _silences(history: History) -> list[str]:
-    """One line for each job with minutes in a row without requests whose records may be missing.
+    """One line for each job with a gap (consecutive minutes without requests) whose records may be missing.
 
-    At the mean rate of the hour before or after, whichever is lower, they would have had MISSED requests or more, and
-    UNUSUAL times as many as any other such minutes of the job.
+    A gap's expected requests are its length times the mean rate of the hour before or after, whichever is lower. A gap is
+    reported if they are at least MISSED, and at least UNUSUAL times those of every other gap of the job.
     """
     days, lines = [history.traces.evaluation[0]], []
     if not history.single_day:

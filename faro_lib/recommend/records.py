@@ -27,7 +27,7 @@ class Records:
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
     levels : quantile that a latency column has for a job, such as 0.99, (latency columns, jobs); NaN = the mean.
-    latency_s : that quantile in each minute, (latency columns, jobs, minutes); NaN = unknown, inf = its request was dropped.
+    latency_s : that quantile by minute, (latency columns, jobs, minutes); NaN = unknown, inf = it falls on dropped requests.
     """
 
     history: History
@@ -67,7 +67,7 @@ def records_of(
 def records_from_csv(path: str, jobs: str) -> Records:
     """The records in a table with the columns job, requests, replicas, `time` or `minute`, and latency columns.
 
-    Their names are latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
+    Latency columns: latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
     """
     table, names = read_counts(path, of_table := read_jobs(jobs))
     latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
@@ -113,9 +113,9 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """Records of the jobs that a journal's last header lists: replicas, mean latencies and latencies at the quantiles.
+    """Records of the jobs that a journal's last header lists: replicas, mean and tail latencies.
 
-    `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
+    `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
     """
     header, ticks = with_same_jobs(path)
     if not ticks:

@@ -1,4 +1,4 @@
-"""The capacity that the SLOs need, from replays of the last day at several capacities, and the curve as text."""
+"""The capacity that the SLOs need, from replays of a day at several capacities, and SLO violations by capacity as text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,17 +19,17 @@ from faro_lib.workload.jobs import MINUTE_S
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
 COLUMNS += ["violation_rates"]  # violation rate of each job, {job: rate}
-SEEDS = 3  # random seeds with each of which a count or a capacity must keep the SLOs
+SEEDS = 3  # a replica count or a capacity must keep the SLOs in a simulation with each of this many random seeds
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
-DOUBLINGS = 3  # how many times the search for a sufficient constant count may double that of the latency model
-GROWTH = 1.25  # factor on a capacity that does not suffice
+DOUBLINGS = 3  # the search for a sufficient constant replica count doubles the latency model's count at most this often
+GROWTH = 1.25  # factor to the next capacity to try if one does not suffice
 MOST_GROWTH = 2.5  # the search for a sufficient capacity ends at this multiple of the given one
 MAX_REPLICAS = 200  # the search for required replicas ends at this plus twice the largest offered load in erlangs
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces of the busiest `minutes` in a row, which begin with a run-up; the minute at which they begin).
+    """(traces of `minutes` consecutive minutes, the busiest after a run-up; the minute at which they begin).
 
     Training days are rotated to begin at that minute, too.
     """
@@ -47,7 +47,7 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
     """Smallest replica counts that meet the SLOs at each minute's rate, (jobs, minutes), from 1 to a job's maximum.
 
-    If none meets the SLO, because even an idle replica is too slow, it is the count whose utilisation is UTILISATION.
+    If none meets the SLO, because even an idle replica is too slow, it is the count that gives utilisation UTILISATION.
     """
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
@@ -71,9 +71,9 @@ def fixed_replicas(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(smallest constant replica counts that keep the SLOs on every day, violation rates with them, and with `now`).
 
-    Each has shape (jobs,). The rates are those of the worst day. The last of `days` is simulated with each of SEEDS, the
-    others with the first. A count is found by bisection. It is 0 if even 2^DOUBLINGS times the latency model's count is too
-    few; the violation rate is then that of the larger count. `accepted` is as in `violations_by_capacity`. `now` has the
+    Each has shape (jobs,). The rates are the largest of all simulations: SEEDS of the last of `days`, one of each other day.
+    A count is found by bisection. It is 0 if even 2^DOUBLINGS times the latency model's count is too few; the violation
+    rate is then that of the largest count tried. `accepted` is as in `violations_by_capacity`. `now` has the
     replica counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
     """
     arrays = arrays_of(days[-1].jobs)
@@ -124,17 +124,17 @@ def violations_by_capacity(
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
 
-    Bisection replays `workload` with one random seed; the capacity that it finds must also suffice with the other SEEDS and
-    in `others`, other days with a policy for each, or it is increased. `capacities` in cores are the smallest and one that
-    may suffice; `include` is a further one, ignored if it is below the smallest. `accepted` is the accepted violation rate
-    of each job, (jobs,). The data frame has COLUMNS, with the largest rates of the replays, and is sorted by capacity.
+    Bisection replays `workload` with one random seed. The capacity that it finds is then replayed with the other SEEDS and
+    on other days (`others`, each with its policy), and is increased if it does not suffice. `capacities` (cores): the
+    smallest, and one that may suffice. `include` is tried, too, unless it is below the smallest. `accepted` (jobs,) has the
+    accepted violation rates. The data frame has COLUMNS, with the largest rates of the replays, and is sorted by capacity.
     """
     replayed = dict[int, tuple]()
     runs = [(workload, policy, drawn, f"seed {n}") for n, drawn in enumerate(_draws(workload, serving_model, SEEDS), 1)]
     runs += [(day, one, _draws(day, serving_model, 1)[0], "another day") for day, one in others]
 
     def worst_of(rates: np.ndarray) -> tuple[str, float, float]:
-        """(name, violation rate, accepted rate) of the job nearest to or farthest above its limit."""
+        """(name, violation rate, accepted rate) of the job with the largest ratio of these two rates."""
         job = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
         return workload.jobs[job].name, float(rates[job]), float(accepted[job])
 
@@ -180,7 +180,7 @@ def _draws(workload: Workload, serving_model: ServingModel, seeds: int) -> list[
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
-    """The smallest capacity from which on all replayed ones keep every job's violation rate accepted; None if there is none.
+    """The smallest replayed capacity that, like all larger ones, keeps the accepted violation rates; None if there is none.
 
     >>> curve = pd.DataFrame({"capacity_cores": [8, 12, 16, 20], "slo_violation_rate": [0.002, 0.02, 0.001, 0]})
     >>> required_cores(curve.assign(accepted_rate=0.01))
