@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
-WIDTHS = np.array([0.1, 0.1, 0.01])  # medians of tau; the constant's is fixed, as one value per job cannot determine it
+# Prior medians of tau, the spread between jobs, by group; the last one is fixed, because a job has only one constant.
+WIDTHS = np.array([0.1, 0.1, 0.01])
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
 MIN_NU = 3.0  # lower limit of nu; counts are squares of y, so they have a finite mean only if nu > 2

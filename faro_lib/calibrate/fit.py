@@ -77,7 +77,7 @@ class Fit:
         return self.log_likelihood
 
     def draw(self, number: int) -> None:
-        """Simulate another round of `number` points, half of them from `_linearised` except in the first round."""
+        """Simulate `number` more points. After the first call, half of them are drawn from the distribution `_linearised`."""
         self.population.draw(number, self._linearised() if self.services else None)
 
     def _linearised(self) -> Any:

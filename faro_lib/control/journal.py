@@ -85,7 +85,7 @@ class Journal:
         """Prepare this journal for a run with `header`; return the recorded run to resume, or None if there are no ticks.
 
         If there are ticks of the same jobs, the last part continues; otherwise, a new part begins. Raises ValueError
-        if `resumed` does, or if the last tick is more than `policy.tick_s` after the trace time `now_s`.
+        if `resumed` does, or if the last tick is more than `policy.tick_s` after `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:

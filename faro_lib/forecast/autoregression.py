@@ -84,8 +84,8 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
 def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t], except where `known` has the value of a minute.
 
-    `start` (lags, jobs, samples) has y of the minutes before the simulation. `known` (minutes, jobs) is NaN where y must be
-    simulated. `errors` and the result have shape (minutes, jobs, samples).
+    `coefficients` begin with the largest lag. `start` (lags, jobs, samples) has y of the minutes before the simulation.
+    `known` (minutes, jobs) is NaN where y must be simulated. `errors` and the result have shape (minutes, jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)

@@ -62,7 +62,7 @@ class Faro(TwoLoops):
         bounding = self.floor_tolerance is not None
         now = observation.running + observation.starting if bounding else observation.target
         jobs = limited(state.jobs, authority.level, now, bounding)
-        arrays = arrays_of(jobs)  # replicas that Faro must not remove may exceed the capacity
+        arrays = arrays_of(jobs)  # Faro keeps their minimum, even if it needs more than the capacity
         capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))
         after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
         return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, bounding)
@@ -70,7 +70,7 @@ class Faro(TwoLoops):
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values.
 
-        With a `floor_tolerance`, targets are maxReplicas of HPAs, and the current replicas are those that the HPAs chose.
+        With a `floor_tolerance`, HPAs choose the replicas, and the observed and planned targets are the HPAs' maxReplicas.
         """
         before = observation.target
         if self.floor_tolerance is not None:

@@ -115,7 +115,7 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
                     found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
                 row["replica"] = found
             row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
-            if row.get("model") in MODELS:  # otherwise the model's published service time would be used
+            if row.get("model") in MODELS:  # its published service time would replace the measured one
                 del row["model"]
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)

@@ -23,7 +23,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
-MISSED, UNUSUAL = 50, 4  # `_silences`: minimum expected requests of a gap, and minimum ratio to those of any other gap
+MISSED, UNUSUAL = 50, 4  # a gap is suspicious if so many requests were expected, and so many times those of other gaps
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 

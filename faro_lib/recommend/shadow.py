@@ -107,7 +107,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
 
 
 def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
-    """(observed lost utility, observed / predicted tail latency) of the minute before each step, both (jobs, steps)."""
+    """(observed lost utility, ratio of observed to predicted tail latency) in the minute before each step, (jobs, steps)."""
     model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
     tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
     rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S

@@ -17,7 +17,7 @@ from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
 FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
 BETWEEN = -1  # value of `Kinds.fresh` between two iterations
-SHORTEST_S = 1e-9  # time per token of a one-token answer; > 0, like the latency of every request that has ended
+SHORTEST_S = 1e-9  # stands for the time per token of a one-token answer, because 0 would mean that it has not ended
 
 
 class Kinds(NamedTuple):
