@@ -104,6 +104,8 @@ def test_the_preflight_check_names_the_rayservice_and_the_pod():
 class Unreachable:
     """A cluster that does not answer."""
 
+    advance = writer_of = None
+
     def observe(self):
         raise OSError("no answer")
 

@@ -17,9 +17,9 @@ def profile(
     seconds: Annotated[float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")] = 20.0,
     dry: Annotated[bool, option("Print the measurements and leave the table unchanged.", "--dry-run")] = False,
 ) -> None:
-    """Measure service times, cold starts and how replicas serve (one request at a time, several, or in batches).
+    """Measure service times, cold starts and how replicas serve.
 
-    How replicas serve is found by open-loop load at increasing rates, until the p99 latency exceeds three times the SLO.
+    One request at a time, several, or batches: open-loop load at rising rates shows it, until p99 exceeds three SLOs.
     The results are written to the table, and a picture of each job's latencies is saved beside the table.
     """
     from faro_lib.figures.calibration import latency_by_rate
