@@ -19,8 +19,9 @@ def profile(
 ) -> None:
     """Measure service times, cold starts and how replicas serve.
 
-    One request at a time, several, or batches: open-loop load at rising rates shows it, until p99 exceeds three SLOs.
-    The results are written to the table, and a picture of each job's latencies is saved beside the table.
+    Whether they serve one request at a time, several, or batches is found by open-loop load at increasing rates, until the
+    p99 latency exceeds three times the SLO. The results are written to the table, and a picture of each job's latencies is
+    saved beside the table.
     """
     from faro_lib.figures.calibration import latency_by_rate
     from faro_lib.figures.style import save
