@@ -39,9 +39,9 @@ TOGETHER = --dist=loadfile --no-loadscope-reorder
 WORKERS = -n logical --maxprocesses=4 $(TOGETHER)
 # The notebooks that `make test` runs. The other six take longer than these ten; `make test-all` runs all.
 QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
-# One process more than cores, because some tests wait for time-outs.
-ONE_MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 1))")
-FAST = -n $(ONE_MORE) $(TOGETHER) --doctest-modules --nbval-lax faro_lib tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
+# Two processes more than cores, but at most four, because some tests wait for time-outs.
+MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
+FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax faro_lib tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
 test: lint
 	pytest $(FAST)
 

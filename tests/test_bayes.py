@@ -24,6 +24,7 @@ def world(seed=0, days=8, minutes=300):
     return Traces((Job("steady"), Job("rough")), counts[:-1], counts[-1])
 
 
+@pytest.mark.slow
 def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_without_a_warning(tmp_path, recwarn):
     from faro_lib.bayes import convergence, fit_bayes, posterior_of
 
