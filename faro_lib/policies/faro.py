@@ -80,7 +80,7 @@ class Faro(TwoLoops):
         now = observation.target
         allocation = solve(table, observation.capacity, self.objective, current=now, gamma=self.gamma)
         target, forecast_rps = allocation.replicas, rates_rps.mean(axis=(1, 2))
-        if self.reserve and self.floor_tolerance is None:
+        if self.reserve and self.floor_tolerance is None and state.forecaster.past.size:
             target = self.with_reserve(state, observation, rates_rps, target)
             allocation = replace(allocation, replicas=np.minimum(target, table.columns))
         latency_s = predicted_latency(
@@ -116,7 +116,7 @@ class Faro(TwoLoops):
         last = np.minimum(planned, utility.shape[1] - 1)[:, None]
         suffices = utility >= np.take_along_axis(utility, last, axis=1) - TOLERANCE
         needed = np.minimum(suffices.argmax(axis=1), planned)
-        if not past_rps.size or observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
+        if observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
             return planned
         past_rps = past_rps * observation.exists[:, None]
         return with_idle_cores(

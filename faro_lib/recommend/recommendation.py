@@ -108,7 +108,7 @@ def recommend(
     if history.short and with_curve:
         few = f"{history.today.shape[1]} minutes of counts"
         raise ValueError(f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none")
-    history.forecaster(forecaster)  # an unknown name must fail before the measurements, which take a minute
+    fitted = history.forecaster(forecaster)  # an unknown name must fail before the measurements, which take a minute
     for line in (*_too_busy(history, capacity), *_silences(history)):
         report(line)
     if capped := serving_model.capped(history.jobs, history.today):
@@ -116,8 +116,9 @@ def recommend(
     report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
 
-    def policy(history: History) -> Faro:
-        return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
+    def policy(of: History) -> Faro:
+        forecasts = fitted if of is history else of.forecaster(forecaster)
+        return tuned(PolicyContext(of.jobs, forecasts, latency_model), objective)
 
     if not with_curve:
         assert capacity is not None
@@ -153,10 +154,8 @@ def _replay(
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
     part, first = sizing.busiest(traces, traces.evaluation.shape[-1] if few else 60 * REPLAYED_HOURS)
-    day, learned = (
-        part.workload(),
-        policy(history if few else history_of(part.jobs, part.evaluation[0], earlier=part.train)),
-    )
+    day = part.workload()
+    learned = policy(history if few else history_of(part.jobs, part.evaluation[0], earlier=part.train))
     replayed = (
         f"the last {day.minutes / 60:.3g} hours" if few else f"{history.span(first, first + day.minutes)}, the busiest,"
     )
@@ -213,12 +212,12 @@ def _silences(history: History) -> list[str]:
         days = [*history.traces.train[:, 0], *days]
     for job, counts in zip(history.jobs, np.concatenate(days, axis=1)):
         edges = np.flatnonzero(np.diff(np.pad(counts == 0, 1)))
-        silences = [
+        gaps = [
             (min(counts[max(0, first - 60) : first].mean(), counts[end : end + 60].mean()) * (end - first), first, end)
             for first, end in zip(edges[::2], edges[1::2])
             if first > 0 and end < len(counts)
         ]
-        (other, *_), (missed, first, end) = sorted([(0.0, 0, 0), (0.0, 0, 0), *silences])[-2:]
+        (other, *_), (missed, first, end) = sorted([(0.0, 0, 0), (0.0, 0, 0), *gaps])[-2:]
         if missed >= max(MISSED, UNUSUAL * other):
             day, minute = divmod(first, days[0].shape[1])
             when = history.clock(minute) + (f" of day {day + 1} of {len(days)}" if len(days) > 1 else "")

@@ -54,7 +54,9 @@ class Prometheus:
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
     values = np.full(len(times_s), np.nan)
     for time_s, text in samples:
-        values[round((float(time_s) - times_s[0]) / step_s)] = float(text) if np.isfinite(float(text)) else np.inf
+        values[round((float(time_s) - times_s[0]) / step_s)] = np.nan_to_num(
+            float(text), nan=np.inf, posinf=np.inf, neginf=np.inf
+        )
     return values
 
 
