@@ -253,20 +253,26 @@ def test_a_table_of_1000_jobs_is_solved_exactly_and_below_its_bound():
         assert exact.value >= solve(table, 3200, objective, "greedy" if objective == "Sum" else "exact").value
 
 
-def test_marginal_values_are_differences_of_the_objective():
-    table = real_table(6, 10)
-    plan = solve(table, 18, "FairSum")
-    more, less = marginal_values(table, plan)
-    score = OBJECTIVES["FairSum"].score
-    rows = np.arange(6)
-    for j in range(6):
+@given(instances(), st.sampled_from(KNOWN))
+@examples(60)
+def test_marginal_values_are_differences_of_the_objective(instance, name):
+    table, budget, current, gamma = instance
+    try:
+        plan = solve(table, budget, name, current=current, gamma=gamma)
+    except ValueError:  # the minimum replicas exceed the budget or a quota
+        return
+    objective, weight = OBJECTIVES[name], np.array([job.weight for job in table.jobs])
+    utilities, rows = objective.utilities(table), np.arange(len(table.jobs))
+    more, less = marginal_values(table, plan, gamma=gamma)
+    for j in rows:
         for by, found in ((1, more[j]), (-1, -less[j])):
             moved = plan.replicas.copy()
             moved[j] += by
-            if moved[j] > table.columns or np.isneginf(table.value[j, moved[j]]):
+            if not 0 <= moved[j] <= table.columns or np.isneginf(utilities[j, moved[j]]):
                 assert np.isnan(found)
             else:
-                assert found == pytest.approx(score(table.value[rows, moved], np.ones(6)) - plan.value)
+                now, then = (objective.score(utilities[rows, x], weight, gamma) for x in (plan.replicas, moved))
+                assert found == then - now  # sums of quantised terms are exact
 
 
 def test_shrink_frees_replicas_whose_loss_is_within_the_tolerance():

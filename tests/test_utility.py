@@ -18,6 +18,7 @@ from faro_lib.utility import (
     predicted_latency,
     relaxed_drop_penalty,
     relaxed_utility,
+    with_switching_cost,
 )
 from faro_lib.workload import Job
 
@@ -144,9 +145,12 @@ def test_without_cold_start_minutes_each_job_uses_its_own_cold_start():
 
 def test_the_switching_cost_is_charged_at_every_count_but_the_running_one():
     rates = sampled_rates()
-    free, charged = (build_table(JOBS, rates, RUNNING, switching_cost=p) for p in (0.0, 0.25))
+    free = build_table(JOBS, rates, RUNNING)
+    charged = with_switching_cost(free, 0.25)
     assert charged.value[0, 2] == free.value[0, 2]
     assert charged.value[0, 3] == pytest.approx(free.value[0, 3] - 0.25)
+    with pytest.raises(ValueError, match=r"switching_cost=-1.0 must be a number >= 0"):
+        with_switching_cost(free, -1.0)
 
 
 def test_a_job_without_requests_has_full_utility_on_zero_replicas():
@@ -253,7 +257,6 @@ def test_the_relaxed_utility_is_never_below_the_precise(late, slo, alpha):
         ({"latency_model": "mm1"}, r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"),
         ({"latency_model": 3}, r"latency_model=3 must be the name of a formula"),
         ({"drops": (0.1, 0.2)}, r"drops=\(0.1, 0.2\) must increase from 0"),
-        ({"switching_cost": -1.0}, r"switching_cost=-1.0 must be a number >= 0"),
         ({"cold_start_minutes": -1.0}, r"cold_start_minutes=-1.0 must be a number >= 0"),
     ],
 )

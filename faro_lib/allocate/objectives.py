@@ -63,6 +63,22 @@ class Objective:
         total = float(self.terms(utility, np.asarray(weight, float)).sum())
         return total + float(quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max())))
 
+    def scores_after(self, utility, moved, weight, gamma: float | None = None) -> np.ndarray:
+        """(jobs,): entry j is the `score` of finite utilities (jobs,) in which job j alone has `moved[j]` instead."""
+        low, high = least_of_others(utility), -least_of_others(-utility)
+        low, high = np.minimum(quantised(low), quantised(moved)), np.maximum(quantised(high), quantised(moved))
+        if self.leximin:
+            return low
+        terms = self.terms(quantised(utility), weight)
+        total = terms.sum() - terms + self.terms(quantised(moved), weight)
+        return total + quantised(self.gamma(len(utility), gamma) * (low - high))
+
+
+def least_of_others(values: np.ndarray) -> np.ndarray:
+    """For each value (n,), the least of the other values; infinite if there is none."""
+    first, second = np.partition(np.append(values, np.inf), 1)[:2]
+    return np.where(values == first, second, first)
+
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
 

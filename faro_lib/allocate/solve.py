@@ -70,8 +70,7 @@ def marginal_values(
     >>> marginal_values(table, solve(table, 3))[0].round(3).tolist()
     [0.1, nan]
     """
-    objective = objective_of(allocation.objective)
-    rows = np.arange(len(table.jobs))
+    objective, rows = objective_of(allocation.objective), np.arange(len(table.jobs))
     # Pad one infeasible column on either side: x replicas are at index x + 1.
     utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)
     weight = arrays_of(table.jobs).weight
@@ -80,7 +79,8 @@ def marginal_values(
 
     def change(by):
         moved = utilities[rows, allocation.replicas + 1 + by]
-        scores = [objective.score(np.where(rows == j, moved, current), weight, gamma) for j in rows]
-        return np.where(np.isneginf(moved), np.nan, by * (np.array(scores) - now))
+        possible = ~np.isneginf(moved)
+        scores = objective.scores_after(current, np.where(possible, moved, current), weight, gamma)
+        return np.where(possible, by * (scores - now), np.nan)
 
     return change(+1), change(-1)

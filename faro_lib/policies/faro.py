@@ -14,7 +14,7 @@ from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, Policy, reasons
 from faro_lib.queueing import LatencyTable
-from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
+from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency, with_switching_cost
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
@@ -76,12 +76,14 @@ class Faro(TwoLoops):
         if self.floor_tolerance is not None:
             observation = replace(observation, target=observation.running + observation.starting)
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S * observation.exists[:, None, None]
-        table = self.table(state, observation, rates_rps)
+        free = self.table(state, observation, rates_rps)
+        table = with_switching_cost(free, self.switching_cost)
+        table = deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
         now = observation.target
         allocation = solve(table, observation.capacity, self.objective, current=now, gamma=self.gamma)
         target, forecast_rps = allocation.replicas, rates_rps.mean(axis=(1, 2))
         if self.reserve and self.floor_tolerance is None and state.forecaster.past.size:
-            target = self.with_reserve(state, observation, rates_rps, target)
+            target = self.with_reserve(state, observation, free.effective, target)
             allocation = replace(allocation, replicas=np.minimum(target, table.columns))
         latency_s = predicted_latency(
             state.jobs, forecast_rps, target, drop=allocation.drop, latency_model=self.latency_model
@@ -96,23 +98,19 @@ class Faro(TwoLoops):
         if self.floor_tolerance is None:
             return plan
         load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
-        table = replace(self, switching_cost=0.0, deficit_weighting=0.0).table(state, observation, rates_rps)
-        floor, ceiling = bounds(table, plan.target, load, observation.capacity, self.floor_tolerance)
+        floor, ceiling = bounds(free, plan.target, load, observation.capacity, self.floor_tolerance)
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
     def with_reserve(
-        self, state: LoopState, observation: Observation, rates_rps: np.ndarray, planned: np.ndarray
+        self, state: LoopState, observation: Observation, utility: np.ndarray, planned: np.ndarray
     ) -> np.ndarray:
         """The planned replicas (jobs,), with idle cores allocated as past minutes would have needed them.
 
-        A core is idle if no replica is planned on it, or only a replica that gains no utility under the forecast. The new
+        A core is idle if no replica is planned on it, or only a replica that gains no `utility` (jobs, X + 1). The new
         allocation of idle cores maximises the sum of the jobs' mean utilities at the counts `Forecaster.past`. When a burst
         comes that was not forecast, replicas for it have then already started.
         """
         arrays, past_rps = arrays_of(state.jobs), state.forecaster.past / MINUTE_S
-        utility = (
-            replace(self, switching_cost=0.0, deficit_weighting=0.0).table(state, observation, rates_rps).effective
-        )
         last = np.minimum(planned, utility.shape[1] - 1)[:, None]
         suffices = utility >= np.take_along_axis(utility, last, axis=1) - TOLERANCE
         needed = np.minimum(suffices.argmax(axis=1), planned)
@@ -140,11 +138,9 @@ class Faro(TwoLoops):
             latency_model=self.latency_model,
             drops=DROPS if OBJECTIVES.find(self.objective).effective else None,
             cold_start_minutes=self.cold_start_minutes,
-            switching_cost=self.switching_cost,
             max_replicas=int(arrays_of(state.jobs).replicas_within(observation.capacity).max()),
         )
-        table = without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
-        return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
+        return without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
 
 
 def with_idle_cores(

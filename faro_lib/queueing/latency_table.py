@@ -103,11 +103,11 @@ class LatencyTable:
         i1, j1 = np.minimum(i + 1, len(grid) - 1), np.minimum(j + 1, len(counts) - 1)
         t, u = t[..., None], u[..., None]
 
-        def between(values):
-            below = (1 - u) * values[i, j] + u * values[i, j1]
-            return (1 - t) * below + t * ((1 - u) * values[i1, j] + u * values[i1, j1])
+        def between(values, of=np.positive):
+            below = (1 - u) * of(values[i, j]) + u * of(values[i, j1])
+            return (1 - t) * below + t * ((1 - u) * of(values[i1, j]) + u * of(values[i1, j1]))
 
-        tail_s, allowed = np.exp(between(np.log(self.tail_s[k]))), 1 - self.quantile[k]
+        tail_s, allowed = np.exp(between(self.tail_s[k], np.log)), 1 - self.quantile[k]
         dropped = between(self.excess_drops[k]) + allowed
         # Requests beyond the largest measured rate, or beyond what the router can forward, are dropped.
         excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[..., None]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from faro_lib.utility.table import UtilityTable, build_table
+from faro_lib.utility.table import UtilityTable, build_table, with_switching_cost
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
 # The fields of `Job` in which configurations of a service may differ.
@@ -35,8 +35,9 @@ class Configurations:
 
 
 def best_configurations(
-    options: Mapping[str, Sequence[Job]], rates_rps, current: Sequence[str], running, *, cores: float, **settings
-) -> Configurations:
+    options: Mapping[str, Sequence[Job]], rates_rps, current: Sequence[str], running, *, cores: float,
+    switching_cost: float = 0.0, **settings,
+) -> Configurations:  # fmt: skip
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
     value[j, n] is the largest value that `build_table` gives to x replicas of a configuration, over all configurations and
@@ -48,6 +49,7 @@ def best_configurations(
     options : service -> its configurations, which are jobs that differ only in the fields OWN.
     rates_rps : array (services, samples, minutes), requests per second.
     current, running : name and replica count of each service's present configuration, both (services,).
+    switching_cost : utility subtracted for another configuration or replica count.
     settings : as in `build_table`.
 
     >>> fast = Job("fast", service_time_s=0.09, cores=3.0)
@@ -73,6 +75,7 @@ def best_configurations(
     serving = np.array(now)[of_service]
     rates_rps, running = np.asarray(rates_rps, float)[of_service], np.asarray(running)
     parts = build_table(rows, rates_rps, running[of_service], serving=serving, **settings)
+    parts = with_switching_cost(parts, switching_cost, unchanged=serving == np.arange(len(rows)))
 
     shape = len(options), columns
     value, effective, drop = np.full(shape, -np.inf), np.full(shape, -np.inf), np.zeros(shape)

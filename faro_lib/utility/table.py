@@ -1,7 +1,7 @@
 """The utility table that a decision is based on: the expected utility of each job at each replica count."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -73,7 +73,6 @@ def build_table(
     alpha: float = 1.0,
     drops: Sequence[float] | None = None,
     cold_start_minutes: float | None = 1.0,
-    switching_cost: float = 0.0,
     max_replicas: int | None = None,
     serving: np.ndarray | None = None,
 ) -> UtilityTable:
@@ -92,7 +91,6 @@ def build_table(
     utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed utility.
     drops : increasing drop rates to try, beginning with 0, such as `DROPS`; None: 0 only.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
-    switching_cost : utility subtracted at every replica count except `running`.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
     serving : for each job, the index of the job whose replicas serve it now; None: itself (see `best_configurations`).
 
@@ -104,9 +102,8 @@ def build_table(
     rates_rps, running = _checked(jobs, rates_rps, running)
     if utility not in ("relaxed", "precise"):
         raise ValueError(f"utility={utility!r} is not a utility; accepted: relaxed, precise")
-    for name, number in (("switching_cost", switching_cost), ("cold_start_minutes", cold_start_minutes or 0.0)):
-        if not number >= 0:
-            raise ValueError(f"{name}={number} must be a number >= 0")
+    if not (cold_start_minutes or 0.0) >= 0:
+        raise ValueError(f"cold_start_minutes={cold_start_minutes} must be a number >= 0")
     grid, phi = _drop_grid(drops, utility)
     arrays = arrays_of(jobs)
     _, samples, minutes = rates_rps.shape
@@ -129,14 +126,19 @@ def build_table(
         rates_rps * arrays.service_time_s[:, None, None], warm, cold, running, serving, low, high,
         curves.of_job, curves.first, curves.last, curves.value, float(alpha), grid, phi, value, effective, drop,
     )  # fmt: skip
-    if switching_cost:
-        changes = np.arange(value.shape[1])[None, :] != running[:, None]
-        charge = switching_cost * (changes | (serving != np.arange(len(jobs)))[:, None])
-        value, effective = value - charge, effective - charge
     # The table ends where more replicas change no job's utility, but includes every job's running count and minimum.
     columns = int(max(saturated, np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
     return UtilityTable(jobs, running, value, effective, drop, with_drops=len(grid) > 1)
+
+
+def with_switching_cost(table: UtilityTable, cost: float, unchanged=True) -> UtilityTable:
+    """The table with `cost` subtracted from all utilities but those of `unchanged` jobs (jobs,) at their running counts."""
+    if not cost >= 0:
+        raise ValueError(f"switching_cost={cost} must be a number >= 0")
+    stays = (np.arange(table.columns + 1) == table.running[:, None]) & np.reshape(unchanged, (-1, 1))
+    charge = np.where(stays, 0.0, cost)
+    return replace(table, value=table.value - charge, effective=table.effective - charge)
 
 
 def predicted_latency(
