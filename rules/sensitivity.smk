@@ -22,6 +22,7 @@ rule sensitivity:
         f"{LOGS}/65_sensitivity.log",
     benchmark:
         f"{LOGS}/65_sensitivity.bench"
+    priority: 1  # as the simulate stage
     conda:
         ENVIRONMENT
     params:
