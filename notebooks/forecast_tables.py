@@ -97,5 +97,5 @@ def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.n
     """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples, rounded to integers."""
     rounded = {name: np.rint(samples) for name, samples in forecasts.items()}
     # The smallest integers that hold them: as small as compressed ones, and written in a fiftieth of the time.
-    arrays: dict[str, Any] = {name: counts.astype(np.min_scalar_type(int(counts.max()))) for name, counts in rounded.items()}
+    arrays: dict[str, Any] = {name: x.astype(np.min_scalar_type(int(x.max()))) for name, x in rounded.items()}
     np.savez(path, truth=truth, jobs=np.array(list(jobs)), **arrays)

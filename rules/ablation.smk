@@ -15,7 +15,7 @@ rule ablation:
         f"{LOGS}/60_ablation.log",
     benchmark:
         f"{LOGS}/60_ablation.bench"
-    priority: 2  # as the scale stage
+    priority: 3  # as the scale stage
     conda:
         ENVIRONMENT
     params:

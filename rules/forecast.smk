@@ -25,7 +25,7 @@ rule forecast:
         f"{LOGS}/30_forecasting.log",
     benchmark:
         f"{LOGS}/30_forecasting.bench"
-    priority: 3  # the longest stage, and every stage that simulates waits for it
+    priority: 4  # the longest stage, and every stage that simulates waits for it
     conda:
         ENVIRONMENT
     params:

@@ -22,7 +22,7 @@ rule scale:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
-    priority: 2  # with the ablation the longest stage on one core; both run before a live stage 80, which needs all cores
+    priority: 3  # with the ablation the longest stage on one core; both run before a live stage 80, which needs all cores
     conda:
         ENVIRONMENT
     params:

@@ -22,7 +22,7 @@ rule sensitivity:
         f"{LOGS}/65_sensitivity.log",
     benchmark:
         f"{LOGS}/65_sensitivity.bench"
-    priority: 1  # as the simulate stage
+    priority: 1  # only its own figure waits for it
     conda:
         ENVIRONMENT
     params:

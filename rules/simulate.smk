@@ -20,7 +20,7 @@ rule simulate:
         f"{LOGS}/50_simulation-{{capacity}}.log",
     benchmark:
         f"{LOGS}/50_simulation-{{capacity}}.bench"
-    priority: 1  # the report waits for it
+    priority: 2  # the report waits for it
     conda:
         ENVIRONMENT
     params:

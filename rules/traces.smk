@@ -29,7 +29,7 @@ rule traces:
         f"{LOGS}/10_traces.log",
     benchmark:
         f"{LOGS}/10_traces.bench"
-    priority: 3  # nearly every stage waits for it
+    priority: 4  # nearly every stage waits for it
     conda:
         ENVIRONMENT
     params:

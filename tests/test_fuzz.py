@@ -32,7 +32,7 @@ from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.recommend.records import records_from_csv
 from faro_lib.workload.prometheus import read_prometheus
-from faro_lib.workload.readers import COLUMNS, read_csv, read_jobs
+from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-JOBS = st.lists(st.dictionaries(st.one_of(st.sampled_from(list(COLUMNS)), st.text(max_size=4)), VALUES), max_size=3)
+JOBS = st.lists(
+    st.dictionaries(st.one_of(st.sampled_from(list(READ_COLUMNS)), st.text(max_size=4)), VALUES), max_size=3
+)
 YAML = st.one_of(JOBS, VALUES).map(lambda content: yaml.safe_dump(content, allow_unicode=True).encode(errors="replace"))
 FRAGMENTS = st.lists(
     st.sampled_from(["- ", "job: ", "a", "&x ", "*x", "!t ", "[", "{", ": ", "\n", "  ", "'", "1e9", "|"])

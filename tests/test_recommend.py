@@ -359,7 +359,7 @@ ERRORS = [
     (["--workload", "{csv}", "--capacity", "0"], "greater than or equal to 1"),
     (["--workload", "{csv}", "--capacity", "2"], "cannot hold the minimum of 3 jobs"),
     (["--workload", "{csv}", "--violations", "0.1"], "--violations; it is now called --max-violation-rate."),
-    (["--workload", "{csv}", "--at", "999"], "at=999 is not a minute of the last day; accepted: 1..60"),
+    (["--workload", "{csv}", "--at", "999"], "at=999 is not on the last day; accepted: 1..60"),
     (
         ["--workload", "{csv}", "--objective", "sum", "--capacity", "9"],
         "objective='sum' is unknown; did you mean 'Sum'?",

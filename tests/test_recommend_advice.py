@@ -19,7 +19,15 @@ from faro_lib.recommend import recommendation, sizing
 from faro_lib.recommend.load_history import history_from_csv, history_of
 from faro_lib.recommend.now import LEAST_GAIN, advise
 from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
-from faro_lib.recommend.sizing import SEEDS, bars, fixed_replicas, required_cores, violations_by_capacity
+from faro_lib.recommend.sizing import (
+    SEEDS,
+    VARIATIONS,
+    WORST,
+    fixed_replicas,
+    required_cores,
+    variations,
+    violations_by_capacity,
+)
 from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
@@ -137,7 +145,10 @@ def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
     [
         ("noon", "at='noon': time is neither ISO 8601"),
         ("25:77", "at='25:77': time is neither ISO 8601"),
-        ("2026-11-21T12:30Z", "at=2026-11-21T12:30Z is not a minute of the last day"),
+        (
+            "2026-11-21T12:30Z",
+            "at=2026-11-21T12:30Z is not on the last day; accepted: 2026-11-25T17:01 to 2026-11-26T17:00",
+        ),
     ],
 )
 def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
@@ -184,11 +195,19 @@ def test_the_replicas_that_serve_now_stand_beside_the_plan(tmp_path, capsys, by_
     pd.DataFrame(rows, columns=["job", "minute", "requests", "replicas"]).to_csv(tmp_path / "my.csv", index=False)
     arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--capacity", "6"]
     assert cli.main(arguments) == 0
-    heads, *jobs = (line.split() for line in capsys.readouterr().out.splitlines()[:3])
+    heads, *jobs = (line.split() for line in capsys.readouterr().out.splitlines()[2:5])
     assert heads[:3] == ["job", "now", "replicas"]
     assert [row[:2] for row in jobs] == [["a", "0"], ["b", "2"]]  # the last count that is known
     assert cli.main([*arguments, "--at", "1"]) == 0
-    assert "now" not in capsys.readouterr().out.splitlines()[0].split()
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[3:5]] == ["3", "2"]
+
+
+def test_the_replicas_at_an_earlier_time_stand_beside_a_plan_for_that_time(tmp_path):
+    path = tmp_path / "my.csv"
+    counts = pd.read_csv(timed(path, days=2))
+    counts.assign(replicas=range(len(counts))).to_csv(path, index=False)
+    assert history_from_csv(str(path)).replicas.tolist() == [2 * DAY - 1]
+    assert history_from_csv(str(path), at="16:00").replicas.tolist() == [2 * DAY - 1 - 60]
 
 
 def late_shares(workload, counts):
@@ -298,7 +317,11 @@ def concluded(required, replicas, now=None):
     fixed = {"job": ["a"], "accepted_rate": [0.01], "replicas": [replicas], "violation_rate": [0.004]}
     fixed = pd.DataFrame(fixed | {"violation_rate_now": [np.nan], "minutes": [1440]})
     advice = advise((Job("a"),), steady([10]), tuned(PolicyContext((Job("a"),), persisting())), 8)
-    return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed)).splitlines()
+    if replicas <= 8:
+        fixed["replicas_on_all_cores"] = 8
+    cases = pd.DataFrame([["20 % more requests", "a", 0.02, 0.01]], columns=["case", *WORST])
+    cases = cases.assign(fixed_worst_job="a", fixed_slo_violation_rate=0.004, fixed_accepted_rate=0.01)
+    return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed, cases)).splitlines()
 
 
 def persisting():
@@ -306,12 +329,37 @@ def persisting():
 
 
 def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
-    alone = "7 cores in fixed replicas keep the SLOs over 24 hours"
-    assert concluded(6, 7)[-2:] == [alone, "6 cores keep the SLOs over the last 24 hours if Faro scales"]
+    alone = "7 cores in fixed replicas keep the SLOs over 24 hours; without scaling, set the column `fixed on 8`"
+    scaled = "8 cores are enough with fixed replicas, and if Faro scales"
+    assert concluded(6, 7)[-3:] == [scaled, alone, "6 cores keep the SLOs over the last 24 hours if Faro scales"]
     assert concluded(8, 7)[-1].startswith(
         "8 cores keep the SLOs over the last 24 hours if Faro scales; where a load rises"
     )
-    assert concluded(None, 7)[-1] == f"{alone}; Faro does not on 8 cores"
+    without = "8 cores are enough with fixed replicas, but not if Faro scales"
+    assert concluded(None, 7)[-2:] == [without, f"{alone}; Faro does not on 8 cores"]
+    assert concluded(6, 9)[-3] == "8 cores are enough if Faro scales, but not with fixed replicas"
+    assert concluded(None, 9)[-2] == "8 cores are not enough"
+
+
+def test_the_last_table_says_what_more_load_does():
+    heads, row = concluded(6, 7)[-6:-4]
+    assert re.split(r"  +", heads) == ["case", "worst job if Faro scales on 8 cores", "worst job with fixed on 8"]
+    assert re.split(r"  +", row) == ["20 % more requests", "200 % (a: 2 of 1 %)", "40 % (a: 0.4 of 1 %)"]
+    assert len(re.split(r"  +", concluded(6, 9)[-5])) == 2  # no fixed replicas fit
+
+
+def test_more_load_and_a_lost_replica_violate_more():
+    """1.5 of 2 replicas are busy; 20 % more load is 1.8, and one replica alone has a queue that grows without limit."""
+    job, accepted = Job("a", slo_s=0.5), np.array([0.01])
+    day, policy = Workload((job,), np.full((1, 60), 500)), tuned(PolicyContext((job,), persisting()))
+    found = variations(day, policy, 2, np.array([2]), accepted, LIVE)
+    assert list(found["case"]) == list(VARIATIONS)
+    for column in ("slo_violation_rate", "fixed_slo_violation_rate"):
+        less, more, failed = found[column]
+        assert less < more < failed
+        assert failed > 0.5
+    assert not any("fixed" in column for column in variations(day, policy, 2, None, accepted, LIVE))
+    assert variations(day, policy, 2, np.array([1]), accepted, LIVE)["fixed_slo_violation_rate"].iloc[2] == 1.0
 
 
 def test_fixed_replicas_suffice_on_every_day():
@@ -338,7 +386,7 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
     assert "replaying the last 0.667 hours and day 2 of 3 at several capacities" in err
     assert "another day: worst job a" in err
     assert "in fixed replicas keep the SLOs over 2 hours" in out
-    heads, *rows = (re.split(r"  +", line.strip()) for line in out.split("\n\n")[2].splitlines()[:3])
+    heads, *rows = (re.split(r"  +", line.strip()) for line in out.split("\n\n")[4].splitlines()[:3])
     fixed, spent = ([int(row[heads.index(head)]) for row in rows] for head in ("fixed replicas", "fixed on 14"))
     assert sum(spent) <= 14
     assert all(more >= few for more, few in zip(spent, fixed))
@@ -352,8 +400,8 @@ def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
 
 
 def test_a_job_whose_present_replicas_are_unknown_has_a_question_mark():
-    row = concluded(6, 7, now=np.array([np.nan]))[-4].split()
-    assert row[-1] == "?"
+    heads, row = (re.split(r"  +", line) for line in concluded(6, 7, now=np.array([np.nan]))[-9:-7])
+    assert row[heads.index("late now")] == "?"
 
 
 def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(tmp_path, capsys, by_formula, monkeypatch):
@@ -374,7 +422,7 @@ def test_minutes_without_requests_in_a_busy_service_are_named():
         (Job("a"), Job("b")), np.stack([np.where(np.arange(DAY) // 30 == 20, 0, day), day]), earlier=None
     )
     assert recommendation._silences(history) == [
-        "a: no requests in 30 minutes from minute 600, where 3000 were usual; "
+        "a: no requests in 30 minutes from minute 600 of day 1 of 1, where 3000 were usual; "
         "if they were not recorded, delete these rows"
     ]
 
@@ -388,14 +436,10 @@ def test_a_job_that_pauses_often_or_has_few_requests_has_no_suspicious_minutes()
 
 
 def test_the_bars_follow_the_share_of_the_accepted_violations():
-    """7 cores: 1.8 % of 5 % is better than 0.91 % of 1 % at 6."""
-    curve = pd.DataFrame(
-        {"capacity_cores": [6, 7], "slo_violation_rate": [0.0091, 0.018], "accepted_rate": [0.01, 0.05]}
-    )
-    lines = bars(curve.assign(worst_job=["strict", "loose"]), {}).splitlines()
-    assert lines[0].endswith(" 91 % (strict: 0.91 of 1 %)")
-    assert lines[1].endswith(" 36 % (loose: 1.8 of 5 %)")
-    assert lines[0].count("█") > 2 * lines[1].count("█")
+    few, enough, many = (line for line in concluded(6, 7) if ("of 1 %)" in line and "█" in line) or "▏" in line)
+    assert few.split() == ["4", "█" * 40, "2000", "%", "(a:", "20", "of", "1", "%)"]
+    assert enough.endswith("▏ 0 % (a: 0 of 1 %)  <- meets every SLO")
+    assert many.endswith("▏ 0 % (a: 0 of 1 %)")
 
 
 def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
@@ -411,5 +455,7 @@ def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
     assert assumptions(path) == []  # a batch's time is in its replica
     path.write_text("job,model\na,resnet34\nb,resnet18\n")
     assert assumptions(path) == ["cold_start_s is not given for a, b: 35 s is assumed"]
+    path.write_text("job,service_time_s,service_std_s,cold_start_s\na,0.1,0.05,20\n")
+    assert assumptions(path) == []
     path.write_text("job,service_scv\n" + "".join(f"{name},0.25\n" for name in "abcdef"))
     assert assumptions(path)[-1] == "cold_start_s is not given for a, b, c, 3 more: 35 s is assumed"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
+BAR_WIDTH = 40  # characters of the longest bar of the curve
 
 
 def recommend(
@@ -127,25 +128,40 @@ def _text(recommendation: Recommendation) -> str:
         }
         for row in recommendation.rows()
     ]
-    minutes = f"a plan for {HORIZON_MINUTES} minutes, not fixed counts"
-    lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used; {minutes}"]
+    lines = [f"plan for the next {HORIZON_MINUTES} minutes; these are not fixed counts", "", text_table(rows)]
+    lines += [f"{advice.used:g} of {advice.capacity:g} cores used"]
     if advice.used < advice.capacity and advice.slo_met.all():
         lines[-1] += "; more replicas would gain a job less than 0.01 utility (1 = SLO met)"
     if curve is not None:
-        from faro_lib.recommend.sizing import bars, marks
+        from faro_lib.metrics.measures import share_of_accepted
+        from faro_lib.recommend.sizing import WORST, marks
 
-        lines += ["", "   cores  violations of the worst job in % of the accepted ones, if Faro changes the replicas,"]
-        lines += [f"          over {recommendation.replayed}; only the marked line had all its replays"]
-        lines += [bars(curve, marks(recommendation.max_violation_rate, recommendation.required_cores))]
+        lines += ["", "late requests of the worst job, in % of the accepted ones, if Faro changes the replicas"]
+        lines += [f"over {recommendation.replayed}; only the marked line had all its replays", "", "   cores"]
+        marked = marks(recommendation.max_violation_rate, recommendation.required_cores)
+        shares = share_of_accepted(curve)
+        for row, share in zip(curve.to_dict("records"), shares):
+            cores, bar = row["capacity_cores"], "█" * round(BAR_WIDTH * share / max(shares.max(), 1e-9)) or "▏"
+            mark = f"  <- {marked[cores]}" if cores in marked else ""
+            lines += [f"{cores:8d}  {bar} {_worst(*(row[name] for name in WORST))}{mark}"]
         lines += ["", *_fixed(recommendation)]
     return "\n".join(lines)
 
 
+def _worst(job: str, rate: float, accepted: float) -> str:
+    """The late requests of the worst job, such as "71 % (ocr: 3.57 of 5 %)": in % of the accepted ones, and both rates."""
+    from faro_lib.metrics.measures import share_of_accepted
+
+    share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})
+    return f"{100 * share:.0f} % ({job}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %)"
+
+
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """A table of each job's late requests with Faro, with fixed replicas that keep its SLO and as of now; and a conclusion."""
-    curve, fixed = recommendation.curve, recommendation.fixed
+    """Tables of late requests with Faro and with fixed replicas, by job and with more load, and a conclusion."""
+    curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
     assert curve is not None
     assert fixed is not None
+    assert variations is not None
     jobs, size = list(zip(recommendation.advice.jobs, fixed.to_dict("records"))), recommendation.advice.capacity
     (own,) = curve.loc[curve["capacity_cores"] == size, "violation_rates"]
     rows = [
@@ -167,15 +183,30 @@ def _fixed(recommendation: Recommendation) -> list[str]:
             lines += [
                 f"no number of replicas keeps the SLO of {job.name}: {late}; check service_time_s and service_scv"
             ]
+    from faro_lib.recommend.sizing import WORST
+
+    fits = "replicas_on_all_cores" in fixed
+    cases = [
+        {"case": row["case"], f"worst job if Faro scales on {size:g} cores": _worst(*(row[name] for name in WORST))}
+        | ({f"worst job with fixed on {size:g}": _worst(*(row[f"fixed_{name}"] for name in WORST))} if fits else {})
+        for row in variations.to_dict("records")
+    ]
+    lines += ["", text_table(cases), ""]
     cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
+    verdict = {
+        (True, True): "enough with fixed replicas, and if Faro scales",
+        (True, False): "enough with fixed replicas, but not if Faro scales",
+        (False, True): "enough if Faro scales, but not with fixed replicas",
+        (False, False): "not enough",
+    }
+    lines += [f"{size:g} cores are {verdict[fits, recommendation.slo_met]}"]
     alone = f"{cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
-    if "replicas_on_all_cores" in fixed:
-        alone += f"; without scaling, set the column `fixed on {size:g}`"
+    alone += f"; without scaling, set the column `fixed on {size:g}`" if fits else ""
     if required is None:
-        return [*lines, "", f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
+        return [*lines, f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
     scaled = f"{required} cores keep the SLOs over {recommendation.replayed} if Faro scales"
     why = "" if required < cores else "; where a load rises faster than a replica starts, set min_replicas"
-    return [*lines, "", alone, scaled + why]
+    return [*lines, alone, scaled + why]
 
 
 def _percent(rate: float) -> str:

@@ -17,7 +17,7 @@ from faro_lib.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
 MAX_CAPACITY = 1_000_000
-LEFT = ("policy", "job", "reason")  # columns that `text_table` aligns to the left
+LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns to the left
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:

@@ -114,6 +114,7 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
                 if found["kind"] == "continuous":  # `slo_on` is the user's choice, not measured: keep it
                     found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
                 row["replica"] = found
+            row.pop("service_std_s", None)
             row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
             if row.get("model") in MODELS:  # its published service time would replace the measured one
                 del row["model"]

@@ -56,9 +56,32 @@ class History:
         return f"{self.clock(first)} to {self.clock(last)}"
 
     @property
+    def days(self) -> int:
+        """Number of recorded days, with the evaluation day."""
+        return 1 if self.single_day else self.traces.days + 1
+
+    def moment(self, day: int, minute: int) -> str:
+        """A minute of a day (0 to `days` - 1) as text, such as "2026-11-24T13:50" or "minute 830 of day 2 of 4"."""
+        if self.end_minute is None:
+            return f"{self.clock(minute)} of day {day + 1} of {self.days}"
+        minutes_ago = (self.days - day) * self.traces.evaluation.shape[-1] - minute
+        return str(np.datetime64(self.end_minute - minutes_ago, "m"))
+
+    def day(self, number: int) -> str:
+        """A day (0 to `days` - 1) as text, such as "the 24 hours to 2026-11-25T00:00" or "day 2 of 4"."""
+        if self.end_minute is None:
+            return f"day {number + 1} of {self.days}"
+        return f"the 24 hours to {self.moment(number + 1, 0)}"
+
+    @property
     def missing(self) -> int:
         """Number of missing counts today, over all jobs and minutes."""
         return int(np.isnan(self.today).sum())
+
+    @property
+    def later_minutes(self) -> int:
+        """Minutes of the evaluation day after now."""
+        return self.traces.evaluation.shape[-1] - self.today.shape[1]
 
     @property
     def unobserved(self) -> tuple[str, ...]:
@@ -103,9 +126,11 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         earlier, counts = by_day[:-1, None], counts[:, -DAY_MINUTES:]
     if not counts.shape[1]:
         raise ValueError("there is no complete minute of counts yet; try again in one or two")
-    minutes = counts.shape[1] if at is None else _minutes_until(str(at), counts.shape[1], end_minute)
-    if not 1 <= minutes <= counts.shape[1]:
-        raise ValueError(f"at={at} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
+    length = counts.shape[1]
+    minutes = length if at is None else _minutes_until(str(at), length, end_minute)
+    if not 1 <= minutes <= length:
+        times = [str(np.datetime64(end_minute - x, "m")) for x in (length - 1, 0) if end_minute]
+        raise ValueError(f"at={at} is not on the last day; accepted: {' to '.join(times) or f'1..{length}'}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
     idle = _idle(day, traces.train)  # a job without any count was idle: sources may omit idle jobs
@@ -150,10 +175,13 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     else:
         traces = traces_of_minutes(Path(path), rows, names, table) if names else load_workload(path, jobs)
         history = history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
-    if at is not None or "replicas" not in rows:
+    if "replicas" not in rows:
         return history
     numbers = rows.assign(replicas=pd.to_numeric(rows["replicas"], errors="coerce")).sort_values(["day", "minute"])
-    return replace(history, replicas=numbers.groupby("job")["replicas"].last().reindex(names).to_numpy(float))
+    later = (numbers["day"] == numbers["day"].max()) & (
+        numbers["minute"] > numbers["minute"].max() - history.later_minutes
+    )
+    return replace(history, replicas=numbers[~later].groupby("job")["replicas"].last().reindex(names).to_numpy(float))
 
 
 def history_from_prometheus(
@@ -221,11 +249,11 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
     header, ticks = with_same_jobs(path)
     names = tuple(job.name for job in header.jobs)
     table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
-    history = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
-    if at is not None:
-        return history
-    running = ticks[-1].step.observation.running.astype(float)[:, None]
-    return replace(history, replicas=rows_of(table, names, running)[:, 0])
+    history, seen = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at), ticks[-1].step.observation
+    for tick in ticks:
+        if tick.step.observation.minute <= ticks[-1].step.observation.minute - history.later_minutes:
+            seen = tick.step.observation
+    return replace(history, replicas=rows_of(table, names, seen.running.astype(float)[:, None])[:, 0])
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:

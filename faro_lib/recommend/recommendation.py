@@ -41,6 +41,7 @@ class Recommendation:
     fixed : a row per job; None if no day was replayed. `replicas` is the smallest constant count that keeps the SLO on all
         simulated days (0 = none), which have `minutes` in total. `violation_rate` is the rate with it, `violation_rate_now`
         the one with `replicas_now`. If all fit into the capacity, `replicas_on_all_cores` also use its idle cores.
+    variations : the worst job on this capacity with more load or a failed replica (`sizing.variations`); None as `curve`.
     """
 
     advice: Advice
@@ -49,6 +50,7 @@ class Recommendation:
     replayed: str = ""
     replicas_now: np.ndarray | None = None
     fixed: pd.DataFrame | None = None
+    variations: pd.DataFrame | None = None
 
     @property
     def required_cores(self) -> int | None:
@@ -75,11 +77,11 @@ class Recommendation:
         """The recommendation in plain types, for JSON."""
         now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
         now["jobs"] = self.rows()
-        if self.curve is None or self.fixed is None:
+        if self.curve is None or self.fixed is None or self.variations is None:
             return now
-        fixed = self.fixed.replace({np.nan: None})
+        tables = {"curve": self.curve, "fixed": self.fixed.replace({np.nan: None}), "variations": self.variations}
         day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores}
-        return now | day | {"curve": self.curve.to_dict("records"), "fixed": fixed.to_dict("records")}
+        return now | day | {name: table.to_dict("records") for name, table in tables.items()}
 
 
 def recommend(
@@ -126,16 +128,10 @@ def recommend(
         return Recommendation(advice, max_violation_rate, replicas_now=history.replicas)
     quantile = arrays_of(history.jobs).quantile
     accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
-    curve, replayed, fixed = _replay(history, policy, capacity, accepted, serving_model, report)
-    size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
+    size, *tables = _replay(history, policy, capacity, accepted, serving_model, report)
     report(f"planning the next minutes on {size} cores")
-    planner = policy(history)
-    advice = advise(history.jobs, history.today, planner, size)
-    counts, past_rps = fixed["replicas"].to_numpy(), planner.forecaster.past / MINUTE_S
-    if (counts > 0).all() and counts @ arrays_of(history.jobs).cores <= size:
-        spent = with_idle_cores(history.jobs, counts, past_rps, size, latency_model, counts)
-        fixed = fixed.assign(replicas_on_all_cores=spent)
-    return Recommendation(advice, max_violation_rate, curve, replayed, history.replicas, fixed)
+    advice = advise(history.jobs, history.today, policy(history), size)
+    return Recommendation(advice, max_violation_rate, *tables)
 
 
 def _replay(
@@ -145,8 +141,8 @@ def _replay(
     accepted: np.ndarray,
     serving_model: ServingModel,
     report: Report,
-) -> tuple[pd.DataFrame, str, pd.DataFrame]:
-    """(curve, replayed, fixed) of a `Recommendation`.
+) -> tuple[int, pd.DataFrame, str, np.ndarray | None, pd.DataFrame, pd.DataFrame]:
+    """(capacity, curve, replayed, replicas_now, fixed, variations) of a `Recommendation`.
 
     The last day and the earlier day with the highest peak load are replayed, the latter with a forecaster fitted to the
     other days. If the last day has more than MOST_REQUESTS, only its busiest hours are replayed, and no earlier day.
@@ -171,7 +167,7 @@ def _replay(
         rest = np.concatenate([np.delete(traces.train, busy, axis=0), traces.evaluation[None]])
         one = traces.workload(busy + 1)
         others = [(one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest)))]
-        replayed += f" and day {busy + 1} of {traces.days + 1}"
+        replayed += f" and {history.day(busy)}"
     report(f"replaying {replayed} at several capacities, which takes a few minutes")
     days = [*(traces.workload(n + 1) for n in earlier), day]
     options = accepted, learned.latency_model, serving_model, history.replicas
@@ -181,11 +177,19 @@ def _replay(
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
     smallest, enough = (int(np.ceil(np.maximum(count, 1) @ jobs.cores)) for count in (jobs.min_replicas, replicas))
+    accepted = np.where(replicas > 0, accepted, 1.0)
     curve = sizing.violations_by_capacity(
-        day, learned, (smallest, enough), np.where(replicas > 0, accepted, 1.0), include=capacity, others=others,
+        day, learned, (smallest, enough), accepted, include=capacity, others=others,
         serving_model=serving_model, report=report,
     )  # fmt: skip
-    return curve, replayed, fixed
+    size, spent = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max()), None
+    if (replicas > 0).all() and enough <= size:
+        past_rps = learned.forecaster.past / MINUTE_S
+        spent = with_idle_cores(part.jobs, replicas, past_rps, size, learned.latency_model, replicas)
+        fixed = fixed.assign(replicas_on_all_cores=spent)
+    report(f"replaying {', '.join(sizing.VARIATIONS)} on {size} cores")
+    variations = sizing.variations(day, learned, size, spent, accepted, serving_model)
+    return size, curve, replayed, history.replicas, fixed, variations
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:
@@ -219,8 +223,7 @@ def _silences(history: History) -> list[str]:
         ]
         (other, *_), (missed, first, end) = sorted([(0.0, 0, 0), (0.0, 0, 0), *gaps])[-2:]
         if missed >= max(MISSED, UNUSUAL * other):
-            day, minute = divmod(first, days[0].shape[1])
-            when = history.clock(minute) + (f" of day {day + 1} of {len(days)}" if len(days) > 1 else "")
+            when = history.moment(*divmod(int(first), days[0].shape[1]))
             found = f"{job.name}: no requests in {end - first} minutes from {when}, where {missed:.0f} were usual"
             lines += [f"{found}; if they were not recorded, delete these rows"]
     return lines

@@ -1,24 +1,28 @@
-"""The capacity that the SLOs need, from replays of a day at several capacities, and SLO violations by capacity as text."""
+"""The capacity and the fixed replicas that the SLOs need, from replays of recorded days."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from faro_lib.experiments.trials import Report, run_trials, trial_seeds, uniform_draws
-from faro_lib.metrics.measures import lost_utility, minute_utility, share_of_accepted, violation_rate_by_job
+from faro_lib.metrics.measures import lost_utility, minute_utility, violation_rate_by_job
 from faro_lib.policies import Policy
 from faro_lib.policies.baselines import fair_share
-from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
+from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
-from faro_lib.workload import Traces, Workload, arrays_of
+from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
-COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
-COLUMNS += ["violation_rates"]  # violation rate of each job, {job: rate}
+WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
+# violation_rates has the violation rate of each job, {job: rate}.
+COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
+# What `variations` replays: name -> (factor on the requests, failed replicas).
+VARIATIONS = {"10 % more requests": (1.1, 0), "20 % more requests": (1.2, 0), "without one replica": (1.0, 1)}
 SEEDS = 3  # a replica count or a capacity must keep the SLOs in a simulation with each of this many random seeds
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # the search for a sufficient constant replica count doubles the latency model's count at most this often
@@ -81,13 +85,7 @@ def fixed_replicas(
     runs += [(day, drawn) for day in days[:-1] for drawn in _draws(day, serving_model, 1)]
 
     def violation_rates(counts: np.ndarray) -> np.ndarray:
-        return np.max([rates_of(counts, *run) for run in runs], axis=0)
-
-    def rates_of(counts: np.ndarray, day: Workload, drawn: Draws) -> np.ndarray:
-        cluster = SimulatedCluster(day, drawn, float(counts @ arrays.cores), counts, serving_model)
-        cluster.finish()
-        late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(drawn.first))
-        return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, drawn.first[1:-1])])
+        return np.max([rates_with(counts, day, drawn, serving_model) for day, drawn in runs], axis=0)
 
     lowest = np.maximum(arrays.min_replicas, 1).astype(int)
     required = np.max([required_replicas(day, latency_model).max(axis=1) for day in days], axis=0)
@@ -109,6 +107,58 @@ def fixed_replicas(
         return np.where(met, enough, 0), rates, np.full(len(rates), np.nan)
     serving = np.clip(np.nan_to_num(now), lowest, arrays.max_replicas).astype(int)
     return np.where(met, enough, 0), rates, np.where(serving == now, violation_rates(serving), np.nan)
+
+
+def rates_with(counts: np.ndarray, workload: Workload, draws: Draws, serving_model: ServingModel) -> np.ndarray:
+    """Violation rate of each job (jobs,) with constant replica counts (jobs,)."""
+    arrays = arrays_of(workload.jobs)
+    enough = float(arrays.max_replicas @ arrays.cores)
+    cluster = SimulatedCluster(workload, draws, enough, counts, serving_model)
+    cluster.finish()
+    late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
+    return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, draws.first[1:-1])])
+
+
+def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
+    """A run that begins with equal shares: with one replica per job, as in the paper, SLOs would first be missed."""
+    initial = fair_share(workload.jobs, capacity)
+    trials = run_trials(
+        workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial
+    )
+    return next(iter(trials)).run
+
+
+def worst_of(jobs: Sequence[Job], rates: np.ndarray, accepted: np.ndarray) -> tuple[str, float, float]:
+    """(name, violation rate, accepted rate) of the job with the largest ratio of these two rates."""
+    job = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
+    return jobs[job].name, float(rates[job]), float(accepted[job])
+
+
+def variations(
+    workload: Workload,
+    policy: Policy,
+    capacity: int,
+    counts: np.ndarray | None,
+    accepted: np.ndarray,
+    serving_model: ServingModel = PAPER,
+) -> pd.DataFrame:
+    """The worst job in each of VARIATIONS, if the policy scales on `capacity` cores and with constant `counts` (jobs,).
+
+    The data frame has the columns `case` and WORST. With `counts`, it also has those of WORST with the prefix `fixed_`;
+    in the last case, each job then has one replica fewer.
+    """
+    rows, arrays = [], arrays_of(workload.jobs)
+    for case, (factor, failed) in VARIATIONS.items():
+        day = replace(workload, requests_per_min=np.rint(factor * workload.requests_per_min).astype(np.int64))
+        (drawn,) = _draws(day, serving_model, 1)
+        left = max(capacity - failed * arrays.cores.max(), arrays.min_replicas @ arrays.cores)
+        run = run_with(policy, int(np.ceil(left)), day, drawn, serving_model)
+        row = {"case": case} | dict(zip(WORST, worst_of(day.jobs, violation_rate_by_job(run), accepted)))
+        if counts is not None:
+            rates = rates_with(counts - failed, day, drawn, serving_model)
+            row |= {f"fixed_{name}": x for name, x in zip(WORST, worst_of(day.jobs, rates, accepted))}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def violations_by_capacity(
@@ -133,26 +183,19 @@ def violations_by_capacity(
     runs = [(workload, policy, drawn, f"seed {n}") for n, drawn in enumerate(_draws(workload, serving_model, SEEDS), 1)]
     runs += [(day, one, _draws(day, serving_model, 1)[0], "another day") for day, one in others]
 
-    def worst_of(rates: np.ndarray) -> tuple[str, float, float]:
-        """(name, violation rate, accepted rate) of the job with the largest ratio of these two rates."""
-        job = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
-        return workload.jobs[job].name, float(rates[job]), float(accepted[job])
-
     def suffices(size: int, first: int, end: int) -> bool:
         """Whether every job's violation rate is accepted in the runs `first` to `end` (exclusive)."""
-        # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
-        initial = fair_share(workload.jobs, size)
         for day, made, drawn, label in runs[first:end]:
-            (trial,) = run_trials(day, {made.name: made}, size, [drawn], serving_model=serving_model, initial=initial)
-            rates, used = violation_rate_by_job(trial.run).round(6), np.sum(trial.run.decisions.running, axis=1).mean()
-            name, rate, limit = worst_of(rates)
+            run = run_with(made, size, day, drawn, serving_model)
+            rates, used = violation_rate_by_job(run).round(6), np.sum(run.decisions.running, axis=1).mean()
+            name, rate, limit = worst_of(workload.jobs, rates, accepted)
             misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
             report(f"{size} cores, {label}: worst job {name}, {misses}")
             if size in replayed:
                 rates = np.maximum(rates, list(replayed[size][-1].values()))
-            name, rate, limit = worst_of(rates)
+            name, rate, limit = worst_of(workload.jobs, rates, accepted)
             by_job = dict(zip([job.name for job in workload.jobs], rates.tolist()))
-            replayed[size] = size, rate, name, limit, lost_utility(minute_utility(trial.run)), used, by_job
+            replayed[size] = size, name, rate, limit, lost_utility(minute_utility(run)), used, by_job
             if rate > limit:
                 return False
         return True
@@ -199,24 +242,3 @@ def marks(violations: float | None, required: int | None) -> dict[int, str]:
     """
     text = "meets every SLO" if violations is None else f"meets {100 * violations:g} % for every job"
     return {} if required is None else {required: text}
-
-
-def bars(curve: pd.DataFrame, marks: dict[int, str], width: int = 40) -> str:
-    """The curve as text: for each capacity a bar, violations in % of the accepted rate, the worst job and any mark.
-
-    >>> curve = pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01], "worst_job": "a"})
-    >>> print(bars(curve.assign(accepted_rate=0.02), {16: "meets 2 %"}, 8))
-           8  ████████ 2500 % (a: 50 of 2 %)
-          16  ▏ 50 % (a: 1 of 2 %)  <- meets 2 %
-    """
-    shares = share_of_accepted(curve)
-    most = max(shares.max(), 1e-9)
-    lines = []
-    for row, share in zip(curve.to_dict("records"), shares):
-        capacity, rate, accepted = row["capacity_cores"], row["slo_violation_rate"], row["accepted_rate"]
-        eighths = max(round(8 * width * share / most), int(share > 0))
-        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-        mark = f"  <- {marks[capacity]}" if capacity in marks else ""
-        of = f"{row['worst_job']}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %"
-        lines.append(f"{capacity:8d}  {bar} {100 * share:.0f} % ({of}){mark}")
-    return "\n".join(lines)

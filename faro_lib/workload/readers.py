@@ -20,6 +20,7 @@ COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for 
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
+READ_COLUMNS = COLUMNS | {"service_std_s": "float"}  # also the standard deviation of the service time, instead of service_scv
 SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that the packages `rayserve` and `kube` read
 
 
@@ -58,9 +59,10 @@ def assumptions(path: str | Path) -> list[str]:
     measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
     kinds = {str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind for row in rows}
     timed = [row for row in measured if kinds[str(row.get("job"))] in ("serial", "concurrent")]
+    varying = [row for row in measured if row.get("service_std_s") is None]
     columns = {
         "service_time_s": (timed, f"{usual.service_time_s:g} s is assumed"),
-        "service_scv": (measured, "constant service times are assumed, which is optimistic for p99"),
+        "service_scv": (varying, "constant service times are assumed, which is optimistic for p99"),
         "cold_start_s": (rows, f"{usual.cold_start_s:g} s is assumed"),
     }
     messages = []
@@ -107,13 +109,19 @@ def _job(row: dict, where: str) -> Job:
         raise ValueError(f"{where}: column `job` (the name) is missing")
     values: dict = {}
     for key, value in row.items():
-        if key not in COLUMNS:
-            raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), COLUMNS)}")
+        if key not in READ_COLUMNS:
+            raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), READ_COLUMNS)}")
         try:
-            values["name" if key == "job" else key] = value if key == "replica" else _converted(value, COLUMNS[key])
+            values["name" if key == "job" else key] = value if key == "replica" else _converted(value, READ_COLUMNS[key])
         except (ValueError, OverflowError):
-            accepted = {"str": "text", "int": "a whole number", "float": "a number"}[COLUMNS[key]]
+            accepted = {"str": "text", "int": "a whole number", "float": "a number"}[READ_COLUMNS[key]]
             raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
+    if (std_s := values.pop("service_std_s", None)) is not None:
+        if not std_s >= 0 or "service_scv" in values or not values.get("service_time_s", 0) > 0:
+            need = "must be a number >= 0, beside a service_time_s and without a service_scv"
+            raise ValueError(f"{where}: service_std_s={std_s:g} {need}")
+        ratio = std_s / values["service_time_s"]
+        values["service_scv"] = ratio * ratio
     if "service_time_s" in values:
         values.setdefault("model", f"own {values['name']}" if values["name"] in MODELS else values["name"])
     try:
