@@ -20,7 +20,9 @@ COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for 
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
-READ_COLUMNS = COLUMNS | {"service_std_s": "float"}  # also the standard deviation of the service time, instead of service_scv
+READ_COLUMNS = COLUMNS | {
+    "service_std_s": "float"
+}  # also the standard deviation of the service time, instead of service_scv
 SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that the packages `rayserve` and `kube` read
 
 
@@ -112,7 +114,9 @@ def _job(row: dict, where: str) -> Job:
         if key not in READ_COLUMNS:
             raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), READ_COLUMNS)}")
         try:
-            values["name" if key == "job" else key] = value if key == "replica" else _converted(value, READ_COLUMNS[key])
+            values["name" if key == "job" else key] = (
+                value if key == "replica" else _converted(value, READ_COLUMNS[key])
+            )
         except (ValueError, OverflowError):
             accepted = {"str": "text", "int": "a whole number", "float": "a number"}[READ_COLUMNS[key]]
             raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
