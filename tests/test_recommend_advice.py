@@ -309,7 +309,7 @@ def test_the_search_goes_beyond_fixed_replicas_and_ends(monkeypatch):
     assert curve["capacity_cores"].max() <= 50
 
 
-def concluded(required, replicas, now=None):
+def concluded(required, replicas, now=None, more=0.005):
     """The last lines of the text if Faro keeps the SLO of `a` with `required` cores of 4 to 8, fixed replicas with some."""
     rates = [0.0 if required and size >= required else 0.2 for size in (4, 6, 8)]
     curve = pd.DataFrame({"capacity_cores": [4, 6, 8], "slo_violation_rate": rates, "worst_job": "a"})
@@ -319,8 +319,8 @@ def concluded(required, replicas, now=None):
     advice = advise((Job("a"),), steady([10]), tuned(PolicyContext((Job("a"),), persisting())), 8)
     if replicas <= 8:
         fixed["replicas_on_all_cores"] = 8
-    cases = pd.DataFrame([["20 % more requests", "a", 0.02, 0.01]], columns=["case", *WORST])
-    cases = cases.assign(fixed_worst_job="a", fixed_slo_violation_rate=0.004, fixed_accepted_rate=0.01)
+    cases = pd.DataFrame([["with 20 % more requests", "a", more, 0.01]], columns=["case", *WORST])
+    cases = cases.assign(fixed_worst_job="a", fixed_slo_violation_rate=0.02, fixed_accepted_rate=0.01)
     return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed, cases)).splitlines()
 
 
@@ -330,13 +330,13 @@ def persisting():
 
 def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
     alone = "7 cores in fixed replicas keep the SLOs over 24 hours; without scaling, set the column `fixed on 8`"
-    scaled = "8 cores are enough with fixed replicas, and if Faro scales"
+    scaled = "8 cores are enough with fixed replicas, and if Faro scales; with 20 % more requests, only if Faro scales"
     assert concluded(6, 7)[-3:] == [scaled, alone, "6 cores keep the SLOs over the last 24 hours if Faro scales"]
     assert concluded(8, 7)[-1].startswith(
         "8 cores keep the SLOs over the last 24 hours if Faro scales; where a load rises"
     )
     without = "8 cores are enough with fixed replicas, but not if Faro scales"
-    assert concluded(None, 7)[-2:] == [without, f"{alone}; Faro does not on 8 cores"]
+    assert concluded(None, 7, more=0.02)[-2:] == [without, f"{alone}; Faro does not on 8 cores"]
     assert concluded(6, 9)[-3] == "8 cores are enough if Faro scales, but not with fixed replicas"
     assert concluded(None, 9)[-2] == "8 cores are not enough"
 
@@ -344,7 +344,7 @@ def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
 def test_the_last_table_says_what_more_load_does():
     heads, row = concluded(6, 7)[-6:-4]
     assert re.split(r"  +", heads) == ["case", "worst job if Faro scales on 8 cores", "worst job with fixed on 8"]
-    assert re.split(r"  +", row) == ["20 % more requests", "200 % (a: 2 of 1 %)", "40 % (a: 0.4 of 1 %)"]
+    assert re.split(r"  +", row) == ["with 20 % more requests", "50 % (a: 0.5 of 1 %)", "200 % (a: 2 of 1 %)"]
     assert len(re.split(r"  +", concluded(6, 9)[-5])) == 2  # no fixed replicas fit
 
 

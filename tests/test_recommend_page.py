@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from checkouts import ROOT
@@ -45,3 +47,11 @@ def test_the_json_has_the_keys_of_the_page(tmp_path, capsys):
     assert cli.main(arguments) == 0
     (sentence,) = re.findall(r"^With `--json`.*?\. Progress", PAGE, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", sentence) == list(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.slow
+def test_the_outputs_on_the_page_are_those_of_its_first_command():
+    command = [sys.executable, "-m", "faro_lib.cli", *shlex.split(COMMANDS[0])[1:]]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    assert "\n".join(shown) == told

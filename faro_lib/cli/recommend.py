@@ -200,6 +200,10 @@ def _fixed(recommendation: Recommendation) -> list[str]:
         (False, False): "not enough",
     }
     lines += [f"{size:g} cores are {verdict[fits, recommendation.slo_met]}"]
+    if fits and recommendation.slo_met:
+        scaling = variations["slo_violation_rate"] <= variations["accepted_rate"]
+        scaling &= variations["fixed_slo_violation_rate"] > variations["fixed_accepted_rate"]
+        lines[-1] += f"; {' and '.join(variations['case'][scaling])}, only if Faro scales" if scaling.any() else ""
     alone = f"{cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
     alone += f"; without scaling, set the column `fixed on {size:g}`" if fits else ""
     if required is None:

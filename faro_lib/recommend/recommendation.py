@@ -187,7 +187,7 @@ def _replay(
         past_rps = learned.forecaster.past / MINUTE_S
         spent = with_idle_cores(part.jobs, replicas, past_rps, size, learned.latency_model, replicas)
         fixed = fixed.assign(replicas_on_all_cores=spent)
-    report(f"replaying {', '.join(sizing.VARIATIONS)} on {size} cores")
+    report(f"replaying the day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(day, learned, size, spent, accepted, serving_model)
     return size, curve, replayed, history.replicas, fixed, variations
 

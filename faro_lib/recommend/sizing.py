@@ -22,7 +22,7 @@ WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
 # violation_rates has the violation rate of each job, {job: rate}.
 COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
 # What `variations` replays: name -> (factor on the requests, failed replicas).
-VARIATIONS = {"10 % more requests": (1.1, 0), "20 % more requests": (1.2, 0), "without one replica": (1.0, 1)}
+VARIATIONS = {"with 10 % more requests": (1.1, 0), "with 20 % more requests": (1.2, 0), "without one replica": (1.0, 1)}
 SEEDS = 3  # a replica count or a capacity must keep the SLOs in a simulation with each of this many random seeds
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # the search for a sufficient constant replica count doubles the latency model's count at most this often
@@ -145,7 +145,7 @@ def variations(
     """The worst job in each of VARIATIONS, if the policy scales on `capacity` cores and with constant `counts` (jobs,).
 
     The data frame has the columns `case` and WORST. With `counts`, it also has those of WORST with the prefix `fixed_`;
-    in the last case, each job then has one replica fewer.
+    in the last case, each job then has one replica fewer, all day.
     """
     rows, arrays = [], arrays_of(workload.jobs)
     for case, (factor, failed) in VARIATIONS.items():
