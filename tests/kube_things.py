@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import yaml
 
 from faro_lib.kube.manifests import ManifestSpec, render
@@ -34,6 +35,12 @@ def pod(name, cpu="1", on="n1", namespace="jobs", phase="Running", labels=None, 
         },
         "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
     }
+
+
+def measured(arrivals_per_min, others):
+    """The answer of `DeploymentMetrics.observe`: these counts per minute, and `others` (jobs,) for every other field."""
+    fields = ("arrivals_now", "mean_latency_s", "tail_latency_s", "ongoing")
+    return {"arrivals_per_min": np.array(arrivals_per_min)} | dict.fromkeys(fields, np.array(others))
 
 
 def replica(name, **more):

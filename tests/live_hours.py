@@ -69,9 +69,16 @@ class World:
         self.table.write_text("".join(row.format(job.name, slo_s) for job in JOBS))
 
     def command(self) -> tuple[list[str], dict[str, str]]:
-        where = ["--address", self.ray.dashboard, "--serve-address", self.ray.http, "--jobs", str(self.table)]
+        where = [
+            "--address",
+            self.ray.rest.address,
+            "--serve-address",
+            self.ray.http.address,
+            "--jobs",
+            str(self.table),
+        ]
         line = [sys.executable, "-m", "faro_lib.cli", "run", *where, "--apply", "--capacity", str(CAPACITY)]
-        return line, os.environ | {"RAY_AUTH_TOKEN": self.ray.token, "RAY_AUTH_MODE": "token"}
+        return line, os.environ | {"RAY_AUTH_TOKEN": self.ray.rest.token, "RAY_AUTH_MODE": "token"}
 
     def start(self) -> subprocess.Popen:
         line, environment = self.command()
@@ -86,7 +93,7 @@ class World:
 
     def process(self, words: str) -> psutil.Process:
         """The one process of this Ray whose command line contains `words`."""
-        (found,) = [one for one in local.processes(self.ray.pid) if words in " ".join(one.cmdline())]
+        (found,) = [one for one in local.processes(self.ray.process.pid) if words in " ".join(one.cmdline())]
         return found
 
     def look(self) -> None:
@@ -223,11 +230,11 @@ def run(hours: float, every_s: float, seed: int) -> tuple[Seen, Script, Sent, di
         small_disk(Path(name) / "disk") as disk,
         local.start(CAPACITY + 2) as ray,  # two for the statistics and what replaces a replica
     ):
-        deploy(ray.rest, configuration(JOBS, specs, [3, 3, 3]), (local.HTTP_HOST, urlsplit(ray.http).port or 0))
+        deploy(ray.rest, configuration(JOBS, specs, [3, 3, 3]), (local.HTTP_HOST, urlsplit(ray.http.address).port or 0))
         world = World(ray, Path(name), disk, seed)
         try:
             world.wait(time.time() + 30)
-            script = requests(seconds, rng, tuple(ray.http + spec.route for spec in specs))
+            script = requests(seconds, rng, tuple(ray.http.address + spec.route for spec in specs))
             began_s = time.time() + 3
             load = Generator(script, began_s)
             for n, fault in enumerate(faults_in_order(int(seconds // every_s), rng)):

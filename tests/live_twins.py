@@ -59,7 +59,9 @@ def served():
 
     with local.start(len(JOBS)) as running:
         deploy(
-            running.rest, configuration(JOBS, specs, [1] * len(JOBS)), (local.HTTP_HOST, urlsplit(running.http).port)
+            running.rest,
+            configuration(JOBS, specs, [1] * len(JOBS)),
+            (local.HTTP_HOST, urlsplit(running.http.address).port),
         )
 
         def offer(rates, seed=3, seconds=SECONDS):
@@ -67,7 +69,7 @@ def served():
             due = [np.sort(rng.uniform(0, seconds, rng.poisson(rate * seconds))) for rate in rates]
             times, job = np.concatenate(due), np.repeat(np.arange(len(due)), [len(one) for one in due])
             order = np.argsort(times, kind="stable")
-            urls = tuple(running.http + spec.route for spec in specs)
+            urls = tuple(running.http.address + spec.route for spec in specs)
             script = Script(urls, times[order], job[order], np.full(len(times), np.nan))
             sent = Generator(script, time.time() + 2).result(timeout_s=seconds + 60)
             assert (sent.outcome == SERVED).all()

@@ -16,7 +16,7 @@ from faro_lib.control import journal as journals
 from faro_lib.control import rotation, run
 from faro_lib.control.explanation import decision_at
 from faro_lib.control.guardrails import GuardrailConfig
-from faro_lib.control.journal import Header, Journal, parts, read, resumed
+from faro_lib.control.journal import Header, Journal, parts, read
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
@@ -96,7 +96,7 @@ def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(tmp_path,
     pasts = []
     for name in ("rotated.jsonl", "whole.jsonl"):
         with Journal(tmp_path / name) as journal:
-            pasts.append(resumed(journal, FairShare(), HEADER))
+            pasts.append(journal.resume(FairShare(), HEADER))
     assert pasts[0].ticks == pasts[1].ticks == REPLAYED_TICKS
     assert pasts[0].observation.now_s == pasts[1].observation.now_s
     np.testing.assert_array_equal(pasts[0].memory.guard.target, pasts[1].memory.guard.target)
@@ -122,7 +122,7 @@ def guard_after(path, until_s):
     """The guardrails' memory of a run that resumes with a policy of the same name that now decides otherwise."""
     run(Obedient([1, 1]), Wanting([3, 2]), JOBS, until_s, journal=path)
     with Journal(path) as journal:
-        return resumed(journal, Wanting([4, 2]), journal.header).memory.guard
+        return journal.resume(Wanting([4, 2]), journal.header).memory.guard
 
 
 def test_the_requests_of_an_earlier_version_of_the_policy_are_no_changes_by_another_client(tmp_path):

@@ -11,13 +11,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 import yaml
-from kube_things import objects
+from kube_things import measured, objects
 
 from faro_lib import cli, control
 from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.client import ApiError
-from faro_lib.kube.deployment_metrics import Load
 from faro_lib.kube.deployments import DeploymentRef
 from faro_lib.kube.hpa_bounds import ORIGINAL, BoundedDeployments, check_bounded, restore
 from faro_lib.kube.leader_gate import LeaderGatedCluster
@@ -90,7 +89,7 @@ class Silent:
     """Metrics of jobs without any load."""
 
     def observe(self, queries, *_):
-        return Load(np.zeros((len(queries), 1)), *np.zeros((4, len(queries))))
+        return measured(np.zeros((len(queries), 1)), np.zeros(len(queries)))
 
 
 def cluster_on(server, cores=8.0):
@@ -314,7 +313,7 @@ def test_an_hpa_that_scales_before_the_first_plan_is_not_another_client():
 def test_a_job_without_data_keeps_its_bounds():
     class Blind(Silent):
         def observe(self, queries, *_):
-            return Load(np.array([[0.0], [np.nan]]), *np.full((4, 2), [0.0, np.nan]))
+            return measured([[0.0], [np.nan]], [0.0, np.nan])
 
     server = Server(bounds=((1, 4), (3, 4)))
     cluster = Ticks(server, REFS, Blind(), Clock.starting_now(), 8.0)

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from kube_things import measured
 from test_kube_http import api_at, failing, serving, thing
 
 from faro_lib.control import Step
 from faro_lib.control.clock import Clock
 from faro_lib.kube import client
 from faro_lib.kube.client import ApiError
-from faro_lib.kube.deployment_metrics import Load, Queries
+from faro_lib.kube.deployment_metrics import Queries
 from faro_lib.kube.deployments import DeploymentRef, Deployments
 from faro_lib.kube.informer import Informer
 from faro_lib.kube.leader_gate import LeaderGatedCluster
@@ -200,8 +201,7 @@ class Silent:
 
     def observe(self, queries, ends, now_s, minute_s):
         self.asked = ends, now_s
-        missing = np.full(len(queries), np.nan)
-        return Load(np.full((len(queries), len(ends)), np.nan), missing, missing, missing, missing)
+        return measured(np.full((len(queries), len(ends)), np.nan), np.full(len(queries), np.nan))
 
 
 def deployments(server, clock=None, cores=8.0):

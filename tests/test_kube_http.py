@@ -253,40 +253,41 @@ def observed(answer, queries=(QUERIES,), now_s=1030.0):
 def test_counts_and_latencies_are_by_the_minute():
     counts = [(880, 60), (940, 120), (1000, 90), (1030, 50)]
     load, asked = observed(prometheus({"requests": counts, "mean": [(1030, 0.25)], "p99": [(1000, 0.5)]}))
-    assert load.arrivals_per_min.tolist() == [[60, 120, 90]]
-    assert load.arrivals_now.tolist() == [50]
-    assert load.mean_latency_s.tolist() == [0.25]
-    assert load.tail_latency_s.tolist() == [0.5]
+    assert load["arrivals_per_min"].tolist() == [[60, 120, 90]]
+    assert load["arrivals_now"].tolist() == [50]
+    assert load["mean_latency_s"].tolist() == [0.25]
+    assert load["tail_latency_s"].tolist() == [0.5]
     ranges = [form for _, _, form in asked if "requests[60s]" in form["query"]]
     assert [(form["start"], form["end"], form["step"]) for form in ranges] == [("880.000", "1000.000", "60")]
 
 
 def test_a_minute_without_a_sample_is_missing_and_not_zero():
     load, _ = observed(prometheus({"requests": [(880, 60), (1000, 90)]}))
-    assert np.isnan(load.arrivals_per_min[0, 1])
-    assert load.arrivals_per_min[0, [0, 2]].tolist() == [60, 90]
-    assert np.isnan([load.mean_latency_s[0], load.tail_latency_s[0], load.arrivals_now[0], load.ongoing[0]]).all()
+    assert np.isnan(load["arrivals_per_min"][0, 1])
+    assert load["arrivals_per_min"][0, [0, 2]].tolist() == [60, 90]
+    assert np.isnan([load["mean_latency_s"][0], load["tail_latency_s"][0], load["ongoing"][0]]).all()
+    assert load["arrivals_now"] is None
 
 
 def test_the_mean_latency_of_an_idle_job_is_zero_and_not_missing():
     load, _ = observed(prometheus({"mean": [(1030, "NaN")], "p99": [(1000, "NaN")]}))
-    assert load.mean_latency_s.tolist() == [0]
-    assert np.isnan(load.tail_latency_s).all()
+    assert load["mean_latency_s"].tolist() == [0]
+    assert np.isnan(load["tail_latency_s"]).all()
 
 
 def test_two_hundred_jobs_need_few_requests_and_keep_their_own_answers():
     queries = [Queries(f"r{i:03d}[$window]", f"m{i:03d}[$window]") for i in range(200)]
     values = {f"r{i:03d}": [(when, i) for when in (*ENDS, 1030)] for i in range(200)}
     load, asked = observed(prometheus(values), queries)
-    assert load.arrivals_per_min[:, -1].tolist() == list(range(200))
+    assert load["arrivals_per_min"][:, -1].tolist() == list(range(200))
     assert len(asked) <= 20
 
 
 def test_without_prometheus_everything_is_missing():
     load = DeploymentMetrics("http://127.0.0.1:9", timeout_s=1).observe([QUERIES, QUERIES], ENDS, 1030.0)
-    assert load.arrivals_per_min.shape == (2, 3)
-    assert np.isnan(load.arrivals_per_min).all()
-    assert np.isnan(load.mean_latency_s).all()
+    assert load["arrivals_per_min"].shape == (2, 3)
+    assert np.isnan(load["arrivals_per_min"]).all()
+    assert np.isnan(load["mean_latency_s"]).all()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_without_prometheus_everything_is_missing():
 )
 def test_a_nonsense_answer_of_prometheus_leaves_everything_missing(answer):
     load, _ = observed(lambda *_: answer)
-    assert np.isnan(load.arrivals_per_min).all()
+    assert np.isnan(load["arrivals_per_min"]).all()
 
 
 def test_an_outage_of_prometheus_is_logged_once(caplog):
@@ -329,9 +330,9 @@ SEVERAL = {"requests": [(880, 1)], "increase": [(880, 1)]}  # both are words of 
 )
 def test_a_wrong_query_of_one_job_leaves_the_data_of_the_others_whole(answer, wrong):
     load, _ = observed(answer, [wrong, OTHER])
-    assert load.arrivals_per_min[1].tolist() == [7, 7, 7]
-    assert (load.arrivals_now[1], load.mean_latency_s[1]) == (7, 0.5)
-    assert np.isnan(load.arrivals_per_min[0]).all()
+    assert load["arrivals_per_min"][1].tolist() == [7, 7, 7]
+    assert (load["arrivals_now"][1], load["mean_latency_s"][1]) == (7, 0.5)
+    assert np.isnan(load["arrivals_per_min"][0]).all()
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
         (policy, day.jobs, GuardrailConfig(max_scaling_actions=1)),
     ):
         with journal.Journal(path) as opened, pytest.raises(ValueError, match="name another journal"):
-            journal.resumed(opened, other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
+            opened.resume(other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
 
 
 def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, context, tmp_path):
@@ -262,7 +262,7 @@ def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, 
     header, ticks = journal.read(path)
     assert (header.policy, header.origin_s, len(ticks)) == ("AIAD", None, 2)
     with journal.Journal(path) as opened:
-        assert journal.resumed(opened, policy, header)
+        assert opened.resume(policy, header)
 
 
 def stopped():

@@ -176,7 +176,7 @@ def test_a_live_run_is_evaluated_as_a_simulated_one(one):
     n = len(order)
     outcome = np.full(n, SERVED, np.int8)
     outcome[::10] = DROPPED
-    sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n), np.full(n, 0.2), np.ones(n, int))
+    sent = Sent(outcome, np.full(n, 0.2), np.zeros(n), np.full(n, 0.2), np.ones(n, int))
     run = run_of(one, draws, order, sent, Decisions(), 1.0)
     summary = summarize(run)
     assert summary["requests"] == n
@@ -287,7 +287,7 @@ def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
 
     async def send(script, origin_s):
         one = np.ones(1)
-        return Sent(np.array([outcome]), one, last_s * one, one, first_s * one, np.ones(1, int))
+        return Sent(np.array([outcome]), last_s * one, one, first_s * one, np.ones(1, int))
 
     row = empty_row() | {"arrivals": 10, "done": 10} | of_replicas
     http = SimpleNamespace(address="http://127.0.0.1", get=lambda *_: {"a": {"seconds": {"1": row}}})

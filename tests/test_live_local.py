@@ -88,7 +88,7 @@ def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):
     while orphan.ppid() in {head.pid, *(child.pid for child in psutil.Process(head.pid).children())}:
         assert time.monotonic() < until
         time.sleep(0.01)
-    LocalRay(head.pid, "http://127.0.0.1:1", "http://127.0.0.1:1", "", tmp_path / "folder", head).stop()
+    LocalRay(head, tmp_path / "folder", HttpClient("http://127.0.0.1:1"), HttpClient("http://127.0.0.1:1")).stop()
     assert not orphan.is_running()
     assert head.poll() is not None
     assert other.poll() is None

@@ -20,7 +20,7 @@ from live_things import Wanting
 from faro_lib.control import journal, run
 from faro_lib.control.clock import Clock
 from faro_lib.control.loop import OBSERVE
-from faro_lib.http import BUSY_RETRY_S, HttpClient
+from faro_lib.http import BUSY_RETRY_S
 from faro_lib.policies.protocol import LATENCY_WINDOW_S
 from faro_lib.rayserve import local
 from faro_lib.rayserve.backend import Endpoint
@@ -49,12 +49,12 @@ TICK_S = 2.0
 def ray():
     """A Ray that serves two jobs; afterwards none of its processes is left."""
     with local.start(CAPACITY) as running:
-        port = urllib.parse.urlsplit(running.http).port
+        port = urllib.parse.urlsplit(running.http.address).port
         deploy(running.rest, configuration(JOBS, SERVED, START), (local.HTTP_HOST, port))
-        family = local.processes(running.pid)
+        family = local.processes(running.process.pid)
         assert len(family) > 5
-        yield Endpoint(running.rest, HttpClient(running.http, running.token), (running.pid,))
-        family += local.processes(running.pid)
+        yield Endpoint(running.rest, running.http, (running.process.pid,))
+        family += local.processes(running.process.pid)
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 

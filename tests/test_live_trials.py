@@ -158,7 +158,7 @@ def test_a_worker_is_deleted_and_requests_are_counted_around_it(monkeypatch):
             time.sleep(0.01)
     script = Script(("a", "b"), np.array([1.0, 6.0, 11.0, 12.0, 16.0]), np.array([0, 1, 0, 0, 1]), np.full(5, np.nan))
     outcome = np.array([SERVED, SERVED, DROPPED, FAILED, SERVED], np.int8)
-    sent = Sent(outcome, np.zeros(5), *[np.where(outcome == SERVED, 0.2, np.nan)] * 3, np.ones(5, int))
+    sent = Sent(outcome, *[np.where(outcome == SERVED, 0.2, np.nan)] * 3, np.ones(5, int))
     slo_s = np.array([0.5, 0.3])  # at twice the speed, 0.2 s are 0.4 s
     table = recovery_table(lost, script, sent, slo_s, [step(0.0, 8, [2, 2]), step(24.0, 4, [1, 2])], 2.0)
     assert table["workers"].tolist() == [2, 2, 1, 1]

@@ -151,7 +151,7 @@ class TestAJournalWithChanges:
             policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
         )
         with journal.Journal(path) as opened:
-            assert journal.resumed(opened, policy, changed).memory.state == 2  # ticks since the last change
+            assert opened.resume(policy, changed).memory.state == 2  # ticks since the last change
 
     def test_a_policy_that_fails_on_an_earlier_tick_does_not_end_the_controller(self, path):
         class Failing(Wanting):
@@ -165,7 +165,7 @@ class TestAJournalWithChanges:
             policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
         )
         with journal.Journal(path) as opened:
-            assert journal.resumed(opened, policy, header).memory.state == 1, "the tick at 50 s"
+            assert opened.resume(policy, header).memory.state == 1, "the tick at 50 s"
 
     def test_each_decision_is_explained_with_the_jobs_of_its_time(self, path, capsys):
         parts = journal.parts(path)
@@ -185,7 +185,7 @@ class TestAJournalWithChanges:
         policy = Wanting([1, 1])
         other = journal.Header(policy.name, JOBS, GuardrailConfig("fair-share"), 10.0, True, changes=("x",))
         with journal.Journal(path) as opened, pytest.raises(ValueError, match="run with other guardrails"):
-            journal.resumed(opened, policy, other)
+            opened.resume(policy, other)
 
     def test_a_run_resumes_after_a_change_and_after_its_end(self, path):
         run(Still(50.0), Wanting([2, 2]), JOBS, 75.0, journal=path, changes=("over: job 'a'",))

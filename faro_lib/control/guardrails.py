@@ -79,9 +79,8 @@ class Guard:
 
     def updated(self, observation: Observation) -> Self:
         """This state with `known_s` and `contest` updated by an observation."""
-        known = np.isfinite(observation.mean_latency_s) | ~observation.exists
-        if observation.arrivals_per_min.shape[1]:
-            known &= np.isfinite(observation.arrivals_per_min[:, -1]) | ~observation.exists
+        counted = np.isfinite(observation.arrivals_per_min[:, -1:]).all(axis=1)  # true before the first complete minute
+        known = np.isfinite(observation.mean_latency_s) & counted | ~observation.exists
         guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
         if self.target is None:
             return guard
@@ -143,9 +142,8 @@ def without_data(last: Observation, now_s: float) -> Observation:
     missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
     history = np.hstack([last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)])
     return replace(
-        last, now_s=now_s, minute=minute, arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :] if minute >
-        last.minute else last.arrivals_per_min, mean_latency_s=missing, tail_latency_s=missing, ongoing=missing,
-        arrivals_now=None, failed_per_min=None,
+        last, now_s=now_s, minute=minute, arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :],
+        mean_latency_s=missing, tail_latency_s=missing, ongoing=missing, arrivals_now=None, failed_per_min=None,
     )  # fmt: skip
 
 

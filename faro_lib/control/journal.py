@@ -84,14 +84,28 @@ class Journal:
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`; return the recorded run to resume, or None if there are no ticks.
 
-        If there are ticks of the same jobs, the last part continues; otherwise, a new part begins. Raises ValueError
-        if `resumed` does, or if the last tick is more than `policy.tick_s` after `now_s`.
+        If there are ticks of the same jobs, the last part continues; otherwise, a new part begins. Raises ValueError if the
+        run's `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`, or if its last tick is more
+        than `policy.tick_s` after `now_s`. Jobs and fixed replica counts may differ if `header.changes` is not empty.
         """
-        past = resumed(self, policy, header)
-        if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
+        old, recent = self.header, self.ticks[-REPLAYED_TICKS:]
+        if not old or not recent:
+            self.begin(header)
+            return None
+        names = [job.name for job in old.jobs]
+        if header.changes:
+            old = replace(old, jobs=header.jobs, guardrails=replace(old.guardrails, fixed=header.guardrails.fixed))
+        for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
+            if (was := getattr(old, name)) != getattr(header, name):
+                shown = [job.name for job in old.jobs] if name == "jobs" else was
+                raise ValueError(f"{self.path}: written by a run with other {name}, {shown}; name another journal")
+        last = recent[-1].step.observation
+        if (ahead_s := last.now_s - now_s) > policy.tick_s:
             problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
             raise ValueError(f"{self.path}: {problem}; set the clock, or name another journal")
-        self.begin(header, past.ticks if past else None)
+        memory = after_change(policy, names, header, recent) if header.changes else remembered(policy, old, recent)
+        past = Past(memory, last, None if header.changes else len(recent))
+        self.begin(header, past.ticks)
         return past
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
@@ -212,28 +226,6 @@ class Past(NamedTuple):
     memory: Memory
     observation: Observation  # the last recorded observation
     ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed, so a new part begins
-
-
-def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
-    """The run recorded in the journal, with its memory restored; None if the journal has no ticks.
-
-    Raises ValueError if the run's `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`. Jobs
-    and fixed replica counts may differ if `header.changes` is not empty.
-    """
-    old, ticks = journal.header, journal.ticks
-    if not old or not ticks:
-        return None
-    names = [job.name for job in old.jobs]
-    if header.changes:
-        old = replace(old, jobs=header.jobs, guardrails=replace(old.guardrails, fixed=header.guardrails.fixed))
-    for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
-        if (was := getattr(old, name)) != getattr(header, name):
-            shown = [job.name for job in old.jobs] if name == "jobs" else was
-            raise ValueError(f"{journal.path}: written by a run with other {name}, {shown}; name another journal")
-    recent = ticks[-REPLAYED_TICKS:]
-    if header.changes:
-        return Past(after_change(policy, names, header, recent), ticks[-1].step.observation, None)
-    return Past(remembered(policy, old, recent), ticks[-1].step.observation, len(recent))
 
 
 def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:

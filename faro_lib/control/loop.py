@@ -66,7 +66,7 @@ def run(
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
-    memory, last = Memory.start(policy, jobs, start_s), None
+    memory, observation = Memory.start(policy, jobs, start_s), None
     deadline, jump_s = Deadline(guardrails.deadline_s), 0
     with ExitStack() as stack:
         writer = None
@@ -76,21 +76,20 @@ def run(
             writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
             if past := writer.resume(policy, header, clock.now_s if clock else np.inf):
                 memory, start_s = past.memory, past.observation.now_s
-                last = past.observation if past.ticks is not None else None  # None if the jobs have changed
+                observation = past.observation if past.ticks is not None else None  # None if the jobs have changed
                 if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # a standby may have acted since
-                    memory, last = next_memory(memory, False, None), None
+                    memory, observation = next_memory(memory, False, None), None
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
                 return
-            memory = refreshed(memory, renewed, on_failure)
+            memory = attempt(FAILED, on_failure, refreshed, memory, renewed)[0] or memory
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
                 on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
-            observation = observed(cluster, now_s, last, on_failure)
+            observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
-            last = observation
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report_failures(step, on_failure)
             if on_failure and CONTESTED in step.plan.reason:
@@ -98,7 +97,7 @@ def run(
             error_line = None
             if apply:
                 act = partial(cluster.apply, **({} if step.plan.floor is None else {"floor": step.plan.floor}))
-                error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
+                _, error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
             memory = next_memory(after, apply, error_line)
             if writer:  # with `on_failure`, a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
@@ -108,16 +107,11 @@ def run(
         cluster.advance(until_s)
 
 
-def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure) -> Memory:
+def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
     """The memory with the forecaster that `renewed` returns, updated with recent counts; the same memory if there is none."""
     state = memory.state
-    try:
-        if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
-            return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
-    except Exception as error:
-        if on_failure is None:
-            raise
-        on_failure(FAILED, line_of(error))
+    if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
+        return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
     return memory
 
 
@@ -165,16 +159,18 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
     return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
 
 
-def attempt(reason: str, on_failure: OnFailure, call: Callable[..., None], *arguments: Any) -> str | None:
-    """Run `call(*arguments)`; return its error as one line, or None. The error is reported to `on_failure` (None: raised)."""
+def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+    """(result of `call(*arguments)`, None), or (None, its error as one line) after reporting the error to `on_failure`.
+
+    Without `on_failure`, the error is raised.
+    """
     try:
-        call(*arguments)
+        return call(*arguments), None
     except Exception as error:
         if on_failure is None:
             raise
         on_failure(reason, line_of(error))
-        return line_of(error)
-    return None
+        return None, line_of(error)
 
 
 def line_of(error: BaseException) -> str:

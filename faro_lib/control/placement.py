@@ -19,7 +19,7 @@ def cut_to_nodes(
     """
     if observation.free_cores is None or observation.placed is None:
         return target, plan
-    fitting = np.maximum(placeable(target, jobs.cores, observation.placed, observation.free_cores), 0)
+    fitting = placeable(target, jobs.cores, observation.placed, observation.free_cores)
     fitting = np.where(left, target, np.minimum(target, np.maximum(fitting, jobs.min_replicas)))
     return fitting, replace(plan, reason=with_reason(plan.reason, fitting < target, FRAGMENTED))
 
@@ -44,9 +44,8 @@ def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: n
             free[node] += cores[job]
     for job in np.argsort(-cores, kind="stable"):
         for count in range(max(0, more[job])):
-            node = int(np.argmax(free)) if len(free) else 0
-            if not len(free) or free[node] < cores[job] - TOLERANCE:
+            if free.max(initial=-np.inf) < cores[job] - TOLERANCE:
                 fitting[job] = target[job] - (more[job] - count)
                 break
-            free[node] -= cores[job]
+            free[np.argmax(free)] -= cores[job]
     return fitting

@@ -59,18 +59,14 @@ def rotate(path: Path, keep: int) -> IO | None:
         partial.touch(0o600)
         with gzip.open(partial, "wb", compresslevel=3) as compressed:
             compressed.writelines(moved)
-        _to_disk(partial)
+        with partial.open("rb") as archive:
+            os.fsync(archive.fileno())
     with atomic_write(path) as partial:
         partial.touch(0o600)
         partial.write_bytes(json.dumps(header).encode() + b"\n" + b"".join(kept))
-        _to_disk(partial)
         file = partial.open("ab", buffering=0)
+        os.fsync(file.fileno())
         lock(file, path)
     for old in archives(path)[:-MAX_ARCHIVES]:
         old.unlink()
     return file
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

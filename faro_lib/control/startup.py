@@ -22,13 +22,12 @@ def until_passed(stop: threading.Event, report: Callable[[str | None], None], re
         while not stop.is_set():
             try:
                 check()
+                report(None)
+                return
             except ValueError as error:
                 if str(error) != reason:
                     report(reason := str(error))
                 stop.wait(retry_s)
-            else:
-                report(None)
-                return
         raise SystemExit(0)
 
     return ensure

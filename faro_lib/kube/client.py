@@ -74,10 +74,7 @@ class Api:
 
     def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any) -> dict:
         """Send one request, with a body of media type `kind`, and return the object in the answer; raises ApiError."""
-        answer = self._request(method, path, body, kind, query, self._timeout_s)
-        text = _read(answer, f"{method} {path}")
-        if not 200 <= answer.status < 300:
-            raise ApiError(answer.status, f"{method} {path}: {answer.status} {_message(text)}")
+        text = _read(self._request(method, path, body, kind, query, self._timeout_s), f"{method} {path}")
         try:
             return json.loads(text) if text else {}
         except ValueError:
@@ -90,8 +87,6 @@ class Api:
     def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
         """The JSON objects of a stream, one per line; raises ApiError if nothing arrives for `silence_s` seconds."""
         answer = self._request("GET", path, None, JSON, query, (self._timeout_s, silence_s))
-        if answer.status != 200:
-            raise ApiError(answer.status, f"GET {path}: {answer.status} {_message(_read(answer, f'GET {path}'))}")
         response, rest = answer.response, b""
         try:
             for chunk in response.stream(None):
@@ -106,7 +101,7 @@ class Api:
     def _request(
         self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any, again: bool = True
     ) -> Any:
-        """The raw answer to a request. After a 401, if `again`, reload the credentials and repeat the request once."""
+        """The raw answer with status 2xx. After a 401, if `again`, reload the credentials and repeat the request once."""
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
@@ -120,13 +115,16 @@ class Api:
         except (HTTPError, OSError) as error:
             reason = type(getattr(error, "reason", error)).__name__
             raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
-        if answer.status != 401 or not again:
-            return answer
-        try:
-            self._client = self._new_client()  # a new one, as other threads may still use the old one
-        except Exception as error:  # the loader of kubeconfigs raises many types
-            raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
-        return self._request(method, path, body, kind, query, timeout, again=False)
+        if answer.status == 401 and again:
+            try:
+                self._client = self._new_client()  # a new one, as other threads may still use the old one
+            except Exception as error:  # the loader of kubeconfigs raises many types
+                raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
+            return self._request(method, path, body, kind, query, timeout, again=False)
+        if not 200 <= answer.status < 300:
+            message = _message(_read(answer, f"{method} {path}"))
+            raise ApiError(answer.status, f"{method} {path}: {answer.status} {message}")
+        return answer
 
 
 def _read(answer: Any, request: str) -> bytes:

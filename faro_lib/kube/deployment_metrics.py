@@ -3,7 +3,7 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -43,20 +43,6 @@ class Queries:
         return cls(**section)
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The measured load and latency of each job. NaN = missing. Shape (jobs,), or (jobs, minutes) for `arrivals_per_min`.
-
-    The oldest minute comes first. `arrivals_now` counts the current minute's requests so far. Latencies are in wall seconds.
-    """
-
-    arrivals_per_min: np.ndarray
-    arrivals_now: np.ndarray
-    mean_latency_s: np.ndarray
-    tail_latency_s: np.ndarray
-    ongoing: np.ndarray
-
-
 class DeploymentMetrics:
     """Measures the jobs by Prometheus queries; the parameters are those of `Prometheus`."""
 
@@ -67,8 +53,8 @@ class DeploymentMetrics:
 
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
-    ) -> Load:
-        """The load and latency of every job; `queries` has one entry per job.
+    ) -> dict[str, Any]:
+        """The load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
 
         minute_ends_s : Unix times of the ends of complete minutes, oldest first; only the last HISTORY_MINUTES are used.
         now_s : Unix time.
@@ -86,13 +72,15 @@ class DeploymentMetrics:
             one = values(field, window_s, np.array([time_s]))[:, 0]
             return np.where(np.isinf(one), undefined, one)
 
-        load = Load(
-            arrivals_per_min=values("requests", minute_s, ends),
-            arrivals_now=value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
-            mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0 if no request ended
-            tail_latency_s=value("latency_s", minute_s, ends[-1], undefined=np.nan) if len(ends) else missing,
-            ongoing=value("ongoing", window_s, now_s, undefined=np.nan),
-        )
+        load: dict[str, Any] = {
+            "arrivals_per_min": values("requests", minute_s, ends),
+            "arrivals_now": value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
+            "mean_latency_s": value("latency_mean_s", window_s, now_s, undefined=0.0) / pace,  # 0/0 if no request ended
+            "tail_latency_s": value("latency_s", minute_s, ends[-1], undefined=np.nan) / pace if len(ends) else missing,
+            "ongoing": value("ongoing", window_s, now_s, undefined=np.nan),
+        }
+        if np.isnan(load["arrivals_now"]).all():
+            load["arrivals_now"] = None
         if self.error and before is None:  # one warning per outage
             LOG.warning("%s: data is missing: %s", self._prometheus.url, " ".join(self.error.split()))
         return load

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -115,12 +115,10 @@ class Deployments:
         target, ready = np.array([state.target for state in states]), np.array([state.ready for state in states])
         recently = time.monotonic() - self._scaled_at < self._progress_deadline_s
         return Observation(
-            now_s=now_s, capacity=self.cores, minute=minute, arrivals_per_min=load.arrivals_per_min,
-            mean_latency_s=load.mean_latency_s * self.clock.scale, tail_latency_s=load.tail_latency_s *
-            self.clock.scale, ongoing=load.ongoing, running=np.minimum(ready, target), starting=np.maximum(target -
-            ready, 0), target=target, terminating=np.maximum(ready - target, 0), changing=np.array([not state.settled
-            for state in states]) & recently, drop=self._drop.copy(), arrivals_now=None if
-            np.isnan(load.arrivals_now).all() else load.arrivals_now, present=None if present.all() else present,
+            now_s=now_s, capacity=self.cores, minute=minute, running=np.minimum(ready, target),
+            starting=np.maximum(target - ready, 0), target=target, terminating=np.maximum(ready - target, 0),
+            changing=np.array([not state.settled for state in states]) & recently, drop=self._drop.copy(),
+            present=None if present.all() else present, **load,
         )  # fmt: skip
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
@@ -170,9 +168,9 @@ class Deployments:
         if autoscaler := self._autoscalers[job]:
             name = autoscaler["metadata"]["name"]
             raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
-        ref, state = self.refs[job], self._states[job]
+        ref, state = self.refs[job], self._states[job] or ABSENT  # `apply` scales no absent job
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
-        version = state.version if state else ""
+        version = state.version
         for _ in range(SCALE_ATTEMPTS):
             body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
             try:
@@ -182,13 +180,13 @@ class Deployments:
                     raise
                 current = self._api.get(path)
                 theirs = current["spec"].get("replicas", 0)
-                if state and theirs not in (state.target, replicas):
+                if theirs not in (state.target, replicas):
                     raise ApiError(409, f"another client has scaled it to {theirs}") from None
                 version = current["metadata"]["resourceVersion"]
                 continue
             self._scaled_at[job] = time.monotonic()
             version = scaled["metadata"]["resourceVersion"]
-            self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
+            self._states[job] = replace(state, version=version, target=replicas, settled=False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
 

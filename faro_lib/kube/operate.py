@@ -117,11 +117,8 @@ def gated_cluster(
     permissions = (preflight.ALWAYS if act else ()) + (preflight.FOR_RAY if on_ray and not fixed else ())
     cluster_wide = () if fixed else preflight.CLUSTER_WIDE
     preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, preflight.names_of(plan.name))
-
-    def diagnose() -> None:
-        if on_ray and not fixed:
-            preflight.check_rayservice(api, plan.namespace, plan.name)
-
+    check_ray = partial(preflight.check_rayservice, api, plan.namespace, plan.name)
+    diagnose = check_ray if on_ray and not fixed else lambda: None
     try:
         (ensure if act else once)(partial(check_scaling, cluster))
     except ValueError as error:

@@ -35,9 +35,8 @@ class PlanOverrides:
         try:
             self._api.send("PATCH", self._path, body, kind=MERGE)
         except ApiError as error:
-            if error.status == 404:
-                raise ValueError(f"FaroPlan {self._place!r} does not exist; a controller creates it") from None
-            raise ValueError(str(error)) from None
+            missing = f"FaroPlan {self._place!r} does not exist; a controller creates it"
+            raise ValueError(missing if error.status == 404 else str(error)) from None
 
 
 def _override(row: Mapping[str, Any]) -> Override:

@@ -42,9 +42,8 @@ def check_server(api: Api) -> None:
     try:
         may(api, api.namespace, "", "pods", "list")  # every authenticated client may ask for its permissions
     except ApiError as error:
-        if error.status == 401:
-            raise ValueError(f"{api.host}: the credentials are refused; has the token expired?") from None
-        raise ValueError(str(error)) from None
+        refused = f"{api.host}: the credentials are refused; has the token expired?"
+        raise ValueError(refused if error.status == 401 else str(error)) from None
 
 
 def check_namespace(api: Api, namespace: str) -> None:
@@ -75,9 +74,8 @@ def check_rayservice(api: Api, namespace: str, name: str) -> None:
         service = api.get(f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}")
         pods = api.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=CLUSTER)["items"]
     except ApiError as error:
-        if error.status != 404:
-            raise ValueError(str(error)) from None
-        raise ValueError(f"{place} does not exist; `faro manifests` writes it") from None
+        missing = f"{place} does not exist; `faro manifests` writes it"
+        raise ValueError(missing if error.status == 404 else str(error)) from None
     if reason := why_not_ready(service, pods):
         raise ValueError(f"{place} is not ready: {reason}")
 

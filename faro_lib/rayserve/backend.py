@@ -56,6 +56,6 @@ def serving(
         return
     report("starting Ray on this machine")
     with local.start(capacity, start_timeout_s) as ray:
-        http = local.HTTP_HOST, urlsplit(ray.http).port or 0
+        http = local.HTTP_HOST, urlsplit(ray.http.address).port or 0
         deploy(ray.rest, configuration(jobs, specs, initial), http, report, start_timeout_s)
-        yield Endpoint(ray.rest, HttpClient(ray.http, ray.token), (ray.pid,))
+        yield Endpoint(ray.rest, ray.http, (ray.process.pid,))

@@ -35,7 +35,6 @@ class Sent:
     """Outcomes and latencies of a script's requests; arrays have shape (requests,)."""
 
     outcome: np.ndarray  # index into OUTCOMES
-    status: np.ndarray  # HTTP status; 0 without an answer
     latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
     send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
     first_s: np.ndarray  # wall seconds from the due time to the first part of the answer's body; NaN unless served
@@ -53,7 +52,7 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     """
     script.check_rate(max_rps)
     n = len(script.due_s)
-    outcome, status, parts = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16), np.zeros(n, int)
+    outcome, parts = np.full(n, UNSENT, np.int8), np.zeros(n, int)
     latency_s, send_lag_s, first_s = np.full((3, n), np.nan)
     flying: set[asyncio.Task] = set()
     offset = time.time() - time.perf_counter()  # perf_counter() + offset is wall time that never jumps
@@ -65,7 +64,6 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
             async with session.post(script.urls[script.job[i]], data=body) as answer:
                 async for part, ends in answer.content.iter_chunks():
                     first, received = first or time.perf_counter(), received + (ends and len(part) > 0)
-                status[i] = answer.status
                 outcome[i] = {200: SERVED, 503: DROPPED}.get(answer.status, FAILED)
         except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[i] = FAILED
@@ -87,4 +85,4 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
                 flying.add(task)
                 task.add_done_callback(flying.discard)
         await asyncio.gather(*flying)
-    return Sent(outcome, status, latency_s, send_lag_s, first_s, parts)
+    return Sent(outcome, latency_s, send_lag_s, first_s, parts)

@@ -6,7 +6,6 @@ import random
 import secrets
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -51,25 +50,18 @@ REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 p
 class LocalRay:
     """A running local Ray cluster, which consists of a head node only."""
 
-    pid: int  # root of its process tree
-    dashboard: str  # address of the REST API
-    http: str  # address of the served applications
-    token: str
+    process: subprocess.Popen  # root of its process tree
     folder: Path
-    process: subprocess.Popen
-
-    @property
-    def rest(self) -> HttpClient:
-        return HttpClient(self.dashboard, self.token)
+    rest: HttpClient  # REST API
+    http: HttpClient  # HTTP server of the applications
 
     def stop(self) -> None:
         """Stop this cluster's processes and delete its folder."""
-        family = set(processes(self.pid))
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+        family = set(processes(self.process.pid))
+        self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        family.update(session(self.pid))
+        family.update(session(self.process.pid))
         for one in family:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -173,8 +165,8 @@ def _launch(cpus: int) -> LocalRay:
             _command(cpus, ports, folder), env=_environment(ports, folder, token), cwd=folder, stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    dashboard, http = f"http://{LOOPBACK}:{ports['dashboard-port']}", f"http://{HTTP_HOST}:{ports[HTTP]}"
-    return LocalRay(process.pid, dashboard, http, token, folder, process)
+    rest = HttpClient(f"http://{LOOPBACK}:{ports['dashboard-port']}", token)
+    return LocalRay(process, folder, rest, HttpClient(f"http://{HTTP_HOST}:{ports[HTTP]}", token))
 
 
 def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:

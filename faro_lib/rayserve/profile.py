@@ -73,14 +73,11 @@ def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple
     def deployment() -> dict[str, Any]:
         return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
 
-    def running() -> int:
-        return sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"])
-
     before = deployment()["target_num_replicas"]
     began = time.monotonic()
     ray.post(scale_path(spec), {"target_num_replicas": before + more})
     try:
-        while running() < before + more:
+        while sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"]) < before + more:
             if time.monotonic() - began > START_S:
                 problem = f"no new replica of {spec.application!r} serves after {START_S:g} s"
                 raise ValueError(f"{problem}; is there room for one?")

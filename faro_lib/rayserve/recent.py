@@ -29,9 +29,7 @@ class RecentSeconds:
         # Discard seconds far in the future: they were reported before the wall clock was set back.
         known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
-            second = int(key)
-            if second not in known or _requests(row) >= _requests(known[second]):
-                known[second] = row
+            known[int(key)] = max(row, known.get(int(key), row), key=_requests)
         oldest = max(known, default=0) - (HISTORY_MINUTES + 2) * MINUTE_S
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
@@ -72,15 +70,12 @@ class RecentSeconds:
         It is 0 without requests, and NaN if no second is known or all requests failed: 0 would look like an idle job.
         """
         end = math.floor(self._clock.wall_s(now_s))
-        totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end)
-
-        def mean_s(total: dict[str, Any], known: int) -> float:
+        means_s = []
+        for total, known in self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end):
             measured = total["done"] + total["dropped"]
-            if not known or (total["failed"] and not measured):
-                return math.nan
-            return total["latency_s"] * self._clock.scale / max(measured, 1)
-
-        return np.array([mean_s(*one) for one in totals])
+            unknown = not known or (total["failed"] and not measured)
+            means_s.append(math.nan if unknown else total["latency_s"] * self._clock.scale / max(measured, 1))
+        return np.array(means_s)
 
     def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
         """Latency quantiles (jobs,) in the minute before `minute`. Dropped and failed requests count as inf; NaN = no data."""

@@ -85,13 +85,21 @@ class ReplicaQueue:
         return answer
 
     async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """The parts of a streamed answer. Its request is ongoing until the end; its latency is that of the first part."""
-        self.ongoing += 1
-        try:
-            async for part in parts:
-                yield part
-        finally:
-            self.ongoing -= 1
+        """Wait for the first part of a streamed answer, and return all parts. The request is ongoing until the last one."""
+        rest, empty = aiter(parts), object()
+        first = await anext(rest, empty)
+
+        async def every() -> AsyncIterator[Any]:
+            self.ongoing += 1
+            try:
+                if first is not empty:
+                    yield first
+                async for part in rest:
+                    yield part
+            finally:
+                self.ongoing -= 1
+
+        return every()
 
     def finished_seconds(self) -> dict[int, dict]:
         """Complete second -> measurements, in order; zeros in a second without requests, so that it does not look missing."""
@@ -114,20 +122,6 @@ def aggregator() -> Any:
 
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
     return actor.options(name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
-
-
-async def begun(parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    """Wait for the first of the `parts`; return an iterator over all of them."""
-    rest, empty = aiter(parts), object()
-    first = await anext(rest, empty)
-
-    async def every() -> AsyncIterator[Any]:
-        if first is not empty:
-            yield first
-        async for part in rest:
-            yield part
-
-    return every()
 
 
 def load_model(path: str) -> Callable[..., Any]:
@@ -184,15 +178,12 @@ class ReplicaActor:
             response = response_of(answer)
             if response.status_code >= 500:
                 raise Failed(response)
-            if parts := getattr(response, "body_iterator", None):
-                response.body_iterator = await begun(parts)  # type: ignore[attr-defined]  # only streaming responses have it
+            if parts := getattr(response, "body_iterator", None):  # only streaming responses have it
+                response.body_iterator = await self._queue.streamed(parts)  # type: ignore[attr-defined]
             return response
 
         try:
-            response = await self._queue.serve(call)
-            if parts := getattr(response, "body_iterator", None):
-                response.body_iterator = self._queue.streamed(parts)
-            return response
+            return await self._queue.serve(call)
         except Failed as error:
             return error.args[0]
         except Dropped:

@@ -87,8 +87,7 @@ def _emulated(job: Job, scale: float) -> dict[str, Any]:
     if replica.kind in EMULATED_KINDS and scale == 1:
         args = {"replica": mapping_of(replica)} | ({"scv": job.service_scv} if replica.kind == "batched" else {})
         return {"import_path": EMULATED_KINDS[replica.kind], "args": args}
-    if replica.kind in EMULATED_KINDS or (
-        isinstance(replica, Concurrent) and replica.slowdown * (replica.at_once - 1) > MAX_SLOWDOWN
-    ):
+    slows_down = isinstance(replica, Concurrent) and replica.slowdown * (replica.at_once - 1) > MAX_SLOWDOWN
+    if replica.kind in EMULATED_KINDS or slows_down:
         raise ValueError(f"job {job.name!r}: replica={replica} is not emulated at scale {scale:g}; name an import_path")
     return {"args": {"mean_s": service.mean_s / scale, "scv": service.scv}}
