@@ -66,9 +66,8 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     # The last plan before each minute.
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
     ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
-    planned = np.array([of.target for of in of_plan])
     recorded = Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int))
-    lost = _simulated(recorded, ran, planned, serving_model)
+    lost = _simulated(recorded, ran, np.array([of.target for of in of_plan]), serving_model)
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
