@@ -35,8 +35,7 @@ def fingerprint(
     looked_up = {home for path in paths for home in _registries(path, root)}
     for plugin in (Path(plugin).resolve() for plugin in plugins):
         if looked_up & (_registries(plugin, root, registers=True) or looked_up):
-            imported = modules_of(plugin, root, figures=figures)
-            paths |= dict.fromkeys([plugin, *(root / module for module in imported)])
+            paths |= dict.fromkeys([plugin, *(root / module for module in modules_of(plugin, root, figures=figures))])
     digests = (_parsed(path, root, path.stat().st_mtime_ns)[0][0] for path in paths)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

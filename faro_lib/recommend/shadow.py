@@ -124,6 +124,5 @@ def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps
         if deciles is not None and 0 <= index < counts.shape[1]:
             rate = counts[:, index] / MINUTE_S
-            within = (deciles[:, 0] <= rate) & (rate <= deciles[:, -1])
-            inside.append(np.where(np.isnan(rate), np.nan, within))
+            inside.append(np.where(np.isnan(rate), np.nan, (deciles[:, 0] <= rate) & (rate <= deciles[:, -1])))
     return np.array(inside, float).T if inside else np.full((len(counts), 1), np.nan)

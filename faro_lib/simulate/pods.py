@@ -32,6 +32,10 @@ class JobPods:
     waiting: int = 0  # replicas that wait for free cores
     removed_s: float = -np.inf
 
+    @property
+    def pods(self) -> int:
+        return self.running + len(self.births) + len(self.idle_since_s)
+
 
 class Pods:
     """The pods of all jobs, and their future events. `cores` and `cold_start_s`, both (jobs,), are per replica.
@@ -70,8 +74,8 @@ class Pods:
         for _ in range(reused):
             pods.idle_since_s.popleft()
             self._start(job, now_s + REUSE_S)
-        used = sum((one.running + len(one.births) + len(one.idle_since_s)) * one.cores for one in self.jobs)
-        new = max(0, min(replicas - reused, int((self.capacity - used + TOLERANCE) // pods.cores)))
+        free_cores = self.capacity - sum(one.pods * one.cores for one in self.jobs)
+        new = max(0, min(replicas - reused, int((free_cores + TOLERANCE) // pods.cores)))
         for _ in range(new):
             self._start(job, now_s + pods.cold_start_s)
         pods.waiting = replicas - reused - new
