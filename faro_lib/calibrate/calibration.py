@@ -122,7 +122,7 @@ def calibrate(
         refined = [fit for fit in refined if fit.log_likelihood.max() > lowest]
     for fit in fits:  # compare the kinds with the same sampling errors
         fit.population.weigh(fit.score(best.errors))
-    answer = _answer(measurements, extended, fits, np.random.default_rng(seed))
+    answer = _answer(measurements, extended, fits, seed)
     if answer.verdict != NOT_REPRODUCED or attempts == 1:
         return answer
     again = calibrate(
@@ -132,9 +132,7 @@ def calibrate(
     return again if again.verdict != NOT_REPRODUCED else answer
 
 
-def _answer(
-    measurements: Measurements, extended: Measurements, fits: list[Fit], rng: np.random.Generator
-) -> Calibration:
+def _answer(measurements: Measurements, extended: Measurements, fits: list[Fit], seed: int) -> Calibration:
     """The posterior over the kinds as a `Calibration`."""
     weights = softmax([fit.population.log_evidence for fit in fits])
     fewest = sorted(zip(fits, weights), key=lambda one: one[0].prior.dimensions)
@@ -162,11 +160,12 @@ def _answer(
             f"{capacity_rps[2]:.3g} requests/s), more than {100 * MAX_HALF_WIDTH:.0f} %; measure "
             f"{_next(extended, np.log(capacity), every, everything, chosen.errors)}"
         )  # fmt: skip
+    drawn = np.random.default_rng(seed).choice(len(services), size=DRAWS, p=everything / everything.sum())
     return Calibration(
         kind=chosen.prior.kind, weights={fit.prior.kind: float(weight) for fit, weight in zip(fits, weights)},
-        service=chosen.prior.service(median), intervals=intervals, capacity_rps=capacity_rps, draws=tuple(services[n]
-        for n in rng.choice(len(services), size=DRAWS, p=everything / everything.sum())), predicted=predicted[:rows,
-        :columns], discrepancy=discrepancy, verdict=verdict, reason=reason,
+        service=chosen.prior.service(median), intervals=intervals, capacity_rps=capacity_rps,
+        draws=tuple(services[n] for n in drawn), predicted=predicted[:rows, :columns], discrepancy=discrepancy,
+        verdict=verdict, reason=reason,
     )  # fmt: skip
 
 
@@ -204,9 +203,8 @@ def _next(
 def _with_values_to_measure(measurements: Measurements) -> Measurements:
     """The measurements plus NaN for values that could also be measured: OTHER_COLUMNS and a row at a higher rate."""
     more = tuple(column for column in OTHER_COLUMNS if column not in measurements.columns)
-    per_replica = (measurements.rate_rps / measurements.replicas).max()
     return Measurements(
-        np.append(measurements.rate_rps, HIGHER_RATE * per_replica),
+        np.append(measurements.rate_rps, HIGHER_RATE * (measurements.rate_rps / measurements.replicas).max()),
         np.append(measurements.replicas, 1),
         np.append(measurements.requests, int(np.median(measurements.requests))),
         (*measurements.columns, *more),

@@ -92,11 +92,10 @@ class Simulator:
         gaps = rng.standard_exponential((len(rates), requests + 1))
         # A measured rate is a count per time, so each repetition has exactly that count, at sorted uniform times.
         arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
-        normals, lengths, passes = rng.standard_normal(n), rng.standard_normal((2, n)), np.empty((2, 0))
+        normals, lengths = rng.standard_normal(n), rng.standard_normal((2, n))
+        passes = rng.standard_normal((2, n if self._model.router else 0))
         if self._model.router:
-            passes = rng.standard_normal((2, n))
-            for one in passes:
-                self._model.router.from_normals(one)
+            self._model.router.from_normals(passes)
         for row, name in zip(lengths, ("prompt", "output")):
             moments = self._tokens.get(f"{name}_tokens", 1.0), self._tokens.get(f"{name}_cv", 0.0)
             ServiceTime.from_moments(moments[0], moments[1] ** 2).from_normals(row)

@@ -252,18 +252,14 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
 
 
 def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
-    """Print one line of JSON for a tick."""
-    now = datetime.now().astimezone().isoformat(timespec="seconds")
-    print(json.dumps({"time": now} | summary_of(step, table, applied)), flush=True)
-
-
-def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
-    """A tick as a mapping for JSON: time in seconds, whether it was applied, and each job's replicas, drop rate and reason."""
+    """Print a tick as one line of JSON: times, whether it was applied, and each job's replicas, drop rate and reason."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
     }
-    return {"now_s": step.observation.now_s, "applied": applied and step.error is None, "plan": plan}
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    tick = {"time": now, "now_s": step.observation.now_s, "applied": applied and step.error is None, "plan": plan}
+    print(json.dumps(tick), flush=True)
 
 
 @contextmanager

@@ -83,12 +83,11 @@ class SayHandler(logging.Handler):
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows, which have the same keys, as a text table with a header line."""
-
-    def aligned(column: list[str]) -> list[str]:
-        align, width = str.ljust if column[0] in LEFT else str.rjust, max(map(len, column))
-        return [align(cell, width) for cell in column]
-
-    columns = [aligned([name, *(str(row[name]) for row in rows)]) for name in rows[0]]
+    columns = []
+    for name in rows[0]:
+        cells = [name, *(str(row[name]) for row in rows)]
+        align, width = str.ljust if name in LEFT else str.rjust, max(map(len, cells))
+        columns.append([align(cell, width) for cell in cells])
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
 

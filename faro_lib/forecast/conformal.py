@@ -58,7 +58,6 @@ class Recalibrated(Forecaster):
         return replace(later, tails=np.concatenate([tails[None], self.tails[:-1]]))
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        self.check_horizon(horizon, n)
         samples = self.inner.sample(horizon, n)
         median = np.median(samples, axis=1, keepdims=True)
         off = samples - median

@@ -55,8 +55,6 @@ class Expected(Forecaster):
 
 
 def expected(inner: Forecaster, events: tuple[Event, ...]) -> Forecaster:
-    """An `Expected` forecaster of `inner` and these events; `inner` itself if there are none."""
-    if not events:
-        return inner
+    """An `Expected` forecaster of `inner` and these events."""
     kept = {name: getattr(inner, name) for name in ("jobs", "seed", "day_minutes", "minute_of_day")}
     return Expected(inner=inner, events=events, **kept)

@@ -31,8 +31,7 @@ def draw(module: str, captions: str, options: str) -> None:
     from faro_lib.figures import save_all, use_style
 
     use_style()
-    drawings = importlib.import_module(module)
-    save_all(drawings.draw(Path(captions).parents[1], **json.loads(options)), captions)
+    save_all(importlib.import_module(module).draw(Path(captions).parents[1], **json.loads(options)), captions)
 
 
 def join(module: str, output: str, *inputs: str) -> None:

@@ -46,8 +46,7 @@ def check(config: Config, here: bool = True) -> int:
         verify(PUBLISHED, config.raw)
     generated = config.synthetic
     if config.workload in (SYNTHETIC, PUBLISHED) and generated.days and not config.forecast.posterior:
-        sizes = {SYNTHETIC: (generated.jobs, generated.days, generated.minutes), PUBLISHED: PUBLISHED_SIZE}
-        size = sizes[config.workload]
+        size = PUBLISHED_SIZE if config.workload == PUBLISHED else (generated.jobs, generated.days, generated.minutes)
         jobs = read_jobs(config.jobs) if config.jobs else tuple(Job(f"job{n}") for n in range(size[0]))
         check_sizes(config, jobs, *size[1:])
     else:
@@ -149,8 +148,7 @@ def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     """The policies that need a forecaster: they cannot be made from a `PolicyContext` without one."""
     from faro_lib.policies import PolicyContext, make
 
-    context = PolicyContext(tuple(jobs))
-    return [policy for policy in policies if _error(lambda name: make(name, context), policy)]
+    return [policy for policy in policies if _error(make, policy, PolicyContext(tuple(jobs)))]
 
 
 def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:

@@ -35,8 +35,7 @@ def fingerprint(
     looked_up = {home for path in paths for home in _registries(path, root)}
     for plugin in (Path(plugin).resolve() for plugin in plugins):
         if looked_up & (_registries(plugin, root, registers=True) or looked_up):
-            imported = modules_of(plugin, root, figures=figures)
-            paths |= dict.fromkeys([plugin, *(root / module for module in imported)])
+            paths |= dict.fromkeys([plugin, *(root / module for module in modules_of(plugin, root, figures=figures))])
     digests = (_parsed(path, root, path.stat().st_mtime_ns)[0][0] for path in paths)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -53,7 +52,9 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
         path = waiting.pop()
         if path not in reached and (figures or FIGURES not in (path.stem, path.parent.name)):
             reached.add(path)
-            waiting += [*imported_by(path, root), *looked_up_by(path, root)]
+            waiting += imported_by(path, root)
+            # If it imports a package's registry, it may look up by name what any file of that package registers.
+            waiting += [file for home in _registries(path, root) for file in home.glob("*.py")]
     return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py" and root in path.parents)
 
 
@@ -65,16 +66,11 @@ def imported_by(path: Path, root: Path) -> set[Path]:
     return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
 
 
-def looked_up_by(path: Path, root: Path) -> set[Path]:
-    """All files of the packages whose registries `path` imports, because `path` may look up by name what these files register.
+def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
+    """Folders of the packages whose registries a file imports, for look-ups or, if `registers`, to register entries.
 
     A file that imports from a registry's module only a class, or only functions named `register...`, looks nothing up.
     """
-    return {file for home in _registries(path, root) for file in home.glob("*.py")}
-
-
-def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
-    """Folders of the packages whose registries a file imports, for look-ups or, if `registers`, to register entries."""
     return {
         file.parent
         for name, file in _imports(path, root, path.stat().st_mtime_ns)

@@ -39,6 +39,7 @@ def run_notebook(
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
     from papermill.exceptions import PapermillException
+    from traitlets.config import Config
 
     here, output, log = os.getcwd(), Path(output), Path(log)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
@@ -47,7 +48,8 @@ def run_notebook(
     os.environ.update(dict.fromkeys(THREADS, str(threads)), PYDEVD_DISABLE_FILE_VALIDATION="1")
     options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=here, log_output=True)
     options |= dict(progress_bar=False, extra_arguments=["--log-level=CRITICAL"])
-    options["kernel_manager_class"] = "faro_lib.pipeline.kernel.PatientKernelManager"
+    # An interrupted cell has 90 s to end, because an experiment on a live cluster first restores what it changed.
+    options["config"] = Config(KernelManager={"shutdown_wait_time": 90.0})
     try:
         for path in (output, log):
             path.parent.mkdir(parents=True, exist_ok=True)

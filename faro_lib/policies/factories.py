@@ -26,10 +26,6 @@ class PolicyContext:
         if self.traces:
             object.__setattr__(self, "traces", replace(self.traces, evaluation=0 * self.traces.evaluation))
 
-    def latencies(self) -> LatencyTable | None:
-        """The latency table: the given one, or else `measure()`; None if there is neither."""
-        return self.measure() if self.latency_model is None and self.measure else self.latency_model
-
     def require(self, part: str, policy: str) -> Any:
         """The attribute `part`; ValueError if it is None."""
         value = getattr(self, part)

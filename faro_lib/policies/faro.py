@@ -110,16 +110,14 @@ class Faro(TwoLoops):
         allocation of idle cores maximises the sum of the jobs' mean utilities at the counts `Forecaster.past`. When a burst
         comes that was not forecast, replicas for it have then already started.
         """
-        arrays, past_rps = arrays_of(state.jobs), state.forecaster.past / MINUTE_S
+        jobs, arrays = state.jobs, arrays_of(state.jobs)
         last = np.minimum(planned, utility.shape[1] - 1)[:, None]
         suffices = utility >= np.take_along_axis(utility, last, axis=1) - TOLERANCE
         needed = np.minimum(suffices.argmax(axis=1), planned)
         if observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
             return planned
-        past_rps = past_rps * observation.exists[:, None]
-        return with_idle_cores(
-            state.jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target
-        )
+        past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
+        return with_idle_cores(jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sampled requests per minute (jobs, samples, minutes) from this minute on; with `nowcast`, given its count so far."""
@@ -235,7 +233,8 @@ def tuned_options(objective: str = "Sum") -> dict[str, Any]:
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
     """Faro with its tuned hyperparameters, some of them overridden by `changes`; ValueError without a forecaster."""
     name = f"Faro-{objective}"
-    options = tuned_options(objective) | {"latency_model": context.latencies() or FALLBACK_MODEL} | changes
+    latency_model = context.latency_model or (context.measure() if context.measure else FALLBACK_MODEL)
+    options = tuned_options(objective) | {"latency_model": latency_model} | changes
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
 

@@ -99,8 +99,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
     up = counter_s >= protocol.REACT_UP_AFTER_S
     target = np.minimum(observation.target + up, np.maximum(jobs.max_replicas, observation.target))
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    reason = tuple(protocol.REACTIVE_UP if u else protocol.HOLD for u in up)
-    return state, Plan(target, observation.drop, reason)
+    return state, Plan(target, observation.drop, tuple(protocol.REACTIVE_UP if u else protocol.HOLD for u in up))
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:

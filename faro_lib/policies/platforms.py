@@ -42,8 +42,6 @@ class HPA(Reactive):
 
     utilisation: float = 0.8  # target; the default of Kubernetes for an HPA that names no metric
     tolerance: float = 0.1
-    up_pods: int = 4
-    up_factor: float = 2.0
     stabilisation_s: float = 300.0
     name: str = "HPA"
     tick_s: float = 15.0
@@ -52,10 +50,9 @@ class HPA(Reactive):
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
         # The recommendation for a job without a metric is stored as 0, which does not affect the maximum.
-        window = state.window or ((now_s, now),)
-        window = appended(window, now_s, np.where(known, desired, 0), self.stabilisation_s)
+        window = appended(state.window or ((now_s, now),), now_s, np.where(known, desired, 0), self.stabilisation_s)
         highest = np.max([recommended for _, recommended in window], axis=0)
-        max_up = np.maximum(now + self.up_pods, np.ceil(now * self.up_factor)).astype(np.int64)
+        max_up = np.maximum(now + 4, 2 * now)  # 4 pods or 100 % more
         target = np.where(desired > now, np.minimum(desired, max_up), np.minimum(now, highest))
         target = state.within_bounds(np.where(known, target, now))
         return replace(state, window=window), reactive_plan(target, observation)

@@ -125,8 +125,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
     free, capacity = unbounded(workload.jobs, cold_start_s=0.0), ample_capacity(workload.jobs, replicas.T)
     halves = np.repeat(replicas, 2, axis=1)
     added, removed = np.random.default_rng([draws.seed, 5]).integers(3, size=2)
-    half = np.arange(halves.shape[1])
-    both = [halves[:, np.maximum(half - late, 0)] for late in (added, removed)]
+    both = [halves[:, np.maximum(np.arange(halves.shape[1]) - late, 0)] for late in (added, removed)]
     changed = np.minimum(*both) if added >= removed else np.maximum(*both)
     policy = Recorded(changed.T, "recorded", MINUTE_S / 2)
     on = Workload(free, workload.requests_per_min)

@@ -60,8 +60,7 @@ def records_of(
     """
     history = history_of(jobs, counts, end_minute=end_minute)
     last = history.today.shape[1]
-    levels = np.broadcast_to(levels, latency_s.shape[:2])
-    return Records(history, replicas[:, -last:], levels, latency_s[..., -last:])
+    return Records(history, replicas[:, -last:], np.broadcast_to(levels, latency_s.shape[:2]), latency_s[..., -last:])
 
 
 def records_from_csv(path: str, jobs: str) -> Records:

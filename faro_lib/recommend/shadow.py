@@ -66,9 +66,8 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     # The last plan before each minute.
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
     ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
-    planned = np.array([of.target for of in of_plan])
     recorded = Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int))
-    lost = _simulated(recorded, ran, planned, serving_model)
+    lost = _simulated(recorded, ran, np.array([of.target for of in of_plan]), serving_model)
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
@@ -125,6 +124,5 @@ def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps
         if deciles is not None and 0 <= index < counts.shape[1]:
             rate = counts[:, index] / MINUTE_S
-            within = (deciles[:, 0] <= rate) & (rate <= deciles[:, -1])
-            inside.append(np.where(np.isnan(rate), np.nan, within))
+            inside.append(np.where(np.isnan(rate), np.nan, (deciles[:, 0] <= rate) & (rate <= deciles[:, -1])))
     return np.array(inside, float).T if inside else np.full((len(counts), 1), np.nan)

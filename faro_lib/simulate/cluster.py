@@ -48,8 +48,7 @@ class ServingModel:
 
     def limit_of(self, job: Job) -> int:
         """The job's max_ongoing_requests: from `own_limits`, or else the common one, raised to its replica type's minimum."""
-        common = max(self.max_ongoing_requests, job.replica.fewest_places)
-        return dict(self.own_limits).get(job.name, common)
+        return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
 
     @property
     def router(self) -> ServiceTime | None:

@@ -45,22 +45,19 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
     """
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])
-    n, passes = len(arrival_s), len(arrival_s) if router else 0
-    router_in_s, service_s, router_out_s = np.empty(passes), np.empty(n), np.empty(passes)
+    n = len(arrival_s)
+    passes = rng.standard_normal((2, n if router else 0))  # normals of the two passes through the router
     if router:
-        for normals in (router_in_s, router_out_s):
-            rng.standard_normal(out=normals)
-            router.from_normals(normals)
-    rng.standard_normal(out=service_s)
+        router.from_normals(passes)
+    service_s = rng.standard_normal(n)
     for job, a, b in zip(workload.jobs, first[:-1], first[1:]):
         service = true_service_time(job)
         if scv_factor != 1.0:
             service = ServiceTime.from_moments(service.mean_s, service.scv * scv_factor)
         service.from_normals(service_s[a:b])
     coin = rng.random(n, dtype=np.float32)
-    return Draws(
-        first, arrival_s, router_in_s, service_s, router_out_s, coin, seed, *_lengths(workload.jobs, first, seed)
-    )
+    tokens = _lengths(workload.jobs, first, seed)
+    return Draws(first, arrival_s, passes[0], service_s, passes[1], coin, seed, *tokens)
 
 
 def uniform_arrivals(counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S) -> np.ndarray:

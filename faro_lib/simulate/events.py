@@ -43,7 +43,7 @@ class Station(NamedTuple):
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
-    router_free_s: np.ndarray  # time at which the router is free
+    router_free_s: np.ndarray  # time at which the router is free; not used without a router
     drop: np.ndarray  # drop rate
     held: np.ndarray  # index of the request at the head of the queue, which waits for a replica with room, or NONE
     waiting: np.ndarray  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
@@ -166,10 +166,8 @@ def advance_job(
         if arrives <= routed and arrives <= done:
             if arrives > until_s:
                 break
-            passed = arrives
-            if has_router:
-                passed = max(router_free, arrives) + router_in_s[arriving]
-                router_free = passed
+            passed = max(router_free, arrives) + router_in_s[arriving] if has_router else arrives
+            router_free = passed
             latency_s[arriving] = -passed
             arriving += 1
             continue
@@ -244,10 +242,8 @@ def advance_job(
                 waiting_count -= 1
 
         if leaving != NONE:  # served or dropped, the request passes the router again
-            leaves = now
-            if has_router:
-                leaves = max(router_free, now) + router_out_s[leaving]
-                router_free = leaves
+            leaves = max(router_free, now) + router_out_s[leaving] if has_router else now
+            router_free = leaves
             spent = leaves - arrival_s[leaving]
             latency_s[leaving] = spent if served else np.inf
             _ended(int(leaves), spent, finished, finished_latency_s)
@@ -256,10 +252,9 @@ def advance_job(
                 next_done_s[source] = replicas.begin(kinds, job, source, inside[source], now, requests.service_s)
             done, done_slot = _soonest(next_done_s)
             for n in range(gone):
-                request, leaves = kinds.left[n], now
-                if has_router:
-                    leaves = max(router_free, now) + router_out_s[request]
-                    router_free = leaves
+                request = kinds.left[n]
+                leaves = max(router_free, now) + router_out_s[request] if has_router else now
+                router_free = leaves
                 spent = replicas.measured(kinds, job, request, leaves - arrival_s[request], now, latency_s)
                 latency_s[request] = spent
                 _ended(int(leaves), spent, finished, finished_latency_s)
@@ -269,11 +264,12 @@ def advance_job(
 
 
 @njit(cache=True, nogil=True)
-def advance_all(
-    until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station, kinds: replicas.Kinds | None
-) -> None:
-    """Process every job's events up to and including `until_s`; `kinds` is None if all replicas are serial."""
-    for job in range(len(station.drop)):
+def advance_jobs(
+    first: int, end: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station,
+    kinds: replicas.Kinds | None,
+) -> None:  # fmt: skip
+    """Process the events of jobs `first` to `end` - 1 up to and including `until_s`; `kinds`: None if all are serial."""
+    for job in range(first, end):
         if kinds is None or kinds.kind[job] == replicas.SERIAL:
             advance_job(job, until_s, dispatch, queue_limit, requests, station, None)
         else:

@@ -34,28 +34,22 @@ def quantile_of(values: np.ndarray, q: float) -> float:
 
 
 @njit(cache=True)
-def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) -> np.ndarray:
-    """Latency quantile of the requests of every minute (jobs, minutes); NaN without requests.
+def by_minute(
+    latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray, quantile: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(dropped requests, served ones slower than the SLO, latency quantile, that of the served ones), each (jobs, minutes).
 
-    `edges`, int (jobs, minutes + 1), is the index of each minute's first request; `quantile` has shape (jobs,).
+    A quantile is NaN without requests. `edges`, int (jobs, minutes + 1), is the index of each minute's first request; `slo_s`
+    and `quantile` have shape (jobs,).
     """
-    jobs, minutes = edges.shape[0], edges.shape[1] - 1
-    result = np.empty((jobs, minutes))
-    for job in range(jobs):
-        for k in range(minutes):
-            result[job, k] = quantile_of(latency_s[edges[job, k] : edges[job, k + 1]], quantile[job])
-    return result
-
-
-@njit(cache=True)
-def dropped_and_missed(latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of (dropped requests, served requests slower than the SLO) in every minute, two int arrays (jobs, minutes)."""
-    jobs, minutes = edges.shape[0], edges.shape[1] - 1
-    dropped, slo_missed = np.zeros((jobs, minutes), np.int64), np.zeros((jobs, minutes), np.int64)
-    for job in range(jobs):
-        for k in range(minutes):
-            for request in range(edges[job, k], edges[job, k + 1]):
-                is_dropped = latency_s[request] == np.inf
-                dropped[job, k] += is_dropped
-                slo_missed[job, k] += not is_dropped and latency_s[request] > slo_s[job]
-    return dropped, slo_missed
+    shape = edges.shape[0], edges.shape[1] - 1
+    dropped, slo_missed = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    tail_s, served_tail_s = np.empty(shape), np.empty(shape)
+    for job, k in np.ndindex(shape):
+        all_s = latency_s[edges[job, k] : edges[job, k + 1]]
+        served_s = all_s[all_s != np.inf]
+        dropped[job, k] = len(all_s) - len(served_s)
+        slo_missed[job, k] = np.sum(served_s > slo_s[job])
+        tail_s[job, k] = quantile_of(all_s, quantile[job])
+        served_tail_s[job, k] = quantile_of(served_s, quantile[job]) if dropped[job, k] else tail_s[job, k]
+    return dropped, slo_missed, tail_s, served_tail_s

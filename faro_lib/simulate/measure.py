@@ -126,8 +126,7 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
         # `draw` lets arrivals overrun their minute, as in the paper. Without a router, or in shorter windows, they must not.
-        arrival_s = uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s)
-        draws = replace(draws, arrival_s=arrival_s)
+        draws = replace(draws, arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s))
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)
     for n in range(len(counts)):

@@ -137,12 +137,11 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
             kinds.serving[job, slot] = serving - 1
         return gone
     if kinds.kind[job] == BATCHED:
-        gone = serving
-        left[:gone] = line[:gone]
-        for n in range(gone, inside):
-            line[n - gone], mark[n - gone] = line[n], mark[n]
+        left[:serving] = line[:serving]
+        for n in range(serving, inside):
+            line[n - serving], mark[n - serving] = line[n], mark[n]
         kinds.serving[job, slot], kinds.since_s[job, slot] = 0, now
-        return gone
+        return serving
     iteration = kinds.iteration[job, slot] = kinds.last_iteration[job, slot]
     for n in range(serving - kinds.fresh[job, slot], serving):
         if slo_on == FIRST_TOKEN:

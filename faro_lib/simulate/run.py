@@ -10,7 +10,7 @@ from faro_lib import control
 from faro_lib.policies.protocol import Policy
 from faro_lib.simulate.cluster import PAPER, CapacityStep, Lifetime, ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import Draws, draw
-from faro_lib.simulate.latencies import dropped_and_missed, quantile_of, quantiles
+from faro_lib.simulate.latencies import by_minute
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -118,11 +118,6 @@ def evaluate_run(
     `latency_s` (requests,) is sorted by job and arrival, inf = dropped; `edges` is the result of `latencies.minute_edges`.
     """
     jobs = arrays_of(workload.jobs)
-    dropped, slo_missed = dropped_and_missed(latency_s, edges, jobs.slo_s)
-    tail_latency_s = quantiles(latency_s, edges, jobs.quantile)
-    served = tail_latency_s.copy()
-    for job, minute in np.argwhere(dropped > 0):
-        ended = latency_s[edges[job, minute] : edges[job, minute + 1]]
-        served[job, minute] = quantile_of(ended[np.isfinite(ended)], jobs.quantile[job])
+    dropped, slo_missed, tail_s, served_tail_s = by_minute(latency_s, edges, jobs.slo_s, jobs.quantile)
     counts = np.diff(edges, axis=1), dropped, slo_missed
-    return Run(workload, capacity, *counts, tail_latency_s, served, initial, decisions, wall_s)
+    return Run(workload, capacity, *counts, tail_s, served_tail_s, initial, decisions, wall_s)

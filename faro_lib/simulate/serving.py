@@ -30,14 +30,10 @@ class Serving:
         self._shufflers = [draws.shuffler(job) for job in range(len(jobs))]
         self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first
 
-    def advance(self, until_s: float) -> None:
-        """Process every job's events up to `until_s`."""
-        events.advance_all(until_s, *self._dispatch, self.requests, self.station, self.kinds)
-
-    def _advance_job(self, job, until_s):
-        serial = self.kinds is None or self.kinds.kind[job] == replicas.SERIAL
-        kinds = None if serial else self.kinds
-        events.advance_job(job, until_s, *self._dispatch, self.requests, self.station, kinds)
+    def advance(self, until_s: float, job: int | None = None) -> None:
+        """Process the events of every job, or of one, up to `until_s`."""
+        jobs = (0, len(self._active)) if job is None else (job, job + 1)
+        events.advance_jobs(*jobs, until_s, *self._dispatch, self.requests, self.station, self.kinds)
 
     @property
     def any_inside(self) -> bool:
@@ -48,18 +44,16 @@ class Serving:
 
     def add_replica(self, job: int, now_s: float) -> None:
         """Add a replica in an empty slot."""
-        self._advance_job(job, now_s)
+        self.advance(now_s, job)
         slots = self.station.inside.shape[1]
         empty = [s for s in range(slots) if s not in self._active[job] and self.station.inside[job, s] == 0]
         if not empty:
             empty = [slots]
             self.station = events.with_slots(self.station, slots * 2)
             self.kinds = self.kinds and events.with_slots(self.kinds, slots * 2)
-        first = not self._active[job]
         self._active[job].append(empty[0])
         self._reorder(job)
-        if first:
-            self._hand_over(job, empty[0], now_s)
+        self._hand_over(job, empty[0], now_s)
 
     def start(self, job: int, count: int) -> None:
         """Give a job its first replicas before any request has arrived; faster than adding one after the other."""
@@ -71,7 +65,7 @@ class Serving:
 
     def remove_replica(self, job: int, now_s: float) -> None:
         """Remove the newest replica; it still serves the requests that it holds."""
-        self._advance_job(job, now_s)
+        self.advance(now_s, job)
         self._active[job].pop()
         self._reorder(job)
 
@@ -89,7 +83,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the head of the queue (`held`) to a job's first replica; the event loop does so only after a completion."""
+        """Dispatch the head of the queue (`held`) to a new replica if no other serves, as no completion will do so."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return
@@ -112,7 +106,6 @@ class Serving:
 
     def _reorder(self, job):
         active = self._active[job]
-        order = self._shufflers[job].permutation(len(active))
-        self.station.order[job, : len(active)] = np.take(active, order)
+        self.station.order[job, : len(active)] = np.take(active, self._shufflers[job].permutation(len(active)))
         self.station.active[job] = len(active)
         self.station.turn[job] = 0

@@ -111,13 +111,11 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     """
     quotas = _quotas(jobs)
     tenants = sorted({job.tenant if job.tenant in quotas else "" for job in jobs})
-    columns = {
-        field.name: np.array(
-            [getattr(job, "busy_s" if field.name == "service_time_s" else field.name) for job in jobs],
-            int if "replicas" in field.name else float,
-        )
-        for field in fields(JobArrays)[:-2]
-    }
+    columns = {}
+    for name in (field.name for field in fields(JobArrays)[:-2]):
+        kind = int if "replicas" in name else float
+        columns[name] = np.array([getattr(job, name) for job in jobs], kind)
+    columns["service_time_s"] = np.array([job.busy_s for job in jobs], float)
     columns["group"] = np.array([tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs])
     columns["quota"] = np.array([quotas.get(tenant, np.inf) for tenant in tenants])
     return JobArrays(**{name: frozen(column) for name, column in columns.items()})

@@ -54,9 +54,8 @@ class Prometheus:
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
     values = np.full(len(times_s), np.nan)
     for time_s, text in samples:
-        values[round((float(time_s) - times_s[0]) / step_s)] = np.nan_to_num(
-            float(text), nan=np.inf, posinf=np.inf, neginf=np.inf
-        )
+        value = float(text)
+        values[round((float(time_s) - times_s[0]) / step_s)] = value if np.isfinite(value) else np.inf
     return values
 
 
