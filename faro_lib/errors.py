@@ -105,7 +105,7 @@ def how_to_install(module: str) -> str | None:
     extras = sorted(match[2] for match in matches if re.sub(r"[-_.]+", "-", match[1]).lower() == wanted)
     if not extras:
         return None
-    return f"{package} is not installed: pip install 'faro_lib[{extras[0]}]', or `make .venv/.ready` for all packages"
+    return f"{package} is not installed: pip install 'faro_lib[{extras[0]}]' (in a checkout: `make .venv/.ready`)"
 
 
 def nearest(word: str, accepted: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
+NEXT = "next: introduce them step by step, as docs/adopt.md says (Adopting Faro step by step)"
 BAR_WIDTH = 40  # characters of the longest bar of the curve
 
 
@@ -136,8 +137,8 @@ def _text(recommendation: Recommendation) -> str:
         from faro_lib.metrics.measures import share_of_accepted
         from faro_lib.recommend.sizing import WORST, marks
 
-        lines += ["", "late requests of the worst job, in % of the accepted ones, if Faro changes the replicas"]
-        lines += [f"over {recommendation.replayed}; only the marked line had all its replays", "", "   cores"]
+        lines += ["", "late requests of the worst job if Faro changes the replicas; 100 % = as many as its SLO accepts"]
+        lines += [f"(the marked line: worst of {recommendation.replayed})", "", "   cores"]
         marked = marks(recommendation.max_violation_rate, recommendation.required_cores)
         shares = share_of_accepted(curve)
         for row, share in zip(curve.to_dict("records"), shares):
@@ -173,26 +174,34 @@ def _fixed(recommendation: Recommendation) -> list[str]:
             "late with them": _percent(row["violation_rate"]),
         }
         | ({} if recommendation.replicas_now is None else {"late now": _percent(row["violation_rate_now"])})
-        | ({f"fixed on {size:g}": str(row["replicas_on_all_cores"])} if "replicas_on_all_cores" in row else {})
+        | {f"fixed on {size:g}": str(row["replicas_on_all_cores"])}
         for job, row in jobs
     ]
     lines = [text_table(rows)]
     for job, row in jobs:
         if not row["replicas"]:
-            late = f"{100 * row['violation_rate']:.2g} % of its requests are late with idle replicas"
-            lines += [
-                f"no number of replicas keeps the SLO of {job.name}: {late}; check service_time_s and service_scv"
-            ]
+            late = f"{100 * row['violation_rate']:.2g} % of its requests are late with the most"
+            check = f"check service_time_s, service_scv and max_replicas ({job.max_replicas})"
+            lines += [f"no number of replicas keeps the SLO of {job.name}: {late}; {check}"]
     from faro_lib.recommend.sizing import WORST
 
-    fits = "replicas_on_all_cores" in fixed
     cases = [
-        {"case": row["case"], f"worst job if Faro scales on {size:g} cores": _worst(*(row[name] for name in WORST))}
-        | ({f"worst job with fixed on {size:g}": _worst(*(row[f"fixed_{name}"] for name in WORST))} if fits else {})
+        {
+            "case": row["case"],
+            f"worst job if Faro scales on {size:g} cores": _worst(*(row[name] for name in WORST)),
+            f"worst job with fixed on {size:g}": _worst(*(row[f"fixed_{name}"] for name in WORST)),
+        }
         for row in variations.to_dict("records")
     ]
-    lines += ["", text_table(cases), ""]
+    lines += [
+        "",
+        "the last day, with one random seed per case (small differences are chance)",
+        "",
+        text_table(cases),
+        "",
+    ]
     cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
+    fits = all(row["replicas"] for _, row in jobs) and cores <= size
     verdict = {
         (True, True): "enough with fixed replicas, and if Faro scales",
         (True, False): "enough with fixed replicas, but not if Faro scales",
@@ -204,13 +213,13 @@ def _fixed(recommendation: Recommendation) -> list[str]:
         scaling = variations["slo_violation_rate"] <= variations["accepted_rate"]
         scaling &= variations["fixed_slo_violation_rate"] > variations["fixed_accepted_rate"]
         lines[-1] += f"; {' and '.join(variations['case'][scaling])}, only if Faro scales" if scaling.any() else ""
-    alone = f"{cores:g} cores in fixed replicas keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
-    alone += f"; without scaling, set the column `fixed on {size:g}`" if fits else ""
+    alone = f"{cores:g} cores in fixed replicas, chosen in hindsight, keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
+    alone += f"; without scaling, {'set' if fits else 'the best counts are'} the column `fixed on {size:g}`"
     if required is None:
         return [*lines, f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
-    scaled = f"{required} cores keep the SLOs over {recommendation.replayed} if Faro scales"
-    why = "" if required < cores else "; where a load rises faster than a replica starts, set min_replicas"
-    return [*lines, alone, scaled + why]
+    scaled = f"{required} cores or more keep the SLOs over {recommendation.replayed} if Faro scales"
+    scaled += "" if required < cores else "; where a load rises faster than a replica starts, set min_replicas"
+    return [*lines, alone, scaled, NEXT]
 
 
 def _percent(rate: float) -> str:

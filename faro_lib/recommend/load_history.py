@@ -67,12 +67,6 @@ class History:
         minutes_ago = (self.days - day) * self.traces.evaluation.shape[-1] - minute
         return str(np.datetime64(self.end_minute - minutes_ago, "m"))
 
-    def day(self, number: int) -> str:
-        """A day (0 to `days` - 1) as text, such as "the 24 hours to 2026-11-25T00:00" or "day 2 of 4"."""
-        if self.end_minute is None:
-            return f"day {number + 1} of {self.days}"
-        return f"the 24 hours to {self.moment(number + 1, 0)}"
-
     @property
     def missing(self) -> int:
         """Number of missing counts today, over all jobs and minutes."""

@@ -23,6 +23,9 @@ from faro_lib.workload.jobs import MINUTE_S
 
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
+EARLIER_DAYS = (
+    3  # the required capacity must suffice on this many earlier days, those with the highest load in a minute
+)
 MISSED, UNUSUAL = 50, 4  # a gap is suspicious if so many requests were expected, and so many times those of other gaps
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
@@ -40,7 +43,8 @@ class Recommendation:
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     fixed : a row per job; None if no day was replayed. `replicas` is the smallest constant count that keeps the SLO on all
         simulated days (0 = none), which have `minutes` in total. `violation_rate` is the rate with it, `violation_rate_now`
-        the one with `replicas_now`. If all fit into the capacity, `replicas_on_all_cores` also use its idle cores.
+        the one with `replicas_now`. `replicas_on_all_cores` use the whole capacity: `replicas` and more if these fit, else
+        the counts with the largest sum of utilities, on average over past minutes.
     variations : the worst job on this capacity with more load or a failed replica (`sizing.variations`); None as `curve`.
     """
 
@@ -144,8 +148,8 @@ def _replay(
 ) -> tuple[int, pd.DataFrame, str, np.ndarray | None, pd.DataFrame, pd.DataFrame]:
     """(capacity, curve, replayed, replicas_now, fixed, variations) of a `Recommendation`.
 
-    The last day and the earlier day with the highest peak load are replayed, the latter with a forecaster fitted to the
-    other days. If the last day has more than MOST_REQUESTS, only its busiest hours are replayed, and no earlier day.
+    The last day and EARLIER_DAYS are replayed, an earlier day with a forecaster fitted to the other days. If the last day
+    has more than MOST_REQUESTS, only its busiest hours are replayed, and no earlier day.
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
@@ -162,12 +166,16 @@ def _replay(
         report(
             "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
-    if earlier:
-        busy = max(earlier, key=lambda n: ((jobs.service_time_s * jobs.cores) @ traces.train[n, 0]).max())
-        rest = np.concatenate([np.delete(traces.train, busy, axis=0), traces.evaluation[None]])
-        one = traces.workload(busy + 1)
-        others = [(one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest)))]
-        replayed += f" and {history.day(busy)}"
+    busiest = sorted(earlier, key=lambda n: ((jobs.service_time_s * jobs.cores) @ traces.train[n, 0]).max())[
+        -EARLIER_DAYS:
+    ]
+    for n in reversed(busiest):
+        rest = np.concatenate([np.delete(traces.train, n, axis=0), traces.evaluation[None]])
+        one = traces.workload(n + 1)
+        others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))
+    if busiest:
+        every = len(busiest) == traces.days
+        replayed = f"all {history.days} days" if every else f"{replayed} and the {len(busiest)} busiest earlier days"
     report(f"replaying {replayed} at several capacities, which takes a few minutes")
     days = [*(traces.workload(n + 1) for n in earlier), day]
     options = accepted, learned.latency_model, serving_model, history.replicas
@@ -176,20 +184,19 @@ def _replay(
     fixed = fixed.assign(violation_rate_now=rates_now, minutes=day.minutes * len(days))
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
-    smallest, enough = (int(np.ceil(np.maximum(count, 1) @ jobs.cores)) for count in (jobs.min_replicas, replicas))
+    lowest = np.maximum(jobs.min_replicas, 1)
+    smallest, enough = (int(np.ceil(count @ jobs.cores)) for count in (lowest, np.maximum(replicas, lowest)))
     accepted = np.where(replicas > 0, accepted, 1.0)
     curve = sizing.violations_by_capacity(
         day, learned, (smallest, enough), accepted, include=capacity, others=others,
         serving_model=serving_model, report=report,
     )  # fmt: skip
-    size, spent = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max()), None
-    if (replicas > 0).all() and enough <= size:
-        past_rps = learned.forecaster.past / MINUTE_S
-        spent = with_idle_cores(part.jobs, replicas, past_rps, size, learned.latency_model, replicas)
-        fixed = fixed.assign(replicas_on_all_cores=spent)
-    report(f"replaying the day on {size} cores {', '.join(sizing.VARIATIONS)}")
+    size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
+    needed, past_rps = np.maximum(replicas, lowest) if enough <= size else lowest, learned.forecaster.past / MINUTE_S
+    spent = with_idle_cores(part.jobs, needed, past_rps, size, learned.latency_model, needed)
+    report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(day, learned, size, spent, accepted, serving_model)
-    return size, curve, replayed, history.replicas, fixed, variations
+    return size, curve, replayed, history.replicas, fixed.assign(replicas_on_all_cores=spent), variations
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:

@@ -22,7 +22,8 @@ WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
 # violation_rates has the violation rate of each job, {job: rate}.
 COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
 # What `variations` replays: name -> (factor on the requests, failed replicas).
-VARIATIONS = {"with 10 % more requests": (1.1, 0), "with 20 % more requests": (1.2, 0), "without one replica": (1.0, 1)}
+VARIATIONS = {"as recorded": (1.0, 0), "with 10 % more requests": (1.1, 0), "with 20 % more requests": (1.2, 0)}
+VARIATIONS |= {"without one replica": (1.0, 1)}
 SEEDS = 3  # a replica count or a capacity must keep the SLOs in a simulation with each of this many random seeds
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # the search for a sufficient constant replica count doubles the latency model's count at most this often
@@ -105,14 +106,14 @@ def fixed_replicas(
         few = np.where(suffices, few, middle)
     if now is None:
         return np.where(met, enough, 0), rates, np.full(len(rates), np.nan)
-    serving = np.clip(np.nan_to_num(now), lowest, arrays.max_replicas).astype(int)
-    return np.where(met, enough, 0), rates, np.where(serving == now, violation_rates(serving), np.nan)
+    rates_now = violation_rates(np.nan_to_num(now).astype(int))
+    return np.where(met, enough, 0), rates, np.where(np.isnan(now), np.nan, rates_now)
 
 
 def rates_with(counts: np.ndarray, workload: Workload, draws: Draws, serving_model: ServingModel) -> np.ndarray:
     """Violation rate of each job (jobs,) with constant replica counts (jobs,)."""
     arrays = arrays_of(workload.jobs)
-    enough = float(arrays.max_replicas @ arrays.cores)
+    enough = float(np.maximum(counts, arrays.max_replicas) @ arrays.cores)
     cluster = SimulatedCluster(workload, draws, enough, counts, serving_model)
     cluster.finish()
     late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
@@ -138,14 +139,14 @@ def variations(
     workload: Workload,
     policy: Policy,
     capacity: int,
-    counts: np.ndarray | None,
+    counts: np.ndarray,
     accepted: np.ndarray,
     serving_model: ServingModel = PAPER,
 ) -> pd.DataFrame:
     """The worst job in each of VARIATIONS, if the policy scales on `capacity` cores and with constant `counts` (jobs,).
 
-    The data frame has the columns `case` and WORST. With `counts`, it also has those of WORST with the prefix `fixed_`;
-    in the last case, each job then has one replica fewer, all day.
+    The data frame has the columns `case` and WORST, and with the prefix `fixed_` those of WORST with `counts`. In the last
+    case, the policy has one replica's cores less, and each job one replica less than its count, all day.
     """
     rows, arrays = [], arrays_of(workload.jobs)
     for case, (factor, failed) in VARIATIONS.items():
@@ -153,12 +154,10 @@ def variations(
         (drawn,) = _draws(day, serving_model, 1)
         left = max(capacity - failed * arrays.cores.max(), arrays.min_replicas @ arrays.cores)
         run = run_with(policy, int(np.ceil(left)), day, drawn, serving_model)
-        row = {"case": case} | dict(zip(WORST, worst_of(day.jobs, violation_rate_by_job(run), accepted)))
-        if counts is not None:
-            rates = rates_with(counts - failed, day, drawn, serving_model)
-            row |= {f"fixed_{name}": x for name, x in zip(WORST, worst_of(day.jobs, rates, accepted))}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        scaled = worst_of(day.jobs, violation_rate_by_job(run), accepted)
+        fixed = worst_of(day.jobs, rates_with(counts - failed, day, drawn, serving_model), accepted)
+        rows.append((case, *scaled, *fixed))
+    return pd.DataFrame(rows, columns=["case", *WORST, *(f"fixed_{name}" for name in WORST)])
 
 
 def violations_by_capacity(

@@ -191,7 +191,8 @@ def read_counts(
     names = [job.name for job in jobs] if jobs else sorted(table["job"].unique(), key=lambda name: (len(name), name))
     known = table["job"].isin(names)
     if not known.all() and (strict or not known.any()):
-        raise ValueError(f"{path}: job {table['job'][~known].iloc[0]!r} is not among the jobs {names}")
+        unknown = f"{path}: job {table['job'][~known].iloc[0]!r} is not among the jobs {names}"
+        raise ValueError(f"{unknown}; add it to the table of jobs, or delete its rows")
     return table[known], names
 
 
