@@ -183,6 +183,25 @@ def test_an_image_may_be_named_by_its_digest(tmp_path):
     assert {container["image"] for _, pod in pods(things) for container in pod["spec"]["containers"]} == {image}
 
 
+def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_refused(tmp_path, capsys):
+    written, given = (
+        ["manifests", "--jobs", str(JOBS), "--out"],
+        ["--option=--earn", "--option=--max-scaling-actions=1"],
+    )
+    assert cli.main([*written, str(tmp_path / "good"), *given]) == 0
+    (controller,) = (
+        container
+        for name, pod in pods(yaml.safe_load_all((tmp_path / "good" / "controller.yaml").read_text()))
+        for container in pod["spec"]["containers"]
+    )
+    assert {"--earn", "--max-scaling-actions=1"} < set(controller["args"])
+    for wrong, why in (("--earning", "No such option: --earning"), ("--deadline=x", "Invalid value for '--deadline'")):
+        capsys.readouterr()
+        assert cli.main([*written, str(tmp_path / "bad"), f"--option={wrong}"]) == 2
+        assert why in capsys.readouterr().err
+        assert not (tmp_path / "bad").exists()
+
+
 def test_a_changed_table_of_jobs_replaces_the_controllers_which_read_it_when_they_start(tmp_path):
     def template(jobs, folder):
         assert cli.main(["manifests", "--jobs", str(jobs), "--out", str(tmp_path / folder)]) == 0

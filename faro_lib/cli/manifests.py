@@ -4,7 +4,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from faro_lib.cli import backends
+from faro_lib.cli.run import run
 from faro_lib.cli.shared import DEFAULT_POLICY, PolicyName, option
 
 
@@ -30,6 +33,7 @@ def manifests(
     prometheus: Annotated[str, option("Address of Prometheus: counts of earlier days, queries of jobs.")] = "",
     monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
     service_monitor: Annotated[bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")] = False,
+    options: Annotated[list[str] | None, option("Another option of `faro run`: --option=--earn.", "--option")] = None,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
@@ -39,7 +43,7 @@ def manifests(
     # One long function, because all its parts use options, which typer reads from the signature.
     from faro_lib.cli.model import Source
     from faro_lib.kube.deployments import DeploymentRef
-    from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, write
+    from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, arguments, write
     from faro_lib.kube.status import GROUP, PLURAL
     from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.policies.baselines import fair_share
@@ -59,7 +63,7 @@ def manifests(
         bounding(factory(PolicyContext(table, Source().model(table))))  # ValueError unless `policy` is a Faro policy
     values: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     values |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
-    values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)
+    values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus, options=tuple(options or ()))
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
@@ -72,7 +76,11 @@ def manifests(
         initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # else ManifestSpec raises
         values |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
         values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
-    for path in write(ManifestSpec(**values), out):
+    spec, controller = ManifestSpec(**values), typer.Typer()
+    controller.command()(run)
+    _, *words = arguments(spec)
+    typer.main.get_command(controller).make_context("faro run", words)  # a usage error if the pod could not start
+    for path in write(spec, out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")
     print(f"kubectl apply --server-side {' '.join(f'-f {out}/{name}' for name in APPLY_FIRST)}")

@@ -101,10 +101,8 @@ def recommend(
         say(line)
     if plot is not None:
         from faro_lib.figures.recommend import capacity_curve
-        from faro_lib.recommend.sizing import marks
 
-        marked = marks(max_violation_rate, recommendation.required_cores)
-        curve_of = partial(capacity_curve, recommendation.curve, marked)
+        curve_of = partial(capacity_curve, recommendation.curve, recommendation.marks)
         shared.write_picture(Path(plot), curve_of, "How many replicas?", _text(recommendation))
     print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
     return 0 if recommendation.slo_met else OUT_OF_REACH
@@ -135,17 +133,16 @@ def _text(recommendation: Recommendation) -> str:
         lines[-1] += "; more replicas would gain a job less than 0.01 utility (1 = SLO met)"
     if curve is not None:
         from faro_lib.metrics.measures import share_of_accepted
-        from faro_lib.recommend.sizing import WORST, marks
+        from faro_lib.recommend.sizing import WORST
 
         lines += ["", "late requests of the worst job if Faro changes the replicas; 100 % = as many as its SLO accepts"]
         lines += [f"(the marked line: worst of {recommendation.replayed})", "", "   cores"]
-        marked = marks(recommendation.max_violation_rate, recommendation.required_cores)
-        shares = share_of_accepted(curve)
+        shares, marks = share_of_accepted(curve), recommendation.marks
         for row, share in zip(curve.to_dict("records"), shares):
             cores, bar = row["capacity_cores"], "█" * round(BAR_WIDTH * share / max(shares.max(), 1e-9)) or "▏"
-            mark = f"  <- {marked[cores]}" if cores in marked else ""
+            mark = f"  <- {marks[cores]}" if cores in marks else ""
             lines += [f"{cores:8d}  {bar} {_worst(*(row[name] for name in WORST))}{mark}"]
-        lines += ["", *_fixed(recommendation)]
+        lines += ["", *_fixed(recommendation), "", *_conclusion(recommendation)]
     return "\n".join(lines)
 
 
@@ -158,7 +155,9 @@ def _worst(job: str, rate: float, accepted: float) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Tables of late requests with Faro and with fixed replicas, by job and with more load, and a conclusion."""
+    """Tables of late requests with Faro and with fixed replicas, by job and with more load."""
+    from faro_lib.recommend.sizing import WORST
+
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
     assert curve is not None
     assert fixed is not None
@@ -183,8 +182,6 @@ def _fixed(recommendation: Recommendation) -> list[str]:
             late = f"{100 * row['violation_rate']:.2g} % of its requests are late with the most"
             check = f"check service_time_s, service_scv and max_replicas ({job.max_replicas})"
             lines += [f"no number of replicas keeps the SLO of {job.name}: {late}; {check}"]
-    from faro_lib.recommend.sizing import WORST
-
     cases = [
         {
             "case": row["case"],
@@ -193,22 +190,26 @@ def _fixed(recommendation: Recommendation) -> list[str]:
         }
         for row in variations.to_dict("records")
     ]
-    lines += [
-        "",
-        "the last day, with one random seed per case (small differences are chance)",
-        "",
-        text_table(cases),
-        "",
-    ]
-    cores, required = sum(job.cores * row["replicas"] for job, row in jobs), recommendation.required_cores
-    fits = all(row["replicas"] for _, row in jobs) and cores <= size
+    about = "the last day, with one random seed per case (small differences are chance)"
+    return [*lines, "", about, "", text_table(cases)]
+
+
+def _conclusion(recommendation: Recommendation) -> list[str]:
+    """Whether the capacity is enough with fixed replicas and if Faro scales, the cores that suffice, and the next step."""
+    curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
+    assert curve is not None
+    assert fixed is not None
+    assert variations is not None
+    size, required = recommendation.advice.capacity, recommendation.required_cores
+    cores = sum(job.cores * count for job, count in zip(recommendation.advice.jobs, fixed["replicas"]))
+    fits = bool((fixed["replicas"] > 0).all()) and cores <= size
     verdict = {
         (True, True): "enough with fixed replicas, and if Faro scales",
         (True, False): "enough with fixed replicas, but not if Faro scales",
         (False, True): "enough if Faro scales, but not with fixed replicas",
         (False, False): "not enough",
     }
-    lines += [f"{size:g} cores are {verdict[fits, recommendation.slo_met]}"]
+    lines = [f"{size:g} cores are {verdict[fits, recommendation.slo_met]}"]
     if fits and recommendation.slo_met:
         scaling = variations["slo_violation_rate"] <= variations["accepted_rate"]
         scaling &= variations["fixed_slo_violation_rate"] > variations["fixed_accepted_rate"]

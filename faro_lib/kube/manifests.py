@@ -111,6 +111,7 @@ class ManifestSpec:
     monitoring_namespace: str = "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
     prometheus: str = ""  # address; the controller reads past request counts there and, for Deployments, jobs' metrics
     monitor: bool = False  # whether to add a ServiceMonitor
+    options: tuple[str, ...] = ()  # further options of `faro run` for the controller
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -195,4 +196,4 @@ def arguments(spec: ManifestSpec) -> list[str]:
     if spec.prometheus:  # forecasts are fitted to the counts that Prometheus has scraped from controllers
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
     flags = (["--apply"] if spec.act else []) + (["--act", "ceilings"] if spec.ceilings else [])
-    return ["run", "--wait", *flags, *(word for option in options.items() for word in option)]
+    return ["run", "--wait", *flags, *spec.options, *(word for option in options.items() for word in option)]

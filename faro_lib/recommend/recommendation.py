@@ -62,6 +62,13 @@ class Recommendation:
         return None if self.curve is None else sizing.required_cores(self.curve)
 
     @property
+    def marks(self) -> dict[int, str]:
+        """Required capacity -> the text that marks it in the curve; empty if there is no such capacity."""
+        rate, required = self.max_violation_rate, self.required_cores
+        text = "meets every SLO" if rate is None else f"meets {100 * rate:g} % for every job"
+        return {} if required is None else {required: text}
+
+    @property
     def slo_met(self) -> bool:
         """Whether the capacity meets the SLOs over the replayed day or, if none was replayed, in the coming minutes."""
         if self.curve is None:

@@ -231,13 +231,3 @@ def required_cores(curve: pd.DataFrame) -> int | None:
     short = curve.loc[curve["slo_violation_rate"] > curve["accepted_rate"], "capacity_cores"].max()
     enough = curve.loc[~(curve["capacity_cores"] <= short), "capacity_cores"]
     return None if enough.empty else int(enough.min())
-
-
-def marks(violations: float | None, required: int | None) -> dict[int, str]:
-    """Required capacity -> the text that marks it in the curve; empty if there is no such capacity.
-
-    >>> marks(None, 12), marks(0.05, 16), marks(0.05, None)
-    ({12: 'meets every SLO'}, {16: 'meets 5 % for every job'}, {})
-    """
-    text = "meets every SLO" if violations is None else f"meets {100 * violations:g} % for every job"
-    return {} if required is None else {required: text}
