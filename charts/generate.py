@@ -104,7 +104,7 @@ def _with_expressions(text: str) -> str:
     """Replace markers by Helm expressions, quoted if the marker was, and repeat objects for each foreign namespace."""
     text = text.replace("{{", '{{ "{{" }}')  # Grafana's own expressions
     text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
-    text = text.replace(' "marker-options",', " {{ range $.Values.options }}{{ . | toJson }}, {{ end }}")
+    text = text.replace('"marker-options", ', "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}")
     objects: list[str] = []
     for thing in re.split(r"(?m)^---\n", ANY_MARKER.sub(_expression, text)):
         if "$namespace" in thing:
