@@ -1,9 +1,9 @@
-"""The capacity: how many cores of a cluster the jobs may use. Pure functions of Kubernetes API objects.
+"""How many cores of a cluster the jobs may use (its capacity), as pure functions of Kubernetes API objects.
 
-If the jobs are Deployments, each node that accepts replicas contributes the allocatable cores that other pods do not
-request, rounded down to a multiple of `Shape.quantum`, which divides the cores of every replica. A node contributes less if
-its memory, GPUs or pod limit run out first, assuming that all jobs need as much per core as the most demanding job. The
-ResourceQuotas of the jobs' namespace limit the sum likewise. With Ray, the capacity is the cores of the ready workers.
+For jobs that are Deployments, each node that accepts replicas contributes its allocatable cores minus the requests of pods
+that are not replicas, rounded down to a multiple of `Shape.quantum`. It contributes less if its memory, GPUs or pod limit
+run out first; every job is assumed to need as much of these per core as the most demanding job. The ResourceQuotas of the
+jobs' namespace limit the total in the same way. For jobs on Ray, the capacity is the cores of the ready Ray workers.
 """
 
 import math
@@ -25,7 +25,7 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node."""
 
-    # Resource -> amount per core, maximum over the jobs; "pods" -> 1 / cores of the smallest replica, as a replica is one pod.
+    # Resource -> amount needed per core of a replica, maximum over the jobs. "pods": 1 / cores of the smallest replica.
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
     quantum: float = 0.1  # cores; the cores of every replica are a multiple of it
     tolerations: tuple[dict, ...] = ()  # tolerations of the pods
@@ -203,7 +203,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request (or else limit) of a container or pod, and `limits.NAME` -> limit, which quotas may restrict too."""
+    """Resource -> request of a container or pod, or else its limit; `limits.NAME` -> limit, which ResourceQuotas may count."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -215,7 +215,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Largest multiple of `shape.quantum` cores whose resources fit into `limits` - `taken`; inf if none is limited."""
+    """The most cores (a multiple of `shape.quantum`) whose replicas fit into `limits` - `taken`; inf if nothing is limited."""
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))

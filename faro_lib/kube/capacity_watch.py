@@ -109,7 +109,7 @@ class RayCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
-        for service in services:  # at most one; if there is none (it is being recreated), keep the last name
+        for service in services:  # at most one; while the RayService is recreated, there is none
             self._cluster = serving_cluster(service) or self._cluster
         serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
         return cores_of_workers(serving, nodes)

@@ -107,7 +107,7 @@ class Api:
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
         try:
             self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        except Exception as error:  # any type: reading credentials may run a plugin
+        except Exception as error:  # of any type, because reading the credentials may run a plugin
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
@@ -148,7 +148,7 @@ def _message(text: bytes | None) -> str:
 def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
     """A connection with the credentials of a kubeconfig or of the pod's ServiceAccount.
 
-    kubeconfig : its path; None: in a pod, its ServiceAccount (unless `context` is given), else $KUBECONFIG or ~/.kube/config.
+    kubeconfig : path; None: the ServiceAccount if in a pod and `context` is None, else $KUBECONFIG or ~/.kube/config.
     context : kubeconfig context; None: the current one.
     options : arguments of `Api`.
 

@@ -57,7 +57,7 @@ class DeploymentMetrics:
         """The load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
 
         minute_ends_s : Unix times of the ends of complete minutes, oldest first; only the last HISTORY_MINUTES are used.
-        now_s : Unix time.
+        now_s : Unix time of the observation.
         minute_s : wall seconds per trace minute; below 60 if the trace is replayed faster than real time.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]

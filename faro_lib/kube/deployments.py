@@ -18,7 +18,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # multiples of the cold start time; a longer scaling action is stalled and may be repeated
+PROGRESS_DEADLINE = 3.0  # in cold start times; a scaling action that takes longer counts as stalled and may be repeated
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
@@ -77,7 +77,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """A cluster of Deployments. Only a proxy in front of them can drop requests; it reads the drop rates in the FaroPlan.
+    """A cluster of Deployments. A proxy in front of them may drop requests; the custom resource FaroPlan has the drop rates.
 
     clock : the run's clock. If its time 0 is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
@@ -104,7 +104,7 @@ class Deployments:
     def observe(self) -> Observation:
         """The Deployments and their load; ApiError if the Deployments cannot be read."""
         self._states, self._autoscalers = self.read(), self.autoscalers()
-        # The time of the tick, not that of Prometheus's answer, because policies plan at multiples of their interval.
+        # The scheduled time of this tick, not the present: policies plan when it is a multiple of their interval.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
@@ -124,8 +124,8 @@ class Deployments:
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each call.
 
-        A job that also has a HorizontalPodAutoscaler is not scaled; `drop` is only stored. Raises ApiError with the first
-        error and the number of other errors; the next tick tries again.
+        A job that also has a HorizontalPodAutoscaler is not scaled. `drop` is only stored, for the next observation. Raises
+        ApiError with the first error and the number of other errors; the next tick tries again.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
@@ -160,7 +160,7 @@ class Deployments:
     def _scale(self, job: int, replicas: int, may_act: MayAct) -> None:
         """Scale one job, but only if its replica count is unchanged since the observation.
 
-        Otherwise, a controller that was suspended while another took over would undo the other's decisions. Raises
+        Without this check, a controller that was suspended while another took over could undo the other's decisions. Raises
         ApiError, with status 409 if another client has scaled the job.
         """
         if not may_act():
@@ -214,7 +214,7 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
     A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. Raises ValueError
-    if `cores` is less, if the resources or nodeSelectors of the jobs differ, or if a pod requires a nodeAffinity.
+    if `cores` is less than the request, if `resource` or the nodeSelectors differ, or if a pod requires a nodeAffinity.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

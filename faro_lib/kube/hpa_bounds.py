@@ -22,7 +22,7 @@ UNLED_S = 300.0  # seconds without a leader after which the standby controller r
 class BoundedDeployments(Deployments):
     """Deployments whose HPAs still choose the replicas; Faro's `target` for a job is the maxReplicas of its HPA."""
 
-    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to set once other jobs' pods have ended; 0 = none
+    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
 
     def observe(self) -> Observation:
         observation = super().observe()
@@ -35,9 +35,9 @@ class BoundedDeployments(Deployments):
     def apply(
         self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True, floor: np.ndarray | None = None
     ) -> None:
-        """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); maxReplicas rise last.
+        """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); rises of maxReplicas come last.
 
-        Once another HPA's maxReplicas is lowered, a rise that needs cores of its surplus pods waits until these have ended.
+        If such a rise needs the cores of replicas that another HPA still has to remove, it waits for a later tick.
         KEEP_FLOOR in `floor` keeps minReplicas, and leaves an HPA alone if Faro has not set its bounds; HAND_BACK restores the
         original bounds; None means KEEP_FLOOR for all. Raises ApiError with the first error and the number of others.
         """
@@ -78,14 +78,14 @@ class BoundedDeployments(Deployments):
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
-        """Set the bounds of one job's HPA (None: the original ones); ApiError if they are no longer as observed."""
+        """Set the bounds of one job's HPA (None: its original ones); ApiError if another client has changed them meanwhile."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         hpa = self._autoscalers[job]
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
         observed = bounds_of(hpa)
-        for _ in range(SCALE_ATTEMPTS):  # retry, because a status update, every 15 s, also changes the version
+        for _ in range(SCALE_ATTEMPTS):  # retry: an update of the HPA's status, every 15 s, changes its resourceVersion
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
             note = json.dumps(original) if bounds else None
             try:
@@ -107,7 +107,7 @@ def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) ->
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # a lower count fixed by `faro set` is accepted
+        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix fewer replicas than the HPA's minimum
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])

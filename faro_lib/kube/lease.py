@@ -54,8 +54,8 @@ def observe(
     """The candidate's state after reading a lease, and the holder to write: the candidate, `NOBODY`, or None to write nothing.
 
     A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
-    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Merely
-    waiting would be unsafe: between two readings, the leader may recreate the lease and a user may delete it again.
+    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Waiting without
+    writing would be unsafe: the leader may recreate the lease, and a user delete it again, unseen between two readings.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.

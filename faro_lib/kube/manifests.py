@@ -55,7 +55,7 @@ class Workers:
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = None  # CPU request per worker; None: its cores. Less suffices for replicas that rarely compute
+    cpu: float | None = None  # CPU request per worker; None: its cores. Replicas that rarely compute need less
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -116,7 +116,7 @@ class ManifestSpec:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        longest = 33 if self.ceilings else 47  # characters: 52 for CronJob NAME-controller-restore, 47 for a RayService
+        longest = 33 if self.ceilings else 47  # CronJob NAME-controller-restore: at most 52 characters; RayService: 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):

@@ -100,7 +100,7 @@ def gated_cluster(
     report: Callable[[str], None] = lambda line: None,
     ensure: Ensure = once,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """Wait until this controller is the leader, then yield (leader-gated cluster, function that publishes a tick).
+    """Wait until this controller is the leader, then yield (LeaderGatedCluster, function that publishes a tick's result).
 
     stop : setting it ends the wait for the lease.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
@@ -142,7 +142,7 @@ def gated_cluster(
         leadership = Leadership(plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
-        tell = cache(report)  # prints each line once, though the loop repeats it every half second
+        tell = cache(report)  # prints a line only once, although the loop below reports it every half second
         while not stop.is_set() and not leadership.wait(0.5):
             restore_unled(api, cluster, leadership, tell)
         if not stop.is_set():
@@ -153,7 +153,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if an HPA fails `check_bounded` or, where Faro itself sets replicas, if a Deployment has an HPA."""
+    """Call `check_bounded` if Faro sets HPA bounds; raise ValueError if it sets replicas and a Deployment has an HPA."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
@@ -179,5 +179,5 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    shape_of(cluster.refs, cluster.seen)  # raises now, at the start; a tick would only report the error
+    shape_of(cluster.refs, cluster.seen)  # an error here ends the program; in a later tick it would only be reported
     return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))

@@ -1,4 +1,4 @@
-"""Operators' overrides of replica counts and forecast loads, stored in `spec.overrides` of the FaroPlan."""
+"""Overrides: replica counts and factors on forecast loads, set by people, in `spec.overrides` of the resource FaroPlan."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

@@ -96,7 +96,7 @@ def check_deployments(states: Mapping[str, object]) -> None:
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """For each resource, the names of the objects that the controller of the FaroPlan `plan` reads or changes by name.
+    """Resource -> names of the objects to which a Role can restrict the controller; `plan` is the name of its FaroPlan.
 
     deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
     """

@@ -23,7 +23,7 @@ GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "Far
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
 MAX_EVENTS = 50  # maximum number of Events per `publish`
-MAX_STEPS = 10  # maximum number of unpublished ticks; the oldest are discarded
+MAX_STEPS = 10  # maximum number of ticks (passes of the control loop) waiting to be published; the oldest are discarded
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
@@ -97,7 +97,7 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes each tick in a thread, so that a slow API server does not delay decisions; ticks may be lost instead."""
+    """Publishes the result of each tick in a thread: a slow API server delays no decision, but results may be discarded."""
 
     def __init__(
         self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str,

@@ -41,8 +41,8 @@ def serving(
 ) -> Iterator[Endpoint]:
     """A context with the `Endpoint` of a Ray cluster that serves the jobs.
 
-    `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an existing Ray
-    cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
+    The backend "local" starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend stands for
+    an existing Ray cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
     start_timeout_s : time limit for the start of Ray, and a second limit of the same length for the start of the jobs.
     """
     if backend != "local":

@@ -1,4 +1,4 @@
-"""The protocol `Cluster` for jobs on Ray Serve, through Ray's REST API and Faro's stats endpoint."""
+"""An implementation of the protocol `Cluster` for jobs on Ray Serve, which uses Ray's REST API and Faro's stats endpoint."""
 
 import time
 from collections import Counter
@@ -190,7 +190,7 @@ class RayServeCluster(Cluster):
         return stats
 
     def _read_capacity(self) -> float:
-        """The fixed capacity, else the CPUs of the live nodes (as last read, if Ray does not answer); OSError if unknown."""
+        """The fixed capacity, if any, else the CPUs of Ray's live nodes as last reported; OSError if they never were."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):

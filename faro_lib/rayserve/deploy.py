@@ -52,9 +52,9 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(all applications to deploy, names of Faro's running applications that this deployment removes).
+    """(`applications` and the running ones of other programs, names of Faro's running applications that are left out).
 
-    The former are `applications`, each with its current replica count if it runs, and those of other programs.
+    Ray Serve removes what a deployment leaves out. An application that already runs keeps its replica count.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []

@@ -1,4 +1,4 @@
-"""Offer open-loop load at increasing rates to a running service, and infer from the latencies how its replicas serve."""
+"""Offer open-loop load at increasing rates to a running service, and fit a replica model to the latencies."""
 
 import asyncio
 import time
@@ -24,11 +24,11 @@ FIRST_UTILISATION = 0.25  # utilisation at the first rate if a replica serves on
 STEP, FAR_STEP = 1.3, 1.7  # factor to the next rate: FAR_STEP while the p99 is below FAR x the lowest p99 so far
 FAR = 1.3
 STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
-TOKENS_PER_PART = 1.2  # a part of an answer counts as a token if their mean numbers differ by less than this factor
+TOKENS_PER_PART = 1.2  # parts of an answer count as tokens if their mean number is within this factor of the tokens'
 STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
-# Quantity of LEVELS -> seconds (requests,), inf if not served. For TOGETHER, the times at which the requests end.
+# Quantity, a key of LEVELS -> its value for each request in seconds, (requests,); inf if not served. TOGETHER -> end times.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
@@ -104,7 +104,7 @@ def measure_kind(
     per rate. If the job's replica is `Continuous`, its token lengths are taken as known.
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
-    seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # a slow replica serves few requests
+    seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # slow replicas need more time for enough requests
     known = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     output_tokens = known["output_tokens"] if known else 0.0
     rows: list[Row] = []
@@ -115,7 +115,7 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # An SLO per token may be shorter than a request's service time. Poisson load may exceed its mean, hence 0.9.
+        # An SLO per token may be below the service time. 0.9 keeps Poisson load, and + 1 the repeated load, below MAX_RPS.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
         rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):

@@ -40,7 +40,7 @@ ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
 exec {haproxy} "$@"
 """
-PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and its file that names the process that started Ray
+PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder; the file in it that names the process that started Ray
 CLOCK_STEP_S = 86_400.0  # tolerance when creation times of processes are compared: setting the clock shifts them
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
@@ -155,7 +155,7 @@ def _launch(cpus: int) -> LocalRay:
 
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # a short path, because those of Unix sockets must be short
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because the paths of the Unix sockets in it must be short
     (folder / OWNER).write_text(owner())
     (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(get_haproxy_binary())))
     (folder / HAPROXY).chmod(0o700)

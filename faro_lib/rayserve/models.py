@@ -32,7 +32,7 @@ class Emulated:
     """A model that sleeps for a random service time, or for the number of seconds in the body of the request.
 
     mean_s : mean service time.
-    scv : squared coefficient of variation of a lognormal; None: the distribution measured for ResNet34, scaled to mean_s.
+    scv : squared coefficient of variation of a lognormal service time; None: the distribution of ResNet34, scaled to mean_s.
     """
 
     def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):
@@ -57,7 +57,7 @@ class Emulated:
 class EmulatedBatches:
     """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
-    replica : fields of a `batched` replica. scv : squared coefficient of variation of batch times.
+    replica : a `Batched` as a mapping, as in the jobs' table. scv : squared coefficient of variation of batch times.
     serve_batch : whether Ray Serve's @serve.batch forms the batches; a batch then blocks the event loop, as computing does.
     """
 
@@ -108,15 +108,15 @@ class EmulatedBatches:
 class EmulatedTokens:
     """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
 
-    replica : fields of a `continuous` replica. stream : whether to send each token as soon as it is generated; the
-    response then begins with the first token.
+    replica : a `Continuous` as a mapping, as in the jobs' table. stream : whether to send each token once it is generated;
+    the response then begins with the first token.
     """
 
     def __init__(self, replica: dict[str, Any], stream: bool = False, seed: int | None = None):
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt tokens, output tokens, tokens left
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt and output tokens, queue: tokens left
         self._iterations: asyncio.Task | None = None
 
     async def __call__(self, request: Request) -> str | Response:
@@ -134,7 +134,7 @@ class EmulatedTokens:
         return StreamingResponse(_tokens(await left.get(), left))
 
     async def _iterate(self) -> None:
-        """Generate a token of each sequence per iteration until all are complete; a late wake-up delays no later iteration."""
+        """In each iteration, generate one token of each running request; a late wake-up does not delay later iterations."""
         kind, running = self._kind, list[list]()
         end_s = asyncio.get_running_loop().time()
         while running or self._waiting:

@@ -11,13 +11,13 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # share of a minute's seconds that must be known; its count is then scaled up, else NaN
+MIN_KNOWN_SHARE = 0.75  # a count that covers at least this share of a minute is scaled up to all of it; others are NaN
 
 
 class RecentSeconds:
     """Each job's recent statistics by wall second. Results are (jobs,) unless stated; `minute` and `now_s` are trace time.
 
-    If a second is reported twice, the report with more requests is used: a restarted aggregator may have lost some of them.
+    If a second is added twice, the row with more requests is kept: a restarted `StatsAggregator` may have lost requests.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):

@@ -85,7 +85,7 @@ class ReplicaQueue:
         return answer
 
     async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """Wait for the first part of a streamed answer, and return all parts. The request is ongoing until the last one."""
+        """Wait for the first part of a streamed answer and return all parts; the request stays ongoing until the last part."""
         rest, empty = aiter(parts), object()
         first = await anext(rest, empty)
 
@@ -102,7 +102,7 @@ class ReplicaQueue:
         return every()
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Complete second -> measurements, in order; zeros in a second without requests, so that it does not look missing."""
+        """Unix second -> measurements, in order; a complete second without requests has zeros, as absent means unknown."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):

@@ -12,7 +12,7 @@ from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
-MAX_SLOWDOWN = 0.1  # requests in a full replica may slow each other by this share; beyond it, emulation is refused
+MAX_SLOWDOWN = 0.1  # a replica in which requests can slow each other by more than this share is not emulated
 EMULATED = f"{models.__name__}:Emulated"
 EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
