@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]  # (from, to) of the least utility, then of the 
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """(optimal replicas in problem order, their objective value, which is also the upper bound)."""
+    """(optimal replicas in the order of the problem's jobs, their objective value, which is also the upper bound)."""
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:

@@ -25,9 +25,9 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # In a solution >= `floor`, no column's term minus the price of its cores is more than `far` below its job's maximum.
+        # A solution >= `floor` uses no column whose term - price x cost is more than `far` below the largest of its job.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
-        far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
+        far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding errors grow with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
         highest = np.where(allowed, term, -np.inf).max(axis=1)[:, None]
         if term is problem.term and np.all(~allowed | (term == highest)):  # all remaining columns are equally good
@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns (jobs,); None if nothing fits. Jobs start at their cheapest column; `_share` divides the rest."""
+    """The best columns (jobs,), None if nothing fits. `_share` divides the budget that the cheapest columns leave."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)

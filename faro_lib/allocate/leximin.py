@@ -11,7 +11,7 @@ Count = tuple[np.ndarray, int]  # (mask (jobs, X + 1), largest number of jobs wh
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
-    """Replicas (jobs,) whose sorted utilities are lexicographically greatest; in ties, the least change, then the fewest.
+    """Replicas (jobs,) with the lexicographically greatest sorted utilities, then the least change, then the fewest replicas.
 
     `climb` finds the best sorted utilities, lowest first. If several assignments of jobs to these utilities fit
     the budget, an integer program chooses the one with the least change, or the best one found within `time_limit_s`.
@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Of each job's `allowed` columns, all equally good: those below `current` and the cheapest other (the least change)."""
+    """Of each job's equally good `allowed` columns: all below `current`, and of the others the cheapest (least change)."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

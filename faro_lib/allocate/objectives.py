@@ -64,7 +64,7 @@ class Objective:
         return total + float(quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max())))
 
     def scores_after(self, utility, moved, weight, gamma: float | None = None) -> np.ndarray:
-        """(jobs,): entry j is the `score` of finite utilities (jobs,) in which job j alone has `moved[j]` instead."""
+        """Scores (jobs,): entry j is the `score` of the finite `utility` (jobs,) with only entry j replaced by `moved[j]`."""
         low, high = least_of_others(utility), -least_of_others(-utility)
         low, high = np.minimum(quantised(low), quantised(moved)), np.maximum(quantised(high), quantised(moved))
         if self.leximin:

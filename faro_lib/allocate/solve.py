@@ -44,7 +44,7 @@ def solve(
     objective : a name in OBJECTIVES, or an Objective.
     solver : a name in SOLVERS; receives `options`.
     current : replicas (jobs,) to stay close to; the table's `running` if None.
-    gamma : weight of the spread in FairSum and PenaltyFairSum; the number of jobs if None.
+    gamma : weight of min - max utility in FairSum and PenaltyFairSum; the number of jobs if None.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])

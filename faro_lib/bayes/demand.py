@@ -2,8 +2,8 @@
 
 `forecast.regression` has the likelihood. The priors, with k a feature and j a job:
 
-    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags, profile and constant; one tau for each of the three
-    m_k ~ Normal(0, MEAN_WIDTH)                integrated out; log tau ~ Normal(log WIDTHS, 0.4) for lags and profile
+    a_jk, b_jk, c_j ~ Normal(m_k, tau), m_k ~ Normal(0, MEAN_WIDTH)    coefficients of lags, profile and constant
+    log tau ~ Normal(log WIDTHS, 0.4)          one tau for all lags and one for the profile; that of the constant is fixed
     s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the error's scale at the job's mean v (`regression.log_change`)
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
-# Prior medians of tau, the spread between jobs, by group; the last one is fixed, because a job has only one constant.
+# Prior medians of tau, a coefficient's SD between jobs, by group. The constant's is fixed: one value per job tells little.
 WIDTHS = np.array([0.1, 0.1, 0.01])
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
@@ -42,7 +42,7 @@ LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    It uses only sample 0 of each day, because the others are the same day, downsampled in other phases.
+    Of each day's samples, only the first is used: all are the same day, downsampled from different first minutes.
     """
     import pytensor
 
@@ -71,7 +71,7 @@ def build_model(traces: Traces):
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # With m_k integrated out, the jobs' mean and deviations are independent. The constant Jacobian of `theta` is left out.
+        # With m_k integrated out, a coefficient's mean over jobs and deviations are independent. The Jacobian is constant.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -162,7 +162,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Student-t quantiles (jobs, grid) at NORMAL_GRID, clipped to +-`largest`, so that squared errors have a finite mean."""
+    """Student-t quantiles (jobs, grid) at probabilities ndtr(NORMAL_GRID), clipped to +-`largest` for a finite mean square."""
     from scipy.special import ndtr
     from scipy.stats import t
 

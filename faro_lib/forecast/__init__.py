@@ -7,7 +7,7 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, posterior  # noqa: F401, each registers
+from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, posterior  # noqa: F401, imported to register
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior

@@ -34,10 +34,10 @@ class Mixture(Forecaster):
 
     L[m] is the CRPS of member m for the next minute plus that for the mean of the next HORIZON_MINUTES minutes, both averaged
     over past forecasts with exponential decay. The prior weight p is 1; for the Bayesian forecaster, it is the others' sum.
-    For each job, path i of the mixture is path i of one member, which preserves correlations between jobs.
+    Path i of the mixture is, for each job, path i of one member. Jobs that use the same member stay correlated.
     A first outlier (a count far from its forecast) is treated as missing. A second one in the same direction within
-    CONTEXT_MINUTES is accepted. If the minute before the second was the first or has no count, the level is taken to have
-    shifted: the members' local levels and L are reset.
+    CONTEXT_MINUTES is accepted. If, moreover, the minute just before it is missing or treated as missing, the job's load is
+    taken to have shifted: the members' local levels and L are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN is not scored. Nor is a forecast made just after a missing count, as a shift may follow: `0 *` makes `mean` NaN.
+        # NaN leaves the score unchanged. `0 *` makes `mean` NaN if it was forecast after a missing count: a shift may follow.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed `mean` after a value `new`, unchanged if that is NaN; each call decays by half a minute."""
+    """`mean`, exponentially decayed by half a minute (a minute has two calls), plus the value `new`; NaN changes nothing."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -157,7 +157,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """(names, fitted forecasters) of all members that can be fitted; "seasonal" needs two days, or to be in `names`."""
+    """(names, fitted forecasters) of all members that can be fitted; "seasonal" needs two days, unless `names` has it."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)

@@ -32,7 +32,7 @@ class Forecaster(ABC):
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
-    # Counts of the training minutes, ascending, (jobs, minutes); of more than PAST_MINUTES, evenly spaced ones are kept.
+    # Each job's training counts in ascending order, (jobs, minutes); of more than PAST_MINUTES, that many quantiles are kept.
     past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
@@ -166,7 +166,7 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
     These counts are unobserved, not zero. A draw's mean is the job's mean in the same minute of its observed days, or else
-    in all its observed minutes. For a job without any request, it is the squared mean root of the other jobs' mean counts.
+    in all its observed minutes. For a job without any request, it is (mean of sqrt(m))^2 over the other jobs' mean counts m.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

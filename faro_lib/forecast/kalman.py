@@ -2,9 +2,9 @@
 
 level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + profile[t] + N(0, noise),
 
-a structural time series model (Durbin and Koopman 2012, chapters 2 and 6). "kalman" has no profile. In "structural",
-profile[t] = slope x the mean y at this minute of the training days, averaged over neighbouring minutes. `update` filters
-with this model, `sample` simulates it, and `most_likely` filters for the fit.
+a structural time series model with variances `step` and `noise` (Durbin and Koopman 2012, chapters 2 and 6). "kalman" has no
+profile. In "structural", profile[t] = slope x the mean y at this minute of the training days, averaged over neighbouring
+minutes. `update` filters with this model, `sample` simulates it, and `most_likely` filters for the fit.
 """
 
 from dataclasses import dataclass, replace
@@ -126,8 +126,8 @@ def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.nd
     """(log-likelihood up to a constant, and the slope and noise variance that maximise it), each (jobs,).
 
     The filter of `update` runs on root counts y and on their profile, both (days, samples, jobs, minutes), with all
-    variances divided by the noise, at step / noise = `ratio`. The slope regresses the prediction errors of y on those of
-    the profile (generalised least squares). The first count of a day only sets the level.
+    variances divided by the noise, at step / noise = `ratio`. The slope is that of a regression of the prediction errors
+    of y on those of the profile (generalised least squares). The first count of a day only sets the level.
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])

@@ -54,8 +54,8 @@ class Posterior:
     off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
     coefficients: np.ndarray  # a, b and c, shape (draws, jobs, features), features as in `regression.design`
-    log_spread: np.ndarray  # s, log of the error scale (above MIN_SPREAD / unit) at `log_change` 0, shape (draws, jobs)
-    follow: np.ndarray  # g, increase of that log per unit of `log_change`, shape (draws, jobs)
+    log_spread: np.ndarray  # s = log(error scale - MIN_SPREAD / unit) where `log_change` is 0, shape (draws, jobs)
+    follow: np.ndarray  # g, increase of this logarithm per unit of `log_change`, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
@@ -173,7 +173,7 @@ def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool =
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """The `posterior` (or its .npz) for the jobs of `traces`; ValueError if one is missing or was fitted to other counts."""
+    """The `posterior` (or its .npz) for the jobs of `traces`; ValueError if a job is missing or its fit used other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:

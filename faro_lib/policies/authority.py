@@ -32,13 +32,13 @@ HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
 INFORMATIVE = 0.2  # a minute counts for the trust only if twice the service time would lose this much more utility
-CALM = 0.2  # a minute does not count if the minute before has a larger predicted loss, as it may have left a queue
+CALM = 0.2  # a minute does not count if the predicted loss of the minute before exceeds this: a queue may be left
 UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor off Little's law that reveals a wrong unit; `strikes` that lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The level of each service and the evidence for it; all arrays have shape (jobs,)."""
+    """What Faro may do to each service (its level), and the evidence for it; all arrays have shape (jobs,)."""
 
     level: np.ndarray  # index into LEVELS
     doubt_small: np.ndarray  # evidence S of the test `doubt` above, with the smaller bet
@@ -128,9 +128,9 @@ def judged(authority: Authority) -> Authority:
 def expected_loss(
     jobs: Sequence[Job], rate_rps: np.ndarray, replicas: np.ndarray, model: LatencyModel, slower: float = 1.0
 ) -> np.ndarray:
-    """Expected loss (jobs,) of a minute at these rates and replicas if service times are `slower` times as long.
+    """Expected loss (jobs,) of a minute at these rates (NaN = 0) and replicas if service takes `slower` = k times as long.
 
-    At k times the service time, the latency is k times that at k times the rate, so rate and SLO are scaled. NaN rates are 0.
+    Then the latency is k times the latency at k times the rate, so the rate is multiplied and the SLO divided by k.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -165,7 +165,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with the replica bounds that `level` allows at `now` replicas, (jobs,); `ceilings`: if plans bound HPAs."""
+    """The jobs with the replica bounds that `level` allows around `now` replicas (jobs,); `ceilings`: if plans bound HPAs."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -187,7 +187,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
 
-    bounding : whether plans bound HPAs. If so, at ONE and FULL, a new plan's minReplicas and maxReplicas are equal.
+    bounding : whether plans bound HPAs. If so, a plan with a `floor` sets minReplicas = maxReplicas at ONE and FULL.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -63,7 +63,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same number of replicas for every job, which never changes, as for the clairvoyant limit (`experiments.limits`)."""
+    """The same constant replica count for every job; `experiments.limits` derives a bound on lost utility from such runs."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -115,7 +115,7 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # capped: a live run's clock begins at 15 min
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # capped: a live run's first tick is at 15 min
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """`counter_s` after `elapsed_s` more: seconds in a row (jobs,) above (+) or below (-) `limit`; a NaN changes nothing.
+    """`counter_s` after `elapsed_s` more: seconds in a row with `value` above `limit`, or minus those below; NaN: no change.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]

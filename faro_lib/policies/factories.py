@@ -50,7 +50,7 @@ def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callab
 
 
 def factory_of(name: str) -> PolicyFactory:
-    """The factory of the policy `name`; a ValueError suggests the nearest name if there is none."""
+    """The factory of the policy `name`; for an unknown name, a ValueError that suggests the nearest known one."""
     if not FACTORIES.knows(name):
         for prefix, (accepts, factory) in _FAMILIES.items():
             member = name.removeprefix(prefix)

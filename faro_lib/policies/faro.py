@@ -24,7 +24,7 @@ FLOOR_TOLERANCE = 0.02  # utility that a job may lose at its HPA's minReplicas; 
 LOAD_QUANTILES = (0.1, 0.95)  # quantiles of the forecast load that set an HPA's minReplicas and maxReplicas
 # Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
-PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
+PRIOR_LOST = 2.0  # added to lost utilities in `deficit_weighted`, so that the first losses do not dominate the weights
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
 TUNED_DEFAULTS = dict(
@@ -35,7 +35,7 @@ TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Faro(TwoLoops):
-    """Choose the replica counts that maximise an objective of the jobs' utilities expected under the forecast."""
+    """Choose the replica counts that maximise an objective (e.g. the sum) of the utilities expected for the forecast load."""
 
     name: str = "Faro-Sum"
     objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
@@ -45,7 +45,7 @@ class Faro(TwoLoops):
     nowcast: bool = False  # whether the forecast uses the count of the current minute
     cold_start_minutes: float = 1.0  # minutes during which only the old replicas of a growing job serve
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
-    gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
+    gamma: float | None = None  # weight of min - max utility in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     reserve: bool = False  # whether idle cores go to jobs that would have used them in past minutes (`with_reserve`)
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
@@ -120,7 +120,7 @@ class Faro(TwoLoops):
         return with_idle_cores(jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Sampled requests per minute (jobs, samples, minutes) from this minute on; with `nowcast`, given its count so far."""
+        """Sampled requests per minute (jobs, samples, minutes) from this minute on, given its count so far if `nowcast`."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)

@@ -65,7 +65,7 @@ class TwoLoops:
         return replace(state, last_s=observation.now_s), hold(observation)
 
     def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
-        """Whether the tick at `now_s`, after one at `last_s`, is the first at or after the due time of a long-term plan."""
+        """Whether a long-term plan is due at the tick at `now_s`, and was not yet due at the previous tick, at `last_s`."""
         last_s = last_s or now_s - self.tick_s  # last_s is 0 before the first tick, and if unknown
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
         return now_s == self.first_s or bool(now_s > self.first_s and np.floor(due[0]) > np.floor(due[1]))
@@ -103,7 +103,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with `tick_s` and `changes`. If `tick_s` changes, long-term plans begin at tick 1, whole ticks apart."""
+    """The policy with `tick_s` and `changes`; a new `tick_s` puts the first plan at tick 1, the others whole ticks later."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

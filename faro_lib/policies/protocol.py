@@ -51,7 +51,7 @@ class Observation:
     An absent job has no replicas, and its target in a plan is ignored, so policies need not read `present`.
     """
 
-    now_s: float  # seconds since time 0; a live run begins 15 minutes after its time 0
+    now_s: float  # seconds since time 0, which is 15 minutes before the start of a live run
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
@@ -68,8 +68,8 @@ class Observation:
     failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
-    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None like `free_cores`
-    unbounded: np.ndarray | None = None  # bool, Faro has not set the bounds of the job's HPA; None: plans bound no HPAs
+    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None if `free_cores` is None
+    unbounded: np.ndarray | None = None  # bool, the job's HPA has its own bounds, not Faro's; None: plans bound no HPAs
 
     @property
     def exists(self) -> np.ndarray:

@@ -16,7 +16,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """Key of all jobs with the same latencies: replica (unless serial), model, service time, scv and latency quantile.
+    """Key of all jobs with the same latencies: type of replica (unless serial), model, service time, scv, latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -36,7 +36,7 @@ class LatencyTable:
 
     Between two measured replica counts, values are interpolated at the same rate per replica. Above the largest measured
     count n, values are those of n replicas at the utilisation rho that keeps (1 - rho) sqrt(replicas) unchanged (Halfin and
-    Whitt, 1981). Below the lowest measured rate per replica, values are those of fewer replicas at this rate per replica.
+    Whitt, 1981). Below the lowest measured rate per replica, values are those of fewer replicas at that lowest rate.
     """
 
     classes: tuple[str, ...]  # names of the classes: from `latency_class`, or values of `own`

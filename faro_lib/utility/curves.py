@@ -107,7 +107,7 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
 
 
 def _model_curves(latency_model, job, utility, alpha, columns):
-    """(first, last, value) for all replica counts, sampled from a model at utilisations from 0 on."""
+    """(first, last, value) for all replica counts: a model's utility at MODEL_KNOTS utilisations from 0 to `rho_max`."""
     c, rho_max = np.arange(1, columns + 1), MODEL_RHO_MAX
     if isinstance(latency_model, LatencyTable):  # a measured replica may sustain more than 1 / busy_s requests/s
         rho_max = max(rho_max, 1.2 * job.busy_s * latency_model.saturation_of(job))
