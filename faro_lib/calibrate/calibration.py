@@ -38,7 +38,8 @@ OUTLIER = 3.0  # a measured value more standard deviations than this from its pr
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
 REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
-HOPELESS = 30.0  # a kind is given up if its log likelihood is this far below the best (before LEAST_ROUNDS, a multiple)
+# A kind is given up if its log likelihood is this far below the best one, or n times as far n rounds before LEAST_ROUNDS.
+HOPELESS = 30.0
 DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured

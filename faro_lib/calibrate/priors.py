@@ -94,9 +94,9 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    # Measurements best determine the latency of a lone request and the time of a full batch (the capacity), so these are
-    # drawn first. The lone request waits for others, then takes the time of a batch of one. As this time lies between
-    # full_s / most and full_s, the wait lies between `shortest` and `longest`.
+    # Measurements best determine the latency of a lone request (alone_s) and the duration of a full batch (full_s), so these
+    # are drawn first. alone_s is the wait for others plus the duration of a batch of one. This duration lies between
+    # full_s / most and full_s, so the wait lies between `shortest` and `longest`.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

@@ -1,4 +1,4 @@
-"""The style of all figures (widths of a two-column paper, text >= 8 pt, colour-blind-safe colours), and functions to save."""
+"""Style of all figures (widths of a two-column paper, text >= 8 pt, colour-blind-safe colours), and functions to save them."""
 
 import base64
 import html
@@ -47,7 +47,7 @@ SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure, its title, and its caption, which begins with the finding; `recorded`: drawn from data of another run."""
+    """A figure, its title, and its caption (which begins with the finding); `recorded`: its data are from an earlier run."""
 
     figure: Figure
     title: str

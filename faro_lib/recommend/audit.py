@@ -41,7 +41,7 @@ RAN = "recorded replicas"
 # A replica accepts so many ongoing requests that practically none is dropped, as in services without such a limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # replicas up to which latencies are simulated (1.5 x the recorded maximum if larger), then extrapolated
+MEASURED = 16  # latencies are simulated up to max(this, 1.5 x the recorded maximum) replicas, and extrapolated beyond
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
     LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # one per service
@@ -167,7 +167,7 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # its SLOs limit latencies at clients
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with the SLOs that clients see
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     initial = fair_share(known, size)

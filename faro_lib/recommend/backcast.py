@@ -20,7 +20,7 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
-STEADY_MINUTES = 3  # a minute is used to calibrate if at its end the replica count was the same for this many minutes
+STEADY_MINUTES = 3  # a minute is used to calibrate if it is the last of this many minutes with the same replica count
 BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row of `Measurements`; minimum and maximum rows
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
@@ -68,7 +68,7 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Measurements of service n; a row averages steady minutes of one replica count and about one rate. None if too few.
+    """Measurements of service n; a row averages steady minutes with one replica count and similar rates. None if too few rows.
 
     A minute is steady if the replica count was the same for STEADY_MINUTES, and the requests differ from the m requests of
     the minute before by at most m / 4 (trend) + 3 sqrt(m) (chance). Its queues are then nearly stationary.

@@ -1,4 +1,4 @@
-"""Histories of the load, from a table, Prometheus or a journal: requests per minute, and days to fit a forecaster to."""
+"""Requests per minute from a table, Prometheus or a journal of `faro run`, to fit forecasters to and to replay."""
 
 import re
 import time
@@ -18,7 +18,7 @@ from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_o
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-# Query for the requests per minute that `faro run` exports; the empty alternative after `|` allows series without namespace.
+# Query for the requests per minute that `faro run` exports; the empty alternative after `|` matches series without namespace.
 EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}})'
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
@@ -28,12 +28,12 @@ MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # fewest minutes to
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Requests per minute up to now, which may be set to an earlier minute of the last day.
+    """Requests per minute up to now, where now is the end of the last day or an earlier minute of it.
 
     Attributes
     ----------
     today : counts of the last day until now, (jobs, minutes), oldest first, NaN = missing.
-    traces : `evaluation` is all of the last day, also after now. `train` has the earlier days or, if none, the last day.
+    traces : `evaluation` is the last day, including the minutes after now; `train` the earlier days or, if none, the last day.
     end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no times.
     replicas : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     """
@@ -57,7 +57,7 @@ class History:
 
     @property
     def days(self) -> int:
-        """Number of recorded days, with the evaluation day."""
+        """Number of recorded days, including the evaluation day."""
         return 1 if self.single_day else self.traces.days + 1
 
     def moment(self, day: int, minute: int) -> str:
@@ -93,7 +93,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The forecaster `name`, fitted to `traces`; None: `auto`, untrained if `short`. ValueError for oracle and bayes."""
+        """The forecaster `name`, fitted to `traces`; None = `auto`, untrained if `short`. ValueError for oracle and bayes."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -127,7 +127,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError(f"at={at} is not on the last day; accepted: {' to '.join(times) or f'1..{length}'}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    idle = _idle(day, traces.train)  # a job without any count was idle: sources may omit idle jobs
+    idle = _idle(day, traces.train)  # idle jobs' missing counts become 0: sources may omit jobs without requests
     return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 
@@ -160,7 +160,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in the table of counts `path`, or in the built-in workload of this name. The last day is today."""
+    """The history in the table of counts at `path`, or of the built-in workload with this name; its last day is today."""
     table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
@@ -211,7 +211,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # with a common minute 0
+    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # with the same minute 0
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
@@ -222,7 +222,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
 
 
 def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
-    """Complete local days in counts (jobs, minutes) that end at `end_s`, a Unix time; ValueError if there is none."""
+    """Traces of the complete days, in local time, of counts (jobs, minutes) until `end_s` (Unix time); ValueError if none."""
     known = np.isfinite(counts).any(axis=0)
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")
@@ -236,7 +236,7 @@ def local_minute(at_s: float) -> int:
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history of the jobs that a journal's last header lists; minutes that no observation covers are missing.
+    """The history in a journal of `faro run`, for the jobs at its end; minutes that no observation covers are missing.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
     """
@@ -251,7 +251,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
-    """The jobs of the table at `path`; ValueError if none is in `names`, which `source` describes."""
+    """The jobs of the table at `path`; ValueError if none is in `names`, which come from `source` (text for the message)."""
     jobs = read_jobs(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Replicas for the coming minutes: one decision of the live policy, with a reason per job."""
+"""Replicas for the coming minutes: one decision of the policy `Faro`, with a reason per job."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -23,10 +23,9 @@ from faro_lib.workload.jobs import MINUTE_S
 
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
-EARLIER_DAYS = (
-    3  # the required capacity must suffice on this many earlier days, those with the highest load in a minute
-)
-MISSED, UNUSUAL = 50, 4  # a gap is suspicious if so many requests were expected, and so many times those of other gaps
+EARLIER_DAYS = 3  # the required capacity must suffice on this many earlier days, those with the highest peak load
+# Minimum expected requests of a gap that `_silences` reports, and their minimum ratio to those of any other gap.
+MISSED, UNUSUAL = 50, 4
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 
@@ -42,10 +41,10 @@ class Recommendation:
     replayed : replayed part of the last day, as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     fixed : a row per job; None if no day was replayed. `replicas` is the smallest constant count that keeps the SLO on all
-        simulated days (0 = none), which have `minutes` in total. `violation_rate` is the rate with it, `violation_rate_now`
-        the one with `replicas_now`. `replicas_on_all_cores` use the whole capacity: `replicas` and more if these fit, else
-        the counts with the largest sum of utilities, on average over past minutes.
-    variations : the worst job on this capacity with more load or a failed replica (`sizing.variations`); None as `curve`.
+        simulated days (0 = none), which have `minutes` in total. `violation_rate` is the job's rate with this count, and
+        `violation_rate_now` with `replicas_now`. `replicas_on_all_cores` are the constant counts with the largest sum of
+        the jobs' mean utilities (over past minutes) on the whole capacity, and at least `replicas` if these fit.
+    variations : the worst job with more load or a failed replica (`sizing.variations`); None if no day was replayed.
     """
 
     advice: Advice
@@ -155,8 +154,9 @@ def _replay(
 ) -> tuple[int, pd.DataFrame, str, np.ndarray | None, pd.DataFrame, pd.DataFrame]:
     """(capacity, curve, replayed, replicas_now, fixed, variations) of a `Recommendation`.
 
-    The last day and EARLIER_DAYS are replayed, an earlier day with a forecaster fitted to the other days. If the last day
-    has more than MOST_REQUESTS, only its busiest hours are replayed, and no earlier day.
+    For the curve, the last day and the EARLIER_DAYS busiest earlier ones are replayed, each earlier one with a forecaster
+    fitted to all other days; for `fixed`, all days are. The oldest days are left out if all days together have more than
+    MOST_REQUESTS; if the last day alone has more, only its busiest hours are replayed.
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
@@ -220,7 +220,7 @@ def _too_busy(history: History, capacity: float | None) -> list[str]:
 
 
 def _silences(history: History) -> list[str]:
-    """One line for each job with a gap (consecutive minutes without requests) whose records may be missing.
+    """One line for each job with a gap (consecutive minutes without requests) that may be due to missing records.
 
     A gap's expected requests are its length times the mean rate of the hour before or after, whichever is lower. A gap is
     reported if they are at least MISSED, and at least UNUSUAL times those of every other gap of the job.

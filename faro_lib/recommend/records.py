@@ -26,8 +26,8 @@ class Records:
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
-    levels : quantile that a latency column has for a job, such as 0.99, (latency columns, jobs); NaN = the mean.
-    latency_s : that quantile by minute, (latency columns, jobs, minutes); NaN = unknown, inf = it falls on dropped requests.
+    levels : the quantile, such as 0.99, of each latency column and job, (latency columns, jobs); NaN = the mean.
+    latency_s : this quantile of the latency, (latency columns, jobs, minutes); NaN = unknown, inf = that of a dropped request.
     """
 
     history: History
@@ -112,7 +112,7 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """Records of the jobs that a journal's last header lists: replicas, mean and tail latencies.
+    """Records in a journal of `faro run`, for the jobs at its end: replicas, mean and tail latencies.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
     """

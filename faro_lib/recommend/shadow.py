@@ -85,7 +85,7 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
 
 
 def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
-    """The jobs with `changes`, without replica bounds and quotas, because recorded replicas need not respect the table's."""
+    """The jobs with `changes`, without replica bounds and quotas, because recorded replicas may violate these."""
     return tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes) for job in jobs)
 
 

@@ -1,4 +1,4 @@
-"""The capacity and the fixed replicas that the SLOs need, from replays of recorded days."""
+"""The capacity and the constant replica counts that the SLOs need, from replays of recorded days."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
+# worst_job is the job with the largest ratio of slo_violation_rate, its violation rate, to accepted_rate.
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
 # violation_rates has the violation rate of each job, {job: rate}.
 COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
@@ -26,17 +26,17 @@ VARIATIONS = {"as recorded": (1.0, 0), "with 10 % more requests": (1.1, 0), "wit
 VARIATIONS |= {"without one replica": (1.0, 1)}
 SEEDS = 3  # a replica count or a capacity must keep the SLOs in a simulation with each of this many random seeds
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
-DOUBLINGS = 3  # the search for a sufficient constant replica count doubles the latency model's count at most this often
+DOUBLINGS = 3  # maximum number of doublings of the predicted replica count, if it does not meet the SLO in simulation
 GROWTH = 1.25  # factor to the next capacity to try if one does not suffice
-MOST_GROWTH = 2.5  # the search for a sufficient capacity ends at this multiple of the given one
+MOST_GROWTH = 2.5  # the search for a sufficient capacity ends at this multiple of the first estimate
 MAX_REPLICAS = 200  # the search for required replicas ends at this plus twice the largest offered load in erlangs
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces of `minutes` consecutive minutes, the busiest after a run-up; the minute at which they begin).
+    """(traces with `minutes` minutes of the evaluation day, a run-up and then the busiest; the minute at which they begin).
 
-    Training days are rotated to begin at that minute, too.
+    Training days keep their length, but are rotated to begin at the same minute.
     """
     arrays = arrays_of(traces.jobs)
     day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
@@ -76,9 +76,9 @@ def fixed_replicas(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(smallest constant replica counts that keep the SLOs on every day, violation rates with them, and with `now`).
 
-    Each has shape (jobs,). The rates are the largest of all simulations: SEEDS of the last of `days`, one of each other day.
-    A count is found by bisection. It is 0 if even 2^DOUBLINGS times the latency model's count is too few; the violation
-    rate is then that of the largest count tried. `accepted` is as in `violations_by_capacity`. `now` has the
+    Each has shape (jobs,). A rate is the largest of several simulations: SEEDS of the last day, and one of each other day.
+    A count is found by bisection. It is 0 if even 2^DOUBLINGS times the count that the latency model predicts is too few;
+    the violation rate is then that of the largest count tried. `accepted` is as in `violations_by_capacity`. `now` has the
     replica counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
     """
     arrays = arrays_of(days[-1].jobs)
@@ -121,7 +121,7 @@ def rates_with(counts: np.ndarray, workload: Workload, draws: Draws, serving_mod
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """A run that begins with equal shares: with one replica per job, as in the paper, SLOs would first be missed."""
+    """A run that begins with equal shares, because with one replica per job (as in the paper), SLOs are missed at first."""
     initial = fair_share(workload.jobs, capacity)
     trials = run_trials(
         workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial
@@ -143,10 +143,10 @@ def variations(
     accepted: np.ndarray,
     serving_model: ServingModel = PAPER,
 ) -> pd.DataFrame:
-    """The worst job in each of VARIATIONS, if the policy scales on `capacity` cores and with constant `counts` (jobs,).
+    """The worst job in each of VARIATIONS, once with the policy on `capacity` cores, once with constant `counts` (jobs,).
 
-    The data frame has the columns `case` and WORST, and with the prefix `fixed_` those of WORST with `counts`. In the last
-    case, the policy has one replica's cores less, and each job one replica less than its count, all day.
+    The data frame has the columns `case`, WORST (with the policy), and WORST with the prefix `fixed_` (with the counts).
+    In the case "without one replica", the policy has one replica's cores less, and each job one replica less, all day.
     """
     rows, arrays = [], arrays_of(workload.jobs)
     for case, (factor, failed) in VARIATIONS.items():

@@ -6,8 +6,8 @@ completions in the order of the replicas' slots (`Station`). The router is one F
 after service. The end of a request's first pass is therefore known when it arrives, and is computed then. Requests are
 numbered in the order of arrival: those from number `head` to `next_arrival` - 1 are in their first pass.
 
-Replicas that serve one request at a time ("serial") are simulated here; `replicas` simulates the others (concurrent or
-batching), for which numba compiles the loop only if they occur.
+Replicas that serve one request at a time ("serial") are simulated here, the others (concurrent or batching) by the module
+`replicas`. numba compiles the loop a second time, with calls of that module, only if a job has such replicas.
 """
 
 from typing import Any, NamedTuple
@@ -110,7 +110,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """(active slot with the fewest requests, NONE if all are full; the next `turn`). In a tie, the first from `turn` on."""
+    """(active slot with the fewest requests, in a tie the first from `turn` on; NONE if all are full), and the next `turn`."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -268,7 +268,7 @@ def advance_jobs(
     first: int, end: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station,
     kinds: replicas.Kinds | None,
 ) -> None:  # fmt: skip
-    """Process the events of jobs `first` to `end` - 1 up to and including `until_s`; `kinds`: None if all are serial."""
+    """Call `advance_job` for the jobs `first` to `end` - 1; `kinds` is None if the replicas of all jobs are serial."""
     for job in range(first, end):
         if kinds is None or kinds.kind[job] == replicas.SERIAL:
             advance_job(job, until_s, dispatch, queue_limit, requests, station, None)

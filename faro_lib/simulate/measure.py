@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # a minute with more requests is cut shorter; the paper's router handles only 6,500 per minute
+WINDOW_REQUESTS = 7000  # minutes with more requests (the paper's router handles 6,500) are simulated only in part
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -110,7 +110,7 @@ def _code() -> tuple[str, bytes]:
 
 
 def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Simulate all UTILISATIONS in windows of a minute, or less if it has more than WINDOW_REQUESTS requests at utilisation 1.
+    """Simulate all UTILISATIONS in windows of a minute, or of WINDOW_REQUESTS requests at utilisation 1 if that is shorter.
 
     Returns (latency of each request, first request of each window (utilisations, windows + 1), `shrink` of `_minutes`).
     """

@@ -55,7 +55,7 @@ PER_SLOT = ("line", "mark", "serving", "since_s", "attained_s", "iteration", "la
 def new_kinds(
     jobs: Sequence[Job], slots: int, places: np.ndarray, prompt_tokens: np.ndarray, output_tokens: np.ndarray
 ) -> Kinds | None:
-    """`Kinds` with empty slots; None if all jobs have serial replicas, which need no further state."""
+    """`Kinds` with empty slots; None if all jobs have serial replicas, whose state is in `events.Station`."""
     if all(job.replica == Replica() for job in jobs):
         return None
     replicas = [job.replica for job in jobs]
@@ -119,7 +119,7 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
-    """Complete a slot's service, batch or iteration; return how many of its `inside` requests leave (kinds.left)."""
+    """Complete a slot's service, batch or iteration; put the requests that leave into kinds.left, and return their number."""
     line, mark, serving = kinds.line[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
     left, gone, slo_on = kinds.left, 0, kinds.slo_on[job]
     if serving == 0:

@@ -48,7 +48,7 @@ class Run:
     requests: np.ndarray  # number of requests
     dropped: np.ndarray  # number of requests dropped
     slo_missed: np.ndarray  # number of served requests slower than the SLO
-    tail_latency_s: np.ndarray  # the job's quantile, with dropped requests as inf; NaN without requests
+    tail_latency_s: np.ndarray  # latency at the job's quantile, with dropped requests as inf; NaN without requests
     served_tail_latency_s: np.ndarray  # the same quantile over the served requests only; NaN without any
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions

@@ -31,7 +31,7 @@ class Serving:
         self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first
 
     def advance(self, until_s: float, job: int | None = None) -> None:
-        """Process the events of every job, or of one, up to `until_s`."""
+        """Process the events of all jobs, or of `job` only, up to `until_s`."""
         jobs = (0, len(self._active)) if job is None else (job, job + 1)
         events.advance_jobs(*jobs, until_s, *self._dispatch, self.requests, self.station, self.kinds)
 
@@ -83,7 +83,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the head of the queue (`held`) to a new replica if no other serves, as no completion will do so."""
+        """Dispatch the head of the queue (`held`) to a new replica if all others are empty, as then no completion does so."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

@@ -23,7 +23,7 @@ def changed(traces: Traces, change: str) -> Traces:
     Four changes affect every third job from a minute t of the evaluation day: t is a third of the day for the first of these
     jobs, and later for each further one. launch: no requests before t or on training days. double: twice the requests from t
     on. stop: none from t on. flash: CROWD times the requests for CROWD_MINUTES from t on.
-    Two changes affect every third job without such a minute. bursts: BURSTS bursts at random minutes of the evaluation day.
+    Two changes affect every third job and do not depend on t. bursts: BURSTS bursts at random minutes of the evaluation day.
     idle: IDLE_PER_MIN requests per minute on average, on all days; sparse does this to the other two thirds of the jobs.
     Three changes affect all jobs. weekend: WEEKEND times the requests on days 6, 7, 13, 14, ... drift: the load grows to
     DRIFT times during the evaluation day. giant: GIANT times the requests of the first job, GIANT / 100 times the others'.

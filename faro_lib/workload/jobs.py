@@ -149,7 +149,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # (days, samples, jobs, minutes); samples: the same day, downsampled from different first minutes
+    train: np.ndarray  # (days, samples, jobs, minutes); samples: the same day, downsampled with a different offset each
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):

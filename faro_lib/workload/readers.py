@@ -20,9 +20,8 @@ COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for 
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
-READ_COLUMNS = COLUMNS | {
-    "service_std_s": "float"
-}  # also the standard deviation of the service time, instead of service_scv
+# A table may give the standard deviation of the service time instead of its squared coefficient of variation.
+READ_COLUMNS = COLUMNS | {"service_std_s": "float"}
 SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that the packages `rayserve` and `kube` read
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from faro_lib.errors import nearest
 
 OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
-SLO_ON = ("first_token", "per_token", "end_to_end")  # the quantity that the SLO of a token service limits
+SLO_ON = ("first_token", "per_token", "end_to_end")  # latencies that the SLO of a token-generating service can limit
 
 
 @dataclass(frozen=True, slots=True)

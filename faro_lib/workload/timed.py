@@ -1,4 +1,4 @@
-"""Counts with a column `time`: convert times to minutes, and split the history into days from midnight."""
+"""Tables of counts with a column `time`: convert times to minutes, and split the counts into days from midnight."""
 
 from collections.abc import Sequence
 
