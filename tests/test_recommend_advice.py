@@ -393,6 +393,13 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
     assert all(more >= few for more, few in zip(spent, fixed))
 
 
+def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
+    """A training day of the generated workload has four samples of its counts, the last day has one."""
+    history = history_of((Job("a"),), np.full((1, 40), 300.0), earlier=np.full((2, 4, 1, 40), 300))
+    found = recommend(history, 4, with_curve=True, forecaster="persistence", report=QUIET)
+    assert found.replayed == "all 3 days"
+
+
 def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
     """1.5 replicas are busy: one replica has no steady latency, although its first minutes have one."""
     advice = recommend(history_of((Job("a"),), steady([1.5 / 0.18])), 8, report=QUIET).advice

@@ -167,7 +167,7 @@ def _replay(
         f"the last {day.minutes / 60:.3g} hours" if few else f"{history.span(first, first + day.minutes)}, the busiest,"
     )
     earlier = [] if history.single_day or not few else list(range(traces.days))
-    while earlier and traces.train[earlier].sum() + traces.evaluation.sum() > MOST_REQUESTS:
+    while earlier and traces.train[earlier, 0].sum() + traces.evaluation.sum() > MOST_REQUESTS:
         earlier.pop(0)
     if history.single_day:
         report(
@@ -177,7 +177,8 @@ def _replay(
         -EARLIER_DAYS:
     ]
     for n in reversed(busiest):
-        rest = np.concatenate([np.delete(traces.train, n, axis=0), traces.evaluation[None]])
+        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # a training day may have several samples
+        rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
         one = traces.workload(n + 1)
         others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))
     if busiest:
