@@ -1,4 +1,4 @@
-"""Files: atomic writes, arrays cached on disk, checks and searches of paths, and a reader of plain YAML."""
+"""Files: atomic writes, arrays cached on disk, checks and searches of paths, and YAML without anchors, aliases or tags."""
 
 import errno
 import hashlib
@@ -45,7 +45,7 @@ def cached_array(key: object, compute: Callable[[], Any]) -> Any:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise OSError if `path` cannot be written or, if it is a folder, no file can be created in it; changes nothing."""
+    """Raise OSError if the file `path` cannot be written, or no file can be created in the folder `path`; changes nothing."""
     path = Path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:

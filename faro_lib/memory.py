@@ -1,4 +1,4 @@
-"""Check that a run fits into the free memory before it starts."""
+"""Check, before a run starts, that enough memory is free for it."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ RAY_GB, REPLICA_GB = 1.8, 0.2
 
 def free_gb() -> float:
     """Available memory in GB: that of the machine, or that of this process's control group (cgroup) if it is less."""
-    import psutil  # the simulator does not need it
+    import psutil  # imported here, because simulations run without it
 
     free = float(psutil.virtual_memory().available)
     for limit, used in GROUPS:

@@ -28,7 +28,7 @@ ACTIONS = ("counts", "shares")
 
 
 def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
-    """The observation as float32 (jobs, FEATURES); `share` is an equal share of the capacity in replicas."""
+    """The observation as float32 (jobs, FEATURES); `share` is the number of replicas in an equal share of the cores."""
     arrays, seen = arrays_of(jobs), observation
     history = seen.arrivals_per_min if seen.arrivals_per_min.shape[1] else np.full((len(jobs), 1), np.nan)
     load = history[:, -5:] / MINUTE_S * arrays.service_time_s[:, None]
@@ -39,7 +39,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """The plan for an action (jobs,): replica counts, or if `actions` is "shares", shares of cores beyond minimum replicas."""
+    """The plan for an action (jobs,): replicas or, for `actions` "shares", shares of the cores that minimum replicas leave."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -85,7 +85,7 @@ class ClusterEnv(gymnasium.Env):
     A step decides for all jobs and lasts `tick_s`; the last step ends when no request is left.
     A step's reward is minus the utility lost in the minutes that the step completes, as far as known by then. The last
     reward also corrects for requests that ended later, so the return is -(minutes x `lost_utility` of the run).
-    Attributes: `observation`, as policies get it; `run`, the day's result, set by the last step. An action may be a Plan.
+    Attributes: `observation`, the current `Observation`; `run`, the day's result, set at its end. An action may be a Plan.
 
     Parameters
     ----------

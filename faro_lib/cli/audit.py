@@ -104,7 +104,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """The audit as text tables: services, policies, each service's difference from the recorded replicas, cores by hour."""
+    """Text tables: services, policies, lost utility by service compared with the recorded replicas, and cores by hour."""
     services = [
         {
             "job": one.job.name,

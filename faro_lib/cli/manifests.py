@@ -79,7 +79,7 @@ def manifests(
     spec, controller = ManifestSpec(**values), typer.Typer()
     controller.command()(run)
     _, *words = arguments(spec)
-    typer.main.get_command(controller).make_context("faro run", words)  # a usage error if the pod could not start
+    typer.main.get_command(controller).make_context("faro run", words)  # raises the usage error that would end the pod
     for path in write(spec, out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")

@@ -72,7 +72,7 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster in use. A child process fits and tests a new one on request, and nightly if `history` is one of OWN.
+    """The forecaster in use. A child process fits and tests a new one on request, and nightly if Faro recorded the counts.
 
     report : called with the outcome of each refit and its reason.
     """
@@ -154,9 +154,9 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy with its forecaster started at the local time of day of `origin_s` (Unix time, today's UTC offset).
+    """The policy, its forecaster's first minute set to the local time of day of `origin_s` (Unix time, today's UTC offset).
 
-    The policy is unchanged if it has no forecaster, or one whose days are downsampled to fewer than DAY_MINUTES.
+    The policy is unchanged if it has no forecaster, or one whose days are downsampled to fewer than DAY_MINUTES minutes.
     """
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy

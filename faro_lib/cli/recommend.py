@@ -147,7 +147,7 @@ def _text(recommendation: Recommendation) -> str:
 
 
 def _worst(job: str, rate: float, accepted: float) -> str:
-    """The late requests of the worst job, such as "71 % (ocr: 3.57 of 5 %)": in % of the accepted ones, and both rates."""
+    """The worst job's rate of late requests in % of the accepted rate, then both rates: "71 % (ocr: 3.57 of 5 %)"."""
     from faro_lib.metrics.measures import share_of_accepted
 
     share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})
@@ -155,7 +155,7 @@ def _worst(job: str, rate: float, accepted: float) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Tables of late requests with Faro and with fixed replicas, by job and with more load."""
+    """Tables of late requests with Faro and fixed replicas: each job's; the worst job's with more load or a replica less."""
     from faro_lib.recommend.sizing import WORST
 
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
@@ -195,7 +195,7 @@ def _fixed(recommendation: Recommendation) -> list[str]:
 
 
 def _conclusion(recommendation: Recommendation) -> list[str]:
-    """Whether the capacity is enough with fixed replicas and if Faro scales, the cores that suffice, and the next step."""
+    """Lines: whether the capacity is enough with fixed and with scaled replicas, the cores that suffice, and the next step."""
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
     assert curve is not None
     assert fixed is not None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings cannot be used; a refit failed
 RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
-STALLED_S = 120.0  # /healthz fails after this plus five ticks without progress: one call to the cluster may take 60 s
+STALLED_S = 120.0  # /healthz fails after this plus five ticks without progress, because a cluster call may take 60 s
 
 
 def run(
@@ -243,7 +243,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease on a Ray cluster, which it keeps if it restarts with the same FaroPlan or journal."""
+    """This controller's lease on a Ray cluster; a controller restarted with the same FaroPlan or journal keeps the lease."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()

@@ -66,7 +66,7 @@ def set_job(
 def _replaces(new: Override, old: Override, now: bool) -> bool:
     """Whether `new` replaces `old`. A new change of load replaces the job's older ones that overlap it.
 
-    A new fixed replica count replaces the job's older ones that lie within its time and, if it begins `now`, the current one.
+    A new fixed replica count replaces the job's older ones that lie within its time and, if it begins `now`, the one in force.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False

@@ -67,9 +67,10 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
 
 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
-    """The jobs' authority at the start of a run that first passes the last REPLAYED_TICKS recorded ticks to its policy.
+    """The authority (how far Faro may act on each job) with which a resumed run starts.
 
-    It is that in the first of these ticks or, if jobs were added or removed, in the last. Jobs without a record have none.
+    The policy first decides on the last REPLAYED_TICKS recorded ticks again, so it starts with the authority recorded in the
+    first of them. If jobs were added or removed, it skips them and starts with that in the last. Unrecorded jobs have none.
     """
     import numpy as np
 

@@ -31,7 +31,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """Wrap `call` to run in a thread: wait at most `patience_s`, then return or raise the outcome of the last finished run."""
+    """A function that runs `call` in a thread and, after at most `patience_s`, returns or raises the latest known outcome."""
     asked = known = in_thread(call)
     wait((known,))  # without a time limit, so that there is a finished run from the start
 

@@ -15,7 +15,7 @@ class Pending:
 
     target: np.ndarray
     attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target
-    reason: tuple[str, ...]  # why the plan requested each target, one of REASONS
+    reason: tuple[str, ...]  # why the plan requested each target, one of `protocol.REASONS`
 
     @classmethod
     def none(cls, jobs: int) -> Self:
@@ -31,10 +31,10 @@ def clamp_to_capacity(
 ) -> tuple[np.ndarray, Pending]:
     """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
 
-    Free capacity is the capacity minus the cores of all targets (EuroSys'25, section 5). Scale-downs are applied first, then
-    scale-ups pending from earlier ticks, then the others in the order of the jobs; each is reduced to what fits. Jobs whose
+    Free capacity is the capacity minus the cores of all jobs' current targets (EuroSys'25, section 5). Scale-downs are
+    applied first, then scale-ups pending from earlier ticks, then new scale-ups; each is reduced to what fits. Jobs whose
     replica count is still changing are skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks,
-    including this one, or until a newer long-term plan (`attempts` > 1) changes the job's target.
+    including this one, or until a later plan that is itself retried (`attempts` > 1) changes the job's target.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

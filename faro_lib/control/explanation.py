@@ -11,9 +11,9 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """(header, tick) of the last tick at or before `at_s`, seconds since the run's time 0; `parts` is from `journal.parts`.
+    """(header, tick) of the last tick at or before `at_s` (seconds since the run's time 0) in `parts` (see `journal.parts`).
 
-    Without `at_s`, the last tick in the newest part at which anything was decided (see `decided`); if none, the last tick.
+    Without `at_s`: in the newest part, the last tick that decided anything (see `decided`) or, if none did, the last tick.
     Raises ValueError if there is no tick, or if `at_s` is before the first tick or at least one tick interval after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]

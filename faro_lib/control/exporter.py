@@ -137,7 +137,7 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # These must run: the targets or, if HPAs choose the replicas, minReplicas (as before if there is no new `floor`).
+        # What must run: the target or, if HPAs choose replicas, minReplicas. Without a new one, the gauge keeps its value.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):

@@ -1,8 +1,8 @@
 """Guardrails: limits that hold whatever the policy returns.
 
-At each tick, `restore_targets` undoes changes made by other clients, `mask_absent` hides from the policy which jobs are not
-deployed, `guarded` limits the policy's plan, and `enforce_capacity` reduces the final targets to the capacity. A guardrail
-that changes the plan for a job also replaces that job's reason.
+At each tick, `restore_targets` replaces targets that other clients have set by the last requested ones, `mask_absent` hides
+from the policy which jobs are not deployed, `guarded` limits the policy's plan, and `enforce_capacity` reduces the final
+targets to the capacity. A guardrail that changes the plan for a job also replaces that job's reason.
 """
 
 from contextlib import suppress
@@ -85,7 +85,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # if not, the targets may be those of an older tick
+        observed = np.isfinite(observation.mean_latency_s).any()  # if all are NaN, the targets may be an older tick's
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -225,7 +225,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # NaN marks a job planned at its minimum, which starts replicas first, or at its maximum, which stops replicas first.
+    # marginal_value_down is NaN at a job's minimum: it starts first. marginal_value_up is NaN at its maximum: it stops first.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -289,6 +289,7 @@ def shed(
 ) -> np.ndarray:
     """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
 
+    `minimum` is what each job should keep; `initial` is the same but, for a job just added, the replicas that it starts with.
     Replicas are removed in this order: those above `initial` of jobs above their planned target (`wanted`), those above
     `initial` of any job, those above `minimum`, those above 1. The next one is always taken from the job with the most cores
     in such replicas. Finally, jobs lose their last replica, the lowest weight first. In a tie, the last job loses one.

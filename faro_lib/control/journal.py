@@ -24,7 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # with ticks of 10 s, 33 min: enough to restore policies' counters (10 min) and forecasts (15 min)
+REPLAYED_TICKS = 200  # 33 min of 10 s ticks: policies' forecasts need the last 15 min, their counters the last 10 min
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -41,7 +41,7 @@ class Header:
     apply: bool  # False in a dry run
     origin_s: int | None = None  # Unix time of the run's time 0 (trace time 0); None in a simulation
     scale: float = 1.0
-    start_s: float = 0.0  # trace time of the first record
+    start_s: float = 0.0  # trace time in s at which the run began or its jobs were changed
     changes: tuple[str, ...] = ()  # an operator's changes just before this header, as text; () if none
 
 
@@ -66,7 +66,7 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # prepared by `begin`, not written
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # from `begin`, until it is written
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -84,9 +84,9 @@ class Journal:
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`; return the recorded run to resume, or None if there are no ticks.
 
-        If there are ticks of the same jobs, the last part continues; otherwise, a new part begins. Raises ValueError if the
-        run's `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`, or if its last tick is more
-        than `policy.tick_s` after `now_s`. Jobs and fixed replica counts may differ if `header.changes` is not empty.
+        If there are ticks and `header.changes` is empty, the last part continues; otherwise, a new part begins. Raises
+        ValueError if the recorded `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`, or if the
+        last tick is more than `policy.tick_s` after `now_s`. With `header.changes`, jobs and fixed replica counts may differ.
         """
         old, recent = self.header, self.ticks[-REPLAYED_TICKS:]
         if not old or not recent:

@@ -108,7 +108,7 @@ def run(
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """The memory with the forecaster that `renewed` returns, updated with recent counts; the same memory if there is none."""
+    """The memory with the new forecaster that `renewed` returns, given the old one's counts; unchanged if it returns None."""
     state = memory.state
     if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
         return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
@@ -116,7 +116,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memor
 
 
 def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
-    """Observe the cluster. On failure: `without_data(last)`, or None if `last` is None; raise if `on_failure` is None too."""
+    """Observe the cluster. On failure, return `without_data(last)`; without `last`, None; without `on_failure` too, raise."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -160,10 +160,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """(result of `call(*arguments)`, None), or (None, its error as one line) after reporting the error to `on_failure`.
-
-    Without `on_failure`, the error is raised.
-    """
+    """(result of the call, None), or (None, error as one line) after calling `on_failure`; raises if `on_failure` is None."""
     try:
         return call(*arguments), None
     except Exception as error:

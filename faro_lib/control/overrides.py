@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # seconds that an event is kept after its end: forecasters keep counts for 2 x CONTEXT_MINUTES
+EVENT_KEPT_S = 1800.0  # an ended event stays this long: forecasters divide the counts of the last 30 min by its factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The jobs and overrides of a run, which stay the same until an operator changes them."""
+    """The jobs and overrides of a run, until an operator changes them or an override begins or ends."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # name of a section in the jobs' table, such as serve -> job -> the section
+    sections: dict[str, dict[str, dict]]  # of the jobs' table: section's name, such as "serve" -> job's name -> content
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     events: tuple[Override, ...] = ()  # announced load events that are not over
 

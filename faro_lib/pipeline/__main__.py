@@ -35,7 +35,7 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables `inputs` of all capacities into the folder of `output`, with the function `module.gather`."""
+    """Concatenate the tables `inputs`, from one folder per capacity, into the folder of `output` with `module.gather`."""
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 

@@ -53,7 +53,7 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
         if path not in reached and (figures or FIGURES not in (path.stem, path.parent.name)):
             reached.add(path)
             waiting += imported_by(path, root)
-            # If it imports a package's registry, it may look up by name what any file of that package registers.
+            # A file that imports a package's registry may look up by name what any file of that package registers.
             waiting += [file for home in _registries(path, root) for file in home.glob("*.py")]
     return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py" and root in path.parents)
 
@@ -87,7 +87,7 @@ def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
-    """The file that defines `name` in the module `base`, or None."""
+    """The file that defines `name`, which the module `base` defines, contains or re-exports; None if it is not in `root`."""
     file = _file(f"{base}.{name}", root) or _file(base, root)
     if file == _file(base, root) and file and file.name == "__init__.py":
         for origin, alias, bound in _bindings(file, root):
