@@ -38,14 +38,14 @@ def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max
 
     `offer` maps a rate in requests/s to the samples of its requests.
     """
-    rates, first_p99_s, rate = [], np.inf, min(first_rps, max_rps)
+    rates, least_p99_s, rate = [], np.inf, min(first_rps, max_rps)
     while rate <= max_rps:
         rates.append(rate)
         p99_s = np.quantile(offer(rate)[LATENCY], 0.99, method="higher")
         if p99_s > STOP * slo_s:
             break
-        first_p99_s = min(first_p99_s, p99_s)
-        rate *= FAR_STEP if p99_s < FAR * first_p99_s else STEP
+        least_p99_s = min(least_p99_s, p99_s)
+        rate *= FAR_STEP if p99_s < FAR * least_p99_s else STEP
     return rates
 
 
