@@ -177,7 +177,7 @@ def _replay(
         -EARLIER_DAYS:
     ]
     for n in reversed(busiest):
-        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # a training day may have several samples
+        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # of several samples
         rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
         one = traces.workload(n + 1)
         others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))
