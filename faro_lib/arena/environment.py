@@ -39,7 +39,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """The plan for an action (jobs,): replicas or, for `actions` "shares", shares of the cores that minimum replicas leave."""
+    """The plan for an action (jobs,): replicas or, for `actions` "shares", shares of the cores beyond the minimum replicas."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -83,8 +83,8 @@ class ClusterEnv(gymnasium.Env):
     """The simulated cluster as a Gymnasium environment; an episode is one day.
 
     A step decides for all jobs and lasts `tick_s`; the last step ends when no request is left.
-    A step's reward is minus the utility lost in the minutes that the step completes, as far as known by then. The last
-    reward also corrects for requests that ended later, so the return is -(minutes x `lost_utility` of the run).
+    A step's reward is minus the utility lost in the minutes that the step completes; requests still in the system count with
+    their age. The last reward corrects for these requests, so the sum of rewards is -(minutes x `lost_utility` of the run).
     Attributes: `observation`, the current `Observation`; `run`, the day's result, set at its end. An action may be a Plan.
 
     Parameters

@@ -104,7 +104,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """Text tables: services, policies, lost utility by service compared with the recorded replicas, and cores by hour."""
+    """Text tables of services, policies, lost utility by service minus that of the recorded replicas, cores by hour."""
     services = [
         {
             "job": one.job.name,

@@ -34,7 +34,7 @@ def sets_ceilings(act: str, backend: str) -> bool:
 
 
 def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: str | None) -> NamespacedName | None:
-    """Namespace and name of the FaroPlan, a custom resource, or None. With `plan`, also sends log records to `say`."""
+    """Namespace and name of the FaroPlan (a custom resource); None if `plan` is None. Else, log records now go to `say`."""
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")

@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit and return a forecaster; untrained without `history`, or if controllers' records have no readable full day."""
+        """A forecaster fitted to `days`; untrained without `history`, or if controllers' records have no readable full day."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -154,7 +154,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy, its forecaster's first minute set to the local time of day of `origin_s` (Unix time, today's UTC offset).
+    """The policy with a forecaster that begins at the local time of day of `origin_s` (Unix time, with today's UTC offset).
 
     The policy is unchanged if it has no forecaster, or one whose days are downsampled to fewer than DAY_MINUTES minutes.
     """

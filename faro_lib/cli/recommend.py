@@ -155,7 +155,7 @@ def _worst(job: str, rate: float, accepted: float) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Tables of late requests with Faro and fixed replicas: each job's; the worst job's with more load or a replica less."""
+    """Two tables of late requests, with Faro and with fixed replicas: by job; of the worst job in cases such as more load."""
     from faro_lib.recommend.sizing import WORST
 
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations

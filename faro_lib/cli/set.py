@@ -64,9 +64,9 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`. A new change of load replaces the job's older ones that overlap it.
+    """Whether `new` replaces `old`. A new change of load replaces the job's older changes of load that overlap it in time.
 
-    A new fixed replica count replaces the job's older ones that lie within its time and, if it begins `now`, the one in force.
+    A new replica count replaces the job's older counts whose time lies within its own and, if it begins `now`, those in force.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False

@@ -69,8 +69,9 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
     """The authority (how far Faro may act on each job) with which a resumed run starts.
 
-    The policy first decides on the last REPLAYED_TICKS recorded ticks again, so it starts with the authority recorded in the
-    first of them. If jobs were added or removed, it skips them and starts with that in the last. Unrecorded jobs have none.
+    A resumed policy decides on the last REPLAYED_TICKS recorded ticks again, so it starts with the authority recorded in the
+    first of these ticks. If jobs were added or removed, the policy decides on none of them again, so it starts with the
+    authority recorded in the last tick. A job without a recorded authority starts with none.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The configuration of the pipeline."""
+"""The configuration of the pipeline: settings with defaults, the check of a user's values, and a reference page."""
 
 from faro_lib.config.parse import default_yaml, load, reference_md
 from faro_lib.config.schema import PUBLISHED_DAYS, PUBLISHED_JOBS, Config

@@ -1,4 +1,4 @@
-"""The control loop, which runs any `Policy` on any `Cluster`, simulated or real, with guardrails, journal and metrics."""
+"""The control loop: observe a simulated or real cluster, let a policy plan, limit its plan by guardrails, and apply it."""
 
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig

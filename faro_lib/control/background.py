@@ -31,7 +31,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """A function that runs `call` in a thread and, after at most `patience_s`, returns or raises the latest known outcome."""
+    """A function that runs `call` in a thread, waits up to `patience_s`, and gives the last finished run's result or error."""
     asked = known = in_thread(call)
     wait((known,))  # without a time limit, so that there is a finished run from the start
 

@@ -32,9 +32,9 @@ def clamp_to_capacity(
     """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
 
     Free capacity is the capacity minus the cores of all jobs' current targets (EuroSys'25, section 5). Scale-downs are
-    applied first, then scale-ups pending from earlier ticks, then new scale-ups; each is reduced to what fits. Jobs whose
-    replica count is still changing are skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks,
-    including this one, or until a later plan that is itself retried (`attempts` > 1) changes the job's target.
+    applied first, then scale-ups pending from earlier ticks, then new scale-ups; a scale-up is reduced to the replicas that
+    fit. Jobs in `observation.changing` are skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks,
+    including this one, or until a later plan with `attempts` > 1 changes the job's target.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """(header, tick) of the last tick at or before `at_s` (seconds since the run's time 0) in `parts` (see `journal.parts`).
+    """(header, tick) of the last tick at or before `at_s` (seconds since the run's time 0); `parts` is from `journal.parts`.
 
     Without `at_s`: in the newest part, the last tick that decided anything (see `decided`) or, if none did, the last tick.
     Raises ValueError if there is no tick, or if `at_s` is before the first tick or at least one tick interval after the last.
@@ -31,7 +31,7 @@ def decision_at(
 
 
 def decided(tick: Tick) -> bool:
-    """Whether a tick decided anything: its plan has a forecast, or a reason other than HOLD and OVERRIDE (a fixed count)."""
+    """Whether a tick decided anything: its plan has a forecast, or reasons besides HOLD (no change) and OVERRIDE (fixed)."""
     plan = tick.step.plan
     return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 

@@ -67,10 +67,10 @@ class MinuteScores:
 class Exporter:
     """An HTTP server with metrics of the loop at /metrics; port 0 picks a free port (`self.port`).
 
-    /healthz answers 503 if neither a tick nor a failure has been reported for `progress_deadline_s`, so that a supervisor
-    can restart the loop. Before the first tick it answers 200, because the loop may wait to become the leader. /readyz does
-    the same, but also answers 503 while `waits_for`, the reason why the loop cannot start yet, is set.
-    `applies` : whether plans are applied. If not, `faro_least_replicas` is not set, so no alert for missing replicas fires.
+    /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`, so a supervisor can
+    restart the loop; before the first tick, it answers 200, because the loop may wait to become the leader. /readyz answers
+    the same, but 503 also while `waits_for`, the reason why the loop cannot start yet, is set.
+    `applies` : whether plans are applied. If not, `faro_least_replicas` stays unset, so the alert on it cannot fire.
     """
 
     def __init__(

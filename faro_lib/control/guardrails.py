@@ -1,8 +1,8 @@
 """Guardrails: limits that hold whatever the policy returns.
 
-At each tick, `restore_targets` replaces targets that other clients have set by the last requested ones, `mask_absent` hides
-from the policy which jobs are not deployed, `guarded` limits the policy's plan, and `enforce_capacity` reduces the final
-targets to the capacity. A guardrail that changes the plan for a job also replaces that job's reason.
+At each tick, if another client of the cluster has changed a job's target, `restore_targets` puts the one that Faro requested
+into the observation. `mask_absent` hides from the policy which jobs are not deployed, `guarded` limits the policy's plan, and
+`enforce_capacity` reduces the targets to the capacity. A guardrail that changes a job's target also replaces its reason.
 """
 
 from contextlib import suppress
@@ -33,8 +33,9 @@ class GuardrailConfig:
     fail_mode : what to do without data, without a valid plan or after a late decision: "hold" keeps the targets,
         "fair-share" gives equal shares.
     max_scaling_actions : maximum number of replicas that one decision may start or stop; None for no limit. A start and
-        the stops that make room for it count as one action. Starts begin with the job of highest `marginal_value_down`
-        (see `Plan`), stops with the job of lowest `marginal_value_up`; without these values, both follow the jobs' order.
+        the stops that make room for it count as one action. Replicas start first for the job that loses
+        most with one replica less (`Plan.marginal_value_down`), and stop first for the job that gains least with one more
+        (`Plan.marginal_value_up`); without these values, replicas start and stop in the jobs' order.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
@@ -121,7 +122,7 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
     """The observation as if absent (not deployed) jobs ran their minimum replicas, on cores added to the capacity.
 
-    Policies give every job at least its minimum. With this observation, they need not know which jobs are absent.
+    A policy gives every job at least its minimum replicas, and here these take no cores from the jobs that are deployed.
     """
     absent, minimum = ~observation.exists, minimum_replicas(jobs)
     if not absent.any():
@@ -256,7 +257,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan, but a job with reason HOLD that moves to a target pending from earlier ticks gets that target's reason."""
+    """The plan, but a job whose target changes only by a retry of an earlier plan (`pending`) gets that plan's reason."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -265,7 +266,7 @@ def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarra
 def enforce_capacity(
     jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending, left: np.ndarray
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """Reduce targets to the capacity; returns (targets, the plan with the reasons of reductions, remaining pending targets).
+    """Reduce targets to fit into the capacity; returns (targets, plan with the reasons of reductions, still pending targets).
 
     Jobs keep their minimum replicas while these fit. Jobs in the mask `left` (left to their own autoscaler) are not reduced.
     Unlike `clamp_to_capacity`, this also reduces jobs whose count is changing, because the capacity may shrink and jobs may
@@ -290,9 +291,9 @@ def shed(
     """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
 
     `minimum` is what each job should keep; `initial` is the same but, for a job just added, the replicas that it starts with.
-    Replicas are removed in this order: those above `initial` of jobs above their planned target (`wanted`), those above
-    `initial` of any job, those above `minimum`, those above 1. The next one is always taken from the job with the most cores
-    in such replicas. Finally, jobs lose their last replica, the lowest weight first. In a tie, the last job loses one.
+    Replicas go in four steps: those above `initial` of jobs above their planned target (`wanted`), those above `initial` of
+    any job, those above `minimum`, those above 1. Within a step, the job with the most cores in that step's replicas
+    loses the next one. Finally, jobs lose their last replica, lowest weight first. In a tie, the later job loses a replica.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

@@ -57,8 +57,8 @@ class Tick:
 class Journal:
     """A journal file that only this controller writes. Each record is on the disk before the next tick begins.
 
-    A part is a header and the ticks after it. `header` and `ticks` are those from which a run resumes: the header and newest
-    ticks of the last part that has ticks, or None and []. A long journal is rotated (`control.rotation`).
+    A part is a header and the ticks after it. A run resumes from the attributes `header` and `ticks`: the header and newest
+    ticks of the last part that has ticks, None and [] in a new file. A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
@@ -109,7 +109,7 @@ class Journal:
         return past
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
-        """Begin a part with `header` at the next tick; if `replayed_ticks` is given, continue the last part instead."""
+        """Let the next tick begin a part with `header`, or continue the last one if `replayed_ticks` (see `Tick`) is given."""
         jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
         self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
         if replayed_ticks is not None:
@@ -249,7 +249,7 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
 
 
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
-    """The memory of the loop after these ticks, restored by repeating their decisions."""
+    """The memory of the loop after the recorded `ticks`, restored by letting the policy decide on each of them again."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for one in ticks:
         memory, _ = _decide_again(policy, header, memory, one)

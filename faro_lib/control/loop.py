@@ -51,7 +51,7 @@ def run(
 
     Parameters
     ----------
-    apply : False for a dry run.
+    apply : False for a dry run, which records plans but requests nothing.
     journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them: `clock` must
         have the origin and scale in the journal's header, and ValueError is raised if policy, tick_s, jobs, guardrails or
         `apply` differ from the header. With `changes`, jobs and fixed replica counts may differ.
@@ -59,9 +59,8 @@ def run(
     on_step : called after every tick.
     on_failure : called with (reason, message) for every failure. If None, the run ends with the exception if the first
         observation, a scaling request, a journal write, `on_step` or `renewed` fails; a failed policy is only a warning.
-    changes : what an operator has changed since the last call of `run` with this journal, as text for the journal; `jobs`
-        and `guardrails` contain it already.
-    changed : called before every tick; the run ends once it returns True.
+    changes : an operator's changes since the last `run` with this journal, as text; `jobs` and `guardrails` include them.
+    changed : called before every tick; the run ends when this call returns True.
     renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
     """
     stop = stop or (clock.stop if clock else threading.Event())
@@ -108,7 +107,7 @@ def run(
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """The memory with the new forecaster that `renewed` returns, given the old one's counts; unchanged if it returns None."""
+    """The memory with the forecaster that `renewed` returns, updated with the old one's counts; unchanged if there is none."""
     state = memory.state
     if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
         return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
@@ -116,7 +115,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memor
 
 
 def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
-    """Observe the cluster. On failure, return `without_data(last)`; without `last`, None; without `on_failure` too, raise."""
+    """The observation. If that fails: `without_data(last)`; without `last`, None if there is `on_failure`, else it raises."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -160,7 +159,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """(result of the call, None), or (None, error as one line) after calling `on_failure`; raises if `on_failure` is None."""
+    """(result of `call`, None). On error, call `on_failure`, return (None, error as one line); without `on_failure`, raise."""
     try:
         return call(*arguments), None
     except Exception as error:

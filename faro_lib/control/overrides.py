@@ -76,7 +76,7 @@ def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The jobs and overrides of a run, until an operator changes them or an override begins or ends."""
+    """A run's jobs and overrides at one time; they change if an operator changes them, or if an override begins or ends."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
     sections: dict[str, dict[str, dict]]  # of the jobs' table: section's name, such as "serve" -> job's name -> content
@@ -106,7 +106,7 @@ class Settings:
 
 
 class Watched:
-    """Detects new settings: the jobs' table (the file `jobs`) or the overrides have changed, or an override begins or ends.
+    """Finds new settings after the jobs' table (the file `jobs`) or the overrides change, or an override begins or ends.
 
     Every call of `new` calls `overrides`, which returns the current overrides. `known` holds the newest valid settings.
     """

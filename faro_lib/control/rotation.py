@@ -2,8 +2,8 @@
 
 The generation of a journal is the number of its rotations; the header states it from the first rotation on. Rotating
 generation n writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash between
-the two, the next rotation writes the same archive again. Readers ignore an archive whose generation is not below the
-journal's, so no record is lost or read twice.
+these two steps, the archive repeats records that are still in the journal. Readers ignore an archive whose generation is not
+below the journal's, so they read no record twice, and the next rotation writes this archive again.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""One tick of the control loop: it maps the memory and an observation to the replicas and drop rates to request."""
+"""One tick of the control loop: from the loop's state and an observation to the replicas and drop rates to request."""
 
 import time
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def tick(
     observation: Observation,
     deadline: Deadline | None = None,
 ) -> tuple[Memory, Step]:
-    """Decide, and limit the plan by guardrails and capacity; returns (memory for the next tick, record of this tick).
+    """Let the policy plan, limit the plan by guardrails and capacity; returns (memory for the next tick, record of this tick).
 
     If the policy raises an exception, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails
     applies, and the policy's state stays that of the previous tick.

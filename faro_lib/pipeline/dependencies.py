@@ -1,6 +1,6 @@
-"""A fingerprint of the code that a stage runs. Snakemake reruns the stage when the fingerprint changes.
+"""A fingerprint of the code of a stage, which is a notebook. Snakemake reruns the stage when the fingerprint changes.
 
-It covers a notebook's code cells and all modules of this project that they import, directly or not, also inside functions.
+It covers the notebook's code cells and all modules of this project that they import, directly or not, also in functions.
 It ignores comments, docstrings, formatting, outputs and execution counts. No code is executed.
 """
 
@@ -43,7 +43,7 @@ def fingerprint(
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
     """Sorted paths, relative to `root`, of the modules that `source` imports, directly or not.
 
-    Modules that only draw figures are left out unless `figures`. `source` is the path of an .ipynb or .py file, relative to
+    Modules that only draw figures are only included if `figures`. `source` is the path of an .ipynb or .py file, relative to
     `root`, or a notebook's name without suffix.
     """
     root = Path(root).resolve()
@@ -87,7 +87,7 @@ def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
-    """The file that defines `name`, which the module `base` defines, contains or re-exports; None if it is not in `root`."""
+    """The file that defines what `from base import name` imports; None if no file in `root` does."""
     file = _file(f"{base}.{name}", root) or _file(base, root)
     if file == _file(base, root) and file and file.name == "__init__.py":
         for origin, alias, bound in _bindings(file, root):
