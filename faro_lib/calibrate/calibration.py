@@ -134,7 +134,7 @@ def calibrate(
 
 
 def _answer(measurements: Measurements, extended: Measurements, fits: list[Fit], seed: int) -> Calibration:
-    """The posterior over the kinds as a `Calibration`."""
+    """The `Calibration` from the fits of all kinds: the kind chosen, posterior intervals, and the verdict."""
     weights = softmax([fit.population.log_evidence for fit in fits])
     fewest = sorted(zip(fits, weights), key=lambda one: one[0].prior.dimensions)
     chosen = next(fit for fit, weight in fewest if STRONG * weight >= weights.max())
@@ -188,7 +188,7 @@ def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, 
 def _next(
     extended: Measurements, target: np.ndarray, predicted: np.ndarray, weights: np.ndarray, errors: np.ndarray
 ) -> str:
-    """The value, as text, whose measurement should reduce the variance of `target` (points,) most.
+    """The value to measure next, as text: it should most reduce the variance of `target`, the log capacities (points,).
 
     In a linear regression over the points, a value with predictions q (points,) and error variance s^2 (sampling plus
     discrepancy) explains cov(target, q)^2 / (var(q) + s^2) of the target's variance.

@@ -61,7 +61,7 @@ class Population:
         return next(one for one in weights if 1 / (one**2).sum() >= min(effective, len(one) / 2))
 
     def weigh(self, log_likelihood: np.ndarray) -> None:
-        """Weigh all points by these log likelihoods (points,)."""
+        """Set `log_weights` of all points from their log likelihoods (points,)."""
         shares = np.array([number for number, _ in self._proposals]) / len(self.points)
         densities = np.array([log_density(self.points) for _, log_density in self._proposals])
         mixture = logsumexp(densities, axis=0, b=shares[:, None])

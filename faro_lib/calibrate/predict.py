@@ -49,8 +49,8 @@ class Simulator:
     def errors(self, service: CalibratedService) -> np.ndarray:
         """Covariance of the sampling errors of the values' logarithms, shape (rows, columns, columns).
 
-        It includes the error of `values`, which are means over few repetitions. A factor makes the inverse of the
-        covariance unbiased (Hartlap, Simon and Schneider, 2007).
+        The error of a measured period and that of the simulated `values` (means over few repetitions) are added. A factor
+        makes the inverse of the covariance unbiased (Hartlap, Simon and Schneider, 2007).
         """
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)

@@ -29,7 +29,7 @@ policy_failures_raised = partial(warnings.catch_warnings, action="error", catego
 def policy_context(
     traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
 ) -> PolicyContext:
-    """Inputs of an experiment's policies. The forecaster is fitted to the training days only; without any, it is None.
+    """Inputs of an experiment's policies. The forecaster is fitted to the training days; it is None if there are none.
 
     results : folder that may have forecast/posterior.npz, a posterior for the forecasters `auto` and `bayes`, and
         queueing/measured.npz, a latency table. Without this table, latencies are simulated.

@@ -36,8 +36,8 @@ def lost_utility(utility: np.ndarray) -> float:
 def lost_utility_published(utility: np.ndarray) -> float:
     """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and columns) / columns.
 
-    Minutes without requests and the last column count as lost, so even a perfect run loses 0.02 to 0.03 on the published
-    traces. Use it only to compare with published values.
+    Minutes without requests count as lost. Most jobs have none in the last column, so even a perfect run loses 0.02 to 0.03
+    on the published traces. Use it only to compare with published values.
     """
     jobs, bins = utility.shape
     return float(jobs - np.nansum(utility) / bins)

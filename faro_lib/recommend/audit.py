@@ -1,7 +1,7 @@
 """Compare policies in simulations of recorded requests, on the services whose recorded latencies a simulation reproduces.
 
-Each simulation draws the services' parameters from their posteriors, so intervals include the calibration's uncertainty.
-A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
+A service's parameters are inferred from its recorded latencies, and each simulation draws them from their posterior. A
+service whose latencies are not reproduced gets no advice, and its replicas do not count as capacity for other services.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,7 @@ class Audit:
     ----------
     policies : policy -> measure -> (5 %, mean, 95 %); the measures are lost_utility, slo_violation_rate, cores (mean
         number) and difference (lost_utility minus that of the recorded replicas).
-    by_service : policy -> interval of that difference for each service, (3, reproduced services).
+    by_service : policy -> (5 %, mean, 95 %) of `difference` for each service, (3, reproduced services).
     required, used : cores that the SLOs need at each minute's rate, and cores of the recorded replicas, (minutes of day,).
     minutes : the part of the day that was simulated. `capacity`: cores that the reproduced services share.
     """
@@ -90,7 +90,7 @@ class Audit:
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One mapping per hour: mean and minimum cores used, maximum cores needed, and whole cores used but never needed."""
+        """One mapping per hour: mean and minimum cores used, maximum needed, spare (minimum used - maximum needed, >= 0)."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -118,7 +118,7 @@ class Audit:
 
 
 def as_planned(job: Job, overhead_s: float) -> Job:
-    """The job that policies plan for: its SLO excludes the time outside replicas, and its `latency_curve` is not used."""
+    """The job as policies see it: its SLO is reduced by the time outside replicas, and it has no `latency_curve`."""
     return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
 
 
@@ -131,9 +131,9 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Compare policies on the services whose latencies a calibrated simulation of their recorded replicas reproduces.
+    """Calibrate each service, simulate its recorded replicas, and compare policies on the services that this reproduces.
 
-    `capacity` is in cores; None means the most that these services used. Only the busiest REPLAYED_HOURS of the last day are
+    `capacity` is in cores; None = the most that these services used. Only the busiest REPLAYED_HOURS of the last day are
     replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
@@ -210,7 +210,7 @@ def _compared(
 
 @dataclass(frozen=True, slots=True)
 class AfterAMinute(Assuming):
-    """A policy that changes nothing in the first minute, because an untrained forecaster needs a minute of counts."""
+    """`policy`, but without changes in the first minute, because an untrained forecaster needs a minute of counts."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
         return self.policy.decide(state, observation) if observation.minute else (state, hold(observation))

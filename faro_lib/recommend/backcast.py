@@ -71,7 +71,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     """Measurements of service n; a row averages steady minutes with one replica count and similar rates. None if too few rows.
 
     A minute is steady if the replica count was the same for STEADY_MINUTES, and the requests differ from the m requests of
-    the minute before by at most m / 4 (trend) + 3 sqrt(m) (chance). Its queues are then nearly stationary.
+    the minute before by at most m / 4 (trend) + 3 sqrt(m) (chance). The queues are nearly stationary in such a minute.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
@@ -183,7 +183,7 @@ def backcast(
 def share_interval(values: np.ndarray) -> np.ndarray:
     """90 % prediction interval (5 %, mean, 95 %) for one more share, given the shares `values` (draws,).
 
-    The square root of a share has about the same variance at every mean, so a Student t interval of the root is squared.
+    It is the square of a Student t interval of the square roots, whose variance depends little on the mean share.
     """
     return np.minimum(positive_interval(values), 1.0)
 

@@ -93,7 +93,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The forecaster `name`, fitted to `traces`; None = `auto`, untrained if `short`. ValueError for oracle and bayes."""
+        """The forecaster `name`, fitted to `traces`; None = `auto`, untrained for a `short` history. ValueError: see UNFIT."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -236,7 +236,7 @@ def local_minute(at_s: float) -> int:
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in a journal of `faro run`, for the jobs at its end; minutes that no observation covers are missing.
+    """The history in a journal of `faro run`, for the jobs in its last header; minutes that no observation covers are NaN.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
     """

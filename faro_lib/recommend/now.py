@@ -100,7 +100,7 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
-    """The plan of `policy` on `capacity` cores given `counts`, without replicas that together add < LEAST_GAIN utility.
+    """The plan of `policy` on `capacity` cores; a job gets no replicas that together add less than LEAST_GAIN to its utility.
 
     `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. Cold starts and switching
     costs are ignored, because the current replicas may be unknown.

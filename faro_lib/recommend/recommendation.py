@@ -42,8 +42,8 @@ class Recommendation:
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     fixed : a row per job; None if no day was replayed. `replicas` is the smallest constant count that keeps the SLO on all
         simulated days (0 = none), which have `minutes` in total. `violation_rate` is the job's rate with this count, and
-        `violation_rate_now` with `replicas_now`. `replicas_on_all_cores` are the constant counts with the largest sum of
-        the jobs' mean utilities (over past minutes) on the whole capacity, and at least `replicas` if these fit.
+        `violation_rate_now` with `replicas_now`. `replicas_on_all_cores` are the constant counts that maximise the
+        sum of the jobs' mean utilities over training minutes on the whole capacity; they are >= `replicas` if these fit.
     variations : the worst job with more load or a failed replica (`sizing.variations`); None if no day was replayed.
     """
 
@@ -108,8 +108,7 @@ def recommend(
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
     If `capacity` is None or `with_curve` is true, the last day is replayed at several capacities, which gives the curve and
-    the smallest capacity.
-    `max_violation_rate` is as in `Recommendation`. `serving_model` is used in the replays and to measure latencies.
+    the smallest capacity. `max_violation_rate` is as in `Recommendation`. `serving_model` is for replays and measurements.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -154,9 +153,9 @@ def _replay(
 ) -> tuple[int, pd.DataFrame, str, np.ndarray | None, pd.DataFrame, pd.DataFrame]:
     """(capacity, curve, replayed, replicas_now, fixed, variations) of a `Recommendation`.
 
-    For the curve, the last day and the EARLIER_DAYS busiest earlier ones are replayed, each earlier one with a forecaster
-    fitted to all other days; for `fixed`, all days are. The oldest days are left out if all days together have more than
-    MOST_REQUESTS; if the last day alone has more, only its busiest hours are replayed.
+    `curve` is from replays of the last day and of the EARLIER_DAYS busiest earlier days, each of these with a forecaster
+    fitted to all other days. `fixed` is from replays of all days. The oldest days are left out if all days together have
+    more than MOST_REQUESTS; if the last day alone has more, only its busiest hours are replayed.
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
@@ -224,7 +223,7 @@ def _silences(history: History) -> list[str]:
     """One line for each job with a gap (consecutive minutes without requests) that may be due to missing records.
 
     A gap's expected requests are its length times the mean rate of the hour before or after, whichever is lower. A gap is
-    reported if they are at least MISSED, and at least UNUSUAL times those of every other gap of the job.
+    reported if its expected requests are at least MISSED, and at least UNUSUAL times those of every other gap of the job.
     """
     days, lines = [history.traces.evaluation[0]], []
     if not history.single_day:

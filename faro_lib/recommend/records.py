@@ -112,7 +112,7 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """Records in a journal of `faro run`, for the jobs at its end: replicas, mean and tail latencies.
+    """Replicas, mean and tail latencies in a journal of `faro run`, for the jobs in its last header.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
     """

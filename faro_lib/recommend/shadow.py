@@ -90,7 +90,7 @@ def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
 
 
 def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
-    """A capacity in cores that never limits `replicas` (minutes, jobs), also while pods end and their successors start."""
+    """A capacity in cores that never limits `replicas` (minutes, jobs), even while removed pods still hold cores."""
     cores = arrays_of(tuple(jobs)).cores
     return float(2 * np.ceil((replicas @ cores).max()) + cores.sum() + 1)
 

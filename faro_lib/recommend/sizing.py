@@ -34,7 +34,7 @@ UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count mee
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces with `minutes` minutes of the evaluation day, a run-up and then the busiest; the minute at which they begin).
+    """(traces cut to `minutes` minutes of the evaluation day, a run-up and then the busiest; the first of these minutes).
 
     Training days keep their length, but are rotated to begin at the same minute.
     """
@@ -52,7 +52,7 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
     """Smallest replica counts that meet the SLOs at each minute's rate, (jobs, minutes), from 1 to a job's maximum.
 
-    If none meets the SLO, because even an idle replica is too slow, it is the count that gives utilisation UTILISATION.
+    Where no count meets the SLO, because even an idle replica is too slow, the count with utilisation UTILISATION is taken.
     """
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
@@ -74,7 +74,7 @@ def fixed_replicas(
     serving_model: ServingModel = PAPER,
     now: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(smallest constant replica counts that keep the SLOs on every day, violation rates with them, and with `now`).
+    """(smallest constant replica counts that keep the SLOs on every day, violation rates with these counts, rates with `now`).
 
     Each has shape (jobs,). A rate is the largest of several simulations: SEEDS of the last day, and one of each other day.
     A count is found by bisection. It is 0 if even 2^DOUBLINGS times the count that the latency model predicts is too few;
@@ -121,7 +121,7 @@ def rates_with(counts: np.ndarray, workload: Workload, draws: Draws, serving_mod
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """A run that begins with equal shares, because with one replica per job (as in the paper), SLOs are missed at first."""
+    """Simulate `policy` from equal shares; from one replica per job (as in the paper), the first minutes would miss SLOs."""
     initial = fair_share(workload.jobs, capacity)
     trials = run_trials(
         workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial

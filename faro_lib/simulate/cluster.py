@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's max_ongoing_requests: its own in `own_limits`, or else the general one, but at least `fewest_places`."""
+        """The job's max_ongoing_requests: that in `own_limits`, else the general one, but at least `Replica.fewest_places`."""
         return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
 
     @property

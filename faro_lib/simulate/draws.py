@@ -1,6 +1,6 @@
 """All random numbers of a trial, drawn before it starts.
 
-Policies that are compared get the same draws (common random numbers), so that they differ only by their decisions.
+Policies that are compared get the same draws (common random numbers), so that only decisions make their runs differ.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Draws:
     output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # whole numbers >= 1
 
     def shuffler(self, job: int) -> np.random.Generator:
-        """Random generator of a job's dispatch order, which is shuffled whenever its set of replicas changes."""
+        """Random generator of a job's dispatch order, which is shuffled whenever the job's replicas change."""
         return np.random.default_rng([self.seed, 2, job])
 
 

@@ -2,8 +2,8 @@
 
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
 arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
-completions in the order of the replicas' slots (`Station`). The router is one FIFO server, which a request passes before and
-after service. The end of a request's first pass is therefore known when it arrives, and is computed then. Requests are
+completions in the order of the replicas' slots (`Station`). The router is one server, which a request passes before and after
+service. It is FIFO, so the end of a request's first pass is computed as soon as the request arrives. Requests are
 numbered in the order of arrival: those from number `head` to `next_arrival` - 1 are in their first pass.
 
 Replicas that serve one request at a time ("serial") are simulated here, the others (concurrent or batching) by the module

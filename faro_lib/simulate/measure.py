@@ -91,7 +91,7 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
-    """Latencies and drops by `_minutes`, cached on disk; shape (quantiles, [latency, drops], utilisations, MINUTES)."""
+    """Both results of `_minutes` for each quantile and utilisation, (quantiles, 2, utilisations, MINUTES), cached on disk."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
@@ -110,7 +110,7 @@ def _code() -> tuple[str, bytes]:
 
 
 def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Simulate all UTILISATIONS in windows of a minute, or of WINDOW_REQUESTS requests at utilisation 1 if that is shorter.
+    """Simulate each of UTILISATIONS in windows of a minute or, if shorter, of WINDOW_REQUESTS requests at utilisation 1.
 
     Returns (latency of each request, first request of each window (utilisations, windows + 1), `shrink` of `_minutes`).
     """

@@ -1,8 +1,8 @@
 """Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
-Each slot holds one replica and has one next event: a service, batch or iteration ends, or the next one starts. At this
-event, `event` ends what is in service, the loop dispatches requests to replicas with room, and `begin` starts what comes
-next. Times are always start + duration, so that another implementation of the same rules gives bit-identical times.
+Each replica, in its slot (`events.Station`), has one next event: a service, batch or iteration ends, or the next starts.
+Then `event` completes what has ended, the loop dispatches requests to replicas with room, and `begin` starts the next batch
+or iteration. Times are start + duration, so that another implementation of the same rules gives bit-identical times.
 """
 
 from collections.abc import Sequence
@@ -161,7 +161,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
 
 @njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
-    """Start a slot's next batch or iteration after an event, if one is due; return its next event time, inf if empty."""
+    """Start a slot's next batch or iteration, if one is due after an event; return the slot's next event time or inf."""
     line, mark = kinds.line[job, slot], kinds.mark[job, slot]
     serving, at_once = kinds.serving[job, slot], kinds.at_once[job]
     if inside == 0:

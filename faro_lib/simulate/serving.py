@@ -83,7 +83,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the head of the queue (`held`) to a new replica if all others are empty, as then no completion does so."""
+        """Dispatch the head of the queue (`held`) to a new replica if all others are empty; else a completion does so."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

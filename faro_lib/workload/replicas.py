@@ -85,10 +85,10 @@ class Concurrent(Replica):
 
 @dataclass(frozen=True, slots=True)
 class Batched(Replica):
-    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out. Its requests end together.
+    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out; these end together.
 
     A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]`, times a lognormal factor of mean 1
-    with the job's `service_scv`. It starts as soon as max_batch requests wait, and at the latest `wait_s` after the time
+    with the job's `service_scv`. A batch starts as soon as max_batch requests wait, and at the latest `wait_s` after the time
     at which the replica is free and holds a request.
     """
 
@@ -127,7 +127,7 @@ class Continuous(Replica):
     """A replica that generates tokens, with continuous batching; a request is one sequence.
 
     An iteration takes alpha_s + beta_s n + gamma_s p, with n sequences and p prompt tokens of newly admitted sequences, and
-    gives each sequence one output token. At its start, waiting sequences are admitted, first in first out, as long as
+    gives each sequence one output token. An iteration first admits waiting sequences, first in first out, as long as
     n <= max_sequences and p <= max_tokens; the first sequence of an empty replica is always admitted. Prompt and output
     lengths are lognormal, rounded, and at least 1.
     """
@@ -174,8 +174,9 @@ class Continuous(Replica):
     def capacity_rps(self, service_time_s: float) -> float:
         """Largest sustainable requests/s: 1 / (o (alpha + beta n) / n + gamma p), with mean lengths o (output) and p (prompt).
 
-        n sequences are in service. Each gets a token per iteration, so a request costs o / n iterations. An iteration admits
-        at most m = max(1, max_tokens / p) sequences, each for o iterations, so n is at most o m, and at most max_sequences.
+        n is the number of sequences in service. A request is one of them for o iterations, one per output token, and bears
+        1 / n of their time. n is at most max_sequences. It is also at most o m (Little's law), because an iteration admits
+        at most m = max(1, max_tokens / p) sequences.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))
