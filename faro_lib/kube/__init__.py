@@ -1,1 +1,1 @@
-"""Faro on Kubernetes: Deployments, capacity, leader election, the custom resource FaroPlan, and manifests."""
+"""Faro on Kubernetes: Deployments, capacity, leader election, manifests, and the resource FaroPlan (plans and overrides)."""

@@ -1,9 +1,9 @@
 """How many cores of a cluster the jobs may use (its capacity), as pure functions of Kubernetes API objects.
 
-For jobs that are Deployments, each node that accepts replicas contributes its allocatable cores minus the requests of pods
-that are not replicas, rounded down to a multiple of `Shape.quantum`. It contributes less if its memory, GPUs or pod limit
-run out first; every job is assumed to need as much of these per core as the most demanding job. The ResourceQuotas of the
-jobs' namespace limit the total in the same way. For jobs on Ray, the capacity is the cores of the ready Ray workers.
+For jobs that are Deployments, each node that accepts replicas contributes its allocatable cores minus the requests of
+pods that are not replicas, rounded down to a multiple of the step `Shape.quantum`. A node contributes less if its memory,
+GPUs or pod limit run out first; every job is assumed to need as much of these per core as the most demanding job. A
+ResourceQuota of the jobs' namespace limits the sum likewise. For jobs on Ray, the ready Ray workers contribute their cores.
 """
 
 import math
@@ -184,8 +184,8 @@ def is_ready(pod: dict) -> bool:
 def requests_of(pod: dict) -> dict[str, float]:
     """The amount of each resource that a pod reserves, computed like PodRequests in k8s.io/component-helpers (scheduler).
 
-    Each init container runs with the sidecars before it; later, the containers run with all sidecars. A pod reserves the
-    largest of these sums. Pod-level requests replace that amount, and the pod's overhead is added.
+    The requests of each init container and the sidecars before it are summed, as are those of all containers and sidecars.
+    A pod reserves, of each resource, the largest of these sums or, if it has one, the pod-level request, plus the overhead.
     """
     spec = pod["spec"]
     sidecars: dict[str, float] = {}
@@ -215,7 +215,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """The most cores (a multiple of `shape.quantum`) whose replicas fit into `limits` - `taken`; inf if nothing is limited."""
+    """The most cores (a multiple of `shape.quantum`) that replicas can get from `limits` - `taken`; inf if none applies."""
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))

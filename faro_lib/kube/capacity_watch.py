@@ -1,4 +1,4 @@
-"""The current capacity, computed from local copies (informers) of nodes, pods, quotas and the RayService."""
+"""The cores that the jobs may use at present, from local copies (informers) of nodes, pods, quotas and the RayService."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ def _pick(mapping: dict, *names: str) -> dict:
 
 
 class CapacityWatch(ABC):
-    """The capacity of a cluster, computed from local copies (informers) of the objects that it depends on."""
+    """Computes the cores that the jobs may use (capacity) from informers, local copies of API objects kept up to date."""
 
     def __init__(self, *informers: Informer):
         self._informers = informers
@@ -66,7 +66,7 @@ class NodeCapacity(CapacityWatch):
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : returns what replicas require of a node. `current` calls it each time, because a rollout may change the pods.
+    shape : returns what replicas require of a node. Each call of `current` calls it, as a rollout may change pods.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class NodeCapacity(CapacityWatch):
 
 
 class RayCapacity(CapacityWatch):
-    """Capacity for the replicas of a RayService: the cores of the workers in its serving cluster."""
+    """The capacity for replicas of a RayService: the cores of the ready workers in the RayCluster that serves them."""
 
     def __init__(self, api: Api, namespace: str, name: str):
         path, only = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices", f"metadata.name={name}"

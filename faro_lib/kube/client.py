@@ -101,7 +101,7 @@ class Api:
     def _request(
         self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any, again: bool = True
     ) -> Any:
-        """The raw answer with status 2xx. After a 401, if `again`, reload the credentials and repeat the request once."""
+        """Send a request and return the raw 2xx answer. After a 401, if `again`, reload the credentials and resend it once."""
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
@@ -138,7 +138,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """The message of an error answer: that of its Kubernetes Status object, else its first 200 characters."""
+    """The message of the Kubernetes Status object `text`, the body of an error answer; else its first 200 characters."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):

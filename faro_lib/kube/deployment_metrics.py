@@ -56,9 +56,9 @@ class DeploymentMetrics:
     ) -> dict[str, Any]:
         """The load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
 
-        minute_ends_s : Unix times of the ends of complete minutes, oldest first; only the last HISTORY_MINUTES are used.
+        minute_ends_s : Unix times at which past trace minutes ended, oldest first; only the last HISTORY_MINUTES are used.
         now_s : Unix time of the observation.
-        minute_s : wall seconds per trace minute; below 60 if the trace is replayed faster than real time.
+        minute_s : wall seconds per minute of the trace (recorded load); below 60 if it is replayed faster than real time.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
@@ -100,7 +100,7 @@ class DeploymentMetrics:
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Results (queries, instants) of one request that joins the queries by `or`; the label MARK numbers them."""
+        """Results (queries, instants) of one request that joins the queries by `or`; the label MARK tells them apart."""
         marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
         values = np.full((len(queries), len(times_s)), np.nan)
         try:

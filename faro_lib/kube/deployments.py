@@ -1,4 +1,4 @@
-"""A `Cluster` for `faro run` in which each job is a Deployment of any model server, scaled by its `scale` subresource."""
+"""Observe and scale jobs for `faro run` (protocol `Cluster`): each job is a Deployment, with any model server in its pods."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class DeploymentRef:
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> Self:
-        """Parse a job's section `deployment`; `namespace` applies if the section names none. ValueError if it is invalid."""
+        """Parse a job's section `deployment`; `namespace` applies if the section names none. ValueError for a bad section."""
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
@@ -77,9 +77,9 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """A cluster of Deployments. A proxy in front of them may drop requests; the custom resource FaroPlan has the drop rates.
+    """Jobs that are Deployments. A proxy in front of them may drop requests; the FaroPlan's status has the proxy's rates.
 
-    clock : the run's clock. If its time 0 is 15 minutes ago, the first observation has 15 minutes of data from Prometheus.
+    clock : the run's clock. Observations reach back at most to the clock's time 0, which may be before the program started.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
     """
 
@@ -122,7 +122,7 @@ class Deployments:
         )  # fmt: skip
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each call.
+        """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each API call.
 
         A job that also has a HorizontalPodAutoscaler is not scaled. `drop` is only stored, for the next observation. Raises
         ApiError with the first error and the number of other errors; the next tick tries again.
@@ -214,7 +214,7 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
     A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. Raises ValueError
-    if `cores` is less than the request, if `resource` or the nodeSelectors differ, or if a pod requires a nodeAffinity.
+    if `cores` is below the request, `resource` or nodeSelector differs between jobs, or a pod requires a nodeAffinity.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

@@ -20,7 +20,7 @@ UNLED_S = 300.0  # seconds without a leader after which the standby controller r
 
 
 class BoundedDeployments(Deployments):
-    """Deployments whose HPAs still choose the replicas; Faro's `target` for a job is the maxReplicas of its HPA."""
+    """Deployments whose HPAs choose the replica counts; Faro's `target` for a job is the maxReplicas of the job's HPA."""
 
     _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
 
@@ -37,9 +37,9 @@ class BoundedDeployments(Deployments):
     ) -> None:
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); rises of maxReplicas come last.
 
-        If such a rise needs the cores of replicas that another HPA still has to remove, it waits for a later tick.
-        KEEP_FLOOR in `floor` keeps minReplicas, and leaves an HPA alone if Faro has not set its bounds; HAND_BACK restores the
-        original bounds; None means KEEP_FLOOR for all. Raises ApiError with the first error and the number of others.
+        If a rise needs cores of replicas that other HPAs still have to remove, its HPA keeps its bounds until a later tick.
+        Where `floor` is KEEP_FLOOR, minReplicas stays, and an HPA whose bounds Faro has not set is left alone; HAND_BACK
+        restores original bounds; None is KEEP_FLOOR for all jobs. Raises ApiError: the first error and the number of others.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
@@ -101,7 +101,7 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if a Deployment lacks an HPA, the HPA has an owner, or minReplicas exceeds the job's `min_replicas`."""
+    """Raise ValueError if an HPA is missing, is not `ref.autoscaler`, has an owner, or minReplicas > `job.min_replicas`."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
@@ -138,7 +138,7 @@ def hpa_path(hpa: dict) -> str:
 
 
 def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
-    """Set an HPA's bounds and annotation (None: remove it) and return the HPA; ApiError 409 if its `version` has changed."""
+    """Set an HPA's bounds and annotation ORIGINAL (None removes it); return the HPA. ApiError 409 if `version` is outdated."""
     metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
     body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
     return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)

@@ -1,4 +1,4 @@
-"""A cluster whose capacity is measured in Kubernetes, and to which only the leading controller applies plans."""
+"""A wrapper of a cluster of jobs: it measures capacity in Kubernetes, and scales jobs only while this controller leads."""
 
 import logging
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """Leader election with a Lease: at most one controller acts.
 
-A candidate takes another's lease only if it has not changed for the lease's duration, by the candidate's own clock.
-A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. The clocks may differ, as long as
-they run at the same speed. The official client's election is not used: its deadline counts from the answer to a renewal,
-it cannot tell whether it still leads, and its requests have no time-out, and may hang for longer than the lease lasts.
+A candidate takes the lease of another holder once the candidate's own clock shows that the lease has not changed for
+its duration. A leader stops acting earlier: `renew_deadline_s` after it *sent* its last successful renewal. So the machines'
+clocks may differ, if they run equally fast. The official client's election is not used: it counts the deadline from
+the answer to a renewal, cannot tell whether it still leads, and sends requests that may hang until the lease has expired.
 """
 
 import logging
@@ -53,9 +53,9 @@ def observe(
 ) -> tuple[Candidate, str | None]:
     """The candidate's state after reading a lease, and the holder to write: the candidate, `NOBODY`, or None to write nothing.
 
-    A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
-    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Waiting without
-    writing would be unsafe: the leader may recreate the lease, and a user delete it again, unseen between two readings.
+    A missing lease may have been deleted, or lost by the server, while another controller still leads. A candidate that does
+    not lead therefore writes the lease with holder `NOBODY`, and takes it once it has expired. Waiting without writing would
+    be unsafe: between two readings, the leader may recreate the lease to renew it, and a user delete it again, unseen.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.
@@ -87,7 +87,7 @@ def seconds_unled(api: Api, namespace: str, name: str) -> float:
 class Leadership:
     """Acquires and renews a lease in a thread.
 
-    `api` should have few retries, and a time-out well below `timings.duration_s`, so that a hanging renewal fails in time.
+    `api` should have few retries and a time-out well below `timings.duration_s`: renewals must fail before the lease expires.
     """
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str, timings: LeaseTimings = LeaseTimings()):

@@ -1,4 +1,4 @@
-"""`faro manifests`: everything that a cluster needs to run Faro, as a folder for kustomize. It contains no Secret."""
+"""`faro manifests`: write the manifests that run Faro in Kubernetes, except Secrets, into a folder for kustomize."""
 
 import hashlib
 import math
@@ -153,7 +153,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
 
 
 def render(spec: ManifestSpec, template: str, **values: Any) -> str:
-    """Fill one of the templates, and return the manifest as YAML text."""
+    """Fill a template in the folder TEMPLATES with `spec` and further `values`, and return the manifest as YAML text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}

@@ -61,7 +61,7 @@ def connect_deployments(
 ) -> Deployments:
     """A cluster of the Deployments that the jobs' table lists, in the section `deployment` of each job.
 
-    prometheus, token_path : as in `DeploymentMetrics`.
+    prometheus, token_path : URL of the Prometheus server; file with its bearer token, or None if it needs none.
     cores : cores that the jobs may use; None: measured.
     ensure : runs the check that the Deployments exist, once or until it passes.
     ceilings : whether Faro sets the bounds of the Deployments' HorizontalPodAutoscalers instead of replica counts.
@@ -153,7 +153,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Call `check_bounded` if Faro sets HPA bounds; raise ValueError if it sets replicas and a Deployment has an HPA."""
+    """Raise ValueError if Faro sets replica counts and a Deployment has an HPA; for HPA bounds, call `check_bounded`."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):

@@ -96,7 +96,7 @@ def check_deployments(states: Mapping[str, object]) -> None:
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Resource -> names of the objects to which a Role can restrict the controller; `plan` is the name of its FaroPlan.
+    """Resource -> names of the objects that the controller accesses, for its Role; `plan` is the name of its FaroPlan.
 
     deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
     """
@@ -106,7 +106,7 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
-    """The rules of a Role as (API group, resource, verbs, object names or [] for all); `names`: see `names_of`.
+    """The rules (API group, resource, verbs, object names or [] for all) that grant `permissions`; `names`: see `names_of`.
 
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
@@ -136,7 +136,7 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError for the first permission that this client lacks; `names` as in `rules`."""
+    """Raise ValueError if the client lacks one of `permissions` in `namespace` or of `cluster_wide`; `names` as in `rules`."""
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
         for group, resource, verbs, objects in rules(wanted, names or {}):
             for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):

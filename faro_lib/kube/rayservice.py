@@ -8,7 +8,7 @@ CLUSTER = "ray.io/cluster"  # label of a pod with the name of its RayCluster
 def serving_cluster(service: dict, status: str = "activeServiceStatus") -> str:
     """The name of the RayCluster that serves the applications; "" if none serves yet.
 
-    During an upgrade, KubeRay prepares a second, pending cluster (`status` "pendingServiceStatus") while the first serves.
+    `status` "pendingServiceStatus" gives instead the RayCluster that KubeRay prepares during an upgrade; "" if there is none.
     """
     return service.get("status", {}).get(status, {}).get("rayClusterName", "")
 

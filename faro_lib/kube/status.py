@@ -1,6 +1,6 @@
-"""Publish the controller's state in Kubernetes: the resource FaroPlan, and an Event per job whose target has changed.
+"""Publish the controller's state in Kubernetes: the resource FaroPlan, and an Event per job with a new target.
 
-`kubectl get faroplans` shows the capacity and the targets, `kubectl describe faroplan NAME` the jobs and their reasons.
+`kubectl get faroplans` shows the cores and each job's target (replicas), `kubectl describe faroplan NAME` the reasons, too.
 """
 
 import logging

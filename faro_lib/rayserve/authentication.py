@@ -1,4 +1,4 @@
-"""Ray's authentication token."""
+"""Read the token that Ray's servers require, from the environment or a file."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An implementation of the protocol `Cluster` for jobs on Ray Serve, which uses Ray's REST API and Faro's stats endpoint."""
+"""Observe and scale jobs on Ray Serve (protocol `Cluster`) over HTTP, by Ray's REST API and `replica.StatsEndpoint`."""
 
 import time
 from collections import Counter
@@ -31,7 +31,7 @@ UNKNOWN = -1  # target of a job that is absent or has not been observed yet
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to scale the jobs of a Ray cluster, which `StatsAggregator` grants to one controller at a time."""
+    """The right to scale the jobs of a Ray cluster; the Ray actor `StatsAggregator` grants it to one controller at a time."""
 
     holder: str  # the controller's name; if it restarts with the same name, it still has its lease
     duration_s: float
@@ -140,7 +140,7 @@ class RayServeCluster(Cluster):
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs by `scale_jobs`, and set the drop rates in the replicas; `may_act` must allow each request.
+        """Scale the jobs with `scale_jobs`, and send the drop rates to the replicas; `may_act` must allow each request.
 
         Raises OSError with the first error and the number of other errors.
         """
@@ -190,7 +190,7 @@ class RayServeCluster(Cluster):
         return stats
 
     def _read_capacity(self) -> float:
-        """The fixed capacity, if any, else the CPUs of Ray's live nodes as last reported; OSError if they never were."""
+        """The fixed capacity, if any, else the CPUs of Ray's live nodes as last reported; OSError if never reported."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):

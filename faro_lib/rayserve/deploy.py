@@ -52,9 +52,9 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(`applications` and the running ones of other programs, names of Faro's running applications that are left out).
+    """(`applications` and the running ones of other programs, names of Faro's running applications that will be removed).
 
-    Ray Serve removes what a deployment leaves out. An application that already runs keeps its replica count.
+    Ray Serve removes running applications that the deployed list lacks. Those of `applications` that run keep their replicas.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []

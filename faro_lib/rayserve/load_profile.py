@@ -98,10 +98,10 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def measure_kind(
     ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
 ) -> tuple[Measurements, Calibration]:
-    """Offer increasing rates, repeat some (`to_repeat`) with one more replica, and calibrate a replica model.
+    """Offer increasing rates, repeat some (`to_repeat`) with one more replica, and fit a replica model to the measurements.
 
-    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the minimum time
-    per rate. If the job's replica is `Continuous`, its token lengths are taken as known.
+    `profile` has the service time of single requests, which sets the first rate; `seconds` is the minimum time per rate.
+    If `job.replica` generates tokens (`Continuous`), its prompt and output lengths and `max_tokens` are used, not fitted.
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
     seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # slow replicas need more time for enough requests

@@ -94,9 +94,9 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 
 
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
-    """Write the measured values into the jobs' table `path`, a .yaml file, whose comments are lost.
+    """Write the measurements, by job name, into the jobs' table `path`, a .yaml file, whose comments are lost.
 
-    A successful calibration gives the replica, service time and scv; otherwise, service time and scv are of single requests.
+    A calibrated replica model sets replica, service time and its scv; without it, service time and scv are of single requests.
     """
     path = Path(path)
     table = yaml.safe_load(path.read_text())

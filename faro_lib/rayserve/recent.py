@@ -1,4 +1,4 @@
-"""Counts and latencies per minute of trace time, which may run faster than wall time (`Clock`); NaN = missing."""
+"""Jobs' request counts and latencies by minute of trace time, which may run faster than wall time (`Clock`); NaN = missing."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The Ray Serve deployments: the replica, which wraps the user's model, and the stats endpoint."""
+"""The Ray Serve deployments: the replica, which wraps the user's model, and the stats endpoint, which serves measurements."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Failed(Exception):
 
 
 class ReplicaQueue:
-    """The request queue of one replica: it drops requests, limits the number in service, and measures them.
+    """The request queue of one replica: it drops requests, limits the number in service, and records measurements.
 
     It accepts a share `accept` of the requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio sequence
-    with a random start spreads the accepted requests evenly: after n requests, their share is exact to about 1/n.
+    with a random start chooses the accepted requests, evenly spread: after n requests, their share is exact to about 1/n.
     `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are not reported yet.
     """
 
@@ -102,7 +102,7 @@ class ReplicaQueue:
         return every()
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Unix second -> measurements, in order; a complete second without requests has zeros, as absent means unknown."""
+        """Unix second -> measurements of complete, unreported seconds; zeros without requests, as absent means unknown."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):
@@ -190,7 +190,7 @@ class ReplicaActor:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
 
     async def _report_forever(self) -> None:
-        """Report each second shortly after its end; if a report fails, its seconds are reported again."""
+        """Send each second's measurements to the aggregator shortly after its end; if that fails, send them again later."""
         while True:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._queue.finished_seconds()

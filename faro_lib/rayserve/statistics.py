@@ -1,4 +1,4 @@
-"""Measurements of the replicas per second, and the actor that aggregates them."""
+"""The replicas' measurements (request counts, latencies) per second, and the Ray actor that sums them for each job."""
 
 import math
 import time
@@ -47,7 +47,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 
 
 class StatsAggregator:
-    """A Ray actor with each job's recent measurements and accepted share of requests, and the controllers' lease."""
+    """A Ray actor with the jobs' recent measurements and accepted shares of requests, and the lease (right to scale jobs)."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}
