@@ -1,10 +1,10 @@
-"""Compiled loops of `leximin`; imported when first used.
+"""Compiled loops of `leximin`, which maximises the least utility, then the second least, ...; imported when first used.
 
 The search raises all jobs from one utility level to the next, the lowest first. Where the budget cannot raise all jobs
-above a level, as few jobs as possible stay at it. Which jobs stay at which of these levels is a transportation problem,
-solved at the least cost. In its network, each of these levels is a node 1..last, and node 0 has all other jobs: those that
-still rise, and those whose utility is final. `node` (jobs,) is the node where each job is. `column` (nodes, jobs) is the
-replica count (a column of the utility table) that a job has at a node: at node 0 what the search has reached, at others
+above a level, as few jobs as possible stay there. Which jobs stay at which of these levels is a transportation problem,
+solved at the least cost. Its network has a node 1..last for each of these levels. Node 0 has all other jobs: those that
+still rise, and those whose utility is final. `node` (jobs,) is the node where each job is. `column` (nodes, jobs) is a job's
+replica count (a column of the utility table) at a node: at node 0 the count that the search has reached, at other nodes
 the cheapest count with the level's utility; -1 if there is none. `members` are the jobs that can still be at nodes > 0.
 """
 
@@ -118,9 +118,9 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Rule out moves that exceed the budget, finalise jobs that have no other move, delete empty nodes; returns the last node.
+    """Rule out moves beyond the budget, finalise jobs without a move left, delete empty nodes; returns the last node.
 
-    A job's move from node a to b is kept if `room`, the unspent budget, covers it plus the cheapest moves from b back to a.
+    A job's move from node a to b is kept if `room`, the budget left, covers it and the cheapest moves from b back to a.
     """
     for c in range(last + 1):
         price = np.minimum(price, price[:, c : c + 1] + price[c])
@@ -145,7 +145,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join two tables of sorted utilities by budget: row s is the leximin-best merge of left[s - r] and right[r] over r."""
+    """Join two tables of sorted utilities, row s at budget s: the leximin-best merge of left[s - r] and right[r] over r."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -1,4 +1,4 @@
-"""The exact solver: a knapsack for sums, branch and bound for sums minus a spread, `leximin` for Fair.
+"""The exact solver: a knapsack for a sum, branch and bound for a sum with a penalty on the spread, `leximin` for Fair.
 
 A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
 is exact. Before it runs, a Lagrangian bound rules out most columns (replica counts of a job).
@@ -30,7 +30,7 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
-    """Replicas that maximise the sum of terms + gamma (min U - max U), by branch and bound, best bound first.
+    """Replicas that maximise sum(`Problem.term`) + gamma (min U - max U), by branch and bound, best bound first.
 
     `levels` are all utilities that occur. A box restricts each of min U and max U to a range of levels. If both ranges are
     a single level, the spread is known, and a knapsack solves the box.

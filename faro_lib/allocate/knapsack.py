@@ -1,4 +1,4 @@
-"""The knapsack of `exact`: one column (replica count) per job, with the largest sum of terms within budget and quotas."""
+"""The exact solver's knapsack: replicas with the largest sum of what each job adds to the objective (`Problem.term`)."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 def best_sum(
     problem: Problem, allowed: np.ndarray, *, term: np.ndarray | None = None, floor: float | None = None
 ) -> np.ndarray | None:
-    """Replicas (jobs,) with the largest sum of terms, then the least sum of `problem.tie`; None if nothing fits.
+    """Replicas (jobs,) with the largest sum of `term` (or `problem.term`), then the least of `problem.tie`; None if none fit.
 
-    Only columns in `allowed`, bool (jobs, X + 1), are used. A bound first removes columns that cannot be part of
-    a solution with a sum >= `floor`; the default floor is the value of a greedy solution.
+    Only columns (replica counts) in `allowed`, bool (jobs, X + 1), are used. A bound first removes columns that no solution
+    with a sum >= `floor` can use; the default floor is the sum of a greedy solution.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns (jobs,), None if nothing fits. `_share` divides the budget that the cheapest columns leave."""
+    """Each job's best column (replica count), None if none fit. `_share` divides what the cheapest columns leave."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)
@@ -78,7 +78,7 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
 
 
 def _share(term, tie, costs, allowed, budget, group, quota) -> np.ndarray:
-    """The best columns (jobs,), by dynamic programming over the budget; with quotas, first within and then between tenants."""
+    """Each job's best column, by dynamic programming over the budget; with quotas, first within, then between tenants."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     if len(quota) == 1:

@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Of each job's equally good `allowed` columns: all below `current`, and of the others the cheapest (least change)."""
+    """`allowed`, whose columns are equally good for a job, reduced to those below `current` and the cheapest of the others."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

@@ -18,12 +18,12 @@ def quantised(values) -> np.ndarray:
 
 
 def weighted(utility, weight):
-    """A job's term w U, for utility U and weight w."""
+    """What a job adds to a sum: w U, for utility U and weight w."""
     return weight * utility
 
 
 def weighted_log(utility, weight):
-    """A job's term w log max(U, 0.001), as in proportional fairness."""
+    """What a job adds to the sum in proportional fairness: w log max(U, 0.001)."""
     return weight * np.log(np.maximum(utility, 1e-3))
 
 
@@ -48,7 +48,7 @@ class Objective:
         return float(self.spread(jobs) if gamma is None else gamma)
 
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """term(U, w), quantised; -inf where the utility is -inf. The arguments broadcast."""
+        """What jobs add to the objective: term(U, w), `quantised`; -inf where the utility is -inf. The arguments broadcast."""
         infeasible = np.isneginf(utility)
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
@@ -84,7 +84,7 @@ OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
 def register_objective(objective: Objective) -> Objective:
-    """Register an objective under its name, for `solve` and as a policy."""
+    """Register an objective under its name, for `solve` and for the policy "Faro-<name>"."""
     return OBJECTIVES.enter(objective.name, objective)
 
 

@@ -34,7 +34,7 @@ class Allocation:
 class Problem:
     """An allocation problem as arrays, with the jobs in problem order (sorted by name).
 
-    The result thus does not depend on the order of the jobs in the table. Column x of an array (jobs, X + 1) is for x
+    The sorting makes solutions independent of the order of the jobs in the table. Column x of an array (jobs, X + 1) is for x
     replicas. Costs are in whole units; a unit is the greatest common divisor of the jobs' cores per replica.
     """
 

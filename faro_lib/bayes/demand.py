@@ -8,8 +8,8 @@
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
-NUTS samples the coefficients in coordinates in which the posterior of a ridge regression is spherical. In the model's
-posterior, these coordinates also have similar scales, whether the counts or only the prior determine a coefficient.
+NUTS samples the coefficients in coordinates in which the posterior of a ridge regression (`ridge`) is spherical. The model's
+posterior, too, then has similar scales in all coordinates, whether the counts or only the prior determine a coefficient.
 """
 
 import logging
@@ -162,7 +162,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Student-t quantiles (jobs, grid) at probabilities ndtr(NORMAL_GRID), clipped to +-`largest` for a finite mean square."""
+    """Student-t quantiles (jobs, grid) at probabilities ndtr(NORMAL_GRID), clipped to +- the `largest` residual."""
     from scipy.special import ndtr
     from scipy.stats import t
 
@@ -170,7 +170,7 @@ def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation (jobs, jobs) of residuals (days, jobs, minutes) after a rank transform to normals; weak ones are 0."""
+    """Correlation (jobs, jobs) of residuals (days, jobs, minutes) after a rank transform to normals; 0 if weak."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

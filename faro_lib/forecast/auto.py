@@ -33,11 +33,11 @@ class Mixture(Forecaster):
     w[m] = p[m] exp(-SHARPNESS (L[m] / min L - 1)), scaled to the sum 1.
 
     L[m] is the CRPS of member m for the next minute plus that for the mean of the next HORIZON_MINUTES minutes, both averaged
-    over past forecasts with exponential decay. The prior weight p is 1; for the Bayesian forecaster, it is the others' sum.
-    Path i of the mixture is, for each job, path i of one member. Jobs that use the same member stay correlated.
-    A first outlier (a count far from its forecast) is treated as missing. A second one in the same direction within
-    CONTEXT_MINUTES is accepted. If, moreover, the minute just before it is missing or treated as missing, the job's load is
-    taken to have shifted: the members' local levels and L are reset.
+    over past forecasts with exponential decay. The prior weight p[m] is 1; that of the Bayesian forecaster is the others' sum.
+    Path i of the mixture is, for each job, path i of one member. In a path, jobs with the same member stay correlated.
+    An outlier is a count far from its forecast. A job's first outlier is treated as missing, a second one in the same
+    direction within CONTEXT_MINUTES is accepted. If the minute just before the second outlier is also missing or treated as
+    missing, the job's load is taken to have shifted, and its L and the members' local levels for it are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -113,7 +113,7 @@ class Mixture(Forecaster):
         return np.stack([member.sample(horizon, n).astype(np.float32) for member in self.members])
 
     def _outliers(self, counts: np.ndarray) -> np.ndarray:
-        """Whether each count is far below, or far above, the forecast, shape (2, jobs)."""
+        """Whether each job's count is far below (row 0) or far above (row 1) its forecast, bool (2, jobs)."""
         known = ~np.isnan(self.counts).all(axis=1) & ~np.isnan(self.paths).any(axis=(0, 2, 3))
         expected = (self.weights() * self.paths[..., 0].mean(axis=-1)).sum(axis=0)
         deviations = 2 * (root(counts) - root(expected))  # the root of a Poisson count has standard deviation 1/2
@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """`mean`, exponentially decayed by half a minute (a minute has two calls), plus the value `new`; NaN changes nothing."""
+    """The decaying `mean` after one more value, `new` (NaN = none); decays by half a minute (a minute has two calls)."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -133,8 +133,8 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
     """A recalibrated mixture of the forecasters that can be fitted; "kalman" and "poisson" if there are no training days.
 
-    Its initial weights come from a backtest on the last training day, for which all members but the Bayesian one are
-    fitted to the days before it, or to this day if it is the only one. A converged `posterior` adds the Bayesian forecaster.
+    The initial weights come from a backtest on the last training day, for which all members but the Bayesian one are
+    fitted to the earlier days, or to that day if it is the only one. A converged `posterior` adds the Bayesian forecaster.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)
@@ -172,9 +172,9 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
 
 
 def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """CRPS of the next minute plus CRPS of the mean over HORIZON_MINUTES, on a day of counts (jobs, minutes).
+    """Errors on a day of counts (jobs, minutes): CRPS of the next minute plus CRPS of the mean of the next HORIZON_MINUTES.
 
-    The result, in requests per minute, is (forecasts, jobs). The forecasts start at BACKTEST_ORIGINS evenly spaced minutes.
+    They are in requests per minute, shape (forecasts, jobs). Forecasts start at up to BACKTEST_ORIGINS evenly spaced minutes.
     """
     counts = np.asarray(day_counts, dtype=float)
     last = counts.shape[1] - HORIZON_MINUTES

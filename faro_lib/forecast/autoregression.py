@@ -18,7 +18,7 @@ class Autoregression(Forecaster):
 
     y[t] = log(1 + x[t]) - profile[job, t] = sum_l a[l] y[t-l] + e[t].
 
-    e[t] is drawn as the errors of all jobs in one random training minute, which preserves their correlation.
+    The errors e[t] of all jobs are those of one random training minute, which preserves the correlation between jobs.
     Past minutes without a count are simulated, too.
     """
 
@@ -45,8 +45,8 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
     """(start, known): the initial state for simulating an autoregression if some past minutes are missing.
 
     If a count is missing in the last CONTEXT_MINUTES minutes, the simulation starts at the first such minute, else at the
-    coming minute. The lags before the start must be complete, so a missing lag takes the last known value before it, or
-    else the first known value. The lags of a job without any known minute are normal with standard deviation `spread`.
+    coming minute. Of the CONTEXT_MINUTES before the start (the lags), a missing one takes the last known value before
+    it, or else the first known value. Lags of a job without any known minute are normal with standard deviation `spread`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """`lags` (jobs, minutes) with each NaN replaced by the last known value before it, or the first in `history`."""
+    """`lags` (jobs, minutes) with each NaN replaced by the last known lag before it, or the first known value in `history`."""
     known = ~np.isnan(lags)
     latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
     rows = np.arange(len(lags))[:, None]
@@ -102,7 +102,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     """Fit "ar" by ridge regression over all jobs, days and samples: a = (Z'Z + RIDGE I)^-1 Z'y, with Z the lags of y.
 
     In the fit, the profile of a day is the mean of the *other* days, since a forecaster does not know the day that it
-    forecasts. Forecasts use the `daily_profile` of all days.
+    forecasts. Forecasts use the mean of all days, shrunk towards a flat profile (`daily_profile`).
     """
     days, phases, jobs, minutes = traces.train.shape
     y, profile = np.empty(traces.train.shape), np.empty((jobs, minutes))

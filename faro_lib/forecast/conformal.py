@@ -1,4 +1,4 @@
-"""Online recalibration: stretch or shrink the tails of a forecaster's sample paths until their coverage is nominal."""
+"""Online recalibration: stretch or shrink the tails of sample paths until each tail has its nominal probability."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -15,13 +15,13 @@ TRACKED_SAMPLES = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibrated(Forecaster):
-    """Sample paths of `inner`, whose lower and upper tails are stretched or shrunk towards their nominal coverage.
+    """Sample paths of `inner`, with lower and upper tails that are stretched or shrunk until each has the probability TAIL.
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    with one r per job and tail. The last minute was forecast HORIZON_MINUTES times; `exceeded` is the share of these
-    forecasts whose tail contains that minute's count. This is adaptive conformal inference (Gibbs and Candes 2021) on the
-    log of the interval's width, so the coverage becomes nominal in the long run, whatever `inner` is.
+    where x' corrects a sampled count x; each job and tail has an r. The last minute was forecast HORIZON_MINUTES times;
+    `exceeded` is the share of these forecasts whose tail contains that minute's count. This is adaptive conformal inference
+    (Gibbs and Candes 2021) on the log of the interval's width, so coverage becomes nominal in the long run for any `inner`.
     """
 
     inner: Forecaster

@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
-    """A forecaster that gives `inner` the counts divided by the events' factors, and multiplies its paths by these factors.
+    """A forecaster that divides counts by the events' factors for `inner`, and multiplies the paths of `inner` by the factors.
 
     If an event is larger or smaller than announced, `inner` adapts as to any change of level.
     """

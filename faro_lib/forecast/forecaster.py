@@ -58,7 +58,7 @@ class Forecaster(ABC):
         return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster after the load of some jobs (a bool mask) has shifted: their local levels, if any, are reset."""
+        """The forecaster after the load of `jobs` (bool mask) has shifted, with its estimate of their level, if any, reset."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":
@@ -142,7 +142,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """`traces.train` with unobserved counts `imputed`; ValueError if there is no day, or the days are too short."""
+    """`traces.train` with minutes before a job's first request `imputed`; ValueError without days or if they are too short."""
     counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"
@@ -165,8 +165,8 @@ def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
 def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
-    These counts are unobserved, not zero. A draw's mean is the job's mean in the same minute of its observed days, or else
-    in all its observed minutes. For a job without any request, it is (mean of sqrt(m))^2 over the other jobs' mean counts m.
+    Before its first request, a job is taken to be unobserved, not idle. Draws have the job's mean in the same minute of
+    its observed days, or else in all its observed minutes; without any request, (mean of sqrt(m))^2 of other jobs' means m.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

@@ -1,10 +1,10 @@
-"""Forecasters "kalman" and "structural": a Kalman filter for a local level of root counts.
+"""Forecasters "kalman" and "structural": a Kalman filter for the local level of the square roots y of the counts x.
 
 level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + profile[t] + N(0, noise),
 
 a structural time series model with variances `step` and `noise` (Durbin and Koopman 2012, chapters 2 and 6). "kalman" has no
 profile. In "structural", profile[t] = slope x the mean y at this minute of the training days, averaged over neighbouring
-minutes. `update` filters with this model, `sample` simulates it, and `most_likely` filters for the fit.
+minutes. `update` filters a new count, `sample` simulates the model. The fit compares likelihoods from `most_likely`.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ UNKNOWN = 1e12  # variance of an unknown level
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """The local level of each job on the root scale; arrays have shape (jobs,) unless stated."""
+    """A forecaster that tracks the local level of each job's sqrt(x + 3/8); arrays have shape (jobs,) unless stated."""
 
     step: np.ndarray  # variance of the level's change per minute
     noise: np.ndarray  # variance of a root count about the level
@@ -75,7 +75,7 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
 def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
     """Fit "structural" by maximum likelihood: step / noise and the averaging width on grids, slope and noise in closed form.
 
-    In the fit, the profile of a day is the mean of the *other* days. The slope is between 0 and 1; for a single day, it is 0.
+    In the fit, the profile of a day is the mean of the *other* days. The slope is in [0, 1], and 0 if there is only one day.
     """
     return _fitted(traces, seed, WIDTHS)
 
@@ -87,7 +87,7 @@ def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
 
 
 def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Fit to counts (days, samples, jobs, minutes): (step, noise, prior level, prior variance, profile) of `LocalLevel`."""
+    """(step, noise, prior level, prior variance, profile) of `LocalLevel`, fitted to counts (days, samples, jobs, minutes)."""
     from scipy.ndimage import uniform_filter1d
 
     y = root(counts)
@@ -104,7 +104,7 @@ def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, .
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
-    """A local level without training days; `sample` raises a ValueError until any job has a count.
+    """ "kalman" without training days; `sample` raises a ValueError until at least one job has a count.
 
     The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute, the
     rate changes by 7 % per minute (one standard deviation).
@@ -125,9 +125,9 @@ def _local_level(jobs, step, noise, level, variance, profile, **options) -> Loca
 def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(log-likelihood up to a constant, and the slope and noise variance that maximise it), each (jobs,).
 
-    The filter of `update` runs on root counts y and on their profile, both (days, samples, jobs, minutes), with all
-    variances divided by the noise, at step / noise = `ratio`. The slope is that of a regression of the prediction errors
-    of y on those of the profile (generalised least squares). The first count of a day only sets the level.
+    The filter of `update` runs over the root counts y and, separately, over their profile, both (days, samples, jobs,
+    minutes). Variances are divided by that of the noise; `ratio` is step / noise. The slope is from a regression of the
+    filter's errors for y on its errors for the profile (generalised least squares). A day's first count only sets the level.
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])

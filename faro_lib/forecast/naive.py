@@ -12,7 +12,7 @@ ERROR_MINUTES = 15  # largest h in `Persistence`; further ahead, the change x[t+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: last count + x[t+h] - x[t], h minutes ahead, where x are training counts and all jobs share a random t."""
+    """Sample paths: last count + x[t+h] - x[t], h minutes ahead, x = training counts; a path has one random t for all jobs."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count

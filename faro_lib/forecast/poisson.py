@@ -1,8 +1,8 @@
-"""Forecaster "poisson": Poisson counts about a gamma-distributed level that discounts older counts.
+"""Forecaster "poisson": Poisson counts x about a gamma-distributed level, estimated with a discount on older counts.
 
 x[t] ~ Poisson(level[t]),  level[t] ~ Gamma(a, b),  a <- discount (a + x[t]),  b <- discount (b + 1)
 
-(Harvey and Fernandes 1989). It suits jobs with few requests, for which the normal model of "kalman" is poor.
+(Harvey and Fernandes 1989). "poisson" suits jobs with few requests, for which the normal model of "kalman" is poor.
 """
 
 from dataclasses import dataclass, replace
@@ -80,7 +80,7 @@ def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
 
 
 def untrained_poisson(jobs: tuple[str, ...], **options) -> DiscountedPoisson:
-    """ "poisson" without training days; `sample` raises a ValueError until any job has a count."""
+    """ "poisson" without training days; `sample` raises a ValueError until at least one job has a count."""
     return _from_level(jobs, np.full(len(jobs), np.nan), np.full(len(jobs), UNTRAINED_DISCOUNT), **options)
 
 

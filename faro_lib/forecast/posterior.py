@@ -1,4 +1,4 @@
-"""Forecaster "bayes": simulates the model of `regression` with posterior draws from a file, without PyMC."""
+"""Forecaster "bayes": simulates the autoregression of `forecast.regression` with stored posterior draws, without PyMC."""
 
 import hashlib
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ class Convergence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """Posterior draws and constants of the model in `regression`: all that forecasting needs."""
+    """Posterior draws and constants of the autoregression in `forecast.regression`: all that forecasting needs."""
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day in minutes
@@ -173,7 +173,7 @@ def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool =
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """The `posterior` (or its .npz) for the jobs of `traces`; ValueError if a job is missing or its fit used other counts."""
+    """The `posterior` (or its .npz) of only the jobs of `traces`; ValueError if a job is missing or has other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:

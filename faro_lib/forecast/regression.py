@@ -1,10 +1,10 @@
-"""The regression of the Bayesian model, which `bayes.demand` fits and `posterior` simulates.
+"""The autoregression of forecaster "bayes", which `bayes.demand` fits and `forecast.posterior` simulates.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
 
 with counts x and lags l = 1..15, k = 0..15; a, b, c, s and g are fitted. The root of a count has a nearly constant variance
-(Anscombe 1948); `unit` is the job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of
+(Anscombe 1948); `unit` is a job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of
 other days. v (`log_change`) is the log of the mean absolute change of z in the last minutes, which predicts the errors' scale.
 """
 

@@ -1,7 +1,6 @@
-"""The score of a forecast, and the difference between two forecasters.
+"""The score (CRPS) of forecasts, and the difference in score between two forecasters.
 
-`samples` has shape (origins, jobs, paths, minutes) and `truth`, the actuals, (origins, jobs, minutes). An origin is a minute
-from which a forecast starts.
+`samples` (origins, jobs, paths, minutes) are forecasts from several origins, and `truth` (origins, jobs, minutes) the actuals.
 """
 
 import numpy as np
@@ -32,8 +31,8 @@ def difference(
 
     Parameters
     ----------
-    terms, others : scores of each forecast by two forecasters, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...), None = 1; `truth` for weighted quantile loss. The mean score is sum(terms) / sum(weights).
+    terms, others : scores of two forecasters for the same forecasts, such as `crps_terms`, shape (origins, ...).
+    weights : shape (origins, ...), None = 1; actuals for weighted quantile loss. The mean score is sum(terms) / sum(weights).
     block : number of consecutive origins in a block.
     """
     origins = len(terms)

@@ -1,4 +1,4 @@
-"""Earned authority: the better the latency model predicts a service's losses, the more Faro may change the service.
+"""Earned authority: the better the latency model predicts a service's lost utility, the more Faro may change the service.
 
 Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the
 observed rate and replicas. Two betting tests, valid at any time, each gather evidence against one hypothesis:
@@ -6,11 +6,12 @@ observed rate and replicas. Two betting tests, valid at any time, each gather ev
     doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
-where q is half way from p to the loss at twice the service time. Under each hypothesis the mean of e, given the past, is at
-most 1 for every bet c in [0, 1] (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
-2024). The evidence S_t = (S_{t-1} + 1 / HORIZON) e_t, S_0 = 1, also detects late changes (the Shiryaev-Roberts e-detector of
-Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). S_t + 1 - t / HORIZON is then a supermartingale that starts at 2, so
-by Ville's inequality S exceeds 2 / ALPHA within HORIZON minutes with a probability of at most ALPHA.
+where q is half way from p to the predicted loss at twice the service time. Under each hypothesis the mean of e given the past
+is at most 1 for each bet c in [0, 1] (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS
+B 2024). The evidence S_t = (S_{t-1} + 1 / HORIZON) e_t, S_0 = 1, also detects late changes (the Shiryaev-Roberts e-detector of
+Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). Under the hypothesis, S_t + 1 - t / HORIZON is a supermartingale
+that starts at 2. By Ville's inequality, S then exceeds 2 / ALPHA within HORIZON minutes with a probability of at most ALPHA.
+At 2 / ALPHA, the doubt withdraws all authority, and the trust raises it by one of the LEVELS.
 """
 
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ def weighed(
 
 
 def judged(authority: Authority) -> Authority:
-    """The authority after its tests: each level falls back to ADVISE, rises by one, or stays."""
+    """The authority after both tests: each level falls back to ADVISE, rises by one, or stays."""
     limit = 2 / ALPHA
     back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
     up = ~back & (authority.trust >= limit)
@@ -130,7 +131,7 @@ def expected_loss(
 ) -> np.ndarray:
     """Expected loss (jobs,) of a minute at these rates (NaN = 0) and replicas if service takes `slower` = k times as long.
 
-    Then the latency is k times the latency at k times the rate, so the rate is multiplied and the SLO divided by k.
+    The latency is then k times that of normal service at k times the rate. So the rate is multiplied by k, the SLO divided.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -165,7 +166,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with the replica bounds that `level` allows around `now` replicas (jobs,); `ceilings`: if plans bound HPAs."""
+    """The jobs with replica bounds narrowed to what `level` allows around `now` (jobs,); `ceilings`: if plans bound HPAs."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -187,7 +188,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
 
-    bounding : whether plans bound HPAs. If so, a plan with a `floor` sets minReplicas = maxReplicas at ONE and FULL.
+    bounding : whether plans set HPAs' bounds. If so, a plan with a `floor` sets minReplicas = maxReplicas at ONE and FULL.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -1,4 +1,4 @@
-"""Baselines: fixed replicas, an equal share, the reactive rules of the paper (section 6.1), and MArk/Cocktail/Barista."""
+"""Baselines: fixed replicas, an equal share, the reactive rules of EuroSys'25, section 6.1, and MArk/Cocktail/Barista."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest fir
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) that fit into an equal share of the cores, within bounds and quotas; remaining cores are unused.
+    """Replicas (jobs,) that fit into an equal share of the cores, within bounds and quotas; leftover cores are unused.
 
     Jobs that are not `present`, bool (jobs,), get their minimum; the others share the remaining cores.
 
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """`counter_s` after `elapsed_s` more: seconds in a row with `value` above `limit`, or minus those below; NaN: no change.
+    """`counter_s` (seconds in a row with `value` above `limit`, negative if not above) `elapsed_s` later; NaN changes nothing.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]

@@ -45,7 +45,7 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 
 
 def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
-    """Make `factory(member)` the factory of every policy name `prefix + member` for which `accepts(member)`."""
+    """Register a family of policies: `factory(member)` makes `prefix + member`, for every `member` with `accepts(member)`."""
     _FAMILIES[prefix] = accepts, factory
 
 

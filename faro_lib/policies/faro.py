@@ -104,11 +104,11 @@ class Faro(TwoLoops):
     def with_reserve(
         self, state: LoopState, observation: Observation, utility: np.ndarray, planned: np.ndarray
     ) -> np.ndarray:
-        """The planned replicas (jobs,), with idle cores allocated as past minutes would have needed them.
+        """The planned replicas (jobs,), with idle cores given to the jobs that would have used them on the training days.
 
-        A core is idle if no replica is planned on it, or only a replica that gains no `utility` (jobs, X + 1). The new
-        allocation of idle cores maximises the sum of the jobs' mean utilities at the counts `Forecaster.past`. When a burst
-        comes that was not forecast, replicas for it have then already started.
+        A core is idle if no replica is planned on it, or only a replica that gains no `utility` (jobs, X + 1). Idle cores are
+        allocated to maximise the sum of the jobs' mean utilities over the training minutes (`Forecaster.past`). If an
+        unforecast burst resembles the training days, replicas for it are then already running.
         """
         jobs, arrays = state.jobs, arrays_of(state.jobs)
         last = np.minimum(planned, utility.shape[1] - 1)[:, None]
@@ -120,7 +120,7 @@ class Faro(TwoLoops):
         return with_idle_cores(jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Sampled requests per minute (jobs, samples, minutes) from this minute on, given its count so far if `nowcast`."""
+        """Sampled requests per minute (jobs, samples, minutes) from the current minute on; `nowcast` uses its count so far."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -149,7 +149,7 @@ def with_idle_cores(
     latency_model: str | LatencyTable,
     current: np.ndarray,
 ) -> np.ndarray:
-    """The `needed` replicas (jobs,) plus replicas on the other cores that maximise the sum of the jobs' mean utilities.
+    """The `needed` replicas (jobs,) plus replicas on the other cores, chosen to maximise the sum of the jobs' mean utilities.
 
     The mean is over the minutes of `past_rps` (jobs, minutes). In a tie, the allocation nearest to `current` is taken.
     """
@@ -169,7 +169,7 @@ def bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(floors, ceilings), (jobs,) each: minReplicas and maxReplicas of the jobs' HPAs around the allocation `replicas`.
 
-    A job has enough replicas if its expected utility is at most `tolerance` below that with `replicas`. `load` (2, jobs) has
+    A job has enough replicas if its expected utility is at most `tolerance` lower than with `replicas`. `load` (2, jobs) has
     a low and a high quantile of the offered load in erlangs. If an HPA that sees the low load keeps enough replicas, the
     floor is the job's minimum, else the smallest count that is enough. The ceilings are `replicas` plus the rest of the
     capacity, which goes, replica by replica, to the job with the largest high load per replica.
@@ -239,7 +239,7 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
 
 
 def bounding(policy: Policy) -> Faro:
-    """The policy with plans that bound the replicas of other autoscalers; ValueError if it is not a `Faro`."""
+    """The policy, changed to plan minReplicas and maxReplicas of HPAs, not replicas; ValueError if it is not a `Faro`."""
     return replace(_faro(policy), floor_tolerance=FLOOR_TOLERANCE, reactive=False)
 
 

@@ -103,7 +103,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with `tick_s` and `changes`; a new `tick_s` puts the first plan at tick 1, the others whole ticks later."""
+    """The policy with `tick_s` and `changes`; with a new `tick_s`, plans come at the first tick and then whole ticks apart."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

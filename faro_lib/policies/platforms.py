@@ -1,4 +1,4 @@
-"""The autoscalers of Kubernetes (HPA) and of Ray Serve with their default parameters, except for TARGET_ONGOING."""
+"""The autoscalers of Kubernetes (HPA) and of Ray Serve with default parameters, except for Ray Serve's TARGET_ONGOING."""
 
 from dataclasses import dataclass, replace
 

@@ -112,7 +112,7 @@ def reasons(target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | 
 class Policy(Protocol):
     """Maps observations to plans.
 
-    `decide` reads no clock and does no I/O. The state depends only on the observations, so replaying a journal restores it.
+    `decide` reads no clock and does no I/O. The state depends only on the observations, so replaying them restores it.
     """
 
     @property
@@ -156,8 +156,8 @@ class Assuming:
 class Cluster(Protocol):
     """Observes and scales the jobs of a simulated or real cluster.
 
-    If `apply` sends several API calls, it takes a third argument `may_act: Callable[[], bool]` and checks it before each
-    one, so that a controller that loses its lease stops between two calls.
+    An `apply` that sends several API calls has a third parameter, `may_act: Callable[[], bool]`. It asks `may_act()` before
+    each call, so that a controller that loses its lease stops between two calls.
     """
 
     def observe(self) -> Observation:

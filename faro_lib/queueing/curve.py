@@ -63,7 +63,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """`table` plus a class for `job`: at each rate and replica count, all its L minutes have the value of `curve`."""
+    """`table` plus a class for `job`. At each rate and replica count, the class's L minutes all have the value of `curve`."""
     rates = np.linspace(0.0, curve.rate_per_replica_rps[0, -1], table.rate_per_replica_rps.shape[1])
     tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)
     tail_s = np.where(np.isfinite(tail_s), tail_s, curve.tail_s.max())

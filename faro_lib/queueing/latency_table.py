@@ -28,7 +28,7 @@ def latency_class(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Tail latency and drop rate of L equally likely minutes, for each class of jobs, rate per replica and replica count.
+    """Tail latency and drop rate of L equally likely measured minutes, by class of jobs, rate per replica and replica count.
 
     A minute's tail latency is the quantile over its requests. A dropped request counts as infinite latency, so the tail is
     infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
@@ -36,7 +36,7 @@ class LatencyTable:
 
     Between two measured replica counts, values are interpolated at the same rate per replica. Above the largest measured
     count n, values are those of n replicas at the utilisation rho that keeps (1 - rho) sqrt(replicas) unchanged (Halfin and
-    Whitt, 1981). Below the lowest measured rate per replica, values are those of fewer replicas at that lowest rate.
+    Whitt, 1981). Below the lowest measured rate per replica, they are those of fewer replicas with the same total rate.
     """
 
     classes: tuple[str, ...]  # names of the classes: from `latency_class`, or values of `own`

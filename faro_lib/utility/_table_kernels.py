@@ -1,6 +1,6 @@
 """Compiled loops of `build_table`; imported when first used.
 
-A curve is the tuple (first, last, value) of `curves.Curves` for one service class and replica count.
+A curve, utility over load, is the tuple (first, last, value) of `curves.Curves` for one service class and replica count.
 """
 
 import numpy as np

@@ -38,7 +38,7 @@ class Curves(NamedTuple):
 
 
 def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
-    """The curves of all service classes among `jobs` for 0..`columns` replicas or more; ValueError for an unknown model."""
+    """The curves of all service classes among `jobs` for 0..X replicas, X >= `columns`; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str | LatencyTable):
         columns = 1 << (columns - 1).bit_length()  # a power of two, so that other capacities can use the cached curves

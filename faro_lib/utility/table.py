@@ -133,7 +133,7 @@ def build_table(
 
 
 def with_switching_cost(table: UtilityTable, cost: float, unchanged=True) -> UtilityTable:
-    """The table with `cost` subtracted from all utilities, but 0 at the running counts of jobs `unchanged`, bool (jobs,)."""
+    """The table minus `cost` at all replica counts, except at the running counts of `unchanged` jobs, bool (jobs,)."""
     if not cost >= 0:
         raise ValueError(f"switching_cost={cost} must be a number >= 0")
     stays = (np.arange(table.columns + 1) == table.running[:, None]) & np.reshape(unchanged, (-1, 1))
