@@ -11,7 +11,7 @@ def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON
 
     The current minute has the same count in all paths: the mean of its forecast and its extrapolation so_far / share,
     weighted by 1 / variance. The forecast's variance is that of its paths, plus 1. The extrapolation's variance is that
-    of Poisson arrivals, so_far (1 - share) / share^2. Later minutes are forecast as if this mean had been counted.
+    of Poisson arrivals, max(so_far, 1) (1 - share) / share^2. Later minutes are forecast as if this mean had been counted.
 
     Parameters
     ----------
