@@ -84,10 +84,10 @@ def score(
 
 
 def scored(policy: str, on: Instance) -> dict[str, Any]:
-    """The measures of one run, its regret with a 95 % interval, and the sum of its regret in each of BLOCKS parts of the day.
+    """The measures of one run, its mean regret with a 95 % interval, and its total regret in each of BLOCKS parts of the day.
 
-    Regret is the policy's lost utility minus that of the clairvoyant (`Instance.bound`), divided by the number of jobs: the
-    share of the utility that the policy loses and the clairvoyant keeps. A failed decision leaves the replicas unchanged.
+    A minute's regret is the utility (at most 1 per job) that the policy loses and the clairvoyant (`Instance.bound`) keeps,
+    as a mean over jobs. The mean regret is over the day's minutes. A failed decision leaves the replicas unchanged.
     """
     scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
     if made.tick_s > MINUTE_S:

@@ -115,7 +115,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)
     lags, target = rows[:, :-1], rows[:, -1]
     coefficients = np.linalg.solve(lags.T @ lags + RIDGE * np.eye(CONTEXT_MINUTES), lags.T @ target)
-    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
+    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, samples of a day, jobs, minutes)
     errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
     errors = errors[:: max(1, len(errors) // MAX_ERROR_ROWS)]
     errors -= errors.mean(axis=0)

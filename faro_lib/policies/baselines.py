@@ -83,7 +83,7 @@ class Fixed:
 class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
-    jobs: JobArrays  # with `min_replicas` >= 1
+    jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
     # Seconds in a row with latency above (> 0) or below (< 0) the SLO; in RayServe, with `desired` above or below the target.
     counter_s: np.ndarray
     last_s: float = 0.0  # time of the last tick

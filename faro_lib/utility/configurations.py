@@ -2,8 +2,8 @@
 
 A configuration, such as a batch size or a type of GPU, has its own replica, service time and cores per replica. A service
 runs replicas of one configuration at a time. A solver allocates the cores of such a table like the replicas of any other,
-so the result of `exact` is optimal over all configurations and replica counts. An objective with a spread is an exception: it
-could gain from a worse configuration on the same cores, which the table leaves out.
+so the exact solver's result is optimal over all configurations and replica counts. FairSum is an exception: to make the
+services' utilities more equal, it could want a worse configuration on the same cores, which the table leaves out.
 """
 
 from collections.abc import Mapping, Sequence
