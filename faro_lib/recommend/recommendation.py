@@ -24,7 +24,8 @@ from faro_lib.workload.jobs import MINUTE_S
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
 EARLIER_DAYS = 3  # the required capacity must suffice on this many earlier days, those with the highest peak load
-# Minimum expected requests of a gap that `_silences` reports, and their minimum ratio to those of any other gap.
+# Minutes without requests are reported (`_silences`) if at least MISSED requests are usual in them, and UNUSUAL times as many
+# as in any other such minutes of the job.
 MISSED, UNUSUAL = 50, 4
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 

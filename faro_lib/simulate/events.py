@@ -39,7 +39,7 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs, (jobs,) unless stated. A slot is empty or holds a replica: active, or removed but still serving."""
+    """State of all jobs; arrays (jobs,) unless stated. A job's slots hold its replicas, a removed one until it is idle."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass

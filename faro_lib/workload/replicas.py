@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """Lower bound of the default max_ongoing_requests: 1 if serial, else 2 `max_in_service`: as many wait as are served."""
+        """Lower bound of the default max_ongoing_requests: 1 if serial, else twice `max_in_service`, as many also wait."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
