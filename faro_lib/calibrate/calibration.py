@@ -2,7 +2,7 @@
 
 The kinds are serial, concurrent, batched and continuous (`workload.replicas`). For each kind, parameter points are
 simulated (`predict`), weighted by their likelihood and refined around the best ones (`population`). The kinds' marginal
-likelihoods are compared. A verdict says whether a kind reproduces the measurements, and how certain a replica's largest rate is.
+likelihoods are compared. A verdict says whether a kind reproduces the measurements, and how sure a replica's largest rate is.
 
     measurements = Measurements(rate_rps, replicas, requests, (("latency", 0.5), ("latency", 0.99)), values)
     calibration = calibrate(measurements, max_ongoing_requests=10)
