@@ -79,7 +79,7 @@ class Settings:
     """A run's jobs and overrides at one time; they change if an operator changes them, or if an override begins or ends."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # name of a section of the jobs' table, such as "serve" -> job's name -> section
+    sections: dict[str, dict[str, dict]]  # name of a section of the jobs' table ("serve") -> job's name -> section
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     events: tuple[Override, ...] = ()  # announced load events that are not over
 

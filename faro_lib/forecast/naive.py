@@ -41,7 +41,7 @@ def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
 class Seasonal(Forecaster):
     """Sample paths: the counts of the same minutes on random training days."""
 
-    days: np.ndarray  # requests per minute of all samples (`Traces`) of the training days, (days x samples, jobs, minutes)
+    days: np.ndarray  # requests per minute of all samples of the training days, (days x samples, jobs, minutes)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
