@@ -318,7 +318,7 @@ def concluded(required, replicas, now=None, more=0.005):
     fixed = {"job": ["a"], "accepted_rate": [0.01], "replicas": [replicas], "violation_rate": [0.004]}
     fixed = pd.DataFrame(fixed | {"violation_rate_now": [np.nan], "minutes": [1440]})
     advice = advise((Job("a"),), steady([10]), tuned(PolicyContext((Job("a"),), persisting())), 8)
-    fixed["replicas_on_all_cores"] = 8
+    fixed = fixed.assign(replicas_on_all_cores=8, violation_rate_on_all_cores=0.0012)
     cases = pd.DataFrame([["with 20 % more requests", "a", more, 0.01]], columns=["case", *WORST])
     cases = cases.assign(fixed_worst_job="a", fixed_slo_violation_rate=0.02, fixed_accepted_rate=0.01)
     return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed, cases)).splitlines()
@@ -340,7 +340,7 @@ def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
     without = "8 cores are enough with fixed replicas, but not if Faro scales"
     assert concluded(None, 7, more=0.02)[-2:] == [without, f"{alone}; Faro does not on 8 cores"]
     assert concluded(6, 9)[-4] == "8 cores are enough if Faro scales, but not with fixed replicas"
-    assert concluded(6, 9)[-3].endswith("; without scaling, the best counts are the column `fixed on 8`")
+    assert concluded(6, 9)[-3].endswith("keep the SLOs over 24 hours")
     assert concluded(None, 9)[-2] == "8 cores are not enough"
 
 
@@ -410,6 +410,7 @@ def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
 def test_a_job_whose_present_replicas_are_unknown_has_a_question_mark():
     heads, row = (re.split(r"  +", line) for line in concluded(6, 7, now=np.array([np.nan]))[-12:-10])
     assert row[heads.index("late now")] == "?"
+    assert row[heads.index("late with fixed on 8")] == "0.12 %"
 
 
 def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(tmp_path, capsys, by_formula, monkeypatch):

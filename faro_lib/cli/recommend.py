@@ -174,6 +174,7 @@ def _fixed(recommendation: Recommendation) -> list[str]:
         }
         | ({} if recommendation.replicas_now is None else {"late now": _percent(row["violation_rate_now"])})
         | {f"fixed on {size:g}": str(row["replicas_on_all_cores"])}
+        | {f"late with fixed on {size:g}": _percent(row["violation_rate_on_all_cores"])}
         for job, row in jobs
     ]
     lines = [text_table(rows)]
@@ -190,8 +191,7 @@ def _fixed(recommendation: Recommendation) -> list[str]:
         }
         for row in variations.to_dict("records")
     ]
-    about = "the last day, with one random seed per case (small differences are chance)"
-    return [*lines, "", about, "", text_table(cases)]
+    return [*lines, "", "the last day, one random seed per case (small differences are chance)", "", text_table(cases)]
 
 
 def _conclusion(recommendation: Recommendation) -> list[str]:
@@ -215,7 +215,7 @@ def _conclusion(recommendation: Recommendation) -> list[str]:
         scaling &= variations["fixed_slo_violation_rate"] > variations["fixed_accepted_rate"]
         lines[-1] += f"; {' and '.join(variations['case'][scaling])}, only if Faro scales" if scaling.any() else ""
     alone = f"{cores:g} cores in fixed replicas, chosen in hindsight, keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
-    alone += f"; without scaling, {'set' if fits else 'the best counts are'} the column `fixed on {size:g}`"
+    alone += f"; without scaling, set the column `fixed on {size:g}`" if fits else ""
     if required is None:
         return [*lines, f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
     scaled = f"{required} cores or more keep the SLOs over {recommendation.replayed} if Faro scales"
@@ -224,5 +224,4 @@ def _conclusion(recommendation: Recommendation) -> list[str]:
 
 
 def _percent(rate: float) -> str:
-    """The rate in percent; "?" if it is unknown (NaN)."""
-    return "?" if rate != rate else f"{100 * rate:.2f} %"
+    return "?" if rate != rate else f"{100 * rate:.2f} %"  # NaN: unknown

@@ -204,7 +204,9 @@ def _replay(
     spent = with_idle_cores(part.jobs, needed, past_rps, size, learned.latency_model, needed)
     report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(day, learned, size, spent, accepted, serving_model)
-    return size, curve, replayed, history.replicas, fixed.assign(replicas_on_all_cores=spent), variations
+    rates = sizing.worst_rates(serving_model, sizing.runs_on(days, serving_model), spent)
+    fixed = fixed.assign(replicas_on_all_cores=spent, violation_rate_on_all_cores=rates)
+    return size, curve, replayed, history.replicas, fixed, variations
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:

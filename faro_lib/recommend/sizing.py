@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,7 @@ def fixed_replicas(
     replica counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
     """
     arrays = arrays_of(days[-1].jobs)
-    runs = [(days[-1], drawn) for drawn in _draws(days[-1], serving_model, SEEDS)]
-    runs += [(day, drawn) for day in days[:-1] for drawn in _draws(day, serving_model, 1)]
-
-    def violation_rates(counts: np.ndarray) -> np.ndarray:
-        return np.max([rates_with(counts, day, drawn, serving_model) for day, drawn in runs], axis=0)
-
+    violation_rates = partial(worst_rates, serving_model, runs_on(days, serving_model))
     lowest = np.maximum(arrays.min_replicas, 1).astype(int)
     required = np.max([required_replicas(day, latency_model).max(axis=1) for day in days], axis=0)
     most = np.maximum(required.astype(int), lowest)
@@ -106,18 +102,25 @@ def fixed_replicas(
         few = np.where(suffices, few, middle)
     if now is None:
         return np.where(met, enough, 0), rates, np.full(len(rates), np.nan)
-    rates_now = violation_rates(np.nan_to_num(now).astype(int))
-    return np.where(met, enough, 0), rates, np.where(np.isnan(now), np.nan, rates_now)
+    known = np.nan_to_num(now).astype(int)
+    return np.where(met, enough, 0), rates, np.where(np.isnan(now), np.nan, violation_rates(known))
 
 
-def rates_with(counts: np.ndarray, workload: Workload, draws: Draws, serving_model: ServingModel) -> np.ndarray:
-    """Violation rate of each job (jobs,) with constant replica counts (jobs,)."""
-    arrays = arrays_of(workload.jobs)
+def runs_on(days: Sequence[Workload], serving_model: ServingModel) -> list[tuple[Workload, Draws]]:
+    """The simulations of constant replicas: SEEDS of the last of `days`, one of each other day."""
+    return [(day, one) for day in days for one in _draws(day, serving_model, SEEDS if day is days[-1] else 1)]
+
+
+def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], counts: np.ndarray) -> np.ndarray:
+    """Largest violation rate of each job (jobs,) in these runs, with constant replica counts (jobs,)."""
+    rates, arrays = [], arrays_of(runs[0][0].jobs)
     enough = float(np.maximum(counts, arrays.max_replicas) @ arrays.cores)
-    cluster = SimulatedCluster(workload, draws, enough, counts, serving_model)
-    cluster.finish()
-    late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
-    return np.array([part.mean() if len(part) else 0.0 for part in np.split(late, draws.first[1:-1])])
+    for workload, draws in runs:
+        cluster = SimulatedCluster(workload, draws, enough, counts, model)
+        cluster.finish()
+        late = cluster.latency_s > np.repeat(arrays.slo_s, np.diff(draws.first))
+        rates.append([part.mean() if len(part) else 0.0 for part in np.split(late, draws.first[1:-1])])
+    return np.max(rates, axis=0)
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
@@ -155,7 +158,7 @@ def variations(
         left = max(capacity - failed * arrays.cores.max(), arrays.min_replicas @ arrays.cores)
         run = run_with(policy, int(np.ceil(left)), day, drawn, serving_model)
         scaled = worst_of(day.jobs, violation_rate_by_job(run), accepted)
-        fixed = worst_of(day.jobs, rates_with(counts - failed, day, drawn, serving_model), accepted)
+        fixed = worst_of(day.jobs, worst_rates(serving_model, [(day, drawn)], counts - failed), accepted)
         rows.append((case, *scaled, *fixed))
     return pd.DataFrame(rows, columns=["case", *WORST, *(f"fixed_{name}" for name in WORST)])
 
