@@ -393,6 +393,22 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
     assert all(more >= few for more, few in zip(spent, fixed))
 
 
+def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a_capacity(by_formula):
+    """3 of 9 replicas are allowed, which is the minimum, too: the smallest capacity holds the minimum of all jobs."""
+    pinned, said = (Job("pinned", min_replicas=3, max_replicas=3), Job("free")), []
+    history = history_of(pinned, np.tile([[3000.0], [60.0]], 40))
+    found = recommend(history, 5, with_curve=True, forecaster="persistence", report=said.append)
+    assert found.fixed["replicas"].tolist()[0] == 0
+    assert found.curve["capacity_cores"].min() >= 4
+    assert not found.slo_met
+    assert any("max_replicas (3)" in line for line in _text(found).splitlines())
+
+
+def test_the_present_replicas_are_judged_although_the_table_asks_for_more():
+    day, now = Workload((Job("a", min_replicas=3),), np.full((1, 30), 600)), np.array([1.0])
+    assert fixed_replicas([day], np.array([0.01]), "half-mmc", LIVE, now)[2].item() > 0.5
+
+
 def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
     """A training day of the generated workload has four samples of its counts, the last day has one."""
     history = history_of((Job("a"),), np.full((1, 40), 300.0), earlier=np.full((2, 4, 1, 40), 300))
