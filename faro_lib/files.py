@@ -62,7 +62,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def find_upwards(path: str | Path) -> Path:
-    """`path` in the nearest of the current folder and its parents that contains it; `path` itself if none of them does.
+    """Look for `path` in the current folder, then in each parent folder; `path` itself if it is in none of them.
 
     A notebook thus finds `data/example.csv` from any folder of the checkout: JupyterLab runs it in the notebook's folder,
     papermill in the folder in which the command runs.

@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN leaves the score unchanged. `0 *` makes `mean` NaN if it was forecast after a missing count: a shift may follow.
+        # A NaN is not scored. Nor is a forecast made just after a missing count, which a shift may follow: `0 *` adds NaN.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]

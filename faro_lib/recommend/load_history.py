@@ -172,9 +172,8 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     if "replicas" not in rows:
         return history
     numbers = rows.assign(replicas=pd.to_numeric(rows["replicas"], errors="coerce")).sort_values(["day", "minute"])
-    later = (numbers["day"] == numbers["day"].max()) & (
-        numbers["minute"] > numbers["minute"].max() - history.later_minutes
-    )
+    now = numbers["minute"].max() - history.later_minutes
+    later = (numbers["day"] == numbers["day"].max()) & (numbers["minute"] > now)
     return replace(history, replicas=numbers[~later].groupby("job")["replicas"].last().reindex(names).to_numpy(float))
 
 

@@ -138,10 +138,10 @@ def recommend(
         return Recommendation(advice, max_violation_rate, replicas_now=history.replicas)
     quantile = arrays_of(history.jobs).quantile
     accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
-    size, *tables = _replay(history, policy, capacity, accepted, serving_model, report)
+    size, replays = _replay(history, policy, capacity, accepted, serving_model, report)
     report(f"planning the next minutes on {size} cores")
     advice = advise(history.jobs, history.today, policy(history), size)
-    return Recommendation(advice, max_violation_rate, *tables)
+    return Recommendation(advice, max_violation_rate, replicas_now=history.replicas, **replays)
 
 
 def _replay(
@@ -151,8 +151,8 @@ def _replay(
     accepted: np.ndarray,
     serving_model: ServingModel,
     report: Report,
-) -> tuple[int, pd.DataFrame, str, np.ndarray | None, pd.DataFrame, pd.DataFrame]:
-    """(capacity, curve, replayed, replicas_now, fixed, variations) of a `Recommendation`.
+) -> tuple[int, dict[str, Any]]:
+    """(capacity in cores; the attributes curve, replayed, fixed and variations of a `Recommendation`).
 
     `curve` is from replays of the last day and of the EARLIER_DAYS busiest earlier days, each of these with a forecaster
     fitted to all other days. `fixed` is from replays of all days. The oldest days are left out if all days together have
@@ -173,9 +173,8 @@ def _replay(
         report(
             "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
-    busiest = sorted(earlier, key=lambda n: ((jobs.service_time_s * jobs.cores) @ traces.train[n, 0]).max())[
-        -EARLIER_DAYS:
-    ]
+    peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # of each training day
+    busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]
     for n in reversed(busiest):
         last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # of several samples
         rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
@@ -206,7 +205,7 @@ def _replay(
     variations = sizing.variations(day, learned, size, spent, accepted, serving_model)
     rates = sizing.worst_rates(serving_model, sizing.runs_on(days, serving_model), spent)
     fixed = fixed.assign(replicas_on_all_cores=spent, violation_rate_on_all_cores=rates)
-    return size, curve, replayed, history.replicas, fixed, variations
+    return size, {"curve": curve, "replayed": replayed, "fixed": fixed, "variations": variations}
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:
