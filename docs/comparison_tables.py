@@ -6,6 +6,7 @@ The rows come from data/published-run, a copy of tables of the run, which a new 
 from __future__ import annotations
 
 import shutil
+import textwrap
 from pathlib import Path
 
 import marked
@@ -38,6 +39,29 @@ LOSS, VIOLATIONS = "lost_utility_published", "slo_violation_rate"
 def percent(share: float, digits: int) -> str:
     """The share in per cent, on one line."""
     return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def finding(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
+    """The page's first paragraph: lost utility of Faro-Sum, ours and published, of the best other policy, and the limit."""
+    ours = summary.groupby(["policy", "capacity_cores"])[LOSS].mean().unstack()
+    published = published_main(ROOT / "data/published").set_index(["policy", "capacity_cores"])[LOSS][
+        "Faro-Sum (paper)"
+    ]
+    baselines = ours[~ours.index.str.startswith("Faro")]
+    means = limit.groupby("capacity_cores")[LOSS].mean()
+
+    def each(values: pd.Series) -> str:
+        *rest, last = [f"{values[capacity]:.3f}" for capacity in CAPACITIES]
+        return f"{', '.join(rest)} and {last}"
+
+    best = [f"{baselines[c].min():.3f} ({NAMES[baselines[c].idxmin()]})" for c in CAPACITIES]
+    text = (
+        f"Of the utility of ten jobs, at most 10, our Faro-Sum loses {each(ours.loc['Faro-Sum'])} with {CAPACITIES[0]}, "
+        f"{CAPACITIES[1]} and {CAPACITIES[2]} cores (a replica has one core). The paper's Faro-Sum loses {each(published)}. The best policy "
+        f"here that is not a variant of Faro loses {', '.join(best[:-1])} and {best[-1]}. A policy that knows all requests "
+        f"in advance would lose about {each(means)}."
+    )
+    return textwrap.fill(text, 100)
 
 
 def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
@@ -132,6 +156,8 @@ def with_tables(page: str, run: dict[str, pd.DataFrame]) -> str:
     written = {measure: table(run["summary"], run["limit"], measure) for measure in (LOSS, VIOLATIONS)}
     written |= {"ablation": ablation(run["ablation"], run["steps"]), "capacities": capacities(run["curve"])}
     written |= {"larger clusters": larger(run["sizes"]), "solvers": solvers(run["solvers"])}
+    mark = "summary: docs/comparison_tables.py writes it"
+    page = marked.with_table(page, mark, finding(run["summary"], run["limit"]))
     for name, text in written.items():
         page = marked.with_table(page, f"{name}: docs/comparison_tables.py writes this table", text)
     return page
