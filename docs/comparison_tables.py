@@ -57,7 +57,8 @@ def finding(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
     best = [f"{baselines[c].min():.3f} ({NAMES[baselines[c].idxmin()]})" for c in CAPACITIES]
     text = (
         f"Of the utility of ten jobs, at most 10, our Faro-Sum loses {each(ours.loc['Faro-Sum'])} with {CAPACITIES[0]}, "
-        f"{CAPACITIES[1]} and {CAPACITIES[2]} cores (a replica has one core). The paper's Faro-Sum loses {each(published)}. The best policy "
+        f"{CAPACITIES[1]} and {CAPACITIES[2]} cores (a replica has one core). "
+        f"The paper's Faro-Sum loses {each(published)}. The best policy "
         f"here that is not a variant of Faro loses {', '.join(best[:-1])} and {best[-1]}. A policy that knows all requests "
         f"in advance would lose about {each(means)}."
     )
