@@ -149,6 +149,15 @@ def test_a_contest_is_remembered_over_a_restart(tmp_path):
     )
 
 
+def test_a_contest_is_remembered_if_it_began_before_the_replayed_ticks(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "REPLAYED_TICKS", 3)
+    told_by(Contested(), journal=tmp_path / "j")
+    cluster = Contested()
+    cluster.now_s = 90.0
+    told_by(cluster, until_s=150.0, journal=tmp_path / "j")
+    assert {request[0] for request in cluster.requests} == {1}
+
+
 def test_other_jobs_make_room_for_a_contested_job():
     jobs = (Job("a"), Job("b"))
     policy, config = Wanting([1, 5]), GuardrailConfig()

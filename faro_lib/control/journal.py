@@ -17,9 +17,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from faro_lib.control import rotation
-from faro_lib.control.guardrails import GuardrailConfig, mask_absent
+from faro_lib.control.guardrails import CONTESTED_AT, GuardrailConfig, mask_absent
 from faro_lib.control.tick import Memory, Step, tick
-from faro_lib.policies.protocol import Observation, Plan, Policy
+from faro_lib.policies.protocol import CONTESTED, Observation, Plan, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
@@ -251,6 +251,9 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
     """The memory of the loop after the recorded `ticks`, restored by letting the policy decide on each of them again."""
     memory = Memory.start(policy, header.jobs, header.start_s)
+    if ticks:  # a contest may have begun before them
+        contest = np.where(np.array(ticks[0].step.plan.reason) == CONTESTED, CONTESTED_AT, 0)
+        memory = replace(memory, guard=replace(memory.guard, contest=contest))
     for one in ticks:
         memory, _ = _decide_again(policy, header, memory, one)
     return memory
