@@ -286,6 +286,11 @@ class TestAnExpectedEvent:
         forecaster = forecaster.renewed(inner).update([100])
         assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 300, 100]
 
+    def test_past_minutes_for_the_reserve_of_idle_cores_are_those_of_the_forecaster_without_the_event(self, inner):
+        forecaster, busier = expected(inner, (Event(0, 45.0, 47.0, 3.0),)), replace(inner, past=2 * inner.past)
+        np.testing.assert_array_equal(forecaster.past, inner.past)
+        np.testing.assert_array_equal(forecaster.renewed(busier).past, busier.past)
+
     def test_a_minute_that_the_event_covers_in_part_has_a_part_of_it(self, inner):
         forecaster = expected(inner, (Event(0, 1.5, 2.0, 3.0),)).update([100])
         assert forecaster.sample(2, 1)[0, 0].tolist() == [200, 100]

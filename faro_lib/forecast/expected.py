@@ -40,7 +40,8 @@ class Expected(Forecaster):
         return replace(self, inner=self.inner.forget(jobs))
 
     def renewed(self, other: Forecaster) -> Forecaster:
-        return replace(self, inner=self.inner.renewed(other))
+        inner = self.inner.renewed(other)
+        return replace(self, inner=inner, past=inner.past)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
@@ -56,5 +57,5 @@ class Expected(Forecaster):
 
 def expected(inner: Forecaster, events: tuple[Event, ...]) -> Forecaster:
     """An `Expected` forecaster of `inner` and these events."""
-    kept = {name: getattr(inner, name) for name in ("jobs", "seed", "day_minutes", "minute_of_day")}
+    kept = {name: getattr(inner, name) for name in ("jobs", "seed", "day_minutes", "minute_of_day", "past")}
     return Expected(inner=inner, events=events, **kept)
