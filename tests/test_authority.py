@@ -449,7 +449,14 @@ def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(traces, con
     assert "job 'job0': authority advise -> ceilings" in capsys.readouterr().err
     assert cli.main(["trust", str(path), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    last = read(path)[1][-1].step.plan.authority
+    ticks = read(path)[1]
+    last = ticks[-1].step.plan.authority
+    for n, row in enumerate(rows):  # since_s is the first tick with the present level
+        since = next((t for t in reversed(ticks) if t.step.plan.authority[n, 0] != last[n, 0]), None)
+        later = [
+            t.step.observation.now_s for t in ticks if since and t.step.observation.now_s > since.step.observation.now_s
+        ]
+        assert row["since_s"] == (later[0] if since else 0.0)
     assert [row["level"] for row in rows] == [LEVELS[int(level)] for level in last[:, 0]]
     assert all(0 < row["since_s"] < 1200 for row in rows if row["level"] != "advise")
     assert cli.main(["trust", str(path)]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,8 +37,8 @@ def trust(
     at_s, now = recorded[-1]
     rows = []
     for n, job in enumerate(header.jobs):
-        others = [time_s for time_s, one in recorded if one.level[n] != now.level[n]]
-        row = {"job": job.name, "level": LEVELS[int(now.level[n])], "since_s": others[-1] if others else header.start_s}
+        changes = [time_s for (_, old), (time_s, new) in pairwise(recorded) if old.level[n] != new.level[n]]
+        row = {"job": job.name, "level": LEVELS[int(now.level[n])], "since_s": [header.start_s, *changes][-1]}
         evidence = {"doubt": now.doubt[n], "trust": now.trust[n], "strikes": now.strikes[n]}
         rows.append(row | {name: round(float(value), 3) for name, value in evidence.items()})
     if as_json:
