@@ -45,7 +45,7 @@ def cached_array(key: object, compute: Callable[[], Any]) -> Any:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise OSError if the file `path` cannot be written, or no file can be created in the folder `path`; changes nothing."""
+    """Raise OSError if writing to the file or folder `path` would fail. `path` need not exist. Nothing is changed."""
     path = Path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
@@ -62,10 +62,9 @@ def check_writable(path: str | Path) -> None:
 
 
 def find_upwards(path: str | Path) -> Path:
-    """Look for `path` in the current folder, then in each parent folder; `path` itself if it is in none of them.
+    """Look for `path` in the current folder, then in each parent folder. Return `path` itself if no folder has it.
 
-    A notebook thus finds `data/example.csv` from any folder of the checkout: JupyterLab runs it in the notebook's folder,
-    papermill in the folder in which the command runs.
+    Notebooks use this, because JupyterLab runs them in their own folder and papermill in the folder of the command.
     """
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path))

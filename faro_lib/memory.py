@@ -14,7 +14,7 @@ RAY_GB, REPLICA_GB = 1.8, 0.2
 
 
 def free_gb() -> float:
-    """Available memory in GB: that of the machine, or that of this process's control group (cgroup) if it is less."""
+    """Available memory in GB: the smaller of what the machine and this process's control group (cgroup) have left."""
     import psutil  # imported here, because simulations run without it
 
     free = float(psutil.virtual_memory().available)

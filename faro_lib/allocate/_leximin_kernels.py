@@ -1,11 +1,12 @@
-"""Compiled loops of `leximin`, which maximises the least utility, then the second least, ...; imported when first used.
+"""Compiled loops of `leximin`, which maximises the least utility, then the second least, and so on; imported when used.
 
-The search raises all jobs from one utility level to the next, the lowest first. Where the budget cannot raise all jobs
-above a level, as few jobs as possible stay there. Which jobs stay at which of these levels is a transportation problem,
-solved at the least cost. Its network has a node 1..last for each of these levels. Node 0 has all other jobs: those that
-still rise, and those whose utility is final. `node` (jobs,) is the node where each job is. `column` (nodes, jobs) is a job's
-replica count (a column of the utility table) at a node: at node 0 the count that the search has reached, at other nodes
-the cheapest count with the level's utility; -1 if there is none. `members` are the jobs that can still be at nodes > 0.
+A column is a replica count in the utility table. The search visits the utility levels from the lowest to the highest.
+It raises the jobs at each level to their next better column. If the budget cannot raise all of them, as few as possible
+stay, and the level becomes a node. Nodes are numbered 1..last. Node 0 has all other jobs, which still rise or are
+final. The assignment of jobs to nodes is a transportation problem, solved at the least cost.
+
+`node` (jobs,) is each job's node. `column` (nodes, jobs) is a job's column at each node, or -1 if the job cannot be
+there. `members` are the jobs that can be at a node > 0.
 """
 
 import numpy as np
@@ -16,12 +17,12 @@ FAR = 2**60  # more than any cost
 
 @njit(cache=True)
 def climb(utility, cost, following, order, budget, group, quota):
-    """Raise jobs from one level of utility to the next, as many as possible at each level and at the least cost.
+    """Raise jobs level by level, as many as possible at each level and at the least cost.
 
-    `order` lists the columns that are better than all cheaper ones of the same job, as flat positions in `utility`
-    (jobs, columns), sorted by utility. `following` (jobs, columns) is the job's next column in that list, or -1. With
-    quotas of several tenants, the search stops at the first level where not all jobs can be raised. Returns (each job's
-    column (jobs,), whether the job's utility is final (jobs,), node, column).
+    `order` lists flat positions in `utility` (jobs, columns), sorted by utility. It leaves out columns that are no
+    better than a cheaper column of the same job. `following[j, x]` is job j's next column in `order` after x, or -1.
+    With several quotas, the search stops at the first level where jobs compete for the budget. Returns (each job's
+    replicas (jobs,), whether its utility is final (jobs,), `node`, `column`), the last two as in the module docstring.
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
@@ -85,7 +86,7 @@ def climb(utility, cost, following, order, budget, group, quota):
 
 @njit(cache=True)
 def _moves(column, node, members, cost, last):
-    """(price, mover), both (nodes, nodes): at [a, b], the least added cost of moving a job from node a to b, and that job."""
+    """Find the least added cost `price[a, b]` of moving a job from node a to b, and the job `mover[a, b]` to move."""
     price = np.full((last + 1, last + 1), FAR)
     mover = np.full((last + 1, last + 1), -1)
     for j in members:
@@ -118,9 +119,10 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Rule out moves beyond the budget, finalise jobs without a move left, delete empty nodes; returns the last node.
+    """Rule out moves that the budget cannot pay, finalise jobs without moves, delete empty nodes; return the last node.
 
-    A job's move from node a to b is kept if `room`, the budget left, covers it and the cheapest moves from b back to a.
+    The number of jobs at each node is fixed, so a job's move from node a to b needs moves that lead from b back to a.
+    The move is ruled out if all these moves together cost more than `room`, the budget left.
     """
     for c in range(last + 1):
         price = np.minimum(price, price[:, c : c + 1] + price[c])
@@ -145,7 +147,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join two tables of sorted utilities, row s at budget s: the leximin-best merge of left[s - r] and right[r] over r."""
+    """Join two tables whose row s has sorted utilities at budget s. They share each budget in the leximin-best way."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

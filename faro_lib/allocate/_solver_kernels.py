@@ -15,8 +15,8 @@ from faro_lib.workload.jobs import TOLERANCE
 def knapsack(term, tie, cost, allowed, budget):
     """Find one choice per row, within `budget`, with the largest sum of `term`, then the least sum of `tie`.
 
-    Returns, for every budget 0..budget, the best sums of `term` and `tie` (-inf and inf if nothing fits), (budget + 1,)
-    each, and the choice of each row (rows, budget + 1), from which `trace` reads the solution.
+    Returns three arrays. The first two (budget + 1,) are the best sums of `term` and of `tie` at each budget, or -inf
+    and inf if nothing fits. The third (rows, budget + 1) has the choices, from which `trace` reads the solution.
     """
     rows, choices = term.shape
     best = np.zeros(budget + 1)
@@ -76,16 +76,17 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
-    """The Lagrangian upper bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
+    """The Lagrangian upper bound on the sum of terms: the minimum of the Lagrangian over prices >= 0.
 
-    The bound is the optimum if each row's terms are replaced by their concave envelope. The minimum is found by intersecting
-    tangents, starting at the price `guess`. Every price gives a valid bound, so rounding only loosens it. The search stops
-    as soon as the bound is below `enough`. Returns (bound, price, a pick within the budget, whether such a pick exists).
+    The Lagrangian is price x budget + the sum over rows of the maximum of term - price x cost. Its minimum is the
+    optimum if each row's terms are replaced by their concave envelope. The search intersects tangents and starts at the
+    price `guess`. It stops when the bound is below `enough`. Every price gives a valid bound, so an inexact price only
+    loosens the bound. Returns (bound, price, a pick within the budget, whether such a pick exists).
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # total term and cost at the lowest and highest price
-    widest = TOLERANCE  # at a price above any row's range of terms, every row picks its cheapest choice
+    widest = TOLERANCE  # largest gain of a row over its cheapest choice; at a higher price, each row picks the cheapest
     for j in range(rows):
         cheapest, best = -1, -1
         for x in range(choices):

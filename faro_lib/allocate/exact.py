@@ -14,7 +14,7 @@ from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
 Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
-Box = tuple[int, int, int, int]  # (from, to) of the least utility, then of the greatest, as indices of utility levels
+Box = tuple[int, int, int, int]  # first and last index in `levels` of the least utility, then of the greatest utility
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
@@ -99,7 +99,7 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
         replicas = best_sum(problem, allowed)
         total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
         return float(total) + spread, price, replicas
-    kernels.fill_up(*arrays, replicas)  # in place; `total` stays the bound of the relaxation
+    kernels.fill_up(*arrays, replicas)  # improves `replicas` in place; `total` is still an upper bound
     return total + spread, price, replicas
 
 

@@ -25,7 +25,7 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # A solution >= `floor` uses no column whose term - price x cost is more than `far` below the largest of its job.
+        # No solution with a sum >= `floor` has a column whose `reduced` is more than `far` below its job's maximum.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
         far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding errors grow with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """Each job's best column (replica count), None if none fit. `_share` divides what the cheapest columns leave."""
+    """Give each job its least allowed replicas, then let `_share` divide the budget that is left; None if none fit."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)
@@ -78,7 +78,7 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
 
 
 def _share(term, tie, costs, allowed, budget, group, quota) -> np.ndarray:
-    """Each job's best column, by dynamic programming over the budget; with quotas, first within, then between tenants."""
+    """Choose each job's column by dynamic programming. With quotas, solve each tenant first, then divide the budget."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     if len(quota) == 1:

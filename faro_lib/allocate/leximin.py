@@ -7,7 +7,7 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # (mask (jobs, X + 1), largest number of jobs whose replica count may be in the mask)
+Count = tuple[np.ndarray, int]  # a set of columns, bool (jobs, columns), and the most jobs that may use one of them
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """`allowed`, whose columns are equally good for a job, reduced to those below `current` and the cheapest of the others."""
+    """Keep each job's `allowed` columns below `current` and the cheapest one at or above it. All have equal utility."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

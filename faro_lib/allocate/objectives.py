@@ -29,7 +29,7 @@ def weighted_log(utility, weight):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a solver maximises: sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the leximin order of U."""
+    """What a solver maximises for utilities U and weights w: sum of term(U, w) + gamma (min U - max U), or leximin."""
 
     name: str
     term: Callable = weighted  # (utility, weight) -> a job's contribution; arguments broadcast
@@ -53,7 +53,7 @@ class Objective:
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective's value at utilities and weights (jobs,); for leximin, the least utility. -inf if any utility is."""
+        """The objective's value for arrays (jobs,), or the least utility for leximin; -inf if any utility is -inf."""
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf
@@ -64,7 +64,7 @@ class Objective:
         return total + float(quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max())))
 
     def scores_after(self, utility, moved, weight, gamma: float | None = None) -> np.ndarray:
-        """Scores (jobs,): entry j is the `score` of the finite `utility` (jobs,) with only entry j replaced by `moved[j]`."""
+        """Scores (jobs,): entry j is the `score` if only `utility[j]` changes, to `moved[j]`. Utilities are finite."""
         low, high = least_of_others(utility), -least_of_others(-utility)
         low, high = np.minimum(quantised(low), quantised(moved)), np.maximum(quantised(high), quantised(moved))
         if self.leximin:

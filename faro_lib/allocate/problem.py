@@ -9,7 +9,7 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of, frozen
 
-CHANGE = 2.0**24  # tie-break weight of a change by one replica; each replica weighs 1, so the change decides first
+CHANGE = 2.0**24  # tie-break: CHANGE x |replicas - current| + replicas, so the least change counts first
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Problem:
     tie: np.ndarray  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's entry in `quota`, shape (jobs,)
-    quota: np.ndarray  # largest cost of a group: a tenant with a quota, or all other jobs; in units, shape (groups,)
+    quota: np.ndarray  # most units for each group, shape (groups,); a group is a tenant with a quota, or all other jobs
 
     @property
     def feasible(self) -> np.ndarray:

@@ -39,7 +39,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """The plan for an action (jobs,): replicas or, for `actions` "shares", shares of the cores beyond the minimum replicas."""
+    """Convert an action to a plan: "counts" are replicas; "shares" divide the cores beyond the minimum replicas."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -82,10 +82,10 @@ class _Given(Fixed):
 class ClusterEnv(gymnasium.Env):
     """The simulated cluster as a Gymnasium environment; an episode is one day.
 
-    A step decides for all jobs and lasts `tick_s`; the last step ends when no request is left.
-    A step's reward is minus the utility lost in the minutes that the step completes; requests still in the system count with
-    their age. The last reward corrects for these requests, so the sum of rewards is -(minutes x `lost_utility` of the run).
-    Attributes: `observation`, the current `Observation`; `run`, the day's result, set at its end. An action may be a Plan.
+    A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no request is left.
+    The reward is minus the utility lost in the minutes that the step completes. The latency of an unfinished request is
+    taken to be its age. The last reward corrects this, so the rewards add up to -(minutes x `lost_utility` of the run).
+    Attributes: `observation`, the current `Observation`; `run`, the day's result, set at the end of the day.
 
     Parameters
     ----------
@@ -93,11 +93,11 @@ class ClusterEnv(gymnasium.Env):
     capacity : cores; None takes the scenario's, which may change during the day.
     train : if True, each episode is a random training day, for agents that learn; if False, it is the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a `Cluster` that replaces the simulator, for
-        speed, as in `notebooks/arena/fluid.py`; episodes with this cluster have no `run`.
+    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster `Cluster` that replaces
+        the simulator, as in `notebooks/arena/fluid.py`. Then there is no `run`, and the last reward corrects nothing.
 
-    `reset(seed)` draws the day and its requests; `options` may fix `trial`, the seed of the requests, and `initial`, the
-    replicas (jobs,) at the start.
+    `reset(seed)` draws the day and its requests. Its `options` may set `trial`, the seed of the requests, and
+    `initial`, the replicas (jobs,) at the start.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as Gymnasium declares it

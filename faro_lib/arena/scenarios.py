@@ -82,7 +82,7 @@ class Instance:
 
     @cached_property
     def bound(self) -> np.ndarray:
-        """Utility (jobs, minutes + 1), as in `minute_utility`, of the clairvoyant: the best allocation in hindsight."""
+        """The utility of the best allocation in hindsight, with the shape (jobs, minutes + 1) of `minute_utility`."""
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
         first = [at_s / MINUTE_S for at_s, _ in steps]

@@ -23,16 +23,16 @@ from faro_lib.simulate import simulate
 from faro_lib.workload.jobs import MINUTE_S
 
 BLOCKS = 12  # blocks per day in the bootstrap
-HIDDEN_SEEDS = 2**31 - 1  # hidden seeds are whole numbers from 1 to this one
+HIDDEN_SEEDS = 2**31 - 1  # largest hidden seed; the smallest is 1
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # measured durations, which differ from run to run
 
 
 def policy_of(entry: str) -> str:
-    """The name of a policy: `entry` itself, or the one name that the .py file `entry` registers; ValueError otherwise."""
+    """Name of the policy `entry`, a known name or a .py file that registers one policy; ValueError if it is neither."""
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
-    load_plugins()  # plugins named in FARO_PLUGINS are not part of the entry
+    load_plugins()  # register the plugins in FARO_PLUGINS first, so that they do not count as part of `entry`
     before = set(FACTORIES)
     load_plugins([entry])
     if len(names := [name for name in FACTORIES if name not in before]) != 1:
@@ -84,10 +84,10 @@ def score(
 
 
 def scored(policy: str, on: Instance) -> dict[str, Any]:
-    """The measures of one run, its mean regret with a 95 % interval, and its total regret in each of BLOCKS parts of the day.
+    """Measures of one run, such as mean regret with a 95 % interval and total regret in each of BLOCKS parts of a day.
 
-    A minute's regret is the utility (at most 1 per job) that the policy loses and the clairvoyant (`Instance.bound`) keeps,
-    as a mean over jobs. The mean regret is over the day's minutes. A failed decision leaves the replicas unchanged.
+    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's, averaged over jobs. The
+    mean regret is over all minutes of the day. A failed decision leaves the replicas unchanged.
     """
     scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
     if made.tick_s > MINUTE_S:

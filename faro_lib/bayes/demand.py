@@ -1,15 +1,16 @@
 """The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
 
-`forecast.regression` has the likelihood. The priors, with k a feature and j a job:
+`forecast.regression` defines the likelihood and its symbols a, b, c, s, g and v. Priors for job j and feature k:
 
-    a_jk, b_jk, c_j ~ Normal(m_k, tau), m_k ~ Normal(0, MEAN_WIDTH)    coefficients of lags, profile and constant
-    log tau ~ Normal(log WIDTHS, 0.4)          one tau for all lags and one for the profile; that of the constant is fixed
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the error's scale at the job's mean v (`regression.log_change`)
+    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags (a), daily profile (b) and constant (c)
+    m_k ~ Normal(0, MEAN_WIDTH)                mean of a coefficient over jobs
+    log tau ~ Normal(log WIDTHS, 0.4)          one tau for the lags and one for the profile; the constant's tau is fixed
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the errors' scale at the job's mean of v, the recent change
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
-    log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
+    log(nu_j - 3) ~ Normal(0.7, 0.7)           nu: degrees of freedom of the errors
 
-NUTS samples the coefficients in coordinates in which the posterior of a ridge regression (`ridge`) is spherical. The model's
-posterior, too, then has similar scales in all coordinates, whether the counts or only the prior determine a coefficient.
+NUTS samples the coefficients in coordinates that make the posterior of a ridge regression (`ridge`) spherical. These
+coordinates give the model's posterior similar scales in all directions, even where only the prior determines it.
 """
 
 import logging
@@ -29,11 +30,11 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
-# Prior medians of tau, a coefficient's SD between jobs, by group. The constant's is fixed: one value per job tells little.
+# SD of a coefficient between jobs (tau), by group: prior medians for lags and profile, a fixed value for the constant.
 WIDTHS = np.array([0.1, 0.1, 0.01])
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
-MIN_NU = 3.0  # lower limit of nu; counts are squares of y, so they have a finite mean only if nu > 2
+MIN_NU = 3.0  # minimum degrees of freedom; with 2 or fewer, a count (a squared Student-t value) has no finite mean
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
 MAX_ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
@@ -42,7 +43,7 @@ LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    Of each day's samples, only the first is used: all are the same day, downsampled from different first minutes.
+    The samples of a day in `traces` are one day, downsampled with different offsets. Only the first sample is used.
     """
     import pytensor
 
@@ -66,12 +67,13 @@ def build_model(traces: Traces):
 
     coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
-        # This prior keeps tau away from 0 (Chung et al. 2013), where few, similar jobs would make the posterior a funnel.
+        # This prior keeps tau away from 0 (Chung et al. 2013). Otherwise, few similar jobs would cause a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # With m_k integrated out, a coefficient's mean over jobs and deviations are independent. The Jacobian is constant.
+        # The prior means m_k are integrated out. A coefficient's mean over jobs and the deviations from it are then
+        # independent. The coefficients are linear in theta, so the Jacobian is constant and is left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -91,7 +93,7 @@ def build_model(traces: Traces):
 def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ridge estimate of the coefficients (jobs, features) and Cholesky factor of their covariance (jobs, features, features).
 
-    The prior is Normal(0, WIDTHS). The log scale of the errors rises by USUAL_FOLLOW per unit of the recent change v.
+    The prior is Normal(0, WIDTHS). The log of the errors' scale is taken to rise by USUAL_FOLLOW per unit of `change`.
     """
     usual = change.mean(axis=1, keepdims=True)
     precision = (USUAL_CHANGE * np.exp(usual + USUAL_FOLLOW * (change - usual))) ** -2

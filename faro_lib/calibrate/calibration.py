@@ -1,8 +1,8 @@
-"""Infer a service's kind of replica and its parameters, with intervals, from measured latencies, or say why not.
+"""Infer a service's kind of replica and its parameters, with intervals and a verdict, from measured latencies.
 
-The kinds are serial, concurrent, batched and continuous (`workload.replicas`). For each kind, parameter points are
-simulated (`predict`), weighted by their likelihood and refined around the best ones (`population`). The kinds' marginal
-likelihoods are compared. A verdict says whether a kind reproduces the measurements, and how sure a replica's largest rate is.
+The kinds serial, concurrent, batched and continuous (`workload.replicas`) are compared by their marginal likelihoods.
+For each kind, parameter points are simulated (`predict`) and weighted. Later points are drawn near points of large
+weight (`population`). The verdict is NOT_REPRODUCED if no kind fits, TOO_WIDE if the capacity is too uncertain.
 
     measurements = Measurements(rate_rps, replicas, requests, (("latency", 0.5), ("latency", 0.99)), values)
     calibration = calibrate(measurements, max_ongoing_requests=10)
@@ -12,9 +12,9 @@ likelihoods are compared. A verdict says whether a kind reproduces the measureme
     for draw in calibration.draws:                      # posterior draws, for an interval of any derived quantity
         job = replace(job, **draw.job_fields)
 
-The likelihood of a point is normal in the logarithms of the measured values. Its covariance is the sum of two: sampling
-errors, which are correlated within a row (a measured period), and a fitted model discrepancy, which is independent for
-each value (Kennedy and O'Hagan, 2001, let it be correlated). This is a synthetic likelihood (Wood, 2010).
+The likelihood is normal in the logarithms of the measured values, a synthetic likelihood (Wood, 2010). Its covariance
+has two parts. Sampling errors are correlated within a row (a measured period). The discrepancy of the model is fitted.
+It is independent between values, unlike that of Kennedy and O'Hagan (2001).
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of capacity_rps, relative to the median
-# The kind with the fewest parameters is chosen unless another is this many times as probable (Jeffreys, 1961: strong).
+# Choose the kind with fewest parameters among those with at least 1 / STRONG of the top probability (Jeffreys, 1961).
 STRONG = 10.0
-OUTLIER = 3.0  # a measured value more standard deviations than this from its prediction is not reproduced
+OUTLIER = 3.0  # largest distance of a reproduced value from its prediction, in standard deviations
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
 REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
-# A kind is given up if its log likelihood is this far below the best one, or n times as far n rounds before LEAST_ROUNDS.
+# A kind is given up if its log likelihood is this far below the best kind's. Before LEAST_ROUNDS, the limit is wider.
 HOPELESS = 30.0
 DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
@@ -188,10 +188,10 @@ def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, 
 def _next(
     extended: Measurements, target: np.ndarray, predicted: np.ndarray, weights: np.ndarray, errors: np.ndarray
 ) -> str:
-    """The value to measure next, as text: it should most reduce the variance of `target`, the log capacities (points,).
+    """Name the value to measure next: the one that most reduces the variance of `target`, the points' log capacities.
 
-    In a linear regression over the points, a value with predictions q (points,) and error variance s^2 (sampling plus
-    discrepancy) explains cov(target, q)^2 / (var(q) + s^2) of the target's variance.
+    Let q be the points' predictions of a value and s^2 its error variance (sampling plus discrepancy). A linear
+    regression of `target` on the measured value explains cov(target, q)^2 / (var(q) + s^2) of the variance.
     """
     apart, target = predicted - np.tensordot(weights, predicted, 1), target - weights @ target
     covariance, variance = np.tensordot(weights * target, apart, 1), np.tensordot(weights, apart**2, 1)

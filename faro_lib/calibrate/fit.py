@@ -20,14 +20,14 @@ MISSING = 1e6  # variance of a value that was not measured: so large that it has
 POINTS_PER_DIMENSION = 4  # points per coefficient in the regression of `_linearised`
 CHANGED = 0.1  # change of a prediction's logarithm at which the sampling errors are simulated again
 ELSEWHERE = 0.6  # probability that the regression omits all points on one side of the best point
-LARGEST = 3.0  # cap on each coordinate of the proposal's centre, in prior standard deviations
+LARGEST = 3.0  # largest absolute coordinate of the centre of `_linearised`, in prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
 def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Log likelihood of N parameter points at each of DISCREPANCIES, shape (N, discrepancies).
 
-    ln values ~ Normal(predicted, errors + discrepancy^2 I) in every row, without the normalising constant.
+    In every row, ln values ~ Normal(predicted, errors + discrepancy^2 I). The constant term is left out.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Fit:
         return logsumexp(self.by_discrepancy, axis=1)
 
     def score(self, errors: np.ndarray) -> np.ndarray:
-        """Set the covariance of the sampling errors, and return the log likelihood of each point with it."""
+        """Set the covariance of the sampling errors, and return the new log likelihood of each point."""
         self.errors = errors
         self.by_discrepancy = log_likelihoods(self.predicted, self._values, errors) + LOG_PRIOR
         return self.log_likelihood
@@ -81,10 +81,10 @@ class Fit:
         self.population.draw(number, self._linearised() if self.services else None)
 
     def _linearised(self) -> Any:
-        """A t distribution to draw points from: the posterior that would follow if predictions were linear in the parameters.
+        """A t distribution that approximates the posterior, from which new points are drawn.
 
-        A linear regression of the predictions is fitted to the most likely points (a Gauss-Newton step without gradient).
-        Often only points on one side of the best one are used, because integer parameters make several local optima.
+        A linear regression over the most likely points replaces the simulated predictions (a Gauss-Newton step without
+        gradient). To find other local optima, the regression often uses only points on one side of the best point.
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)
@@ -111,7 +111,7 @@ class Fit:
         self.predicted = np.array(self._simulated)
         best = self.score(self.errors).argmax()
         measured = np.where(np.isfinite(self._values), self.predicted[best], 0.0)
-        # If the best point's predictions have changed, simulate the sampling errors again.
+        # Simulate the sampling errors again if the best predictions have changed since the last time.
         if np.abs(measured - self._errors_at).max() > CHANGED:
             self._errors_at, self.errors = measured, self._simulator.errors(self.services[best])
         return self.score(self.errors)

@@ -15,15 +15,15 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """Latency quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
+    """Latency quantiles and means of one service. Each row has a constant arrival rate and replica count.
 
-    A load test has one row per rate. Recorded minutes with equal replicas and similar rates are averaged (geometric
-    mean) into one row. Quantiles are over the served requests. Streaming services also have the time to first token.
+    In a load test, a row is one period. Recorded minutes with equal replicas and similar rates are periods of one row,
+    which has their geometric means. Quantiles are over served requests. Streaming adds the time to first token.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
     replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
-    requests: np.ndarray  # number of requests in a period of the row, shape (rows,)
+    requests: np.ndarray  # requests per period, shape (rows,)
     columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
     values: np.ndarray  # in seconds, TOGETHER in requests; shape (rows, columns); NaN = not measured
     periods: np.ndarray | int = 1  # number of periods averaged in each row, shape (rows,)
@@ -50,7 +50,7 @@ class Measurements:
 
 
 def requests_together(end_s: np.ndarray) -> np.ndarray:
-    """Mean size of the groups of requests that end at most TOGETHER_S apart; `end_s` (..., requests): end times, inf = never.
+    """Mean size of groups of requests that end at most TOGETHER_S apart; `end_s` (..., requests) is inf for drops.
 
     >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
     2.0

@@ -8,7 +8,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import gaussian_kde, multivariate_normal
 from scipy.stats.qmc import MultivariateNormalQMC
 
-MIN_EFFECTIVE = 20.0  # minimum effective sample size of the weights from which the next round is drawn
+MIN_EFFECTIVE = 20.0  # minimum effective sample size of the `flattened` weights of a new round's kernels
 SMALLEST = 1e-9  # points of smaller weight get no kernel in the density estimate
 POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents on the weights that `flattened` tries, largest first
 
@@ -16,9 +16,10 @@ POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents on the weights
 class Population:
     """Parameter points weighted by a posterior whose prior is a standard normal in every coordinate.
 
-    Adaptive multiple importance sampling (Cornuet, Marin, Mira and Robert, 2012): the first round of points is drawn from
-    the prior, later ones from a kernel density estimate of the points weighted so far, and each weight is relative to the
-    mixture of all proposals. `log_likelihood` maps new points (n, dimensions) to the log likelihoods of all points so far.
+    The method is adaptive multiple importance sampling (Cornuet, Marin, Mira and Robert, 2012). The first round draws
+    points from the prior. Later rounds draw from a kernel density estimate of the weighted points. Weights are prior x
+    likelihood divided by the mixture density of all rounds. `log_likelihood` maps new points (n, dimensions) to the log
+    likelihoods of all points so far.
     """
 
     def __init__(self, log_likelihood: Callable[[np.ndarray], np.ndarray], dimensions: int, rng: np.random.Generator):

@@ -15,8 +15,8 @@ from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
 ERROR_RUNS = 32  # simulated repetitions of each measured period to estimate its sampling errors
-MAX_RUNS = 8  # maximum number of repetitions whose mean predicts a value
-MAX_RUN = 2000  # maximum requests of a repetition; the errors of a period k times as long are smaller by sqrt(k)
+MAX_RUNS = 8  # maximum number of repetitions over which `Simulator.values` averages
+MAX_RUN = 2000  # maximum requests per repetition; the error variance of a longer period is scaled down in proportion
 WARM_UP = 0.1  # share of a repetition's requests that are discarded at its start, because queues begin empty
 MIN_WARM_UP = 50
 NEVER_S = 1e6  # stands for the latency of a period in which nothing is served
@@ -49,8 +49,8 @@ class Simulator:
     def errors(self, service: CalibratedService) -> np.ndarray:
         """Covariance of the sampling errors of the values' logarithms, shape (rows, columns, columns).
 
-        The error of a measured period and that of the simulated `values` (means over few repetitions) are added. A factor
-        makes the inverse of the covariance unbiased (Hartlap, Simon and Schneider, 2007).
+        The errors of `values`, means over few repetitions, are added to those of the measured periods. The divisor of
+        the covariance makes its inverse unbiased (Hartlap, Simon and Schneider, 2007).
         """
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
@@ -85,7 +85,7 @@ class Simulator:
         return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
 
     def _draw(self, runs: int) -> Draws:
-        """Random arrivals, service times and tokens of all repetitions; `service_s` has normals that `_run` transforms."""
+        """Random numbers of all repetitions. Their service times are standard normals, which `_run` transforms."""
         rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests

@@ -1,8 +1,8 @@
 """Prior distributions of the parameters of each kind of replica, scaled by a typical latency at low load.
 
-The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at a time, or
-batches of one, is of the kind serial, so replicas of other kinds can serve 2 or more requests at once. Squared uniform draws
-favour parameters near 0, where many services are: no slowdown of concurrent requests, batches that do not wait.
+The priors are wide. For example, a service time may be 1/20 of the typical latency. Only the kind serial is limited to
+one request at a time. All other kinds can serve at least two at once. Squared uniform draws favour small values of some
+parameters that are 0 in many services, such as the slowdown of concurrent requests and the wait of a batch.
 """
 
 import dataclasses
@@ -54,11 +54,11 @@ class Prior:
     """Prior of a replica kind: `service` maps a standard normal point, shape (dimensions,), to a service."""
 
     kind: str
-    scale_s: float  # typical latency: median of each row's latency values, then the smallest of these
+    scale_s: float  # typical latency: the smallest row median of the measured latencies
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float
-    overhead_probability: float = 1.0  # probability of an overhead, which is then uniform up to `max_overhead_s`
+    overhead_probability: float = 1.0  # probability that the overhead is not 0 but uniform up to `max_overhead_s`
 
     @property
     def dimensions(self) -> int:
@@ -94,9 +94,9 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    # Measurements best determine the latency of a lone request (alone_s) and the duration of a full batch (full_s), so these
-    # are drawn first. alone_s is the wait for others plus the duration of a batch of one. This duration lies between
-    # full_s / most and full_s, so the wait lies between `shortest` and `longest`.
+    # First draw what measurements determine best: the latency of a lone request (alone_s) and the time of a full batch
+    # (full_s). A lone request waits wait_s for other requests, then takes one_s as a batch of one. As one_s is between
+    # full_s / most and full_s, wait_s is between `shortest` and `longest`.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

@@ -46,8 +46,8 @@ def audit(
 ) -> int:
     """Simulate recorded replica counts, then other policies.
 
-    Give one of --workload, --prometheus and --journal. A service whose recorded minutes the simulator does not reproduce
-    gets no advice; the output says what to measure.
+    Give one of --workload, --prometheus and --journal. Policies are compared on the services whose recorded minutes the
+    simulator reproduces. For any other service, the output says what to measure.
 
     Exit status: 0 success; 2 invalid input; 3 no service was reproduced; 130 interrupted.
     """
@@ -104,7 +104,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """Text tables of services, policies, lost utility by service minus that of the recorded replicas, cores by hour."""
+    """Text tables of the services, the policies, the effect of each policy on each service, and the cores by hour."""
     services = [
         {
             "job": one.job.name,

@@ -25,7 +25,7 @@ ACTIONS = ("replicas", "ceilings")
 
 
 def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether Faro sets the bounds of HPAs instead of replicas; ValueError if `act` is unknown or the backend has no HPAs."""
+    """Whether Faro sets HPA bounds instead of replicas. ValueError if `act` is unknown or impossible with `backend`."""
     if act not in ACTIONS:
         raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
     if act == "ceilings" and backend != "deployments":
@@ -34,7 +34,7 @@ def sets_ceilings(act: str, backend: str) -> bool:
 
 
 def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: str | None) -> NamespacedName | None:
-    """Namespace and name of the FaroPlan (a custom resource); None if `plan` is None. Else, log records now go to `say`."""
+    """Parse `plan`, the NAMESPACE/NAME of a FaroPlan, and send log records to `say`. Without a plan, return None."""
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
@@ -47,7 +47,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
 
 
 def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], tuple[Override, ...]]:
-    """A function that returns operators' overrides from the file next to the journal and from the FaroPlan, if these exist."""
+    """A function that reads operators' overrides from the file next to `journal` and from the FaroPlan `home`."""
     from faro_lib.control.overrides import path_of, read_overrides
 
     of_journal = partial(read_overrides, path_of(journal)) if journal else tuple

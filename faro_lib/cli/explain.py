@@ -54,7 +54,7 @@ def _wall_time(header: Header, tick: Tick) -> datetime:
 
 
 def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
-    """Convert `at` to seconds since the run's time 0; a time of day means its latest occurrence up to the last tick."""
+    """Convert `at` to seconds on the run's clock. For example, 19:05 is the latest 19:05 before the last tick."""
     with suppress(ValueError):
         return float(at)
     try:

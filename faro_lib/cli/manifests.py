@@ -72,14 +72,14 @@ def manifests(
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
-        fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
-        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # else ManifestSpec raises
+        fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total  # else ManifestSpec raises
+        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)
         values |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
         values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
     spec, controller = ManifestSpec(**values), typer.Typer()
     controller.command()(run)
     _, *words = arguments(spec)
-    typer.main.get_command(controller).make_context("faro run", words)  # raises the usage error that would end the pod
+    typer.main.get_command(controller).make_context("faro run", words)  # invalid options fail here, not in the pod
     for path in write(spec, out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")

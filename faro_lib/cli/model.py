@@ -35,7 +35,7 @@ ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted
 class Source:
     """The source of the request counts to which the forecaster is fitted."""
 
-    history: str | None = None  # file of counts; PROMETHEUS or JOURNAL: controllers' records of counts; None: no counts
+    history: str | None = None  # file of counts, or PROMETHEUS or JOURNAL for counts that controllers recorded
     forecaster: str = "auto"
     prometheus: str | None = None
     token_path: str | None = None
@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """A forecaster fitted to `days`; untrained without `history`, or if controllers' records have no readable full day."""
+        """Fit a forecaster to `days`. It stays untrained without `history`, or if controllers' counts are unusable."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -72,8 +72,9 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster in use. A child process fits and tests a new one on request, and nightly if Faro recorded the counts.
+    """The forecaster in use, and its refits in a child process.
 
+    A refit starts when requested. If controllers recorded the counts, a refit also starts every night.
     report : called with the outcome of each refit and its reason.
     """
 
@@ -98,7 +99,7 @@ class FreshModel:
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """The forecaster in use; None if the last call of `of` returned it. Begins a due refit and applies a finished one."""
+        """Start a due refit and apply a finished one. Return the forecaster, or None if `of` already returned it."""
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()
@@ -154,9 +155,9 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy with a forecaster that begins at the local time of day of `origin_s` (Unix time, with today's UTC offset).
+    """Start the policy's forecaster at the local time of day of `origin_s` (Unix time), using today's UTC offset.
 
-    The policy is unchanged if it has no forecaster, or one whose days are downsampled to fewer than DAY_MINUTES minutes.
+    The policy is unchanged if it has no forecaster, or if the forecaster's days have fewer than DAY_MINUTES minutes.
     """
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy

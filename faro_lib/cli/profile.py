@@ -19,8 +19,8 @@ def profile(
 ) -> None:
     """Measure service times, cold starts and how replicas serve.
 
-    Open-loop load at increasing rates, until the p99 latency exceeds three times the SLO, shows whether a replica serves one
-    request at a time, several, or batches. The results go into the table, and a picture of each job's latencies beside it.
+    Open-loop load rises until the p99 latency exceeds three times the SLO. The latencies show whether a replica serves
+    one request at a time, several, or batches. The results go into the table, and a picture per job into its folder.
     """
     from faro_lib.figures.calibration import latency_by_rate
     from faro_lib.figures.style import save

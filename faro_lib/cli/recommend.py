@@ -109,7 +109,7 @@ def recommend(
 
 
 def _text(recommendation: Recommendation) -> str:
-    """The recommendation as text: a table of jobs and, with --curve, SLO violations by capacity and by job (`_fixed`)."""
+    """Format the recommendation as text: a table of jobs and, with --curve, SLO violations by capacity and by job."""
     from faro_lib.forecast import HORIZON_MINUTES
 
     advice, curve = recommendation.advice, recommendation.curve
@@ -155,7 +155,7 @@ def _worst(job: str, rate: float, accepted: float) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Two tables of late requests, with Faro and with fixed replicas: by job; of the worst job in cases such as more load."""
+    """Two tables of late requests under Faro and under fixed replicas: one by job, one of the worst job per case."""
     from faro_lib.recommend.sizing import WORST
 
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
@@ -195,7 +195,7 @@ def _fixed(recommendation: Recommendation) -> list[str]:
 
 
 def _conclusion(recommendation: Recommendation) -> list[str]:
-    """Lines: whether the capacity is enough with fixed and with scaled replicas, the cores that suffice, and the next step."""
+    """State whether the capacity is enough with fixed replicas and with scaling, and how many cores each one needs."""
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
     assert curve is not None
     assert fixed is not None

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-CHANGES, REFIT = "changes", "refit"  # reasons of failures: changed settings cannot be used; a refit failed
+CHANGES, REFIT = "changes", "refit"  # failure reasons: CHANGES if new settings are unusable, REFIT if a refit fails
 RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
-STALLED_S = 120.0  # /healthz fails after this plus five ticks without progress, because a cluster call may take 60 s
+STALLED_S = 120.0  # /healthz fails after STALLED_S + 5 ticks without progress; one cluster call may take 60 s
 
 
 def run(
@@ -165,7 +165,7 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # --wait is for the first settings; later ones are refused if a check fails
+            (once if new else waits)(check)  # --wait applies only at the start. A failed check rejects new settings.
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
@@ -181,7 +181,7 @@ def run(
                 lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
             )  # fmt: skip
             cluster_of = stack.enter_context(ray)
-        until_s = float("inf") if seconds is None else clock.now_s + seconds  # counted after the start of Ray
+        until_s = float("inf") if seconds is None else clock.now_s + seconds  # `seconds` excludes the start of Ray
         last, retry_s = settings, float("inf")
         while not stop.is_set() and clock.now_s < until_s:  # a new pass begins when settings or the UTC offset change
             table, new, offset_s = settings.jobs, settings is not last, time.localtime().tm_gmtoff
@@ -235,7 +235,7 @@ def run(
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """One line per change that an operator made to the jobs since the run in the journal; () if no change or no run."""
+    """One line per change of jobs or fixed replicas since the recorded run; () if none changed or there is no run."""
     header = journal.header if journal and journal.ticks else None
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
@@ -287,9 +287,9 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
 
 
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
-    """The clock of the run recorded in the journal or, if there is none, a new clock whose time 0 was HISTORY_MINUTES ago.
+    """Return the clock of the run recorded in the journal, or else a new clock whose time 0 was HISTORY_MINUTES ago.
 
-    Because of this offset, counts from the HISTORY_MINUTES before the start of a new run also have times >= 0.
+    A new run may use counts from up to HISTORY_MINUTES before its start, and their times must be >= 0.
     """
     from faro_lib.control.clock import Clock
     from faro_lib.policies.protocol import HISTORY_MINUTES

@@ -17,7 +17,7 @@ from faro_lib.cli.shared import option
 if TYPE_CHECKING:
     from faro_lib.control.overrides import Override
 
-    # (job -> replicas that --freeze keeps, None before the first decision; functions to read and write overrides)
+    # Replicas that --freeze keeps, by job (None before the first decision), and functions to read and write overrides.
     _Run = tuple[dict[str, int | None], Callable[[], Iterable[Override]], Callable[[Iterable[Override]], None]]
 
 
@@ -64,9 +64,9 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`. A new change of load replaces the job's older changes of load that overlap it in time.
+    """Whether `new` replaces `old`. A change of load replaces the job's changes of load that overlap it in time.
 
-    A new replica count replaces the job's older counts whose time lies within its own and, if it begins `now`, those in force.
+    A replica count replaces the job's counts within its period and, if it begins `now`, also the count in force.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
@@ -97,7 +97,7 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # With floorReplicas, an HPA chooses the count: desiredReplicas is only its maximum, so readyReplicas is kept.
+    # An HPA scales jobs with floorReplicas. desiredReplicas is the HPA's maximum, so --freeze keeps readyReplicas.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return targets, overrides.read, overrides.write

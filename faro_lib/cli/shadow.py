@@ -1,4 +1,4 @@
-"""`faro shadow`: were the plans of a dry run better than the replicas that ran?"""
+"""`faro shadow`: compare the plans of a dry run with the replicas that ran."""
 
 import json
 from typing import Annotated
@@ -12,7 +12,7 @@ def shadow(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run` without --apply.")],
     as_json: Annotated[bool, option("Print one JSON object per job, and one for all.", "--json")] = False,
 ) -> None:
-    """Score a dry run: forecasts, predicted latencies and plans."""
+    """Score the forecasts, predicted latencies and plans of a dry run."""
     from faro_lib.control.journal import with_same_jobs
     from faro_lib.recommend.shadow import plan_scores
 

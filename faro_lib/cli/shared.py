@@ -26,7 +26,7 @@ def option(help: str, *names: str, default: str | None = None, maximum: int | No
 
 
 def use_authority(path: str | None) -> str | None:
-    """Make this process trust the certificate authority in the PEM file `path`, if given, for all servers; return `path`."""
+    """Make this process trust the certificate authority in the PEM file `path` (None: no change). Return `path`."""
     if path is not None:
         if not Path(path).is_file():
             raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
@@ -82,7 +82,7 @@ class SayHandler(logging.Handler):
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows, which have the same keys, as a text table with a header line."""
+    """Format rows, which all have the same keys, as a text table with a header line."""
     columns = []
     for name in rows[0]:
         cells = [name, *(str(row[name]) for row in rows)]

@@ -24,7 +24,7 @@ def simulate(
     ] = False,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
-    """Simulate policies on the evaluation day; print what they lose."""
+    """Simulate a day, and print the utility that each policy loses."""
     from faro_lib import config, forecast
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.pipeline.check import check_none_learns, learners

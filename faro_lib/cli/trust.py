@@ -1,4 +1,4 @@
-"""`faro trust`: how far `faro run --earn` may act on each service, and the evidence for it."""
+"""`faro trust`: show how much `faro run --earn` may change each service, and the evidence for this limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def trust(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run --earn`.")],
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
-    """Show how far Faro may act on each service, and the evidence."""
+    """Show how much Faro may change each service, and why."""
     from faro_lib.control.journal import parts
     from faro_lib.policies.authority import ALPHA, LEVELS, Authority
 
@@ -50,7 +50,7 @@ def trust(
 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
-    """A function that logs, at each step, which services' authority (how far Faro may act on them) has changed."""
+    """Return a function that takes each step of the loop and logs every change of a job's authority level."""
     from faro_lib.policies.authority import LEVELS
 
     last: list[str] = []
@@ -68,11 +68,11 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
 
 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
-    """The authority (how far Faro may act on each job) with which a resumed run starts.
+    """Return the authority (how much Faro may change each job) with which a resumed run starts.
 
-    A resumed policy decides on the last REPLAYED_TICKS recorded ticks again, so it starts with the authority recorded in the
-    first of these ticks. If jobs were added or removed, the policy decides on none of them again, so it starts with the
-    authority recorded in the last tick. A job without a recorded authority starts with none.
+    A resumed policy first repeats its decisions on the last REPLAYED_TICKS recorded ticks. It therefore starts with the
+    authority recorded in the first of these ticks. If jobs were added or removed, no decisions are repeated, and the
+    authority recorded in the last tick is used. A job without a recorded authority starts at the level ADVISE.
     """
     import numpy as np
 

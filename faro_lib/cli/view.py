@@ -43,7 +43,7 @@ class View:
         self._changes: deque[str] = deque(maxlen=REASONS_SHOWN)
 
     def of(self, step: Step) -> Group:
-        """The table after a step and the latest changes below it; also remembers the changes of this step."""
+        """Record the changes of a step, then return the table of its jobs with the latest changes below it."""
         seen, plan = step.observation, step.plan
         cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"

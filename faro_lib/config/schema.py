@@ -29,7 +29,8 @@ def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int
 
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
-Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]  # the last is compared with the others
+# Names of policies. The last policy is compared with the others.
+Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]
 Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(_unique)]
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]

@@ -31,7 +31,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """A function that runs `call` in a thread, waits up to `patience_s`, and gives the last finished run's result or error."""
+    """Return a function that runs `call` in a thread. After at most `patience_s` it gives the newest result or error."""
     asked = known = in_thread(call)
     wait((known,))  # without a time limit, so that there is a finished run from the start
 

@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Target replica counts that a tick skipped or reduced and later ticks retry, see `clamp_to_capacity`; shape (jobs,)."""
+    """Target replica counts (jobs,) that later ticks retry, because a tick skipped or reduced them."""
 
     target: np.ndarray
     attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target
@@ -33,8 +33,8 @@ def clamp_to_capacity(
 
     Free capacity is the capacity minus the cores of all jobs' current targets (EuroSys'25, section 5). Scale-downs are
     applied first, then scale-ups pending from earlier ticks, then new scale-ups; a scale-up is reduced to the replicas that
-    fit. Jobs in `observation.changing` are skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks,
-    including this one, or until a later plan with `attempts` > 1 changes the job's target.
+    fit. Jobs in `observation.changing` are skipped. A skipped or reduced target is tried on up to `plan.attempts`
+    ticks, including this one. A later plan with `attempts` > 1 replaces the target if that plan scales the job.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

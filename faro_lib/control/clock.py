@@ -55,7 +55,7 @@ class Clock:
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Self:
-        """A clock whose trace time 0 is the first whole Unix second after now + `in_s`, in the past if `in_s` is negative."""
+        """A clock whose trace time 0 is the first whole Unix second after now + `in_s`. `in_s` may be negative."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property

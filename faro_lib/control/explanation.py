@@ -11,10 +11,11 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """(header, tick) of the last tick at or before `at_s` (seconds since the run's time 0); `parts` is from `journal.parts`.
+    """Return (header, tick) of the last tick at or before `at_s`, in seconds since time 0 of the run.
 
-    Without `at_s`: in the newest part, the last tick that decided anything (see `decided`) or, if none did, the last tick.
-    Raises ValueError if there is no tick, or if `at_s` is before the first tick or at least one tick interval after the last.
+    `parts` is the result of `journal.parts`. If `at_s` is None, the tick is from the newest part. It is then the last
+    one that decided anything (see `decided`) or, if none did, the last one. Raises ValueError if there are no ticks,
+    or if `at_s` is before the first tick or at least one tick interval after the last tick.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:

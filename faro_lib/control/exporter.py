@@ -45,7 +45,7 @@ class MinuteScores:
         self._forecasts: dict[int, np.ndarray] = {}  # minute -> deciles of its forecast rate, requests/s (jobs, 9)
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
-        """Name of each counter in SUMS -> its increase (jobs,); {} if no minute has ended since the last step."""
+        """Return {counter in SUMS: its increase (jobs,)}, or {} if no minute has ended since the last step."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
             self._minute, last = observation.minute, observation.minute - 1
@@ -65,11 +65,11 @@ class MinuteScores:
 
 
 class Exporter:
-    """An HTTP server with metrics of the loop at /metrics; port 0 picks a free port (`self.port`).
+    """An HTTP server with metrics of the loop at /metrics. If `port` is 0, it takes a free port (`self.port`).
 
-    /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`, so a supervisor can
-    restart the loop; before the first tick, it answers 200, because the loop may wait to become the leader. /readyz answers
-    the same, but 503 also while `waits_for`, the reason why the loop cannot start yet, is set.
+    /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`. A supervisor
+    can then restart the loop. /healthz answers 200 before the first report, because the loop may wait to be the leader.
+    /readyz answers 503 whenever /healthz does, and while `waits_for` holds a reason why the loop cannot start yet.
     `applies` : whether plans are applied. If not, `faro_least_replicas` stays unset, so the alert on it cannot fire.
     """
 
@@ -137,7 +137,8 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # What must run: the target or, if HPAs choose replicas, minReplicas. Without a new one, the gauge keeps its value.
+        # The replicas that must run are the target or, if HPAs scale the jobs, the plan's minReplicas (`floor`).
+        # If the plan does not set an HPA's minReplicas, the gauge keeps its value.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):

@@ -1,8 +1,8 @@
 """Guardrails: limits that hold whatever the policy returns.
 
-At each tick, if another client of the cluster has changed a job's target, `restore_targets` puts the one that Faro requested
-into the observation. `mask_absent` hides from the policy which jobs are not deployed, `guarded` limits the policy's plan, and
-`enforce_capacity` reduces the targets to the capacity. A guardrail that changes a job's target also replaces its reason.
+If another client has changed a job's target, `restore_targets` puts Faro's last request into the observation.
+`mask_absent` hides from the policy which jobs are not deployed. `guarded` limits the policy's plan. `enforce_capacity`
+reduces the targets to the capacity. A guardrail that changes a job's target also replaces the job's reason in the plan.
 """
 
 from contextlib import suppress
@@ -30,12 +30,12 @@ class GuardrailConfig:
 
     Attributes
     ----------
-    fail_mode : what to do without data, without a valid plan or after a late decision: "hold" keeps the targets,
-        "fair-share" gives equal shares.
-    max_scaling_actions : maximum number of replicas that one decision may start or stop; None for no limit. A start and
-        the stops that make room for it count as one action. Replicas start first for the job that loses
-        most with one replica less (`Plan.marginal_value_down`), and stop first for the job that gains least with one more
-        (`Plan.marginal_value_up`); without these values, replicas start and stop in the jobs' order.
+    fail_mode : what to do if a job's data is missing, the plan is invalid or the decision is late: "hold" keeps the
+        targets, "fair-share" gives equal shares.
+    max_scaling_actions : maximum number of actions in one decision; None for no limit. An action starts one replica,
+        including the stops that make room for it, or stops one replica. Replicas start first for the job with the
+        highest `Plan.marginal_value_down`, and stop first for the job with the lowest `Plan.marginal_value_up`. If the
+        plan has no such values, replicas start and stop in the jobs' order.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
@@ -70,7 +70,7 @@ GUARDRAILS = GuardrailConfig()
 class Guard:
     """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
-    known_s: np.ndarray  # when the job's data was last available, in seconds since time 0
+    known_s: np.ndarray  # when the job's data was last available, in seconds since time 0 of the run
     target: np.ndarray | None = None  # last requested targets; None before the first request
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
     present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
@@ -80,13 +80,13 @@ class Guard:
 
     def updated(self, observation: Observation) -> Self:
         """This state with `known_s` and `contest` updated by an observation."""
-        counted = np.isfinite(observation.arrivals_per_min[:, -1:]).all(axis=1)  # true before the first complete minute
+        counted = np.isfinite(observation.arrivals_per_min[:, -1:]).all(axis=1)  # also true while no minute is complete
         known = np.isfinite(observation.mean_latency_s) & counted | ~observation.exists
         guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # if all are NaN, the targets may be an older tick's
+        observed = np.isfinite(observation.mean_latency_s).any()  # if all are NaN, the targets may be outdated
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -114,15 +114,15 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
         return observation
     target = np.where(contested, observation.target, guard.target)
     starting = observation.starting
-    if observation.unbounded is None:  # otherwise, targets are maxReplicas of HPAs, not replicas that will start
+    if observation.unbounded is None:  # if it is given, targets are only upper bounds (maxReplicas of HPAs)
         starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
-    """The observation as if absent (not deployed) jobs ran their minimum replicas, on cores added to the capacity.
+    """Show absent (not deployed) jobs in the observation with their minimum replicas, and add cores for these replicas.
 
-    A policy gives every job at least its minimum replicas, and here these take no cores from the jobs that are deployed.
+    A policy gives every job at least its minimum replicas. With the added cores, absent jobs take none from other jobs.
     """
     absent, minimum = ~observation.exists, minimum_replicas(jobs)
     if not absent.any():
@@ -166,7 +166,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan after all guardrails except capacity. `visible`: the policy's observation; `drifted`: see `Guard.drifted`."""
+    """Apply all guardrails except the capacity to the plan that the policy made for the observation `visible`."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     unsafe = stale & ~guard.advised
@@ -217,7 +217,7 @@ def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observatio
 
 
 def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int) -> np.ndarray:
-    """Targets (jobs,) after at most `actions` scaling actions from `now` towards the plan (see `GuardrailConfig`).
+    """Move the current targets `now` (jobs,) towards the plan by at most `actions` actions (see `GuardrailConfig`).
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
     >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), actions=2).tolist()
@@ -226,7 +226,8 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # marginal_value_down is NaN at a job's minimum: it starts first. marginal_value_up is NaN at its maximum: it stops first.
+    # A job whose planned target is its minimum has NaN as marginal_value_down. Its replicas start first.
+    # A job whose planned target is its maximum has NaN as marginal_value_up. Its replicas stop first.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -288,12 +289,13 @@ def enforce_capacity(
 def shed(
     target: np.ndarray, initial: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays
 ) -> np.ndarray:
-    """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
+    """Remove replicas one by one until the targets (jobs,) fit into the capacity; all arrays have shape (jobs,).
 
-    `minimum` is what each job should keep; `initial` is the same but, for a job just added, the replicas that it starts with.
-    Replicas go in four steps: those above `initial` of jobs above their planned target (`wanted`), those above `initial` of
-    any job, those above `minimum`, those above 1. Within a step, the job with the most cores in that step's replicas
-    loses the next one. Finally, jobs lose their last replica, lowest weight first. In a tie, the later job loses a replica.
+    Each job should keep its `minimum`. For a job just added, `initial` is the number of replicas that it starts with.
+    For other jobs, it is `minimum`. Replicas above `initial` go first, beginning with jobs above their planned target
+    `wanted`. Next, replicas above `minimum` go, and then replicas above 1. In each step, the job whose excess replicas
+    have the most cores loses one. Finally, jobs lose their last replica, lowest weight first. In a tie, the later job
+    loses a replica.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

@@ -24,7 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # 33 min of 10 s ticks: policies' forecasts need the last 15 min, their counters the last 10 min
+REPLAYED_TICKS = 200  # 33 min of 10 s ticks; forecasts use the last 15 min, and policies delay changes by up to 10 min
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -39,9 +39,9 @@ class Header:
     guardrails: GuardrailConfig
     tick_s: float
     apply: bool  # False in a dry run
-    origin_s: int | None = None  # Unix time of the run's time 0 (trace time 0); None in a simulation
+    origin_s: int | None = None  # Unix time at time 0 of the run; None in a simulation
     scale: float = 1.0
-    start_s: float = 0.0  # trace time in s at which the run began or its jobs were changed
+    start_s: float = 0.0  # seconds from time 0 until the run began or its jobs were changed
     changes: tuple[str, ...] = ()  # an operator's changes just before this header, as text; () if none
 
 
@@ -50,15 +50,16 @@ class Tick:
     """One recorded tick of the control loop."""
 
     step: Step
-    error: str | None = None  # why the targets were not applied; None if they were, and in a dry run
+    error: str | None = None  # the error message if applying the targets failed, else None
     replayed_ticks: int | None = None  # number of ticks replayed if a run resumed at this tick, else None
 
 
 class Journal:
     """A journal file that only this controller writes. Each record is on the disk before the next tick begins.
 
-    A part is a header and the ticks after it. A run resumes from the attributes `header` and `ticks`: the header and newest
-    ticks of the last part that has ticks, None and [] in a new file. A long journal is rotated (`control.rotation`).
+    A part of the file is a header and the ticks after it. A run resumes from the attributes `header` and `ticks`: those
+    of the last part that has ticks, without its oldest ticks. In a new file, `header` is None and `ticks` is empty.
+    A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
@@ -66,7 +67,7 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # from `begin`, until it is written
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # set by `begin` for the next write
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -109,7 +110,7 @@ class Journal:
         return past
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
-        """Let the next tick begin a part with `header`, or continue the last one if `replayed_ticks` (see `Tick`) is given."""
+        """Begin a part with `header` at the next tick, or continue the last part if `replayed_ticks` is not None."""
         jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
         self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
         if replayed_ticks is not None:

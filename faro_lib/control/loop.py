@@ -45,21 +45,21 @@ def run(
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
-    With `on_failure`, the loop survives every failure: if the cluster cannot be observed, the policy gets the last
-    observation with loads and latencies marked as missing, and a failed scaling request is repeated at the next tick. At
-    the end, the replicas stay as they are.
+    With `on_failure`, the loop survives every failure. If the cluster cannot be observed, the policy gets the last
+    observation with loads and latencies marked as missing. A failed scaling request is repeated at the next tick.
+    When the loop ends, the replicas stay as they are.
 
     Parameters
     ----------
     apply : False for a dry run, which records plans but requests nothing.
-    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them: `clock` must
-        have the origin and scale in the journal's header, and ValueError is raised if policy, tick_s, jobs, guardrails or
-        `apply` differ from the header. With `changes`, jobs and fixed replica counts may differ.
-    clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
+    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them. `clock`
+        must then have the origin and scale of the journal's header. ValueError is raised if policy, tick_s, jobs,
+        guardrails or `apply` differ from the header. With `changes`, jobs and fixed replica counts may differ.
+    clock : the clock of a live run, which skips late ticks; None if the cluster simulates time.
     on_step : called after every tick.
-    on_failure : called with (reason, message) for every failure. If None, the run ends with the exception if the first
-        observation, a scaling request, a journal write, `on_step` or `renewed` fails; a failed policy is only a warning.
-    changes : an operator's changes since the last `run` with this journal, as text; `jobs` and `guardrails` include them.
+    on_failure : called with (reason, message) for every failure. Without it, the exception ends the run when the first
+        observation, a scaling request, a journal write, `on_step` or `renewed` fails. A failed policy causes a warning.
+    changes : an operator's changes since the last run with this journal, as text; `jobs` and `guardrails` include them.
     changed : called before every tick; the run ends when this call returns True.
     renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
     """
@@ -107,7 +107,7 @@ def run(
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """The memory with the forecaster that `renewed` returns, updated with the old one's counts; unchanged if there is none."""
+    """Replace the policy's forecaster if `renewed` returns a new one, which gets the counts that the old one stored."""
     state = memory.state
     if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
         return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
@@ -115,14 +115,14 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memor
 
 
 def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
-    """The observation. If that fails: `without_data(last)`; without `last`, None if there is `on_failure`, else it raises."""
+    """Observe the cluster. If this fails, return `without_data(last)`, or None if `last` is None."""
     try:
         return cluster.observe()
     except Exception as error:
         if on_failure:
             on_failure(OBSERVE, line_of(error))
         elif last is None:
-            raise
+            raise  # without `on_failure`, the first observation must succeed
     return None if last is None else without_data(last, now_s)
 
 
@@ -138,7 +138,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
 
 
 def report_failures(step: Step, on_failure: OnFailure) -> None:
-    """Report the failures of a tick to `on_failure`; if that is None, warn of a failed policy and ignore others."""
+    """Report a tick's failures to `on_failure`. If it is None, warn of a failed policy and ignore other failures."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)
@@ -159,7 +159,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """(result of `call`, None). On error, call `on_failure`, return (None, error as one line); without `on_failure`, raise."""
+    """Return (result of `call`, None). If `call` fails, report to `on_failure` and return (None, error as one line)."""
     try:
         return call(*arguments), None
     except Exception as error:

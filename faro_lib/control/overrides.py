@@ -76,10 +76,10 @@ def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A run's jobs and overrides at one time; they change if an operator changes them, or if an override begins or ends."""
+    """The jobs and overrides of a run at one time."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # name of a section of the jobs' table ("serve") -> job's name -> section
+    sections: dict[str, dict[str, dict]]  # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     events: tuple[Override, ...] = ()  # announced load events that are not over
 
@@ -106,9 +106,9 @@ class Settings:
 
 
 class Watched:
-    """Finds new settings after the jobs' table (the file `jobs`) or the overrides change, or an override begins or ends.
+    """Watches the file `jobs` (the jobs' table) and the result of `overrides` (the current overrides) for new settings.
 
-    Every call of `new` calls `overrides`, which returns the current overrides. `known` holds the newest valid settings.
+    The settings also change when an override begins or ends. `known` holds the newest valid settings.
     """
 
     def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):

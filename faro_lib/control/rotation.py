@@ -1,9 +1,9 @@
-"""Rotation of a journal: all but its newest records move to a compressed file next to it.
+"""Rotation of a journal: all but its newest records move to a compressed file (an archive) next to it.
 
-The generation of a journal is the number of its rotations; the header states it from the first rotation on. Rotating
-generation n writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash between
-these two steps, the archive repeats records that are still in the journal. Readers ignore an archive whose generation is not
-below the journal's, so they read no record twice, and the next rotation writes this archive again.
+A journal's generation is the number of its rotations. A rotated journal states it in its header. Rotating generation n
+writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash between the two
+steps, archive n repeats records of the journal, whose generation is still n. Readers use only archives with numbers
+below the journal's generation, so they read no record twice. The next rotation overwrites archive n.
 """
 
 import fcntl

@@ -49,9 +49,9 @@ def summary(errors: list[str]) -> str:
 
 
 def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Whether each job may grow from `current` to its target although other jobs have not shrunk yet, bool (jobs,).
+    """Whether each job may grow from `current` to its target while other jobs have not yet shrunk, bool (jobs,).
 
-    All jobs together may use the cores of all targets, or `capacity` if it is more; the first in the arrays (jobs,) go first.
+    All jobs together may use `capacity` or the cores of all targets, whichever is more. Earlier jobs have priority.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

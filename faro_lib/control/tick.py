@@ -1,4 +1,4 @@
-"""One tick of the control loop: from the loop's state and an observation to the replicas and drop rates to request."""
+"""One tick of the control loop, which decides the replicas and drop rates to request after an observation."""
 
 import time
 from collections.abc import Callable

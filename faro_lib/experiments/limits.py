@@ -1,7 +1,7 @@
 """The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
 
-Every job is simulated at every constant replica count, and each minute then gets its optimal allocation. The limit bounds
-lost utility only: a policy that drops requests can have fewer violations or lose less effective utility.
+Every job is simulated at every constant replica count. Each minute then gets its optimal allocation. The limit bounds
+lost utility only. It does not bound violations or effective utility, which a policy can improve by dropping requests.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ class Clairvoyant:
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
-    """Simulated utility by job, replica count and minute, (jobs, counts, minutes + 1); each minute begins with empty queues.
+    """Simulated utility by job, replica count and minute, shape (jobs, counts, minutes + 1); NaN without requests.
 
-    Idle minutes, inserted after each minute, let the queues empty. The result is an upper bound: under a policy, requests
-    may already wait when a minute begins, which only lowers its utility. Limits on replicas and on tenants' cores are
-    ignored here; `allocate.best_by_minute` applies them. Replica counts are 0, 1, ... up to `max_replicas`, or until one more
-    changes no utility by more than LEAST_CHANGE. The last column is for arrivals after the last minute. NaN: no requests.
+    Each minute is followed by idle minutes, in which the queues empty. The result is an upper bound, because under a
+    policy requests may already wait when a minute begins. Replica counts are 0, 1, ..., `max_replicas`, or fewer if
+    another replica changes no utility by more than LEAST_CHANGE. The last column is for requests that arrive after the
+    last minute. Limits on replicas and on tenants' cores are ignored here. `allocate.best_by_minute` applies them.
     """
     # The idle minutes last twice the mean time to serve what can remain after a minute: a full queue and a full replica.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
@@ -64,7 +64,7 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The allocation with the largest total utility in each minute; `utility` is that of `measured_utility`."""
+    """The allocation with the largest total utility in each minute; `utility` is the result of `measured_utility`."""
     replicas = best_by_minute(np.nan_to_num(utility), jobs, capacity)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])

@@ -29,10 +29,10 @@ policy_failures_raised = partial(warnings.catch_warnings, action="error", catego
 def policy_context(
     traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
 ) -> PolicyContext:
-    """Inputs of an experiment's policies. The forecaster is fitted to the training days; it is None if there are none.
+    """Inputs of an experiment's policies. The forecaster is fitted to the training days. Without them, it is None.
 
-    results : folder that may have forecast/posterior.npz, a posterior for the forecasters `auto` and `bayes`, and
-        queueing/measured.npz, a latency table. Without this table, latencies are simulated.
+    results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters `auto` and `bayes`
+        use the posterior. Latencies come from the table measured.npz, or are simulated if that file is missing.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -60,7 +60,7 @@ def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Ite
 
 
 def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
-    """The random numbers of a trial, with arrivals uniform within each minute, because only counts were recorded."""
+    """Draw a trial's random numbers for recorded counts per minute. Arrivals are uniform within each minute."""
     draws = draw(workload, seed, router=serving_model.router)
     return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 
@@ -91,8 +91,8 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial, on `capacity` cores.
 
-    `initial` has the replicas of each job at the start, (jobs,); None means each policy's default. If a policy raises, so
-    does this function (PolicyFailed): the control loop would otherwise continue with decisions that are not the policy's.
+    `initial` has the replicas of each job at the start, shape (jobs,). None means each policy's default. If a policy
+    fails, PolicyFailed is raised. Without this, the run would continue with decisions that are not the policy's.
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():

@@ -1,4 +1,4 @@
-"""Functions to style and save figures, and the figures of the command line; notebooks/figures has the pipeline's."""
+"""Style and saving of figures, and the figures that commands draw. The pipeline's figures are in notebooks/figures."""
 
 from faro_lib.figures.style import save_all, use_style
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, MEASURES, PAGE_IN, colour, legend_above
 from faro_lib.metrics.measures import share_of_accepted
 
-COLUMNS, ROW_IN = 2, 1.5  # panels of services: number per row, height of a row in inches
+COLUMNS, ROW_IN = 2, 1.5  # service panels per row, and the height of a row in inches
 
 
 def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
@@ -32,9 +32,9 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
 
 
 def pictures(audit: Any) -> Figure:
-    """A panel of latencies per service and, if policies were compared, panels of lost utility and of cores used and needed.
+    """Draw each service's latencies and, if policies were compared, their lost utility and the cores used and needed.
 
-    `audit` is a `recommend.audit.Audit`. A service's panel has its recorded latencies and their simulated 90 % band.
+    `audit` is a `recommend.audit.Audit`. A service's panel has recorded latencies and the 90 % band of simulated ones.
     """
     rows = -(-len(audit.services) // COLUMNS)
     figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))

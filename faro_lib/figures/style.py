@@ -47,7 +47,7 @@ SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure, its title, and its caption (which begins with the finding); `recorded`: its data are from an earlier run."""
+    """A figure, its title, a caption that begins with the finding, and whether the data are from an earlier run."""
 
     figure: Figure
     title: str
@@ -59,7 +59,7 @@ Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The colour of a name in the palette, else one of SPARE. A policy and its variant " (paper)" share a colour."""
+    """The palette's colour for `name` without the suffix " (paper)", or a colour of SPARE if the palette has none."""
     return palette.get(name.removesuffix(" (paper)")) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
@@ -94,7 +94,7 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
 
 
 def save_all(drawings: Drawings, captions: str | Path) -> None:
-    """Write every figure into the folder of the file `captions`, and then titles and captions to that file, as JSON."""
+    """Save the figures in the folder of `captions`. Then write their titles and captions to `captions`, a JSON file."""
     texts = {}
     for name, one in drawings.items():
         save(one.figure, Path(captions).parent, name)

@@ -20,8 +20,8 @@ from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-HALF_LIFE_MINUTES = 10
-SHARPNESS = 4.0  # see `Mixture`; 2 to 8, and half-lives of 5 to 40 minutes, score alike on the published training days
+HALF_LIFE_MINUTES = 10  # of past losses in `Mixture`; 5 to 40 give similar scores on the published training days
+SHARPNESS = 4.0  # see `Mixture`; 2 to 8 give similar scores on the published training days
 OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier misses the forecast by this factor and this many Poisson SDs
 BACKTEST_ORIGINS = 120
 
@@ -32,12 +32,14 @@ class Mixture(Forecaster):
 
     w[m] = p[m] exp(-SHARPNESS (L[m] / min L - 1)), scaled to the sum 1.
 
-    L[m] is the CRPS of member m for the next minute plus that for the mean of the next HORIZON_MINUTES minutes, both averaged
-    over past forecasts with exponential decay. The prior weight p[m] is 1; that of the Bayesian forecaster is the others' sum.
+    L[m] is the loss of member m, and min L the smallest loss of all members. The loss is the CRPS for the next minute
+    plus the CRPS for the mean of the next HORIZON_MINUTES minutes, averaged over past forecasts with exponential decay.
+    The prior weight p[m] is 1, except for the Bayesian forecaster, whose p[m] is the sum of the others.
     Path i of the mixture is, for each job, path i of one member. In a path, jobs with the same member stay correlated.
-    An outlier is a count far from its forecast. A job's first outlier is treated as missing, a second one in the same
-    direction within CONTEXT_MINUTES is accepted. If the minute just before the second outlier is also missing or treated as
-    missing, the job's load is taken to have shifted, and its L and the members' local levels for it are reset.
+
+    An outlier is a count far from its forecast. A job's first outlier is treated as missing. A second outlier in the
+    same direction within CONTEXT_MINUTES is accepted. If the minute before it is missing or was treated as missing, the
+    job's load is taken to have shifted. The job's losses and the members' estimates of its level are then reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -80,7 +82,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # A NaN is not scored. Nor is a forecast made just after a missing count, which a shift may follow: `0 *` adds NaN.
+        # NaN is not scored. `0 *` excludes forecasts made just after a missing count, as a shift may have begun.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -91,7 +93,7 @@ class Mixture(Forecaster):
         self.check_horizon(horizon, n)
         tracked = n == TRACKED_SAMPLES and horizon <= HORIZON_MINUTES and not np.isnan(self.paths).any()
         paths = self.paths[..., :horizon] if tracked else self._member_paths(horizon, n)
-        # Stratified sampling: path i has the same quantile of the cumulative weights in all jobs.
+        # Stratified sampling: `quantile[i]` selects the member of path i from the cumulative weights of each job.
         quantile = (self.rng().permutation(n) + 0.5) / n
         member = (quantile[:, None, None] > self.weights().cumsum(axis=0)).sum(axis=1).T  # (jobs, n)
         member = np.minimum(member, len(self.members) - 1)
@@ -123,18 +125,18 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The decaying `mean` after one more value, `new` (NaN = none); decays by half a minute (a minute has two calls)."""
-    decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
+    """The decaying average `mean` updated with `new` (NaN = no value). Each call decays it by half a minute."""
+    decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)  # half a minute, since there are two calls per minute
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
 
 
 @register("auto")
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
-    """A recalibrated mixture of the forecasters that can be fitted; "kalman" and "poisson" if there are no training days.
+    """A recalibrated mixture of forecasters. Without training days, its members are "kalman" and "poisson".
 
-    The initial weights come from a backtest on the last training day, for which all members but the Bayesian one are
-    fitted to the earlier days, or to that day if it is the only one. A converged `posterior` adds the Bayesian forecaster.
+    The initial weights come from a backtest on the last training day, with members fitted to the earlier days. A single
+    training day serves for both. A converged `posterior` adds the Bayesian forecaster, which is not refitted.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)
@@ -157,7 +159,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """(names, fitted forecasters) of all members that can be fitted; "seasonal" needs two days, unless `names` has it."""
+    """The members' names and fitted forecasters. With one training day, "seasonal" is a member only if in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)

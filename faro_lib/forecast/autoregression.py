@@ -37,22 +37,22 @@ class Autoregression(Forecaster):
         paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
         log_counts = paths + self.profile[:, self.minutes_ahead(0, horizon)].T[:, :, None]
         largest = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
-        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))  # largest log count, per job
+        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))  # upper limit of log counts
         return np.expm1(np.clip(log_counts, 0, limit[:, None])).transpose(1, 2, 0)
 
 
 def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(start, known): the initial state for simulating an autoregression if some past minutes are missing.
 
-    If a count is missing in the last CONTEXT_MINUTES minutes, the simulation starts at the first such minute, else at the
-    coming minute. Of the CONTEXT_MINUTES before the start (the lags), a missing one takes the last known value before
-    it, or else the first known value. Lags of a job without any known minute are normal with standard deviation `spread`.
+    The simulation starts at the first of the last CONTEXT_MINUTES minutes in which any job has no count. If no count is
+    missing, it starts at the coming minute. The CONTEXT_MINUTES before the start are the lags. A missing lag takes the
+    last known lag before it, or else the job's first known value. A job without any count gets random lags.
 
     Parameters
     ----------
     y : deviations from the daily profile, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
     spread : standard deviation of y, shape (jobs,).
-    normal : standard normal draws, shape (jobs, samples).
+    normal : standard normal draws, shape (jobs, samples). Random lags are `spread` times these draws.
 
     Returns
     -------
@@ -99,10 +99,10 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 @register("ar")
 def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
-    """Fit "ar" by ridge regression over all jobs, days and samples: a = (Z'Z + RIDGE I)^-1 Z'y, with Z the lags of y.
+    """Fit "ar" by ridge regression over all jobs and training days: a = (Z'Z + RIDGE I)^-1 Z'y.
 
-    In the fit, the profile of a day is the mean of the *other* days, since a forecaster does not know the day that it
-    forecasts. Forecasts use the mean of all days, shrunk towards a flat profile (`daily_profile`).
+    y has the log counts minus the profile, and Z the lags of y. In the fit, a day's profile is the mean of the *other*
+    days, because a day is unknown when it is forecast. Forecasts use the shrunken mean of all days (`daily_profile`).
     """
     days, phases, jobs, minutes = traces.train.shape
     y, profile = np.empty(traces.train.shape), np.empty((jobs, minutes))

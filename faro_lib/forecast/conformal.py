@@ -19,9 +19,10 @@ class Recalibrated(Forecaster):
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    where x' corrects a sampled count x; each job and tail has an r. The last minute was forecast HORIZON_MINUTES times;
-    `exceeded` is the share of these forecasts whose tail contains that minute's count. This is adaptive conformal inference
-    (Gibbs and Candes 2021) on the log of the interval's width, so coverage becomes nominal in the long run for any `inner`.
+    where x is a sampled count, x' the corrected count, and r the `log_stretch` of a job and tail. `exceeded` is the
+    share of earlier forecasts of the last minute that had the actual count in this tail. This is adaptive conformal
+    inference (Gibbs and Candes 2021) on the log of the interval's width. In the long run, coverage becomes nominal for
+    any `inner`, unless r reaches its limits.
     """
 
     inner: Forecaster
@@ -66,7 +67,7 @@ class Recalibrated(Forecaster):
 
 
 def recalibrated(inner: Forecaster) -> Recalibrated:
-    """A `Recalibrated` forecaster around `inner`, without any correction yet (r = 0)."""
+    """Wrap `inner` in a `Recalibrated` forecaster that does not correct anything yet (`log_stretch` is 0)."""
     jobs = len(inner.jobs)
     common = {field.name: getattr(inner, field.name) for field in fields(Forecaster)}
     none_yet = np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan)

@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
-    """A forecaster that divides counts by the events' factors for `inner`, and multiplies the paths of `inner` by the factors.
+    """Sample paths of `inner` times the events' factors. Counts are divided by the factors before `inner` gets them.
 
     If an event is larger or smaller than announced, `inner` adapts as to any change of level.
     """

@@ -32,7 +32,7 @@ class Forecaster(ABC):
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
-    # Each job's training counts in ascending order, (jobs, minutes); of more than PAST_MINUTES, that many quantiles are kept.
+    # Each job's training counts in ascending order, or PAST_MINUTES quantiles if there are more, shape (jobs, minutes).
     past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
@@ -58,7 +58,7 @@ class Forecaster(ABC):
         return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster after the load of `jobs` (bool mask) has shifted, with its estimate of their level, if any, reset."""
+        """Discard level estimates, if any, of the jobs whose load has shifted (`jobs`, a bool mask)."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":
@@ -142,7 +142,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """`traces.train` with minutes before a job's first request `imputed`; ValueError without days or if they are too short."""
+    """Return `imputed(traces.train)`. Raise ValueError if there are no training days or if the days are too short."""
     counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"
@@ -151,10 +151,10 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Groups of jobs whose observed data begin on the same day: (job numbers, their `training_counts` from that day on).
+    """Group jobs by the first day that they keep. A group is (job numbers, their `training_counts` from that day on).
 
-    Imputed days are left out, because they have less noise than real ones. The day of a job's first request is left out, too,
-    unless it is the first or the last training day. A job without any request keeps all days.
+    Imputed days are not kept, because they have less noise than observed days. The day of a job's first request is not
+    kept either, unless it is the first or the last training day. A job without any request keeps all days.
     """
     counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
     first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)
@@ -166,7 +166,8 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
     Before its first request, a job is taken to be unobserved, not idle. Draws have the job's mean in the same minute of
-    its observed days, or else in all its observed minutes; without any request, (mean of sqrt(m))^2 of other jobs' means m.
+    its observed days, or else in all its observed minutes. A job without any request gets the mean (mean of sqrt(m))^2,
+    where m are the mean counts of the jobs with requests.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

@@ -1,10 +1,10 @@
-"""Forecasters "kalman" and "structural": a Kalman filter for the local level of the square roots y of the counts x.
+"""Forecasters "kalman" and "structural": a Kalman filter for the local level of y, the square root of the counts x.
 
-level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + profile[t] + N(0, noise),
+level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + profile[t] + N(0, noise)
 
-a structural time series model with variances `step` and `noise` (Durbin and Koopman 2012, chapters 2 and 6). "kalman" has no
-profile. In "structural", profile[t] = slope x the mean y at this minute of the training days, averaged over neighbouring
-minutes. `update` filters a new count, `sample` simulates the model. The fit compares likelihoods from `most_likely`.
+This structural time series model has the variances `step` and `noise` (Durbin and Koopman 2012, chapters 2 and 6).
+"kalman" has no profile. The profile of "structural" is the mean y of the training days at each minute of the day,
+averaged over neighbouring minutes and multiplied by a fitted slope. The fit compares likelihoods from `most_likely`.
 """
 
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ class LocalLevel(Forecaster):
     """A forecaster that tracks the local level of each job's sqrt(x + 3/8); arrays have shape (jobs,) unless stated."""
 
     step: np.ndarray  # variance of the level's change per minute
-    noise: np.ndarray  # variance of a root count about the level
+    noise: np.ndarray  # variance of sqrt(x + 3/8) about level + profile
     prior_level: np.ndarray  # mean of the level before the first minute
     prior_variance: np.ndarray
     level: np.ndarray  # mean of the level in the coming minute
     variance: np.ndarray  # variance of the level in the coming minute
-    profile: np.ndarray  # expected deviation from the level by minute of the day, shape (jobs, day_minutes)
+    profile: np.ndarray  # expected sqrt(x + 3/8) - level at each minute of the day, shape (jobs, day_minutes)
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(Forecaster.start(self, minute_of_day), level=self.prior_level, variance=self.prior_variance)
@@ -45,7 +45,7 @@ class LocalLevel(Forecaster):
         missing = np.isnan(y)
         gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(missing, 0.0, y - self.level)
-        # Missing counts increase the variance only up to CONTEXT_MINUTES steps, so that a long gap leaves usable forecasts.
+        # While counts are missing, the variance grows to about CONTEXT_MINUTES x step at most. Forecasts stay usable.
         step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
@@ -73,9 +73,10 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 @register("structural")
 def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "structural" by maximum likelihood: step / noise and the averaging width on grids, slope and noise in closed form.
+    """Fit "structural" by maximum likelihood over step / noise in RATIOS and averaging widths in WIDTHS.
 
-    In the fit, the profile of a day is the mean of the *other* days. The slope is in [0, 1], and 0 if there is only one day.
+    In the fit, a day's profile is the mean of the *other* days. For given step / noise and width, the noise and the
+    slope (the factor on the profile) have closed forms. The slope is in [0, 1]. It is 0 if there is only one day.
     """
     return _fitted(traces, seed, WIDTHS)
 
@@ -123,11 +124,11 @@ def _local_level(jobs, step, noise, level, variance, profile, **options) -> Loca
 
 
 def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(log-likelihood up to a constant, and the slope and noise variance that maximise it), each (jobs,).
+    """(log-likelihood up to a constant, slope, noise), each (jobs,), at the maximum for `ratio` = step / noise.
 
-    The filter of `update` runs over the root counts y and, separately, over their profile, both (days, samples, jobs,
-    minutes). Variances are divided by that of the noise; `ratio` is step / noise. The slope is from a regression of the
-    filter's errors for y on its errors for the profile (generalised least squares). A day's first count only sets the level.
+    y and `profile` have shape (days, samples, jobs, minutes). The filter of `update` runs over y and, separately, over
+    `profile`, with variances in units of the noise variance. The slope is from a regression of the filter's errors for
+    y on its errors for `profile` (generalised least squares). A day's first count only sets the level.
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])

@@ -9,13 +9,13 @@ from faro_lib.workload.jobs import TOLERANCE
 def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
     """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
-    The current minute has the same count in all paths: the mean of its forecast and its extrapolation so_far / share,
-    weighted by 1 / variance. The forecast's variance is that of its paths, plus 1. The extrapolation's variance is that
-    of Poisson arrivals, max(so_far, 1) (1 - share) / share^2. Later minutes are forecast as if this mean had been counted.
+    If share > 0, all paths have the same count in the current minute: the mean of the forecast and of so_far / share,
+    weighted by 1 / variance. The forecast has the variance of its sample paths, plus 1. so_far / share has the variance
+    of Poisson arrivals, max(so_far, 1) (1 - share) / share^2. Later minutes are forecast given the current count.
 
     Parameters
     ----------
-    so_far : requests since the minute began, shape (jobs,); NaN = missing, then the forecast is used alone.
+    so_far : requests since the minute began, shape (jobs,). For a job with NaN (missing), only the forecast is used.
     share : the part of the minute that has passed, in [0, 1].
     """
     if not 0 <= share <= 1:

@@ -1,8 +1,8 @@
-"""Forecaster "poisson": Poisson counts x about a gamma-distributed level, estimated with a discount on older counts.
+"""Forecaster "poisson": Poisson counts with a gamma-distributed level, whose estimate discounts older counts.
 
-x[t] ~ Poisson(level[t]),  level[t] ~ Gamma(a, b),  a <- discount (a + x[t]),  b <- discount (b + 1)
+x[t] ~ Poisson(level[t]),  level[t] ~ Gamma(a, b),  a <- discount * (a + x[t]),  b <- discount * (b + 1)
 
-(Harvey and Fernandes 1989). "poisson" suits jobs with few requests, for which the normal model of "kalman" is poor.
+x are the counts (Harvey and Fernandes 1989). "poisson" suits jobs with few requests, which "kalman" models poorly.
 """
 
 from dataclasses import dataclass, replace
@@ -61,7 +61,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gamma (a, b) of each job's level; without counts and prior, exponential with the mean level of the other jobs."""
+        """Gamma parameters (a, b) of each job's level. Without data, a job gets a = 1 and the others' mean level."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)

@@ -14,8 +14,8 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, spread_of, windows
 from faro_lib.workload import Traces
 
-# Standard normal values at which the quantiles of the errors are tabulated. Mapping normal draws that are correlated
-# between jobs through these tables gives errors with a Gaussian copula.
+# Standard normal values at which `Posterior.errors` tabulates the quantiles of the errors. `Bayes._errors` looks up
+# normal draws in this table. The draws are correlated between jobs, which gives the errors a Gaussian copula.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
 # Paths are clipped to LIMIT_FACTOR x the largest training or recent count: squaring simulated roots amplifies heavy tails.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
@@ -45,17 +45,17 @@ class Convergence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """Posterior draws and constants of the autoregression in `forecast.regression`: all that forecasting needs."""
+    """Posterior draws and constants of the autoregression. `forecast.regression` defines p, z, a, b, c, s and g."""
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day in minutes
     unit: np.ndarray  # mean `root` of each job's counts, shape (jobs,)
-    shape: np.ndarray  # daily profile p of roots / unit, shape (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
+    shape: np.ndarray  # daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes)
+    off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); used for a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    coefficients: np.ndarray  # a, b and c, shape (draws, jobs, features), features as in `regression.design`
-    log_spread: np.ndarray  # s = log(error scale - MIN_SPREAD / unit) where `log_change` is 0, shape (draws, jobs)
-    follow: np.ndarray  # g, increase of this logarithm per unit of `log_change`, shape (draws, jobs)
+    coefficients: np.ndarray  # a, b and c, in the order of the features of `regression.design`, (draws, jobs, features)
+    log_spread: np.ndarray  # s, log of the error scale beyond MIN_SPREAD / unit when `log_change` is 0, (draws, jobs)
+    follow: np.ndarray  # g, increase of the log of the error scale per unit of `log_change`, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
@@ -107,7 +107,7 @@ def data_hashes(traces: Traces) -> np.ndarray:
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
     """A matrix A with A A' = `correlation`, after setting negative eigenvalues to 0 and rescaling the diagonal to 1."""
     if (correlation == np.eye(len(correlation))).all():
-        return correlation  # exact, so that `_errors` recognises the identity and skips the multiplication
+        return correlation  # unchanged, because `_errors` skips its multiplication only for an exact identity
     values, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.maximum(values, 0))
     return factor / np.sqrt((factor**2).sum(axis=1, keepdims=True))
@@ -167,13 +167,13 @@ class Bayes(Forecaster):
 
 
 def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool = True) -> Forecaster:
-    """The online forecaster of the jobs of `posterior`; `recalibrate` corrects its intervals online (`forecast.conformal`)."""
+    """A forecaster for the jobs of `posterior`. If `recalibrate`, `forecast.conformal` corrects intervals online."""
     forecaster = Bayes(jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior)
     return recalibrated(forecaster) if recalibrate else forecaster
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """The `posterior` (or its .npz) of only the jobs of `traces`; ValueError if a job is missing or has other counts."""
+    """Select the jobs of `traces` from a posterior or its file. ValueError if a job is missing or its counts differ."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:
@@ -186,9 +186,9 @@ def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Post
 def bayes(
     traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None, recalibrate: bool = True
 ) -> Forecaster:
-    """The Bayesian forecaster of the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz.
+    """A Bayesian forecaster for the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz.
 
-    Raises ValueError if the fit has not converged or used other jobs or counts.
+    Raises ValueError if `posterior` is None, has not converged, lacks a job, or was fitted to other counts.
     """
     if posterior is None:
         hint = "give a posterior of bayes.fit_bayes or its .npz"

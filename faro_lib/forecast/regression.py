@@ -1,11 +1,11 @@
-"""The autoregression of forecaster "bayes", which `bayes.demand` fits and `forecast.posterior` simulates.
+"""The autoregression of forecaster "bayes". `bayes.demand` fits it, and `forecast.posterior` simulates it.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
 
-with counts x and lags l = 1..15, k = 0..15; a, b, c, s and g are fitted. The root of a count has a nearly constant variance
-(Anscombe 1948); `unit` is a job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of
-other days. v (`log_change`) is the log of the mean absolute change of z in the last minutes, which predicts the errors' scale.
+x are the counts, and `unit` is a job's mean sqrt(x + 3/8). a, b, c, s and g are fitted, with l = 1..15 and k = 0..15.
+The daily profile p (`shape` in the code) is the mean of y at the same minute of other days. v (`log_change`) is the log
+of the mean absolute change of z in the last minutes, which predicts the scale of the errors.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ import numpy as np
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
-RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
+RECENT_MINUTES = 5  # the mean absolute change of z over these minutes predicts the scale of the next error
 MIN_CHANGE = 0.01  # keeps `log_change` finite for a constant trace
-MIN_SPREAD = 0.1  # minimum error scale of sqrt(count) (Poisson: 0.5); keeps the likelihood of a constant trace bounded
-USUAL_CHANGE = 0.04  # mean absolute change of z per minute at which v is about 0 (`log_change`)
+MIN_SPREAD = 0.1  # minimum error scale of sqrt(count), which bounds the likelihood of a constant trace
+USUAL_CHANGE = 0.04  # typical mean absolute change of z per minute, for which `log_change` is near 0
 
 
 def root(counts):
@@ -53,16 +53,18 @@ def windows(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(features, v, z) of the regression for each minute of a day from minute CONTEXT_MINUTES on.
+    """Features, recent change and target of the regression for each minute t of a day, from t = CONTEXT_MINUTES on.
 
     Parameters
     ----------
-    y, shape : roots of the counts / unit, and the daily profile p of these; both have the axes (..., minutes).
+    y : root(count) / unit, shape (..., minutes).
+    shape : daily profile p of y, shape (..., minutes). z = y - p are the deviations from it.
 
     Returns
     -------
     features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2).
-    change, target : v and z, shape (..., minutes - CONTEXT_MINUTES).
+    change : v, the `log_change` of z before minute t, shape (..., minutes - CONTEXT_MINUTES).
+    target : z[t], shape (..., minutes - CONTEXT_MINUTES).
     """
     runs = windows(y - shape, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]
@@ -77,10 +79,10 @@ def units(counts: np.ndarray) -> np.ndarray:
 
 
 def daily_profile(y: np.ndarray) -> np.ndarray:
-    """Mean over the days of y (days, jobs, minutes), shape (jobs, minutes), shrunk towards the job's overall mean.
+    """Mean of y (days, jobs, minutes) over the days, shrunk towards each job's overall mean. Returns (jobs, minutes).
 
-    The shrinkage factor is 1 - noise / variance (James and Stein 1961): `variance` is the mean's variance over the minutes
-    of the day, and `noise` the part of `variance` that day-to-day deviations explain. A single day gives a flat profile.
+    The shrinkage factor is 1 - noise / variance (James and Stein 1961). `variance` is the mean's variance over the
+    minutes. `noise` is the mean's sampling variance, estimated from the days. A single day gives a flat profile.
     """
     days, _, minutes = y.shape
     profile = y.mean(axis=0)

@@ -7,7 +7,7 @@ from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
 
-BLOCK = 5  # forecasts per bootstrap block; 5 of the BACKTEST_ORIGINS of a 24-hour day span an hour
+BLOCK = 5  # forecasts per bootstrap block; a block spans an hour if BACKTEST_ORIGINS forecasts cover 24 hours
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:
@@ -16,11 +16,11 @@ def fitted(name: str, traces: Traces) -> Forecaster:
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
-    """(forecaster `name` fitted to all days, or None if it is worse than `serving` on the last day; the reason as text).
+    """(the forecaster `name` fitted to all days, or None if it is worse than `serving`; the reason as text).
 
-    The fit that is compared leaves out the last day (unless it is the only one), because `serving` has not seen that day.
-    Worse means that the 95 % interval of the CRPS difference, new minus serving, is above zero, or that a
-    forecast of the new one is not finite.
+    The new forecaster is worse if one of its forecasts is not finite. It is also worse if the 95 % interval of the CRPS
+    difference, new minus `serving`, is above zero on the last day. As `serving` has not seen that day, the new CRPS
+    is from a fit without it, unless it is the only day.
     """
     new, last = fitted(name, traces), traces.evaluation[0]
     ours, theirs = (backtest_terms(one, last) / 2 for one in (fit(name, traces) if traces.days else new, serving))

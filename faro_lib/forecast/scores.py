@@ -9,7 +9,7 @@ import numpy as np
 def crps_terms(samples, truth) -> np.ndarray:
     """CRPS (continuous ranked probability score) of the samples' empirical distribution, in the shape of `truth`.
 
-    E|X - x| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and Raftery 2007, eq. 21).
+    E|X - truth| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and Raftery 2007, eq. 21).
 
     >>> float(crps_terms(np.array([[[[0.0], [2.0]]]]), np.array([[[1.0]]]))[0, 0, 0])
     0.5
@@ -32,7 +32,7 @@ def difference(
     Parameters
     ----------
     terms, others : scores of two forecasters for the same forecasts, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...), None = 1; actuals for weighted quantile loss. The mean score is sum(terms) / sum(weights).
+    weights : shape (origins, ...), by default 1. The mean score of `terms` is sum(terms) / sum(weights).
     block : number of consecutive origins in a block.
     """
     origins = len(terms)

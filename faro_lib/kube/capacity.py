@@ -1,9 +1,9 @@
 """How many cores of a cluster the jobs may use (its capacity), as pure functions of Kubernetes API objects.
 
 For jobs that are Deployments, each node that accepts replicas contributes its allocatable cores minus the requests of
-pods that are not replicas, rounded down to a multiple of the step `Shape.quantum`. A node contributes less if its memory,
-GPUs or pod limit run out first; every job is assumed to need as much of these per core as the most demanding job. A
-ResourceQuota of the jobs' namespace limits the sum likewise. For jobs on Ray, the ready Ray workers contribute their cores.
+pods that are not replicas, rounded down to a multiple of `Shape.quantum`. A node contributes less if its memory, GPUs
+or pod limit run out first. Every job is assumed to need as much of each resource per core as the most demanding job. A
+ResourceQuota of the jobs' namespace limits the sum over the nodes. On Ray, the ready workers contribute their cores.
 """
 
 import math
@@ -25,7 +25,7 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node."""
 
-    # Resource -> amount needed per core of a replica, maximum over the jobs. "pods": 1 / cores of the smallest replica.
+    # Resource -> amount that the most demanding job needs per core; "pods" -> 1 / (cores of the smallest replica).
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
     quantum: float = 0.1  # cores; the cores of every replica are a multiple of it
     tolerations: tuple[dict, ...] = ()  # tolerations of the pods
@@ -184,8 +184,8 @@ def is_ready(pod: dict) -> bool:
 def requests_of(pod: dict) -> dict[str, float]:
     """The amount of each resource that a pod reserves, computed like PodRequests in k8s.io/component-helpers (scheduler).
 
-    The requests of each init container and the sidecars before it are summed, as are those of all containers and sidecars.
-    A pod reserves, of each resource, the largest of these sums or, if it has one, the pod-level request, plus the overhead.
+    Each init container runs with the sidecars before it. After that, all containers and sidecars run together. The pod
+    needs the largest sum of requests at any time. A pod-level request replaces this sum. The overhead is added.
     """
     spec = pod["spec"]
     sidecars: dict[str, float] = {}
@@ -203,7 +203,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request of a container or pod, or else its limit; `limits.NAME` -> limit, which ResourceQuotas may count."""
+    """Resource -> request, or limit if it has no request. "limits.NAME" -> limit of NAME, as ResourceQuotas call it."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -215,7 +215,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """The most cores (a multiple of `shape.quantum`) that replicas can get from `limits` - `taken`; inf if none applies."""
+    """Cores that `limits` - `taken` allow, rounded down to the quantum; inf if replicas need nothing in `limits`."""
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))

@@ -66,7 +66,7 @@ class NodeCapacity(CapacityWatch):
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : returns what replicas require of a node. Each call of `current` calls it, as a rollout may change pods.
+    shape : function that returns what replicas require of a node. `current` calls it, since a rollout may change pods.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class NodeCapacity(CapacityWatch):
 
 
 class RayCapacity(CapacityWatch):
-    """The capacity for replicas of a RayService: the cores of the ready workers in the RayCluster that serves them."""
+    """The capacity for a RayService: the cores of the ready workers in the RayCluster that serves its applications."""
 
     def __init__(self, api: Api, namespace: str, name: str):
         path, only = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices", f"metadata.name={name}"

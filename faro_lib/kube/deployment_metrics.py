@@ -17,7 +17,7 @@ MIN_PARTIAL_MINUTE_S = 20.0  # if less of the current minute has passed, there a
 WINDOW = "$window"
 BATCH = 50  # queries in one request
 THREADS = 4
-MARK = "faro_query"  # label added to the series of a query: the index of the query in its batch
+MARK = "faro_query"  # label added to each series of a query; its value is the index of the query in its batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Queries:
 
     @classmethod
     def of(cls, job: str, section: dict[str, str]) -> Self:
-        """The queries in the section `deployment.queries` of the job; ValueError if one is missing or unknown."""
+        """Parse a job's `deployment.queries`; ValueError if a key is unknown or a required query missing or invalid."""
         for key in section:
             if key not in cls.__slots__:
                 raise ValueError(f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}")
@@ -54,11 +54,11 @@ class DeploymentMetrics:
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
     ) -> dict[str, Any]:
-        """The load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
+        """Return the load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
 
-        minute_ends_s : Unix times at which past trace minutes ended, oldest first; only the last HISTORY_MINUTES are used.
+        minute_ends_s : Unix times at which past minutes ended, oldest first; only the last HISTORY_MINUTES are used.
         now_s : Unix time of the observation.
-        minute_s : wall seconds per minute of the trace (recorded load); below 60 if it is replayed faster than real time.
+        minute_s : wall-clock seconds per minute; below 60 if a recorded load is replayed faster than real time.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
@@ -75,7 +75,7 @@ class DeploymentMetrics:
         load: dict[str, Any] = {
             "arrivals_per_min": values("requests", minute_s, ends),
             "arrivals_now": value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
-            "mean_latency_s": value("latency_mean_s", window_s, now_s, undefined=0.0) / pace,  # 0/0 if no request ended
+            "mean_latency_s": value("latency_mean_s", window_s, now_s, undefined=0.0) / pace,  # 0 if no request ended
             "tail_latency_s": value("latency_s", minute_s, ends[-1], undefined=np.nan) / pace if len(ends) else missing,
             "ongoing": value("ongoing", window_s, now_s, undefined=np.nan),
         }
@@ -86,9 +86,10 @@ class DeploymentMetrics:
         return load
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Results of the queries at evenly spaced Unix times, (queries, instants); inf where a result is 0/0 or +Inf.
+        """Return the results of the queries at evenly spaced Unix times, as an array (queries, times).
 
-        NaN = missing: no sample, no answer, a query that is not PromQL, or one that returns several series.
+        A result that is not finite, such as 0/0, becomes inf. A result is NaN if it is missing, or if the query is
+        empty, is invalid or returns several series.
         """
         values = np.full((len(queries), len(times_s)), np.nan)
         if len(times_s):

@@ -77,7 +77,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs that are Deployments. A proxy in front of them may drop requests; the FaroPlan's status has the proxy's rates.
+    """Jobs that are Deployments. A proxy may drop their requests, at the rates that the FaroPlan's status contains.
 
     clock : the run's clock. Observations reach back at most to the clock's time 0, which may be before the program started.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
@@ -104,7 +104,7 @@ class Deployments:
     def observe(self) -> Observation:
         """The Deployments and their load; ApiError if the Deployments cannot be read."""
         self._states, self._autoscalers = self.read(), self.autoscalers()
-        # The scheduled time of this tick, not the present: policies plan when it is a multiple of their interval.
+        # Use the tick's scheduled time, not the current time, because policies plan at fixed times.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
@@ -168,7 +168,7 @@ class Deployments:
         if autoscaler := self._autoscalers[job]:
             name = autoscaler["metadata"]["name"]
             raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
-        ref, state = self.refs[job], self._states[job] or ABSENT  # `apply` scales no absent job
+        ref, state = self.refs[job], self._states[job] or ABSENT  # never ABSENT: `apply` skips absent jobs
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version
         for _ in range(SCALE_ATTEMPTS):
@@ -213,8 +213,8 @@ def place_of(item: Mapping, name: str) -> str:
 def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. Raises ValueError
-    if `cores` is below the request, `resource` or nodeSelector differs between jobs, or a pod requires a nodeAffinity.
+    A job's `cores` may exceed its pod template's request: admission webhooks may add containers. Raises ValueError
+    if `cores` is below that request, if jobs differ in `resource` or nodeSelector, or if pods require a nodeAffinity.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

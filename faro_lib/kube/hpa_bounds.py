@@ -35,18 +35,19 @@ class BoundedDeployments(Deployments):
     def apply(
         self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True, floor: np.ndarray | None = None
     ) -> None:
-        """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,); rises of maxReplicas come last.
+        """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,).
 
-        If a rise needs cores of replicas that other HPAs still have to remove, its HPA keeps its bounds until a later tick.
-        Where `floor` is KEEP_FLOOR, minReplicas stays, and an HPA whose bounds Faro has not set is left alone; HAND_BACK
-        restores original bounds; None is KEEP_FLOOR for all jobs. Raises ApiError: the first error and the number of others.
+        Rises of maxReplicas come last. A rise waits for a later tick if it needs cores of replicas that other HPAs have
+        yet to remove. KEEP_FLOOR in `floor` keeps minReplicas, and also maxReplicas if Faro has not set the bounds yet.
+        HAND_BACK restores the original bounds. If `floor` is None, it is KEEP_FLOOR for all jobs. Raises ApiError with
+        the first error and the number of other errors.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
-        target = np.maximum(target, np.minimum(high, 1))  # an HPA accepts no maximum of 0; without an HPA, `high` is 0
+        target = np.maximum(target, np.minimum(high, 1))  # at least 1 where an HPA exists: it rejects a maximum of 0
         wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
         changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
@@ -69,7 +70,7 @@ class BoundedDeployments(Deployments):
             raise ApiError(0, summary(failed))
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """minReplicas, maxReplicas and whether Faro has set them, each (jobs,), as last read; 0, 0, False without HPA."""
+        """minReplicas, maxReplicas and whether Faro has set them, each (jobs,). They are 0, 0, False without an HPA."""
         low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
         return low, high, np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
 
@@ -78,7 +79,7 @@ class BoundedDeployments(Deployments):
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
-        """Set the bounds of one job's HPA (None: its original ones); ApiError if another client has changed them meanwhile."""
+        """Set one HPA's bounds; None restores the original ones. ApiError if another client has changed the bounds."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         hpa = self._autoscalers[job]
@@ -101,13 +102,13 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if an HPA is missing, is not `ref.autoscaler`, has an owner, or minReplicas > `job.min_replicas`."""
+    """Raise ValueError if a job has no HPA, or its HPA has a wrong name, an owner, or minReplicas > `min_replicas`."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix fewer replicas than the HPA's minimum
+        if least < min(max(low, 1), ref.job.max_replicas):  # a count fixed by `faro set` may be below `low`
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
@@ -138,7 +139,7 @@ def hpa_path(hpa: dict) -> str:
 
 
 def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
-    """Set an HPA's bounds and annotation ORIGINAL (None removes it); return the HPA. ApiError 409 if `version` is outdated."""
+    """Set an HPA's bounds and annotation (removed if `original` is None). ApiError 409 if `version` is outdated."""
     metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
     body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
     return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)

@@ -64,9 +64,9 @@ class LeaderGatedCluster:
         return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
-        """Apply the plan if this controller is the leader; `floor` (jobs,) has the minReplicas of HPAs, if Faro sets these.
+        """Apply the plan if this controller is the leader. `floor` (jobs,) is given if Faro sets minReplicas of HPAs.
 
-        Raises LostLease if another controller is the leader; OSError if the lease could not be renewed and has no new holder.
+        Raises LostLease if another controller holds the lease, and OSError if the lease merely could not be renewed.
         """
         lease = self._leadership
         apply: Callable[..., None] = self.inner.apply

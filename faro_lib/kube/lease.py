@@ -1,9 +1,9 @@
 """Leader election with a Lease: at most one controller acts.
 
-A candidate takes the lease of another holder once the candidate's own clock shows that the lease has not changed for
-its duration. A leader stops acting earlier: `renew_deadline_s` after it *sent* its last successful renewal. So the machines'
-clocks may differ, if they run equally fast. The official client's election is not used: it counts the deadline from
-the answer to a renewal, cannot tell whether it still leads, and sends requests that may hang until the lease has expired.
+A candidate takes over a lease that it has seen unchanged for the lease's duration, measured by its own clock. A leader
+stops acting earlier: `renew_deadline_s` after it *sent* its last successful renewal. The machines' clocks may differ,
+but must run equally fast. The official client's election is not used. It counts the deadline from the answer to a
+renewal, cannot tell whether it still leads, and sends requests that may hang until the lease has expired.
 """
 
 import logging
@@ -23,11 +23,11 @@ NOBODY = "nobody"  # holder of a recreated lease until it expires, because the f
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """Seconds, named as in client-go: a lease's duration, the renewal interval, and how long a leader acts without renewal."""
+    """Timings of a leader election in seconds, with the names of client-go."""
 
-    duration_s: float = 10.0
-    retry_period_s: float = 2.0
-    renew_deadline_s: float = 8.0
+    duration_s: float = 10.0  # a lease that is not renewed for longer may be taken over
+    retry_period_s: float = 2.0  # interval between attempts to acquire or renew the lease
+    renew_deadline_s: float = 8.0  # how long a leader acts without a renewal
 
     def __post_init__(self) -> None:
         if not 0 < self.retry_period_s < self.renew_deadline_s < self.duration_s:
@@ -51,11 +51,11 @@ class Candidate:
 def observe(
     candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """The candidate's state after reading a lease, and the holder to write: the candidate, `NOBODY`, or None to write nothing.
+    """Return the candidate's new state, and the holder to write: its identity, `NOBODY`, or None to write nothing.
 
-    A missing lease may have been deleted, or lost by the server, while another controller still leads. A candidate that does
-    not lead therefore writes the lease with holder `NOBODY`, and takes it once it has expired. Waiting without writing would
-    be unsafe: between two readings, the leader may recreate the lease to renew it, and a user delete it again, unseen.
+    A missing lease may have been deleted, or lost by the server, while another controller still leads. A candidate that
+    does not lead therefore creates the lease with holder `NOBODY`, and takes it over after it expires. To wait without
+    a write would be unsafe: the leader could recreate the lease, and a user delete it, between two readings.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.

@@ -55,7 +55,7 @@ class Workers:
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = None  # CPU request per worker; None: its cores. Replicas that rarely compute need less
+    cpu: float | None = None  # CPU request per worker; may be below `cores` if replicas mostly wait. None means `cores`
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -109,14 +109,15 @@ class ManifestSpec:
     head: Head = Head()  # rayserve only
     operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
     monitoring_namespace: str = "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
-    prometheus: str = ""  # address; the controller reads past request counts there and, for Deployments, jobs' metrics
+    prometheus: str = ""  # URL of Prometheus, the source of past request counts and of the metrics of Deployments
     monitor: bool = False  # whether to add a ServiceMonitor
     options: tuple[str, ...] = ()  # further options of `faro run` for the controller
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        longest = 33 if self.ceilings else 47  # CronJob NAME-controller-restore: at most 52 characters; RayService: 47
+        # A CronJob's name may have 52 characters, 19 of them "-controller-restore". A RayService's name may have 47.
+        longest = 33 if self.ceilings else 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):
@@ -143,7 +144,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files = ["rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
-    files += ["restore.yaml"] if spec.ceilings else []  # in a dry run, too: it restores what an earlier run has set
+    files += ["restore.yaml"] if spec.ceilings else []  # even without `act`, for bounds that an earlier run has set
     texts = {name: render(spec, name, resources=files) for name in (*APPLY_FIRST, *files, "kustomization.yaml")}
     texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if Faro sets replica counts and a Deployment has an HPA; for HPA bounds, call `check_bounded`."""
+    """Raise ValueError if a Deployment that Faro scales has an HPA, or if `check_bounded` rejects an HPA."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
@@ -169,7 +169,7 @@ def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Ca
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
-    """The CapacityWatch, not started yet, of the nodes (for Deployments) or of the workers of the RayService named `plan`."""
+    """Return a CapacityWatch that is not yet started. It watches nodes for Deployments, and Ray workers otherwise."""
     if not isinstance(cluster, Deployments):
         return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}

@@ -13,7 +13,7 @@ from faro_lib.workload.jobs import arrays_of
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 # The permissions that the controller needs. `faro manifests` writes a Role with them; `check_permissions` checks each.
 CLUSTER_WIDE: tuple[Permission, ...] = (("", "nodes", ("list", "watch")), ("", "pods", ("list", "watch")))
-QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)  # for every namespace with Deployments
+QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)  # needed in each Deployment's namespace
 ALWAYS: tuple[Permission, ...] = (
     *QUOTAS,
     ("", "events", ("create",)),
@@ -40,7 +40,7 @@ RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 def check_server(api: Api) -> None:
     """Raise ValueError if the server does not answer or refuses the credentials."""
     try:
-        may(api, api.namespace, "", "pods", "list")  # every authenticated client may ask for its permissions
+        may(api, api.namespace, "", "pods", "list")  # every authenticated client may ask what it may do
     except ApiError as error:
         refused = f"{api.host}: the credentials are refused; has the token expired?"
         raise ValueError(refused if error.status == 401 else str(error)) from None
@@ -90,13 +90,13 @@ def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
 
 
 def check_deployments(states: Mapping[str, object]) -> None:
-    """Raise ValueError if a Deployment is missing; `states`: namespace/name -> state, None if it is missing."""
+    """Raise ValueError if a Deployment does not exist, that is, if `states` maps its namespace/name to None."""
     if missing := [name for name, state in states.items() if state is None]:
         raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Resource -> names of the objects that the controller accesses, for its Role; `plan` is the name of its FaroPlan.
+    """Object names for the controller's Role, by resource. `plan` is the name of its FaroPlan, Lease and RayService.
 
     deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
     """
@@ -106,7 +106,9 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
-    """The rules (API group, resource, verbs, object names or [] for all) that grant `permissions`; `names`: see `names_of`.
+    """The rules of a Role that grants `permissions`, if possible only on the objects in `names` (see `names_of`).
+
+    A rule is (API group, resource, verbs, object names). Without names, it applies to all objects.
 
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
@@ -136,7 +138,7 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError if the client lacks one of `permissions` in `namespace` or of `cluster_wide`; `names` as in `rules`."""
+    """Raise ValueError unless the client has `permissions` in `namespace` and `cluster_wide` in the entire cluster."""
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
         for group, resource, verbs, objects in rules(wanted, names or {}):
             for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):

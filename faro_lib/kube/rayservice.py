@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-CLUSTER = "ray.io/cluster"  # label of a pod with the name of its RayCluster
+CLUSTER = "ray.io/cluster"  # pod label whose value is the name of the pod's RayCluster
 
 
 def serving_cluster(service: dict, status: str = "activeServiceStatus") -> str:

@@ -1,6 +1,6 @@
 """Publish the controller's state in Kubernetes: the resource FaroPlan, and an Event per job with a new target.
 
-`kubectl get faroplans` shows the cores and each job's target (replicas), `kubectl describe faroplan NAME` the reasons, too.
+`kubectl get faroplans` shows the cores and each job's target. `kubectl describe faroplan NAME` also shows the reasons.
 """
 
 import logging
@@ -97,7 +97,7 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes the result of each tick in a thread: a slow API server delays no decision, but results may be discarded."""
+    """Publishes the result of each tick in a thread, so that decisions never wait for the API server."""
 
     def __init__(
         self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str,

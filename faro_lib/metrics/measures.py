@@ -1,4 +1,4 @@
-"""Utilities, SLO violations and drops of a run, after the paper's evaluation (EuroSys'25, section 6.1)."""
+"""Utilities, SLO violations and drops of a run, defined as in the paper's evaluation (EuroSys'25, section 6.1)."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / tail latency), (jobs, minutes + 1); last column: arrivals after the day; NaN: no requests."""
+    """Utility min(1, SLO / tail latency), NaN without requests; a column per minute of the day and one for after it."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
@@ -34,10 +34,10 @@ def lost_utility(utility: np.ndarray) -> float:
 
 
 def lost_utility_published(utility: np.ndarray) -> float:
-    """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and columns) / columns.
+    """Lost cluster utility as the paper computes it: number of jobs - (sum of `utility`) / (number of columns).
 
-    Minutes without requests count as lost. Most jobs have none in the last column, so even a perfect run loses 0.02 to 0.03
-    on the published traces. Use it only to compare with published values.
+    Minutes without requests count as lost. Most jobs have no requests in the last column, so even a perfect run on the
+    published traces has a loss of 0.02 to 0.03. Use this function only to compare with published losses.
     """
     jobs, bins = utility.shape
     return float(jobs - np.nansum(utility) / bins)
@@ -49,7 +49,7 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def share_of_accepted(curve):
-    """Violation rate / accepted violation rate of each row of a data frame; an accepted rate below 0.01 % counts as 0.01 %."""
+    """Each violation rate in the data frame `curve` divided by its accepted rate, which counts as at least 0.01 %."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 

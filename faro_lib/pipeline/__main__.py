@@ -1,6 +1,6 @@
 """`python -m faro_lib.pipeline COMMAND ...`: commands of Snakemake's rules. User errors print one line and exit with status 2.
 
-A command derives the results folder from the path of its output, because Snakemake may run it on a copy of the files.
+Snakemake may run a command in another folder. So each command derives the results folder from its output path.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables `inputs`, from one folder per capacity, into the folder of `output` with `module.gather`."""
+    """Concatenate the tables in the folders of `inputs` into tables in the folder of `output`, with `module.gather`."""
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 
@@ -46,7 +46,7 @@ def report(module: str, page: str, config: str, sources: str, *ran: str) -> None
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download the data `name` into data/raw, or next to the file `record`, which then gets the checksums; print the paths."""
+    """Download the data `name` and print the paths. With a file `record`, use its folder and write checksums to it."""
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

@@ -20,7 +20,7 @@ STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # p
 PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day (downsampled from 1,440)
 # Memory in GB, as measured in the stages' benchmark files (`results/*/logs/*.bench`).
 KERNEL_GB = 0.75  # a notebook kernel, after it has imported the library
-JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (of several hundred requests)
+JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
 ROW_GB = 7e-6  # Bayesian fit, per chain and training row (one minute of one job)
 ADVICE = {
     "30_forecasting": "lower forecast.chains, or name a fitted forecast.posterior",

@@ -1,7 +1,7 @@
-"""A fingerprint of the code of a stage, which is a notebook. Snakemake reruns the stage when the fingerprint changes.
+"""The fingerprint of a notebook's or module's code. Snakemake reruns a rule when the fingerprint of its code changes.
 
-It covers the notebook's code cells and all modules of this project that they import, directly or not, also in functions.
-It ignores comments, docstrings, formatting, outputs and execution counts. No code is executed.
+The fingerprint covers the code and all modules of this project that it imports, directly or indirectly. Imports inside
+functions count. Comments, docstrings, formatting, outputs and execution counts do not. No code is executed.
 """
 
 import ast
@@ -18,7 +18,7 @@ from faro_lib.files import cached_array
 
 OWN_CODE = Path(__file__).read_text()  # part of the cache's key, because cached results depend on this module's code
 PACKAGES = {"faro_lib", "notebooks"}
-FIGURES = "figures"  # modules and packages of this name only draw figures, which a separate rule does after the stage
+FIGURES = "figures"  # modules and packages of this name only draw figures; a separate rule runs them
 
 
 def fingerprint(
@@ -43,8 +43,8 @@ def fingerprint(
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
     """Sorted paths, relative to `root`, of the modules that `source` imports, directly or not.
 
-    Modules that only draw figures are only included if `figures`. `source` is the path of an .ipynb or .py file, relative to
-    `root`, or a notebook's name without suffix.
+    Modules that only draw figures are left out unless `figures` is set. `source` is the path of an .ipynb or .py file,
+    relative to `root`, or a notebook's name without suffix.
     """
     root = Path(root).resolve()
     reached, waiting = set[Path](), [_path(source, root)]
@@ -53,7 +53,7 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
         if path not in reached and (figures or FIGURES not in (path.stem, path.parent.name)):
             reached.add(path)
             waiting += imported_by(path, root)
-            # A file that imports a package's registry may look up by name what any file of that package registers.
+            # A file that imports a registry may use any entry. So all files of the registry's package are included.
             waiting += [file for home in _registries(path, root) for file in home.glob("*.py")]
     return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py" and root in path.parents)
 
@@ -67,9 +67,9 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
 
 def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
-    """Folders of the packages whose registries a file imports, for look-ups or, if `registers`, to register entries.
+    """Folders of the packages in whose registries a file looks up names or, if `registers`, registers entries.
 
-    A file that imports from a registry's module only a class, or only functions named `register...`, looks nothing up.
+    A file looks up names if it imports from a registry's module more than classes and functions named `register...`.
     """
     return {
         file.parent
@@ -103,7 +103,7 @@ def _bindings(path: Path, root: Path) -> list[list[str]]:
 
 @cache
 def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
-    """Rows of three: [SHA-256 of a file's syntax tree, "", ""], then its `_bindings`; cached on disk by the file's text."""
+    """[SHA-256 of a file's syntax tree, "", ""], followed by the file's `_bindings`. The result is cached on disk."""
     package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be outside `root`
     text = path.read_text()
     key = (OWN_CODE, sys.version, path.suffix, package, text)

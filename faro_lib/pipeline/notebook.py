@@ -32,9 +32,9 @@ def run_notebook(
 ) -> None:
     """Execute a notebook in the current folder and write the executed copy to `output`.
 
-    `parameters` override those of the cell tagged `parameters`; `threads` limits the threads of numerical libraries, by
-    environment variables that stay set. The output of the cells goes to the file `log` and to standard error. Raises
-    NotebookError, one line with the cause; a partly executed copy is then next to `output`.
+    `parameters` override those of the cell tagged `parameters`. `threads` limits the threads of numerical libraries by
+    environment variables, which are not reset. The output of the cells goes to the file `log` and to standard error.
+    Raises NotebookError with the cause in one line. Any partly executed copy then remains next to `output`.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
@@ -88,7 +88,7 @@ def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
 
 
 class _Progress(logging.Handler):
-    """Prints messages on standard error, each line after `[notebook's name]`; `Executing Cell 3---` becomes `cell 3 of 14`."""
+    """Prints each message line on standard error as `[name] line`. `Executing Cell 3---` becomes `cell 3 of 14`."""
 
     def __init__(self, name: str, cells: int):
         super().__init__()

@@ -1,17 +1,18 @@
 """Earned authority: the better the latency model predicts a service's lost utility, the more Faro may change the service.
 
 Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the
-observed rate and replicas. Two betting tests, valid at any time, each gather evidence against one hypothesis:
+observed rate and replicas. Let q be the mean of p and the loss that the model predicts at twice the service time. Two
+betting tests, valid at any time, each gather evidence S against one hypothesis:
 
     doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
-where q is half way from p to the predicted loss at twice the service time. Under each hypothesis the mean of e given the past
-is at most 1 for each bet c in [0, 1] (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS
-B 2024). The evidence S_t = (S_{t-1} + 1 / HORIZON) e_t, S_0 = 1, also detects late changes (the Shiryaev-Roberts e-detector of
-Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). Under the hypothesis, S_t + 1 - t / HORIZON is a supermartingale
-that starts at 2. By Ville's inequality, S then exceeds 2 / ALPHA within HORIZON minutes with a probability of at most ALPHA.
-At 2 / ALPHA, the doubt withdraws all authority, and the trust raises it by one of the LEVELS.
+The bet c is a constant in [0, 1]. If the hypothesis is true, the mean of e given the past is at most 1 (Waudby-Smith
+and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024). After minute t, the evidence is
+S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1. This form also detects late changes (the Shiryaev-Roberts e-detector of
+Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). If the hypothesis is true, S_t + 1 - t / HORIZON is a
+supermartingale that starts at 2. By Ville's inequality, the probability that S exceeds 2 / ALPHA within HORIZON minutes
+is then at most ALPHA. A doubt of 2 / ALPHA withdraws all authority. A trust of 2 / ALPHA raises the level by one.
 """
 
 from collections.abc import Sequence
@@ -31,10 +32,10 @@ ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
 ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
-BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
-INFORMATIVE = 0.2  # a minute counts for the trust only if twice the service time would lose this much more utility
-CALM = 0.2  # a minute does not count if the predicted loss of the minute before exceeds this: a queue may be left
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor off Little's law that reveals a wrong unit; `strikes` that lead to ADVISE
+BETS = (0.3, 0.9)  # values of the bet c; the doubt is the mean of S over both, the trust is S for the larger
+INFORMATIVE = 0.2  # a minute counts for the trust only if twice the service time adds this much to the predicted loss
+CALM = 0.2  # a minute counts only if the minute before has at most this predicted loss; else a queue may remain
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # error factor in Little's law that means a wrong unit; strikes that lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Authority:
     doubt_small: np.ndarray  # evidence S of the test `doubt` above, with the smaller bet
     doubt_large: np.ndarray  # the same with the larger bet
     trust: np.ndarray  # evidence S of the test `trust`
-    strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
+    strikes: np.ndarray  # consecutive minutes with frozen or impossible metrics; missing metrics count as half a minute
     running: np.ndarray  # replicas that served at the last update
     mean_latency_s: np.ndarray  # as observed at the last update
     minute: np.ndarray  # `Observation.minute` at the last update, equal for all jobs
@@ -129,9 +130,9 @@ def judged(authority: Authority) -> Authority:
 def expected_loss(
     jobs: Sequence[Job], rate_rps: np.ndarray, replicas: np.ndarray, model: LatencyModel, slower: float = 1.0
 ) -> np.ndarray:
-    """Expected loss (jobs,) of a minute at these rates (NaN = 0) and replicas if service takes `slower` = k times as long.
+    """Expected loss (jobs,) of a minute if each service time is `slower` = k times as long. A rate of NaN counts as 0.
 
-    The latency is then k times that of normal service at k times the rate. So the rate is multiplied by k, the SLO divided.
+    Latency is then k times the normal latency at k times the rate. So rates are multiplied by k and SLOs divided by k.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -145,9 +146,9 @@ def expected_loss(
 def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
     """Whether a service's metrics are frozen or in the wrong unit, bool (jobs,).
 
-    Frozen: count and mean latency are those of the minute before. Wrong unit: the SLO is met at a load above 3
-    erlangs per replica; or rate x latency and the ongoing requests differ by more than the factor UNIT_ERROR (Little's
-    law); or the count and its recent median differ by about a factor of 60, as if minutes were seconds.
+    Metrics are frozen if count and mean latency equal those of the minute before. A unit seems wrong in three cases:
+    (1) The SLO is met at a load above 3 erlangs per replica. (2) Rate x latency and the ongoing requests differ by more
+    than a factor of UNIT_ERROR (Little's law). (3) The count and its recent median differ by a factor of about 60.
     """
     history, latency_s = observation.arrivals_per_min, observation.mean_latency_s
     arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
@@ -166,7 +167,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with replica bounds narrowed to what `level` allows around `now` (jobs,); `ceilings`: if plans bound HPAs."""
+    """Jobs with the replica bounds that `level` allows at `now` replicas. `ceilings`: whether plans set HPA bounds."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -186,9 +187,9 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 
 
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
-    """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
+    """Limit a plan to what `authority` allows. A job at ADVISE keeps its `now` replicas and its HPA's own bounds.
 
-    bounding : whether plans set HPAs' bounds. If so, a plan with a `floor` sets minReplicas = maxReplicas at ONE and FULL.
+    bounding : whether plans set HPAs' bounds. With a `floor`, minReplicas then equals maxReplicas at ONE and FULL.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -1,4 +1,4 @@
-"""Baselines: fixed replicas, an equal share, the reactive rules of EuroSys'25, section 6.1, and MArk/Cocktail/Barista."""
+"""Baselines: fixed replicas, an equal share, the reactive policies of EuroSys'25 (section 6.1), and MArk."""
 
 from dataclasses import dataclass, replace
 
@@ -17,9 +17,9 @@ Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest fir
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) that fit into an equal share of the cores, within bounds and quotas; leftover cores are unused.
+    """The replicas of each job (jobs,) that fit into an equal share of the cores. Leftover cores stay unused.
 
-    Jobs that are not `present`, bool (jobs,), get their minimum; the others share the remaining cores.
+    Replica bounds and quotas are respected. A job gets only its minimum where `present`, bool (jobs,), is False.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
@@ -33,7 +33,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
             share[present] = fair_share(here, capacity - reserved)
         return share
     share = np.clip(arrays.replicas_within(capacity / len(jobs)), minimum, arrays.max_replicas)
-    while True:  # while a quota or the capacity is exceeded, shrink the largest job (in cores) that counts towards it
+    while True:  # while a tenant exceeds its quota or the cluster its capacity, shrink its largest job (in cores)
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -63,7 +63,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same constant replica count for every job; `experiments.limits` derives a bound on lost utility from such runs."""
+    """The same constant replica count for every job. `experiments.limits` simulates it to bound the lost utility."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -84,7 +84,7 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
-    # Seconds in a row with latency above (> 0) or below (< 0) the SLO; in RayServe, with `desired` above or below the target.
+    # Seconds in a row with latency above the SLO; negative if below. RayServe compares `desired` and target instead.
     counter_s: np.ndarray
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
@@ -115,7 +115,7 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # capped: a live run's first tick is at 15 min
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # at most one tick, as live runs start at 15 min
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """`counter_s` (seconds in a row with `value` above `limit`, negative if not above) `elapsed_s` later; NaN changes nothing.
+    """The updated `counter_s`: seconds in a row with `value` above `limit`, or minus the seconds in a row not above.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]

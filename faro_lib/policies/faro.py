@@ -45,12 +45,12 @@ class Faro(TwoLoops):
     nowcast: bool = False  # whether the forecast uses the count of the current minute
     cold_start_minutes: float = 1.0  # minutes during which only the old replicas of a growing job serve
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
-    gamma: float | None = None  # weight of min - max utility in FairSum and PenaltyFairSum; None = number of jobs
+    gamma: float | None = None  # FairSum, PenaltyFairSum: weight of (lowest - highest utility); None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     reserve: bool = False  # whether idle cores go to jobs that would have used them in past minutes (`with_reserve`)
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
     floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None = no HPA bounds
-    earned: Authority | None = None  # authority at the start, which limits the change of each job; None = no limit
+    earned: Authority | None = None  # how much Faro may change each job at the start; None = without limit
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         return replace(TwoLoops.start(self, jobs), authority=self.earned)
@@ -62,7 +62,7 @@ class Faro(TwoLoops):
         bounding = self.floor_tolerance is not None
         now = observation.running + observation.starting if bounding else observation.target
         jobs = limited(state.jobs, authority.level, now, bounding)
-        arrays = arrays_of(jobs)  # Faro keeps their minimum, even if it needs more than the capacity
+        arrays = arrays_of(jobs)  # raise the capacity if the jobs' minimum replicas need more
         capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))
         after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
         return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, bounding)
@@ -70,7 +70,7 @@ class Faro(TwoLoops):
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values.
 
-        With a `floor_tolerance`, HPAs choose the replicas, and the observed and planned targets are the HPAs' maxReplicas.
+        With a `floor_tolerance`, HPAs choose the replicas. Observed and planned targets are then the HPAs' maxReplicas.
         """
         before = observation.target
         if self.floor_tolerance is not None:
@@ -104,11 +104,11 @@ class Faro(TwoLoops):
     def with_reserve(
         self, state: LoopState, observation: Observation, utility: np.ndarray, planned: np.ndarray
     ) -> np.ndarray:
-        """The planned replicas (jobs,), with idle cores given to the jobs that would have used them on the training days.
+        """Replicas (jobs,): as planned, but idle cores go to the jobs that would have used them on the training days.
 
-        A core is idle if no replica is planned on it, or only a replica that gains no `utility` (jobs, X + 1). Idle cores are
-        allocated to maximise the sum of the jobs' mean utilities over the training minutes (`Forecaster.past`). If an
-        unforecast burst resembles the training days, replicas for it are then already running.
+        A core is idle if it has no planned replica, or one that does not raise `utility` (jobs, replica counts). The
+        allocation of idle cores maximises the sum of the jobs' mean utilities over the training minutes
+        (`Forecaster.past`). If an unforecast burst resembles these minutes, replicas for it are already running.
         """
         jobs, arrays = state.jobs, arrays_of(state.jobs)
         last = np.minimum(planned, utility.shape[1] - 1)[:, None]
@@ -120,7 +120,7 @@ class Faro(TwoLoops):
         return with_idle_cores(jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Sampled requests per minute (jobs, samples, minutes) from the current minute on; `nowcast` uses its count so far."""
+        """Sample requests per minute (jobs, samples, minutes) from this minute on. `nowcast` uses its count so far."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -149,7 +149,7 @@ def with_idle_cores(
     latency_model: str | LatencyTable,
     current: np.ndarray,
 ) -> np.ndarray:
-    """The `needed` replicas (jobs,) plus replicas on the other cores, chosen to maximise the sum of the jobs' mean utilities.
+    """Add replicas to `needed` (jobs,) on the cores that are left, to maximise the sum of the jobs' mean utilities.
 
     The mean is over the minutes of `past_rps` (jobs, minutes). In a tie, the allocation nearest to `current` is taken.
     """
@@ -169,10 +169,10 @@ def bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(floors, ceilings), (jobs,) each: minReplicas and maxReplicas of the jobs' HPAs around the allocation `replicas`.
 
-    A job has enough replicas if its expected utility is at most `tolerance` lower than with `replicas`. `load` (2, jobs) has
-    a low and a high quantile of the offered load in erlangs. If an HPA that sees the low load keeps enough replicas, the
-    floor is the job's minimum, else the smallest count that is enough. The ceilings are `replicas` plus the rest of the
-    capacity, which goes, replica by replica, to the job with the largest high load per replica.
+    A job has enough replicas if its expected utility is at most `tolerance` lower than with `replicas`. `load` (2,
+    jobs) has a low and a high quantile of the offered load in erlangs. The floor is the smallest count that is enough.
+    If an HPA keeps enough replicas even at the low load, its floor is the job's minimum instead. Ceilings start at
+    `replicas`. Free cores raise them by one replica at a time, for the job with the largest high load per replica.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
@@ -196,8 +196,8 @@ def bounds(
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
     """The table with each utility U replaced by 1 - w (1 - U), where w is larger for a job that has lost more.
 
-    w_j is proportional to (L_j + PRIOR_LOST)^exponent and has mean 1, where L_j = lost[j] >= 0 is the utility that job j
-    has lost on this day. With exponent 1, maximising the sum greedily reduces the sum of the squares of L_j + PRIOR_LOST.
+    w_j is proportional to (L_j + PRIOR_LOST)^exponent and has mean 1. L_j = lost[j] >= 0 is the utility that job j has
+    lost on this day. With exponent 1, maximising the sum is a greedy way to minimise the sum of (L_j + PRIOR_LOST)^2.
     """
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
@@ -207,8 +207,8 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
     """The table without gains that may be mere errors of the latency model; solvers then add no replicas for them.
 
-    A job's utility is made constant above the count whose utilisation is IDLE at the highest rate, `most_rps` (jobs,),
-    because utility curves are coarse at low loads. Utilities within `least` of a job's maximum then become the maximum.
+    A job's utility is made constant above the replica count that has utilisation IDLE at the highest rate, `most_rps`
+    (jobs,). There, the latency model is coarse. Then utilities within `least` of a job's maximum become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))
@@ -244,7 +244,7 @@ def bounding(policy: Policy) -> Faro:
 
 
 def earning(policy: Policy, earned: Authority) -> Faro:
-    """The policy, which changes each job only within its `earned` authority; ValueError if it is not a `Faro`."""
+    """The policy with its changes limited to the `earned` authority; ValueError if it is not a `Faro`."""
     return replace(_faro(policy), earned=earned)
 
 
@@ -256,4 +256,5 @@ def _faro(policy: Policy) -> Faro:
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
-register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # plugins' objectives
+# An objective registered by a plugin also gets a policy "Faro-<objective>".
+register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))

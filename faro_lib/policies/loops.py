@@ -12,7 +12,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
 
-MAX_MISSED = 240  # a forecaster that has missed more minutes starts again, instead of processing each of them
+MAX_MISSED = 240  # minutes; after a longer gap, the forecaster forgets its counts and processes only the last 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class TwoLoops:
         return replace(state, last_s=observation.now_s), hold(observation)
 
     def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
-        """Whether a long-term plan is due at the tick at `now_s`, and was not yet due at the previous tick, at `last_s`."""
-        last_s = last_s or now_s - self.tick_s  # last_s is 0 before the first tick, and if unknown
+        """Whether a long-term plan has become due between the previous tick, at `last_s`, and this tick, at `now_s`."""
+        last_s = last_s or now_s - self.tick_s  # 0 means no tick yet, or an unknown time
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
         return now_s == self.first_s or bool(now_s > self.first_s and np.floor(due[0]) > np.floor(due[1]))
 
@@ -90,8 +90,8 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
 def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple[LoopState, Plan]:
     """(new state, plan); the plan adds a replica to each job whose mean latency was above its SLO for 30 s in total.
 
-    These seconds are counted from the last long-term decision or added replica. Time in which the job's replicas start or
-    stop does not count, and a tick counts at most `tick_s` seconds, so a pause of the loop does not count either.
+    These seconds are counted from the last long-term decision or added replica. Time in which the job's replicas start
+    or stop does not count. A tick counts as at most `tick_s` seconds, even after a pause of the loop.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
@@ -103,7 +103,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with `tick_s` and `changes`; with a new `tick_s`, plans come at the first tick and then whole ticks apart."""
+    """Set `tick_s` and `changes`. A new `tick_s` also becomes `first_s`, and `interval_s` is rounded to whole ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

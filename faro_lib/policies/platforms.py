@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 
 def mean_known(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(mean over the list `values`, ignoring NaN, 0 if all are NaN; whether any is not NaN), arrays (jobs,)."""
+    """(mean of each job's values that are not NaN, whether it has any), both (jobs,). Without any, the mean is 0."""
     samples = np.array(values, float)
     known = ~np.isnan(samples)
     return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(axis=0)
@@ -30,14 +30,14 @@ def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
 class HPA(Reactive):
     """Kubernetes' Horizontal Pod Autoscaler on CPU utilisation, with the defaults of autoscaling/v2.
 
-    desired = ceil(ready pods x utilisation / target utilisation); no change without a metric, or if utilisation /
-    target is within 10 % of 1. Starting pods count as idle when the rule would scale up. The HPA adds at most max(4 pods,
-    100 %) per tick (15 s) and scales down only to the highest recommendation of the last 5 min. Sources: kubernetes.io,
-    "Horizontal Pod Autoscaling", sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
-    --horizontal-pod-autoscaler-sync-period (15 s), -tolerance (0.1), -downscale-stabilization (5 min).
+    desired = ceil(ready pods x utilisation / target). Nothing changes without a metric, or if utilisation / target is
+    between 0.9 and 1.1. Starting pods count as idle when the rule would scale up. The HPA adds at most 4 pods or 100 %
+    per tick (15 s), whichever is more. It scales down only to the highest recommendation of the last 5 min.
+    Sources: kubernetes.io, "Horizontal Pod Autoscaling", "Algorithm details" and "Default behavior"; flags of
+    kube-controller-manager: --horizontal-pod-autoscaler-sync-period (15 s), -tolerance, -downscale-stabilization.
 
     Utilisation is min(1, rate x service time / running): a pod's CPU is busy while it serves. The rate is that of the
-    last complete minute, as a metrics pipeline delivers it; the service time is that of the jobs table.
+    last complete minute, as a metrics pipeline delivers it. The service time is `Job.service_time_s`.
     """
 
     utilisation: float = 0.8  # target; the default of Kubernetes for an HPA that names no metric
@@ -58,7 +58,7 @@ class HPA(Reactive):
         return replace(state, window=window), reactive_plan(target, observation)
 
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """(recommended replicas (jobs,), whether there is a metric (jobs,)); the current target without a metric.
+        """(recommended replicas, whether a metric is known), both (jobs,). Without one, the current target is kept.
 
         As in Kubernetes, the bounds do not limit the recommendation, only the applied target.
         """

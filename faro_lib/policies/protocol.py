@@ -10,9 +10,9 @@ from faro_lib.workload.jobs import TOLERANCE
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
-PLAN_ATTEMPTS = 5  # ticks during which a long-term plan beyond the free capacity is retried (EuroSys'25, section 4)
+PLAN_ATTEMPTS = 5  # ticks for which a long-term plan is tried if it exceeds the free capacity (EuroSys'25, section 4)
 DECILES = np.arange(1, 10) / 10
-# Special values of `Plan.floor`: KEEP_FLOOR keeps the HPA's present minReplicas; HAND_BACK restores its own bounds.
+# Special values of `Plan.floor`. KEEP_FLOOR keeps an HPA's minReplicas. HAND_BACK restores its bounds from before Faro.
 KEEP_FLOOR, HAND_BACK = -1, -2
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4)
 
@@ -28,7 +28,7 @@ MISSING = "missing-data"  # the job's data has been missing for too long
 FAILED = "policy-failed"  # the policy raised, or its plan was invalid
 DEADLINE_EXCEEDED = "deadline-exceeded"  # the decision took too long
 BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
-RATE_LIMIT = "scaling-rate-limit"  # the plan changed more replicas than one decision may
+RATE_LIMIT = "scaling-rate-limit"  # the plan changed more replicas than one decision may change
 CAPACITY = "capacity"  # the targets exceeded the capacity
 FRAGMENTED = "fragmented"  # no single node has enough free cores for another replica
 DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target, which was restored
@@ -55,8 +55,8 @@ class Observation:
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: np.ndarray  # time in system of requests, also dropped ones, that ended in the last 30 s; 0 if none
-    tail_latency_s: np.ndarray  # the job's latency quantile over the last complete minute; a dropped request is inf
+    mean_latency_s: np.ndarray  # mean time in system of requests served or dropped in the last 30 s; 0 without any
+    tail_latency_s: np.ndarray  # latency quantile over the last complete minute; a dropped request counts as inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
     starting: np.ndarray  # requested replicas that do not serve yet
@@ -69,7 +69,7 @@ class Observation:
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None if `free_cores` is None
-    unbounded: np.ndarray | None = None  # bool, the job's HPA has its own bounds, not Faro's; None: plans bound no HPAs
+    unbounded: np.ndarray | None = None  # bool, the job's HPA has its original bounds; None if Faro sets no bounds
 
     @property
     def exists(self) -> np.ndarray:
@@ -86,13 +86,13 @@ class Plan:
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    # Latency quantile at `forecast_rps` with `target` replicas or, if there is a `floor`, with those that the solver chose.
+    # Latency quantile at `forecast_rps` with the replicas that the policy chose: `target`, unless there is a `floor`.
     predicted_tail_latency_s: np.ndarray | None = None
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
     floor: np.ndarray | None = None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
-    authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`; None = not limited
+    authority: np.ndarray | None = None  # (jobs, fields), from `Authority.to_array`; None = no limit on changes
 
 
 def hold(observation: Observation) -> Plan:
@@ -112,7 +112,7 @@ def reasons(target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | 
 class Policy(Protocol):
     """Maps observations to plans.
 
-    `decide` reads no clock and does no I/O. The state depends only on the observations, so replaying them restores it.
+    `decide` reads no clock and does no I/O. Replaying the same observations therefore restores the same state.
     """
 
     @property
@@ -164,7 +164,7 @@ class Cluster(Protocol):
         """The current state; any exception means that the cluster cannot be observed at this tick."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Request these replicas and drop rates, both (jobs,); a `floor` in the plan is passed as `floor=`."""
+        """Request these replicas and drop rates, both (jobs,). A plan's `floor`, if any, is passed as `floor=`."""
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""

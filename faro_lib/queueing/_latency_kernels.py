@@ -10,15 +10,15 @@ LARGEST_EXPONENT = 700.0  # larger exponents are handled in logarithms, because 
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
-    """Equilibrium probabilities P(L = m) of m = 0, 1, ... waiting requests in M/D/c, until the tail is below `tolerance`.
+    """Equilibrium probabilities P(L = m) that m = 0, 1, ... requests wait in M/D/c; the rest is below `tolerance`.
 
-    Spitzer's identity: with a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
+    Spitzer's identity: with c = `servers`, a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
     P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
     """
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # rho^size < tolerance is enough: P(L = m) decays faster, like z^-m, where z > 1 / rho solves c ln z = a (z - 1).
+    # P(L = m) decays like z^-m, where z > 1 / rho solves c ln z = a (z - 1). Thus rho^size < tolerance suffices.
     size = int(math.log(tolerance) / math.log(rho)) + 2 + servers
     # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
@@ -50,10 +50,10 @@ def waiting_distribution(rho, servers, tolerance):
 
 @njit(cache=True)
 def wait_cdf(x, rho, servers, below):
-    """P(W <= x D) = e^(-a(k-x)) sum_{j=0}^{kc-1} Q_{kc-j-1} (a(k-x))^j / j! for k - 1 <= x < k, with a = rho c.
+    """Probability that the wait in M/D/c is at most `x` service times; `below[m]` = P(at most m requests wait).
 
-    W is the wait and D the service time (Franx, "A simple solution for the M/D/c waiting time distribution", 2001).
-    `below[m]` is Q_m = P(L <= m), with L the number of waiting requests.
+    For k - 1 <= x < k, it is e^(-a(k-x)) sum_{j=0}^{kc-1} below[kc-j-1] (a(k-x))^j / j!, with c = `servers`, a = rho c
+    (Franx, "A simple solution for the M/D/c waiting time distribution", 2001).
     """
     k = math.floor(x) + 1
     mean = rho * servers * (k - x)
@@ -62,7 +62,7 @@ def wait_cdf(x, rho, servers, below):
         return below[min(top, len(below) - 1)]
     total, term = 0.0, math.exp(-mean)
     for j in range(top + 1):
-        if mean > LARGEST_EXPONENT:  # the recurrence would begin with exp(-mean) = 0
+        if mean > LARGEST_EXPONENT:  # the recurrence cannot start from exp(-mean), which may underflow to 0
             term = math.exp(j * math.log(mean) - mean - math.lgamma(j + 1))
         total += term * below[min(top - j, len(below) - 1)]
         term *= mean / (j + 1)

@@ -18,8 +18,8 @@ KNOTS = 160  # number of utilisations at which the wait is computed exactly
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     """Interpolation knots of `mdc`: (rho, (1 - rho) W / p), both (knots,), with wait quantile W and service time p.
 
-    The first rho is the largest with W = 0. The last is 1, where the value is the heavy-traffic limit
-    ln(1 / (1 - q)) / (2 c) (Köllerström, 1974), because near saturation an exact wait would take seconds to compute.
+    The first rho is the largest with W = 0. The last rho is 1, where (1 - rho) W / p has the heavy-traffic limit
+    ln(1 / (1 - quantile)) / (2 servers) (Köllerström, 1974). Near saturation, an exact wait takes seconds to compute.
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 
@@ -33,10 +33,10 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Latency quantile in M/D/c in seconds, l = p + W: service time plus quantile of the wait; infinite where rho >= 1.
+    """Latency quantile in M/D/c in seconds: service time p plus wait quantile W; infinite at utilisations rho >= 1.
 
-    (1 - rho) W / p depends only on c, rho and q. It is interpolated in rho, which keeps the error of l below 0.5 %.
-    Fractional replicas c use the waits of floor(c) servers at rho = lam p / c.
+    (1 - rho) W / p depends only on rho, `replicas` and `quantile`. It is interpolated in rho. Latency errors are below
+    0.5 %. Fractional `replicas` have the waits of floor(replicas) servers at rho = rate_rps p / replicas.
 
     >>> float(mdc(5.0, 1, 0.1, 0.99).round(3))
     0.434
@@ -55,10 +55,10 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def mgc(rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0) -> np.ndarray:
-    """Latency quantile in M/G/c in seconds, interpolated between M/D/c and M/M/c: l = p + (1 - scv) W_D + scv W_M.
+    """Latency quantile in M/G/c in seconds: service time plus (1 - scv) W_D + scv W_M.
 
-    scv is the squared coefficient of variation of the service time. The formula (Tijms, "A First Course in Stochastic
-    Models", 2003, section 9.6) interpolates for scv <= 1 and extrapolates above.
+    W_D and W_M are the wait quantiles in M/D/c and M/M/c. scv is the service time's squared coefficient of variation.
+    For scv > 1, the sum extrapolates (Tijms, "A First Course in Stochastic Models", 2003, section 9.6).
 
     >>> float(mgc(5.0, 1, 0.1, 0.99, service_scv=1.0).round(4)) == float((0.1 + mmc_wait(5.0, 1, 0.1, 0.99)).round(4))
     True

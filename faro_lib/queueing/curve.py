@@ -12,7 +12,7 @@ from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
 MIN_RATES = 4
-NOISE = 0.05  # a fall of the latency by up to this share, as the rate rises, counts as measurement noise
+NOISE = 0.05  # the latency may fall by up to this share when the rate rises, because measurements are noisy
 
 
 def read_curve(path: str | Path, job: Job) -> LatencyTable:
@@ -63,7 +63,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """`table` plus a class for `job`. At each rate and replica count, the class's L minutes all have the value of `curve`."""
+    """Add a class for `job` to `table`; all minutes of the class have the latency and drop rate of `curve`."""
     rates = np.linspace(0.0, curve.rate_per_replica_rps[0, -1], table.rate_per_replica_rps.shape[1])
     tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)
     tail_s = np.where(np.isfinite(tail_s), tail_s, curve.tail_s.max())

@@ -1,8 +1,8 @@
 """Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
-Every latency function takes (rate_rps, replicas, service_time_s, quantile); equations call them lam, c, p and q. These
-arguments broadcast, and the result is in seconds. `replicas` may be fractional, because the solvers of the Faro paper
-(EuroSys'25) search a continuous space. As in the paper's code, Erlang's recurrence uses floor(c), the utilisation uses c.
+Every latency function takes (rate_rps, replicas, service_time_s, quantile). These arguments broadcast, and the result
+is in seconds. `replicas` may be fractional, because the solvers of the Faro paper (EuroSys'25) search a continuous
+space. As in the paper's code, Erlang's recurrence rounds `replicas` down, and the utilisation does not.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def erlang_c(load, servers) -> np.ndarray:
 
 
 def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray:
-    """Latency of the last request if one second's requests arrive at once: l = p lam / c (EuroSys'25, section 4).
+    """Latency of the last request if all requests of a second arrive at once (EuroSys'25, section 4).
 
     >>> float(upper_bound(10.0, 2, 0.2))
     1.0
@@ -56,9 +56,9 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Quantile of the waiting time in M/M/c, in seconds; infinite where rho >= 1.
+    """Quantile of the waiting time in M/M/c, in seconds; infinite if the utilisation is at least 1.
 
-    W = max(0, ln(C / (1 - q)) / (c / p - lam)), with C from `erlang_c`.
+    It is max(0, ln(C / (1 - quantile)) / (replicas / service_time_s - rate_rps)), with C from `erlang_c`.
 
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824
@@ -72,12 +72,12 @@ def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Latency in M/M/c in seconds: l = p + W, the mean service time plus the quantile of the wait."""
+    """Latency quantile in M/M/c in seconds: the mean service time plus the quantile of the wait."""
     return service_time_s + mmc_wait(rate_rps, replicas, service_time_s, quantile)
 
 
 def half_mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """The paper's approximation of M/D/c by half of the M/M/c wait: l = p + W / 2 (EuroSys'25, section 4).
+    """Approximate latency quantile in M/D/c: service time plus half of the wait in M/M/c (EuroSys'25, section 4).
 
     >>> float(half_mmc(5.0, 1, 0.1, 0.99).round(4))
     0.4912

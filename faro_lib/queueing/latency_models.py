@@ -1,4 +1,4 @@
-"""The latency formulas by name, extended beyond saturation, so that solvers see a finite slope there."""
+"""Latency formulas, selected by name. Above utilisation RHO_MAX they are linear, because solvers need finite slopes."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ RHO_MAX = 0.95
 
 
 def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX) -> np.ndarray:
-    """Latency of `model` in seconds; where rho > rho_max, the latency at rho_max times rho / rho_max (EuroSys'25, section 4).
+    """Latency of `model` in seconds. Above utilisation rho_max, it grows in proportion to the utilisation.
 
-    `model` is a latency function of this package.
+    `model` is a latency function of this package. The extension above rho_max is from EuroSys'25, section 4.
 
     >>> bool(np.isfinite(relaxed(half_mmc, 100.0, 1, 0.18, 0.99)))
     True

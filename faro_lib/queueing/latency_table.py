@@ -16,7 +16,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """Key of all jobs with the same latencies: type of replica (unless serial), model, service time, scv, latency quantile.
+    """Name of the job's class. Jobs of a class share replica type, model, service time, scv and latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -28,27 +28,27 @@ def latency_class(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Tail latency and drop rate of L equally likely measured minutes, by class of jobs, rate per replica and replica count.
+    """Measured tail latency and drop rate by class of jobs, rate per replica and replica count.
 
-    A minute's tail latency is the quantile over its requests. A dropped request counts as infinite latency, so the tail is
-    infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
-    points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
+    Each grid point has L equally likely minutes, sorted by tail latency. A minute's tail latency is the quantile over
+    its requests. It is infinite if the drop rate exceeds 1 - quantile, because a dropped request has infinite latency.
+    Between grid points, the drop rates and log latencies of minutes with equal rank are interpolated linearly.
 
-    Between two measured replica counts, values are interpolated at the same rate per replica. Above the largest measured
-    count n, values are those of n replicas at the utilisation rho that keeps (1 - rho) sqrt(replicas) unchanged (Halfin and
-    Whitt, 1981). Below the lowest measured rate per replica, they are those of fewer replicas with the same total rate.
+    Replica counts are interpolated at the same rate per replica. If X exceeds the largest measured count n, X replicas
+    at utilisation rho have the values of n replicas at utilisation 1 - (1 - rho) sqrt(X / n) (Halfin and Whitt, 1981).
+    Below the lowest measured rate per replica, the values are those of fewer replicas with the same total rate.
     """
 
-    classes: tuple[str, ...]  # names of the classes: from `latency_class`, or values of `own`
+    classes: tuple[str, ...]  # name of each class, as returned by `class_of`
     quantile: np.ndarray  # level of the latency quantile, such as 0.99, shape (classes,)
     max_rps: np.ndarray  # largest rate that a job's router can forward, shape (classes,); infinite without a router
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
-    tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
+    tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L minutes)
     # Drop rate minus (1 - quantile), same shape as tail_s. Where it is > 0, the tail latency over all requests is infinite.
     excess_drops: np.ndarray
-    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, if it is not `latency_class(job)`
+    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, if different from `latency_class(job)`
 
     def __post_init__(self):
         for name in ARRAYS:
@@ -81,18 +81,18 @@ class LatencyTable:
         return float(self.saturation_rps[self.classes.index(self.class_of(job))])
 
     def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
-        """(tail latency in seconds, drop rate) of L equally likely minutes, two arrays of the broadcast shape plus (L,).
+        """Tail latencies in seconds and drop rates of equally likely minutes, as two arrays.
 
-        `rate_rps` and `replicas` broadcast. The latency is infinite where the drop rate exceeds 1 - quantile. Without
-        replicas, every request is dropped.
+        Both have the broadcast shape of `rate_rps` and `replicas`, plus a last axis for the minutes. The latency is
+        infinite where the drop rate exceeds 1 - quantile. Without replicas, every request is dropped.
         """
         k = self.classes.index(self.class_of(job))
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # Row 0 (rate 0) copies row 1, the lowest measured rate per replica. A lower rate is looked up in row 1 at fewer
-            # replicas with as many requests per minute in total, because a minute's quantile depends on its request count.
+            # Row 0 (rate 0) copies row 1, the lowest measured rate per replica. For a lower rate, use row 1 with fewer
+            # replicas. This keeps the number of requests per minute, on which a minute's quantile depends.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))
@@ -115,14 +115,15 @@ class LatencyTable:
         return np.where(dropped > allowed + TOLERANCE, np.inf, tail_s), np.clip(dropped, 0.0, 1.0)
 
     def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
-        """Tail latency of the median minute in seconds; `rate_rps` and `replicas` broadcast."""
+        """Median over minutes of the tail latency, in seconds. `rate_rps` and `replicas` broadcast."""
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         return tail_s[..., tail_s.shape[-1] // 2]
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Expected utility of a minute at a constant rate; 1 at rate 0. `rate_rps` and `replicas` broadcast.
+        """Expected utility of a minute at a constant rate. `rate_rps` and `replicas` broadcast.
 
-        A minute has the utility min(1, SLO / tail latency)^alpha if `utility` is "relaxed"; else 1 if it meets the SLO, or 0.
+        If `utility` is "relaxed", a minute's utility is min(1, SLO / tail latency)^alpha. Otherwise, it is 1 if the
+        minute meets the SLO and 0 if not. A minute without requests has utility 1.
         """
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         if utility == "relaxed":

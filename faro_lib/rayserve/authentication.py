@@ -5,9 +5,9 @@ from pathlib import Path
 
 
 def read_token() -> str | None:
-    """Ray's token from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; None if unset or disabled.
+    """Return Ray's token from RAY_AUTH_TOKEN, else from the file at RAY_AUTH_TOKEN_PATH, else from ~/.ray/auth_token.
 
-    ValueError if the file that RAY_AUTH_TOKEN_PATH names does not exist.
+    None if there is no token or RAY_AUTH_MODE is "disabled". ValueError if the file at RAY_AUTH_TOKEN_PATH is missing.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return None

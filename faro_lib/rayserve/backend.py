@@ -23,7 +23,7 @@ class Endpoint:
     ray: HttpClient  # REST API of Ray's dashboard
     http: HttpClient  # HTTP server of the deployed applications
     pids: tuple[int, ...] = ()  # roots of the cluster's process trees, if it runs on this machine
-    workers: Any = None  # `notebooks.live.exclusive.RayWorkers`, for experiments on a RayService; else None
+    workers: Any = None  # the `notebooks.live.exclusive.RayWorkers` of an experiment on a RayService
 
 
 @contextmanager
@@ -41,9 +41,9 @@ def serving(
 ) -> Iterator[Endpoint]:
     """A context with the `Endpoint` of a Ray cluster that serves the jobs.
 
-    The backend "local" starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend stands for
-    an existing Ray cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
-    start_timeout_s : time limit for the start of Ray, and a second limit of the same length for the start of the jobs.
+    The backend "local" starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an
+    existing Ray cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
+    start_timeout_s : time limit for the start of Ray, and again for the start of the jobs.
     """
     if backend != "local":
         if not address:

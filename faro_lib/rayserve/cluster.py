@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
 LAG_S = 0.6  # wall seconds; replicas usually report the statistics of a second within this time after its end
-LATE_S = 15  # statistics that arrive up to this many seconds after the second that they cover are still read
+LATE_S = 15  # each read of the statistics starts this many seconds before the last one, because some arrive late
 PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 FAILED = "DEPLOY_FAILED"  # an update failed; the replicas of the previous version still serve
@@ -140,9 +140,9 @@ class RayServeCluster(Cluster):
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs with `scale_jobs`, and send the drop rates to the replicas; `may_act` must allow each request.
+        """Scale the jobs with `scale_jobs`, and send the drop rates to the replicas.
 
-        Raises OSError with the first error and the number of other errors.
+        Changes are made only while `may_act` returns True. OSError has the first error and the number of other errors.
         """
 
         def post(server: HttpClient, path: str, body: dict[str, Any]) -> None:

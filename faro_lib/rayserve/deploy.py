@@ -14,7 +14,7 @@ from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = 180.0  # time limit for the start of Ray, and a second one of this length for the applications
+START_TIMEOUT_S = 180.0  # time limit for the start of Ray, and again for the start of the applications
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -52,9 +52,10 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(`applications` and the running ones of other programs, names of Faro's running applications that will be removed).
+    """Return the applications to deploy, and the names of Faro's running applications that this deployment removes.
 
-    Ray Serve removes running applications that the deployed list lacks. Those of `applications` that run keep their replicas.
+    The running applications of other programs are added to `applications`, because Ray Serve removes every application
+    that is not in the list. Applications that already run keep their replica counts.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []
@@ -76,8 +77,8 @@ def deploy(
 ) -> None:
     """Replace the deployed applications by `applications`, and wait until these run.
 
-    `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises ValueError, with the last
-    line of Ray's message, if an application fails or does not start in time.
+    `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises ValueError with Ray's
+    message if an application fails or does not start in time.
     """
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:

@@ -21,14 +21,14 @@ from faro_lib.workload.replicas import Continuous
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
 FIRST_UTILISATION = 0.25  # utilisation at the first rate if a replica serves one request at a time
-STEP, FAR_STEP = 1.3, 1.7  # factor to the next rate: FAR_STEP while the p99 is below FAR x the lowest p99 so far
+STEP, FAR_STEP = 1.3, 1.7  # the rate is multiplied by FAR_STEP while p99 < FAR x the lowest p99 so far, else by STEP
 FAR = 1.3
 STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
-TOKENS_PER_PART = 1.2  # parts of an answer count as tokens if their mean number is within this factor of the tokens'
-STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
+TOKENS_PER_PART = 1.2  # parts count as tokens if mean parts and mean tokens per answer differ by less than this factor
+STREAMED = 0.1  # answers count as streamed if at least this share of their latency comes after the first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
-# Quantity, a key of LEVELS -> its value for each request in seconds, (requests,); inf if not served. TOGETHER -> end times.
+# Maps a quantity to its value for each request, in seconds. TOGETHER maps to end times. Unserved requests have inf.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
@@ -50,7 +50,7 @@ def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max
 
 
 def to_repeat(rates: list[float]) -> list[float]:
-    """The rates of `climb` to repeat at a second replica count: the two before the last, which is usually an overload."""
+    """The second and third highest rates of `climb`, to repeat with more replicas. The highest usually overloads."""
     return rates[-3:-1] or rates
 
 
@@ -115,7 +115,7 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # An SLO per token may be below the service time. 0.9 keeps Poisson load, and + 1 the repeated load, below MAX_RPS.
+        # An SLO per token may be below the service time. Repeats add one replica. 0.9 leaves room for Poisson peaks.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
         rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):

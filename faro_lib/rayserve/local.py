@@ -70,7 +70,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """The process `pid` and its descendants; [] if it has ended. psutil never signals another process that reuses an id."""
+    """The process `pid` and its descendants; [] if it has ended. psutil does not kill a process that reuses an id."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -131,10 +131,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
-    """A context with a Ray cluster of `cpus` logical CPUs, with its own ports and token, which is stopped at the end.
+    """A context with a Ray cluster of `cpus` logical CPUs and its own ports and token. On exit, the cluster is stopped.
 
-    On a busy machine, Ray gives up after 30 s; it is then started again until `timeout_s` have passed. Raises ValueError
-    with Ray's reason if it does not start.
+    On a busy machine, Ray gives up after 30 s. It is then started again, until `timeout_s` have passed. If Ray does not
+    start, ValueError gives Ray's reason.
     """
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")

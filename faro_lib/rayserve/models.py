@@ -57,8 +57,8 @@ class Emulated:
 class EmulatedBatches:
     """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
-    replica : a `Batched` as a mapping, as in the jobs' table. scv : squared coefficient of variation of batch times.
-    serve_batch : whether Ray Serve's @serve.batch forms the batches; a batch then blocks the event loop, as computing does.
+    `replica` is a `Batched` as a mapping, as in the jobs' table. `scv` is the squared coefficient of variation of batch
+    times. If `serve_batch`, Ray Serve's @serve.batch forms the batches, and each one blocks the event loop.
     """
 
     def __init__(self, replica: dict[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None):
@@ -108,15 +108,16 @@ class EmulatedBatches:
 class EmulatedTokens:
     """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
 
-    replica : a `Continuous` as a mapping, as in the jobs' table. stream : whether to send each token once it is generated;
-    the response then begins with the first token.
+    `replica` is a `Continuous` as a mapping, as in the jobs' table. If `stream`, each token is sent when it is
+    generated. Otherwise, the answer is sent after the last token.
     """
 
     def __init__(self, replica: dict[str, Any], stream: bool = False, seed: int | None = None):
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt and output tokens, queue: tokens left
+        # Waiting requests: (prompt tokens, output tokens, queue that receives the number of output tokens left).
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()
         self._iterations: asyncio.Task | None = None
 
     async def __call__(self, request: Request) -> str | Response:

@@ -60,8 +60,8 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total if times_s else empty_row())  # raises if no request was served; `total` also has 4xx
-    first_s, last_s = np.mean(times_s, axis=0)  # a replica measures its latency up to the first part
+    mean_s, scv = moments(total if times_s else empty_row())  # An empty row raises ValueError. `total` also counts 4xx.
+    first_s, last_s = np.mean(times_s, axis=0)  # mean seconds to the first and last part. Replicas time only the first.
     overhead_s = float(first_s) - total["latency_s"] / total["done"]
     return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
 
@@ -94,9 +94,9 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 
 
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
-    """Write the measurements, by job name, into the jobs' table `path`, a .yaml file, whose comments are lost.
+    """Write the profiles, by job name, into the jobs' table `path`, a .yaml file. Comments in the file are lost.
 
-    A calibrated replica model sets replica, service time and its scv; without it, service time and scv are of single requests.
+    A calibrated replica model sets replica, service time and scv. Otherwise, the last two are those of single requests.
     """
     path = Path(path)
     table = yaml.safe_load(path.read_text())

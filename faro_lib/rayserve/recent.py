@@ -11,13 +11,13 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # a count that covers at least this share of a minute is scaled up to all of it; others are NaN
+MIN_KNOWN_SHARE = 0.75  # minimum share of a minute's seconds with data. The count is then scaled up to the full minute.
 
 
 class RecentSeconds:
-    """Each job's recent statistics by wall second. Results are (jobs,) unless stated; `minute` and `now_s` are trace time.
+    """Jobs' recent statistics by wall second. `minute` and `now_s` are trace time. Arrays are (jobs,) unless stated.
 
-    If a second is added twice, the row with more requests is kept: a restarted `StatsAggregator` may have lost requests.
+    If a second is added twice, the row with more requests is kept, because a restarted `StatsAggregator` may lack some.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
@@ -34,7 +34,7 @@ class RecentSeconds:
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
-        """For each job: (its measurements summed over the Unix seconds first..last - 1, number of these with data)."""
+        """(total, n) per job: measurements summed over the Unix seconds `first` to `last` - 1, of which n have data."""
         totals = []
         for seconds in self._seconds.values():
             total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
@@ -65,9 +65,9 @@ class RecentSeconds:
         return np.array([total["failed"] if known else np.nan for total, known in self._minute(minute - 1)], float)
 
     def mean_latency_s(self, now_s: float) -> np.ndarray:
-        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S, where a dropped one counts as 0.
+        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S. A dropped request counts as 0 s.
 
-        It is 0 without requests, and NaN if no second is known or all requests failed: 0 would look like an idle job.
+        It is 0 if no request ended. It is NaN if no second has data or all requests failed, as 0 means an idle job.
         """
         end = math.floor(self._clock.wall_s(now_s))
         means_s = []

@@ -30,7 +30,7 @@ REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many second
 REPORT_TIMEOUT_S = 5.0
 UNREPORTED_S = 300  # seconds of measurements that a replica stores while the aggregator does not answer
 GOLDEN_RATIO = (5**0.5 - 1) / 2
-RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is larger by this factor, so that Ray itself never queues
+RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is this multiple of the job's, so that Ray itself never queues
 
 
 class Dropped(Exception):
@@ -42,10 +42,10 @@ class Failed(Exception):
 
 
 class ReplicaQueue:
-    """The request queue of one replica: it drops requests, limits the number in service, and records measurements.
+    """The request queue of one replica. It drops requests, limits the number in service, and records measurements.
 
-    It accepts a share `accept` of the requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio sequence
-    with a random start chooses the accepted requests, evenly spread: after n requests, their share is exact to about 1/n.
+    It accepts the share `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio
+    sequence with a random start spreads the accepted requests evenly. Their share of n requests is exact to about 1/n.
     `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are not reported yet.
     """
 
@@ -61,7 +61,7 @@ class ReplicaQueue:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Wait until fewer than `concurrency` requests are in service, then return the result of `call`; or raise Dropped."""
+        """Return the result of `call`, or raise Dropped. At most `concurrency` calls run at a time, and others wait."""
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1
         if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
@@ -102,7 +102,7 @@ class ReplicaQueue:
         return every()
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Unix second -> measurements of complete, unreported seconds; zeros without requests, as absent means unknown."""
+        """Measurements of complete, unreported Unix seconds. Zeros mean no requests. A missing second means no data."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):
@@ -153,7 +153,7 @@ def response_of(answer: Any) -> Response:
 
 
 class ReplicaActor:
-    """One replica of a job; the arguments are those of `ServeSpec`."""
+    """One replica of the job named `job`. The other arguments are fields of `ServeSpec`."""
 
     def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
         from ray import serve

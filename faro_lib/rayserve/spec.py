@@ -12,7 +12,7 @@ from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
-MAX_SLOWDOWN = 0.1  # a replica in which requests can slow each other by more than this share is not emulated
+MAX_SLOWDOWN = 0.1  # a replica is not emulated if concurrency can lengthen service times by more than this share
 EMULATED = f"{models.__name__}:Emulated"
 EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
@@ -67,7 +67,7 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # the emulated models form the batches, so they must receive all waiting requests
+        if job.replica != SERIAL:  # models of EMULATED_KINDS form batches from all ongoing requests, so at_once = limit
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))

@@ -77,7 +77,7 @@ class StatsAggregator:
         return self._accept.get(job)
 
     def accept(self, shares: Mapping[str, float]) -> None:
-        """Set the share of requests that each of these jobs accepts; others, such as removed jobs, accept all."""
+        """Set the share of requests that each job in `shares` accepts. Jobs not in `shares` accept all requests."""
         self._end_lease()
         self._accept = dict.fromkeys(self._accept, 1.0) | dict(shares)
 

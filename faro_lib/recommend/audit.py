@@ -1,7 +1,7 @@
-"""Compare policies in simulations of recorded requests, on the services whose recorded latencies a simulation reproduces.
+"""Compare policies by simulating the recorded requests of services.
 
-A service's parameters are inferred from its recorded latencies, and each simulation draws them from their posterior. A
-service whose latencies are not reproduced gets no advice, and its replicas do not count as capacity for other services.
+A service's parameters are inferred from its recorded latencies. Each simulation draws parameters from their posterior.
+Services whose recorded latencies are not reproduced are left out, and their replicas do not count as capacity.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ RAN = "recorded replicas"
 # A replica accepts so many ongoing requests that practically none is dropped, as in services without such a limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # latencies are simulated up to max(this, 1.5 x the recorded maximum) replicas, and extrapolated beyond
+MEASURED = 16  # latencies are simulated up to this many replicas, or 1.5 x the recorded maximum if that is more
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
     LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # one per service
@@ -52,15 +52,17 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. `records` and `services` cover all services, other fields only those that are `reproduced`.
+    """The result of `audit`. Only `records` and `services` include services that are not `reproduced`.
 
     Attributes
     ----------
-    policies : policy -> measure -> (5 %, mean, 95 %); the measures are lost_utility, slo_violation_rate, cores (mean
-        number) and difference (lost_utility minus that of the recorded replicas).
-    by_service : policy -> (5 %, mean, 95 %) of `difference` for each service, (3, reproduced services).
-    required, used : cores that the SLOs need at each minute's rate, and cores of the recorded replicas, (minutes of day,).
-    minutes : the part of the day that was simulated. `capacity`: cores that the reproduced services share.
+    capacity : cores that the services share.
+    policies : (5 %, mean, 95 %) of each measure, by policy and measure. The measures are lost_utility,
+        slo_violation_rate, cores (mean number running) and difference (lost_utility minus that of recorded replicas).
+    by_service : (5 %, mean, 95 %) of `difference` for each service, by policy; each array is (3, services).
+    required : cores that the SLOs need at each minute's rate, (minutes of day,).
+    used : cores of the recorded replicas, (minutes of day,).
+    minutes : the part of the day that was simulated.
     """
 
     records: Records
@@ -74,7 +76,7 @@ class Audit:
 
     @property
     def reproduced(self) -> list[Service]:
-        """The services whose recorded latencies the simulation reproduces; only on these are policies compared."""
+        """The services whose recorded latencies the simulation reproduces. Policies are compared only on them."""
         return [one for one in self.services if not one.refusal]
 
     @property
@@ -90,7 +92,7 @@ class Audit:
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One mapping per hour: mean and minimum cores used, maximum needed, spare (minimum used - maximum needed, >= 0)."""
+        """One mapping per hour: cores used, needed and spare. Spare is minimum used - maximum needed, at least 0."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -131,10 +133,10 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Calibrate each service, simulate its recorded replicas, and compare policies on the services that this reproduces.
+    """Calibrate each service, simulate its recorded replicas, and compare policies on the reproduced services.
 
-    `capacity` is in cores; None = the most that these services used. Only the busiest REPLAYED_HOURS of the last day are
-    replayed. Without an earlier day, the forecaster is untrained.
+    `capacity` is in cores. None means the most that the reproduced services used. Only the busiest REPLAYED_HOURS of
+    the last day are replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
         factory_of(name)  # raises for an unknown name; invalid input must fail before minutes of work
@@ -167,7 +169,7 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with the SLOs that clients see
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with client SLOs, unlike `known`
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     initial = fair_share(known, size)
@@ -192,9 +194,9 @@ def audit(
 def _compared(
     draws: list[dict[str, dict[str, Any]]], minutes: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """The fields `policies` and `by_service` of an `Audit`; each of the `draws` maps policy -> measure -> value.
+    """Return `policies` and `by_service` of an `Audit`. Each of the `draws` has the MEASURES of every policy.
 
-    The upper end of a lost-utility interval is at least 1 / `minutes`: one lost minute is possible even if no draw has it.
+    The upper end of a lost-utility interval is at least 1 / `minutes`. A minute can be lost even if no draw loses one.
     """
     values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in draws[0]}
     compared, by_service = {}, {}

@@ -44,7 +44,7 @@ class Service:
     predicted_late_minutes: np.ndarray  # interval of `late_minutes` in the simulations
     violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
-    refusal: str  # why there is no advice, and what to measure; "" = reproduced
+    refusal: str  # why the service is not reproduced, and what to measure; "" = reproduced
     note: str  # which assumption of the jobs' table is wrong; "" = none
 
 
@@ -68,10 +68,10 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Measurements of service n; a row averages steady minutes with one replica count and similar rates. None if too few rows.
+    """Measurements of service n. Each row averages steady minutes with equal replicas and similar rates.
 
-    A minute is steady if the replica count was the same for STEADY_MINUTES, and the requests differ from the m requests of
-    the minute before by at most m / 4 (trend) + 3 sqrt(m) (chance). The queues are nearly stationary in such a minute.
+    Queues are nearly stationary in a steady minute. Its replica count has not changed for STEADY_MINUTES. Its requests
+    differ from m, those of the minute before, by at most m / 4 (trend) + 3 sqrt(m) (chance). None if too few rows.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
@@ -100,10 +100,10 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
 def world(
     jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int
 ) -> tuple[tuple[Job, ...], Callable[[np.ndarray], np.ndarray]]:
-    """(jobs with parameters drawn from their posteriors; a function from simulated latencies to those at clients).
+    """Return jobs with parameters drawn from their posteriors, and a function that maps simulated to client latencies.
 
-    Latencies are (jobs, minutes). A client's latency is the simulated one plus the overhead outside the replicas, times a
-    random model error. The SLOs of the jobs are converted the other way, so they apply to simulated latencies.
+    Latencies are (jobs, minutes). A client latency is (simulated latency + overhead outside the replicas) x a random
+    model error. The SLOs of the returned jobs are limits of the simulated latency.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
@@ -183,7 +183,7 @@ def backcast(
 def share_interval(values: np.ndarray) -> np.ndarray:
     """90 % prediction interval (5 %, mean, 95 %) for one more share, given the shares `values` (draws,).
 
-    It is the square of a Student t interval of the square roots, whose variance depends little on the mean share.
+    It squares a Student t interval of the square roots, because their variance depends little on the mean share.
     """
     return np.minimum(positive_interval(values), 1.0)
 

@@ -28,14 +28,14 @@ MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # fewest minutes to
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Requests per minute up to now, where now is the end of the last day or an earlier minute of it.
+    """Requests per minute of the last day and earlier days. "Now" is a time on the last day, usually its end.
 
     Attributes
     ----------
     today : counts of the last day until now, (jobs, minutes), oldest first, NaN = missing.
-    traces : `evaluation` is the last day, including the minutes after now; `train` the earlier days or, if none, the last day.
-    end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no times.
-    replicas : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
+    traces : `evaluation` is the full last day. `train` has the earlier days, or the last day if there are none.
+    end_minute : minutes since 1970, local time, at the end of the last day; None if the counts have no times.
+    replicas : replica counts now, (jobs,), NaN = unknown; None if unknown for every job.
     """
 
     jobs: tuple[Job, ...]
@@ -93,7 +93,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The forecaster `name`, fitted to `traces`; None = `auto`, untrained for a `short` history. ValueError: see UNFIT."""
+        """Fit the forecaster `name` to `traces`. None means `auto`, which stays untrained if the history is `short`."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -105,9 +105,9 @@ class History:
 def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None) -> History:
     """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
 
-    earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more,
-        `counts` are split into days of 24 hours, counted back from their last minute.
-    at : the current time, as minutes into the last day or, with an `end_minute`, HH:MM or ISO 8601; None: end of the day.
+    earlier : counts of earlier days, (days, samples, jobs, minutes). If it is None, `counts` of 1.5 days or more are
+        split into days of 24 hours, counted back from the last minute.
+    at : the current time in minutes into the last day. With `end_minute`, also HH:MM or ISO 8601. None = end of day.
     end_minute : minutes since 1970, local time, at the end of the counts.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
@@ -160,7 +160,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in the table of counts at `path`, or of the built-in workload with this name; its last day is today."""
+    """The history in the table of counts at `path`, or in the built-in workload named `path`."""
     table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
@@ -210,7 +210,8 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # with the same minute 0
+    # Keep the parts that number minutes from the same time as the last part.
+    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
@@ -221,7 +222,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
 
 
 def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
-    """Traces of the complete days, in local time, of counts (jobs, minutes) until `end_s` (Unix time); ValueError if none."""
+    """Split counts (jobs, minutes) that end at Unix time `end_s` into complete local days; ValueError if none."""
     known = np.isfinite(counts).any(axis=0)
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")

@@ -23,9 +23,9 @@ from faro_lib.workload.jobs import MINUTE_S
 
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
-EARLIER_DAYS = 3  # the required capacity must suffice on this many earlier days, those with the highest peak load
-# Minutes without requests are reported (`_silences`) if at least MISSED requests are usual in them, and UNUSUAL times as many
-# as in any other such minutes of the job.
+EARLIER_DAYS = 3  # number of earlier days on which a capacity is also tested: those with the highest peak load
+# `_silences` reports a gap in a job's requests if at least MISSED requests were expected in it. These must also be at
+# least UNUSUAL times the requests that were expected in any other gap of the job.
 MISSED, UNUSUAL = 50, 4
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
@@ -37,14 +37,15 @@ class Recommendation:
     Attributes
     ----------
     advice : replicas for the coming minutes.
-    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None: 1 - the job's quantile.
+    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None = 1 - its quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     replayed : replayed part of the last day, as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
-    fixed : a row per job; None if no day was replayed. `replicas` is the smallest constant count that keeps the SLO on all
-        simulated days (0 = none), which have `minutes` in total. `violation_rate` is the job's rate with this count, and
-        `violation_rate_now` with `replicas_now`. `replicas_on_all_cores` are the constant counts that maximise the
-        sum of the jobs' mean utilities over training minutes on the whole capacity; they are >= `replicas` if these fit.
+    fixed : constant replica counts and their SLO violation rates, one row per job; None if no day was replayed.
+        `replicas` : smallest count that keeps the SLO on all simulated days, `minutes` in total; 0 if no count does.
+        `replicas_on_all_cores` : counts that maximise the sum of the jobs' mean utilities in the training minutes on
+            `advice.capacity` cores; at least `replicas`, if the capacity allows these.
+        `violation_rate`, `violation_rate_now` : the job's SLO violation rate with `replicas` and with `replicas_now`.
     variations : the worst job with more load or a failed replica (`sizing.variations`); None if no day was replayed.
     """
 
@@ -154,9 +155,9 @@ def _replay(
 ) -> tuple[int, dict[str, Any]]:
     """(capacity in cores; the attributes curve, replayed, fixed and variations of a `Recommendation`).
 
-    `curve` is from replays of the last day and of the EARLIER_DAYS busiest earlier days, each of these with a forecaster
-    fitted to all other days. `fixed` is from replays of all days. The oldest days are left out if all days together have
-    more than MOST_REQUESTS; if the last day alone has more, only its busiest hours are replayed.
+    `curve` is from the last day and the EARLIER_DAYS busiest earlier days. The forecaster for the replay of an earlier
+    day is fitted to all other days. `fixed` is from all days. If all days together have more than MOST_REQUESTS, the
+    oldest are left out. If the last day alone has more, only its busiest hours are replayed.
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
@@ -173,10 +174,10 @@ def _replay(
         report(
             "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
         )
-    peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # of each training day
+    peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # peak load of each training day
     busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]
     for n in reversed(busiest):
-        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # of several samples
+        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # as many samples as a training day
         rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
         one = traces.workload(n + 1)
         others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))

@@ -26,8 +26,8 @@ class Records:
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
-    levels : the quantile, such as 0.99, of each latency column and job, (latency columns, jobs); NaN = the mean.
-    latency_s : this quantile of the latency, (latency columns, jobs, minutes); NaN = unknown, inf = that of a dropped request.
+    levels : latency quantile, such as 0.99, in each latency column for each job, (latency columns, jobs); NaN = mean.
+    latency_s : quantile or mean of the latency, (latency columns, jobs, minutes); NaN = unknown, inf = request dropped.
     """
 
     history: History
@@ -54,9 +54,9 @@ def records_of(
     latency_s: np.ndarray,
     end_minute: int | None = None,
 ) -> Records:
-    """`Records` from arrays over one or more days, NaN = missing. Of earlier days, only the counts are used, as training days.
+    """Make `Records` from arrays over one or more days, NaN = missing. Days before the last keep only their counts.
 
-    `levels` is (latency columns, jobs), or (latency columns, 1) if they are the same for all jobs.
+    `levels` is (latency columns, jobs), or (latency columns, 1) if a column has the same quantile for all jobs.
     """
     history = history_of(jobs, counts, end_minute=end_minute)
     last = history.today.shape[1]
@@ -66,7 +66,7 @@ def records_of(
 def records_from_csv(path: str, jobs: str) -> Records:
     """The records in a table with the columns job, requests, replicas, `time` or `minute`, and latency columns.
 
-    Latency columns: latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
+    Latency columns are latency_mean_s, latency_p99_s, ... Empty cells are unknown. Invalid cells raise ValueError.
     """
     table, names = read_counts(path, of_table := read_jobs(jobs))
     latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
@@ -125,7 +125,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     counts = arrivals(header, ticks)
     observed = np.full((3, *counts.shape), np.nan)
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (tick.step.observation for tick in reversed(ticks)):  # reversed, to keep a minute's first tick
+    for observation in (tick.step.observation for tick in reversed(ticks)):  # a minute's first tick is written last
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             observed[:, :, minute] = observation.running, observation.mean_latency_s, observation.tail_latency_s
     observed[1:][observed[1:] <= 0] = np.nan

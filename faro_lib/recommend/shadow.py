@@ -42,13 +42,13 @@ class Recorded:
 
 
 def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
-    """Scores of a dry run over its complete minutes: one mapping per job, and one for all jobs; NaN = unknown.
+    """Score a dry run over its complete minutes: one mapping per job, and one for all jobs together; NaN = unknown.
 
-    Raises ValueError for fewer than MIN_MINUTES minutes. The keys of a mapping are job and:
-    coverage : share of minutes whose rate was in the 80 % prediction interval.
+    Raises ValueError for fewer than MIN_MINUTES minutes. The keys of a mapping are `job` and:
+    coverage : share of minutes with a request rate in the 80 % prediction interval.
     latency_ratio : median of observed / predicted tail latency, with the replicas that ran.
-    lost_observed : utility lost per minute, from the observed latencies.
-    lost_ran, lost_planned : the same in the simulator, with the replicas that ran and with the planned ones.
+    lost_observed : utility lost per minute, computed from the observed latencies.
+    lost_ran, lost_planned : utility lost per minute in simulations of the replicas that ran and of the planned ones.
     difference, low, high : lost_planned - lost_ran and its 95 % interval, bootstrapped over trials and half-hour blocks.
     """
     jobs, steps = header.jobs, [one.step for one in ticks]

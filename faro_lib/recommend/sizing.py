@@ -18,26 +18,26 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# worst_job is the job with the largest ratio of slo_violation_rate, its violation rate, to accepted_rate.
+# Name, SLO violation rate and accepted rate of the job with the largest ratio of these two rates.
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
 # violation_rates has the violation rate of each job, {job: rate}.
 COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
 # What `variations` replays: name -> (factor on the requests, failed replicas).
 VARIATIONS = {"as recorded": (1.0, 0), "with 10 % more requests": (1.1, 0), "with 20 % more requests": (1.2, 0)}
 VARIATIONS |= {"without one replica": (1.0, 1)}
-SEEDS = 3  # a replica count or a capacity must keep the SLOs in a simulation with each of this many random seeds
+SEEDS = 3  # number of simulations, each with its own seed, in which a replica count or capacity must keep the SLOs
 RUN_UP_MINUTES = 15  # replayed before the busiest minutes, so that these do not begin with too few replicas
 DOUBLINGS = 3  # maximum number of doublings of the predicted replica count, if it does not meet the SLO in simulation
-GROWTH = 1.25  # factor to the next capacity to try if one does not suffice
+GROWTH = 1.25  # when a capacity does not suffice, the next one tried is larger by this factor
 MOST_GROWTH = 2.5  # the search for a sufficient capacity ends at this multiple of the first estimate
 MAX_REPLICAS = 200  # the search for required replicas ends at this plus twice the largest offered load in erlangs
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces cut to `minutes` minutes of the evaluation day, a run-up and then the busiest; the first of these minutes).
+    """Cut the evaluation day to `minutes` minutes, a run-up and then the busiest; return (traces, first minute kept).
 
-    Training days keep their length, but are rotated to begin at the same minute.
+    Training days keep their length, but are rotated to begin at this minute.
     """
     arrays = arrays_of(traces.jobs)
     day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
@@ -75,12 +75,13 @@ def fixed_replicas(
     serving_model: ServingModel = PAPER,
     now: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(smallest constant replica counts that keep the SLOs on every day, violation rates with these counts, rates with `now`).
+    """Find the smallest constant replica counts that keep the SLOs on every day, by bisection.
 
-    Each has shape (jobs,). A rate is the largest of several simulations: SEEDS of the last day, and one of each other day.
-    A count is found by bisection. It is 0 if even 2^DOUBLINGS times the count that the latency model predicts is too few;
-    the violation rate is then that of the largest count tried. `accepted` is as in `violations_by_capacity`. `now` has the
-    replica counts that serve now; an unknown one is NaN, and so is its violation rate. None means that all are unknown.
+    Returns (these counts, violation rates with them, violation rates with the counts `now`), each (jobs,). A rate is
+    the largest over the simulations of `runs_on`. The search ends at 2^DOUBLINGS times the count that the latency model
+    predicts, or at the job's maximum. If that is too few, the count returned is 0 and the rate is that of the last try.
+    `accepted` is as in `violations_by_capacity`. `now` has the replica counts that serve now. An unknown count is NaN,
+    and its rate is NaN. None means that all counts are unknown.
     """
     arrays = arrays_of(days[-1].jobs)
     violation_rates = partial(worst_rates, serving_model, runs_on(days, serving_model))
@@ -107,7 +108,7 @@ def fixed_replicas(
 
 
 def runs_on(days: Sequence[Workload], serving_model: ServingModel) -> list[tuple[Workload, Draws]]:
-    """The simulations of constant replicas: SEEDS of the last of `days`, one of each other day."""
+    """(workload, draws) of each simulation: the last of `days` is simulated SEEDS times, each other day once."""
     return [(day, one) for day in days for one in _draws(day, serving_model, SEEDS if day is days[-1] else 1)]
 
 
@@ -124,7 +125,7 @@ def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], cou
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """Simulate `policy` from equal shares; from one replica per job (as in the paper), the first minutes would miss SLOs."""
+    """Simulate `policy`. Jobs start with equal shares. With one replica each, they would miss their SLOs at first."""
     initial = fair_share(workload.jobs, capacity)
     trials = run_trials(
         workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial
@@ -146,10 +147,10 @@ def variations(
     accepted: np.ndarray,
     serving_model: ServingModel = PAPER,
 ) -> pd.DataFrame:
-    """The worst job in each of VARIATIONS, once with the policy on `capacity` cores, once with constant `counts` (jobs,).
+    """The worst job in each of VARIATIONS, with the policy on `capacity` cores and with constant `counts` (jobs,).
 
-    The data frame has the columns `case`, WORST (with the policy), and WORST with the prefix `fixed_` (with the counts).
-    In the case "without one replica", the policy has one replica's cores less, and each job one replica less, all day.
+    The columns are `case`, WORST for the policy, and WORST with the prefix `fixed_` for the counts. In the case
+    "without one replica", `capacity` is reduced by the cores of the largest replica, and each of `counts` by one.
     """
     rows, arrays = [], arrays_of(workload.jobs)
     for case, (factor, failed) in VARIATIONS.items():
@@ -176,10 +177,10 @@ def violations_by_capacity(
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
 
-    Bisection replays `workload` with one random seed. The capacity that it finds is then replayed with the other SEEDS and
-    on other days (`others`, each with its policy), and is increased if it does not suffice. `capacities` (cores): the
-    smallest, and one that may suffice. `include` is tried, too, unless it is below the smallest. `accepted` (jobs,) has the
-    accepted violation rates. The data frame has COLUMNS, with the largest rates of the replays, and is sorted by capacity.
+    Bisection replays `workload` with one random seed. The capacity found is then replayed with more seeds and on other
+    days (`others`, each with its policy), and is increased if it does not suffice. `capacities` are the smallest
+    capacity to try and a first estimate, in cores. `include` is one more to try, unless it is below the smallest.
+    `accepted` has each job's accepted violation rate. The data frame (COLUMNS) has the largest rates of all replays.
     """
     replayed = dict[int, tuple]()
     runs = [(workload, policy, drawn, f"seed {n}") for n, drawn in enumerate(_draws(workload, serving_model, SEEDS), 1)]

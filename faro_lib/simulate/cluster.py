@@ -14,7 +14,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 
-DRAIN_STEP_S = 10.0  # simulated seconds between checks, after the last tick, whether all requests have ended
+DRAIN_STEP_S = 10.0  # after the last tick, simulated seconds between two checks for unfinished requests
 CapacityStep = tuple[float, float]  # (time_s, cores)
 Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 
@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's max_ongoing_requests: that in `own_limits`, else the general one, but at least `Replica.fewest_places`."""
+        """The job's limit in `own_limits`, else the larger of max_ongoing_requests and `Replica.fewest_places`."""
         return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
 
     @property

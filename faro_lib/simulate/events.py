@@ -1,13 +1,13 @@
 """The compiled event loop of the simulator; replicas are added and removed only between its calls.
 
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
-arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this order, and
-completions in the order of the replicas' slots (`Station`). The router is one server, which a request passes before and after
-service. It is FIFO, so the end of a request's first pass is computed as soon as the request arrives. Requests are
-numbered in the order of arrival: those from number `head` to `next_arrival` - 1 are in their first pass.
+arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this
+order. Completions come in the order of the replicas' slots (`Station`). A request passes the router before and after
+service. The router is one FIFO server, so the end of the first pass is computed as soon as the request arrives.
+Requests are numbered in the order of arrival. Those from number `head` to `next_arrival` - 1 are in their first pass.
 
-Replicas that serve one request at a time ("serial") are simulated here, the others (concurrent or batching) by the module
-`replicas`. numba compiles the loop a second time, with calls of that module, only if a job has such replicas.
+Replicas that serve one request at a time ("serial") are simulated here, concurrent and batching ones by the module
+`replicas`. If a job has such replicas, numba compiles a second version of the loop, which calls that module.
 """
 
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs; arrays (jobs,) unless stated. A job's slots hold its replicas, a removed one until it is idle."""
+    """State of all jobs, (jobs,) unless stated. Each replica has a slot. Removed replicas have inactive slots."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
@@ -110,7 +110,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """(active slot with the fewest requests, in a tie the first from `turn` on; NONE if all are full), and the next `turn`."""
+    """(active slot with room and the fewest requests or NONE, next `turn`). The first slot from `turn` on wins ties."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -172,7 +172,7 @@ def advance_job(
             arriving += 1
             continue
 
-        # At this event, the requests `leaving` (or NONE) and kinds.left[:gone] leave; `coming` (or NONE) goes to a replica.
+        # At this event, the request `leaving` and the requests kinds.left[:gone] leave, and `coming` is dispatched.
         leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
             now = routed
@@ -221,7 +221,7 @@ def advance_job(
                     leaving, served = coming, False
                 break
             if kinds is None:
-                # Append the request to the replica's FIFO queue. If that is empty, last_done_s is past: service starts now.
+                # Append to the replica's FIFO queue. If the queue is empty, last_done_s <= now, so service starts now.
                 completes = max(now, last_done_s[slot]) + requests.service_s[coming]
                 place = _wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming

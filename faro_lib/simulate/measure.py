@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # minutes with more requests (the paper's router handles 6,500) are simulated only in part
+WINDOW_REQUESTS = 7000  # a minute with more requests is simulated only in part; the paper's router limits it to 6,500
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -44,10 +44,10 @@ def measure(
 ) -> LatencyTable:
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
-    `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
-    to simulate at utilisation 1 for each count. Jobs with the same service time, replica type and limits share a simulation,
-    whatever their SLO and quantile. Simulations run in parallel; results are cached on disk (`files.cached_array`). A
-    job with a `latency_curve` gets the values of its curve instead, interpolated at the same replica counts.
+    `replicas` are the counts to measure, by default COUNTS up to the number of replicas that fit into `capacity` cores.
+    `requests` is the number of requests simulated at utilisation 1 for each count. Jobs with the same service time,
+    replica type and limits share a simulation, whatever their SLO and quantile. Simulations run in parallel. Results
+    are cached on disk (`files.cached_array`). For a job with a `latency_curve`, the table has the values of that curve.
     """
     # Curves are read first, so that an invalid one is reported before the simulations.
     curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
@@ -110,22 +110,23 @@ def _code() -> tuple[str, bytes]:
 
 
 def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Simulate each of UTILISATIONS in windows of a minute or, if shorter, of WINDOW_REQUESTS requests at utilisation 1.
+    """Simulate a constant arrival rate at each of UTILISATIONS, and divide time into equal windows of at most a minute.
 
-    Returns (latency of each request, first request of each window (utilisations, windows + 1), `shrink` of `_minutes`).
+    At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns the latency of each request, the index of
+    each window's first request, (utilisations, windows + 1), and the argument `shrink` of `_minutes`.
     """
     full_rps = replicas / true_busy_s(job)
     in_service_s = job.replica.max_in_service * true_busy_s(job)  # time in service at utilisation 1 (Little's law)
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
-    # `counts` are requests per window: whole numbers whose running sum stays within one request of the constant rate.
+    # `counts` are whole requests per window. Their running sum differs from that of a constant rate by less than one.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
-        # `draw` lets arrivals overrun their minute, as in the paper. Without a router, or in shorter windows, they must not.
+        # `draw` lets arrivals overrun their minute, as in the paper. In these cases, they must stay in their window.
         draws = replace(draws, arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s))
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)
@@ -138,10 +139,10 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """(tail latency in s of served requests, drop rate - (1 - quantile)) at MINUTES evenly spaced ranks of the sorted windows.
+    """Tail latency in s of served requests, and excess drop rate, at MINUTES evenly spaced ranks of the sorted windows.
 
-    If a minute has n times as many requests as a window, its values deviate from their mean only 1 / sqrt(n) = `shrink`
-    times as much as those of the window.
+    The excess drop rate is the drop rate minus (1 - quantile). Values of minutes deviate from their mean `shrink` times
+    as much as values of windows. `shrink` is 1 / sqrt(n) if a minute has n times as many requests as a window.
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):

@@ -17,7 +17,8 @@ from faro_lib.workload.jobs import TOLERANCE
 REUSE_S = 3.0  # delay until an idle pod serves again, and how long a job counts as changing after a removal
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are deleted after IDLE_S, at the next multiple of CHECK_S
-BIRTH, COLLECT, RETRY = 0, 1, 2  # events, at equal times in this order: replica begins to serve, idle pods end, retry
+# At equal times, events have this order: a replica begins to serve, idle pods are deleted, waiting replicas try again.
+BIRTH, COLLECT, RETRY = 0, 1, 2
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
-Each replica, in its slot (`events.Station`), has one next event: a service, batch or iteration ends, or the next starts.
-Then `event` completes what has ended, the loop dispatches requests to replicas with room, and `begin` starts the next batch
-or iteration. Times are start + duration, so that another implementation of the same rules gives bit-identical times.
+Each replica has a slot (`events.Station`). Its next event is the end of a service, or the start or end of a batch or
+iteration. At this event, `event` completes what has ended. Then the loop dispatches requests to replicas with room, and
+`begin` starts the next batch or iteration. End times are start + duration, which can be reproduced bit for bit.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
 FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
 BETWEEN = -1  # value of `Kinds.fresh` between two iterations
-SHORTEST_S = 1e-9  # stands for the time per token of a one-token answer, because 0 would mean that it has not ended
+SHORTEST_S = 1e-9  # time per token of a one-token answer; not 0, because that would mark the request as unfinished
 
 
 class Kinds(NamedTuple):
-    """Parameters (jobs,) of the jobs' replicas, as in `workload.replicas`, and the state (jobs, slots) of each slot."""
+    """Replica parameters of `workload.replicas`, shape (jobs,), and slot states, shape (jobs, slots), unless stated."""
 
     kind: np.ndarray
     at_once: np.ndarray  # limit on the requests that one replica serves at once
@@ -37,13 +37,13 @@ class Kinds(NamedTuple):
     output_tokens: np.ndarray  # (requests,)
     left: np.ndarray  # (places,) indices of the requests that leave at an event; places = largest max_ongoing_requests
     line: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
-    # (jobs, slots, places) for each request in `line`. Concurrent: `attained_s` at which it ends. Batched: time of entry.
-    # Continuous: number of the iteration that gives its last token.
+    # (jobs, slots, places) a number for each request in `line`. Concurrent: value of `attained_s` at which the request
+    # ends. Batched: time at which it entered the slot. Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
-    # Concurrent: last update of `attained_s`. Batched: when the replica became free. Continuous: start of the iteration.
+    # When `attained_s` was updated (concurrent), the replica became free (batched) or the iteration began (continuous).
     since_s: np.ndarray
-    attained_s: np.ndarray  # concurrent: seconds of service per request since the slot was last empty, up to `since_s`
+    attained_s: np.ndarray  # concurrent: work in s done by time `since_s` on a request served since the slot was empty
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
     last_iteration: np.ndarray  # continuous: iteration whose end is the next event; no request leaves before this end
     fresh: np.ndarray  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
@@ -106,8 +106,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # The request is admitted at the end of the present iteration, so that end becomes the next event. An iteration that
-    # ends exactly now is not over: the request comes from the router, whose events precede completions at equal times.
+    # The request is admitted when the present iteration ends. This end becomes the next event. An iteration that ends
+    # exactly now is still running: the request comes from the router, whose events precede completions at equal times.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:
@@ -147,7 +147,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         if slo_on == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[line[n]] = -now  # holds minus the time of the first token until the request completes
+            latency_s[line[n]] = -now  # time of the first token, stored with a minus sign until the request completes
     kinds.fresh[job, slot] = BETWEEN
     for n in range(inside):
         if n < serving and mark[n] == iteration:
@@ -196,7 +196,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """The latency that the SLO limits (first token, per token, end to end) of a request that ends `spent_s` after arrival."""
+    """Latency to compare with the SLO: until the first token, per later token, or end to end (`spent_s`)."""
     if kinds.slo_on[job] == FIRST_TOKEN:
         return latency_s[request]
     if kinds.slo_on[job] == PER_TOKEN:

@@ -49,7 +49,7 @@ class Run:
     dropped: np.ndarray  # number of requests dropped
     slo_missed: np.ndarray  # number of served requests slower than the SLO
     tail_latency_s: np.ndarray  # latency at the job's quantile, with dropped requests as inf; NaN without requests
-    served_tail_latency_s: np.ndarray  # the same quantile over the served requests only; NaN without any
+    served_tail_latency_s: np.ndarray  # latency at the job's quantile over served requests only; NaN if none was served
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions
     wall_s: float  # duration of the simulation
@@ -76,7 +76,7 @@ def simulate(
     capacity : cores of the cluster.
     seed, draws : `draws` are the trial's random numbers; if None, `seed` generates them. ValueError if both are None.
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
-    lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
+    lifetimes : (job index, from_s, until_s); ((0, 6000, np.inf),) adds job 0 at 6000 s. Unlisted jobs always exist.
     initial : (jobs,) replicas at the start, within the capacity; None = the policy's default.
     on_step : called after every tick.
     """

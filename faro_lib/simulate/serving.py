@@ -56,7 +56,7 @@ class Serving:
         self._hand_over(job, empty[0], now_s)
 
     def start(self, job: int, count: int) -> None:
-        """Give a job its first replicas before any request has arrived; faster than adding one after the other."""
+        """Give a job its first replicas before any request has arrived. This is faster than repeated `add_replica`."""
         while (slots := self.station.inside.shape[1]) < count:
             self.station = events.with_slots(self.station, slots * 2)
             self.kinds = self.kinds and events.with_slots(self.kinds, slots * 2)
@@ -83,7 +83,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the head of the queue (`held`) to a new replica if all others are empty; else a completion does so."""
+        """Dispatch the request `held` to a new replica if all others are empty. Else a completion will dispatch it."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

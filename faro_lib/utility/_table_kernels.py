@@ -36,10 +36,10 @@ def _mean(loads, weights, keep, curve, alpha):
 
 @njit(cache=True)
 def _cell(cell, d):
-    """Expected utility of a table cell, x replicas of one job, at drop rate drops[d].
+    """Expected utility of a table cell at drop rate drops[d]. A cell is one job with one replica count.
 
-    If `grown`, some of the x replicas must start first. Until these serve, only the running replicas serve, at the loads
-    `loads_now`. This part of the sum is the same for all x that need new replicas, so `cold_part` (drops,) caches it.
+    `grown` means that new replicas must start first. Until they serve, only the running replicas serve, at the loads
+    `loads_now`. Utility before the start does not depend on the number of new replicas. `cold_part` (drops,) caches it.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
@@ -115,7 +115,7 @@ def fill(
             if len(drops) > 1:
                 effective[j, x], at = _best_drop(cell, phi, v, stack)
                 drop[j, x] = drops[at]
-            # Every sample of every minute meets the SLO, so more replicas change nothing.
+            # Once every sample of every minute meets the SLO, more replicas change nothing.
             if largest <= first[k, x] and curve[k, x, 0] == 1.0 and (grown or cold[j].sum() == 0.0 or v >= 1.0 - 1e-12):
                 finished = x
     return saturated

@@ -1,9 +1,9 @@
-"""Tables whose columns are cores: in each cell, the best configuration of a service that fits into these cores.
+"""Utility tables with a column for each amount of cores. A cell holds a service's best configuration on these cores.
 
 A configuration, such as a batch size or a type of GPU, has its own replica, service time and cores per replica. A service
-runs replicas of one configuration at a time. A solver allocates the cores of such a table like the replicas of any other,
-so the exact solver's result is optimal over all configurations and replica counts. FairSum is an exception: to make the
-services' utilities more equal, it could want a worse configuration on the same cores, which the table leaves out.
+runs replicas of one configuration at a time. Solvers treat the units of cores in such a table as replicas. The exact
+solver's result is therefore optimal over all configurations and replica counts. The objective FairSum is an exception.
+A worse configuration could make the services' utilities more equal, but the table has only the best one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Configurations:
     replicas: np.ndarray  # number of replicas of that configuration, same shape
 
     def chosen(self, units) -> list[tuple[Job, int]]:
-        """(configuration, replicas) of each service on `units` of cores (services,), for example `Allocation.replicas`."""
+        """(configuration, replicas) of each service in the table columns `units`, for example `Allocation.replicas`."""
         cells = np.arange(len(self.row)), np.asarray(units)
         return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
 
@@ -40,17 +40,17 @@ def best_configurations(
 ) -> Configurations:  # fmt: skip
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
-    value[j, n] is the largest value that `build_table` gives to x replicas of a configuration, over all configurations and
-    all x that fit into n units of cores. The running replicas serve until those of another configuration have started. With
-    `drops`, the effective utility is maximised. In a tie, the current configuration wins, then fewer replicas.
+    A cell has the largest utility from `build_table` over all configurations of the service and all replica counts that
+    fit into the cores. With `drops`, it is the effective utility. The running replicas serve until those of a new
+    configuration have started. Ties go to the current configuration and, within a configuration, to fewer replicas.
 
     Parameters
     ----------
     options : service -> its configurations, which are jobs that differ only in the fields OWN.
     rates_rps : array (services, samples, minutes), requests per second.
     current, running : name and replica count of each service's present configuration, both (services,).
-    switching_cost : utility subtracted for another configuration or replica count.
-    settings : as in `build_table`.
+    switching_cost : utility subtracted unless both the configuration and the replica count stay as they are.
+    settings : further arguments of `build_table`.
 
     >>> fast = Job("fast", service_time_s=0.09, cores=3.0)
     >>> best = best_configurations({"a": [Job("slow"), fast]}, np.full((1, 1, 2), 8.0), ["slow"], [1], cores=3)
@@ -82,7 +82,7 @@ def best_configurations(
     row, replicas = np.zeros(shape, int), np.zeros(shape, int)
     for r in sorted(range(len(rows)), key=lambda r: r != serving[r]):
         highest = np.maximum.accumulate(parts.effective[r])
-        fewest = np.searchsorted(highest, highest)  # entry x: fewest replicas with the best utility of 0..x replicas
+        fewest = np.searchsorted(highest, highest)  # fewest[x] is the smallest count with the best utility among 0..x
         x, j = fewest[np.minimum(np.arange(columns) // cost[r], parts.columns)], of_service[r]
         better = parts.effective[r, x] > effective[j]
         for array, found in ((value, parts.value[r, x]), (effective, parts.effective[r, x]), (drop, parts.drop[r, x])):

@@ -1,8 +1,8 @@
-"""Curves of utility over offered load at a constant rate, per service class (jobs with equal curves) and replica count.
+"""Curves of utility over constant offered load, one per service class and replica count. Jobs of a class share curves.
 
-`build_table` evaluates every latency model through these curves. A curve equals value[0] up to load `first`, is piecewise
-linear between `first` and `last`, and equals value[-1] (last / load)^alpha beyond. For a formula, `first` is the largest
-load that meets the SLO and `last` is the load at utilisation RHO_MAX, beyond which latency is linear in the load.
+`build_table` evaluates every latency model through these curves. A curve equals value[0] up to load `first`. Between
+`first` and `last`, it is piecewise linear. Above `last`, it equals value[-1] (last / load)^alpha. For a formula,
+`first` is the largest load that meets the SLO. `last` is the load at utilisation RHO_MAX. Latency is linear beyond it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +47,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
         classes = dict.fromkeys(keys)
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
-        # Of these models, only a measured table has cached curves, because others may learn online between two calls.
+        # Curves of a measured table are cached. Other models with this method may learn online between two calls.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):

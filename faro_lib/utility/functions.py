@@ -5,8 +5,8 @@ import numpy as np
 from faro_lib.queueing.formulas import require
 
 # Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
-MEASURE_STEPS = (0.01, 0.05, 0.10)  # when a run is scored
-SOLVER_STEPS = (0.001, 0.03, 0.08)  # in decisions: the knots of the relaxed, piecewise linear penalty
+MEASURE_STEPS = (0.01, 0.05, 0.10)  # of the precise penalty, which scores runs
+SOLVER_STEPS = (0.001, 0.03, 0.08)  # of the relaxed penalty, which solvers use in decisions
 CREDITS = (1.0, 0.75, 0.5, 0.0)  # share of the price that the provider keeps up to each step, and beyond the last
 
 

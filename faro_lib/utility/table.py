@@ -20,7 +20,7 @@ class UtilityTable:
     """Expected utility of every job at replica counts 0..X: all that objectives and solvers know of the jobs' load."""
 
     jobs: tuple[Job, ...]
-    running: np.ndarray  # replicas that serve now, shape (jobs,); in a tie, solvers change them least
+    running: np.ndarray  # replicas that serve now, (jobs,); of equal allocations, solvers choose the smallest change
     value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
     effective: np.ndarray  # expected utility x penalty at the best drop rate, (jobs, X + 1); `value` if none was tried
     drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
@@ -78,9 +78,10 @@ def build_table(
 ) -> UtilityTable:
     """Expected utility of every job at every replica count, averaged over forecast samples and minutes.
 
-    value[j, x] = mean over samples and minutes of U(l(lam, x)), where l is the latency quantile of `latency_model` at rate
-    lam. Until new replicas have started, only the `running` ones serve. With `drops`, effective[j, x] = max over d of
-    phi(d) times the same mean at rates (1 - d) lam; phi is the drop penalty, precise or relaxed as `utility` says.
+    value[j, x] is the mean utility U(l(lam, x)) over samples and minutes. l is the latency quantile of `latency_model`
+    for x replicas at rate lam. Until new replicas have started, only the `running` ones serve. With `drops`,
+    effective[j, x] is the maximum of phi(d) V(d) over drop rates d. phi(d) is the drop penalty. V(d) is value[j, x] at
+    rates (1 - d) lam.
 
     Parameters
     ----------
@@ -88,11 +89,11 @@ def build_table(
     running : whole numbers (jobs,), replicas that serve now.
     latency_model : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.LatencyTable`, or any object
         with expected_utility(job, rate_rps, replicas, utility, alpha) -> array.
-    utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed utility.
-    drops : increasing drop rates to try, beginning with 0, such as `DROPS`; None: 0 only.
+    utility : "relaxed" or "precise", for U and phi. `alpha` is the exponent of the relaxed utility.
+    drops : increasing drop rates to try, beginning with 0, such as `DROPS`. None tries only 0.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : for each job, the index of the job whose replicas serve it now; None: itself (see `best_configurations`).
+    serving : (jobs,) index of the job whose replicas serve each job now (see `best_configurations`). None: its own.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -133,7 +134,7 @@ def build_table(
 
 
 def with_switching_cost(table: UtilityTable, cost: float, unchanged=True) -> UtilityTable:
-    """The table minus `cost` at all replica counts, except at the running counts of `unchanged` jobs, bool (jobs,)."""
+    """Subtract `cost` from all utilities, except at the running replica counts of jobs where `unchanged` is True."""
     if not cost >= 0:
         raise ValueError(f"switching_cost={cost} must be a number >= 0")
     stays = (np.arange(table.columns + 1) == table.running[:, None]) & np.reshape(unchanged, (-1, 1))

@@ -7,10 +7,10 @@ from faro_lib.workload.jobs import MINUTE_S, Workload
 
 
 def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Arrival times of all requests, drawn as in the paper's evaluation (EuroSys'25 artifact).
+    """Draw the arrival times of all requests as in the paper's evaluation (EuroSys'25 artifact).
 
     In a minute with n requests, the first arrives at the start and the gaps are exponential with mean 60/n s.
-    The last requests of a minute may thus arrive after its end. Gaps are drawn minute by minute, and job by job within each.
+    The last requests of a minute may thus arrive after its end.
 
     Returns
     -------

@@ -12,21 +12,24 @@ CHANGES = get_args(Change)
 CROWD, CROWD_MINUTES = 5, 20  # factor on the load in a flash crowd, and its duration
 WEEKEND = 0.4  # factor on the load at weekends
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
-DRIFT = 1.5  # factor on the load of all jobs that is reached at the end of the day
+DRIFT = 1.5  # factor on the load at the end of the evaluation day
 BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor on the load in a burst, its duration, and bursts per day
-GIANT = 5.3  # factor on the load of the first job; that of the others is GIANT / 100
+GIANT = 5.3  # factor on the load of the first job; all other jobs have the factor GIANT / 100
 
 
 def changed(traces: Traces, change: str) -> Traces:
-    """The traces after a change of load, one of CHANGES.
+    """The traces after a change of load, one of CHANGES. It affects every third job, unless stated otherwise.
 
-    Four changes affect every third job from a minute t of the evaluation day: t is a third of the day for the first of these
-    jobs, and later for each further one. launch: no requests before t or on training days. double: twice the requests from t
-    on. stop: none from t on. flash: CROWD times the requests for CROWD_MINUTES from t on.
-    Two changes affect every third job and do not depend on t. bursts: BURSTS bursts at random minutes of the evaluation day.
-    idle: IDLE_PER_MIN requests per minute on average, on all days; sparse does this to the other two thirds of the jobs.
-    Three changes affect all jobs. weekend: WEEKEND times the requests on days 6, 7, 13, 14, ... drift: the load grows to
-    DRIFT times during the evaluation day. giant: GIANT times the requests of the first job, GIANT / 100 times the others'.
+    launch : no requests on training days or before a minute t in the middle third of the evaluation day.
+    double : twice the requests from t on.
+    flash : CROWD times the requests for CROWD_MINUTES from t on.
+    stop : no requests from t on.
+    bursts : BURSTS bursts at random minutes of the evaluation day.
+    idle : a mean of IDLE_PER_MIN requests per minute on all days.
+    sparse : the same mean as idle, but for the other two thirds of the jobs.
+    weekend : WEEKEND times the requests of all jobs on days 6, 7, 13, 14, ...
+    drift : requests of all jobs that grow linearly to DRIFT times during the evaluation day.
+    giant : GIANT times the requests of the first job, and GIANT / 100 times those of all other jobs.
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")

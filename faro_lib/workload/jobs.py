@@ -28,7 +28,7 @@ class Job:
     name: str  # unique within a workload
     slo_s: float = 0.720
     quantile: float = 0.99  # strictly between 0 and 1
-    service_time_s: float = 0.180  # mean that policies assume; the simulator uses the one measured for `model`, if any
+    service_time_s: float = 0.180  # mean assumed by policies; simulations use the times measured for `model`, if any
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -50,7 +50,7 @@ class Job:
                 raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
 
         check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
-        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # at most 10,000 requests/s
+        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # limits a replica to 10,000 rps
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
         for field in ("service_scv", "cold_start_s", "weight"):
@@ -68,15 +68,15 @@ class Job:
 
     @property
     def busy_s(self) -> float:
-        """Seconds per request of a replica at full load, 1 / capacity_rps; `service_time_s` if replicas are serial."""
+        """Seconds per request of a fully loaded replica: `service_time_s` if serial, otherwise 1 / capacity_rps."""
         return self.service_time_s if self.replica == SERIAL else 1 / self.replica.capacity_rps(self.service_time_s)
 
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """The numeric fields of several jobs as read-only arrays (jobs,), named as in `Job`, and the tenants' quotas.
+    """Read-only arrays of the fields of several jobs, shape (jobs,), and of the quotas of their tenants.
 
-    `service_time_s` is `Job.busy_s`, so that rate x service_time_s / replicas is the utilisation of any kind of replica.
+    `service_time_s` holds `Job.busy_s`, because rate x busy_s / replicas is the utilisation for every kind of replica.
     """
 
     slo_s: np.ndarray
@@ -92,7 +92,7 @@ class JobArrays:
     quota: np.ndarray  # cores of each group, shape (groups,); infinite without a quota
 
     def replicas_within(self, cores: float) -> np.ndarray:
-        """Number of replicas of each job that fit into `cores` without other jobs, int (jobs,).
+        """Number of replicas that each job could run if it had all `cores` to itself, int (jobs,).
 
         >>> arrays_of((Job("a", cores=0.1), Job("b", cores=2.0))).replicas_within(0.3).tolist()
         [3, 0]
@@ -149,7 +149,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # (days, samples, jobs, minutes); samples: the same day, downsampled with a different offset each
+    train: np.ndarray  # (days, samples, jobs, minutes); the samples of a day are downsampled with different offsets
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):

@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 MAX_POINTS = 11_000  # the most samples per series that Prometheus returns
 VALUE = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"  # regular expression of a label's value in quotes
-COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # matches a counter, by its conventional name, and its labels
+COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # regular expression of a counter's usual name and its labels
 Series = tuple[dict[str, str], np.ndarray]  # (labels, values at the times of a query)
 
 
@@ -95,7 +95,7 @@ def read_prometheus(
     token_path: str | None = None,
     counts: bool = True,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Read (sorted names of the jobs, requests per minute); the latter is (jobs, minutes), oldest first, NaN = missing.
+    """Read the sorted names of the jobs and their requests per minute, (jobs, minutes), oldest first; NaN = missing.
 
     query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
     minutes : number of complete minutes before `end_s` (Unix time; None = now).

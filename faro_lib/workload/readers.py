@@ -22,14 +22,14 @@ ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other 
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
 # A table may give the standard deviation of the service time instead of its squared coefficient of variation.
 READ_COLUMNS = COLUMNS | {"service_std_s": "float"}
-SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that the packages `rayserve` and `kube` read
+SECTIONS = ("serve", "deployment")  # sections that a job may have in a .yaml table, for packages `rayserve` and `kube`
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
     """Jobs from a .csv or .yaml table with the column `job` (the name) and, optionally, the other fields of `Job`.
 
-    A job with a `service_time_s` but no `model` takes its name as its model. Otherwise, the simulator would use the
-    measured service time of the default model. The path of a `latency_curve` is relative to the table's folder.
+    If a row has a `service_time_s` but no `model`, the job's model is named after the job. The simulator then uses this
+    service time, not the measured one of the default model. A `latency_curve` is a path relative to the table's folder.
     """
     rows = [{key: value for key, value in row.items() if key not in SECTIONS} for row in _rows(Path(path))]
     for row in rows:
@@ -44,7 +44,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """Job name -> its section (one of SECTIONS) in a .yaml table; {} for a job without one."""
+    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if the job has no such section."""
     sections = {}
     for n, row in enumerate(_rows(Path(path)), 1):
         mapping = row.get(section) or {}
@@ -55,7 +55,7 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
 
 
 def assumptions(path: str | Path) -> list[str]:
-    """Messages about assumed defaults: one per column that matters to results and is not given for some jobs of the table."""
+    """Warnings about missing service times and cold starts. Each message names the jobs and the assumed default."""
     rows, usual = _rows(Path(path)), Job("usual")
     measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
     kinds = {str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind for row in rows}
@@ -99,7 +99,7 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
         table = pd.read_csv(source, dtype=dtype, keep_default_na=False, low_memory=False)
     except (ValueError, OverflowError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of cells beyond the header's
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index if line 2 has surplus cells
         raise ValueError(f"{path}: line 2 has more cells than the header")
     return table.fillna("")
 
@@ -155,9 +155,9 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: b
     """Traces from a table with the columns job, requests, and either `time` or `minute` (and optionally `day`).
 
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
-    (`timed.days_from_midnight`). The last day is for evaluation, earlier ones for training. `jobs` has the SLOs;
-    without it, every job has the defaults of `Job`. A ValueError names the file and the line. Rows of a job that is not in
-    `jobs` are left out, but raise ValueError if `strict` or if no other rows remain.
+    (`timed.days_from_midnight`). The last day is for evaluation, all earlier days for training. Without `jobs`, every
+    job has the defaults of `Job`. If `strict`, a row of a job that is not in `jobs` raises ValueError. Otherwise, such
+    rows are ignored if there are other rows. The ValueError for a bad row names the file and the line.
     """
     table, names = read_counts(path, jobs, strict=strict)
     if "time" in table:
@@ -169,7 +169,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: b
 def read_counts(
     path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: bool = True
 ) -> tuple[pd.DataFrame, list[str]]:
-    """(checked rows of a table of counts, names of the jobs), as in `read_csv`; a ValueError names the first bad line."""
+    """Read and check the rows of a table of counts, as in `read_csv`. Return them and the names of the jobs."""
     path = Path(path)
     if str(path) != "-" and not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a table with columns {EXPECTED}")

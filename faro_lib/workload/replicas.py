@@ -1,7 +1,7 @@
 """Kinds of replica: how a replica serves the requests that it holds.
 
-`max_in_service` is the largest number of requests in service, and `capacity_rps` the largest rate that a replica can
-sustain, in requests/s: its rate of completions if it never runs out of requests.
+`max_in_service` is the largest number of requests that a replica serves at once. `capacity_rps` is the largest arrival
+rate that a replica can sustain, in requests/s. It equals the rate of completions while requests always wait.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ SLO_ON = ("first_token", "per_token", "end_to_end")  # latencies that the SLO of
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica that serves one request at a time, first in first out (kind `serial`); the base class of the others."""
+    """A replica that serves one request at a time, first in first out (kind `serial`); base class of other kinds."""
 
     kind: ClassVar[str] = "serial"
 
@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """Lower bound of the default max_ongoing_requests: 1 if serial, else twice `max_in_service`, as many also wait."""
+        """Smallest default of max_ongoing_requests. Unless serial, as many requests can wait as can be in service."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Replica:
         return f"{self.kind}({values})" if values else self.kind
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """Largest sustainable requests/s, 1 / service_time_s, where service_time_s is the mean of a request served alone."""
+        """Largest sustainable requests/s; `service_time_s` is the mean duration of a request that is served alone."""
         return 1 / service_time_s
 
     def _check(self, field: str, accepted: str, holds: bool) -> None:
@@ -85,11 +85,11 @@ class Concurrent(Replica):
 
 @dataclass(frozen=True, slots=True)
 class Batched(Replica):
-    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out; these end together.
+    """A replica that serves one batch of up to `max_batch` requests at a time, first in first out.
 
-    A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]`, times a lognormal factor of mean 1
-    with the job's `service_scv`. A batch starts as soon as max_batch requests wait, and at the latest `wait_s` after the time
-    at which the replica is free and holds a request.
+    A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]` if given, times a lognormal factor
+    with mean 1 and the job's `service_scv`. Its requests end together. A free replica starts a full batch at once. It
+    starts a smaller batch `wait_s` after it became free or its oldest waiting request came, whichever is later.
     """
 
     kind: ClassVar[str] = "batched"
@@ -118,7 +118,7 @@ class Batched(Replica):
         return self.batch_s or tuple(self.base_s + self.per_request_s * b for b in range(1, self.max_batch + 1))
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """Largest sustainable requests/s: B / s(B), with B = max_batch."""
+        """Largest sustainable requests/s: max_batch divided by the mean duration of a full batch."""
         return self.max_batch / self.durations_s[-1]
 
 
@@ -126,10 +126,10 @@ class Batched(Replica):
 class Continuous(Replica):
     """A replica that generates tokens, with continuous batching; a request is one sequence.
 
-    An iteration takes alpha_s + beta_s n + gamma_s p, with n sequences and p prompt tokens of newly admitted sequences, and
-    gives each sequence one output token. An iteration first admits waiting sequences, first in first out, as long as
-    n <= max_sequences and p <= max_tokens; the first sequence of an empty replica is always admitted. Prompt and output
-    lengths are lognormal, rounded, and at least 1.
+    An iteration first admits waiting sequences, first in first out, with p prompt tokens in total. It then gives one
+    output token to each of the n sequences in service. Its duration is alpha_s + beta_s n + gamma_s p. Admission stops
+    before n exceeds max_sequences or p exceeds max_tokens, but an empty replica always admits the first sequence. The
+    lengths of prompts and outputs are lognormal, rounded, and at least 1.
     """
 
     kind: ClassVar[str] = "continuous"
@@ -172,11 +172,11 @@ class Continuous(Replica):
         return np.maximum(np.rint(lengths), 1.0)
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """Largest sustainable requests/s: 1 / (o (alpha + beta n) / n + gamma p), with mean lengths o (output) and p (prompt).
+        """Largest sustainable requests/s: 1 / (o (alpha_s + beta_s n) / n + gamma_s p).
 
-        n is the number of sequences in service. A request is one of them for o iterations, one per output token, and bears
-        1 / n of their time. n is at most max_sequences. It is also at most o m (Little's law), because an iteration admits
-        at most m = max(1, max_tokens / p) sequences.
+        o and p are the mean numbers of output and prompt tokens, and n is the number of sequences in service. A request
+        takes o iterations, one per output token, and its share of their time is 1 / n. n is at most max_sequences. By
+        Little's law, n is also at most o m, because an iteration admits at most m = max(1, max_tokens / p) sequences.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))

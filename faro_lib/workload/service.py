@@ -57,9 +57,9 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The measured service-time distribution of the job's model; if there is none, a lognormal with the job's mean and scv.
+    """The service-time distribution measured for the job's model, or else a lognormal with the job's mean and scv.
 
-    For `Batched`, it is the distribution of the factor (mean 1, the job's scv) on a batch's duration; `Continuous` ignores it.
+    For `Batched`, return the lognormal factor on a batch's duration, with mean 1. `Continuous` ignores the result.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)
@@ -67,6 +67,6 @@ def true_service_time(job: Job) -> ServiceTime:
 
 
 def true_busy_s(job: Job) -> float:
-    """Seconds per request of a replica that never runs out of requests: `Job.busy_s`, but with the `true_service_time`."""
+    """Seconds per request of a fully loaded replica, as `Job.busy_s`, but from the mean of `true_service_time`."""
     mean_s = true_service_time(job).mean_s
     return mean_s if job.replica == SERIAL else 1 / job.replica.capacity_rps(mean_s)

@@ -1,7 +1,7 @@
 """Synthetic traces with daily shapes, bursts, drifting levels and correlated jobs.
 
-They are preprocessed like the published traces: a day of 1,440 minutes becomes 360 (`downsample`), and counts
-become 1..1600 requests per minute (`scale_to`).
+They are preprocessed like the published traces. `downsample` averages blocks of 4 minutes, which reduces a day from
+1,440 to 360 minutes. `scale_to` maps each job's counts linearly to 1..1600 requests per minute.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at the CALIBRATED_QUANTILE of the evaluation day's load, as in published traces
+LOAD_PER_JOB = 2.26  # CALIBRATED_QUANTILE of the evaluation day's load, in erlangs per job, as in the published traces
 
-# How the load varies; sizes, heights and deviations are those of the logarithm of the rate.
-DAILY = 0.22  # size of the daily shape
+# How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the rate.
+DAILY = 0.22  # mean amplitude of the first harmonic of the daily shape
 DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # correlation time of the slow drift
 NOISE = 0.08  # standard deviation of the fast noise
 NOISE_MINUTES = 12.0  # correlation time of the fast noise, in downsampled minutes (DOWNSAMPLE original minutes each)
-JITTER = 0.06  # scale of noise drawn for each job and downsampled minute; a job's own scale is 1/3 to 3 times this
+JITTER = 0.06  # scale of the noise per downsampled minute; a job multiplies JITTER by a random factor from 1/3 to 3
 SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
 BURSTS_PER_DAY = 1.0
 BURST = 0.3  # mean height of a burst at its start
@@ -27,11 +27,11 @@ BURST_MINUTES = 6.0  # decay time of a burst, in downsampled minutes
 
 
 def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360) -> Traces:
-    """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts + jitter), preprocessed and calibrated.
+    """Generate traces from a seed, preprocess them like the published traces, and calibrate their load.
 
-    Calibration scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total offered load on the
-    evaluation day is LOAD_PER_JOB erlangs per job. With the default model, 3.6 replicas per job are then about enough,
-    3.2 slightly too few and 1.6 far too few, as in the paper.
+    The logarithm of a job's rate is the sum of a daily shape, slow drift, fast noise, bursts and jitter. Calibration
+    scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total offered load on the evaluation day is
+    LOAD_PER_JOB erlangs per job. With the default model, about 3.6 replicas per job are then enough, as in the paper.
 
     >>> traces = synthetic(seed=1, jobs=3, days=2, minutes=60)
     >>> traces.train.shape, traces.evaluation.shape
@@ -62,10 +62,10 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
 
 
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
-    """Means over blocks of `factor` minutes, shape (days, factor, jobs, minutes / factor), one sample per phase.
+    """Means of blocks of `factor` minutes, in `factor` samples that differ in the start of the blocks.
 
-    `per_min` has shape (jobs, days, minutes). The blocks of phase k start k minutes after midnight, so the last block
-    ends in the next day; after the last day, the last minute is repeated.
+    `per_min` has shape (jobs, days, minutes), the result (days, factor, jobs, minutes / factor). In sample k, the first
+    block starts k minutes after midnight, and the last ends in the next day. After all days, the last minute repeats.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]

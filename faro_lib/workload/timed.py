@@ -12,9 +12,9 @@ MAX_DAYS = 366
 
 
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
-    """Whole minutes since 1970-01-01 00:00 local time, from ISO 8601 or Unix times (UTC) in seconds or milliseconds.
+    """Convert ISO 8601 or Unix times (in seconds or milliseconds) to whole minutes since 1970-01-01 00:00 local time.
 
-    Local time has the latest entry's offset from UTC. Raises ValueError, with `where` as the file, for any other format.
+    Local time is UTC plus the offset of the latest entry, or UTC for Unix times. A ValueError names the file `where`.
 
     >>> minutes_of(pd.Series(["1970-01-02T01:02+02:00", "1970-01-01T22:01:30Z"]), "x.csv").tolist()
     [1502, 1441]
@@ -41,7 +41,7 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
 def timed_counts(
     table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
 ) -> tuple[int, np.ndarray]:
-    """The table's first minute, and its `column` as (jobs, minutes) from that minute to the last; NaN = missing."""
+    """The table's first minute, and `column` from then on as an array (jobs, minutes); NaN if a row is missing."""
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
@@ -55,10 +55,10 @@ def timed_counts(
 
 
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
-    """Traces of whole days from midnight, from counts (jobs, minutes) that begin at minute `first` since 1970.
+    """Traces of days from midnight to midnight. `counts` (jobs, minutes) begin at minute `first` since 1970.
 
-    An incomplete last day is left out, and so is a first day that begins after noon. Minutes before a job's first count get
-    0, which forecasters treat as unobserved (`forecaster.imputed`); any other missing minute is a ValueError.
+    An incomplete last day is left out. The first day is left out if the counts begin after noon. Minutes before a job's
+    first count get 0, and forecasters treat them as unobserved (`forecaster.imputed`). Other gaps raise ValueError.
     """
     left_out = int(first % DAY_MINUTES > DAY_MINUTES / 2)
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
