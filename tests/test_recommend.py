@@ -122,6 +122,12 @@ def test_two_days_are_not_taken_for_a_single_one():
     assert history_of(JOBS, two_days[:, :1440]).single_day
 
 
+@pytest.mark.parametrize(("minutes", "days"), [(2159, None), (2160, 1), (3599, 1), (3600, 2), (5040, 3)])
+def test_a_first_day_of_which_half_is_known_is_a_day(minutes, days):
+    history = history_of(JOBS[:1], np.ones((1, minutes)))
+    assert history.single_day if days is None else len(history.traces.train) == days
+
+
 @pytest.mark.parametrize(("at", "minutes"), [("12:00", 2000), ("11:00", 1940)])
 def test_a_clock_time_in_a_day_of_more_than_24_hours_is_its_last_one(at, minutes):
     assert history_of(JOBS[:1], np.ones((1, 2000)), at=at, end_minute=12 * 60).today.shape == (1, minutes)

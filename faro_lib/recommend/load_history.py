@@ -113,7 +113,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
         # An incomplete first day is kept, with missing minutes, if at least half of it is known.
-        days = round(counts.shape[1] / DAY_MINUTES)
+        days = (counts.shape[1] + DAY_MINUTES // 2) // DAY_MINUTES
         absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
         counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
         by_day = _interpolated(counts).reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
