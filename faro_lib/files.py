@@ -28,7 +28,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:
     """The array that `compute` returns, cached in $XDG_CACHE_HOME/faro (~/.cache/faro) under the hash of `repr(key)`.
 
-    If the cache cannot be read, the array is computed again; a cache that cannot be written is ignored.
+    If the cached file cannot be read, the array is computed. If the file cannot be written, no error is raised.
     """
     import numpy as np
 
@@ -64,7 +64,7 @@ def check_writable(path: str | Path) -> None:
 def find_upwards(path: str | Path) -> Path:
     """Look for `path` in the current folder, then in each parent folder. Return `path` itself if no folder has it.
 
-    Notebooks use this, because JupyterLab runs them in their own folder and papermill in the folder of the command.
+    Notebooks use this: JupyterLab runs them in their own folder, but papermill in the folder where it was started.
     """
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path))

@@ -12,7 +12,7 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # `retry_for_s` of calls outside the control loop, which may wait for a busy server
+BUSY_RETRY_S = 60.0  # `retry_for_s` for calls outside the control loop, where there is time to wait for a busy server
 # Environment variables that name PEM files: the servers' certificate authority, and the client's certificate with key.
 CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 
@@ -22,7 +22,7 @@ class Unauthorized(ValueError):
 
 
 class HttpError(OSError):
-    """The server did not answer (`status` 0), or its status was not 2xx; `detail` is its message or the network error."""
+    """No answer (`status` 0), or a status other than 2xx. `detail` is the server's message or the network error."""
 
     def __init__(self, url: str, status: int, detail: str):
         super().__init__(f"{url}: {f'status {status}: ' if status else ''}{detail}")
@@ -78,7 +78,7 @@ class HttpClient:
         return self.request("POST", path, body)
 
     def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
-        """Send `body` as JSON, or a `form`, on a new connection; return the answer's JSON, or its text if it is not JSON.
+        """Send `body` as JSON or `form` as form data. Return the answer as parsed JSON, or as text if it is not JSON.
 
         Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any other status outside 2xx.
         """
@@ -86,7 +86,7 @@ class HttpClient:
         token = self.token() if callable(self.token) else self.token
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(urlsplit(url).hostname)  # an external proxy cannot reach loopback
+                session.trust_env = not is_loopback(urlsplit(url).hostname)  # use no proxy for loopback
                 answer = session.request(
                     method,
                     url,

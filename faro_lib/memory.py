@@ -25,7 +25,7 @@ def free_gb() -> float:
 
 
 def must_fit(subject: str, needed_gb: float, advice: str = OUT_OF_MEMORY_ADVICE) -> None:
-    """Raise ValueError if less than `needed_gb` is free. `subject` ("the run needs") begins the message, `advice` ends it."""
+    """Raise ValueError if less than `needed_gb` is free. Its message begins with `subject`, such as "the run needs"."""
     free = free_gb()
     if needed_gb > free:
         raise ValueError(f"{subject} about {needed_gb:.1f} GB of memory and {free:.1f} GB are free: {advice}")

@@ -47,9 +47,9 @@ class Registry(dict[str, Entry]):
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run these plugin files and those in FARO_PLUGINS, each once, and set FARO_PLUGINS to all of them for child processes.
+    """Run each plugin file in FARO_PLUGINS and `paths`, unless it has already run or been imported.
 
-    Raises FileNotFoundError or ValueError with one line that names the file and its error.
+    FARO_PLUGINS then lists all these files, for child processes. A FileNotFoundError or ValueError names the file.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
     plugins = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))

@@ -1,9 +1,9 @@
-"""Compiled loops of `leximin`, which maximises the least utility, then the second least, and so on; imported when used.
+"""Compiled loops of `leximin`, which maximises the least utility, then the second least, and so on. Imported when used.
 
 A column is a replica count in the utility table. The search visits the utility levels from the lowest to the highest.
-It raises the jobs at each level to their next better column. If the budget cannot raise all of them, as few as possible
-stay, and the level becomes a node. Nodes are numbered 1..last. Node 0 has all other jobs, which still rise or are
-final. The assignment of jobs to nodes is a transportation problem, solved at the least cost.
+It raises the jobs at each level to their next better column. If the budget cannot raise all of them, the search makes
+a node for the level and leaves as few jobs as possible there. These nodes are numbered 1..last. A job at node 0 can
+still rise or has its final utility. Finding the cheapest assignment of jobs to nodes is a transportation problem.
 
 `node` (jobs,) is each job's node. `column` (nodes, jobs) is a job's column at each node, or -1 if the job cannot be
 there. `members` are the jobs that can be at a node > 0.
@@ -17,19 +17,19 @@ FAR = 2**60  # more than any cost
 
 @njit(cache=True)
 def climb(utility, cost, following, order, budget, group, quota):
-    """Raise jobs level by level, as many as possible at each level and at the least cost.
+    """Raise as many jobs as possible at each utility level, from the lowest level up, at the least cost.
 
     `order` lists flat positions in `utility` (jobs, columns), sorted by utility. It leaves out columns that are no
     better than a cheaper column of the same job. `following[j, x]` is job j's next column in `order` after x, or -1.
-    With several quotas, the search stops at the first level where jobs compete for the budget. Returns (each job's
-    replicas (jobs,), whether its utility is final (jobs,), `node`, `column`), the last two as in the module docstring.
+    Job j is subject to `quota[group[j]]`. With several quotas, the search stops at the first level where jobs
+    compete for units. Returns each job's replicas, whether its utility is final, and the arrays `node` and `column`.
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
     node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
     members = np.empty(0, np.int64)
     for k in order[::-1]:
-        column[0, k // columns] = k % columns  # reversed, so the last write for a job is its worst column
+        column[0, k // columns] = k % columns  # in reverse order, a job's last write is its worst column
     room, group_room = budget - (cost * column[0]).sum(), quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
@@ -119,10 +119,10 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Rule out moves that the budget cannot pay, finalise jobs without moves, delete empty nodes; return the last node.
+    """Rule out unaffordable moves, finalise jobs that cannot move, and delete empty nodes. Returns the new `last` node.
 
-    The number of jobs at each node is fixed, so a job's move from node a to b needs moves that lead from b back to a.
-    The move is ruled out if all these moves together cost more than `room`, the budget left.
+    Each node keeps its number of jobs. If a job moves from node a to node b, other moves must lead from b back to a.
+    The job's move is ruled out if it and the cheapest moves back together cost more than `room`, the budget left.
     """
     for c in range(last + 1):
         price = np.minimum(price, price[:, c : c + 1] + price[c])
@@ -147,7 +147,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join two tables whose row s has sorted utilities at budget s. They share each budget in the leximin-best way."""
+    """Merge two tables of sorted utilities, with one row per budget. Divide each budget in the leximin-best way."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

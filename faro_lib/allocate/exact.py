@@ -1,10 +1,11 @@
-"""The exact solver: a knapsack for a sum, branch and bound for a sum with a penalty on the spread, `leximin` for Fair.
+"""The exact solver uses a knapsack for sums, branch and bound for sums with a spread penalty, and `leximin` for Fair.
 
 A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
-is exact. Before it runs, a Lagrangian bound rules out most columns (replica counts of a job).
+is exact. A Lagrangian bound first rules out most columns (replica counts of a job).
 """
 
 import heapq
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,28 @@ from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
 Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
-Box = tuple[int, int, int, int]  # first and last index in `levels` of the least utility, then of the greatest utility
+
+
+class Box(NamedTuple):
+    """A range of `levels` for the least utility of a job and one for the greatest, each from a first to a last index."""
+
+    least_from: int
+    least_to: int
+    greatest_from: int
+    greatest_to: int
+
+    def halves(self, levels: np.ndarray) -> tuple["Box", "Box"]:
+        """The two boxes that result from halving the wider of the two ranges."""
+        a, b, c, d = self
+        if levels[b] - levels[a] >= levels[d] - levels[c]:
+            middle = (a + b) // 2
+            return Box(a, middle, c, d), Box(middle + 1, b, c, d)
+        middle = (c + d) // 2
+        return Box(a, b, c, middle), Box(a, b, middle + 1, d)
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """(optimal replicas in the order of the problem's jobs, their objective value, which is also the upper bound)."""
+    """Return the optimal replicas, in problem order, and their objective value, which is also the upper bound."""
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:
@@ -30,15 +48,16 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
-    """Replicas that maximise sum(`Problem.term`) + gamma (min U - max U), by branch and bound, best bound first.
+    """Replicas that maximise sum(`Problem.term`) + gamma (min U - max U), where U are the jobs' utilities.
 
-    `levels` are all utilities that occur. A box restricts each of min U and max U to a range of levels. If both ranges are
-    a single level, the spread is known, and a knapsack solves the box.
+    `levels` are all utilities that occur. Branch and bound halves the box with the largest bound, until both ranges of a
+    box are single levels. A knapsack over the utilities between these levels then solves the box: no allocation of it has
+    a larger spread, and one with a smaller spread only scores better.
     """
     levels = np.unique(problem.utility[problem.feasible])
     best: np.ndarray | None = None  # the best replicas found so far
     best_value, best_tie = -np.inf, np.inf  # their value, and their tie-break (less is better)
-    heap: list[tuple[float, Box, float]] = []
+    heap: list[tuple[float, Box, float]] = []  # (minus the bound, box, Lagrangian price)
 
     def offer(replicas: np.ndarray | None) -> None:
         nonlocal best, best_value, best_tie
@@ -47,60 +66,57 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
             if value > best_value or (value == best_value and tie < best_tie):
                 best, best_value, best_tie = replicas, value, tie
 
+    def worthwhile(bound: float) -> bool:
+        """Whether a box with this upper bound may hold a solution as good as `best`."""
+        return bound > -np.inf and bound >= best_value - QUANTUM / 2  # half a quantum absorbs rounding
+
     def consider(box: Box, price: float = 0.0) -> None:
         bound, price, replicas = _bound(problem, levels, box, price, best_value - QUANTUM / 2)
         offer(replicas)
-        if bound >= best_value - QUANTUM / 2 and bound > -np.inf:  # half a quantum absorbs rounding
+        if worthwhile(bound):
             heapq.heappush(heap, (-bound, box, price))
 
-    consider((0, len(levels) - 1, 0, len(levels) - 1))
+    consider(Box(0, len(levels) - 1, 0, len(levels) - 1))
     while heap:
-        bound, box, price = heapq.heappop(heap)
-        if -bound < best_value - QUANTUM / 2:
+        negated, box, price = heapq.heappop(heap)
+        if not worthwhile(-negated):
             break
-        least_from, least_to, greatest_from, greatest_to = box
-        if least_from == least_to and greatest_from == greatest_to:
-            least, greatest = levels[least_from], levels[greatest_from]
-            floor = best_value - float(quantised(problem.gamma * (least - greatest)))  # a smaller sum cannot win
+        if box.least_from == box.least_to and box.greatest_from == box.greatest_to:
+            least, greatest = levels[box.least_from], levels[box.greatest_from]
+            # A sum of terms below `floor` cannot win. Equal sums stay, because their tie-break may be better.
+            floor = best_value - float(quantised(problem.gamma * (least - greatest)))
             offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
-        for half in _halves(box, levels):
+        for half in box.halves(levels):
             consider(half, price)
     return best
 
 
-def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
-    """The two boxes that result from halving the wider of the box's two ranges."""
-    a, b, c, d = box
-    if a < b and (levels[b] - levels[a] >= levels[d] - levels[c] or c == d):
-        return (a, (a + b) // 2, c, d), ((a + b) // 2 + 1, b, c, d)
-    return (a, b, c, (c + d) // 2), (a, b, (c + d) // 2 + 1, d)
-
-
 def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
-    """(upper bound on the objective in a box, Lagrangian price, a feasible allocation).
+    """(upper bound on the objective in `box`, Lagrangian price, an allocation that the problem allows).
 
-    The bound is the Lagrangian bound on the sum of terms, plus gamma times an upper bound on min U - max U in the box.
-    The price search starts at `price`. If no allocation reaches `floor`, the bound is -inf and the allocation None.
+    The box is relaxed: utilities may be anywhere from its lowest to its highest level. The bound adds the Lagrangian bound
+    on the sum of terms, whose price search starts at `price`, and gamma times the largest min U - max U in the box. The
+    allocation may lie outside the box. If the bound is less than `floor`, returns (-inf, price, None).
     """
-    from faro_lib.allocate import _solver_kernels as kernels
+    from faro_lib.allocate import _solver_kernels as kernels  # compiles when imported
 
-    least_from, least_to, greatest_from, greatest_to = box
-    lowest, highest = levels[least_from], levels[greatest_to]
+    lowest, highest = levels[box.least_from], levels[box.greatest_to]
     if lowest > highest:
         return -np.inf, price, None
-    spread = problem.gamma * min(0.0, min(levels[least_to], highest) - max(levels[greatest_from], lowest))
+    largest_least, smallest_greatest = min(levels[box.least_to], highest), max(levels[box.greatest_from], lowest)
+    penalty = problem.gamma * min(0.0, largest_least - smallest_greatest)  # <= 0
     allowed = _between(problem, lowest, highest)
     arrays = problem.term, problem.costs, allowed, problem.budget
-    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread)
-    if not fits or total + spread < floor:
+    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - penalty)
+    if not fits or total + penalty < floor:  # `fits`: some allocation of the allowed counts is within the budget
         return -np.inf, price, None
-    if problem.has_quotas:  # the relaxation ignores quotas, so solve exactly
+    if problem.has_quotas:  # the Lagrangian bound ignores quotas, so the sum is solved exactly instead
         replicas = best_sum(problem, allowed)
         total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
-        return float(total) + spread, price, replicas
+        return float(total) + penalty, price, replicas
     kernels.fill_up(*arrays, replicas)  # improves `replicas` in place; `total` is still an upper bound
-    return total + spread, price, replicas
+    return total + penalty, price, replicas
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:

@@ -11,10 +11,10 @@ from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 def best_sum(
     problem: Problem, allowed: np.ndarray, *, term: np.ndarray | None = None, floor: float | None = None
 ) -> np.ndarray | None:
-    """Replicas (jobs,) with the largest sum of `term` (or `problem.term`), then the least of `problem.tie`; None if none fit.
+    """Replicas (jobs,) with the largest sum of `term`, by default `problem.term`. Ties go to the least `problem.tie`.
 
-    Only columns (replica counts) in `allowed`, bool (jobs, X + 1), are used. A bound first removes columns that no solution
-    with a sum >= `floor` can use; the default floor is the sum of a greedy solution.
+    Only columns (replica counts) in `allowed`, bool (jobs, columns), are used. A bound first removes columns that no
+    solution with a sum >= `floor` uses. By default, a greedy solution sets `floor`. Returns None if nothing fits.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -25,7 +25,7 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # No solution with a sum >= `floor` has a column whose `reduced` is more than `far` below its job's maximum.
+        # In a solution with a sum >= `floor`, the `reduced` of a job's column is within `far` of the job's largest.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
         far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding errors grow with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)

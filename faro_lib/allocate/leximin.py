@@ -7,7 +7,7 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # a set of columns, bool (jobs, columns), and the most jobs that may use one of them
+Count = tuple[np.ndarray, int]  # a set of columns, bool (jobs, columns), and how many jobs at most may use the set
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
@@ -35,7 +35,7 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         counts.append((at_level, int(number)))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return at if replicas is None and not problem.has_quotas else replicas  # with quotas, `at` may not be optimal
+    return at if replicas is None and not problem.has_quotas else replicas  # without quotas, `at` is leximin-best too
 
 
 def _climb(utility, cost, budget, group, quota):
@@ -52,10 +52,10 @@ def _climb(utility, cost, budget, group, quota):
 
 
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """The leximin-best sorted utilities of the undecided jobs under quotas; no job falls below its utility at column `at`.
+    """Leximin-best sorted utilities of the `undecided` jobs under quotas. No job gets less than its column `at` gives.
 
-    If list A of utilities is leximin-better than list B, A merged with any list C is better than B merged with C. So it
-    is enough to know each tenant's best list at each number of units of budget, and to join the tenants one by one.
+    If a list A of utilities is leximin-better than a list B, A merged with any list C is better than B merged with C.
+    It is therefore enough to find each tenant's best list at each budget, and to merge the tenants one at a time.
     """
     from faro_lib.allocate import _leximin_kernels as kernels
 
@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Keep each job's `allowed` columns below `current` and the cheapest one at or above it. All have equal utility."""
+    """Of each job's `allowed` columns, which have equal utility, drop those >= `current` except the cheapest."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))
@@ -86,9 +86,9 @@ def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
 def least_loss(
     problem: Problem, allowed: np.ndarray, loss: np.ndarray, counts: Sequence[Count] = (), time_limit_s: float = 600.0
 ) -> np.ndarray | None:
-    """Replicas (jobs,) with the least sum of `loss` among the `allowed` columns, both (jobs, X + 1); None if nothing fits.
+    """Replicas (jobs,) in `allowed`, bool (jobs, columns), with the least sum of `loss` (jobs, columns).
 
-    Each of `counts` limits how many jobs may use a set of columns. After `time_limit_s`, returns the best found, or None.
+    Each of `counts` limits how many jobs may use a set of columns. Returns the best found in `time_limit_s`, or None.
     """
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import coo_array, csr_array, vstack

@@ -35,20 +35,20 @@ class Objective:
     term: Callable = weighted  # (utility, weight) -> a job's contribution; arguments broadcast
     spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None: no penalty, gamma = 0
     leximin: bool = False  # raise the least utility first, then the second least, ...; ignores `term` and `spread`
-    effective: bool = False  # use utility x drop penalty at the best drop rate; needs a table with drops
+    effective: bool = False  # use `UtilityTable.effective`, which includes the drop penalty; needs a table with drops
 
     def utilities(self, table: UtilityTable) -> np.ndarray:
         """The table's utilities (jobs, X + 1) that this objective uses."""
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
-        """Weight of the spread: `gamma`, or if None the default for `jobs` jobs; 0 if the objective has no spread."""
+        """Weight of the spread penalty: 0 without a penalty, else `gamma`. None selects the default for `jobs` jobs."""
         if self.spread is None:
             return 0.0
         return float(self.spread(jobs) if gamma is None else gamma)
 
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """What jobs add to the objective: term(U, w), `quantised`; -inf where the utility is -inf. The arguments broadcast."""
+        """Each job's rounded `term(utility, weight)`, or -inf where the utility is -inf. The arguments broadcast."""
         infeasible = np.isneginf(utility)
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
@@ -75,7 +75,7 @@ class Objective:
 
 
 def least_of_others(values: np.ndarray) -> np.ndarray:
-    """For each value (n,), the least of the other values; infinite if there is none."""
+    """For each value, the least of the other values, or inf if there is only one value."""
     first, second = np.partition(np.append(values, np.inf), 1)[:2]
     return np.where(values == first, second, first)
 

@@ -34,8 +34,8 @@ class Allocation:
 class Problem:
     """An allocation problem as arrays, with the jobs in problem order (sorted by name).
 
-    The sorting makes solutions independent of the order of the jobs in the table. Column x of an array (jobs, X + 1) is for x
-    replicas. Costs are in whole units; a unit is the greatest common divisor of the jobs' cores per replica.
+    Solutions therefore do not depend on the table's order. In arrays (jobs, X + 1), column x is for x replicas, and X
+    is the table's largest count. A unit of cost is the greatest common divisor of the jobs' cores per replica.
     """
 
     table: UtilityTable
@@ -52,7 +52,7 @@ class Problem:
     tie: np.ndarray  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's entry in `quota`, shape (jobs,)
-    quota: np.ndarray  # most units for each group, shape (groups,); a group is a tenant with a quota, or all other jobs
+    quota: np.ndarray  # most units of each group (groups,); a group is a tenant with a quota, or all jobs without one
 
     @property
     def feasible(self) -> np.ndarray:

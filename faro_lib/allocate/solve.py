@@ -61,9 +61,9 @@ def solve(
 def marginal_values(
     table: UtilityTable, allocation: Allocation, *, gamma: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(gain in the objective from one more replica, loss from one fewer), (jobs,) each; NaN outside the job's bounds.
+    """Return each job's gain in the objective from one more replica and its loss from one fewer, as two arrays (jobs,).
 
-    All other jobs keep their replicas; the budget and the quotas are ignored.
+    All other jobs keep their replicas. The budget and the quotas are ignored. A change beyond a job's bounds gives NaN.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])

@@ -21,7 +21,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-# Columns of an observation: loads in erlangs, latencies in multiples of the SLO, `ongoing` in requests, others in replicas.
+# Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four in replicas.
 FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
 UNKNOWN, LARGEST = -1.0, 1e4  # replacement of NaN; upper limit of all features
 ACTIONS = ("counts", "shares")
@@ -39,7 +39,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """Convert an action to a plan: "counts" are replicas; "shares" divide the cores beyond the minimum replicas."""
+    """Convert an action to a plan. An action has target replicas ("counts") or shares of the spare cores ("shares")."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -83,8 +83,8 @@ class ClusterEnv(gymnasium.Env):
     """The simulated cluster as a Gymnasium environment; an episode is one day.
 
     A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no request is left.
-    The reward is minus the utility lost in the minutes that the step completes. The latency of an unfinished request is
-    taken to be its age. The last reward corrects this, so the rewards add up to -(minutes x `lost_utility` of the run).
+    The reward is minus the utility lost in the minutes that the step completes. An unfinished request's age counts as
+    its latency. The last reward corrects for this. All rewards add up to -(minutes x `lost_utility` of the run).
     Attributes: `observation`, the current `Observation`; `run`, the day's result, set at the end of the day.
 
     Parameters
@@ -94,10 +94,10 @@ class ClusterEnv(gymnasium.Env):
     train : if True, each episode is a random training day, for agents that learn; if False, it is the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
     cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster `Cluster` that replaces
-        the simulator, as in `notebooks/arena/fluid.py`. Then there is no `run`, and the last reward corrects nothing.
+        the simulator, as in `notebooks/arena/fluid.py`. Then `run` is not set, and rewards are not corrected.
 
-    `reset(seed)` draws the day and its requests. Its `options` may set `trial`, the seed of the requests, and
-    `initial`, the replicas (jobs,) at the start.
+    `reset(seed)` draws the day and its requests. The `options` of `reset` may set `trial`, the seed of the requests,
+    and `initial`, the replicas (jobs,) at the start.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as Gymnasium declares it

@@ -59,7 +59,7 @@ def scenarios() -> dict[str, Scenario]:
 
 
 def scenario_of(name: str) -> Scenario:
-    """The scenario `name`; a ValueError suggests the nearest name if there is none."""
+    """The scenario `name`. If the name is unknown, a ValueError suggests the nearest known name."""
     if name not in scenarios():
         raise ValueError(f"scenario={name!r} is unknown; {nearest(name, scenarios())}")
     return scenarios()[name]

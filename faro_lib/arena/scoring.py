@@ -28,7 +28,7 @@ MEASURED = ("decision_ms_p50", "decision_ms_p99")  # measured durations, which d
 
 
 def policy_of(entry: str) -> str:
-    """Name of the policy `entry`, a known name or a .py file that registers one policy; ValueError if it is neither."""
+    """Return a policy's name. `entry` is a known name or a .py file that registers one policy, else ValueError."""
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry

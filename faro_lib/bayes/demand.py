@@ -5,12 +5,12 @@
     a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags (a), daily profile (b) and constant (c)
     m_k ~ Normal(0, MEAN_WIDTH)                mean of a coefficient over jobs
     log tau ~ Normal(log WIDTHS, 0.4)          one tau for the lags and one for the profile; the constant's tau is fixed
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the errors' scale at the job's mean of v, the recent change
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the errors' scale when v_j, the recent change, is at its mean
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           nu: degrees of freedom of the errors
 
-NUTS samples the coefficients in coordinates that make the posterior of a ridge regression (`ridge`) spherical. These
-coordinates give the model's posterior similar scales in all directions, even where only the prior determines it.
+NUTS samples the coefficients in linear coordinates that make the posterior of a ridge regression (`ridge`) spherical.
+In these coordinates, the model's posterior has similar scales in all directions, even where the data say little.
 """
 
 import logging
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
-# SD of a coefficient between jobs (tau), by group: prior medians for lags and profile, a fixed value for the constant.
+# tau, the SD of a coefficient over jobs, for each group. The first two are prior medians. The last one is fixed.
 WIDTHS = np.array([0.1, 0.1, 0.01])
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
@@ -43,7 +43,7 @@ LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    The samples of a day in `traces` are one day, downsampled with different offsets. Only the first sample is used.
+    Only the first sample of each day is used. The other samples show the same day, downsampled with other offsets.
     """
     import pytensor
 
@@ -67,13 +67,14 @@ def build_model(traces: Traces):
 
     coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
-        # This prior keeps tau away from 0 (Chung et al. 2013). Otherwise, few similar jobs would cause a funnel.
+        # This prior keeps tau away from 0 (Chung et al. 2013). With few, similar jobs, a tau near 0 causes a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # The prior means m_k are integrated out. A coefficient's mean over jobs and the deviations from it are then
-        # independent. The coefficients are linear in theta, so the Jacobian is constant and is left out.
+        # The prior means, m_k in the module docstring, are integrated out. A coefficient's mean over jobs is then
+        # independent of its deviations from that mean. Because only jobs - 1 deviations are free, log(width) is added.
+        # The coefficients are linear in theta, and their constant Jacobian is left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -138,7 +139,7 @@ def convergence(idata) -> Convergence:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """`Posterior` of `draws` evenly spaced draws of `idata` (from `fit_bayes`); ValueError if `traces` has other jobs."""
+    """A `Posterior` of `draws` evenly spaced draws of `idata`. ValueError if `traces` and `idata` differ in jobs."""
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:

@@ -7,14 +7,14 @@ weight (`population`). The verdict is NOT_REPRODUCED if no kind fits, TOO_WIDE i
     measurements = Measurements(rate_rps, replicas, requests, (("latency", 0.5), ("latency", 0.99)), values)
     calibration = calibrate(measurements, max_ongoing_requests=10)
     if calibration.verdict != CALIBRATED:
-        print(calibration.reason)                       # one line: what is off, and what to measure
+        print(calibration.reason)                       # one line: why, and if TOO_WIDE, what to measure next
     job = replace(job, **calibration.service.job_fields)
     for draw in calibration.draws:                      # posterior draws, for an interval of any derived quantity
         job = replace(job, **draw.job_fields)
 
 The likelihood is normal in the logarithms of the measured values, a synthetic likelihood (Wood, 2010). Its covariance
-has two parts. Sampling errors are correlated within a row (a measured period). The discrepancy of the model is fitted.
-It is independent between values, unlike that of Kennedy and O'Hagan (2001).
+is that of the sampling errors plus that of the model's discrepancy. Sampling errors are correlated within a row of
+measurements. Discrepancies are independent, unlike in Kennedy and O'Hagan (2001), and their size is fitted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,9 +34,9 @@ MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service cou
 MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of capacity_rps, relative to the median
 # Choose the kind with fewest parameters among those with at least 1 / STRONG of the top probability (Jeffreys, 1961).
 STRONG = 10.0
-OUTLIER = 3.0  # largest distance of a reproduced value from its prediction, in standard deviations
+OUTLIER = 3.0  # largest accepted distance of a measured value from its prediction, in standard deviations
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
-LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
+LEAST_ROUNDS, ENOUGH = 8, 40.0  # after 1 + LEAST_ROUNDS rounds, a fit ends if its effective sample size reaches ENOUGH
 REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
 # A kind is given up if its log likelihood is this far below the best kind's. Before LEAST_ROUNDS, the limit is wider.
 HOPELESS = 30.0
@@ -54,12 +54,12 @@ class Calibration:
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
     service: CalibratedService  # a service of that kind, with the posterior medians as its parameters
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, given that the kind is `kind`
-    capacity_rps: np.ndarray  # interval of the largest rate that one replica sustains, over all kinds
-    draws: tuple[CalibratedService, ...]  # equally likely posterior draws, over all kinds
+    capacity_rps: np.ndarray  # interval of one replica's largest sustainable rate, with the kinds mixed by `weights`
+    draws: tuple[CalibratedService, ...]  # equally likely posterior draws, with kinds in proportion to `weights`
     predicted: np.ndarray  # interval of each value that `kind` predicts, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
-    reason: str  # one line: why the verdict is not CALIBRATED, and what to measure; else ""
+    reason: str  # one line that says why the verdict is not CALIBRATED, or "" if it is
 
     def lines(self) -> list[str]:
         """The result as text: the kind, its parameters with 90 % intervals, and the verdict."""
@@ -93,11 +93,10 @@ def calibrate(
     ----------
     max_ongoing_requests, dispatch : as in `ServingModel`; known from the configuration of the service.
     kinds : the kinds of replica to compare, keys of PRIORS.
-    tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
-        that kind is left out.
+    tokens : output_tokens, prompt_tokens and any others of `replicas.OF_TOKENS`. If None, kind continuous is left out.
     max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.
     overhead_probability : prior probability that there is an overhead.
-    attempts : number of searches, each with other random numbers, before a service counts as not reproduced.
+    attempts : number of searches, each with different random numbers, before a service counts as not reproduced.
     """
     extended = _with_values_to_measure(measurements)
     tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
@@ -121,7 +120,7 @@ def calibrate(
         best = max(fits, key=lambda fit: fit.log_likelihood.max())
         lowest = best.log_likelihood.max() - HOPELESS * max(1, LEAST_ROUNDS - done)
         refined = [fit for fit in refined if fit.log_likelihood.max() > lowest]
-    for fit in fits:  # compare the kinds with the same sampling errors
+    for fit in fits:  # recompute all likelihoods with the best fit's sampling errors, to make the kinds comparable
         fit.population.weigh(fit.score(best.errors))
     answer = _answer(measurements, extended, fits, seed)
     if answer.verdict != NOT_REPRODUCED or attempts == 1:

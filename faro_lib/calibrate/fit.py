@@ -81,7 +81,7 @@ class Fit:
         self.population.draw(number, self._linearised() if self.services else None)
 
     def _linearised(self) -> Any:
-        """A t distribution that approximates the posterior, from which new points are drawn.
+        """A t distribution that approximates the posterior, for use as a proposal in `draw`.
 
         A linear regression over the most likely points replaces the simulated predictions (a Gauss-Newton step without
         gradient). To find other local optima, the regression often uses only points on one side of the best point.

@@ -17,8 +17,8 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Latency quantiles and means of one service. Each row has a constant arrival rate and replica count.
 
-    In a load test, a row is one period. Recorded minutes with equal replicas and similar rates are periods of one row,
-    which has their geometric means. Quantiles are over served requests. Streaming adds the time to first token.
+    A row of a load test is one period. A row of recorded minutes has several periods: minutes with equal replica counts
+    and similar rates. Its `values` are geometric means over these minutes. Quantiles are over served requests.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)

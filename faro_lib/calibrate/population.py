@@ -8,7 +8,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import gaussian_kde, multivariate_normal
 from scipy.stats.qmc import MultivariateNormalQMC
 
-MIN_EFFECTIVE = 20.0  # minimum effective sample size of the `flattened` weights of a new round's kernels
+MIN_EFFECTIVE = 20.0  # `Population.draw` flattens the weights until their effective sample size is at least this
 SMALLEST = 1e-9  # points of smaller weight get no kernel in the density estimate
 POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents on the weights that `flattened` tries, largest first
 
@@ -57,7 +57,7 @@ class Population:
         self.weigh(self._log_likelihood(new))
 
     def flattened(self, effective: float) -> np.ndarray:
-        """Weights raised to the largest of POWERS with effective sample size >= `effective`; scaled to sum to 1."""
+        """Normalised weights, raised to the largest of POWERS that gives an effective sample size >= `effective`."""
         weights = (softmax(power * self.log_weights) for power in POWERS)
         return next(one for one in weights if 1 / (one**2).sum() >= min(effective, len(one) / 2))
 

@@ -41,16 +41,16 @@ class Simulator:
     def values(self, service: CalibratedService) -> np.ndarray:
         """Mean over repetitions of the logarithms of the simulated values, shape (rows, columns).
 
-        A repetition is as long as the measured period, up to MAX_RUN requests: near saturation, slow requests cluster, so
-        a quantile over a finite period is on average far below the quantile over an endless one.
+        Slow requests cluster near saturation. A quantile over a short period is then on average far below the long-run
+        quantile. Therefore a repetition has as many requests as a measured period, up to MAX_RUN.
         """
         return self._repeated(service, self._draws, self._runs).mean(axis=0)
 
     def errors(self, service: CalibratedService) -> np.ndarray:
         """Covariance of the sampling errors of the values' logarithms, shape (rows, columns, columns).
 
-        The errors of `values`, means over few repetitions, are added to those of the measured periods. The divisor of
-        the covariance makes its inverse unbiased (Hartlap, Simon and Schneider, 2007).
+        The covariance of the measured values and that of the simulated `values` are added. The divisor of `covariance`
+        makes its inverse unbiased (Hartlap, Simon and Schneider, 2007).
         """
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
@@ -90,7 +90,7 @@ class Simulator:
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests
         gaps = rng.standard_exponential((len(rates), requests + 1))
-        # A measured rate is a count per time, so each repetition has exactly that count, at sorted uniform times.
+        # Scaling the gaps gives sorted uniform arrival times. Each repetition then has exactly the measured rate.
         arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
         normals, lengths = rng.standard_normal(n), rng.standard_normal((2, n))
         passes = rng.standard_normal((2, n if self._model.router else 0))

@@ -54,9 +54,9 @@ class Prior:
     """Prior of a replica kind: `service` maps a standard normal point, shape (dimensions,), to a service."""
 
     kind: str
-    scale_s: float  # typical latency: the smallest row median of the measured latencies
+    scale_s: float  # typical latency: the smallest of the median latencies of all measured rows
     places: int  # max_ongoing_requests
-    tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
+    tokens: Mapping[str, Any]  # fields of `Continuous` that describe prompts and outputs, such as output_tokens
     max_overhead_s: float
     overhead_probability: float = 1.0  # probability that the overhead is not 0 but uniform up to `max_overhead_s`
 
@@ -119,4 +119,4 @@ PRIORS: dict[str, tuple[int, Callable[[np.ndarray, Prior], tuple[Replica, float,
     "concurrent": (4, _concurrent),
     "batched": (5, _batched),
     "continuous": (4, _continuous),
-}  # kind -> (dimensions, function from a point of the unit cube to (replica, mean service time, its cv))
+}  # kind -> (dimensions, function). The function maps a point of the unit cube to a replica, mean service time and cv.

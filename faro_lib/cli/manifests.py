@@ -37,10 +37,10 @@ def manifests(
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
-    They define the controller, its permissions, a network policy, disruption budgets and a dashboard. For rayserve, they
-    also define the RayService and a quota.
+    They define the controller, its permissions, a network policy, disruption budgets and a dashboard. For rayserve,
+    they also define the RayService and a quota.
     """
-    # One long function, because all its parts use options, which typer reads from the signature.
+    # One long function, because typer reads the options from its signature and every part uses them.
     from faro_lib.cli.model import Source
     from faro_lib.kube.deployments import DeploymentRef
     from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, arguments, write
@@ -72,7 +72,7 @@ def manifests(
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
-        fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total  # else ManifestSpec raises
+        fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total  # if not, ManifestSpec raises
         initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)
         values |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
         values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))

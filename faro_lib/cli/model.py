@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit a forecaster to `days`. It stays untrained without `history`, or if controllers' counts are unusable."""
+        """Fit a forecaster to `days`. It is untrained without `history`, or if a source in OWN has no usable counts."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -129,7 +129,7 @@ def _learning_day() -> date:
 
 
 def context_of(settings: Settings, forecaster: Forecaster, capacity: float | None = None) -> PolicyContext:
-    """The policy's inputs: jobs, forecaster, and a latency table, simulated for `capacity` cores when first used."""
+    """The inputs of a policy. A latency table for `capacity` cores is simulated only when the policy needs one."""
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.recommendation import LIVE
     from faro_lib.simulate.measure import measure
@@ -140,7 +140,7 @@ def context_of(settings: Settings, forecaster: Forecaster, capacity: float | Non
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
-    """The policy with forecasts that include load changes announced by operators; unchanged if it has no forecaster."""
+    """Return the policy with announced load changes in its forecasts. A policy without a forecaster stays unchanged."""
     if not settings.events or not isinstance(policy, TwoLoops):
         return policy
     names = [job.name for job in settings.jobs]

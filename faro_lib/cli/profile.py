@@ -1,4 +1,4 @@
-"""`faro profile`: measure service times, cold starts, and whether replicas serve one request at a time, several or batches."""
+"""`faro profile`: measure service times, cold starts and how replicas process requests."""
 
 import math
 from dataclasses import replace
@@ -17,10 +17,10 @@ def profile(
     seconds: Annotated[float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")] = 20.0,
     dry: Annotated[bool, option("Print the measurements and leave the table unchanged.", "--dry-run")] = False,
 ) -> None:
-    """Measure service times, cold starts and how replicas serve.
+    """Measure service times, cold starts and how replicas process requests.
 
     Open-loop load rises until the p99 latency exceeds three times the SLO. The latencies show whether a replica serves
-    one request at a time, several, or batches. The results go into the table, and a picture per job into its folder.
+    requests one at a time, concurrently or in batches. The results go into the table, and figures go into its folder.
     """
     from faro_lib.figures.calibration import latency_by_rate
     from faro_lib.figures.style import save

@@ -47,12 +47,11 @@ def recommend(
 ) -> int:
     """Recommend replicas for each job, with forecasts and reasons.
 
-    With --curve, also find the capacity that meets the SLOs over the last day. Give one of --workload, --prometheus and
-    --journal.
+    With --curve, also find the capacity that the SLOs need. Give one of --workload, --prometheus and --journal.
 
     Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
     """
-    # One long function, because all its parts use options, which typer reads from the signature.
+    # One long function, because typer reads the options from its signature and every part uses them.
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.load_history import history_from_csv, history_from_journal, history_from_prometheus
     from faro_lib.recommend.recommendation import LIVE
@@ -147,7 +146,7 @@ def _text(recommendation: Recommendation) -> str:
 
 
 def _worst(job: str, rate: float, accepted: float) -> str:
-    """The worst job's rate of late requests in % of the accepted rate, then both rates: "71 % (ocr: 3.57 of 5 %)"."""
+    """Format a job's rate of late requests as a percentage of its `accepted` rate: "71 % (ocr: 3.57 of 5 %)"."""
     from faro_lib.metrics.measures import share_of_accepted
 
     share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})
@@ -155,7 +154,7 @@ def _worst(job: str, rate: float, accepted: float) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Two tables of late requests under Faro and under fixed replicas: one by job, one of the worst job per case."""
+    """Compare Faro and fixed replicas in two tables: late requests by job, and the worst job in each variation."""
     from faro_lib.recommend.sizing import WORST
 
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
@@ -195,7 +194,7 @@ def _fixed(recommendation: Recommendation) -> list[str]:
 
 
 def _conclusion(recommendation: Recommendation) -> list[str]:
-    """State whether the capacity is enough with fixed replicas and with scaling, and how many cores each one needs."""
+    """State whether the capacity is enough and how many cores suffice, for fixed replicas and for scaling by Faro."""
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
     assert curve is not None
     assert fixed is not None

@@ -1,4 +1,4 @@
-"""`faro replay`: what another policy would have decided on the observations in a journal."""
+"""`faro replay`: what another policy would have decided, given the observations in a journal."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ def replay(
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
 ) -> None:
-    """Show what another policy would have decided on a journal.
+    """Show what another policy would have decided, given the observations in a journal.
 
-    The policy gets the recorded observations. Each decision starts from the replicas that the recorded run had, because
-    the effects of a decision are not simulated.
+    Each decision starts from the replicas of the recorded run, because the effects of decisions are not simulated.
     """
     decisions = list(_decisions(journal, policy, history, forecaster))
     if not decisions:

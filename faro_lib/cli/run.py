@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from faro_lib.workload import Job
 
 CHANGES, REFIT = "changes", "refit"  # failure reasons: CHANGES if new settings are unusable, REFIT if a refit fails
-RETRY_S = 60.0  # seconds after which changed settings that failed with an OSError are tried again
-STALLED_S = 120.0  # /healthz fails after STALLED_S + 5 ticks without progress; one cluster call may take 60 s
+RETRY_S = 60.0  # seconds until changed settings are tried again after they failed with an OSError
+STALLED_S = 120.0  # /healthz fails if there is no progress for this time plus 5 ticks. One cluster call may take 60 s.
 
 
 def run(
@@ -165,7 +165,7 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # --wait applies only at the start. A failed check rejects new settings.
+            (once if new else waits)(check)  # --wait does not apply to new settings. A failed check rejects them.
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
@@ -243,7 +243,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease on a Ray cluster; a controller restarted with the same FaroPlan or journal keeps the lease."""
+    """This controller's lease on a Ray cluster. A restart with the same FaroPlan or journal keeps the lease."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()
@@ -252,7 +252,7 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
 
 
 def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
-    """Print a tick as one line of JSON: times, whether it was applied, and each job's replicas, drop rate and reason."""
+    """Print a tick as a line of JSON: times, whether it was applied, and each job's replicas, drop rate and reason."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)

@@ -17,7 +17,8 @@ from faro_lib.cli.shared import option
 if TYPE_CHECKING:
     from faro_lib.control.overrides import Override
 
-    # Replicas that --freeze keeps, by job (None before the first decision), and functions to read and write overrides.
+    # Three items: each job's replicas, which --freeze keeps (None before the first decision),
+    # a function that reads the overrides, and a function that writes them.
     _Run = tuple[dict[str, int | None], Callable[[], Iterable[Override]], Callable[[Iterable[Override]], None]]
 
 
@@ -66,7 +67,8 @@ def set_job(
 def _replaces(new: Override, old: Override, now: bool) -> bool:
     """Whether `new` replaces `old`. A change of load replaces the job's changes of load that overlap it in time.
 
-    A replica count replaces the job's counts within its period and, if it begins `now`, also the count in force.
+    A replica count replaces the job's other counts that begin and end within its period. If it begins `now`, it also
+    replaces the count in force.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
@@ -97,7 +99,7 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # An HPA scales jobs with floorReplicas. desiredReplicas is the HPA's maximum, so --freeze keeps readyReplicas.
+    # A job that has floorReplicas is scaled by an HPA, whose maximum is desiredReplicas. --freeze keeps readyReplicas.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return targets, overrides.read, overrides.write

@@ -21,7 +21,7 @@ LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns t
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
-    """A typer option. `default` is the default shown in the help. With `maximum`, the value must be from 1 to `maximum`."""
+    """A typer option. `default` is the default shown in the help. With `maximum`, valid values are 1 to `maximum`."""
     return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
 
 
@@ -123,7 +123,7 @@ def check_picture(path: Path) -> None:
 
 
 def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
-    """Write the figure that `draw` returns as a .png, or as an .html page with the text below it."""
+    """Draw a figure and write it to `path`, as a .png or as an .html page with `text` below the figure."""
     from faro_lib.figures.style import page_of, use_style
     from faro_lib.files import atomic_write
 

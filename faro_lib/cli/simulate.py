@@ -42,7 +42,7 @@ def simulate(
     checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))
     load_plugins(plugin or [])
     for name in names:
-        factory_of(name)  # raises before the traces are read if the policy is unknown
+        factory_of(name)  # raise an error for an unknown policy before the traces are read
     traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
     if not traces.days:
         check_none_learns(checked, traces.jobs)

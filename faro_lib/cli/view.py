@@ -20,12 +20,12 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
 BARS = "▁▂▃▄▅▆▇█"
-REASONS_SHOWN = 6  # number of latest changes, with their reasons, below the table
+REASONS_SHOWN = 6  # number of latest changes that are shown below the table, with their reasons
 HEADS = ("job", "last 15 minutes", "requests/s", "next minute", "replicas", "tail latency", "SLO", "one more", "reason")
 
 
 def sparkline(values: np.ndarray) -> str:
-    """One bar per value, relative to the largest; a space where a value is unknown.
+    """Return a string with one bar per value, scaled to the largest value. A value that is not finite becomes a space.
 
     >>> sparkline(np.array([0.0, 5.0, np.nan, 10.0]))
     '▁▅ █'
@@ -94,7 +94,7 @@ def watching(jobs: tuple[Job, ...], title: str) -> Iterator[Callable[[Step], Non
 
 
 def _clock(now_s: float) -> str:
-    """Seconds since time 0 of the run as text, hours:minutes:seconds.
+    """Format the seconds since time 0 of the run as hours:minutes:seconds.
 
     >>> _clock(3_690)
     '1:01:30'

@@ -29,9 +29,9 @@ A wrong name, type or value is an error of one line, before anything is written.
 
 
 def load(mapping: Mapping[str, Any]) -> Config:
-    """The configuration with the settings in `mapping` and the defaults of all others.
+    """Return the configuration with the settings in `mapping`, and the defaults for all other settings.
 
-    A ValueError has one line per error, with the key, its value and what is accepted.
+    Raises ValueError if a key or a value is invalid. The message has one line per error.
 
     >>> load({"trials": 5}).trials
     5

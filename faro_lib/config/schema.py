@@ -258,7 +258,7 @@ class Config(Section):
         return self
 
     def or_middle(self, capacities: list[int] | None) -> list[int]:
-        """`capacities`, or, if it is None, a list with one capacity, the median of `self.capacities`.
+        """Return `capacities`. If it is None, return a list with the median of `self.capacities`.
 
         >>> Config().or_middle(None), Config().or_middle([])
         ([32], [])

@@ -31,16 +31,16 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """Return a function that runs `call` in a thread. After at most `patience_s` it gives the newest result or error."""
+    """Return a function that runs `call` in a thread and returns the newest result after at most `patience_s`."""
     asked = known = in_thread(call)
-    wait((known,))  # without a time limit, so that there is a finished run from the start
+    wait((known,))  # no time limit, because `ask` needs a first result to return
 
     def ask() -> Result:
         nonlocal asked, known
         asked = in_thread(call) if asked.done() else asked
         wait((asked,), patience_s)
-        known = asked if asked.done() else known
-        return known.result()
+        known = asked if asked.done() else known  # keep the previous result until the new one is ready
+        return known.result()  # or raise the error of `call`
 
     return ask
 

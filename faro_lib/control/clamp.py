@@ -32,9 +32,9 @@ def clamp_to_capacity(
     """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
 
     Free capacity is the capacity minus the cores of all jobs' current targets (EuroSys'25, section 5). Scale-downs are
-    applied first, then scale-ups pending from earlier ticks, then new scale-ups; a scale-up is reduced to the replicas that
-    fit. Jobs in `observation.changing` are skipped. A skipped or reduced target is tried on up to `plan.attempts`
-    ticks, including this one. A later plan with `attempts` > 1 replaces the target if that plan scales the job.
+    applied first, then scale-ups pending from earlier ticks, then new scale-ups. A scale-up is reduced to the replicas
+    that fit. Jobs in `observation.changing` are skipped. A skipped or reduced target is tried on up to `plan.attempts`
+    ticks, including this one. A later plan with `attempts` > 1 replaces the pending targets of the jobs that it scales.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

@@ -23,7 +23,7 @@ class StopEvent(threading.Event):
 
     def set(self) -> None:
         self._flag = True
-        with suppress(BlockingIOError):  # the pipe is full, so it already has the bytes that end `wait`
+        with suppress(BlockingIOError):  # raised if the pipe is full; its bytes already end `wait`
             os.write(self._write, b".")
 
     def wait(self, timeout: float | None = None) -> bool:

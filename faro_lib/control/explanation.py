@@ -13,9 +13,9 @@ def decision_at(
 ) -> tuple[Header, Tick]:
     """Return (header, tick) of the last tick at or before `at_s`, in seconds since time 0 of the run.
 
-    `parts` is the result of `journal.parts`. If `at_s` is None, the tick is from the newest part. It is then the last
-    one that decided anything (see `decided`) or, if none did, the last one. Raises ValueError if there are no ticks,
-    or if `at_s` is before the first tick or at least one tick interval after the last tick.
+    `parts` is the result of `journal.parts`. If `at_s` is None, the function searches the newest part for the last tick
+    that decided anything (see `decided`). If no tick did, it takes the last tick. Raises ValueError if there are no
+    ticks, or if `at_s` is before the first tick or at least one tick interval after the last tick.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:
@@ -38,7 +38,7 @@ def decided(tick: Tick) -> bool:
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One dict per job with its replicas before and after the tick, measurements, predictions, SLO, reason; NaN = unknown."""
+    """Return one dict per job with its replicas, measurements, predictions, SLO and reason. Unknown numbers are NaN."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,

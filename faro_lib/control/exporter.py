@@ -45,7 +45,7 @@ class MinuteScores:
         self._forecasts: dict[int, np.ndarray] = {}  # minute -> deciles of its forecast rate, requests/s (jobs, 9)
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
-        """Return {counter in SUMS: its increase (jobs,)}, or {} if no minute has ended since the last step."""
+        """Map each counter in SUMS to its increase (jobs,). Return {} if no minute has ended since the last step."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
             self._minute, last = observation.minute, observation.minute - 1
@@ -65,12 +65,12 @@ class MinuteScores:
 
 
 class Exporter:
-    """An HTTP server with metrics of the loop at /metrics. If `port` is 0, it takes a free port (`self.port`).
+    """An HTTP server with metrics of the loop at /metrics. If `port` is 0, the server takes a free port.
 
-    /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`. A supervisor
-    can then restart the loop. /healthz answers 200 before the first report, because the loop may wait to be the leader.
-    /readyz answers 503 whenever /healthz does, and while `waits_for` holds a reason why the loop cannot start yet.
-    `applies` : whether plans are applied. If not, `faro_least_replicas` stays unset, so the alert on it cannot fire.
+    /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`. Before the
+    first report it answers 200, because the loop may wait to be the leader. /readyz answers 503 whenever /healthz
+    does. It also answers 503 while `waits_for` holds a reason why the loop cannot start yet. If plans are not applied
+    (`applies` is False), the metric `faro_least_replicas` stays unset. The alert on this metric then cannot fire.
     """
 
     def __init__(

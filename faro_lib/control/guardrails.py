@@ -32,10 +32,10 @@ class GuardrailConfig:
     ----------
     fail_mode : what to do if a job's data is missing, the plan is invalid or the decision is late: "hold" keeps the
         targets, "fair-share" gives equal shares.
-    max_scaling_actions : maximum number of actions in one decision; None for no limit. An action starts one replica,
-        including the stops that make room for it, or stops one replica. Replicas start first for the job with the
-        highest `Plan.marginal_value_down`, and stop first for the job with the lowest `Plan.marginal_value_up`. If the
-        plan has no such values, replicas start and stop in the jobs' order.
+    max_scaling_actions : maximum number of replicas that one decision starts or stops; None for no limit. Stops that
+        make room for a start do not count. Starts come before other stops. Starts begin with the job with the highest
+        `Plan.marginal_value_down`. Stops begin with the job with the lowest `Plan.marginal_value_up`. If the plan has
+        no such values, starts and stops follow the order of the jobs.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
@@ -114,7 +114,7 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
         return observation
     target = np.where(contested, observation.target, guard.target)
     starting = observation.starting
-    if observation.unbounded is None:  # if it is given, targets are only upper bounds (maxReplicas of HPAs)
+    if observation.unbounded is None:  # targets are replica counts, not maxReplicas of HPAs
         starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
 
@@ -166,7 +166,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """Apply all guardrails except the capacity to the plan that the policy made for the observation `visible`."""
+    """Limit `plan` by all guardrails except the capacity. `visible` is the observation on which the plan is based."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     unsafe = stale & ~guard.advised
@@ -258,7 +258,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan, but a job whose target changes only by a retry of an earlier plan (`pending`) gets that plan's reason."""
+    """Give a job the reason of an earlier plan (in `pending`) if only a retry of that plan changes its target."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -267,11 +267,11 @@ def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarra
 def enforce_capacity(
     jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending, left: np.ndarray
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """Reduce targets to fit into the capacity; returns (targets, plan with the reasons of reductions, still pending targets).
+    """Reduce the targets to fit into the capacity. Return the targets, the plan and the targets still pending.
 
-    Jobs keep their minimum replicas while these fit. Jobs in the mask `left` (left to their own autoscaler) are not reduced.
-    Unlike `clamp_to_capacity`, this also reduces jobs whose count is changing, because the capacity may shrink and jobs may
-    be added at any time.
+    Jobs keep their minimum replicas if all minimums fit. Jobs in the mask `left` (left to their own autoscaler) are not
+    reduced. The capacity may shrink at any time, and jobs may be added. Unlike `clamp_to_capacity`, this function
+    thus also reduces jobs whose count is changing. A job reduced below its planned target gets the reason CAPACITY.
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
     own = np.where(left & (plan.floor is None), observation.target, plan.target)
@@ -289,13 +289,13 @@ def enforce_capacity(
 def shed(
     target: np.ndarray, initial: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays
 ) -> np.ndarray:
-    """Remove replicas one by one until the targets (jobs,) fit into the capacity; all arrays have shape (jobs,).
+    """Remove replicas one by one, in three steps, until the targets (jobs,) fit into the capacity.
 
-    Each job should keep its `minimum`. For a job just added, `initial` is the number of replicas that it starts with.
-    For other jobs, it is `minimum`. Replicas above `initial` go first, beginning with jobs above their planned target
-    `wanted`. Next, replicas above `minimum` go, and then replicas above 1. In each step, the job whose excess replicas
-    have the most cores loses one. Finally, jobs lose their last replica, lowest weight first. In a tie, the later job
-    loses a replica.
+    A job that was just added starts with `initial` replicas. For other jobs, `initial` equals `minimum`.
+    1. Jobs above their planned target `wanted` lose their replicas above `initial`.
+    2. All jobs lose their replicas above `initial`, then those above `minimum`, then those above 1.
+    3. Jobs lose their last replica, lowest weight first.
+    In steps 1 and 2, the next replica is taken from the job with the most cores to lose. In a tie, it is the later job.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

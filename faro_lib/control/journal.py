@@ -24,7 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # 33 min of 10 s ticks; forecasts use the last 15 min, and policies delay changes by up to 10 min
+REPLAYED_TICKS = 200  # replayed when a run resumes: 33 min of 10 s ticks, which cover the 15 min that forecasts use
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -41,7 +41,7 @@ class Header:
     apply: bool  # False in a dry run
     origin_s: int | None = None  # Unix time at time 0 of the run; None in a simulation
     scale: float = 1.0
-    start_s: float = 0.0  # seconds from time 0 until the run began or its jobs were changed
+    start_s: float = 0.0  # when the loop began to use these settings, in seconds since time 0
     changes: tuple[str, ...] = ()  # an operator's changes just before this header, as text; () if none
 
 
@@ -57,8 +57,8 @@ class Tick:
 class Journal:
     """A journal file that only this controller writes. Each record is on the disk before the next tick begins.
 
-    A part of the file is a header and the ticks after it. A run resumes from the attributes `header` and `ticks`: those
-    of the last part that has ticks, without its oldest ticks. In a new file, `header` is None and `ticks` is empty.
+    A part of the file is a header and the ticks after it. A run resumes from the last part that has ticks. `header` is
+    the header of this part, and `ticks` are its newest ticks. In a new file, `header` is None and `ticks` is empty.
     A long journal is rotated (`control.rotation`).
     """
 
@@ -83,11 +83,11 @@ class Journal:
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Prepare this journal for a run with `header`; return the recorded run to resume, or None if there are no ticks.
+        """Prepare this journal for a run with `header`. Return the recorded run to resume, or None if there is none.
 
-        If there are ticks and `header.changes` is empty, the last part continues; otherwise, a new part begins. Raises
-        ValueError if the recorded `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`, or if the
-        last tick is more than `policy.tick_s` after `now_s`. With `header.changes`, jobs and fixed replica counts may differ.
+        A resumed run continues the last part. If `header.changes` is not empty, it instead begins a new part, in which
+        jobs and fixed replica counts may differ. Any other difference from the recorded `policy`, `tick_s`, `jobs`,
+        `guardrails` or `apply` raises ValueError. A last tick more than `policy.tick_s` after `now_s` also raises it.
         """
         old, recent = self.header, self.ticks[-REPLAYED_TICKS:]
         if not old or not recent:
@@ -252,7 +252,7 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
     """The memory of the loop after the recorded `ticks`, restored by letting the policy decide on each of them again."""
     memory = Memory.start(policy, header.jobs, header.start_s)
-    if ticks:  # a contest may have begun before them
+    if ticks:  # another client may already contest a job's target at the first tick
         contest = np.where(np.array(ticks[0].step.plan.reason) == CONTESTED, CONTESTED_AT, 0)
         memory = replace(memory, guard=replace(memory.guard, contest=contest))
     for one in ticks:
@@ -261,7 +261,7 @@ def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
 
 
 def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[Step, Step]]:
-    """Yield (recorded step, step that `policy` makes of the same observation) for each tick."""
+    """Let `policy` decide again on the observation of each tick; yield pairs (recorded step, new step)."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for n, one in enumerate(ticks):
         if one.replayed_ticks is not None:
@@ -335,7 +335,7 @@ def plain(value: Any) -> Any:
 
 
 def _restored(kind: type, record: Mapping[str, Any]) -> Any:
-    """The Observation or Plan (`kind`) from the result of `plain`; numpy converts null to NaN and "inf" to infinity."""
+    """Build the Observation or Plan (`kind`) from `record`, which `plain` made. In its arrays, None becomes NaN."""
 
     def value_of(field: str, value: Any) -> Any:
         if value is None or field in SCALARS:

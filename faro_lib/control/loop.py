@@ -52,16 +52,15 @@ def run(
     Parameters
     ----------
     apply : False for a dry run, which records plans but requests nothing.
-    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them. `clock`
-        must then have the origin and scale of the journal's header. ValueError is raised if policy, tick_s, jobs,
-        guardrails or `apply` differ from the header. With `changes`, jobs and fixed replica counts may differ.
-    clock : the clock of a live run, which skips late ticks; None if the cluster simulates time.
+    journal : file that records every tick, or an open Journal. If it has ticks, the run resumes from them, and `clock`
+        must have the origin and scale in the journal's header. `Journal.resume` says which settings may differ.
+    clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
     on_step : called after every tick.
-    on_failure : called with (reason, message) for every failure. Without it, the exception ends the run when the first
+    on_failure : called with (reason, message) for every failure. Without it, an exception is raised if the first
         observation, a scaling request, a journal write, `on_step` or `renewed` fails. A failed policy causes a warning.
-    changes : an operator's changes since the last run with this journal, as text; `jobs` and `guardrails` include them.
+    changes : texts that describe an operator's changes to `jobs` and `guardrails` since the last run with this journal.
     changed : called before every tick; the run ends when this call returns True.
-    renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
+    renewed : called before every tick; returns a newly fitted forecaster, or None to keep the current one.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -76,7 +75,8 @@ def run(
             if past := writer.resume(policy, header, clock.now_s if clock else np.inf):
                 memory, start_s = past.memory, past.observation.now_s
                 observation = past.observation if past.ticks is not None else None  # None if the jobs have changed
-                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # a standby may have acted since
+                # After a long gap, forget the last request, because another controller may have changed the targets.
+                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
@@ -109,7 +109,7 @@ def run(
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
     """Replace the policy's forecaster if `renewed` returns a new one, which gets the counts that the old one stored."""
     state = memory.state
-    if (forecaster := renewed()) and isinstance(state, LoopState):  # other policies have no forecaster
+    if (forecaster := renewed()) and isinstance(state, LoopState):  # only policies with a LoopState have a forecaster
         return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
     return memory
 

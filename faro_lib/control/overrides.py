@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # an ended event stays this long: forecasters divide the counts of the last 30 min by its factor
+EVENT_KEPT_S = 1800.0  # how long an ended event is kept, because forecasters divide the counts during it by its `load`
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Settings:
 
 
 class Watched:
-    """Watches the file `jobs` (the jobs' table) and the result of `overrides` (the current overrides) for new settings.
+    """Watches for new settings: `jobs` is the file of the jobs' table, and `overrides()` returns the current overrides.
 
     The settings also change when an override begins or ends. `known` holds the newest valid settings.
     """

@@ -12,10 +12,10 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 def cut_to_nodes(
     jobs: JobArrays, observation: Observation, plan: Plan, target: np.ndarray, left: np.ndarray
 ) -> tuple[np.ndarray, Plan]:
-    """The targets (jobs,) without replicas that fit on no node, and the plan with the reason FRAGMENTED for reduced jobs.
+    """Reduce the targets (jobs,) to the replicas that fit on the nodes; return (targets, plan with updated reasons).
 
-    Nothing is cut if the observation has no data per node. Every job keeps its minimum replicas. Jobs in the mask `left`,
-    which Faro leaves to another client or to their own autoscaler, keep their targets.
+    Reduced jobs get the reason FRAGMENTED. No job is reduced below its minimum. Jobs in the mask `left` keep their
+    targets, because another client or an autoscaler controls them. Without data per node, nothing is reduced.
     """
     if observation.free_cores is None or observation.placed is None:
         return target, plan
@@ -25,11 +25,11 @@ def cut_to_nodes(
 
 
 def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """How many of the `target` replicas of each job fit on the nodes, int (jobs,); `cores` (jobs,) are per replica.
+    """How many of the `target` replicas of each job fit on the nodes, int (jobs,); `cores` (jobs,) is per replica.
 
-    Running replicas, `placed` (jobs, nodes), stay on their nodes, which have `free` cores (nodes,) left. A job that shrinks
-    frees cores on the nodes with most of its replicas. New replicas are placed one by one, those with the most cores first,
-    on the node with the most free cores, as the default scheduler of Kubernetes does.
+    `placed` (jobs, nodes) counts the running replicas, which do not move. `free` (nodes,) holds free cores. A shrinking
+    job removes replicas from the nodes that have the most of them. Each new replica starts on the node with the most
+    free cores, as with the default scheduler of Kubernetes. Jobs whose replicas have the most cores come first.
 
     >>> placeable(np.array([3]), np.array([2.0]), np.array([[0, 0]]), np.array([3.0, 3.0])).tolist()
     [2]

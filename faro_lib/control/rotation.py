@@ -1,9 +1,9 @@
 """Rotation of a journal: all but its newest records move to a compressed file (an archive) next to it.
 
-A journal's generation is the number of its rotations. A rotated journal states it in its header. Rotating generation n
-writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash between the two
-steps, archive n repeats records of the journal, whose generation is still n. Readers use only archives with numbers
-below the journal's generation, so they read no record twice. The next rotation overwrites archive n.
+A journal's generation is the number of its rotations. The header of a rotated journal contains this number. Rotating
+a journal of generation n writes archive n and then replaces the journal by generation n + 1. If a crash prevents the
+replacement, archive n contains records that are still in the journal. Readers use only archives with numbers below the
+journal's generation, and therefore read no record twice. The next rotation overwrites archive n.
 """
 
 import fcntl

@@ -22,9 +22,9 @@ def scale_jobs(
 ) -> list[str]:
     """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` in place and return the errors.
 
-    If a job fails to shrink, others still shrink, but none grows into the cores that this job keeps. Arrays are (jobs,);
-    `cores` are per replica, `capacity` is in cores. `scale(job index, replicas)` scales one job, and raises OSError or
-    ValueError if that fails. `each` is `map`, or the `map` of an executor that makes the calls in parallel.
+    If a job fails to shrink, the other jobs still shrink, but no job grows into the cores that were not freed.
+    Arrays are (jobs,). `cores` is per replica, and `capacity` is in cores. `scale(job index, replicas)` scales one job,
+    and raises OSError or ValueError if it fails. `each` is `map`, or the `map` of an executor for parallel calls.
     """
 
     def attempt(job: int) -> str | None:

@@ -79,10 +79,10 @@ def tick(
     observation: Observation,
     deadline: Deadline | None = None,
 ) -> tuple[Memory, Step]:
-    """Let the policy plan, limit the plan by guardrails and capacity; returns (memory for the next tick, record of this tick).
+    """Call the policy and apply the guardrails to its plan. Return (memory for the next tick, record of this tick).
 
     If the policy raises an exception, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails
-    applies, and the policy's state stays that of the previous tick.
+    applies, and the policy keeps its state from the previous tick.
     """
     if not np.isfinite(observation.capacity):  # unknown, so assume that the current targets just fit
         observation = replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))

@@ -33,12 +33,12 @@ class Clairvoyant:
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility by job, replica count and minute, shape (jobs, counts, minutes + 1); NaN without requests.
 
-    Each minute is followed by idle minutes, in which the queues empty. The result is an upper bound, because under a
-    policy requests may already wait when a minute begins. Replica counts are 0, 1, ..., `max_replicas`, or fewer if
-    another replica changes no utility by more than LEAST_CHANGE. The last column is for requests that arrive after the
-    last minute. Limits on replicas and on tenants' cores are ignored here. `allocate.best_by_minute` applies them.
+    Idle minutes after each minute empty the queues. The result is an upper bound, because a minute of a policy's run
+    may begin with waiting requests. Replica counts are 0, 1, ..., `max_replicas`. The counts end earlier if one more
+    replica changes no utility by more than LEAST_CHANGE. The last column is for requests that arrive after the last
+    minute. Limits on replicas and on tenants' cores are ignored here. `allocate.best_by_minute` applies them.
     """
-    # The idle minutes last twice the mean time to serve what can remain after a minute: a full queue and a full replica.
+    # After a minute, up to `left` requests remain per replica. The idle minutes last twice the mean time to serve them.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
     every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
@@ -84,6 +84,6 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 def enough_replicas(workload: Workload) -> int:
     """A replica count beyond which the utility of most jobs hardly rises; at least every job's min_replicas."""
-    alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # time in service in a full replica
+    alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # service time when a replica is full
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * alone_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max()))

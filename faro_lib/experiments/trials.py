@@ -29,7 +29,7 @@ policy_failures_raised = partial(warnings.catch_warnings, action="error", catego
 def policy_context(
     traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
 ) -> PolicyContext:
-    """Inputs of an experiment's policies. The forecaster is fitted to the training days. Without them, it is None.
+    """Inputs of an experiment's policies. The forecaster is fitted to the training days. With 0 such days, it is None.
 
     results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters `auto` and `bayes`
         use the posterior. Latencies come from the table measured.npz, or are simulated if that file is missing.
@@ -60,7 +60,7 @@ def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Ite
 
 
 def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
-    """Draw a trial's random numbers for recorded counts per minute. Arrivals are uniform within each minute."""
+    """Draw a trial's random numbers as `simulate.draw` does, but with arrivals that are uniform within each minute."""
     draws = draw(workload, seed, router=serving_model.router)
     return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 

@@ -1,4 +1,4 @@
-"""The figure of `faro profile`: measured latencies by arrival rate, and those of the fitted model of a replica."""
+"""The figure of `faro profile`: latency by arrival rate, as measured and as predicted by the fitted replica model."""
 
 import numpy as np
 from matplotlib import pyplot as plt

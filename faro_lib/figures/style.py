@@ -17,8 +17,8 @@ COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
 FONT_PT = 8
 DPI = 220  # resolution of PNG files
 
-# Any two colours have a CIELAB distance of at least 18 for every kind of colour vision, and all are far from white
-# (tests/test_style.py). Nothing is shown by colour alone: a hatch, marker or label says the same.
+# Any two colours have a CIELAB distance of at least 18 for every kind of colour vision, and every colour is far from
+# white (tests/test_style.py). No figure relies on colour alone: hatches, markers or labels also tell the series apart.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",
@@ -94,7 +94,7 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
 
 
 def save_all(drawings: Drawings, captions: str | Path) -> None:
-    """Save the figures in the folder of `captions`. Then write their titles and captions to `captions`, a JSON file."""
+    """Write the titles and captions to the JSON file `captions`, and save the figures in the same folder."""
     texts = {}
     for name, one in drawings.items():
         save(one.figure, Path(captions).parent, name)

@@ -25,7 +25,7 @@ class Autoregression(Forecaster):
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), largest lag first
     errors: np.ndarray  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
-    spread: np.ndarray  # standard deviation of y on the training days, shape (jobs,); the prior of a job without counts
+    spread: np.ndarray  # standard deviation of y on the training days, (jobs,); scales the lags of jobs without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -44,9 +44,9 @@ class Autoregression(Forecaster):
 def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(start, known): the initial state for simulating an autoregression if some past minutes are missing.
 
-    The simulation starts at the first of the last CONTEXT_MINUTES minutes in which any job has no count. If no count is
-    missing, it starts at the coming minute. The CONTEXT_MINUTES before the start are the lags. A missing lag takes the
-    last known lag before it, or else the job's first known value. A job without any count gets random lags.
+    The simulation starts at the earliest missing count of any job within the last CONTEXT_MINUTES. If no count is
+    missing there, it starts at the coming minute. The lags are y in the CONTEXT_MINUTES before the start. A missing
+    lag takes the last known lag before it, or else the job's first known y. A job without any count gets random lags.
 
     Parameters
     ----------
@@ -82,10 +82,10 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
 
 
 def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t], except where `known` has the value of a minute.
+    """Simulate y[t] = sum_l a[l] y[t-l] + errors[t]. Where `known` is not NaN, it replaces y[t].
 
-    `coefficients` begin with the largest lag. `start` (lags, jobs, samples) has y of the minutes before the simulation.
-    `known` (minutes, jobs) is NaN where y must be simulated. `errors` and the result have shape (minutes, jobs, samples).
+    `coefficients` are a, largest lag first. `start` (lags, jobs, samples) has y of the minutes before the simulation.
+    `known` has shape (minutes, jobs). `errors` and the result have shape (minutes, jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)

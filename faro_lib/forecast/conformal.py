@@ -19,10 +19,10 @@ class Recalibrated(Forecaster):
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    where x is a sampled count, x' the corrected count, and r the `log_stretch` of a job and tail. `exceeded` is the
-    share of earlier forecasts of the last minute that had the actual count in this tail. This is adaptive conformal
-    inference (Gibbs and Candes 2021) on the log of the interval's width. In the long run, coverage becomes nominal for
-    any `inner`, unless r reaches its limits.
+    where x is a sampled count, x' the corrected count, and r the `log_stretch` of a job and tail. Several earlier
+    forecasts cover the last minute. In the share `exceeded` of them, the actual count was in this tail. This is
+    adaptive conformal inference (Gibbs and Candes 2021) on the log of the interval's width. In the long run, coverage
+    becomes nominal for any `inner`, unless r reaches its limits.
     """
 
     inner: Forecaster

@@ -20,9 +20,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
-    """Sample paths of `inner` times the events' factors. Counts are divided by the factors before `inner` gets them.
+    """Sample paths of `inner` times the events' factors. `inner` gets counts that are divided by the factors.
 
-    If an event is larger or smaller than announced, `inner` adapts as to any change of level.
+    If an event is larger or smaller than announced, `inner` adapts to it as to any change of level.
     """
 
     inner: Forecaster

@@ -32,7 +32,7 @@ class Forecaster(ABC):
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
-    # Each job's training counts in ascending order, or PAST_MINUTES quantiles if there are more, shape (jobs, minutes).
+    # Each job's training counts in ascending order, reduced to at most PAST_MINUTES quantiles, shape (jobs, minutes).
     past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
@@ -134,7 +134,7 @@ def forecasters() -> list[str]:
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
-    """Fit the forecaster `name` to the training days of `traces`; its coming minute is minute 0 of the day after them."""
+    """Fit the forecaster `name` to the training days of `traces`. Its forecasts begin at minute 0 of the next day."""
     ordered = np.sort(np.asarray(traces.train, float).swapaxes(0, 2).reshape(len(traces.jobs), -1), axis=1)
     minutes = ordered.shape[1]
     kept = np.linspace(0, minutes - 1, min(minutes, PAST_MINUTES)).round().astype(int)
@@ -151,10 +151,10 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Group jobs by the first day that they keep. A group is (job numbers, their `training_counts` from that day on).
+    """Group jobs by their first usable day. Each group is (job numbers, their `training_counts` from that day on).
 
-    Imputed days are not kept, because they have less noise than observed days. The day of a job's first request is not
-    kept either, unless it is the first or the last training day. A job without any request keeps all days.
+    Imputed days are not usable, because they have less noise than observed days. The day of a job's first request is
+    usable only if it is the first or the last training day. For a job without any request, all days are used.
     """
     counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
     first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)
@@ -165,9 +165,9 @@ def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
 def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
-    Before its first request, a job is taken to be unobserved, not idle. Draws have the job's mean in the same minute of
-    its observed days, or else in all its observed minutes. A job without any request gets the mean (mean of sqrt(m))^2,
-    where m are the mean counts of the jobs with requests.
+    Before its first request, a job is taken to be unobserved, not idle. A draw's mean is the job's mean count at the
+    same minute of its observed days. If that minute was never observed, it is the job's mean over all observed
+    minutes. For a job without requests, it is (mean of sqrt(m))^2, where m are the mean counts of jobs with requests.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

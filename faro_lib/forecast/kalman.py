@@ -4,10 +4,11 @@ level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + prof
 
 This structural time series model has the variances `step` and `noise` (Durbin and Koopman 2012, chapters 2 and 6).
 "kalman" has no profile. The profile of "structural" is the mean y of the training days at each minute of the day,
-averaged over neighbouring minutes and multiplied by a fitted slope. The fit compares likelihoods from `most_likely`.
+averaged over neighbouring minutes and multiplied by a fitted slope. Parameters are fitted by maximum likelihood.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -67,7 +68,7 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "kalman" by maximum likelihood: step / noise on the grid RATIOS, and the noise in closed form."""
+    """Fit "kalman" by maximum likelihood. RATIOS are the candidates for step / noise. The noise has a closed form."""
     return _fitted(traces, seed, widths=())
 
 
@@ -82,26 +83,34 @@ def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 
 def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
+    """Fit each group of jobs with the same training days, then put the jobs back in the order of the traces."""
     jobs, counts = zip(*own_days(traces))
-    parts, order = [_of_days(one, widths) for one in counts], np.argsort(np.concatenate(jobs))
-    return _local_level(traces.names, *(np.concatenate(values)[order] for values in zip(*parts)), seed=seed)
+    order, fits = np.argsort(np.concatenate(jobs)), [_of_days(of_group, widths) for of_group in counts]
+    return _local_level(traces.names, *(np.concatenate(parts)[order] for parts in zip(*fits)), seed=seed)
 
 
 def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """(step, noise, prior level, prior variance, profile) of `LocalLevel`, fitted to counts (days, samples, jobs, minutes)."""
+    """(step, noise, prior level, prior variance, profile) of `LocalLevel`, fitted to counts (days, samples, jobs, minutes).
+
+    The fit uses all samples of a day. The profile for forecasts is that of sample 0, whose minutes are those of a run.
+    """
     from scipy.ndimage import uniform_filter1d
 
-    y = root(counts)
-    others, jobs = np.stack([shapes_of_other_days(one) for one in y.swapaxes(0, 1)], axis=1), np.arange(y.shape[2])
-    # Averages wrap around midnight. Each candidate is a pair of profiles: one for the fit and one for forecasts.
-    averaged = [[uniform_filter1d(p, w, mode="wrap") for p in (others, y[:, 0].mean(axis=0))] for w in widths]
-    candidates = averaged or [[0 * others, 0 * y[0, 0]]]
-    fits = np.array([most_likely(y, p, ratio) for p, _ in candidates for ratio in RATIOS])  # (fits, 3, jobs)
-    width, ratio = np.divmod(fits[:, 0].argmax(axis=0), len(RATIOS))
-    _, slope, noise = fits[width * len(RATIOS) + ratio, :, jobs].T
-    profile = slope[:, None] * np.stack([p for _, p in candidates])[width, jobs]
-    level = y - profile
-    return noise * RATIOS[ratio], noise, level.mean(axis=(0, 1, 3)), level.var(axis=(0, 1, 3)) + 1e-6, profile
+    y, rows = root(counts), np.arange(counts.shape[2])
+    for_fit = np.stack([shapes_of_other_days(sample) for sample in y.swapaxes(0, 1)], axis=1)
+    for_forecasts = y[:, 0].mean(axis=0)
+    smooth = partial(uniform_filter1d, mode="wrap")  # averages wrap around midnight
+    candidates = [(smooth(for_fit, width), smooth(for_forecasts, width)) for width in widths]
+    candidates = candidates or [(0 * for_fit, 0 * for_forecasts)]  # "kalman" has no profile
+    fits = np.array([[most_likely(y, profile, ratio) for ratio in RATIOS] for profile, _ in candidates])
+    likelihood, slopes, noises = np.moveaxis(fits, 2, 0)  # each has shape (candidates, ratios, jobs)
+    best = likelihood.reshape(-1, len(rows)).argmax(axis=0)
+    candidate, ratio = np.unravel_index(best, likelihood.shape[:2])
+    slope, noise = slopes[candidate, ratio, rows], noises[candidate, ratio, rows]
+    profile = slope[:, None] * np.stack([averaged for _, averaged in candidates])[candidate, rows]
+    level = y - profile  # plus noise
+    variance = level.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
+    return noise * RATIOS[ratio], noise, level.mean(axis=(0, 1, 3)), variance, profile
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
@@ -124,24 +133,25 @@ def _local_level(jobs, step, noise, level, variance, profile, **options) -> Loca
 
 
 def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(log-likelihood up to a constant, slope, noise), each (jobs,), at the maximum for `ratio` = step / noise.
+    """Maximise the likelihood for `ratio` = step / noise. Return (log-likelihood up to a constant, slope, noise).
 
-    y and `profile` have shape (days, samples, jobs, minutes). The filter of `update` runs over y and, separately, over
-    `profile`, with variances in units of the noise variance. The slope is from a regression of the filter's errors for
-    y on its errors for `profile` (generalised least squares). A day's first count only sets the level.
+    y and `profile` have shape (days, samples, jobs, minutes), each result (jobs,). The Kalman filter runs over y and,
+    separately, over `profile`, with variances in units of the noise variance. The slope is from a regression of the
+    errors for y on the errors for `profile` (generalised least squares). A day's first count only sets the level.
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])
     level, variance = series[..., 0], 1.0 + ratio  # variance: noise of the first count (1) plus one step (ratio)
-    products, log_variances = np.zeros((2, 2, y.shape[2])), 0.0
+    products, log_variances = np.zeros((2, 2, y.shape[2])), 0.0  # products of errors; index 0 is y, 1 the profile
     for t in range(1, minutes):
-        error = series[..., t] - level
-        products += np.einsum("adsj,bdsj->abj", error, error) / (variance + 1)
-        log_variances += np.log(variance + 1)
-        gain = variance / (variance + 1)
+        error, error_variance = series[..., t] - level, variance + 1
+        products += np.einsum("adsj,bdsj->abj", error, error) / error_variance
+        log_variances += np.log(error_variance)
+        gain = variance / error_variance
         level, variance = level + gain * error, variance * (1 - gain) + ratio
     predicted = days * samples * (minutes - 1)
-    slope = np.clip(products[0, 1] / np.maximum(products[1, 1], 1e-12), 0, 1)
-    squares = products[0, 0] - 2 * slope * products[0, 1] + slope**2 * products[1, 1]
+    (yy, yp), (_, pp) = products
+    slope = np.clip(yp / np.maximum(pp, 1e-12), 0, 1)
+    squares = yy - 2 * slope * yp + slope**2 * pp
     noise = np.maximum(squares / predicted, 1e-9)  # a constant trace has no noise
     return -0.5 * (predicted * np.log(noise) + days * samples * log_variances), slope, noise

@@ -7,12 +7,12 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = 15  # longest interval over which `Persistence` takes the change of the training counts
+ERROR_MINUTES = 15  # `Persistence` uses changes of the training counts over at most this many minutes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: last count + x[t+h] - x[t], h minutes ahead, with training counts x and a random t per path."""
+    """Sample paths: the last count plus the changes of the training counts after a random minute, one for each path."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count

@@ -14,10 +14,10 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, spread_of, windows
 from faro_lib.workload import Traces
 
-# Standard normal values at which `Posterior.errors` tabulates the quantiles of the errors. `Bayes._errors` looks up
-# normal draws in this table. The draws are correlated between jobs, which gives the errors a Gaussian copula.
+# `Posterior.errors` tabulates the quantiles of the errors at these standard normal values. `Bayes._errors` looks up
+# normal draws in `Posterior.errors`. The draws are correlated between jobs, which gives the errors a Gaussian copula.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
-# Paths are clipped to LIMIT_FACTOR x the largest training or recent count: squaring simulated roots amplifies heavy tails.
+# Simulated counts are at most LIMIT_FACTOR times the largest past count, because their distribution has a heavy tail.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
 MAX_R_HAT, MIN_ESS = 1.01, 400  # limits of a converged fit (Vehtari et al. 2021)
 
@@ -51,11 +51,11 @@ class Posterior:
     day_minutes: int  # length of a day in minutes
     unit: np.ndarray  # mean `root` of each job's counts, shape (jobs,)
     shape: np.ndarray  # daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); used for a job without counts
+    off_shape: np.ndarray  # standard deviation of z in training, (jobs,); scales the initial z of a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
     coefficients: np.ndarray  # a, b and c, in the order of the features of `regression.design`, (draws, jobs, features)
-    log_spread: np.ndarray  # s, log of the error scale beyond MIN_SPREAD / unit when `log_change` is 0, (draws, jobs)
-    follow: np.ndarray  # g, increase of the log of the error scale per unit of `log_change`, shape (draws, jobs)
+    log_spread: np.ndarray  # s: the error scale is MIN_SPREAD / unit + exp(s + g v), v = `log_change`; (draws, jobs)
+    follow: np.ndarray  # g in the formula of the error scale, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
@@ -115,7 +115,7 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bayes(Forecaster):
-    """Posterior predictive sample paths, one posterior draw per path; missing past minutes are simulated, too."""
+    """Sample paths, each simulated with one posterior draw. Past minutes without a count are simulated, too."""
 
     posterior: Posterior
 
@@ -167,13 +167,13 @@ class Bayes(Forecaster):
 
 
 def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool = True) -> Forecaster:
-    """A forecaster for the jobs of `posterior`. If `recalibrate`, `forecast.conformal` corrects intervals online."""
+    """A forecaster for `posterior.jobs`. If `recalibrate`, `forecast.conformal` adjusts the tails of its paths."""
     forecaster = Bayes(jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior)
     return recalibrated(forecaster) if recalibrate else forecaster
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """Select the jobs of `traces` from a posterior or its file. ValueError if a job is missing or its counts differ."""
+    """Select the jobs of `traces` from a posterior. ValueError if a job is missing or was fitted to other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:

@@ -15,7 +15,7 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # the mean absolute change of z over these minutes predicts the scale of the next error
 MIN_CHANGE = 0.01  # keeps `log_change` finite for a constant trace
-MIN_SPREAD = 0.1  # minimum error scale of sqrt(count), which bounds the likelihood of a constant trace
+MIN_SPREAD = 0.1  # minimum scale of the errors of sqrt(count); keeps the likelihood of a constant trace bounded
 USUAL_CHANGE = 0.04  # typical mean absolute change of z per minute, for which `log_change` is near 0
 
 
@@ -29,7 +29,7 @@ def root(counts):
 
 
 def from_root(y):
-    """The count x >= 0 with root(x) = y, the inverse of `root`; 0 if y is too small.
+    """The inverse of `root`: the count x with root(x) = y, or 0 if y is less than root(0).
 
     >>> from_root(root(np.array([0.0, 7.0]))).round(6).tolist()
     [0.0, 7.0]
@@ -38,7 +38,7 @@ def from_root(y):
 
 
 def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
-    """v = log((m + MIN_CHANGE) / USUAL_CHANGE), m the mean absolute change of z per minute along `axis`."""
+    """v = log((m + MIN_CHANGE) / USUAL_CHANGE), where m is the mean absolute change of z per minute along `axis`."""
     return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_CHANGE) / USUAL_CHANGE)
 
 
@@ -81,8 +81,9 @@ def units(counts: np.ndarray) -> np.ndarray:
 def daily_profile(y: np.ndarray) -> np.ndarray:
     """Mean of y (days, jobs, minutes) over the days, shrunk towards each job's overall mean. Returns (jobs, minutes).
 
-    The shrinkage factor is 1 - noise / variance (James and Stein 1961). `variance` is the mean's variance over the
-    minutes. `noise` is the mean's sampling variance, estimated from the days. A single day gives a flat profile.
+    The result is level + max(0, 1 - noise / variance) (profile - level) (James and Stein 1961). `profile` is the mean
+    over the days, and `level` is the overall mean. `variance` is the variance of `profile` over the minutes. `noise` is
+    the sampling variance of `profile`, estimated from the days. A single day gives `level`.
     """
     days, _, minutes = y.shape
     profile = y.mean(axis=0)
@@ -96,7 +97,7 @@ def daily_profile(y: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day of y (days, jobs, minutes), the mean of the *other* days; for a single day, its mean over time."""
+    """For each day of y (days, jobs, minutes), the mean of the *other* days. If y has one day, its mean over time."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

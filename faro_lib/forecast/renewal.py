@@ -7,7 +7,7 @@ from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
 
-BLOCK = 5  # forecasts per bootstrap block; a block spans an hour if BACKTEST_ORIGINS forecasts cover 24 hours
+BLOCK = 5  # forecasts per bootstrap block. A backtest makes up to 120 forecasts per day, which are 5 per hour.
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:
@@ -16,11 +16,11 @@ def fitted(name: str, traces: Traces) -> Forecaster:
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
-    """(the forecaster `name` fitted to all days, or None if it is worse than `serving`; the reason as text).
+    """A forecaster `name` fitted to all days, or None if it is worse than `serving`, and the reason as text.
 
-    The new forecaster is worse if one of its forecasts is not finite. It is also worse if the 95 % interval of the CRPS
-    difference, new minus `serving`, is above zero on the last day. As `serving` has not seen that day, the new CRPS
-    is from a fit without it, unless it is the only day.
+    The new forecaster is worse if one of its forecasts is not finite, or if its CRPS on the last day is higher and the
+    95 % interval of the difference excludes zero. `serving` was not fitted to the last day. For a fair comparison, the
+    new CRPS comes from a fit without the last day, if there are other days.
     """
     new, last = fitted(name, traces), traces.evaluation[0]
     ours, theirs = (backtest_terms(one, last) / 2 for one in (fit(name, traces) if traces.days else new, serving))

@@ -24,7 +24,7 @@ def crps_terms(samples, truth) -> np.ndarray:
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(mean score of `terms` minus that of `others` on one day, lower and upper end of its 95 % confidence interval).
+    """The mean of `terms` minus the mean of `others`, and the lower and upper end of its 95 % confidence interval.
 
     The interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
     neighbouring minutes and of different jobs are correlated.
@@ -32,7 +32,7 @@ def difference(
     Parameters
     ----------
     terms, others : scores of two forecasters for the same forecasts, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...), by default 1. The mean score of `terms` is sum(terms) / sum(weights).
+    weights : shape (origins, ...), by default 1. The mean of `terms` is sum(terms) / sum(weights).
     block : number of consecutive origins in a block.
     """
     origins = len(terms)

@@ -1,9 +1,9 @@
 """How many cores of a cluster the jobs may use (its capacity), as pure functions of Kubernetes API objects.
 
-For jobs that are Deployments, each node that accepts replicas contributes its allocatable cores minus the requests of
-pods that are not replicas, rounded down to a multiple of `Shape.quantum`. A node contributes less if its memory, GPUs
-or pod limit run out first. Every job is assumed to need as much of each resource per core as the most demanding job. A
-ResourceQuota of the jobs' namespace limits the sum over the nodes. On Ray, the ready workers contribute their cores.
+If the jobs are Deployments, each node that accepts replicas contributes its allocatable cores, minus the requests of
+pods that are not replicas. It contributes less if its memory, GPUs or pod limit run out first. For each resource, the
+need per core is that of the most demanding job. Each contribution is rounded down to a multiple of `Shape.quantum`.
+A ResourceQuota of the jobs' namespace limits the sum. On Ray, the ready workers contribute their cores.
 """
 
 import math
@@ -88,10 +88,11 @@ def capacity(
 def placement(
     pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Free cores (nodes,) and replicas (jobs, nodes) of the usable nodes. A terminating pod uses cores but is no replica.
+    """Free cores (nodes,) and replicas (jobs, nodes) of the nodes in `by_node`. Replicas exclude terminating pods.
 
     job_of : returns the index of the job to which a pod belongs, or None.
-    cores : cores per replica of each job. by_node : `Capacity.by_node`, which also sets the order of the nodes.
+    cores : cores per replica of each job.
+    by_node : cores of each usable node, including the cores that replicas use.
     """
     nodes = {name: i for i, name in enumerate(by_node)}
     free, placed = np.array(list(by_node.values()), float), np.zeros((len(cores), len(nodes)), int)
@@ -184,8 +185,8 @@ def is_ready(pod: dict) -> bool:
 def requests_of(pod: dict) -> dict[str, float]:
     """The amount of each resource that a pod reserves, computed like PodRequests in k8s.io/component-helpers (scheduler).
 
-    Each init container runs with the sidecars before it. After that, all containers and sidecars run together. The pod
-    needs the largest sum of requests at any time. A pod-level request replaces this sum. The overhead is added.
+    Init containers run one by one, each with the sidecars before it. Then all containers and sidecars run together. Of
+    these steps, the largest sum of requests counts, unless the pod has a pod-level request. The overhead is added.
     """
     spec = pod["spec"]
     sidecars: dict[str, float] = {}
@@ -203,7 +204,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request, or limit if it has no request. "limits.NAME" -> limit of NAME, as ResourceQuotas call it."""
+    """Map each resource to its request or, without a request, to its limit. Keys "limits.NAME" hold the limits."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -215,7 +216,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores that `limits` - `taken` allow, rounded down to the quantum; inf if replicas need nothing in `limits`."""
+    """Cores that `limits` - `taken` allow, rounded down to `shape.quantum`. inf if `limits` has no needed resource."""
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))

@@ -66,7 +66,7 @@ class NodeCapacity(CapacityWatch):
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : function that returns what replicas require of a node. `current` calls it, since a rollout may change pods.
+    shape : returns what replicas require of a node. `current` calls it every time, because a rollout may change pods.
     """
 
     def __init__(

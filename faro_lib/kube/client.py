@@ -37,8 +37,7 @@ class Api:
 
     load : returns a `kubernetes.client.Configuration`; called again after a 401, so that credentials can rotate.
     namespace : default namespace, from the kubeconfig's context or the pod.
-    retries : number of retries after 429, 5xx and broken connections, with exponential back-off and jitter. Retry-After is
-        respected up to `LONGEST_PAUSE_S`.
+    retries : number of retries after 429, 5xx and broken connections. Their pauses grow, up to `LONGEST_PAUSE_S`.
     timeout_s : time-out of each attempt.
     """
 
@@ -138,7 +137,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """The message in `text`, the body of an error answer, or its first 200 characters if it is no Kubernetes Status."""
+    """The `message` in `text`, a Kubernetes Status as JSON. If `text` is not a Status, its first 200 characters."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):
@@ -148,11 +147,11 @@ def _message(text: bytes | None) -> str:
 def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
     """A connection with the credentials of a kubeconfig or of the pod's ServiceAccount.
 
-    kubeconfig : path. Default: the ServiceAccount in a pod if `context` is None, else $KUBECONFIG or ~/.kube/config.
+    kubeconfig : path, by default $KUBECONFIG or ~/.kube/config.
     context : context of the kubeconfig, by default the current one.
     options : arguments of `Api`.
 
-    Raises ValueError if the credentials cannot be read.
+    In a pod, the ServiceAccount is used if neither `kubeconfig` nor `context` is given. ValueError for bad credentials.
     """
     from kubernetes import config
     from kubernetes.client import Configuration

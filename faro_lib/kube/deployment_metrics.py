@@ -31,7 +31,7 @@ class Queries:
 
     @classmethod
     def of(cls, job: str, section: dict[str, str]) -> Self:
-        """Parse a job's `deployment.queries`; ValueError if a key is unknown or a required query missing or invalid."""
+        """Parse a job's `deployment.queries`; ValueError for an unknown key, or a missing or invalid required query."""
         for key in section:
             if key not in cls.__slots__:
                 raise ValueError(f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}")

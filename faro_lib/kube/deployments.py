@@ -33,7 +33,7 @@ class DeploymentRef:
     name: str
     queries: Queries
     autoscaler: str = ""  # the HorizontalPodAutoscaler whose bounds Faro sets, if any
-    resource: str = "cpu"  # the Kubernetes resource that the job's `cores` count
+    resource: str = "cpu"  # the Kubernetes resource to which the job's `cores` refer
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> Self:
@@ -77,10 +77,10 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs that are Deployments. A proxy may drop their requests, at the rates that the FaroPlan's status contains.
+    """Observes and scales the jobs' Deployments. To drop requests, a proxy can read the rates in the FaroPlan's status.
 
-    clock : the run's clock. Observations reach back at most to the clock's time 0, which may be before the program started.
-    cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
+    clock : the run's clock. Observations contain no minutes before its time 0.
+    cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` wraps this object and measures the capacity.
     """
 
     def __init__(
@@ -122,10 +122,9 @@ class Deployments:
         )  # fmt: skip
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each API call.
+        """Scale the jobs in parallel with `scale_jobs`. Raises ApiError with the first error and the number of others.
 
-        A job that also has a HorizontalPodAutoscaler is not scaled. `drop` is only stored, for the next observation. Raises
-        ApiError with the first error and the number of other errors; the next tick tries again.
+        `may_act` is checked before each job is scaled. A job with an HPA is not scaled. `drop` is stored for `observe`.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
@@ -168,7 +167,7 @@ class Deployments:
         if autoscaler := self._autoscalers[job]:
             name = autoscaler["metadata"]["name"]
             raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
-        ref, state = self.refs[job], self._states[job] or ABSENT  # never ABSENT: `apply` skips absent jobs
+        ref, state = self.refs[job], self._states[job] or ABSENT  # ABSENT only for mypy: `apply` skips absent jobs
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version
         for _ in range(SCALE_ATTEMPTS):

@@ -29,7 +29,7 @@ class BoundedDeployments(Deployments):
         # If Faro has not set an HPA's bounds, the target is the current replica count, not maxReplicas.
         _, high, ours = self._bounds()
         target = np.where(self._waiting, self._waiting, np.where(ours, high, observation.target))
-        # No job is `changing`: Faro may set bounds while an HPA changes replicas.
+        # Report no job as `changing`: bounds can be set even while an HPA adds or removes replicas.
         return replace(observation, target=target, changing=np.zeros(len(target), bool), unbounded=~ours)
 
     def apply(
@@ -37,10 +37,10 @@ class BoundedDeployments(Deployments):
     ) -> None:
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,).
 
-        Rises of maxReplicas come last. A rise waits for a later tick if it needs cores of replicas that other HPAs have
-        yet to remove. KEEP_FLOOR in `floor` keeps minReplicas, and also maxReplicas if Faro has not set the bounds yet.
-        HAND_BACK restores the original bounds. If `floor` is None, it is KEEP_FLOOR for all jobs. Raises ApiError with
-        the first error and the number of other errors.
+        Rises of maxReplicas come last. A rise waits for a later tick if it needs cores that other HPAs still have to
+        free. The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas unchanged. If Faro has not set an HPA's
+        bounds yet, KEEP_FLOOR leaves maxReplicas unchanged too. The floor HAND_BACK restores the original bounds.
+        Raises ApiError with the first error and the number of other errors.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
@@ -75,7 +75,7 @@ class BoundedDeployments(Deployments):
         return low, high, np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
 
     def writer_of(self, job: int) -> str | None:
-        """The field manager, other than Faro, that last wrote the `maxReplicas` of the job's HPA; None if there is none."""
+        """The field manager that last wrote maxReplicas of the job's HPA, not counting Faro; None if there is none."""
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
@@ -102,13 +102,13 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if a job has no HPA, or its HPA has a wrong name, an owner, or minReplicas > `min_replicas`."""
+    """Raise ValueError if an HPA is missing or misnamed, has an owner, or keeps more than the job's `min_replicas`."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # a count fixed by `faro set` may be below `low`
+        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix min_replicas = max_replicas < low
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])

@@ -1,8 +1,8 @@
 """An informer: a local copy of a collection of objects that follows the API server.
 
-It lists the objects, watches for changes, and lists again after any error. The server may have discarded the resource
-version from which the watch continues (410), or lost it in a restore from a backup. The official client's watch is not
-used. It retries without a pause, and continues from the old version after every error except 410.
+It lists the objects, watches for changes, and lists again after any error. A watch cannot always continue: the server
+may have discarded its resource version (410), or lost it in a restore from a backup. The official client's watch is not
+used, because it retries without a pause and continues from the old version after every error except 410.
 """
 
 import logging

@@ -53,9 +53,9 @@ def observe(
 ) -> tuple[Candidate, str | None]:
     """Return the candidate's new state, and the holder to write: its identity, `NOBODY`, or None to write nothing.
 
-    A missing lease may have been deleted, or lost by the server, while another controller still leads. A candidate that
-    does not lead therefore creates the lease with holder `NOBODY`, and takes it over after it expires. To wait without
-    a write would be unsafe: the leader could recreate the lease, and a user delete it, between two readings.
+    If the lease is missing, another controller may still lead: a user may have deleted the lease. A candidate that does
+    not lead therefore creates it with holder `NOBODY`, and takes it over after it expires. Waiting without this write
+    would be unsafe: between two readings, the leader could recreate the lease and a user could delete it again.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.
@@ -73,7 +73,7 @@ def observe(
 
 
 def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candidate:
-    """The candidate's state after its write of the lease, sent at `sent_s`, has succeeded."""
+    """Return the candidate's state after it has written its identity into the lease. It sent the write at `sent_s`."""
     return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
 
 

@@ -1,4 +1,4 @@
-"""`faro manifests`: write the manifests that run Faro in Kubernetes, except Secrets, into a folder for kustomize."""
+"""`faro manifests`: write a kustomize folder with the manifests that run Faro in Kubernetes. It contains no Secrets."""
 
 import hashlib
 import math
@@ -116,7 +116,7 @@ class ManifestSpec:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        # A CronJob's name may have 52 characters, 19 of them "-controller-restore". A RayService's name may have 47.
+        # A RayService's name has at most 47 characters. A CronJob's has at most 52, and "-controller-restore" takes 19.
         longest = 33 if self.ceilings else 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")

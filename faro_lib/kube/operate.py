@@ -153,7 +153,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if a Deployment that Faro scales has an HPA, or if `check_bounded` rejects an HPA."""
+    """Raise ValueError if Faro and an HPA would both scale a Deployment, or if `check_bounded` rejects the HPAs."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
@@ -169,7 +169,7 @@ def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Ca
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
-    """Return a CapacityWatch that is not yet started. It watches nodes for Deployments, and Ray workers otherwise."""
+    """Return a CapacityWatch, not yet started. It watches nodes if the jobs are Deployments, else Ray workers."""
     if not isinstance(cluster, Deployments):
         return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}
@@ -179,5 +179,5 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    shape_of(cluster.refs, cluster.seen)  # an error here ends the program; in a later tick it would only be reported
+    shape_of(cluster.refs, cluster.seen)  # an early check, because an error in a later tick would only be reported
     return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))

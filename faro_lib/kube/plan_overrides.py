@@ -1,4 +1,4 @@
-"""Overrides: replica counts and factors on forecast loads, set by people, in `spec.overrides` of the resource FaroPlan."""
+"""Overrides in `spec.overrides` of a FaroPlan, where people fix replica counts or set factors on forecast loads."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

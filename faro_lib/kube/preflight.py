@@ -40,7 +40,7 @@ RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 def check_server(api: Api) -> None:
     """Raise ValueError if the server does not answer or refuses the credentials."""
     try:
-        may(api, api.namespace, "", "pods", "list")  # every authenticated client may ask what it may do
+        may(api, api.namespace, "", "pods", "list")  # the answer is ignored: any client with valid credentials gets one
     except ApiError as error:
         refused = f"{api.host}: the credentials are refused; has the token expired?"
         raise ValueError(refused if error.status == 401 else str(error)) from None
@@ -60,7 +60,7 @@ def check_namespace(api: Api, namespace: str) -> None:
 
 
 def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None:
-    """Raise ValueError if the server does not serve one of these resources, such as FARO_PLANS."""
+    """Raise ValueError if the server lacks one of `resources`, which are tuples such as FARO_PLANS."""
     for group, version, plural, origin in resources:
         served = found(api, f"/apis/{group}/{version}") or {"resources": []}
         if plural not in {one["name"] for one in served["resources"]}:
@@ -106,9 +106,9 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
-    """The rules of a Role that grants `permissions`, if possible only on the objects in `names` (see `names_of`).
+    """Return the rules of a Role that grants `permissions`, each as (API group, resource, verbs, object names).
 
-    A rule is (API group, resource, verbs, object names). Without names, it applies to all objects.
+    If `names` lists objects of a resource, verbs in NAMED apply only to them. A rule without names is for all objects.
 
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
@@ -123,7 +123,7 @@ def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]])
 
 
 def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
-    """Raise ValueError if a Deployment has an autoscaler; `autoscalers`: namespace/name -> HorizontalPodAutoscaler or None."""
+    """Raise ValueError if a Deployment has an HPA. `autoscalers` maps its namespace/name to the HPA or None."""
     if scaled := [(deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one]:
         deployment, name = scaled[0]
         more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""

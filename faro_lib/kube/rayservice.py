@@ -6,9 +6,9 @@ CLUSTER = "ray.io/cluster"  # pod label whose value is the name of the pod's Ray
 
 
 def serving_cluster(service: dict, status: str = "activeServiceStatus") -> str:
-    """The name of the RayCluster that serves the applications; "" if none serves yet.
+    """The name of the RayCluster that serves the applications; "" if there is none.
 
-    `status` "pendingServiceStatus" gives instead the RayCluster that KubeRay prepares during an upgrade; "" if there is none.
+    If `status` is "pendingServiceStatus", it is the RayCluster that KubeRay prepares during an upgrade.
     """
     return service.get("status", {}).get(status, {}).get("rayClusterName", "")
 

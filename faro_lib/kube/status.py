@@ -27,7 +27,7 @@ MAX_STEPS = 10  # maximum number of ticks (passes of the control loop) waiting t
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
-    """Proxy (envoy or haproxy) -> command that sets the jobs' drop rates per 10,000 requests; see docs/kubernetes.md."""
+    """Return the command that sets the jobs' drop rates, for each proxy (envoy, haproxy); see docs/kubernetes.md."""
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
     return {
         "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),

@@ -8,7 +8,7 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / tail latency), NaN without requests; a column per minute of the day and one for after it."""
+    """Utility min(1, SLO / latency), (jobs, minutes + 1); NaN without requests. The last column is after the day."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
@@ -25,9 +25,9 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 
 
 def lost_utility(utility: np.ndarray) -> float:
-    """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
+    """Lost cluster utility: 1 - `utility`, summed over the jobs and averaged over the minutes of the day.
 
-    `utility` is (jobs, minutes + 1). NaN (no requests) is no loss. The last column, for arrivals after the day, is left out.
+    `utility` is (jobs, minutes + 1). NaN (no requests) adds no loss. The last column (after the day) is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
@@ -49,7 +49,7 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def share_of_accepted(curve):
-    """Each violation rate in the data frame `curve` divided by its accepted rate, which counts as at least 0.01 %."""
+    """Divide violation rates by accepted rates, both from `curve`. An accepted rate below 0.01 % counts as 0.01 %."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 
@@ -65,7 +65,7 @@ def slo_violation_rate(run: Run) -> float:
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Duration in milliseconds of each control-loop tick whose plan contains a forecast; of all ticks if none does.
+    """Durations in ms of the control-loop ticks whose plan has a forecast, or of all ticks if no plan has a forecast.
 
     Other ticks take almost no time, so including them would hide how long planning takes.
     """
@@ -75,7 +75,7 @@ def planning_ms(run: Run) -> np.ndarray:
 
 
 def summarize(run: Run, published: bool = False) -> dict[str, float]:
-    """The measures of one run by their column in summary.csv; with `published`, also the losses as the paper computes them."""
+    """The measures of a run by column name of summary.csv. `published` adds the losses as the paper computes them."""
     utility, effective = minute_utility(run), minute_effective_utility(run)
     decision_ms = planning_ms(run)
     measures = {

@@ -1,6 +1,6 @@
-"""`python -m faro_lib.pipeline COMMAND ...`: commands of Snakemake's rules. User errors print one line and exit with status 2.
+"""`python -m faro_lib.pipeline COMMAND ...`: the commands that Snakemake's rules run.
 
-Snakemake may run a command in another folder. So each command derives the results folder from its output path.
+After a user error, they print one line and exit with status 2. They derive the results folder from the output path.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables in the folders of `inputs` into tables in the folder of `output`, with `module.gather`."""
+    """Call `module.gather` to join the tables in the folders of `inputs` and write them to the folder of `output`."""
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 
@@ -46,7 +46,7 @@ def report(module: str, page: str, config: str, sources: str, *ran: str) -> None
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download the data `name` and print the paths. With a file `record`, use its folder and write checksums to it."""
+    """Download the data `name` and print the paths. If given, `record` sets the folder and receives the checksums."""
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

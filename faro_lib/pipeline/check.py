@@ -31,7 +31,7 @@ ADVICE = {
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check names, files and, if the stages run on this machine (`here`), memory; return the number of training days."""
+    """Check names and files, and memory if stages run on this machine (`here`). Return the number of training days."""
     from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs
@@ -102,7 +102,7 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
     starts = {"live.first_minute": live.first_minute, "sensitivity.first_minute": varied.first_minute}
     ranges += [(key, [first], 0, minutes - 1) for key, first in starts.items()]
     names = {"forecast.baselines": config.forecast.baselines, "days.forecasters": config.days.forecasters}
-    if days < 2:  # stages that learn from earlier days do not run, and no posterior is fitted
+    if days < 2:  # stages that learn do not run; check only `capacities`, and that `forecaster` needs no posterior
         clusters, ranges, names = clusters[:1], [], {"forecaster": [config.forecaster]}
     errors: list[tuple[str, Any]] = [(key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c]
     errors += [(key, f"{n} is outside {a} to {b}") for key, values, a, b in ranges for n in values if not a <= n <= b]

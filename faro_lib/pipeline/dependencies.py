@@ -67,9 +67,9 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
 
 def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
-    """Folders of the packages in whose registries a file looks up names or, if `registers`, registers entries.
+    """Folders of packages with a registry in which a file looks up names, or registers entries if `registers` is set.
 
-    A file looks up names if it imports from a registry's module more than classes and functions named `register...`.
+    A file looks up names if it imports a constant or function from a registry's module, other than `register...`.
     """
     return {
         file.parent

@@ -1,18 +1,18 @@
 """Earned authority: the better the latency model predicts a service's lost utility, the more Faro may change the service.
 
-Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the
-observed rate and replicas. Let q be the mean of p and the loss that the model predicts at twice the service time. Two
-betting tests, valid at any time, each gather evidence S against one hypothesis:
+In each complete minute, y = 1 - utility is the observed loss, and p is the loss that the latency model predicts at the
+observed rate and replicas. At twice the service time, it would predict the loss p2. Let q = (p + p2) / 2. Two betting
+tests, valid at any time, gather evidence S against a hypothesis. A minute multiplies S by the payoff e of a bet c:
 
-    doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
-    trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
+    doubt test of "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
+    trust test of "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
-The bet c is a constant in [0, 1]. If the hypothesis is true, the mean of e given the past is at most 1 (Waudby-Smith
+The bet is a constant in [0, 1]. If the hypothesis is true, the mean of e given the past is at most 1 (Waudby-Smith
 and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024). After minute t, the evidence is
 S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1. This form also detects late changes (the Shiryaev-Roberts e-detector of
 Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). If the hypothesis is true, S_t + 1 - t / HORIZON is a
 supermartingale that starts at 2. By Ville's inequality, the probability that S exceeds 2 / ALPHA within HORIZON minutes
-is then at most ALPHA. A doubt of 2 / ALPHA withdraws all authority. A trust of 2 / ALPHA raises the level by one.
+is then at most ALPHA. S = 2 / ALPHA withdraws all authority in the doubt test and adds one level in the trust test.
 """
 
 from collections.abc import Sequence
@@ -32,20 +32,20 @@ ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
 ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
-BETS = (0.3, 0.9)  # values of the bet c; the doubt is the mean of S over both, the trust is S for the larger
-INFORMATIVE = 0.2  # a minute counts for the trust only if twice the service time adds this much to the predicted loss
+BETS = (0.3, 0.9)  # bets; `doubt` is the mean evidence of the two bets, `trust` is the evidence of the larger bet
+INFORMATIVE = 0.2  # trust skips minutes in which a doubled service time adds less than this to the predicted loss
 CALM = 0.2  # a minute counts only if the minute before has at most this predicted loss; else a queue may remain
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # error factor in Little's law that means a wrong unit; strikes that lead to ADVISE
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # a 20-fold error in Little's law means a wrong unit; 2 strikes lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What Faro may do to each service (its level), and the evidence for it; all arrays have shape (jobs,)."""
+    """How much Faro may change each service (`level`), and the evidence for this level. Arrays have shape (jobs,)."""
 
     level: np.ndarray  # index into LEVELS
-    doubt_small: np.ndarray  # evidence S of the test `doubt` above, with the smaller bet
-    doubt_large: np.ndarray  # the same with the larger bet
-    trust: np.ndarray  # evidence S of the test `trust`
+    doubt_small: np.ndarray  # evidence S of the doubt test (see module docstring) with the smaller bet
+    doubt_large: np.ndarray  # evidence S of the doubt test with the larger bet
+    trust: np.ndarray  # evidence S of the trust test
     strikes: np.ndarray  # consecutive minutes with frozen or impossible metrics; missing metrics count as half a minute
     running: np.ndarray  # replicas that served at the last update
     mean_latency_s: np.ndarray  # as observed at the last update
@@ -96,10 +96,10 @@ def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observatio
 def weighed(
     authority: Authority, lost: np.ndarray, expected: np.ndarray, doubled: np.ndarray, *counted: np.ndarray
 ) -> Authority:
-    """The authority with the evidence of one more minute; all arrays have shape (jobs,).
+    """The authority with the evidence of one more minute. All arrays have shape (jobs,).
 
-    lost, expected, doubled : observed loss; losses predicted at 1 and 2 times the service time.
-    counted : two bool arrays, whether the minute counts for the doubt and for the trust.
+    lost : observed loss. `expected` and `doubled` are the losses predicted at 1 and 2 times the service time.
+    counted : two bool arrays. They say whether the minute counts for the doubt test and for the trust test.
     """
     allowed, half_way = np.minimum(expected + MARGIN, 1.0), (expected + doubled) / 2
     small, large = (1 + c * (lost / allowed - 1) for c in BETS)
@@ -117,7 +117,7 @@ def weighed(
 
 
 def judged(authority: Authority) -> Authority:
-    """The authority after both tests: each level falls back to ADVISE, rises by one, or stays."""
+    """The authority with new levels. Each level falls to ADVISE (doubt or strikes), rises by one (trust), or stays."""
     limit = 2 / ALPHA
     back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
     up = ~back & (authority.trust >= limit)
@@ -130,9 +130,9 @@ def judged(authority: Authority) -> Authority:
 def expected_loss(
     jobs: Sequence[Job], rate_rps: np.ndarray, replicas: np.ndarray, model: LatencyModel, slower: float = 1.0
 ) -> np.ndarray:
-    """Expected loss (jobs,) of a minute if each service time is `slower` = k times as long. A rate of NaN counts as 0.
+    """Expected loss (jobs,) of a minute if each service time is `slower` times as long. A rate of NaN counts as 0.
 
-    Latency is then k times the normal latency at k times the rate. So rates are multiplied by k and SLOs divided by k.
+    At normal service times, the loss is the same if rates are multiplied by `slower` and SLOs are divided by it.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -180,7 +180,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
     used: dict[str, float] = {}  # cores of the minimum replicas of each tenant's jobs
     for job, (low, _) in zip(jobs, all_bounds):
         used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
-    # Minimum replicas may exceed a tenant's quota, because they can be the replicas that other autoscalers have chosen.
+    # Raise a quota that the minimum replicas exceed, because other autoscalers may have chosen these replicas.
     quotas = (job.tenant_quota and max(job.tenant_quota, used[job.tenant]) for job in jobs)
     rows = zip(jobs, all_bounds, quotas)
     return tuple(replace(job, min_replicas=low, max_replicas=high, tenant_quota=q) for job, (low, high), q in rows)
@@ -189,7 +189,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """Limit a plan to what `authority` allows. A job at ADVISE keeps its `now` replicas and its HPA's own bounds.
 
-    bounding : whether plans set HPAs' bounds. With a `floor`, minReplicas then equals maxReplicas at ONE and FULL.
+    bounding : whether plans set HPAs' bounds. If so, a `floor` in the plan becomes `target` for jobs at ONE and FULL.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

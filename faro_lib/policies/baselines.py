@@ -19,7 +19,7 @@ Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest fir
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
     """The replicas of each job (jobs,) that fit into an equal share of the cores. Leftover cores stay unused.
 
-    Replica bounds and quotas are respected. A job gets only its minimum where `present`, bool (jobs,), is False.
+    Replica bounds and quotas are respected. An absent job (False in `present`) gets only its minimum.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
@@ -33,7 +33,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
             share[present] = fair_share(here, capacity - reserved)
         return share
     share = np.clip(arrays.replicas_within(capacity / len(jobs)), minimum, arrays.max_replicas)
-    while True:  # while a tenant exceeds its quota or the cluster its capacity, shrink its largest job (in cores)
+    while True:  # if a quota or the capacity is exceeded, take a replica from the largest affected job (in cores)
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -84,7 +84,7 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
-    # Seconds in a row with latency above the SLO; negative if below. RayServe compares `desired` and target instead.
+    # Consecutive seconds with latency (RayServe: desired replicas) above its limit; negative if below. See `count`.
     counter_s: np.ndarray
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
@@ -115,7 +115,7 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # at most one tick, as live runs start at 15 min
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # live runs begin at now_s = 900, not at 0
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """The updated `counter_s`: seconds in a row with `value` above `limit`, or minus the seconds in a row not above.
+    """Update `counter_s`: consecutive seconds with `value` above `limit`, or minus the seconds at or below `limit`.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
@@ -148,7 +148,7 @@ class AIAD(Stepwise):
 
 @dataclass(frozen=True, slots=True)
 class Oneshot(Stepwise):
-    """Multiply the replicas by latency / SLO at each step, rounded up."""
+    """At each step, multiply the replicas by latency / SLO and round up."""
 
     name: str = "Oneshot"
 
@@ -166,7 +166,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Scale each job alone to its maximum forecast rate, as if a replica served (SLO / service time) requests per second."""
+    """Scale each job independently to its highest forecast rate, at slo_s / service_time_s requests/s per replica."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

@@ -19,7 +19,7 @@ class PolicyContext:
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
-    measure: Callable[[], LatencyTable] | None = None  # measures the table when a policy needs it and there is none
+    measure: Callable[[], LatencyTable] | None = None  # called if a policy needs a table and `latency_model` is None
     traces: Traces | None = None  # training days; counts of the evaluation day become 0, so that no policy knows them
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 
 
 def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
-    """Register a family of policies: `factory(member)` makes `prefix + member`, for every `member` with `accepts(member)`."""
+    """Register policies named `prefix + member`. If `accepts(member)`, `factory(member)` returns a policy's factory."""
     _FAMILIES[prefix] = accepts, factory
 
 

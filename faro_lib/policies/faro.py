@@ -50,7 +50,7 @@ class Faro(TwoLoops):
     reserve: bool = False  # whether idle cores go to jobs that would have used them in past minutes (`with_reserve`)
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
     floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None = no HPA bounds
-    earned: Authority | None = None  # how much Faro may change each job at the start; None = without limit
+    earned: Authority | None = None  # initial authority over each job; None = Faro may change every job freely
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         return replace(TwoLoops.start(self, jobs), authority=self.earned)
@@ -59,68 +59,66 @@ class Faro(TwoLoops):
         if state.authority is None:
             return TwoLoops.decide(self, state, observation)
         authority = updated(state.authority, state.jobs, observation, self.latency_model)
-        bounding = self.floor_tolerance is not None
-        now = observation.running + observation.starting if bounding else observation.target
-        jobs = limited(state.jobs, authority.level, now, bounding)
+        sets_bounds = self.floor_tolerance is not None
+        now = observation.running + observation.starting if sets_bounds else observation.target
+        jobs = limited(state.jobs, authority.level, now, sets_bounds)
         arrays = arrays_of(jobs)  # raise the capacity if the jobs' minimum replicas need more
         capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))
         after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
-        return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, bounding)
+        return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, sets_bounds)
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values.
 
         With a `floor_tolerance`, HPAs choose the replicas. Observed and planned targets are then the HPAs' maxReplicas.
         """
-        before = observation.target
-        if self.floor_tolerance is not None:
-            observation = replace(observation, target=observation.running + observation.starting)
+        sets_bounds = self.floor_tolerance is not None
+        current = observation.running + observation.starting if sets_bounds else observation.target
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S * observation.exists[:, None, None]
-        free = self.table(state, observation, rates_rps)
-        table = with_switching_cost(free, self.switching_cost)
-        table = deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
-        now = observation.target
-        allocation = solve(table, observation.capacity, self.objective, current=now, gamma=self.gamma)
+        expected = self.table(state, replace(observation, target=current), rates_rps)
+        costed = with_switching_cost(expected, self.switching_cost)
+        table = deficit_weighted(costed, state.lost, self.deficit_weighting)
+        allocation = solve(table, observation.capacity, self.objective, current=current, gamma=self.gamma)
+        if self.reserve and not sets_bounds and state.forecaster.past.size:
+            allocation = replace(
+                allocation, replicas=self.with_reserve(state, observation, expected, allocation.replicas)
+            )
         target, forecast_rps = allocation.replicas, rates_rps.mean(axis=(1, 2))
-        if self.reserve and self.floor_tolerance is None and state.forecaster.past.size:
-            target = self.with_reserve(state, observation, free.effective, target)
-            allocation = replace(allocation, replicas=np.minimum(target, table.columns))
         latency_s = predicted_latency(
             state.jobs, forecast_rps, target, drop=allocation.drop, latency_model=self.latency_model
         )
         value_up, value_down = marginal_values(table, allocation, gamma=self.gamma)
         plan = Plan(
-            target=target, drop=allocation.drop, reason=reasons(target, now),
+            target=target, drop=allocation.drop, reason=reasons(target, current),
             attempts=PLAN_ATTEMPTS, forecast_rps=forecast_rps, predicted_tail_latency_s=latency_s,
             next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
             marginal_value_up=value_up, marginal_value_down=value_down,
         )  # fmt: skip
-        if self.floor_tolerance is None:
+        if not sets_bounds:
             return plan
         load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
-        floor, ceiling = bounds(free, plan.target, load, observation.capacity, self.floor_tolerance)
-        return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
+        floor, ceiling = bounds(expected, target, load, observation.capacity, self.floor_tolerance)
+        return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, observation.target))
 
     def with_reserve(
-        self, state: LoopState, observation: Observation, utility: np.ndarray, planned: np.ndarray
+        self, state: LoopState, observation: Observation, table: UtilityTable, planned: np.ndarray
     ) -> np.ndarray:
-        """Replicas (jobs,): as planned, but idle cores go to the jobs that would have used them on the training days.
+        """The `planned` replicas (jobs,), with idle cores given to jobs that would have used them on the training days.
 
-        A core is idle if it has no planned replica, or one that does not raise `utility` (jobs, replica counts). The
-        allocation of idle cores maximises the sum of the jobs' mean utilities over the training minutes
-        (`Forecaster.past`). If an unforecast burst resembles these minutes, replicas for it are already running.
+        A core is idle if no planned replica uses it, or if its replica does not raise the job's utility in `table`.
+        Idle cores are allocated to maximise the sum of the jobs' mean utilities over the minutes of `Forecaster.past`.
+        If the forecast misses a burst like those of the training days, replicas for it are already running.
         """
         jobs, arrays = state.jobs, arrays_of(state.jobs)
-        last = np.minimum(planned, utility.shape[1] - 1)[:, None]
-        suffices = utility >= np.take_along_axis(utility, last, axis=1) - TOLERANCE
-        needed = np.minimum(suffices.argmax(axis=1), planned)
+        utility = table.effective  # with the penalty for drops, if the objective has one
+        needed = (utility >= np.take_along_axis(utility, planned[:, None], axis=1) - TOLERANCE).argmax(axis=1)
         if observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
             return planned
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
         return with_idle_cores(jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Sample requests per minute (jobs, samples, minutes) from this minute on. `nowcast` uses its count so far."""
+        """Sample paths of requests per minute from the current minute on, with shape (jobs, samples, minutes)."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -167,22 +165,23 @@ def with_idle_cores(
 def bounds(
     table: UtilityTable, replicas: np.ndarray, load: np.ndarray, capacity: float, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(floors, ceilings), (jobs,) each: minReplicas and maxReplicas of the jobs' HPAs around the allocation `replicas`.
+    """Floors and ceilings, two arrays (jobs,): minReplicas and maxReplicas of the HPAs around the planned `replicas`.
 
-    A job has enough replicas if its expected utility is at most `tolerance` lower than with `replicas`. `load` (2,
-    jobs) has a low and a high quantile of the offered load in erlangs. The floor is the smallest count that is enough.
-    If an HPA keeps enough replicas even at the low load, its floor is the job's minimum instead. Ceilings start at
-    `replicas`. Free cores raise them by one replica at a time, for the job with the largest high load per replica.
+    `load` (2, jobs) has a low and a high quantile of each job's offered load in erlangs. A replica count suffices if
+    the job's expected utility is at most `tolerance` lower than with `replicas`. The floor is the lowest count that
+    suffices. If the HPA by itself keeps enough replicas at load[0], the floor is the job's minimum. Ceilings start at
+    `replicas`. While cores are free, the job with the largest load[1] per replica after the rise gets one more.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
     >>> [bound.tolist() for bound in bounds(table, np.array([3, 1]), load, 5, tolerance=0.05)]
     [[2, 1], [4, 1]]
     """
-    x, jobs, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
-    enough = table.value >= table.value[x, replicas][:, None] - tolerance
+    rows, jobs, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
+    enough = table.value >= table.value[rows, replicas][:, None] - tolerance
+    # At its low load, an HPA adds no replica to these counts.
     held = np.clip(np.ceil(load[0] / HELD_UTILISATION).astype(int), jobs.min_replicas, replicas)
-    floor = np.where(enough[x, held], jobs.min_replicas, enough.argmax(axis=1))
+    floor = np.where(enough[rows, held], jobs.min_replicas, enough.argmax(axis=1))
     while True:
         cores = ceiling * jobs.cores
         quota_left = jobs.quota - np.bincount(jobs.group, cores, len(jobs.quota))
@@ -194,21 +193,24 @@ def bounds(
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
-    """The table with each utility U replaced by 1 - w (1 - U), where w is larger for a job that has lost more.
+    """The table with each utility U replaced by 1 - weight * (1 - U). A job that has lost more gets a larger weight.
 
-    w_j is proportional to (L_j + PRIOR_LOST)^exponent and has mean 1. L_j = lost[j] >= 0 is the utility that job j has
-    lost on this day. With exponent 1, maximising the sum is a greedy way to minimise the sum of (L_j + PRIOR_LOST)^2.
+    The weights are proportional to (lost + PRIOR_LOST) ** exponent and have mean 1. `lost` (jobs,) is today's lost
+    utility. With exponent 1, maximising the sum greedily minimises the sum of (lost + PRIOR_LOST) ** 2 over the jobs.
+    With exponent 0, the table stays as it is.
     """
+    if not exponent:
+        return table
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
     return replace(table, value=1 - weight * (1 - table.value), effective=1 - weight * (1 - table.effective))
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
-    """The table without gains that may be mere errors of the latency model; solvers then add no replicas for them.
+    """Flatten the table where a gain may be an error of the latency model, to keep solvers from adding replicas for it.
 
-    A job's utility is made constant above the replica count that has utilisation IDLE at the highest rate, `most_rps`
-    (jobs,). There, the latency model is coarse. Then utilities within `least` of a job's maximum become the maximum.
+    A job's utility becomes constant above the count with utilisation IDLE at its highest rate, in `most_rps` (jobs,).
+    The latency model is coarse above this count. Then utilities within `least` of a job's maximum become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))

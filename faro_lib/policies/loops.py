@@ -12,7 +12,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
 
-MAX_MISSED = 240  # minutes; after a longer gap, the forecaster forgets its counts and processes only the last 240
+MAX_MISSED = 240  # largest number of minutes to catch up; after a longer gap, the forecaster discards its old counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class TwoLoops:
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """The state, updated with the minutes completed since its last update; counts missing in `observation` are NaN."""
+    """The state after the minutes completed since its last update. Minutes not in `observation` have NaN counts."""
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min
@@ -103,7 +103,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """Set `tick_s` and `changes`. A new `tick_s` also becomes `first_s`, and `interval_s` is rounded to whole ticks."""
+    """A copy of `policy` with `tick_s` and `changes`. The interval of `TwoLoops` is rounded to whole ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

@@ -1,4 +1,4 @@
-"""The autoscalers of Kubernetes (HPA) and of Ray Serve with default parameters, except for Ray Serve's TARGET_ONGOING."""
+"""Autoscalers of Kubernetes (HPA) and Ray Serve, with default parameters except for Ray's target_ongoing_requests."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 
 def mean_known(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(mean of each job's values that are not NaN, whether it has any), both (jobs,). Without any, the mean is 0."""
+    """Mean of each job's values that are not NaN, and whether the job has such a value. Without one, the mean is 0."""
     samples = np.array(values, float)
     known = ~np.isnan(samples)
     return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(axis=0)
@@ -94,7 +94,7 @@ class RayServe(Reactive):
     name: str = "RayServe"
 
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[Window, np.ndarray]:
-        """(window of ongoing requests, desired replicas within the bounds (jobs,))."""
+        """The window of ongoing requests, and the desired replicas (jobs,) within the jobs' bounds."""
         window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
         mean, known = mean_known([ongoing for _, ongoing in window])
         desired = np.where(known, np.ceil(mean / self.ongoing - TOLERANCE), observation.target)

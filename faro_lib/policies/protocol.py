@@ -10,9 +10,9 @@ from faro_lib.workload.jobs import TOLERANCE
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
-PLAN_ATTEMPTS = 5  # ticks for which a long-term plan is tried if it exceeds the free capacity (EuroSys'25, section 4)
+PLAN_ATTEMPTS = 5  # `Plan.attempts` of a long-term plan (EuroSys'25, section 4)
 DECILES = np.arange(1, 10) / 10
-# Special values of `Plan.floor`. KEEP_FLOOR keeps an HPA's minReplicas. HAND_BACK restores its bounds from before Faro.
+# Special values of `Plan.floor`: KEEP_FLOOR keeps minReplicas, HAND_BACK restores the HPA's original bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4)
 
@@ -84,9 +84,9 @@ class Plan:
     target: np.ndarray  # replicas; the observed target for a job that should not change
     drop: np.ndarray  # fraction of requests to drop on arrival
     reason: tuple[str, ...]  # one of REASONS for each job
-    attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
+    attempts: int = 1  # number of ticks that try to reach a target that exceeds the free capacity; 1 = this tick only
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    # Latency quantile at `forecast_rps` with the replicas that the policy chose: `target`, unless there is a `floor`.
+    # Latency quantile at `forecast_rps` with `target` replicas, or with the optimal number if `target` is maxReplicas.
     predicted_tail_latency_s: np.ndarray | None = None
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
@@ -101,7 +101,7 @@ def hold(observation: Observation) -> Plan:
 
 
 def reasons(target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | None = None) -> tuple[str, ...]:
-    """Reason for each job: `up` if it grows, `down` (default `up`) if it shrinks, HOLD if its target stays the same.
+    """Reason for each job: `up` if its target grows, `down` (default `up`) if it shrinks, HOLD if it stays the same.
 
     >>> reasons(np.array([3, 1, 2]), np.array([2, 2, 2]), REACTIVE_UP, REACTIVE_DOWN)
     ('reactive-scale-up', 'reactive-scale-down', 'hold')

@@ -10,7 +10,7 @@ LARGEST_EXPONENT = 700.0  # larger exponents are handled in logarithms, because 
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
-    """Equilibrium probabilities P(L = m) that m = 0, 1, ... requests wait in M/D/c; the rest is below `tolerance`.
+    """Equilibrium probabilities P(L = m) that m requests wait in M/D/c, for m = 0, 1, ... until P(L > m) < `tolerance`.
 
     Spitzer's identity: with c = `servers`, a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
     P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).

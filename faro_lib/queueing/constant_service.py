@@ -16,10 +16,10 @@ KNOTS = 160  # number of utilisations at which the wait is computed exactly
 
 @lru_cache(maxsize=4096)
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolation knots of `mdc`: (rho, (1 - rho) W / p), both (knots,), with wait quantile W and service time p.
+    """Knots between which `mdc` interpolates: utilisations rho and the values of (1 - rho) W / p, both (knots,).
 
-    The first rho is the largest with W = 0. The last rho is 1, where (1 - rho) W / p has the heavy-traffic limit
-    ln(1 / (1 - quantile)) / (2 servers) (Köllerström, 1974). Near saturation, an exact wait takes seconds to compute.
+    W is the wait quantile, and p is the service time. The first rho is the largest with W = 0. The last rho is 1, where
+    (1 - rho) W / p has the heavy-traffic limit ln(1 / (1 - quantile)) / (2 servers) (Köllerström, 1974).
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 
@@ -28,7 +28,7 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
         middle = (low + high) / 2
         low, high = (low, middle) if wait_quantile(middle, servers, quantile) > 0 else (middle, high)
     rho = np.append(np.geomspace(high, max(0.95, (1 + high) / 2), KNOTS), 0.97 if high < 0.9 else ())
-    scaled = [(1 - one) * wait_quantile(one, servers, quantile) for one in rho]
+    scaled = [(1 - one) * wait_quantile(one, servers, quantile) for one in rho]  # rho near 1 would take seconds
     return np.array([low, *rho, 1.0]), np.array([0.0, *scaled, -np.log(1 - quantile) / (2 * servers)])
 
 

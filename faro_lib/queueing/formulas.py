@@ -2,7 +2,7 @@
 
 Every latency function takes (rate_rps, replicas, service_time_s, quantile). These arguments broadcast, and the result
 is in seconds. `replicas` may be fractional, because the solvers of the Faro paper (EuroSys'25) search a continuous
-space. As in the paper's code, Erlang's recurrence rounds `replicas` down, and the utilisation does not.
+space. As in the paper's code, Erlang's recurrence rounds `replicas` down, but the utilisation uses the exact number.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 def erlang_b(load, servers) -> np.ndarray:
     """Probability that an arriving request finds all servers of an M/M/c/c queue busy.
 
-    B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)) for an offered load of a erlangs (Erlang, 1917). `servers` is rounded down.
+    B(0) = 1 and B(k) = a B(k-1) / (k + a B(k-1)), with a = `load` in erlangs (Erlang, 1917). `servers` is rounded down.
 
     >>> float(erlang_b(1.0, 2).round(3))
     0.2

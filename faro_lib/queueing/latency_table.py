@@ -30,7 +30,7 @@ def latency_class(job: Job) -> str:
 class LatencyTable:
     """Measured tail latency and drop rate by class of jobs, rate per replica and replica count.
 
-    Each grid point has L equally likely minutes, sorted by tail latency. A minute's tail latency is the quantile over
+    Each grid point holds equally likely minutes, sorted by tail latency. A minute's tail latency is the quantile over
     its requests. It is infinite if the drop rate exceeds 1 - quantile, because a dropped request has infinite latency.
     Between grid points, the drop rates and log latencies of minutes with equal rank are interpolated linearly.
 
@@ -45,7 +45,7 @@ class LatencyTable:
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
-    tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L minutes)
+    tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, minutes)
     # Drop rate minus (1 - quantile), same shape as tail_s. Where it is > 0, the tail latency over all requests is infinite.
     excess_drops: np.ndarray
     own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, if different from `latency_class(job)`
@@ -91,8 +91,8 @@ class LatencyTable:
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # Row 0 (rate 0) copies row 1, the lowest measured rate per replica. For a lower rate, use row 1 with fewer
-            # replicas. This keeps the number of requests per minute, on which a minute's quantile depends.
+            # Row 0 (rate 0) only copies row 1, the lowest measured rate per replica. Below that rate, use row 1, with
+            # fewer replicas and the same total rate, because a minute's quantile depends on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))

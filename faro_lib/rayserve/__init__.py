@@ -1,1 +1,1 @@
-"""Jobs on Ray Serve: replicas, statistics, deployment, load. This file imports nothing, because every replica imports it."""
+"""Deploy, observe and scale jobs on Ray Serve. This file imports nothing, because every replica imports it."""

@@ -23,7 +23,7 @@ class Endpoint:
     ray: HttpClient  # REST API of Ray's dashboard
     http: HttpClient  # HTTP server of the deployed applications
     pids: tuple[int, ...] = ()  # roots of the cluster's process trees, if it runs on this machine
-    workers: Any = None  # the `notebooks.live.exclusive.RayWorkers` of an experiment on a RayService
+    workers: Any = None  # `notebooks.live.exclusive.RayWorkers`, the worker pods of a RayService; only in experiments
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def serving(
 
     The backend "local" starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an
     existing Ray cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
-    start_timeout_s : time limit for the start of Ray, and again for the start of the jobs.
+    start_timeout_s : time limit for each of two steps: the start of Ray and the start of the jobs.
     """
     if backend != "local":
         if not address:

@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
 LAG_S = 0.6  # wall seconds; replicas usually report the statistics of a second within this time after its end
-LATE_S = 15  # each read of the statistics starts this many seconds before the last one, because some arrive late
+LATE_S = 15  # each read repeats the last LATE_S seconds of the previous read, because replicas may report late
 PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 FAILED = "DEPLOY_FAILED"  # an update failed; the replicas of the previous version still serve
@@ -63,7 +63,7 @@ class RayServeCluster(Cluster):
         self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
         self._read_until = 0
         self._now_s = 0.0
-        self._target = np.full(len(jobs), UNKNOWN)  # targets as last read from Ray or requested
+        self._target = np.full(len(jobs), UNKNOWN)  # targets last listed by Ray, or requested since then
         self._drop = np.zeros(len(jobs))  # drop rates as last read
         self._scaled_at = np.full(len(jobs), -np.inf)
         self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # deployments as last listed by Ray

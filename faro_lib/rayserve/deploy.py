@@ -14,7 +14,7 @@ from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = 180.0  # time limit for the start of Ray, and again for the start of the applications
+START_TIMEOUT_S = 180.0  # time limit for each of two steps: the start of Ray and the start of the applications
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -84,7 +84,7 @@ def deploy(
     if http:
         body["http_options"] = {"host": http[0], "port": http[1]}
     until, reported = time.monotonic() + timeout_s, -1
-    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)  # the first call also starts Ray Serve
+    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)  # takes long if it must start Ray Serve
     while True:
         states = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
         waiting = [one["name"] for one in applications if states.get(one["name"], {}).get("status") != "RUNNING"]

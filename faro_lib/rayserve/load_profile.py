@@ -20,7 +20,7 @@ from faro_lib.workload.replicas import Continuous
 
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
-FIRST_UTILISATION = 0.25  # utilisation at the first rate if a replica serves one request at a time
+FIRST_UTILISATION = 0.25  # utilisation of the replicas at the first rate, if each serves one request at a time
 STEP, FAR_STEP = 1.3, 1.7  # the rate is multiplied by FAR_STEP while p99 < FAR x the lowest p99 so far, else by STEP
 FAR = 1.3
 STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
@@ -28,7 +28,7 @@ TOKENS_PER_PART = 1.2  # parts count as tokens if mean parts and mean tokens per
 STREAMED = 0.1  # answers count as streamed if at least this share of their latency comes after the first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
-# Maps a quantity to its value for each request, in seconds. TOGETHER maps to end times. Unserved requests have inf.
+# Values of each quantity in seconds, (requests,); inf = not served. TOGETHER has the times at which the requests ended.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
@@ -50,7 +50,7 @@ def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max
 
 
 def to_repeat(rates: list[float]) -> list[float]:
-    """The second and third highest rates of `climb`, to repeat with more replicas. The highest usually overloads."""
+    """Return the second and third highest of `rates`. The highest is left out because it usually causes overload."""
     return rates[-3:-1] or rates
 
 
@@ -77,7 +77,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means over the served requests of each row that has at least MIN_SERVED; ValueError if none has."""
+    """Quantiles and means of the served requests in rows with at least MIN_SERVED; ValueError without such a row."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
@@ -115,7 +115,7 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # An SLO per token may be below the service time. Repeats add one replica. 0.9 leaves room for Poisson peaks.
+        # An SLO per token may be below the service time. `max_rps` leaves room for one more replica and Poisson peaks.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
         rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):

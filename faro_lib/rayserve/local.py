@@ -50,7 +50,7 @@ REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 p
 class LocalRay:
     """A running local Ray cluster, which consists of a head node only."""
 
-    process: subprocess.Popen  # root of its process tree
+    process: subprocess.Popen  # root of the cluster's process tree
     folder: Path
     rest: HttpClient  # REST API
     http: HttpClient  # HTTP server of the applications
@@ -70,7 +70,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """The process `pid` and its descendants; [] if it has ended. psutil does not kill a process that reuses an id."""
+    """The process `pid` and its descendants; [] if it has ended. Killing them is safe: psutil detects reused ids."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Models to serve: emulations that only sleep (single requests, batches, tokens) and a torchvision network (extra `torch`)."""
+"""Models to serve: emulations that sleep instead of computing, and a torchvision network."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Emulated:
 class EmulatedBatches:
     """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
-    `replica` is a `Batched` as a mapping, as in the jobs' table. `scv` is the squared coefficient of variation of batch
-    times. If `serve_batch`, Ray Serve's @serve.batch forms the batches, and each one blocks the event loop.
+    `replica` describes a `Batched` in the same form as the jobs' table. `scv` is the squared coefficient of variation
+    of batch times. If `serve_batch`, Ray Serve's @serve.batch forms the batches, and each one blocks the event loop.
     """
 
     def __init__(self, replica: dict[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None):
@@ -108,7 +108,7 @@ class EmulatedBatches:
 class EmulatedTokens:
     """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
 
-    `replica` is a `Continuous` as a mapping, as in the jobs' table. If `stream`, each token is sent when it is
+    `replica` describes a `Continuous` in the same form as the jobs' table. If `stream`, each token is sent when it is
     generated. Otherwise, the answer is sent after the last token.
     """
 

@@ -22,7 +22,7 @@ from faro_lib.workload.replicas import mapping_of
 from faro_lib.workload.service import MODELS
 
 START_S = 180.0
-REPORTED_S = 2.5  # a request is in the statistics at most this many seconds after its end
+REPORTED_S = 2.5  # a request appears in the statistics within this many seconds of its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total if times_s else empty_row())  # An empty row raises ValueError. `total` also counts 4xx.
-    first_s, last_s = np.mean(times_s, axis=0)  # mean seconds to the first and last part. Replicas time only the first.
-    overhead_s = float(first_s) - total["latency_s"] / total["done"]
+    mean_s, scv = moments(total if times_s else empty_row())  # raises if all answers were 4xx, which `total` counts
+    first_s, last_s = np.mean(times_s, axis=0)  # mean seconds to the first and last part of an answer
+    overhead_s = float(first_s) - total["latency_s"] / total["done"]  # replicas measure only until the first part
     return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
 
 
@@ -96,7 +96,7 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     """Write the profiles, by job name, into the jobs' table `path`, a .yaml file. Comments in the file are lost.
 
-    A calibrated replica model sets replica, service time and scv. Otherwise, the last two are those of single requests.
+    A calibrated replica model is written, and its service time and scv replace those of single requests.
     """
     path = Path(path)
     table = yaml.safe_load(path.read_text())

@@ -11,13 +11,13 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # minimum share of a minute's seconds with data. The count is then scaled up to the full minute.
+MIN_KNOWN_SHARE = 0.75  # minimum share of seconds with data; counts are scaled up to include the missing seconds
 
 
 class RecentSeconds:
-    """Jobs' recent statistics by wall second. `minute` and `now_s` are trace time. Arrays are (jobs,) unless stated.
+    """Jobs' statistics by wall second. Arguments `minute` and `now_s` are trace time. Arrays are (jobs,) unless stated.
 
-    If a second is added twice, the row with more requests is kept, because a restarted `StatsAggregator` may lack some.
+    If a second is added twice, keep the row with more requests. A restarted `StatsAggregator` may have lost requests.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
@@ -67,7 +67,7 @@ class RecentSeconds:
     def mean_latency_s(self, now_s: float) -> np.ndarray:
         """Mean latency of the requests that ended in the last LATENCY_WINDOW_S. A dropped request counts as 0 s.
 
-        It is 0 if no request ended. It is NaN if no second has data or all requests failed, as 0 means an idle job.
+        It is 0 if no request ended, as in an idle job. It is NaN if no second has data or if all requests failed.
         """
         end = math.floor(self._clock.wall_s(now_s))
         means_s = []

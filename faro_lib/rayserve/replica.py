@@ -45,7 +45,7 @@ class ReplicaQueue:
     """The request queue of one replica. It drops requests, limits the number in service, and records measurements.
 
     It accepts the share `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio
-    sequence with a random start spreads the accepted requests evenly. Their share of n requests is exact to about 1/n.
+    sequence spreads the accepted requests evenly: their share of any n requests is within about 1/n of `accept`.
     `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are not reported yet.
     """
 
@@ -190,7 +190,7 @@ class ReplicaActor:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
 
     async def _report_forever(self) -> None:
-        """Send each second's measurements to the aggregator shortly after its end; if that fails, send them again later."""
+        """Report each second's measurements shortly after the second ends. If a report fails, send them again later."""
         while True:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._queue.finished_seconds()
@@ -209,10 +209,10 @@ class ReplicaActor:
 
 
 class StatsEndpoint:
-    """HTTP access to the `StatsAggregator`; if Ray has a token, requests must carry it.
+    """HTTP access to the `StatsAggregator`. If Ray has a token, requests must carry it.
 
-    GET reads the statistics of the seconds from `since` on. POST sets the shares of requests to accept; with the parameter
-    `holder`, it instead requests the lease (the right to scale the jobs) and returns the name of the lease's holder.
+    GET reads the statistics of the seconds from `since` on. POST sets the shares of requests to accept. A POST with the
+    parameter `holder` instead requests the lease, which is the right to scale the jobs, and returns the lease's holder.
     """
 
     def __init__(self) -> None:

@@ -23,11 +23,11 @@ class ServeSpec:
     """One job on Ray Serve: an application with one deployment."""
 
     application: str  # name of the application; by default, the job's name
-    route: str  # URL path; by default, /NAME
+    route: str  # URL path; by default, a slash and the job's name
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # requests in a replica, waiting or in service; more get 503
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # maximum requests waiting or in service; further ones get a 503
     concurrency: int = 1  # requests that a replica serves at once
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # models of EMULATED_KINDS form batches from all ongoing requests, so at_once = limit
+        if job.replica != SERIAL:  # models of EMULATED_KINDS have their own queue: pass them all ongoing requests
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))

@@ -47,7 +47,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 
 
 class StatsAggregator:
-    """A Ray actor with the jobs' recent measurements and accepted shares of requests, and the lease (right to scale jobs)."""
+    """Ray actor with the jobs' measurements, their shares of accepted requests, and the lease (right to scale)."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}

@@ -85,7 +85,7 @@ class Audit:
         return self.records.history.span(self.minutes.start, self.minutes.stop)
 
     def observed_lost(self) -> float:
-        """Lost utility per minute of the reproduced services in the replayed minutes, from their recorded latencies."""
+        """Lost utility per replayed minute, summed over the reproduced services, from their recorded latencies."""
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
         slo_s, tail_s = arrays_of(self.records.jobs).slo_s[kept, None], self.records.tail_s[kept, self.minutes]
         tail_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)  # a minute without a recorded latency loses nothing
@@ -169,7 +169,7 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with client SLOs, unlike `known`
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # SLOs are not reduced as in `known`
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     initial = fair_share(known, size)
@@ -196,7 +196,7 @@ def _compared(
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """Return `policies` and `by_service` of an `Audit`. Each of the `draws` has the MEASURES of every policy.
 
-    The upper end of a lost-utility interval is at least 1 / `minutes`. A minute can be lost even if no draw loses one.
+    The upper end of a lost-utility interval is at least 1 / `minutes` (one lost minute), because the draws are few.
     """
     values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in draws[0]}
     compared, by_service = {}, {}

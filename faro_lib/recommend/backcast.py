@@ -35,12 +35,12 @@ NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """A service's recorded and simulated latencies. An interval is (5 %, 50 % or mean, 95 %); NaN = unknown."""
+    """Recorded and simulated latencies of a service. Intervals are (5 %, 50 % or mean, 95 %). NaN means unknown."""
 
     job: Job  # with the service parameters at their posterior medians; unchanged without a calibration
     calibration: Calibration | None
     inside: float  # share of the minutes whose recorded latency was within the predicted interval
-    late_minutes: float  # share of the minutes whose recorded latency, at the quantile of the SLO, exceeded the SLO
+    late_minutes: float  # share of the recorded minutes whose latency at the quantile of the SLO exceeded the SLO
     predicted_late_minutes: np.ndarray  # interval of `late_minutes` in the simulations
     violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
@@ -68,10 +68,10 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Measurements of service n. Each row averages steady minutes with equal replicas and similar rates.
+    """Average steady minutes of service n in groups of equal replicas and similar rates; None below MIN_ROWS groups.
 
-    Queues are nearly stationary in a steady minute. Its replica count has not changed for STEADY_MINUTES. Its requests
-    differ from m, those of the minute before, by at most m / 4 (trend) + 3 sqrt(m) (chance). None if too few rows.
+    Queues are nearly stationary in a steady minute. Its replica count has not changed for STEADY_MINUTES. Its request
+    count differs from m, the count of the previous minute, by at most m / 4 (trend) + 3 sqrt(m) (chance).
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
@@ -102,8 +102,8 @@ def world(
 ) -> tuple[tuple[Job, ...], Callable[[np.ndarray], np.ndarray]]:
     """Return jobs with parameters drawn from their posteriors, and a function that maps simulated to client latencies.
 
-    Latencies are (jobs, minutes). A client latency is (simulated latency + overhead outside the replicas) x a random
-    model error. The SLOs of the returned jobs are limits of the simulated latency.
+    The function returns (simulated latency + overhead outside the replicas) x random model error, (jobs, minutes).
+    A returned job's SLO is the simulated latency that the function maps to the original SLO.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
@@ -181,9 +181,9 @@ def backcast(
 
 
 def share_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, mean, 95 %) for one more share, given the shares `values` (draws,).
+    """90 % prediction interval (5 %, mean, 95 %) for the share of a new draw, given the shares `values` (draws,).
 
-    It squares a Student t interval of the square roots, because their variance depends little on the mean share.
+    A Student t interval of sqrt(values) is squared, because the variance of sqrt(values) depends little on the mean.
     """
     return np.minimum(positive_interval(values), 1.0)
 
@@ -219,7 +219,7 @@ def _unlike(share: float, predicted: np.ndarray, inside: float, minutes: int) ->
 
 
 def _wrong_assumption(job: Job, calibration: Calibration) -> str:
-    """A text on the value in the jobs table that the recorded latencies contradict; "" = none."""
+    """Say which value in the jobs table the recorded latencies contradict; "" if none."""
     if calibration.kind != job.replica.kind:
         return f"its replicas are {calibration.kind}, not {job.replica.kind} as in the table"
     low, middle, high = 1 / calibration.capacity_rps[::-1]

@@ -1,4 +1,4 @@
-"""Requests per minute from a table, Prometheus or a journal of `faro run`, to fit forecasters to and to replay."""
+"""Read requests per minute, for forecasters and replays, from a table, Prometheus or a journal of `faro run`."""
 
 import re
 import time
@@ -23,7 +23,7 @@ EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}}
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 WEEK_MINUTES = 7 * DAY_MINUTES
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # fewest minutes to fit a forecaster to or to replay
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # minimum to fit a forecaster or to replay a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class History:
 
     @property
     def later_minutes(self) -> int:
-        """Minutes of the evaluation day after now."""
+        """Number of minutes from now to the end of the evaluation day."""
         return self.traces.evaluation.shape[-1] - self.today.shape[1]
 
     @property
@@ -89,7 +89,7 @@ class History:
 
     @property
     def short(self) -> bool:
-        """Whether the history is too short to fit a forecaster to, or to replay."""
+        """Whether the days have fewer minutes than a forecaster and a replay need."""
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
@@ -112,7 +112,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
-        # An incomplete first day is kept, with missing minutes, if at least half of it is known.
+        # Keep an incomplete first day if `counts` covers at least half of it. Its other minutes become NaN.
         days = (counts.shape[1] + DAY_MINUTES // 2) // DAY_MINUTES
         absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
         counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
@@ -182,7 +182,7 @@ def history_from_prometheus(
 ) -> History:
     """The history of the last `hours`, by a range query to Prometheus.
 
-    `label` is the label with the job's name. `jobs` is the path of a jobs table, if any; only its jobs are read.
+    `label` is the Prometheus label that names the job. If `jobs` is the path of a jobs table, only jobs in it are read.
     """
     end_s = time.time()
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
@@ -231,7 +231,7 @@ def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -
 
 
 def local_minute(at_s: float) -> int:
-    """Minutes since 1970, local time, of a Unix time."""
+    """Convert a Unix time to minutes since 1970 in local time."""
     return int((at_s + time.localtime(at_s).tm_gmtoff) // MINUTE_S)
 
 
@@ -251,7 +251,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
-    """The jobs of the table at `path`; ValueError if none is in `names`, which come from `source` (text for the message)."""
+    """Read the jobs table at `path`; ValueError if no job is in `names`. `source` describes `names` in the message."""
     jobs = read_jobs(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")

@@ -13,7 +13,7 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_GAIN = 0.01  # smaller utility gains may be noise: measured utilities just below 1 have a std of 0.01 to 0.05
+LEAST_GAIN = 0.01  # smaller utility gains may be noise: utilities just below 1 are measured with a std of 0.01 to 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Advice:
     forecast_rps : mean forecast rate of the coming minutes.
     prediction_interval_rps : 80 % prediction interval of the rate in a single coming minute, (2, jobs).
     tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one replica less.
-    required_replicas : fewest replicas that meet a job's SLO at the forecast rate; 0 if no tried count does. Counts are
-        tried up to twice the largest count that is possible for any job.
+    required_replicas : smallest tried count that meets the SLO at the forecast rate; 0 if none does. The largest count
+        tried is twice the largest count that any job can have.
     idle_s : predicted tail latency with many replicas, which are idle most of the time.
     """
 
@@ -102,9 +102,9 @@ class Advice:
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
     """Plan the replicas of the coming minutes with `policy` on `capacity` cores, and predict their latencies.
 
-    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. Replicas that together
-    add less utility than LEAST_GAIN are not planned. Cold starts and switching costs are ignored, because the current
-    replicas may be unknown.
+    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. A job gets no more
+    replicas once its utility is within LEAST_GAIN of the maximum. Cold starts and switching costs are ignored, because
+    the current replicas may be unknown.
     """
     counts, running = np.asarray(counts, float), at_least_one_each(jobs, capacity)
     policy = replace(policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0, reserve=False)
@@ -121,7 +121,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     arrays = arrays_of(jobs)
 
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
-        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # drop rate 0
+        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # without drops
 
     most = max(1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max())
     by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1)

@@ -23,28 +23,28 @@ from faro_lib.workload.jobs import MINUTE_S
 
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
-EARLIER_DAYS = 3  # number of earlier days on which a capacity is also tested: those with the highest peak load
-# `_silences` reports a gap in a job's requests if at least MISSED requests were expected in it. These must also be at
-# least UNUSUAL times the requests that were expected in any other gap of the job.
+EARLIER_DAYS = 3  # a capacity is also tested on at most this many earlier days, those with the highest peak load
+# `_silences` reports a gap if its expected requests are at least MISSED, and at least UNUSUAL times any other gap's.
 MISSED, UNUSUAL = 50, 4
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas for the coming minutes, and the capacity that a whole day needs.
+    """Replicas for the coming minutes, and the capacity that the replayed days need.
 
     Attributes
     ----------
     advice : replicas for the coming minutes.
     max_violation_rate : largest accepted share of a job's requests that violate its SLO; None = 1 - its quantile.
-    curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
-    replayed : replayed part of the last day, as "the last 24 hours".
+    curve : SLO violations of the worst job at each replayed capacity (`sizing.COLUMNS`); None if no day was replayed.
+    replayed : text that names the hours or days replayed, such as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
     fixed : constant replica counts and their SLO violation rates, one row per job; None if no day was replayed.
-        `replicas` : smallest count that keeps the SLO on all simulated days, `minutes` in total; 0 if no count does.
-        `replicas_on_all_cores` : counts that maximise the sum of the jobs' mean utilities in the training minutes on
-            `advice.capacity` cores; at least `replicas`, if the capacity allows these.
+        `replicas` : smallest count that keeps the SLO on all simulated days; 0 if no count does.
+        `minutes` : total length of the simulated days.
+        `replicas_on_all_cores` : counts on `advice.capacity` cores that maximise the sum of the jobs' mean utilities in
+            the training minutes. They are at least `replicas` if the capacity is large enough.
         `violation_rate`, `violation_rate_now` : the job's SLO violation rate with `replicas` and with `replicas_now`.
     variations : the worst job with more load or a failed replica (`sizing.variations`); None if no day was replayed.
     """
@@ -64,7 +64,7 @@ class Recommendation:
 
     @property
     def marks(self) -> dict[int, str]:
-        """Required capacity -> the text that marks it in the curve; empty if there is no such capacity."""
+        """Text that marks the required capacity in the curve, {capacity: text}. Empty if `required_cores` is None."""
         rate, required = self.max_violation_rate, self.required_cores
         text = "meets every SLO" if rate is None else f"meets {100 * rate:g} % for every job"
         return {} if required is None else {required: text}
@@ -109,8 +109,8 @@ def recommend(
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    If `capacity` is None or `with_curve` is true, the last day is replayed at several capacities, which gives the curve and
-    the smallest capacity. `max_violation_rate` is as in `Recommendation`. `serving_model` is for replays and measurements.
+    If `capacity` is None or `with_curve` is true, days are replayed at several capacities to find the curve and the
+    smallest capacity. `max_violation_rate`: see `Recommendation`. Replays and measurements simulate `serving_model`.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -153,11 +153,11 @@ def _replay(
     serving_model: ServingModel,
     report: Report,
 ) -> tuple[int, dict[str, Any]]:
-    """(capacity in cores; the attributes curve, replayed, fixed and variations of a `Recommendation`).
+    """Return the capacity in cores, and the `Recommendation` attributes curve, replayed, fixed, variations in a dict.
 
     `curve` is from the last day and the EARLIER_DAYS busiest earlier days. The forecaster for the replay of an earlier
-    day is fitted to all other days. `fixed` is from all days. If all days together have more than MOST_REQUESTS, the
-    oldest are left out. If the last day alone has more, only its busiest hours are replayed.
+    day is fitted to all other days. `fixed` is from all days. If all days together exceed MOST_REQUESTS requests, the
+    oldest days are left out. If the last day alone exceeds MOST_REQUESTS, only its busiest hours are replayed.
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
@@ -177,7 +177,7 @@ def _replay(
     peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # peak load of each training day
     busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]
     for n in reversed(busiest):
-        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # as many samples as a training day
+        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # one copy per sample of a training day
         rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
         one = traces.workload(n + 1)
         others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))

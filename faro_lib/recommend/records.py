@@ -26,7 +26,7 @@ class Records:
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
-    levels : latency quantile, such as 0.99, in each latency column for each job, (latency columns, jobs); NaN = mean.
+    levels : the quantile that a latency column has for a job, such as 0.99, (latency columns, jobs); NaN = the mean.
     latency_s : quantile or mean of the latency, (latency columns, jobs, minutes); NaN = unknown, inf = request dropped.
     """
 
@@ -125,7 +125,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     counts = arrivals(header, ticks)
     observed = np.full((3, *counts.shape), np.nan)
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (tick.step.observation for tick in reversed(ticks)):  # a minute's first tick is written last
+    for observation in (tick.step.observation for tick in reversed(ticks)):  # a minute's first tick replaces later ones
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             observed[:, :, minute] = observation.running, observation.mean_latency_s, observation.tail_latency_s
     observed[1:][observed[1:] <= 0] = np.nan

@@ -42,10 +42,10 @@ class Recorded:
 
 
 def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
-    """Score a dry run over its complete minutes: one mapping per job, and one for all jobs together; NaN = unknown.
+    """Score the plans of a dry run in its complete minutes. Return one mapping per job, then one for all jobs together.
 
-    Raises ValueError for fewer than MIN_MINUTES minutes. The keys of a mapping are `job` and:
-    coverage : share of minutes with a request rate in the 80 % prediction interval.
+    Raises ValueError for fewer than MIN_MINUTES minutes. Unknown scores are NaN. The keys of a mapping are `job` and:
+    coverage : share of plans whose 80 % prediction interval contains the request rate of the next minute.
     latency_ratio : median of observed / predicted tail latency, with the replicas that ran.
     lost_observed : utility lost per minute, computed from the observed latencies.
     lost_ran, lost_planned : utility lost per minute in simulations of the replicas that ran and of the planned ones.
@@ -85,7 +85,7 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
 
 
 def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
-    """The jobs with `changes`, without replica bounds and quotas, because recorded replicas may violate these."""
+    """Copy the jobs with `changes` and without replica bounds and quotas, which recorded replicas may violate."""
     return tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes) for job in jobs)
 
 
@@ -96,7 +96,7 @@ def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
 
 
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
-    """Simulated lost utility ([ran, planned], trials, jobs, minutes) with replicas `ran` and `planned`, (minutes, jobs)."""
+    """Simulate replicas `ran` and `planned`, (minutes, jobs). Return their lost utility, (2, trials, jobs, minutes)."""
     capacity = ample_capacity(workload.jobs, np.concatenate([ran, planned]))
     policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
@@ -106,7 +106,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
 
 
 def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
-    """(observed lost utility, ratio of observed to predicted tail latency) in the minute before each step, (jobs, steps)."""
+    """Lost utility and observed / predicted tail latency in the minute before each step; both (jobs, steps)."""
     model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
     tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
     rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
@@ -118,7 +118,7 @@ def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) 
 
 
 def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
-    """For each plan, whether the next minute's rate was in its 80 % interval: 1, 0 or NaN = unknown, (jobs, plans)."""
+    """Whether each plan's 80 % interval contains the next minute's rate (1 or 0; NaN if unknown), (jobs, plans)."""
     inside = []
     for step in planning:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps

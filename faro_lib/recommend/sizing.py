@@ -22,7 +22,7 @@ from faro_lib.workload.jobs import MINUTE_S
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
 # violation_rates has the violation rate of each job, {job: rate}.
 COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
-# What `variations` replays: name -> (factor on the requests, failed replicas).
+# Cases that `variations` replays. Each name maps to (factor on the requests, number of failed replicas).
 VARIATIONS = {"as recorded": (1.0, 0), "with 10 % more requests": (1.1, 0), "with 20 % more requests": (1.2, 0)}
 VARIATIONS |= {"without one replica": (1.0, 1)}
 SEEDS = 3  # number of simulations, each with its own seed, in which a replica count or capacity must keep the SLOs
@@ -35,25 +35,25 @@ UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count mee
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """Cut the evaluation day to `minutes` minutes, a run-up and then the busiest; return (traces, first minute kept).
+    """Cut the evaluation day to its busiest minutes and a run-up to them. Return (traces, first minute that is kept).
 
-    Training days keep their length, but are rotated to begin at this minute.
+    `minutes` includes the run-up. Training days keep their length, but are rotated to begin at the first minute kept.
     """
     arrays = arrays_of(traces.jobs)
     day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
     if minutes >= len(day):
         return traces, 0
     run_up = min(RUN_UP_MINUTES, minutes // 2)
-    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # load of each window after its run-up
+    busy = np.convolve(day[run_up:], np.ones(minutes - run_up), "valid")  # load of each window without its run-up
     first = int(busy.round(6).argmax())  # rounded, so that the first of equal sums wins
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
 
 
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
-    """Smallest replica counts that meet the SLOs at each minute's rate, (jobs, minutes), from 1 to a job's maximum.
+    """Smallest replica counts that meet the SLOs at the rate of each minute, (jobs, minutes).
 
-    Where no count meets the SLO, because even an idle replica is too slow, the count with utilisation UTILISATION is taken.
+    If no count meets the SLO, the count with utilisation UTILISATION is taken. Counts are clipped to 1..max_replicas.
     """
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
@@ -77,11 +77,11 @@ def fixed_replicas(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the smallest constant replica counts that keep the SLOs on every day, by bisection.
 
-    Returns (these counts, violation rates with them, violation rates with the counts `now`), each (jobs,). A rate is
-    the largest over the simulations of `runs_on`. The search ends at 2^DOUBLINGS times the count that the latency model
-    predicts, or at the job's maximum. If that is too few, the count returned is 0 and the rate is that of the last try.
-    `accepted` is as in `violations_by_capacity`. `now` has the replica counts that serve now. An unknown count is NaN,
-    and its rate is NaN. None means that all counts are unknown.
+    Returns three arrays (jobs,): the counts, their violation rates, and the violation rates of the counts `now`. Each
+    rate is the largest over the simulations of `runs_on`. The largest count tried is the job's maximum or, if smaller,
+    2^DOUBLINGS times the latency model's prediction. If this count misses the SLO, 0 is returned with its rate.
+    accepted : accepted violation rates, (jobs,).
+    now : replica counts that serve now, (jobs,). An unknown count (NaN) has rate NaN. None = all counts are unknown.
     """
     arrays = arrays_of(days[-1].jobs)
     violation_rates = partial(worst_rates, serving_model, runs_on(days, serving_model))
@@ -125,7 +125,7 @@ def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], cou
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """Simulate `policy`. Jobs start with equal shares. With one replica each, they would miss their SLOs at first."""
+    """Simulate `policy`. Jobs start with equal shares of the capacity. One replica each would miss SLOs at first."""
     initial = fair_share(workload.jobs, capacity)
     trials = run_trials(
         workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial
@@ -147,10 +147,10 @@ def variations(
     accepted: np.ndarray,
     serving_model: ServingModel = PAPER,
 ) -> pd.DataFrame:
-    """The worst job in each of VARIATIONS, with the policy on `capacity` cores and with constant `counts` (jobs,).
+    """Find the worst job in each of VARIATIONS, with `policy` on `capacity` cores and with constant `counts` (jobs,).
 
-    The columns are `case`, WORST for the policy, and WORST with the prefix `fixed_` for the counts. In the case
-    "without one replica", `capacity` is reduced by the cores of the largest replica, and each of `counts` by one.
+    The columns are `case`, those of WORST for the policy, and those of WORST with prefix `fixed_` for the counts.
+    The case "without one replica" takes the largest replica's cores from `capacity`, and one replica from each count.
     """
     rows, arrays = [], arrays_of(workload.jobs)
     for case, (factor, failed) in VARIATIONS.items():
@@ -175,12 +175,12 @@ def violations_by_capacity(
     serving_model: ServingModel = PAPER,
     report: Report = print,
 ) -> pd.DataFrame:
-    """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
+    """SLO violations of the worst job at several capacities. Bisection finds the smallest capacity that keeps the SLOs.
 
     Bisection replays `workload` with one random seed. The capacity found is then replayed with more seeds and on other
-    days (`others`, each with its policy), and is increased if it does not suffice. `capacities` are the smallest
-    capacity to try and a first estimate, in cores. `include` is one more to try, unless it is below the smallest.
-    `accepted` has each job's accepted violation rate. The data frame (COLUMNS) has the largest rates of all replays.
+    days (`others`, each with its policy). It is increased if a job exceeds its accepted violation rate (`accepted`).
+    `capacities` are the smallest capacity to try and a first estimate, in cores. The capacity `include` is also tried,
+    unless it is below the smallest. The rates in a row (COLUMNS) are the largest of all replays at that capacity.
     """
     replayed = dict[int, tuple]()
     runs = [(workload, policy, drawn, f"seed {n}") for n, drawn in enumerate(_draws(workload, serving_model, SEEDS), 1)]
@@ -226,7 +226,7 @@ def _draws(workload: Workload, serving_model: ServingModel, seeds: int) -> list[
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
-    """The smallest replayed capacity that, like all larger ones, keeps the accepted violation rates; None if there is none.
+    """The smallest replayed capacity above all those that exceed an accepted violation rate; None if there is none.
 
     >>> curve = pd.DataFrame({"capacity_cores": [8, 12, 16, 20], "slo_violation_rate": [0.002, 0.02, 0.001, 0]})
     >>> required_cores(curve.assign(accepted_rate=0.01))

@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's limit in `own_limits`, else the larger of max_ongoing_requests and `Replica.fewest_places`."""
+        """Limit on the requests in a replica of `job`. Its replica kind may need more than max_ongoing_requests."""
         return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
 
     @property
@@ -57,7 +57,7 @@ class ServingModel:
 
     @property
     def max_rps(self) -> float:
-        """Largest requests/s of one job: its router is one server that each request passes twice; inf without a router."""
+        """Largest requests/s that a job's router can handle; inf without a router. It serves each request twice."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:

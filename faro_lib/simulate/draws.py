@@ -25,7 +25,7 @@ class Draws:
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
     router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
-    service_s: np.ndarray  # service time on a replica; for a batched replica, the random factor of a batch's duration
+    service_s: np.ndarray  # service time on a replica; a batch's duration is multiplied by its first request's value
     router_out_s: np.ndarray  # service time of the second pass; empty without a router
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
@@ -46,7 +46,7 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])
     n = len(arrival_s)
-    passes = rng.standard_normal((2, n if router else 0))  # normals of the two passes through the router
+    passes = rng.standard_normal((2, n if router else 0))  # converted below to service times of the router's two passes
     if router:
         router.from_normals(passes)
     service_s = rng.standard_normal(n)

@@ -1,13 +1,13 @@
-"""The compiled event loop of the simulator; replicas are added and removed only between its calls.
+"""The compiled event loop of the simulator. Replicas are added and removed only between calls of the loop.
 
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
-arrives, ends its first pass through the router, or is completed by a replica. At equal times, events come in this
-order. Completions come in the order of the replicas' slots (`Station`). A request passes the router before and after
+arrives, ends its first pass through the router, or is completed by a replica. Simultaneous events are processed in this
+order, and simultaneous completions in the order of the slots (`Station`). A request passes the router before and after
 service. The router is one FIFO server, so the end of the first pass is computed as soon as the request arrives.
 Requests are numbered in the order of arrival. Those from number `head` to `next_arrival` - 1 are in their first pass.
 
-Replicas that serve one request at a time ("serial") are simulated here, concurrent and batching ones by the module
-`replicas`. If a job has such replicas, numba compiles a second version of the loop, which calls that module.
+This module simulates replicas that serve one request at a time ("serial"). The module `replicas` simulates concurrent
+and batching replicas. If a job has them, numba compiles a second version of the loop, which calls `replicas`.
 """
 
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s"
 class Requests(NamedTuple):
     """The requests of a trial, as in `Draws`, with their latencies.
 
-    latency_s is inf for a dropped request. While a request is in the system, its latency_s is minus the time at which it
-    leaves the first pass through the router, which saves an array.
+    latency_s is inf for a dropped request. While a request is in the system, its latency_s is minus the time when it
+    leaves the router's first pass, which saves an array. Continuous replicas may overwrite it at the first token.
     """
 
     first: np.ndarray
@@ -39,7 +39,7 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs, (jobs,) unless stated. Each replica has a slot. Removed replicas have inactive slots."""
+    """State of all jobs. Shapes are (jobs,) unless stated. Each replica has a slot, which is inactive after removal."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
@@ -47,15 +47,15 @@ class Station(NamedTuple):
     drop: np.ndarray  # drop rate
     held: np.ndarray  # index of the request at the head of the queue, which waits for a replica with room, or NONE
     waiting: np.ndarray  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
-    waiting_head: np.ndarray  # position of the oldest waiting request in the ring
-    waiting_count: np.ndarray  # number of waiting requests
+    waiting_head: np.ndarray  # position of the oldest request in `waiting`
+    waiting_count: np.ndarray  # number of requests in `waiting`
     order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
     ring: np.ndarray  # (jobs, slots, largest of `places` below) indices of the requests in the slot, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest of `places`) completion times of these requests
-    ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
+    ring_head: np.ndarray  # (jobs, slots) position of the slot's oldest request in `ring`
     next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial replica: a completion); inf if empty
     last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of each of the job's replicas
@@ -93,13 +93,13 @@ def with_slots(state: Any, slots: int) -> Any:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """`place` modulo `places`, for place < 2 * places, without a division, which takes as long as the rest of an event."""
+    """`place` modulo `places` if place < 2 * places, without a division, which would double the time of an event."""
     return place if place < places else place - places
 
 
 @njit(cache=True, inline="always")
 def _next_with_room(order, active, turn, inside, places):
-    """Round robin: (the next active slot with room or NONE, the position in `order` to try next)."""
+    """Round robin: return the next active slot with room, or NONE, and the position in `order` to try next."""
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
@@ -110,7 +110,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """(active slot with room and the fewest requests or NONE, next `turn`). The first slot from `turn` on wins ties."""
+    """Return the first active slot with the fewest requests, or NONE if all are full, and the next `turn`."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -186,7 +186,7 @@ def advance_job(
                 coming = request
             elif waiting_count > queue_limit:
                 leaving, served = request, False
-            else:  # the held request waits because no replica has room
+            else:  # queue behind the request `held`, for which no replica has room
                 waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
         else:

@@ -19,7 +19,7 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
 
 @njit(cache=True, nogil=True)
 def quantile_of(values: np.ndarray, q: float) -> float:
-    """The q-quantile by linear interpolation, as in numpy. NaN without values, inf if above all finite values."""
+    """The q-quantile, interpolated as in numpy. NaN without values, inf if its rank is above the finite values."""
     n = len(values)
     if n == 0:
         return np.nan
@@ -37,10 +37,10 @@ def quantile_of(values: np.ndarray, q: float) -> float:
 def by_minute(
     latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray, quantile: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Drops, SLO misses, latency quantile and latency quantile of served requests in each minute, all (jobs, minutes).
+    """Arrays (jobs, minutes): drops, SLO misses, latency quantile of all requests, latency quantile of served requests.
 
-    An SLO miss is a served request slower than the SLO. A quantile is NaN without requests. `edges` is the index of
-    each minute's first request, int (jobs, minutes + 1). `slo_s` and `quantile` have shape (jobs,).
+    An SLO miss is a served request slower than the SLO. A dropped request has latency inf. A quantile is NaN without
+    requests. `edges` (jobs, minutes + 1) indexes each minute's first request. `slo_s` and `quantile` are (jobs,).
     """
     shape = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros(shape, np.int64), np.zeros(shape, np.int64)

@@ -28,9 +28,9 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # a minute with more requests is simulated only in part; the paper's router limits it to 6,500
+WINDOW_REQUESTS = 7000  # only part of a minute with more requests is simulated; the paper's router passes at most 6,500
 SEED = 1  # seed of the simulated requests
-WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
+WARM_UP = 50  # shortest warm-up before the first minute, in service times; needed because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
 
 
@@ -91,7 +91,7 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
-    """Both results of `_minutes` for each quantile and utilisation, (quantiles, 2, utilisations, MINUTES), cached on disk."""
+    """Tail latencies and excess drop rates of `_minutes`, as (quantiles, 2, utilisations, MINUTES), cached on disk."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
@@ -126,7 +126,7 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
-        # `draw` lets arrivals overrun their minute, as in the paper. In these cases, they must stay in their window.
+        # Arrivals of `draw` may overrun their minute, as in the paper. The new arrivals stay in their window.
         draws = replace(draws, arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s))
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)
@@ -139,10 +139,10 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tail latency in s of served requests, and excess drop rate, at MINUTES evenly spaced ranks of the sorted windows.
+    """Tail latency in s of served requests, and excess drop rate, in each of MINUTES typical minutes.
 
-    The excess drop rate is the drop rate minus (1 - quantile). Values of minutes deviate from their mean `shrink` times
-    as much as values of windows. `shrink` is 1 / sqrt(n) if a minute has n times as many requests as a window.
+    The excess drop rate is the drop rate minus (1 - quantile). Values are interpolated at MINUTES evenly spaced ranks
+    of the sorted windows. Deviations from the mean are multiplied by `shrink`, which is 1 / sqrt(windows per minute).
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):

@@ -1,8 +1,8 @@
-"""The life cycle of pods within a fixed capacity, with the rules of the simulator in the EuroSys'25 artifact.
+"""The life cycle of pods within the cluster's capacity, with the rules of the simulator in the EuroSys'25 artifact.
 
-A growing job reuses its idle pods, which serve after a short delay, and then starts new pods, which serve after the cold
-start. A replica that finds no free cores waits and tries again. A shrinking job removes its newest replicas first. The pod
-of a removed replica that has served is idle: it keeps its cores until it is deleted.
+A shrinking job removes its newest replicas first. If a removed replica has served, its pod becomes idle. An idle pod
+keeps its cores until it is deleted. A growing job first reuses its idle pods, which serve after a short delay. It then
+starts new pods, which serve after the cold start. A replica that finds no free cores waits and tries again.
 """
 
 import heapq

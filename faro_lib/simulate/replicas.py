@@ -1,8 +1,8 @@
 """Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
-Each replica has a slot (`events.Station`). Its next event is the end of a service, or the start or end of a batch or
-iteration. At this event, `event` completes what has ended. Then the loop dispatches requests to replicas with room, and
-`begin` starts the next batch or iteration. End times are start + duration, which can be reproduced bit for bit.
+Each replica has a slot (`events.Station`). A slot's events are the end of a service, and the start and end of a batch
+or iteration. At an event, the function `event` completes requests. The loop then dispatches requests to replicas
+with room, and `begin` starts the next batch or iteration. `enter` can recompute the end of each iteration bit for bit.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Kinds(NamedTuple):
     serving: np.ndarray  # number of requests in service
     # When `attained_s` was updated (concurrent), the replica became free (batched) or the iteration began (continuous).
     since_s: np.ndarray
-    attained_s: np.ndarray  # concurrent: work in s done by time `since_s` on a request served since the slot was empty
+    attained_s: np.ndarray  # concurrent: work in s per served request from when the slot was last empty until `since_s`
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
     last_iteration: np.ndarray  # continuous: iteration whose end is the next event; no request leaves before this end
     fresh: np.ndarray  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
@@ -81,7 +81,7 @@ def new_kinds(
 
 @njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
-    """Add a request to a slot with `inside` others; return the time of the slot's next event, which was `next_s` before."""
+    """Add a request to a slot that holds `inside` requests. Return the slot's next event time, so far `next_s`."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -196,7 +196,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """Latency to compare with the SLO: until the first token, per later token, or end to end (`spent_s`)."""
+    """The latency that `slo_on` selects: time to the first token, time per later token, or end-to-end `spent_s`."""
     if kinds.slo_on[job] == FIRST_TOKEN:
         return latency_s[request]
     if kinds.slo_on[job] == PER_TOKEN:

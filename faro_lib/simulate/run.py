@@ -14,7 +14,7 @@ from faro_lib.simulate.latencies import by_minute
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # Plan's fields
+EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # `Plan` fields
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial. Arrays are (jobs, minutes + 1) by minute of arrival; the last bin has all later arrivals."""
+    """Result of a trial. Arrays (jobs, minutes + 1) are by arrival minute. The last column is after the last minute."""
 
     workload: Workload
     capacity: float  # cores at the start

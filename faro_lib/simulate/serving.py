@@ -83,7 +83,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the request `held` to a new replica if all others are empty. Else a completion will dispatch it."""
+        """Dispatch the held request to the new replica if all slots are empty. Otherwise the next completion does."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

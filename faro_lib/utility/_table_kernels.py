@@ -1,6 +1,6 @@
-"""Compiled loops of `build_table`; imported when first used.
+"""Compiled loops of `build_table`, which imports this module when it is first called.
 
-A curve, utility over load, is the tuple (first, last, value) of `curves.Curves` for one service class and replica count.
+A curve of utility over load is a tuple (first, last, value) for one service class and replica count (see `curves`).
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def _utility(load, first, last, per_load, value, alpha):
 
 @njit(cache=True)
 def _mean(loads, weights, keep, curve, alpha):
-    """Sum of weights[minute] x utility(keep x load) over loads (samples, minutes) in erlangs; `keep` = share served."""
+    """Sum of weights[m] * utility(loads[s, m] * keep) over samples s and minutes m; `keep` is the share served."""
     first, last, value = curve
     per_load = (len(value) - 1) / (last - first) if last > first else 0.0
     total = 0.0
@@ -36,10 +36,10 @@ def _mean(loads, weights, keep, curve, alpha):
 
 @njit(cache=True)
 def _cell(cell, d):
-    """Expected utility of a table cell at drop rate drops[d]. A cell is one job with one replica count.
+    """Expected utility of a table cell (one job with one replica count) at drop rate drops[d].
 
-    `grown` means that new replicas must start first. Until they serve, only the running replicas serve, at the loads
-    `loads_now`. Utility before the start does not depend on the number of new replicas. `cold_part` (drops,) caches it.
+    If `grown`, the count includes new replicas. Until they have started, only the running replicas serve, at the loads
+    `loads_now`. `cold_part[d]` caches the utility until then, which is the same for any number of new replicas.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
@@ -53,10 +53,10 @@ def _cell(cell, d):
 
 @njit(cache=True)
 def _best_drop(cell, phi, undropped, stack):
-    """(maximum of phi[d] U(d) over the indices d of the drop rates, its argmax), by branch and bound.
+    """Maximise phi[d] U(d) over the indices d of the drop rates by branch and bound. Return the maximum and its d.
 
-    U(d) is `_cell(cell, d)`. It increases and the penalty phi decreases in d, so for a < d <= b the product is at most
-    phi[a + 1] U(b). `undropped` is U(0); `stack` is work space.
+    U(d) is `_cell(cell, d)`, and `undropped` is U(0). As d grows, U(d) increases and the penalty phi[d] decreases. For
+    a < d <= b, the product is therefore at most phi[a + 1] U(b). `stack` is work space.
     """
     utility = np.full(len(phi), np.nan)
     utility[0] = undropped

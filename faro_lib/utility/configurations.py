@@ -1,9 +1,9 @@
-"""Utility tables with a column for each amount of cores. A cell holds a service's best configuration on these cores.
+"""Utility tables over cores instead of replicas. A cell holds a service's best configuration for a number of cores.
 
-A configuration, such as a batch size or a type of GPU, has its own replica, service time and cores per replica. A service
-runs replicas of one configuration at a time. Solvers treat the units of cores in such a table as replicas. The exact
-solver's result is therefore optimal over all configurations and replica counts. The objective FairSum is an exception.
-A worse configuration could make the services' utilities more equal, but the table has only the best one.
+A configuration is, for example, a batch size or a type of GPU. It determines the service time and cores of a replica. A
+service runs replicas of one configuration at a time. Solvers treat each unit of cores as a replica. The exact solver's
+result is therefore optimal over all configurations and replica counts. The objective FairSum is an exception, because
+a worse configuration could make the services' utilities more equal, but the table has only the best one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Configurations:
     replicas: np.ndarray  # number of replicas of that configuration, same shape
 
     def chosen(self, units) -> list[tuple[Job, int]]:
-        """(configuration, replicas) of each service in the table columns `units`, for example `Allocation.replicas`."""
+        """(configuration, replicas) of each service j on `units[j]` units of cores (a solver's Allocation.replicas)."""
         cells = np.arange(len(self.row)), np.asarray(units)
         return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
 
@@ -40,9 +40,9 @@ def best_configurations(
 ) -> Configurations:  # fmt: skip
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
-    A cell has the largest utility from `build_table` over all configurations of the service and all replica counts that
-    fit into the cores. With `drops`, it is the effective utility. The running replicas serve until those of a new
-    configuration have started. Ties go to the current configuration and, within a configuration, to fewer replicas.
+    A cell has the largest `UtilityTable.effective` over all configurations of the service and all replica counts that
+    fit into the cores. The running replicas serve until those of a new configuration have started. Ties go to the
+    current configuration and, within a configuration, to fewer replicas.
 
     Parameters
     ----------

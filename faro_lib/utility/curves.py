@@ -41,13 +41,13 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
     """The curves of all service classes among `jobs` for 0..X replicas, X >= `columns`; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str | LatencyTable):
-        columns = 1 << (columns - 1).bit_length()  # a power of two, so that other capacities can use the cached curves
+        columns = 1 << (columns - 1).bit_length()  # a power of two, to reuse cached curves for similar `columns`
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
-        # Curves of a measured table are cached. Other models with this method may learn online between two calls.
+        # The curves of a LatencyTable are cached. Other models may learn between calls, so theirs are not cached.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
@@ -64,7 +64,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
-    """(SLO, quantile, scv), which determine a curve; the SLO is in multiples of `busy_s`, for upper-bound in seconds."""
+    """The inputs of a curve: (SLO, quantile, scv). The SLO is in units of `busy_s`, but in seconds for upper-bound."""
     slo = job.slo_s if model == "upper-bound" else job.slo_s / job.busy_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
@@ -100,14 +100,14 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # If `first` = `last`, the utility is 1 at this load and falls beyond, so the last knot must be 1, too.
+        # If `first` equals `last`, the curve is 1 up to this load and falls above it. The fall must start from 1.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)
 
 
 def _model_curves(latency_model, job, utility, alpha, columns):
-    """(first, last, value) for all replica counts: a model's utility at MODEL_KNOTS utilisations from 0 to `rho_max`."""
+    """(first, last, value) for all replica counts. `value` has the model's utility at utilisations 0 to `rho_max`."""
     c, rho_max = np.arange(1, columns + 1), MODEL_RHO_MAX
     if isinstance(latency_model, LatencyTable):  # a measured replica may sustain more than 1 / busy_s requests/s
         rho_max = max(rho_max, 1.2 * job.busy_s * latency_model.saturation_of(job))

@@ -5,13 +5,13 @@ import numpy as np
 from faro_lib.queueing.formulas import require
 
 # Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
-MEASURE_STEPS = (0.01, 0.05, 0.10)  # of the precise penalty, which scores runs
-SOLVER_STEPS = (0.001, 0.03, 0.08)  # of the relaxed penalty, which solvers use in decisions
+MEASURE_STEPS = (0.01, 0.05, 0.10)  # steps of the precise penalty, with which runs are scored
+SOLVER_STEPS = (0.001, 0.03, 0.08)  # steps of the relaxed penalty, with which solvers decide
 CREDITS = (1.0, 0.75, 0.5, 0.0)  # share of the price that the provider keeps up to each step, and beyond the last
 
 
 def precise_utility(latency_s, slo_s) -> np.ndarray:
-    """1 if the latency meets the SLO, else 0: U = [l <= s].
+    """1 if the latency meets the SLO (latency_s <= slo_s), else 0.
 
     >>> precise_utility([0.5, 0.72, 0.9], 0.72).tolist()
     [1.0, 1.0, 0.0]
@@ -21,7 +21,7 @@ def precise_utility(latency_s, slo_s) -> np.ndarray:
 
 
 def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
-    """1 if the latency meets the SLO, else (SLO / latency)^alpha: U = min(1, (s / l)^alpha) (EuroSys'25, section 4).
+    """1 if the latency meets the SLO, else (slo_s / latency_s)^alpha (EuroSys'25, section 4).
 
     >>> relaxed_utility([0.5, 1.44, float("inf")], 0.72).tolist()
     [1.0, 0.5, 0.0]
@@ -33,7 +33,7 @@ def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
 
 
 def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
-    """Factor on the utility at a drop rate: 1, 0.75 and 0.5 up to the first, second and third step, 0 beyond.
+    """Share of utility kept at a drop rate: 1 up to steps[0], 0.75 up to steps[1], 0.5 up to steps[2], 0 above.
 
     >>> precise_drop_penalty([0.0, 0.01, 0.02, 0.1, 0.2]).tolist()
     [1.0, 1.0, 0.75, 0.5, 0.0]
@@ -42,7 +42,7 @@ def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
 
 
 def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
-    """Factor on the utility at a drop rate: linear through (steps[i], CREDITS[i]) and (1, 0) (EuroSys'25, section 4).
+    """Share of utility kept at a drop rate: piecewise linear through the points (steps[i], CREDITS[i]) and (1, 0).
 
     >>> relaxed_drop_penalty([0.0, 0.03, 0.54, 1.0]).round(3).tolist()
     [1.0, 0.75, 0.25, 0.0]

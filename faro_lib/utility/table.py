@@ -20,9 +20,9 @@ class UtilityTable:
     """Expected utility of every job at replica counts 0..X: all that objectives and solvers know of the jobs' load."""
 
     jobs: tuple[Job, ...]
-    running: np.ndarray  # replicas that serve now, (jobs,); of equal allocations, solvers choose the smallest change
+    running: np.ndarray  # replicas that serve now, (jobs,); solvers break ties by the smallest change of these counts
     value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
-    effective: np.ndarray  # expected utility x penalty at the best drop rate, (jobs, X + 1); `value` if none was tried
+    effective: np.ndarray  # utility x penalty at the best drop rate, (jobs, X + 1); equals `value` if no rate was tried
     drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
     with_drops: bool = False  # whether drop rates were tried
 
@@ -93,7 +93,7 @@ def build_table(
     drops : increasing drop rates to try, beginning with 0, such as `DROPS`. None tries only 0.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : (jobs,) index of the job whose replicas serve each job now (see `best_configurations`). None: its own.
+    serving : (jobs,), the replicas of job serving[j] now serve job j (see `best_configurations`). None: serving[j] = j.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()

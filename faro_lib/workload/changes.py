@@ -18,7 +18,7 @@ GIANT = 5.3  # factor on the load of the first job; all other jobs have the fact
 
 
 def changed(traces: Traces, change: str) -> Traces:
-    """The traces after a change of load, one of CHANGES. It affects every third job, unless stated otherwise.
+    """The traces after `change`, one of CHANGES. A change affects every third job, unless stated otherwise.
 
     launch : no requests on training days or before a minute t in the middle third of the evaluation day.
     double : twice the requests from t on.
@@ -28,7 +28,7 @@ def changed(traces: Traces, change: str) -> Traces:
     idle : a mean of IDLE_PER_MIN requests per minute on all days.
     sparse : the same mean as idle, but for the other two thirds of the jobs.
     weekend : WEEKEND times the requests of all jobs on days 6, 7, 13, 14, ...
-    drift : requests of all jobs that grow linearly to DRIFT times during the evaluation day.
+    drift : a factor on the requests of all jobs that grows linearly from 1 to DRIFT over the evaluation day.
     giant : GIANT times the requests of the first job, and GIANT / 100 times those of all other jobs.
     """
     if change not in CHANGES:

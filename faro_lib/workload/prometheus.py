@@ -60,9 +60,9 @@ def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
 
 
 def check_counts_query(query: str) -> None:
-    """Raise ValueError, which suggests a correction, if a query obviously does not count the requests of one minute.
+    """Raise ValueError if a query obviously does not count the requests of one minute.
 
-    A query with * or / is accepted, because it may convert another unit to counts per minute.
+    The message suggests a correction. A query with * or / is accepted, because it may convert another unit to counts.
 
     >>> check_counts_query('sum by (job) (rate(requests_total[5m]))')
     Traceback (most recent call last):

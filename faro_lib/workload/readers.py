@@ -89,7 +89,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
-    """The table in a .parquet or CSV file, or in a CSV on standard input (path "-"); in a CSV, empty cells are ""."""
+    """Read a .parquet file, a CSV file, or a CSV on standard input (path "-"). Empty cells of a CSV become ""."""
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
@@ -157,7 +157,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: b
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
     (`timed.days_from_midnight`). The last day is for evaluation, all earlier days for training. Without `jobs`, every
     job has the defaults of `Job`. If `strict`, a row of a job that is not in `jobs` raises ValueError. Otherwise, such
-    rows are ignored if there are other rows. The ValueError for a bad row names the file and the line.
+    rows are ignored, but at least one row must belong to `jobs`. The ValueError for a bad row names its file and line.
     """
     table, names = read_counts(path, jobs, strict=strict)
     if "time" in table:

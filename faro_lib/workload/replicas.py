@@ -1,7 +1,7 @@
 """Kinds of replica: how a replica serves the requests that it holds.
 
 `max_in_service` is the largest number of requests that a replica serves at once. `capacity_rps` is the largest arrival
-rate that a replica can sustain, in requests/s. It equals the rate of completions while requests always wait.
+rate that a replica can sustain, in requests/s. A replica with a permanent queue completes requests at this rate.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """Smallest default of max_ongoing_requests. Unless serial, as many requests can wait as can be in service."""
+        """Lower bound of the default max_ongoing_requests. Unless serial, it lets `max_in_service` requests wait."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -87,9 +87,9 @@ class Concurrent(Replica):
 class Batched(Replica):
     """A replica that serves one batch of up to `max_batch` requests at a time, first in first out.
 
-    A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]` if given, times a lognormal factor
-    with mean 1 and the job's `service_scv`. Its requests end together. A free replica starts a full batch at once. It
-    starts a smaller batch `wait_s` after it became free or its oldest waiting request came, whichever is later.
+    A batch of b requests takes s(b) = base_s + per_request_s b seconds on average, or `batch_s[b - 1]` if given. Batch
+    times are lognormal with the job's `service_scv`. The requests of a batch end together. A free replica starts a full
+    batch at once. It starts a smaller one `wait_s` after it became free or its oldest request came, whichever is later.
     """
 
     kind: ClassVar[str] = "batched"
@@ -175,8 +175,8 @@ class Continuous(Replica):
         """Largest sustainable requests/s: 1 / (o (alpha_s + beta_s n) / n + gamma_s p).
 
         o and p are the mean numbers of output and prompt tokens, and n is the number of sequences in service. A request
-        takes o iterations, one per output token, and its share of their time is 1 / n. n is at most max_sequences. By
-        Little's law, n is also at most o m, because an iteration admits at most m = max(1, max_tokens / p) sequences.
+        shares each of its o iterations with n - 1 others. n is at most max_sequences. An iteration admits at most
+        m = max(1, max_tokens / p) sequences, each for o iterations. By Little's law, n is therefore at most o m.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))

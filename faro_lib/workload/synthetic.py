@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # CALIBRATED_QUANTILE of the evaluation day's load, in erlangs per job, as in the published traces
+LOAD_PER_JOB = 2.26  # erlangs per job at the CALIBRATED_QUANTILE of the evaluation day, as in the published traces
 
 # How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the rate.
 DAILY = 0.22  # mean amplitude of the first harmonic of the daily shape
@@ -19,7 +19,7 @@ DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # correlation time of the slow drift
 NOISE = 0.08  # standard deviation of the fast noise
 NOISE_MINUTES = 12.0  # correlation time of the fast noise, in downsampled minutes (DOWNSAMPLE original minutes each)
-JITTER = 0.06  # scale of the noise per downsampled minute; a job multiplies JITTER by a random factor from 1/3 to 3
+JITTER = 0.06  # scale of independent noise in each downsampled minute, times a random factor from 1/3 to 3 for each job
 SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
 BURSTS_PER_DAY = 1.0
 BURST = 0.3  # mean height of a burst at its start
@@ -62,10 +62,10 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
 
 
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
-    """Means of blocks of `factor` minutes, in `factor` samples that differ in the start of the blocks.
+    """Average blocks of `factor` minutes. The result has `factor` samples, whose blocks start at different minutes.
 
-    `per_min` has shape (jobs, days, minutes), the result (days, factor, jobs, minutes / factor). In sample k, the first
-    block starts k minutes after midnight, and the last ends in the next day. After all days, the last minute repeats.
+    `per_min` has shape (jobs, days, minutes), the result (days, factor, jobs, minutes / factor). In sample k, every day
+    begins and ends k minutes after midnight. The last day is extended by copies of its last minute.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]

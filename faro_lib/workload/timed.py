@@ -41,7 +41,7 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
 def timed_counts(
     table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
 ) -> tuple[int, np.ndarray]:
-    """The table's first minute, and `column` from then on as an array (jobs, minutes); NaN if a row is missing."""
+    """(first minute of the table, array (jobs, minutes) of `column` from this minute on). A missing row gives NaN."""
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
