@@ -1,9 +1,9 @@
 """A plugin with two policies to compare with Faro: HPAs between static bounds, and HPAs between bounds that Faro sets.
 
-`StaticFloors` is what operators use without a common controller: one HPA per service with a static minimum and maximum. The
-minima divide a SHARE of the capacity in proportion to each service's offered load (quantile LOAD of the training days),
-with at least one replica each. The rest goes to the HPAs that scale up first. The maximum of a service is the replica
-count that an HPA would choose in the busiest minute of the training days.
+`StaticFloors` is what operators use without a common controller: one HPA per service with a static minimum and maximum.
+The minima divide the fraction SHARE of the capacity in proportion to the offered loads. Each is at least one replica.
+The offered load of a service is its quantile LOAD over the training days. The HPAs that scale up first get the rest of
+the capacity. A service's maximum is the replica count that an HPA would choose in its busiest minute of those days.
 
 `Ceilings` simulates `faro run --act ceilings`.
 """
@@ -25,7 +25,7 @@ SHARE, LOAD = 0.75, 0.95
 
 
 def divided(capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray) -> np.ndarray:
-    """Replicas (jobs,) within `capacity`: `minimum`, then one more at a time for the job with the highest load per replica."""
+    """Add replicas to `minimum` (jobs,) within `capacity`. Each goes to the job with the highest load per replica."""
     replicas = minimum.copy()
     while True:
         fits = replicas @ cores + cores <= capacity
@@ -49,7 +49,7 @@ class StaticFloors:
     hpa: HPA
     share: float = SHARE
     name: str = "StaticFloors"
-    tick_s: float = 15.0  # the HPA's
+    tick_s: float = 15.0  # the tick of the HPA
 
     def floors(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return divided(self.share * capacity, self.load, minimum_replicas(jobs), arrays_of(jobs).cores)
@@ -94,7 +94,7 @@ class UnderCeilings:
     faro: Faro
     hpa: HPA
     name: str = "Ceilings"
-    tick_s: float = 5.0  # divides both policies' ticks
+    tick_s: float = 5.0  # a common divisor of the ticks of Faro and the HPA
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)

@@ -48,7 +48,7 @@ def compare(
 
 
 def _measures(utility, published: bool) -> dict[str, float]:
-    """Measure -> value: the lost utility and, if `published`, also as the paper computes it."""
+    """The lost utility and, if `published`, a second value in the convention of the paper."""
     lost = {"lost_utility": lost_utility(utility)}
     return lost | ({"lost_utility_published": lost_utility_published(utility)} if published else {})
 

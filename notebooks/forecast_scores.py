@@ -1,8 +1,8 @@
 """Rolling forecasts of a day, and their scores.
 
-In all functions, `samples` has shape (origins, jobs, paths, minutes) and `truth`, the actuals, (origins, jobs, minutes). An
-origin is a minute from which a forecast starts. `by` is "" for one score over all, "job" for one per job, "minute" for
-one per minute ahead.
+An origin is a minute from which a forecast starts. In all functions, `samples` are forecasts of shape (origins, jobs,
+paths, minutes), and `truth` are the actual requests, (origins, jobs, minutes). The argument `by` is "" for one overall
+score, "job" for one score per job, or "minute" for one score per minute ahead.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def crps(samples, truth, by: str = ""):
 
 
 def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
-    """Pinball loss max(q (x - z), (q - 1) (x - z)) of actual x at the samples' q-quantile z, (levels, *truth.shape)."""
+    """Pinball loss at each level q: max(q d, (q - 1) d) with d = actual - q-quantile. Shape (levels, *truth.shape)."""
     over = truth - np.quantile(samples, levels, axis=2)
     level = np.asarray(levels).reshape(-1, 1, 1, 1)
     return np.maximum(level * over, (level - 1) * over)
@@ -71,7 +71,7 @@ def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray
 
 
 def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """2 x the mean pinball loss over the levels, the numerator of `wql`, in the shape of `truth`."""
+    """Twice the pinball loss, averaged over the levels, in the shape of `truth`. It is the numerator of `wql`."""
     return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
 
 
@@ -99,7 +99,7 @@ def _mean(terms: np.ndarray, by: str):
 
 
 def scores_caption(gains: Any) -> str:
-    """Caption: bayes against the best baseline; `gains` has columns score, rival, difference, low and high."""
+    """Caption that compares bayes with the best baseline. `gains` has columns score, rival, difference, low, high."""
     parts = []
     for row in gains.itertuples():
         verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"

@@ -21,12 +21,12 @@ class Tables:
     Attributes
     ----------
     summary : measures, one row per run.
-    minutes, running : measures and running replicas, one row per run, job and minute.
-    decisions : one row per run, job and tick with a change, a reason or a prediction.
+    minutes : measures, one row per run, job and minute.
+    running : number of running replicas, one row per run, job and minute.
+    decisions : one row per run, job and tick that has a changed target or drop rate, a reason or a prediction.
     limit : lost utility of the clairvoyant policy (`experiments.limits`), one row per capacity and trial.
     clairvoyant : that policy's replicas and utility, one row per capacity, trial, job and minute.
-    recovery : outcomes of requests, and replicas, every few seconds around the deletion of a worker
-        (`notebooks/live/recovery.py`).
+    recovery : requests by outcome, and replicas, every few seconds of a run in which a worker is deleted.
     about : software versions and properties of the machine, one mapping per trial.
     """
 
@@ -57,9 +57,10 @@ def joined(parts: Iterable[Tables]) -> Tables:
 
 
 def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
-    """Read all tables in a folder; `writer` is the command that writes them, for the error message.
+    """Read all tables in a folder.
 
-    Raises FileNotFoundError if the folder has no summary.csv, ValueError if a column of the summary was renamed.
+    Raises FileNotFoundError if the folder has no summary.csv. Its message names `writer`, the command that writes it.
+    Raises ValueError if a column of the summary has an old name (a key of RENAMED).
     """
     folder = Path(folder)
     if not (folder / "summary.csv").exists():

@@ -25,7 +25,7 @@ def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes
 
 
 def with_key(frame: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame with one constant column per entry of `key` in front."""
+    """Add one constant column per entry of `key` before the columns of `frame`."""
     return frame.assign(**key)[[*key, *frame.columns]]
 
 
@@ -53,9 +53,10 @@ def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 
 
 def decisions_frame(run: Run) -> pd.DataFrame:
-    """Decisions of a run: one row per job and tick with a changed target or drop rate, a reason or a prediction.
+    """Decisions of a run, with at most one row per job and tick.
 
-    The columns EXPLANATIONS are the policy's forecasts and marginal values; NaN if it does not report them.
+    A row is kept if the target or drop rate changes, the reason is not HOLD, or the policy predicts a tail latency.
+    The columns EXPLANATIONS are NaN where the policy does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions

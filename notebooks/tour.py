@@ -1,4 +1,4 @@
-"""The pictures of notebook 00: forecasts, the utility table, the price of a replica; and controls to change them."""
+"""Figures, captions and interactive controls of notebook 00: forecasts, the utility table, the price of a replica."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +26,8 @@ FORECAST, ACTUAL, PATH = COLOURS["Faro-Sum"], CYCLE[1], "#8A8F98"
 BANDS = (0.95, 0.8, 0.5)  # coverage of a fan chart's bands
 MAX_PAST = 30  # minutes drawn before the forecast
 MAX_PATHS = 30  # sample paths drawn behind a curve
-MAX_LABELLED = 16  # columns up to which a heat map's cells show numbers
-KEPT = 0.95  # expected utility from which a job counts as served well
+MAX_LABELLED = 16  # a heat map with more columns shows numbers only in the chosen cells
+KEPT = 0.95  # a job counts as well served if its expected utility is at least KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Decision:
 
     @property
     def utility(self) -> np.ndarray:
-        """The utilities that the objective uses, (jobs, replicas 0..X); NaN outside the jobs' bounds."""
+        """Utility in the objective, by job (row) and replica count (column, from 0). NaN marks counts out of bounds."""
         utility = self.table.effective if self.table.with_drops else self.table.value
         return np.where(np.isneginf(utility), np.nan, utility)
 
@@ -61,9 +61,9 @@ def decide(
     cold_start_s: float = 0.0,
     objective: str = "Sum",
 ) -> Decision:
-    """The optimal allocation of `replicas` cores among the jobs, for sampled request rates (jobs, paths, minutes).
+    """Allocate `replicas` cores optimally among the jobs, for sampled request rates (jobs, paths, minutes).
 
-    `slo_s` and `cold_start_s` hold for every job; None keeps each job's own SLO.
+    `slo_s` and `cold_start_s` apply to every job. If `slo_s` is None, each job keeps its own SLO.
     """
     jobs = tuple(jobs if slo_s is None else (replace(job, slo_s=slo_s) for job in jobs))
     drops = DROPS if OBJECTIVES.find(objective).effective else None
@@ -74,18 +74,18 @@ def decide(
 
 
 def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
-    """Utility of each sample path alone, (paths, replicas 0..X); their mean is the job's row of the table without drops."""
+    """Utility of a job on each sample path, by path (row) and replica count (column, from 0), without drops."""
     paths = decision.rates_rps[job][:, None]
     copies = [replace(decision.jobs[job], name=f"path {n}") for n in range(len(paths))]
     running = np.full(len(paths), decision.table.running[job])
     value = build_table(copies, paths, running, **decision.options).value
-    beyond = max(0, decision.table.columns + 1 - value.shape[1])  # columns where the utility of no path changes
+    beyond = max(0, decision.table.columns + 1 - value.shape[1])  # `value` ends where more replicas change no utility
     value = np.pad(value, ((0, 0), (0, beyond)), mode="edge")[:, : decision.table.columns + 1]
     return np.where(np.isneginf(value), np.nan, value)
 
 
 def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
-    """Columns budget, value (the objective's optimum) and price (what one more core would add; NaN in the last row)."""
+    """Optimum of the objective (`value`) for consecutive budgets, and the gain from one more core (`price`)."""
     budgets = list(budgets)
     room = decision.options | {"max_replicas": max(budgets)}
     table = build_table(decision.jobs, decision.rates_rps, decision.table.running, **room)
@@ -123,7 +123,7 @@ def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, a
 
 
 def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray) -> str:
-    """Caption of `forecast_fans`: which job's forecast is least certain, and how many counts the bands contain."""
+    """State which job's forecast is least certain, and how many of the `actual` counts the 80 % bands contain."""
     low, high = np.quantile(paths, (0.1, 0.9), axis=1)
     width = ((high - low) / np.maximum(paths.mean(axis=1), 1.0)).mean(axis=1) / 2
     widest = int(width.argmax())
@@ -142,9 +142,9 @@ def row_as_curve(decision: Decision, job: int) -> Figure:
 
 
 def row_caption(decision: Decision, job: int) -> str:
-    """Caption: utility of a job with one replica, replicas for KEPT, and its allocation."""
+    """State a job's utility with one replica, the replicas that reach a utility of KEPT, and its allocation."""
     chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
-    first, certain = int(np.argmax(~np.isnan(row))), int(np.argmax(row >= KEPT))  # 0: none
+    first, certain = int(np.argmax(~np.isnan(row))), int(np.argmax(row >= KEPT))  # certain = 0: no count reaches KEPT
     enough = (
         f"{certain} replicas are worth {row[certain]:.2f}" if certain else "no count in the table is worth that much"
     )
@@ -203,7 +203,7 @@ def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
 
 
 def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
-    """Value of the best allocation by budget, and the price of a replica (`by_budget`); the budget is marked."""
+    """Plot `value` and `price` of `curve` (from `by_budget`) against the budget. A dashed line marks `budget`."""
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1), sharex=True)
     at = curve.set_index("budget")
     axes[0].plot(at["value"], color=FORECAST, marker="o", markersize=2.5)
@@ -220,7 +220,7 @@ def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
 
 
 def price_caption(curve: pd.DataFrame, budget: int, least: float = 0.01) -> str:
-    """What one more core is worth at the budget, and the budget from which a core adds less than `least`."""
+    """State the gain from one more core at `budget`, and the number of cores from which the gain is below `least`."""
     at = curve.set_index("budget")
     price = at["price"].dropna()
     dear = price.index[price >= least]
@@ -232,7 +232,7 @@ def price_caption(curve: pd.DataFrame, budget: int, least: float = 0.01) -> str:
 
 
 def overview(decision: Decision, job: int) -> Figure:
-    """A job's row as a curve next to the whole table, for `controls`."""
+    """Draw the utility curve of one job beside the heat map of all jobs. `controls` shows this figure."""
     size_in = (PAGE_IN, max(2.3, 0.9 + 0.28 * len(decision.jobs)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size_in, width_ratios=(2, 3), layout="none")
     figure.subplots_adjust(left=0.07, right=0.99, bottom=0.2, top=0.89, wspace=0.25)
@@ -242,9 +242,9 @@ def overview(decision: Decision, job: int) -> Figure:
 
 
 def controls(draw: Callable[..., tuple[Figure, str]], **widgets: Any) -> Any:
-    """Show the figure and the sentence that `draw` returns, below a control for each of its arguments; return the box.
+    """Show the figure and the sentence that `draw` returns, below one control per argument of `draw`.
 
-    A page or an editor that runs no widgets shows the same picture at the initial values.
+    The result is a box of all widgets. A page or editor that cannot run widgets shows the figure at the initial values.
     """
     import ipywidgets
     from IPython.display import display

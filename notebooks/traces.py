@@ -32,13 +32,13 @@ def write_traces(traces: Traces, directory: str | Path) -> None:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table for `read_jobs`; a job has the field `replica` unless its replicas are serial."""
+    """Write a .csv or .yaml table for `read_jobs`. The field `replica` is left out for jobs with serial replicas."""
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:
         row: dict = {"job": job.name} | {name: getattr(job, name) for name in COLUMNS if name != "job"}
         mapping = mapping_of(row.pop("replica"))
-        if job.latency_curve:  # relative to the table, as `read_jobs` expects it
+        if job.latency_curve:  # `read_jobs` expects a path relative to the folder of the table
             row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)
         rows.append(row if job.replica == SERIAL else row | {"replica": json.dumps(mapping) if csv else mapping})
     if csv:

@@ -1,4 +1,4 @@
-"""Text in captions and findings."""
+"""Lists of words as English text, for captions and findings."""
 
 from collections.abc import Iterable
 

@@ -1,9 +1,9 @@
-"""A lighter cluster for `ClusterEnv`: pods as in the simulator, and measured latencies instead of requests.
+"""A lighter cluster for `ClusterEnv`: it simulates pods, but draws latencies from a table instead of serving requests.
 
-A job's tail latency in a minute is drawn from the `LatencyTable` at the minute's rate and the smallest number of replicas
-that served during it, because the requests of the worst seconds decide a high quantile. Queues are empty at the start of
-each minute. The mean latency is the half-wait approximation of M/D/c, at most that of full queues, and the number of
-ongoing requests follows by Little's law. Drop rates are not modelled.
+A job's tail latency of a minute is drawn from a `LatencyTable` at the minute's arrival rate and smallest replica count.
+The smallest count applies, because the requests of the worst seconds decide a high quantile. Queues are empty at the
+start of each minute. The mean latency is the half-wait approximation of M/D/c, capped at its value with full queues.
+The number of ongoing requests follows from the mean latency by Little's law. Drop rates are not modelled.
 """
 
 from functools import lru_cache
@@ -27,9 +27,9 @@ RATES = 256  # arrival rates from 0 to peak
 def latencies(
     jobs: tuple[Job, ...], peak_rps: tuple[float, ...], max_replicas: int, model: ServingModel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latencies in seconds by job, arrival rate (RATES values up to the job's peak) and replicas (0, 1, ...).
+    """Tail and mean latencies in seconds, by job, arrival rate (RATES values up to the peak) and replicas (0, 1, ...).
 
-    Returns (tail latencies of L equally likely minutes, ascending, (jobs, RATES, replicas, L); means (jobs, RATES, replicas)).
+    The tail latencies have a fourth axis: equally likely minutes, in ascending order of latency.
     """
     table, counts = measure(jobs, serving_model=model), np.arange(max_replicas + 1)
     tail_s, mean_s = [], []
@@ -44,7 +44,7 @@ def latencies(
 
 
 class FluidCluster(SimulatedCluster):
-    """A simulated cluster without requests; `trial` is the seed that draws one of the L latencies per minute."""
+    """A simulated cluster without requests. `trial` seeds the draw of each minute's tail latency from the table."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FluidCluster(SimulatedCluster):
         serving_model: ServingModel = PAPER,
     ):
         counts, jobs = workload.requests_per_min, arrays_of(workload.jobs)
-        peak_rps = 2 ** np.ceil(np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0)))  # so days share a table
+        peak_rps = 2 ** np.ceil(np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0)))  # rounded up for cache hits
         most = int(np.minimum(jobs.replicas_within(capacity), jobs.max_replicas).max())
         self._latencies, self._mean_s = latencies(workload.jobs, tuple(peak_rps), most, serving_model)
         self.workload, self.now_s = workload, 0.0

@@ -19,14 +19,14 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """At most `value` pods, or per cent of the pods, in `period_s` seconds; `kind` is "Pods" or "Percent"."""
+    """Limit the change within `period_s` seconds to `value` pods (`kind` "Pods") or per cent of pods ("Percent")."""
 
     kind: str
     value: float
     period_s: float
 
     def limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
-        """Limit of the replicas (jobs,) now, given the `changes`: (time, change of the replicas (jobs,)), oldest first."""
+        """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) allowed now, given the recent `changes`."""
         recent = [np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s]
         start = now - sign * np.sum(recent, axis=0, dtype=np.int64)
         if self.kind == "Pods":
@@ -43,7 +43,7 @@ DEFAULT_DOWN = (ScalingPolicy("Percent", 100, 15),)
 class BehaviorState(ReactiveState):
     """`window` has recent recommendations."""
 
-    changes: Window = ()  # (time in s, change of the target since the previous tick)
+    changes: Window = ()  # (time of a tick in s, change of the target that it decided)
     target: np.ndarray | None = None  # at the previous tick
 
 
@@ -70,7 +70,7 @@ class BehaviorHPA(HPA):
             window, now_s, np.where(known, desired, now), max(self.stabilisation_s, self.up_stabilisation_s)
         )
         longest = max(policy.period_s for policy in (*self.up, *self.down, DEFAULT_UP[0]))
-        change = now - (now if state.target is None else state.target)  # by the decision of the last tick
+        change = now - (now if state.target is None else state.target)  # what the previous tick changed
         changes = appended(state.changes, state.last_s, change, longest)
 
         def over(length_s):  # this recommendation and those of the last `length_s` seconds

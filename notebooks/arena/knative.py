@@ -24,7 +24,7 @@ from faro_lib.workload.jobs import TOLERANCE
 class PanicState(ReactiveState):
     """`window` has recent concurrencies."""
 
-    panicked_s: np.ndarray  # (jobs,) time of the last reason to panic; -inf in stable mode
+    panicked_s: np.ndarray  # (jobs,) time of the last reason to panic; -inf before the first
     most: np.ndarray  # (jobs,) largest number of pods since the panic began
 
 

@@ -21,15 +21,15 @@ def read_entries(folder: str | Path) -> dict[str, Entry]:
 
 
 def per_minute(entry: Entry) -> np.ndarray:
-    """Regret per minute and job, shape (scenarios x seeds, blocks)."""
+    """Regret per minute and job, shape (scenarios x seeds, blocks). A block is a stretch of consecutive minutes."""
     return np.array([np.array(row["blocks"]) / row["minutes"] for row in entry["scenarios"]])
 
 
 def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
     """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and failed decisions.
 
-    The intervals are those of a bootstrap of the blocks. A draw has the same blocks for all entries, which serve the same
-    requests.
+    The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in a draw, because they
+    serve the same requests.
     """
     regret = np.array([per_minute(entry) for entry in entries.values()])
     _, runs, blocks = regret.shape
@@ -53,7 +53,7 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
 
 
 def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
-    """(mean regret over the seeds, a row per scenario and a column per entry; what the clairvoyant loses, per job)."""
+    """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per job by scenario."""
     rows = {name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False) for name, entry in entries.items()}
     of_any = next(iter(rows.values()))  # the bound is the same for all entries
     regret = pd.DataFrame({name: of_entry["regret"].mean() for name, of_entry in rows.items()})

@@ -17,11 +17,11 @@ class Formulation(NamedTuple):
     loads: np.ndarray  # (jobs, minutes) erlangs, at one quantile of the forecast
     running: np.ndarray
     cold_start: bool  # whether new replicas serve only from the second minute on
-    slo: np.ndarray  # in service times; in seconds for the upper bound
+    slo: np.ndarray  # in seconds if `upper_bound`, otherwise in service times
     quantile: np.ndarray
     weight: np.ndarray
     upper_bound: bool  # whether the latency is load / c; otherwise half-M/M/c
-    precise: bool  # whether utility and penalty are steps
+    precise: bool  # whether utility and drop penalty are step functions
     gamma: float
     spread_only: bool  # whether the objective is gamma (min U - max U) alone
 
@@ -90,7 +90,7 @@ def _utility(load, c, slo, quantile, upper_bound, precise):
 
 @njit(cache=True)
 def score_between(utility, term, x, gamma, leximin, plateau):
-    """The objective at fractional replicas x (jobs,): interpolated linearly, or its value at floor(x) if `plateau`."""
+    """Objective at fractional replicas x. `utility` and `term` are interpolated, or read at floor(x) if `plateau`."""
     total, low, high = 0.0, np.inf, -np.inf
     last = utility.shape[1] - 1
     for j in range(len(x)):

@@ -24,7 +24,7 @@ class Variant:
 
 
 def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
-    """The paper's steps, from a policy with step utilities and no forecast or reaction to the paper's complete policy."""
+    """The paper's steps. The first has a step utility, no forecast and no reaction. The last is the complete policy."""
     final = PaperFaro(context.require("forecaster", "the ablation"), objective=objective)
     policy = replace(
         final, latency_model="upper-bound", utility="precise", predictive=False, quantile=None, adaptive=False,

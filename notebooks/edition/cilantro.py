@@ -26,20 +26,20 @@ LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
 PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
-POOLED_WEIGHT = 2.0  # weight, in observations, of the mean over all replica counts in the estimate of one class
+POOLED_WEIGHT = 2.0  # the estimate for a class counts the mean over all classes as this many observations
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLatency:
     """Latency quantile by load and replica count, learned from observations (load, replicas, latency).
 
-    log(latency / SLO) is averaged in cells of load per replica and replica count. A cell with few observations shrinks
-    towards the mean over all replica counts at its load, and this mean towards the prior latency / SLO = load, as if a
-    request occupied a replica for one SLO. Then the estimate is made monotone: it rises with the load (isotonic
-    regression) and falls with the replicas.
+    log(latency / SLO) is averaged in cells of load per replica and replica count. The average of a cell with few
+    observations shrinks towards the mean over all replica counts at its load. That mean shrinks towards a prior:
+    latency / SLO = load, as if a request occupied a replica for one SLO. The estimate is then made monotone. It rises
+    with the load (isotonic regression) and falls with the replicas.
     """
 
-    kinds: tuple[str, ...]  # models
+    kinds: tuple[str, ...]  # names of the models that jobs serve
     count: np.ndarray  # (kinds, sizes, loads) observations
     total: np.ndarray  # (kinds, sizes, loads) sum of log(latency / SLO) over the observations
     log_latency: np.ndarray  # (kinds, sizes, loads) estimate of log(latency / SLO)
@@ -125,7 +125,7 @@ class CilantroState:
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """After each minute, learn from it, then maximise the sum of the utilities that are estimated for its load.
+    """After each minute, update the learned latencies. Then maximise the summed utility at the load of that minute.
 
     Jobs with the same model share one estimate.
     """
@@ -198,10 +198,10 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Error of the `LearnedLatency` after N minutes of learning.
 
-    All errors are measured on the same job-minutes, because peaks are harder to predict. The job-minutes are those of
-    `scored_on`, for example another trial; by default, those of `run`.
+    Every N is scored on the same job-minutes, because errors at peaks and at other times are not comparable. The
+    job-minutes are those of `scored_on`, for example another trial, and by default those of `run`.
 
-    Columns: minute; log_error, mean error as in `prediction_errors`; observations, the number of job-minutes learned from.
+    Columns: minute (N); log_error, mean error as in `prediction_errors`; observations, number of job-minutes used.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)

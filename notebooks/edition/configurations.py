@@ -1,4 +1,4 @@
-"""Services with a choice of batch size or of GPU: the best of each, allocated exactly and tried in the simulator."""
+"""Services that can choose their batch size or GPU. The best choices are computed exactly and then simulated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,8 +16,8 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Batched
 from notebooks.edition.replicas import SERVICES, TOKENS
 
-# One large GPU takes as much of the resource as four small ones. On it, classification is 3 times as fast, and text
-# generation 2.5 times, with four times as many sequences at once.
+# A large GPU counts as four small ones. It classifies 3 times as fast. It generates text 2.5 times as fast, with four
+# times as many sequences at once.
 LARGE = 4.0
 FASTER = replace(TOKENS, alpha_s=0.008, beta_s=2e-4, gamma_s=4e-6, max_sequences=64, slo_on="first_token")
 OPTIONS = {
@@ -65,10 +65,10 @@ def best(
 def compare(
     rates_rps: Sequence[float], latency_model: LatencyTable, capacities: Sequence[int], minutes: int = 30
 ) -> pd.DataFrame:
-    """The best configurations beside those of each service that come first and last in OPTIONS, all allocated exactly.
+    """Compare the best configurations with each service's first and last in OPTIONS. All are allocated exactly.
 
-    One row per capacity, choice and service: configuration, replicas, and the utility lost, expected and simulated (mean over
-    the minutes of one run).
+    One row per capacity, choice and service. The columns `expected` and `simulated` are lost utility. The simulation
+    is one run, averaged over its minutes.
     """
     ends = {SMALLEST: 0, LARGEST: -1}
     choices = {BEST: OPTIONS} | {end: {key: [jobs[n]] for key, jobs in OPTIONS.items()} for end, n in ends.items()}
@@ -79,7 +79,8 @@ def compare(
                 continue  # not even one replica each
             table, allocation = best(rates_rps, latency_model, capacity, options)
             chosen = table.chosen(allocation.replicas)
-            expected = np.maximum(1 - table.table.value[np.arange(len(options)), allocation.replicas], 0.0)  # rounding
+            # Rounding errors can make the loss slightly negative.
+            expected = np.maximum(1 - table.table.value[np.arange(len(options)), allocation.replicas], 0.0)
             for service, (job, count), lost, live in zip(
                 options, chosen, expected, simulated(chosen, rates_rps, minutes)
             ):

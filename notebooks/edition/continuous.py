@@ -1,7 +1,7 @@
 """The paper's solvers, for comparison: search a continuous relaxation, round up, repair, shrink.
 
-Between whole replica counts, the utility is interpolated linearly. With `plateau=True`, it is the utility of the count
-below, as in the paper's precise formulation, where these searches find no slope to follow.
+Between whole replica counts, the utility is interpolated linearly. With `plateau=True`, a fraction of a replica adds no
+utility, as in the paper's precise formulation. The searches then find no slope to follow.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Traces derived from others: more jobs, two models, fewer training days."""
+"""Change traces: add jobs, use two models, or remove training days."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ MIN_SCALE, MAX_SCALE = 0.5, 1.5
 
 
 def repeated(traces: Traces, jobs: int) -> Traces:
-    """Traces of `jobs` jobs, which repeat those of `traces` in turn (EuroSys'25, Table 8).
+    """Repeat the jobs of `traces`, in order, until there are `jobs` jobs (EuroSys'25, Table 8).
 
     >>> from faro_lib.workload.synthetic import synthetic
     >>> repeated(synthetic(jobs=2, days=0, minutes=4), 3).names
@@ -25,9 +25,9 @@ def repeated(traces: Traces, jobs: int) -> Traces:
 
 
 def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
-    """Traces of `jobs` jobs, which repeat those of `traces` in turn, each shifted in time and scaled at random.
+    """Repeat the jobs of `traces`, in order, until there are `jobs` jobs. Shift each in time and scale it at random.
 
-    The shift of a job is uniform over the day, its scale uniform in [MIN_SCALE, MAX_SCALE]; both hold for all days.
+    The shift is uniform over the day, the scale uniform in [MIN_SCALE, MAX_SCALE]. A job keeps both on all days.
     """
     rng = np.random.default_rng([seed, 3])
     source = np.arange(jobs) % len(traces.jobs)
@@ -56,8 +56,8 @@ def last_days(traces: Traces, days: int) -> Traces:
 def _named(traces: Traces, source: np.ndarray) -> tuple[Job, ...]:
     rounds = np.arange(len(source)) // len(traces.jobs)
     jobs = [traces.jobs[j] for j in source]
-    # A quota or a cluster that holds the jobs once may not hold them many times.
     names = (f"{job.name} again {n}" if n else job.name for job, n in zip(jobs, rounds))
+    # Large minima and quotas are dropped, because the cluster or the quota may not hold the repeated jobs.
     return tuple(
         replace(job, name=name, min_replicas=min(job.min_replicas, 1), tenant="", tenant_quota=None)
         for job, name in zip(jobs, names)

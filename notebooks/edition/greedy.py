@@ -6,10 +6,10 @@ from faro_lib.allocate.problem import Problem
 
 
 def greedy(problem: Problem) -> tuple[np.ndarray, float]:
-    """(replicas in problem order, upper bound), by repeatedly taking the step with the largest gain per core.
+    """Take the step with the largest gain per core until none fits. Returns (replicas in problem order, upper bound).
 
-    For a sum, the bound is that of the convex relaxation; without quotas, the value is at most one step of a job below
-    the optimum. For objectives with a spread and for leximin, there is no such guarantee and the bound is NaN.
+    For a sum, the bound is the optimum of the convex relaxation without quotas. If the problem has no quotas, the value
+    is below the optimum by at most the gain of one step. For leximin or with a spread penalty, the bound is NaN.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -38,7 +38,7 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _smooth_score(problem: Problem, replicas: np.ndarray) -> float:
-    """The objective's value; for leximin, -sum exp(-20 U), which low utilities dominate."""
+    """The objective's value. For leximin, minus the sum of exp(-20 x utility), which low utilities dominate."""
     if not problem.objective.leximin:
         return problem.score(replicas)
     return -float(np.exp(-20.0 * problem.utility[np.arange(len(replicas)), replicas]).sum())

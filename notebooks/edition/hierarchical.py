@@ -29,8 +29,8 @@ def solve_hierarchical(
 ) -> Allocation:
     """Allocate `budget` cores to `groups` aggregated jobs, then each group's share to its jobs.
 
-    Jobs are dealt to the groups in order of name; all need the same cores, and none may have a tenant quota. `options` go to
-    the solver, further keywords to `build_table`. The solver's name gets the prefix "hierarchical-".
+    The jobs, in order of name, are assigned to the groups in turn. They must have the same `cores` and no tenant quota.
+    `options` go to the solver, and `table` goes to `build_table`. The result names the solver "hierarchical-<solver>".
     """
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
     arrays = arrays_of(jobs)
@@ -50,7 +50,7 @@ def solve_hierarchical(
     group_rates, group_running = (np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running))
     group_table = build_table(aggregates, group_rates, group_running, **table)
     shares = solve(group_table, budget, chosen, solver, gamma=gamma, **options).replicas
-    # An aggregate pools its replicas, so it needs fewer than its jobs; replicas left over are shared in proportion.
+    # A pooled group needs fewer replicas than its jobs do separately. Divide the spare ones in proportion to `shares`.
     spare = max(0, capacity - int(shares.sum())) * shares / max(1, shares.sum())
     shares = shares + np.floor(spare).astype(int)
     rest = min(capacity - int(shares.sum()), groups)
@@ -68,7 +68,7 @@ def solve_hierarchical(
 
 
 def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
-    """A job that stands for a group: means of service times and SLOs, sums of weights and bounds."""
+    """One job that stands for a group, with the mean service time and SLO, and the total weight and replica limits."""
     arrays = arrays_of(jobs)
     averaged = ("slo_s", "quantile", "service_time_s", "service_scv", "cold_start_s")
     fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}

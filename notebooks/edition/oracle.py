@@ -10,10 +10,10 @@ from faro_lib.workload import Traces, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracle(Forecaster):
-    """The actual requests times lognormal factors of mean 1, exp(s z - s^2 / 2) with s^2 = log(1 + error^2).
+    """The actual requests times lognormal factors with mean 1 and standard deviation `error`.
 
-    Each minute, one factor per job scales all paths of the job, and another factor per path scales that path. Both have
-    the same s, so that the spread of the paths matches the error of their centre.
+    In each forecast, one factor scales all paths of a job, and a second factor scales each path. Both have the same
+    distribution, so the spread of the paths shows how large the error of their centre typically is.
     """
 
     truth: np.ndarray  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
@@ -43,7 +43,7 @@ class Oracle(Forecaster):
 
 
 def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
-    """The oracle of the day in `workload`; its forecasts start at the first minute.
+    """An oracle that forecasts the day in `workload`. Before its first update, its forecasts start at minute 0.
 
     >>> from faro_lib.workload import Job
     >>> oracle(Workload((Job("a"),), np.array([[10, 20, 30]]))).update([10]).sample(2, 1).tolist()

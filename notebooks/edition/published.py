@@ -1,4 +1,4 @@
-"""A plugin: the policies `Faro-* (paper)`, which are Faro as in EuroSys'25; variants use other solvers."""
+"""Plugin for the policies `Faro-* (paper)`, Faro as in EuroSys'25. Two subclasses of `PaperFaro` use other solvers."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -25,7 +25,7 @@ class PaperState(LoopState):
     """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays (jobs,)."""
 
     pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # drop rates not in force; NaN = none
-    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # target replicas before that plan
+    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # target replicas before the last plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class PaperFaro(TwoLoops):
     """
 
     name: str = "Faro-Sum (paper)"
-    objective: str = "Sum"  # as in `solver.solve_paper`
+    objective: str = "Sum"  # an objective that `solver.solve_paper` accepts
     latency_model: str = "half-mmc"  # or "upper-bound"
     utility: str = "relaxed"  # or "precise"
     predictive: bool = True  # False uses the counts since the last decision instead of a forecast
     quantile: float | None = 0.6  # quantile of each minute's forecast; None: the mean
     adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
     shrink: bool = True  # remove replicas worth less than 1e-4
-    method: str = "cobyla"  # SciPy's; its version 1.16 replaced Powell's code, which the paper used
+    method: str = "cobyla"  # SciPy's COBYLA. SciPy 1.16 replaced Powell's code, which the paper used.
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
@@ -55,7 +55,8 @@ class PaperFaro(TwoLoops):
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         """The plan of both loops, with drop rates applied by the published rule.
 
-        A job's drop rate comes into force only if the long-term plan changes its replicas, once that change is complete.
+        If a long-term plan changes a job's replicas, the job's new drop rate applies once that change is complete.
+        Otherwise, the job keeps its old drop rate.
         """
         assert isinstance(state, PaperState)
         complete = (observation.target != state.target_before) & ~observation.changing & ~np.isnan(state.pending_drop)
@@ -83,7 +84,7 @@ class PaperFaro(TwoLoops):
     def allocate_adaptively(
         self, state: LoopState, observation: Observation, quantile: float
     ) -> tuple[np.ndarray, Allocation]:
-        """(forecast (jobs, minutes) at the highest quantile whose solution leaves cores free, that solution)."""
+        """Allocate at the highest quantile that leaves cores free, or at `quantile`. Returns (forecast, allocation)."""
         quantiles = np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
         samples = state.forecaster.sample(self.horizon_minutes, self.samples * len(quantiles))
         fresh = np.split(samples, len(quantiles), axis=1)  # each quantile is computed from new samples, as published

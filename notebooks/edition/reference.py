@@ -9,9 +9,10 @@ from notebooks.edition.greedy import greedy
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
-    """(optimal replicas in problem order, their value), from one binary variable per job and replica count.
+    """Solve an integer program with HiGHS. Returns (optimal replicas in problem order, their value).
 
-    Leximin takes one program per level of utility. Ties are broken for leximin only.
+    The program has one binary variable for each job and replica count. For leximin, it is one program per level of
+    utility. Ties between optimal allocations are broken for leximin only.
     """
     if problem.objective.leximin:
         replicas = leximin_by_levels(problem, time_limit_s)
@@ -25,7 +26,7 @@ def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, 
 
 
 def convex(problem: Problem) -> tuple[np.ndarray, float]:
-    """(replicas, upper bound): the linear relaxation rounded down and filled up greedily, and the relaxation's value."""
+    """Solve the linear relaxation, round down and fill up greedily. Returns (replicas, the relaxation's value)."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     program = _Program(problem, boolean=False)
@@ -35,7 +36,7 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
     if not (problem.has_quotas or problem.gamma or problem.objective.leximin):
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, replicas)
         return replicas, float(program.value)
-    by_greedy = greedy(problem)[0]
+    by_greedy = greedy(problem)[0]  # `fill_up` handles only sums without quotas
     better = problem.fits(replicas) and problem.score(by_greedy) <= problem.score(replicas)
     return replicas if better else by_greedy, float(program.value)
 
@@ -56,7 +57,7 @@ def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | Non
 
 
 class _Program:
-    """The cvxpy variables z (jobs, replicas 0..X), 1 at a job's replica count, and the constraints of all objectives."""
+    """An allocation problem in cvxpy. `z[j, x]` is 1 if job j gets x replicas, or a fraction if not `boolean`."""
 
     def __init__(self, problem: Problem, boolean: bool):
         import cvxpy as cp

@@ -22,7 +22,7 @@ from notebooks.edition.oracle import oracle
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"
-# Part -> the ideal assumption of its row in the table of `remaining`.
+# Row of the table that `remaining` returns -> what this row assumes.
 IDEALS = {
     AS_IS: "nothing",
     START: "the run starts with the replicas that the first minute needs",
@@ -63,7 +63,7 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(PAPER, idle_s=0.0, retry_s=1.0)
-    # Faro decides in the last seconds of a minute, so replicas that start instantly serve all of the next minute.
+    # Faro decides at the end of the forecast's first minute. Replicas that start instantly serve from the next minute.
     soon: dict[str, Any] = {"cold_start_minutes": 1.0}
     first = best[:, 0]
     cases = [
@@ -79,7 +79,7 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
             measures = summarize(trial.run)
             rows.append((part, *(measures[column] for column in columns)))
     jobs, minutes = best.shape
-    reached = np.full((jobs, minutes + 1), np.nan)  # the last bin, arrivals after the last minute, has no rate
+    reached = np.full((jobs, minutes + 1), np.nan)  # `lost_utility` ignores the last column
     of_best = value[np.arange(jobs)[:, None], best, np.arange(minutes)]
     reached[:, :-1] = np.where(workload.requests_per_min > 0, of_best, np.nan)
     rows.append((CONSTANT, lost_utility(reached), np.nan))

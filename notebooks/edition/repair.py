@@ -10,12 +10,12 @@ SHRINK_TOLERANCE = 1e-4  # a replica is freed if the objective falls by at most 
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """Free replicas that the objective does not need (the paper's shrink); `replicas` is in problem order.
+    """Free replicas that the objective does not need (the paper's shrink). `replicas` is in problem order.
 
-    In the order of `sequence`, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
-    then offered all of the free budget; if that gains more than the tolerance, it is accepted and the shrinking starts
-    again. Many small losses can add up to such a gain, so an accepted value must also exceed the last accepted one.
-    Otherwise, the procedure might not terminate.
+    In the order of `sequence`, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Then each job
+    in turn is offered all of the free budget. The first offer that gains more than the tolerance is accepted, and the
+    shrinking starts again. An offer must also raise the objective above its value after the last accepted offer.
+    Without this rule, small losses could cancel each gain, and the procedure might not end.
     """
     replicas, sequence = np.array(replicas), list(sequence)
     accepted = -np.inf
@@ -51,10 +51,10 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 
 
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
-    """Remove replicas until budget and quotas hold, each time the one whose loss lowers the objective least, as in the paper.
+    """Remove replicas one by one until budget and quotas hold, as in the paper.
 
-    The objective is compared after rounding to 4 digits. In a tie, the job that ends closer to its `current` replicas
-    loses the replica, then the first in problem order.
+    Each step picks the removal after which the objective, rounded to 4 digits, is highest. In a tie, it picks the job
+    that ends closest to its `current` replicas, then the first in problem order.
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):

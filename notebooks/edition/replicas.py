@@ -19,8 +19,8 @@ from faro_lib.workload.replicas import SERIAL, Batched, Continuous
 from faro_lib.workload.service import true_busy_s
 from notebooks.paired import paired_difference
 
-# Service -> SLO and replica model: image classification, image generation (batched), text generation.
 TOKENS = Continuous(0.02, 5e-4, 1e-5, 16, output_tokens=150, prompt_tokens=300, output_cv=0.5, prompt_cv=1.0)
+# Service -> job of an image classifier, a batched image generator, and two text generators.
 SERVICES = {
     "classify": Job("service", slo_s=0.72, service_time_s=0.154, service_scv=0.2, model="classify"),
     "images": Job("service", slo_s=2.5, model="images", replica=Batched(4, 0.1, 0.5, 0.1)),
@@ -29,14 +29,14 @@ SERVICES = {
 }
 LEADER, ASSUMED, TUNED = "Faro-Sum", "Faro-Sum, serial assumed", "RayServe, tuned"
 COUNTS = (1, 2, 3, 4, 6, 8)  # replica counts at which latencies are measured
-TUNED_SHARE = 0.5  # target of ongoing requests per replica / the replica's `max_in_service`
+TUNED_SHARE = 0.5  # the tuned RayServe aims at this share of `max_in_service` in ongoing requests
 
 
 def mixed(traces: Traces) -> Traces:
-    """The traces with the SERVICES in turn as jobs; counts are scaled such that each job needs as many replicas as before."""
+    """Replace the jobs by SERVICES in turn, and scale requests such that each job needs as many replicas as before."""
     services = [*SERVICES.values()]
     jobs = tuple(replace(services[n % len(services)], name=name) for n, name in enumerate(traces.names))
-    before_s = [float(f"{true_busy_s(job):.3g}") for job in traces.jobs]  # three digits, as published: 0.154
+    before_s = [float(f"{true_busy_s(job):.3g}") for job in traces.jobs]  # rounded as in the paper, which gives 0.154 s
     factor = np.array([busy_s / job.busy_s for busy_s, job in zip(before_s, jobs)])[:, None]
     return Traces(jobs, np.rint(traces.train * factor), np.rint(traces.evaluation * factor))
 

@@ -22,13 +22,13 @@ REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload
 SEED = 1  # seed of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
-ONE, EQUAL = "one replica", "equal share"  # initial replicas of a job: as published, or with `equal_start`
+ONE, EQUAL = "one replica", "equal share"  # values of the column `start`: initial replicas of a job
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
-Results = tuple[pd.DataFrame, pd.DataFrame]  # summary, and the limit of the first trial
+Results = tuple[pd.DataFrame, pd.DataFrame]  # summary of all runs, and clairvoyant limit of the first trial
 
 
 def make_any(name: str, context: PolicyContext) -> Policy:
-    """`policies.make`, which also knows the paper's Faro-Sum with the hierarchical (GROUPED) or exact solver (EXACT)."""
+    """Make a policy with `policies.make`, or the paper's Faro-Sum if the name is GROUPED or EXACT."""
     solver = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if solver is None:
         return make(name, context)
@@ -50,7 +50,7 @@ def larger(
     traces: Traces, latency_model: LatencyTable | None, how: str, jobs: int, replicas: int,
     policies: Sequence[str] = COMPARED, **options: Any,
 ) -> Results:  # fmt: skip
-    """Run every policy on one larger cluster; both results have the columns variant (`how`) and jobs.
+    """Run every policy with `jobs` jobs. Both tables of the result get the columns variant (= `how`) and jobs.
 
     The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
@@ -71,7 +71,7 @@ def larger(
 def two_models(
     traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], **options: Any
 ) -> Results:
-    """`curve` at one capacity, where every second job serves ResNet18; latencies are measured for both models."""
+    """Run `curve` at one capacity, with ResNet18 in every second job and with latencies measured for both models."""
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs), traces=both)
     results = curve(both, context, (capacity,), policies, **options)
@@ -83,10 +83,10 @@ def curve(
     traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 1,
     minutes: int | None = None, limit: bool = True, equal_start: bool = False, report: Report = print,
 ) -> Results:  # fmt: skip
-    """Run every policy on the first `minutes` (None: all) of the evaluation day, at each capacity in cores.
+    """Run every policy on the first `minutes` of the evaluation day (None means all), at each capacity in cores.
 
     By the published rules, all policies but FairShare start with one replica per job and spend the first minutes
-    catching up. `equal_start` starts every policy with an equal share. The column `start` is ONE or EQUAL.
+    catching up. `equal_start` starts every policy with an equal share. The summary's column `start` is ONE or EQUAL.
     """
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
@@ -98,9 +98,9 @@ def curve(
 
 
 def as_published(summary: pd.DataFrame) -> pd.DataFrame:
-    """Means and deviations over trials, in the columns of the paper's table `published_main.csv` plus `variant` and `jobs`.
+    """Means and deviations over trials, in the columns of the paper's `published_main.csv` plus `variant` and `jobs`.
 
-    summary : rows of `curve`, `larger` and `two_models` that start with one replica, in columns as theirs.
+    summary : summaries of `curve`, `larger` or `two_models` without `equal_start`, with the columns variant and jobs.
     """
     names = {"capacity_cores": "replicas", "policy": "system"}
     measures = {

@@ -24,7 +24,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of one parameter, with the workload and the inputs of policies that it implies."""
+    """One value of one parameter, with the workload and the policy context to use for this value."""
 
     parameter: str
     value: float
@@ -34,7 +34,7 @@ class Setting:
     scv_factor: float = 1.0
 
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
-        """Name -> policy; with `interval_s`, a policy that plans with a forecast does so at this interval."""
+        """Make the policies. If `interval_s` is set, those that plan with a forecast decide at this interval."""
         made = {name: make(name, self.context) for name in names}
         if self.interval_s is not None:
             planners = [(name, one) for name, one in made.items() if isinstance(one, TwoLoops)]
@@ -45,12 +45,11 @@ class Setting:
 def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
     """One setting per value of each parameter, with everything else unchanged.
 
-    - cold_start_s: seconds until a new replica serves; policies are not tuned again for it.
-    - slo_factor: SLO / mean service time that policies assume, in a replica that is full; the latency table is measured
-      for it.
-    - forecast_error: relative error of an oracle, which replaces the forecaster.
+    - cold_start_s: seconds until a new replica serves. The policies' own parameters stay the same.
+    - slo_factor: SLO divided by the mean service time in a fully loaded replica. The latency table is measured again.
+    - forecast_error: relative error of an oracle that replaces the forecaster.
     - interval_s: seconds between two decisions of a policy that plans with a forecast.
-    - scv_factor: factor on the squared coefficient of variation of service times; the latency table is not adapted.
+    - scv_factor: factor on the squared coefficient of variation of service times. The latency table stays the same.
     """
     unknown = set(values) - set(PARAMETERS)
     if unknown:

@@ -32,26 +32,27 @@ def solve_paper(
     cold_start: bool | None = None,
     shrink: bool = True,
 ) -> Allocation:
-    """Search the continuous formulation (by COBYLA), round up, repair the budget, and shrink.
+    """Search fractional replica counts, round them up, reduce them to the budget, and free those that gain nothing.
 
     Parameters
     ----------
     rates_rps : (jobs, minutes), one quantile of the forecast.
-    running : replicas (jobs,) that serve now; start of the search.
-    budget : cores. Tenant quotas are enforced by the repair only.
+    running : replicas (jobs,) that serve now. The search starts from them.
+    budget : cores. The search ignores tenant quotas. The reduction to the budget (`repair.repaired`) enforces them.
     objective : Sum, Fair (min - max), FairSum, PenaltySum or PenaltyFairSum. The last two also search the drop rates,
         which do not reduce the modelled rates.
-    current : replicas (jobs,) that the repair stays close to; `running` if None.
+    current : replicas (jobs,) that the reduction stays close to. None means `running`.
     method : a name in `continuous.METHODS`.
-    latency_model : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
-    cold_start : whether new replicas serve only from the second minute on; None: only if `running` uses the budget
-        and there is a second minute.
+    latency_model : "half-mmc" or "upper-bound".
+    utility : "relaxed" or "precise".
+    cold_start : whether new replicas serve only from the second minute on. None means True if there is a second
+        minute and the `running` replicas fill the budget.
 
     Returns
     -------
-    Allocation with the objective of this formulation as its value; bound and gap are NaN.
+    Allocation whose value is the objective. Its bound and gap are NaN.
     """
-    # One function, because each step needs the formulation's arrays.
+    # The steps below are not separate functions, because they share many arrays.
     from notebooks.edition import _kernels as kernels
 
     started = time.perf_counter()
@@ -80,7 +81,7 @@ def solve_paper(
     lower = arrays.min_replicas.astype(float)
     upper = np.maximum(np.minimum(arrays.max_replicas, arrays.replicas_within(budget)).astype(float), lower)
     start, cost = np.clip(running.astype(float), lower, upper), arrays.cores
-    if chosen.effective:  # per cent of each job's requests that are accepted
+    if chosen.effective:  # also search the percentage of its requests that each job accepts
         start, cost = np.append(start, np.full(n, 100.0)), np.append(cost, np.zeros(n))
         lower, upper = np.append(lower, np.zeros(n)), np.append(upper, np.full(n, 100.0))
 
@@ -108,7 +109,7 @@ def solve_paper(
 
 
 def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
-    """`shrunk` for an allocation, with the jobs in the table's order."""
+    """Free replicas that the objective does not need (`repair.shrunk`), job by job in the table's order."""
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
     replicas = shrunk(problem, allocation.replicas[problem.order], np.argsort(problem.order))
@@ -117,7 +118,7 @@ def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma:
 
 
 def _widened(table: UtilityTable, columns: int) -> UtilityTable:
-    """The table with at least `columns` columns; new ones repeat the last or are -inf outside the job's bounds."""
+    """Extend the table to `columns` replicas. New columns repeat the last one, with utility -inf above max_replicas."""
     more = columns - table.columns
     if more <= 0:
         return table

@@ -78,9 +78,9 @@ def decision_windows(
 
 
 def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
-    """A window with `jobs` jobs, drawn from those of `window` with replacement, with rates scaled by 0.5 to 1.5.
+    """Draw `jobs` jobs from `window` with replacement, and scale each job's rates by a random factor from 0.5 to 1.5.
 
-    Each job has one core and no quota, and needs at most one replica, so that REPLICAS_PER_JOB are enough for any jobs.
+    All jobs have one core per replica, no quota and a minimum of 0 or 1 replicas, which REPLICAS_PER_JOB always covers.
     """
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
@@ -128,12 +128,11 @@ def compare_solvers(
 def score_formulations(
     windows: Iterable[DecisionWindow], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
 ) -> pd.DataFrame:
-    """Decide on precise and on relaxed utilities, and score each decision by both; objectives without drops only.
+    """Solve with precise and with relaxed utilities, and score each solution by both kinds of utility.
 
-    Returns
-    -------
-    columns objective, formulation, solver, capacity_cores, window, scored_by (a formulation), expected, realised (mean
-    utility over jobs and minutes under the forecast and under the actual rates).
+    `objectives` must not use drops. The result has the columns objective, formulation, solver, capacity_cores, window,
+    scored_by (a formulation), expected and realised. The last two are mean utilities over jobs and minutes, under the
+    forecast and under the actual rates.
     """
     rows = []
     for budget, window in product(budgets, list(windows)):
@@ -156,10 +155,11 @@ def score_formulations(
 def compare_scales(
     window: DecisionWindow, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
 ) -> pd.DataFrame:
-    """Solve the relaxed Sum for growing numbers of jobs, exactly and with COBYLA, each also hierarchically; columns COLUMNS.
+    """Solve the relaxed Sum exactly and by COBYLA for each number of jobs, with all jobs at once and hierarchically.
 
-    `seconds` is the CPU time of the decision including its tables; queueing curves are cached, as in a running controller.
-    COBYLA solves up to `cobyla_up_to` jobs at once, and `groups` times as many hierarchically.
+    The result has the columns COLUMNS. `seconds` is the CPU time of a decision, including its tables. Queueing curves
+    are cached, as in a running controller. COBYLA gets at most `cobyla_up_to` jobs at once, and `groups` times as many
+    hierarchically.
     """
     rows = []
     for count in counts:
@@ -186,7 +186,7 @@ def _decide(window: DecisionWindow, budget: int, solver: str, groups: int | None
 
 
 def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
-    """Solve the table; continuous methods search precise utilities on plateaus, as in the paper."""
+    """Solve the table. As in the paper, continuous methods treat precise utilities as steps between replica counts."""
     options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
     return solve(table, budget, objective, solver, **options)
 

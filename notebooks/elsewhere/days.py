@@ -29,12 +29,12 @@ def over_days(
     forecasters: Sequence[str] = ("auto",),
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run every policy, and in the first trial the clairvoyant, on each of the days; one row per run and block.
+    """Run every policy on each day, and the clairvoyant in the first trial only. Return one row per run and block.
 
     Parameters
     ----------
     days : day numbers, from 2 to traces.days + 1 (the evaluation day).
-    forecasters : all policies use the first. The last policy also runs with each other forecaster, as "policy, name".
+    forecasters : all policies use the first. The last policy also runs with each of the rest, as "policy, forecaster".
 
     Returns
     -------

@@ -21,7 +21,7 @@ def bar_rows(
     hatches: Sequence[str | None] = (), published: pd.Series | None = None, limit: float | None = None,
     number_format: str = "{:.2f}",
 ) -> None:  # fmt: skip
-    """Draw a bar per row, whose length and number are the mean over trials, with one standard deviation as whisker.
+    """Draw one bar per row, with the mean over trials as length and label, and one standard deviation as whisker.
 
     `values` has one value per trial, with the row as index. `published` has one value per row, drawn as a diamond.
     `limit` is drawn as a dashed line.

@@ -25,7 +25,7 @@ def as_published(measures: Mapping[str, str]) -> dict[str, str]:
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """A sentence on the smallest number of trials in a group by the columns `by`, e.g. "One trial."."""
+    """Write a sentence on the number of trials. If it differs between groups by the columns `by`, use the minimum."""
     trials = summary.groupby(by)["trial"].nunique().min()
     return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
 
@@ -38,7 +38,7 @@ def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
 
 
 def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
-    """Draw mean lost utility by column `x`, a line per policy (dashed: "(paper)"), with one standard deviation as whisker."""
+    """Draw mean lost utility against column `x`, with one line per policy and one standard deviation as whisker."""
     for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
         lost = rows.groupby(x)["lost_utility"]
         line = {"marker": marker, "markersize": 3, "label": policy, "linestyle": "--" if "(paper" in policy else "-"}

@@ -92,9 +92,9 @@ def policies_by_capacity(
     published: pd.DataFrame | None = None,
     measures: Mapping[str, str] = style.MEASURES,
 ) -> Figure:
-    """Figures 10 and 13: one panel per measure and capacity, one bar per policy; limits and published values.
+    """Figures 10 and 13: one panel per measure and capacity, with a bar per policy, the limit and published values.
 
-    `measures` maps columns to labels; no limit is drawn for a column that `limit` lacks.
+    `measures` maps columns to labels. Panels of a measure that `limit` lacks show no limit.
     """
     measures = measures if published is None else common.as_published(measures)
     policies = list(dict.fromkeys(summary["policy"]))
@@ -135,7 +135,7 @@ def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
-    """Figure 12: mean lost utility of each job (a dot) by policy and for the clairvoyant `limit`; one panel per capacity."""
+    """Figure 12: mean lost utility of jobs, with a dot per job and a box per policy. `limit` adds the clairvoyant."""
     if limit is not None:
         minutes = pd.concat([minutes, limit.assign(policy=common.CLAIRVOYANT)], ignore_index=True)
     lost = (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean()).rename("lost").reset_index()
@@ -198,7 +198,7 @@ def policy_timeline(
 
 
 def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
-    """Moving mean over `width` minutes of the lost utility of all jobs, by minute, without arrivals after the day."""
+    """Moving mean over `width` minutes of the lost utility, summed over jobs. Arrivals after the day are left out."""
     lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
     return lost.rolling(width, center=True, min_periods=1).mean()
 
@@ -225,8 +225,8 @@ def job_timelines(
 ) -> Figure:
     """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
 
-    All panels of a job have the same scale. The day is divided into at most MAX_STEPS intervals, and their means
-    are drawn. The tables are those of `policy_timeline`; the limit is a thin line in every panel.
+    All panels of a job have the same scale. They show means over at most MAX_STEPS equal intervals of the day.
+    `minutes`, `running` and `limit` are as in `policy_timeline`. The limit is a thin line in every panel.
     """
     jobs = list(dict.fromkeys(minutes["job"]))
     size_in = (PAGE_IN, 0.9 + 0.42 * len(jobs))

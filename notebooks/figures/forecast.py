@@ -22,7 +22,7 @@ COLOURS = {
     "auto": "#000000",
 }
 MARKERS = dict(zip(COLOURS, "osD^*vPX"))
-SHOWN_MINUTES = 120  # of a forecast
+SHOWN_MINUTES = 120  # length of the plotted part of a forecast
 
 
 def draw(results: Path, published: str | None = None) -> Drawings:
@@ -122,7 +122,7 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:
-    """Quantiles of the change per minute: those of sample paths (replicated) against observed ones, one line per job."""
+    """Plot quantiles of the change per minute in sample paths (replicated) against those in actual requests."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, COLUMN_IN))
     for job, rows in steps.groupby("job", sort=False):
         axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)

@@ -37,7 +37,7 @@ def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
-    """Simulated tail latency (median and 80 % band) against the predicted one, as multiples of the SLO, all capacities."""
+    """Plot simulated (median, 80 % band) against predicted tail latency, both as multiples of the SLO."""
     predicted = (errors["predicted_tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     simulated = (errors["tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 21)))

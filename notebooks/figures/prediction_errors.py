@@ -6,17 +6,17 @@ import pandas as pd
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
-WORST = 10.0  # in SLOs; larger latencies are clipped to it
+WORST = 10.0  # latencies are clipped to this multiple of the SLO
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """Predicted and measured tail latency of the first full minute after each prediction, from the tables of one run.
+    """Compare each predicted tail latency of a run with the tail latency measured in the next full minute.
 
-    Decisions that change a job's replicas are left out, because the old replicas serve part of the next minute. An
-    error also contains the change of the load since the decision.
+    Decisions that change a job's replicas are left out, because the old replicas serve part of that minute. The error
+    includes changes of the load after the decision.
 
     One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, and log_error =
-    |ln(predicted / measured)| with both capped at WORST x SLO.
+    |ln(predicted / measured)|. Predicted and measured latencies are capped at WORST x SLO for log_error.
     """
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")
     moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0

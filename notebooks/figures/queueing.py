@@ -1,4 +1,4 @@
-"""Stage 20: relaxed latencies (figure 6 of the paper), and the half-wait approximation against exact M/D/c."""
+"""Stage 20: relaxed latency (figure 6 of the paper), and M/D/c approximated by half of the wait in M/M/c."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def draw(results: Path) -> Drawings:
 
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
-    """Latency by the half-wait approximation / exact M/D/c latency; `ratios` has columns rho, servers, ratio."""
+    """Plot `ratio` (half-wait latency divided by exact M/D/c latency) over `rho`, one line per value of `servers`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
     sns.lineplot(ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis)
@@ -45,7 +45,7 @@ def half_caption(ratios: pd.DataFrame) -> str:
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Figure 6: precise and relaxed latency and drop penalty.
+    """Plot figure 6: latency on the left and drop penalty on the right, each in a precise and a relaxed form.
 
     `latencies` has columns rho, latency_over_service, kind; `penalties` has drop, penalty, kind.
     """

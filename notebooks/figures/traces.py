@@ -32,7 +32,7 @@ def _day(requests: pd.DataFrame, split: str = "eval") -> pd.DataFrame:
 
 
 def workload_by_job(requests: pd.DataFrame) -> Figure:
-    """Figure 4b: requests per minute of each job; line: evaluation day, band: middle 80 % of the training days."""
+    """Plot figure 4b: each job's requests on the evaluation day (line) and middle 80 % of the training days (band)."""
     day, before = _day(requests), _day(requests, "train")
     jobs = list(dict.fromkeys(day["job"]))
     rows = -(-len(jobs) // 5)
@@ -65,7 +65,7 @@ def workload_caption(requests: pd.DataFrame) -> str:
 
 
 def offered_load(requests: pd.DataFrame, jobs: Sequence[Job]) -> pd.Series:
-    """Offered load of all jobs in cores, rate x seconds per request at full load x cores, by minute of the day."""
+    """Offered load in cores by minute of the day: requests/s x seconds per request x cores, summed over the jobs."""
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     return sum(by_job[job.name] / MINUTE_S * true_busy_s(job) * job.cores for job in jobs)
 

@@ -10,12 +10,12 @@ LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
 
 
 def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.DataFrame:
-    """For every pair of policies, the difference of `measure`, live and simulated. Columns:
+    """Difference of `measure` between two policies (`policy` - `other`), live and simulated, with one row per pair.
 
-    policy, other : the pair.
-    live, simulation, live_error, simulation_error : mean difference over trials and its standard error (NaN for one trial).
-    decided : whether both differences exceed two standard errors.
-    agree : whether both differences have the same sign.
+    live, simulation : mean difference over trials.
+    live_error, simulation_error : standard error of that mean; NaN for one trial.
+    decided : whether the live and the simulated mean are both more than two standard errors away from zero.
+    agree : whether the live and the simulated mean have the same sign.
     """
     wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
     rows = []
@@ -38,7 +38,7 @@ def ranking_distance(summary: pd.DataFrame) -> float:
 
 
 def published_distance(folder: str | None, policies: list[str]) -> float | None:
-    """`ranking_distance` between the paper's simulator and its cluster, mean over capacities; None for under 3 policies."""
+    """The paper's own mean `ranking_distance` over capacities; None without `folder` or for fewer than 3 policies."""
     if folder is None or len(policies) < 3:
         return None
     table = pd.read_csv(Path(folder) / "published_main.csv")

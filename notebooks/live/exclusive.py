@@ -1,4 +1,4 @@
-"""Exclusive access to a RayService for an experiment that deploys its own jobs; afterwards, everything is restored."""
+"""Exclusive access to a RayService during an experiment. Afterwards, its jobs and its controller are restored."""
 
 import base64
 import shutil
@@ -40,9 +40,10 @@ def exclusive_access(
     place: tuple[str, str] = RAY_SERVICE,
     kubeconfig: str | None = None,
 ) -> Iterator[Endpoint]:
-    """Context in which no controller scales a RayService; yields the `Endpoint` of its Ray cluster.
+    """A context in which no controller scales a RayService. It yields the `Endpoint` of the Ray cluster.
 
-    address, serve_address : URLs of Ray's dashboard and of the applications; None forwards the ports of Ray's head pod.
+    address : URL of Ray's dashboard. If None, kubectl forwards the dashboard and the applications from Ray's head pod.
+    serve_address : URL of the applications. If None, SERVING_PORT on the host of `address`.
 
     Raises ValueError, before anything is changed, if the RayService does not exist or access is refused.
     """
@@ -71,7 +72,7 @@ def exclusive_access(
 
 
 def containers() -> tuple[int, ...]:
-    """PIDs at the roots of the process trees of this machine's containers, which include a kind cluster's nodes."""
+    """PIDs of this machine's container shims, which are the containers' root processes. A kind node is a container."""
     running = psutil.process_iter(["name"])
     return tuple(process.pid for process in running if process.info["name"].startswith("containerd-shim"))
 
@@ -136,7 +137,7 @@ def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
 def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
-    """A context with loopback addresses, one per port, that kubectl forwards to these ports of a pod or service."""
+    """A context in which kubectl forwards loopback URLs to the pod or service `target`. It yields one URL per port."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ValueError("kubectl is missing, which forwards ports; or name live.address and live.serve_address")
@@ -155,10 +156,9 @@ def port_forward(
             addresses: dict[int, str] = {}
             until = time.monotonic() + FORWARD_S
             while len(addresses) < len(ports):
+                # This read does not block for long: kubectl soon prints a line for each port, or it exits.
                 line = process.stdout.readline() if process.stdout else ""
-                if (
-                    not line or time.monotonic() > until
-                ):  # kubectl prints a line for each port within moments, or it exits
+                if not line or time.monotonic() > until:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)

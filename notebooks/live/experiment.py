@@ -1,4 +1,4 @@
-"""The comparison of policies on real replicas, and on the same requests in the simulator."""
+"""Compare policies in live runs on real replicas and in simulations of the same requests."""
 
 import hashlib
 import inspect
@@ -53,8 +53,8 @@ def compare_live(
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
     Journals are written to results/live/<backend>, and the tables of each finished run to results/live/<backend>/finished.
-    If the comparison is interrupted, the next call with the same settings runs only what is missing, and policies whose
-    class has changed. The parameters are the settings in section `live` of the configuration.
+    After an interruption, the next call with the same settings skips finished runs, unless their policy's class has
+    changed. The parameters are the settings in section `live` of the configuration.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def compare_live(
         live = _live(one, made, how, endpoint, trials, lost_worker_trial, journals, finished, max_rps, report)
         about = (endpoint.workers.about(),) if endpoint.workers else ()
     tables = replace(joined([live, *_simulated(one, made, live.summary)]), about=about)
-    shutil.rmtree(finished)  # the next comparison measures again
+    shutil.rmtree(finished)  # otherwise the next comparison would skip these runs
     return tables
 
 
@@ -136,7 +136,7 @@ def _fingerprint(text: str) -> str:
 
 
 def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:
-    """Simulate each live run, with cold start and overhead as measured live and with the run's changes of capacity."""
+    """Simulate each live run with its changes of capacity, and the mean cold start and overhead of all live runs."""
     overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
     measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
@@ -167,7 +167,7 @@ def _endpoint(
 
 
 def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Cold start in trace seconds, measured on up to three replicas; without room for a replica, the first job's setting."""
+    """Measure the cold start of up to 3 replicas, in trace seconds. If none fits, return the first job's setting."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s

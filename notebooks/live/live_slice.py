@@ -87,9 +87,9 @@ class Slice:
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
-    """Traces of some of the jobs, in which every day starts at `first_minute` of an original day.
+    """Select the traces of `jobs` (indices), and let every day start at minute `first_minute`.
 
-    If first_minute > 0, a training day ends in the next original day, so there is one training day less.
+    If first_minute > 0, training days continue into the next day, and the last is lost. The evaluation day is shorter.
     """
     chosen = list(jobs)
     train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
@@ -105,7 +105,7 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
 
 
 def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
-    """(the workload, scaled down to at most `max_rps` per wall second in its busiest minute, the share of requests kept)."""
+    """Scale requests down to at most `max_rps` per wall second in any minute. Return (workload, share kept)."""
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
     share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
@@ -154,21 +154,21 @@ def run_live(
     max_rps: float,
     lose_worker: bool = False,
 ) -> tuple[Run, dict[str, Any], pd.DataFrame]:
-    """Run the slice on real replicas; each job starts with its replicas in `one.initial`.
+    """Run the slice on real replicas. The jobs start with `one.initial` replicas.
 
     Parameters
     ----------
-    lose_worker : delete a Ray worker halfway; the capacity is then the cores of Ray's nodes instead of `one.capacity`.
+    lose_worker : delete a Ray worker halfway. The capacity is then the CPUs of Ray's nodes, not `one.capacity`.
 
     Returns
     -------
-    The run; columns of the summary, listed below; and the table `recovery`, empty unless a worker is deleted.
+    The run, additional columns for the summary, and the table `recovery` (empty unless a worker is deleted). Columns:
 
-    - background_cpu, niced_cpu: mean processors used by other processes, and by those of low priority.
-    - served, dropped, failed, unsent: requests by outcome.
-    - send_lag_ms_p99: delay between a request's due time and its sending.
+    - background_cpu, niced_cpu: mean number of processors that other processes used, in total and at low priority.
+    - served, dropped, failed, unsent: number of requests by outcome.
+    - send_lag_ms_p99: 99 % quantile of the delay between a request's due time and its sending.
     - overhead_s, network_overhead_s: see `overheads`.
-    - failures: number of failures in the controller.
+    - failures: number of controller failures.
     - capacity_steps: (time in s, cores) of each change of the capacity, as JSON.
     - noisy_host: whether other processes of normal priority used more than NOISY_CPUS processors.
     """
@@ -217,16 +217,16 @@ def run_live(
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
-    """(time in s, cores) of each tick whose capacity differs from the previous tick's (`capacity` before the first)."""
+    """(time in s, cores) of each tick at which the capacity has changed. Before the first tick, it is `capacity`."""
     seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
     before = [capacity, *(cores for _, cores in seen)]
     return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
-    """(mean overhead of a served request inside the replica, outside the replica) in trace seconds; NaN without statistics.
+    """Mean overheads of served requests in trace seconds, inside and outside the replica; NaN without statistics.
 
-    Inside: measured service time - drawn service time. Outside: latency - latency that the replica measured.
+    Inside: service time minus drawn service time. Outside: the client's latency minus the replica's latency.
     """
     time.sleep(REPORTED_S)
     statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)

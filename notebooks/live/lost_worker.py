@@ -1,4 +1,4 @@
-"""Delete a Ray worker halfway through a live run, and tabulate the requests and workers around it (`recovery`)."""
+"""Delete a Ray worker during a live run, and tabulate requests, workers and replicas over the run."""
 
 import threading
 import time
@@ -44,8 +44,8 @@ class LostWorker:
                     self.workers.delete_one()
                     deleted = True
                 self.ready.append((second, self.workers.ready()))
-            except (OSError, ValueError) as error:  # fails the trial if no worker has been deleted yet
-                if not deleted:
+            except (OSError, ValueError) as error:
+                if not deleted:  # an error after the deletion only leaves a gap in `ready`
                     self.error = error
             second += STEP_S
 

@@ -7,9 +7,10 @@ STEP_S = 5  # seconds per row of the table `recovery`
 
 
 def recovery_s(table: pd.DataFrame) -> pd.Series:
-    """Seconds from the deletion of a worker until all workers are ready again, by trial (and policy, if a column).
+    """Seconds from the deletion of a worker until all workers are ready again, for each trial.
 
-    NaN if the load ended first. The table has one row per STEP_S seconds; its column `workers` counts ready workers.
+    The index is (policy, trial) if `table` has the column `policy`. A time is NaN if the load ended before all workers
+    were ready again. `table` has one row per STEP_S seconds. Its column `workers` counts ready workers.
     """
     times = {}
     for trial, part in table.groupby(["policy", "trial"] if "policy" in table else "trial", sort=False):

@@ -1,4 +1,4 @@
-"""The comparison of policies as a chart that the reader explores: values on hover, policies to hide, minutes to zoom.
+"""An interactive chart that compares policies. It shows values on hover, hides policies and zooms the minutes.
 
 Vega-Altair draws it. The page carries Vega itself, so it needs no network.
 """
@@ -15,7 +15,7 @@ from notebooks.frames import Tables
 if TYPE_CHECKING:
     import altair
 
-MAX_POINTS = 180  # points of a line; each is a mean over equal numbers of minutes
+MAX_POINTS = 180  # largest number of points on a line; each point is the mean of an interval of minutes
 WIDTH_PX, LEGEND_COLUMNS = 640, 6
 
 
@@ -27,7 +27,7 @@ def explorable(tables: Tables) -> str:
     import vl_convert
 
     figure = chart(mean_by_policy(tables.summary), lost_over_the_day(tables.minutes))
-    specification = figure.to_json(indent=0).replace("<", "\\u003c")  # else a name could end the script
+    specification = figure.to_json(indent=0).replace("<", "\\u003c")  # a policy name may contain "</script>"
     return (
         f'<div id="chart"></div>\n<script>{vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}</script>\n'
         f'<script>vegaEmbed("#chart", {specification}, {{renderer: "svg", actions: false}})</script>'
@@ -41,8 +41,8 @@ def mean_by_policy(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
-    """Mean lost utility of the cluster in the first trial, by policy, capacity and interval (at most MAX_POINTS of them)."""
-    # The last minute of a run contains the arrivals after the day.
+    """Mean lost utility of the cluster in trial 0, by policy, capacity and one of at most MAX_POINTS intervals."""
+    # Leave out the last minute, because it collects all requests that arrive after the day.
     minutes = minutes[(minutes["trial"] == 0) & (minutes["minute"] < minutes["minute"].max())]
     run = ["policy", "capacity_cores"]
     lost = (1 - minutes["utility"]).groupby([minutes[name] for name in (*run, "minute")], sort=False).sum()
@@ -53,10 +53,10 @@ def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(summary: pd.DataFrame, lost: pd.DataFrame) -> altair.VConcatChart:
-    """Bars of lost utility and violations by policy, above lines over the day (`mean_by_policy`, `lost_over_the_day`).
+    """Draw bars of the measures by policy, above lines of lost utility over the day.
 
-    A click on the legend hides all policies but one (Shift adds more), the menu chooses the capacity, and the wheel
-    zooms the minutes.
+    `summary` comes from `mean_by_policy`, and `lost` from `lost_over_the_day`. A click on the legend shows one policy
+    alone (Shift adds more). The menu chooses the capacity. The wheel zooms the minutes.
     """
     import altair as alt
 

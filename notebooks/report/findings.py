@@ -17,7 +17,7 @@ from notebooks.wording import and_list
 def findings(results: Path, stages: set[str]) -> list[str]:
     """Sentences on the best policies and their margins, the clairvoyant limit, the forecasts and the decision time.
 
-    Only tables of the `stages` of this run are read, because others may be from an earlier configuration.
+    Forecast tables are read only if `stages` has "forecast". Otherwise they may come from an earlier configuration.
     """
     summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     forecasts = "No forecast was scored, because the workload has fewer than two training days."

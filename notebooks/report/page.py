@@ -109,7 +109,7 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
 
 
 def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(heading, its figures) of all sections; figures are numbered throughout, and those of other runs come last."""
+    """Pairs (heading, figures), with the figures numbered in page order. Figures recorded earlier come last."""
     own = {name for name, figure in found.items() if not figure["recorded"]}
     named = [(heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()]
     others = own.difference(*SECTIONS.values())

@@ -25,10 +25,10 @@ DIFFERENCE = (
 
 
 def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, object]]]]:
-    """(capacity, rows) per capacity; a row per policy, and one for the clairvoyant limit.
+    """One pair (capacity, rows) per capacity, with a row for each policy and a last row for the clairvoyant limit.
 
-    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation over trials; in the
-    last column it is `above_the_best`.
+    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation over trials. In the
+    last column, the text comes from `above_the_best`.
     """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):

@@ -1,4 +1,4 @@
-"""Stage 86: ranks of the arena's entries, and their regret in each scenario."""
+"""Figure of stage 86 (`86_arena.ipynb`): ranks of the arena's entries, and their regret in each scenario."""
 
 from collections.abc import Mapping
 

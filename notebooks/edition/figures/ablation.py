@@ -56,7 +56,7 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
 
 
 def lost_column(published: pd.DataFrame | None) -> str:
-    """The column of lost utility to draw: in the published convention if there are published values to compare with."""
+    """Name the column of lost utility to draw. With `published` values, it is the loss as the paper computes it."""
     return "lost_utility" if published is None else "lost_utility_published"
 
 

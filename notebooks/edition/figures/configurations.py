@@ -12,7 +12,7 @@ from notebooks.edition.configurations import BEST
 
 
 def by_gpus(parts: dict[str, Configurations], best: Configurations, compared: pd.DataFrame) -> Figure:
-    """Left: a service's utility by GPUs, for each configuration alone (`parts`) and the best. Right: lost utility."""
+    """Plot the utility of one service (left) and the lost utility of all services (right), both by number of GPUs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.5), width_ratios=(3, 2))
 
     def row(table: Configurations) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ def by_gpus(parts: dict[str, Configurations], best: Configurations, compared: pd
 
 
 def choice_finding(compared: pd.DataFrame) -> str:
-    """What the best configurations lose and what they are, and how much more any single rule loses, by number of GPUs."""
+    """State the lost utility at each number of GPUs, with the best configurations and with every other choice."""
     lost = compared.groupby(["capacity", "choice"])["simulated"].sum().unstack()
     sentences = []
     for capacity, row in lost.iterrows():

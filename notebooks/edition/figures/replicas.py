@@ -19,7 +19,7 @@ def draw(results: Path) -> Drawings:
 
 
 def lost_by_service(table: pd.DataFrame) -> Figure:
-    """Lost utility of each policy, stacked by service; a panel for each capacity (a table of `edition.replicas.paired`)."""
+    """Plot lost utility by policy and service, one panel per capacity. `table` is from `edition.replicas.paired`."""
     capacities = table["capacity_cores"].unique()
     figure, axes = plt.subplots(1, len(capacities), figsize=(PAGE_IN, 2.2), sharex=True, sharey=True, squeeze=False)
     services = [name for name in SERVICES if f"lost_{name}" in table]
@@ -37,7 +37,7 @@ def lost_by_service(table: pd.DataFrame) -> Figure:
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Loss of the policy that knows the kinds of replica, compared with ASSUMED and with the best other policy."""
+    """Compare, at each capacity, the loss of policy LEADER with that of policy ASSUMED and of the best other policy."""
     sentences = []
     for capacity, part in table.groupby("capacity_cores", sort=False):
         rows = part.set_index("policy")

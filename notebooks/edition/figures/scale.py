@@ -20,7 +20,7 @@ ACCEPTABLE = 0.5  # the curve's caption names the capacity at which a policy los
 
 
 def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
-    """The figures of the parts of the stage that were run; `curve`: whether the curve was run."""
+    """Draw a figure for each experiment that was run. `curve` adds the figure of lost utility by capacity."""
     paper = published_main(published) if published else None
     main, floor = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     figures = {
@@ -77,7 +77,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
     lost = (summary["lost_utility"] / summary["jobs"]).set_axis(pd.MultiIndex.from_frame(summary[[*key, "policy"]]))
     floor = {}
-    if "lost_utility" in limit:  # not if all clusters are in `largest`
+    if "lost_utility" in limit:  # the column is missing if no limit was computed
         floor = (limit["lost_utility"] / limit["jobs"]).groupby([limit[column] for column in key]).mean()
     for axis, cluster in zip(axes.flat, clusters):
         bar_rows(
@@ -105,7 +105,7 @@ def larger_caption(summary: pd.DataFrame) -> str:
 
 
 def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
-    """Figure 2: lost utility by capacity from the published start, a line per policy and one for the clairvoyant limit."""
+    """Figure 2: lost utility by capacity, for each policy and the clairvoyant limit. Runs start as in the paper."""
     summary = summary[summary["start"] == ONE]
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     common.lost_by_policy(axis, summary, "capacity_cores")

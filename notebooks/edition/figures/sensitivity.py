@@ -42,7 +42,7 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """Sentences on the number of settings in which the last policy is best, and on its smallest margin."""
+    """State how often the last policy of `summary` beats the best baseline, and where its margin is smallest."""
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]

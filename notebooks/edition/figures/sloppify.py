@@ -13,7 +13,7 @@ from notebooks.wording import and_list
 UTILITY_CAPTION = (
     "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
 )
-ENLARGED = ", enlarged"  # suffix of the column `window` in the rows of solvers.csv with more jobs
+ENLARGED = ", enlarged"  # in solvers.csv, `window` ends with this in the rows that compare numbers of jobs
 
 SOLVER_COLOURS = {
     "exact": "#0072B2",
@@ -149,7 +149,7 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
-    """Lost utility of decisions on precise and on relaxed utilities; one panel scores by relaxed, one by precise utility."""
+    """Lost utility of decisions by precise or relaxed utility, scored by relaxed (left) or precise (right) utility."""
     scored = scored.assign(
         decided=scored["solver"] + ", " + scored["formulation"], lost=(1 - scored["realised"]).round(9)
     )

@@ -15,14 +15,14 @@ SIZES = ("smallest", "middle", "largest")  # labels of three capacities
 
 
 def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
-    """The figure; `worlds` are the names of the workloads, `leader` the policy that the others are compared with."""
+    """Draw the figure for the workloads named in `worlds`. All other policies are compared with `leader`."""
     tables = {name: pd.read_csv(results / "days" / name / "paired.csv", dtype={"day": str}) for name in worlds}
     title = f"Lost utility of other policies minus that of {leader}"
     return {"days_and_workloads": Drawing(forest(tables, leader), title, finding(tables, leader))}
 
 
 def forest(tables: Mapping[str, pd.DataFrame], leader: str) -> Figure:
-    """Mean differences over all days with 95 % intervals; a panel for each workload (tables of `days.paired`)."""
+    """Plot mean differences from `leader` over all days. `tables` maps a workload to its table of `days.paired`."""
     parts = {name: others(table, leader) for name, table in tables.items()}
     rows = [part["policy"].nunique() for part in parts.values()]
     figure, axes = plt.subplots(
@@ -50,12 +50,12 @@ def forest(tables: Mapping[str, pd.DataFrame], leader: str) -> Figure:
 
 
 def others(table: pd.DataFrame, leader: str) -> pd.DataFrame:
-    """The differences over all days of policies that can be compared with `leader`."""
+    """The rows for all days together, without those of `leader` and of the clairvoyant."""
     return table[(table["day"] == "all") & ~table["policy"].isin([leader, CLAIRVOYANT])]
 
 
 def finding(tables: Mapping[str, pd.DataFrame], leader: str) -> str:
-    """How often `leader` loses less utility than others, and its worst comparison."""
+    """Say how often `leader` loses less utility than another policy. Name its worst significant defeat, if any."""
     pairs = pd.concat([others(table, leader).assign(world=name) for name, table in tables.items()])
     better, clear = pairs["difference"] > 0, pairs["low"] > 0
     text = (

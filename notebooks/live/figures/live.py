@@ -34,7 +34,7 @@ def live_and_simulated(summary: pd.DataFrame) -> Figure:
 
 
 def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
-    """Live against simulated loss and ranking; `published` is the ranking distance in the paper (`published_distance`)."""
+    """Caption on the agreement of live and simulated runs. `published` is the result of `published_distance`."""
     live, errors = summary[summary["environment"] == LIVE], lost_utility_error(summary)
     worst = errors.loc[errors["error"].abs().idxmax()]
     decided = pairs(summary).query("decided")
