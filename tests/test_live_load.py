@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from checkouts import ROOT
 
 from faro_lib.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN
 from faro_lib.control import PolicyFailed
@@ -24,7 +25,7 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs, read_sections
 from faro_lib.workload.replicas import Concurrent
 from faro_lib.workload.synthetic import synthetic
-from notebooks.live.agreement import lost_utility_error, pairs, ranking_distance
+from notebooks.live.agreement import lost_utility_error, pairs, published_distance, ranking_distance
 from notebooks.live.generator import Generator
 from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
 
@@ -271,6 +272,12 @@ def test_the_ranking_distance_is_0_for_the_same_order_and_1_for_the_reverse():
     assert ranking_distance(reverse) == 1
     assert ranking_distance(one_pair) == pytest.approx(1 / 3)
     assert lost_utility_error(same)["error"].tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_the_papers_ranking_distance_needs_three_policies_that_the_paper_has():
+    assert published_distance(ROOT / "data/published", ["AIAD", "MArk", "FairShare", "Oneshot"]) == 0.0
+    assert published_distance(ROOT / "data/published", ["AIAD", "MArk", "HPA", "RayServe"]) is None
+    assert published_distance(None, ["AIAD", "MArk", "FairShare"]) is None
 
 
 def test_moments_are_those_of_the_sample():

@@ -38,14 +38,16 @@ def ranking_distance(summary: pd.DataFrame) -> float:
 
 
 def published_distance(folder: str | None, policies: list[str]) -> float | None:
-    """The paper's own mean `ranking_distance` over capacities; None without `folder` or for fewer than 3 policies."""
-    if folder is None or len(policies) < 3:
+    """The paper's own mean `ranking_distance` over capacities; None without `folder`, or if it has fewer than 3 policies."""
+    if folder is None:
         return None
     table = pd.read_csv(Path(folder) / "published_main.csv")
     table = table.replace({"system": {"MArk/Cocktail/Barista": "MArk"}, "env": {"cluster": LIVE}}).rename(
         columns={"system": "policy", "env": "environment", "lost_cluster_utility_mean": "lost_utility"}
     )
     table = table[table["policy"].isin(policies)].assign(trial=0)
+    if table["policy"].nunique() < 3:
+        return None
     return float(np.mean([ranking_distance(part) for _, part in table.groupby("replicas")]))
 
 
