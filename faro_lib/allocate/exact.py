@@ -83,7 +83,7 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
             break
         if box.least_from == box.least_to and box.greatest_from == box.greatest_to:
             least, greatest = levels[box.least_from], levels[box.greatest_from]
-            # A sum of terms below `floor` cannot win. Equal sums stay, because their tie-break may be better.
+            # Replicas whose terms sum to less than `floor` cannot win. With an equal sum, they may win the tie-break.
             floor = best_value - float(quantised(problem.gamma * (least - greatest)))
             offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue

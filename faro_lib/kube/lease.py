@@ -54,8 +54,8 @@ def observe(
     """Return the candidate's new state, and the holder to write: its identity, `NOBODY`, or None to write nothing.
 
     If the lease is missing, another controller may still lead: a user may have deleted the lease. A candidate that does
-    not lead therefore creates it with holder `NOBODY`, and takes it over after it expires. Waiting without this write
-    would be unsafe: between two readings, the leader could recreate the lease and a user could delete it again.
+    not lead therefore creates it with holder `NOBODY`, and takes it over after it expires. If it only waited, it could
+    miss that the leader recreates the lease and a user deletes it again between two readings.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.

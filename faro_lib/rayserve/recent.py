@@ -15,9 +15,10 @@ MIN_KNOWN_SHARE = 0.75  # minimum share of seconds with data; counts are scaled 
 
 
 class RecentSeconds:
-    """Jobs' statistics by wall second. Arguments `minute` and `now_s` are trace time. Arrays are (jobs,) unless stated.
+    """Statistics of the jobs for each recent wall-clock second. Arrays have shape (jobs,) unless stated.
 
-    If a second is added twice, keep the row with more requests. A restarted `StatsAggregator` may have lost requests.
+    The arguments `minute` and `now_s` are in trace time. If a second is added twice, the row with more requests is
+    kept, because a `StatsAggregator` that restarts may lose requests.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):

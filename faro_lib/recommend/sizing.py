@@ -125,7 +125,7 @@ def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], cou
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """Simulate `policy`. Jobs start with equal shares of the capacity. One replica each would miss SLOs at first."""
+    """Simulate `policy`, from equal shares of the capacity on: jobs that start with one replica would miss their SLOs."""
     initial = fair_share(workload.jobs, capacity)
     trials = run_trials(
         workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial

@@ -52,7 +52,7 @@ class ServingModel:
 
     @property
     def router(self) -> ServiceTime | None:
-        """Service time of one pass through the router, for `draw`; None without a router."""
+        """Distribution of the duration of one pass through the router; None without a router."""
         return ROUTER if self.dispatch == "round-robin" else None
 
     @property

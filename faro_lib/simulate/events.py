@@ -64,7 +64,7 @@ class Station(NamedTuple):
 
 
 def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
-    """The initial state of all jobs, with `slots` empty slots per job; `first` is that of `Draws`."""
+    """The initial state of all jobs, with `slots` empty slots per job; `first` (jobs + 1,) is `Draws.first`."""
     jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
