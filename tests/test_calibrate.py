@@ -12,7 +12,7 @@ from reference_services import COLUMNS, SERVICES, found, profiled, recorded
 from faro_lib.calibrate import CALIBRATED, LATENCY, NOT_REPRODUCED, TOGETHER, TOO_WIDE, Measurements, calibrate
 from faro_lib.calibrate.fit import DISCREPANCIES, log_likelihoods
 from faro_lib.calibrate.population import Population
-from faro_lib.calibrate.predict import Simulator
+from faro_lib.calibrate.predict import NEVER_S, Simulator
 from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.workload.replicas import SERIAL, Batched
 
@@ -113,6 +113,21 @@ def test_the_sampling_errors_are_those_of_repeated_runs():
     predicted = np.sqrt(np.diagonal(errors, axis1=1, axis2=2))
     assert np.all(np.abs(np.log(predicted / spread)) < np.log(1.6))
     assert np.all(spread[1, :2] > 2 * spread[0, :2])  # near saturation, neighbouring requests are late together
+
+
+def test_a_period_that_serves_no_request_has_the_longest_latencies(monkeypatch):
+    columns = ((LATENCY, None), (LATENCY, 0.5))
+    period = Measurements([5.0], [1], [100], columns, [[0.2, 0.1]])
+    simulator = Simulator(period, "round-robin", 10, {}, 8000, seed=1)
+    monkeypatch.setattr(Simulator, "_run", lambda self, service, draws, runs: {LATENCY: np.full((runs, 9000), np.inf)})
+    np.testing.assert_allclose(simulator.values(CalibratedService(SERIAL, 0.1, 0.0)), np.log(NEVER_S))
+
+
+def test_kinds_that_the_limit_of_requests_excludes_are_refused():
+    known = SERIAL_100_MS
+    measured = recorded(known, COLUMNS, ((1, (0.3, 0.5)),))
+    with pytest.raises(ValueError, match=r"kinds=\['batched'\]: none is possible with max_ongoing_requests=1"):
+        calibrate(measured, kinds=("batched",), max_ongoing_requests=1)
 
 
 def test_requests_that_end_together_are_a_batch_of_those_that_arrive_while_it_waits():

@@ -1,9 +1,9 @@
-"""Compiled loops of `leximin`, which maximises the least utility, then the second least, and so on. Imported when used.
+"""Compiled loops of `leximin`, which maximises the least utility, then the second least, and so on.
 
 A column is a replica count in the utility table. The search visits the utility levels from the lowest to the highest.
 It raises the jobs at each level to their next better column. If the budget cannot raise all of them, the search makes
-a node for the level and leaves as few jobs as possible there. These nodes are numbered 1..last. A job at node 0 can
-still rise or has its final utility. Finding the cheapest assignment of jobs to nodes is a transportation problem.
+a node for the level, and as few jobs as possible stay at this node. Nodes are numbered 1..last. Node 0 has all jobs
+that can rise further or have their final utility. The cheapest assignment of jobs to nodes is a transportation problem.
 
 `node` (jobs,) is each job's node. `column` (nodes, jobs) is a job's column at each node, or -1 if the job cannot be
 there. `members` are the jobs that can be at a node > 0.
@@ -21,15 +21,15 @@ def climb(utility, cost, following, order, budget, group, quota):
 
     `order` lists flat positions in `utility` (jobs, columns), sorted by utility. It leaves out columns that are no
     better than a cheaper column of the same job. `following[j, x]` is job j's next column in `order` after x, or -1.
-    Job j is subject to `quota[group[j]]`. With several quotas, the search stops at the first level where jobs
-    compete for units. Returns each job's replicas, whether its utility is final, and the arrays `node` and `column`.
+    The jobs of group g may use `quota[g]` of the budget. With several groups, the search stops at the first level where
+    any one job can rise, but not all can. Returns the replicas, whether each utility is final, `node` and `column`.
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
     node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
     members = np.empty(0, np.int64)
     for k in order[::-1]:
-        column[0, k // columns] = k % columns  # in reverse order, a job's last write is its worst column
+        column[0, k // columns] = k % columns  # each job starts at its worst column, which this loop visits last
     room, group_room = budget - (cost * column[0]).sum(), quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
@@ -147,7 +147,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Merge two tables of sorted utilities, with one row per budget. Divide each budget in the leximin-best way."""
+    """Join two sets of jobs. `left`, `right` and the result are leximin-best sorted utilities, one row per budget."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -78,15 +78,15 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     """The Lagrangian upper bound on the sum of terms: the minimum of the Lagrangian over prices >= 0.
 
-    The Lagrangian is price x budget + the sum over rows of the maximum of term - price x cost. Its minimum is the
-    optimum if each row's terms are replaced by their concave envelope. The search intersects tangents and starts at the
+    The Lagrangian is price x budget + the sum over rows of the maximum of term - price x cost. Its minimum is
+    the optimum of a relaxed problem, in which each row has the concave envelope of its terms. The search starts at the
     price `guess`. It stops when the bound is below `enough`. Every price gives a valid bound, so an inexact price only
     loosens the bound. Returns (bound, price, a pick within the budget, whether such a pick exists).
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # total term and cost at the lowest and highest price
-    widest = TOLERANCE  # largest gain of a row over its cheapest choice; at a higher price, each row picks the cheapest
+    widest = TOLERANCE  # no row gains more than this over its cheapest choice; at a higher price, all pick the cheapest
     for j in range(rows):
         cheapest, best = -1, -1
         for x in range(choices):

@@ -1,4 +1,4 @@
-"""The exact solver uses a knapsack for sums, branch and bound for sums with a spread penalty, and `leximin` for Fair.
+"""Exact solver for objectives that are a sum (knapsack), a sum with a spread penalty (branch and bound) or leximin.
 
 A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
 is exact. A Lagrangian bound first rules out most columns (replica counts of a job).
@@ -18,7 +18,7 @@ Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price,
 
 
 class Box(NamedTuple):
-    """A range of `levels` for the least utility of a job and one for the greatest, each from a first to a last index."""
+    """Two ranges of indices into `levels`, ends included: for the least utility of all jobs and for the greatest."""
 
     least_from: int
     least_to: int
@@ -50,9 +50,9 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
     """Replicas that maximise sum(`Problem.term`) + gamma (min U - max U), where U are the jobs' utilities.
 
-    `levels` are all utilities that occur. Branch and bound halves the box with the largest bound, until both ranges of a
-    box are single levels. A knapsack over the utilities between these levels then solves the box: no allocation of it has
-    a larger spread, and one with a smaller spread only scores better.
+    `levels` are all utilities that occur. Branch and bound halves the box with the largest bound. Once both ranges of a
+    box are single levels, a knapsack over the utilities between them solves the box. It assumes that the spread is the
+    difference of these levels, because allocations with a smaller spread belong to other boxes.
     """
     levels = np.unique(problem.utility[problem.feasible])
     best: np.ndarray | None = None  # the best replicas found so far
@@ -95,8 +95,8 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
 def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
     """(upper bound on the objective in `box`, Lagrangian price, an allocation that the problem allows).
 
-    The box is relaxed: utilities may be anywhere from its lowest to its highest level. The bound adds the Lagrangian bound
-    on the sum of terms, whose price search starts at `price`, and gamma times the largest min U - max U in the box. The
+    The bound is a Lagrangian bound on the sum of terms, plus gamma times the largest min U - max U in the box. It
+    allows every utility from the box's lowest to its highest level. The search for the price starts at `price`. The
     allocation may lie outside the box. If the bound is less than `floor`, returns (-inf, price, None).
     """
     from faro_lib.allocate import _solver_kernels as kernels  # compiles when imported

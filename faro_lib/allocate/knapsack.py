@@ -25,7 +25,7 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # In a solution with a sum >= `floor`, the `reduced` of a job's column is within `far` of the job's largest.
+        # A solution with a sum >= `floor` only has columns with `reduced` within `far` of the job's largest `reduced`.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
         far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding errors grow with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
@@ -59,7 +59,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """Give each job its least allowed replicas, then let `_share` divide the budget that is left; None if none fit."""
+    """Give each job its least allowed replicas and let `_share` divide the budget left. Return None if nothing fits."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # a set of columns, bool (jobs, columns), and how many jobs at most may use the set
+Count = tuple[np.ndarray, int]  # columns, bool (jobs, columns), and the largest number of jobs that may use one of them
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
@@ -35,7 +35,7 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         counts.append((at_level, int(number)))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return at if replicas is None and not problem.has_quotas else replicas  # without quotas, `at` is leximin-best too
+    return at if replicas is None and not problem.has_quotas else replicas  # `at` is leximin-best if there is no quota
 
 
 def _climb(utility, cost, budget, group, quota):
@@ -52,7 +52,7 @@ def _climb(utility, cost, budget, group, quota):
 
 
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """Leximin-best sorted utilities of the `undecided` jobs under quotas. No job gets less than its column `at` gives.
+    """Leximin-best sorted utilities of `undecided` jobs under quotas. No job has less utility than with replicas `at`.
 
     If a list A of utilities is leximin-better than a list B, A merged with any list C is better than B merged with C.
     It is therefore enough to find each tenant's best list at each budget, and to merge the tenants one at a time.
@@ -77,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Of each job's `allowed` columns, which have equal utility, drop those >= `current` except the cheapest."""
+    """Keep a job's `allowed` columns < `current`, but only the least of those >= `current`. All have equal utility."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

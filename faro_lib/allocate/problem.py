@@ -52,7 +52,7 @@ class Problem:
     tie: np.ndarray  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's entry in `quota`, shape (jobs,)
-    quota: np.ndarray  # most units of each group (groups,); a group is a tenant with a quota, or all jobs without one
+    quota: np.ndarray  # units that each group may use; a group is a tenant with a quota, or all jobs without a quota
 
     @property
     def feasible(self) -> np.ndarray:
@@ -116,7 +116,7 @@ def problem_of(
 
 
 def in_units(jobs: Sequence[Job], budget: float) -> tuple[np.ndarray, int, np.ndarray, float]:
-    """(cost of one replica (jobs,), budget, quotas (groups,), cores per unit); the first three in whole units."""
+    """Costs of a replica (jobs,), budget and quotas (groups,) in whole units, and cores per unit (the costs' GCD)."""
     arrays = arrays_of(tuple(jobs))
     tenths = np.rint(10 * arrays.cores).astype(np.int64)
     unit = int(np.gcd.reduce(tenths))

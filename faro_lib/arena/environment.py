@@ -83,8 +83,8 @@ class ClusterEnv(gymnasium.Env):
     """The simulated cluster as a Gymnasium environment; an episode is one day.
 
     A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no request is left.
-    The reward is minus the utility lost in the minutes that the step completes. An unfinished request's age counts as
-    its latency. The last reward corrects for this. All rewards add up to -(minutes x `lost_utility` of the run).
+    The reward is minus the utility lost in the minutes that ended during the step. The age of an unfinished request
+    counts as its latency. The last reward corrects the error. Rewards add up to -(minutes x `lost_utility` of `run`).
     Attributes: `observation`, the current `Observation`; `run`, the day's result, set at the end of the day.
 
     Parameters
@@ -93,8 +93,8 @@ class ClusterEnv(gymnasium.Env):
     capacity : cores; None takes the scenario's, which may change during the day.
     train : if True, each episode is a random training day, for agents that learn; if False, it is the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster `Cluster` that replaces
-        the simulator, as in `notebooks/arena/fluid.py`. Then `run` is not set, and rewards are not corrected.
+    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster cluster that replaces
+        the simulator, as in `notebooks/arena/fluid.py`. With it, `run` is not set, and rewards are not corrected.
 
     `reset(seed)` draws the day and its requests. The `options` of `reset` may set `trial`, the seed of the requests,
     and `initial`, the replicas (jobs,) at the start.

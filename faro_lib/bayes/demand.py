@@ -1,11 +1,11 @@
 """The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
 
-`forecast.regression` defines the likelihood and its symbols a, b, c, s, g and v. Priors for job j and feature k:
+The likelihood is in `forecast.regression`. The priors for job j and feature k (lag, profile minute or constant) are:
 
-    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags (a), daily profile (b) and constant (c)
+    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags (a) and daily profile (b), and the constant (c)
     m_k ~ Normal(0, MEAN_WIDTH)                mean of a coefficient over jobs
     log tau ~ Normal(log WIDTHS, 0.4)          one tau for the lags and one for the profile; the constant's tau is fixed
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the errors' scale when v_j, the recent change, is at its mean
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        errors' log scale at the mean of v_j (log of recent changes in demand)
     g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           nu: degrees of freedom of the errors
 
@@ -72,9 +72,9 @@ def build_model(traces: Traces):
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # The prior means, m_k in the module docstring, are integrated out. A coefficient's mean over jobs is then
-        # independent of its deviations from that mean. Because only jobs - 1 deviations are free, log(width) is added.
-        # The coefficients are linear in theta, and their constant Jacobian is left out.
+        # The prior means m_k (module docstring) are integrated out. A coefficient's mean over jobs is then independent
+        # of the deviations from it. Only jobs - 1 deviations are free: log(width) cancels the surplus factor 1 / width.
+        # The Jacobian of the coefficients with respect to theta is constant and left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)

@@ -1,4 +1,4 @@
-"""Infer a service's kind of replica and its parameters, with intervals and a verdict, from measured latencies.
+"""Infer a service's kind of replica and the kind's parameters from measured latencies, with intervals and a verdict.
 
 The kinds serial, concurrent, batched and continuous (`workload.replicas`) are compared by their marginal likelihoods.
 For each kind, parameter points are simulated (`predict`) and weighted. Later points are drawn near points of large
@@ -12,9 +12,9 @@ weight (`population`). The verdict is NOT_REPRODUCED if no kind fits, TOO_WIDE i
     for draw in calibration.draws:                      # posterior draws, for an interval of any derived quantity
         job = replace(job, **draw.job_fields)
 
-The likelihood is normal in the logarithms of the measured values, a synthetic likelihood (Wood, 2010). Its covariance
-is that of the sampling errors plus that of the model's discrepancy. Sampling errors are correlated within a row of
-measurements. Discrepancies are independent, unlike in Kennedy and O'Hagan (2001), and their size is fitted.
+The logarithms of the measured values are assumed to be normal, as in a synthetic likelihood (Wood, 2010). They differ
+from the simulated values by sampling errors, which are correlated within a row of measurements, and by errors of the
+model. The model's errors, called discrepancies, are independent. Their standard deviation is fitted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of capacity_rps, relative to the median
-# Choose the kind with fewest parameters among those with at least 1 / STRONG of the top probability (Jeffreys, 1961).
+# Choose the kind with the fewest parameters whose probability is at least 1 / STRONG of the largest (Jeffreys, 1961).
 STRONG = 10.0
 OUTLIER = 3.0  # largest accepted distance of a measured value from its prediction, in standard deviations
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # after 1 + LEAST_ROUNDS rounds, a fit ends if its effective sample size reaches ENOUGH
 REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
-# A kind is given up if its log likelihood is this far below the best kind's. Before LEAST_ROUNDS, the limit is wider.
+# A kind gets no more points if its best log likelihood is this much below that of the best kind (more in early rounds).
 HOPELESS = 30.0
 DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
@@ -87,13 +87,13 @@ def calibrate(
     seed: int = 1,
     attempts: int = 2,
 ) -> Calibration:
-    """The kind of replica that explains the measurements, its parameters with 90 % intervals, and a verdict.
+    """Infer the kind of replica that explains the measurements, its parameters with 90 % intervals, and a verdict.
 
     Parameters
     ----------
     max_ongoing_requests, dispatch : as in `ServingModel`; known from the configuration of the service.
     kinds : the kinds of replica to compare, keys of PRIORS.
-    tokens : output_tokens, prompt_tokens and any others of `replicas.OF_TOKENS`. If None, kind continuous is left out.
+    tokens : fields of `Continuous` by name, at least output_tokens and prompt_tokens. If None, continuous is left out.
     max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.
     overhead_probability : prior probability that there is an overhead.
     attempts : number of searches, each with different random numbers, before a service counts as not reproduced.
@@ -112,6 +112,8 @@ def calibrate(
             simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, requests, seed)
             prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s, overhead_probability)
             fits.append(Fit(prior, simulator, extended, seed))
+    if not fits:
+        raise ValueError(f"kinds={list(kinds)}: none is possible with max_ongoing_requests={max_ongoing_requests}")
     refined = fits
     for done, points in enumerate(ROUNDS):
         for fit in refined:
@@ -170,9 +172,9 @@ def _answer(measurements: Measurements, extended: Measurements, fits: list[Fit],
 
 
 def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:
-    """The measured value farthest from `predicted` (rows, columns) in standard deviations, as text; "" if all are reproduced.
+    """Describe the measured value that is farthest from its prediction. Return "" if all values are reproduced.
 
-    All are reproduced if `discrepancy` is at most MAX_DISCREPANCY and no value is more than OUTLIER deviations away.
+    They are reproduced if `discrepancy` <= MAX_DISCREPANCY and none is more than OUTLIER standard deviations away.
     """
     rows, columns = predicted.shape
     variances = np.diagonal(errors, axis1=1, axis2=2)[:rows, :columns]
@@ -187,10 +189,10 @@ def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, 
 def _next(
     extended: Measurements, target: np.ndarray, predicted: np.ndarray, weights: np.ndarray, errors: np.ndarray
 ) -> str:
-    """Name the value to measure next: the one that most reduces the variance of `target`, the points' log capacities.
+    """Name the value whose measurement most reduces the variance of `target`, the log capacity of each parameter point.
 
-    Let q be the points' predictions of a value and s^2 its error variance (sampling plus discrepancy). A linear
-    regression of `target` on the measured value explains cov(target, q)^2 / (var(q) + s^2) of the variance.
+    Let q be the points' predictions of a value and s^2 the variance of its error (sampling plus discrepancy). A linear
+    regression of `target` on the measured value reduces the variance by cov(target, q)^2 / (var(q) + s^2).
     """
     apart, target = predicted - np.tensordot(weights, predicted, 1), target - weights @ target
     covariance, variance = np.tensordot(weights * target, apart, 1), np.tensordot(weights, apart**2, 1)

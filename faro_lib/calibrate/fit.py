@@ -19,8 +19,8 @@ LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured: so large that it has no influence
 POINTS_PER_DIMENSION = 4  # points per coefficient in the regression of `_linearised`
 CHANGED = 0.1  # change of a prediction's logarithm at which the sampling errors are simulated again
-ELSEWHERE = 0.6  # probability that the regression omits all points on one side of the best point
-LARGEST = 3.0  # largest absolute coordinate of the centre of `_linearised`, in prior standard deviations
+ELSEWHERE = 0.6  # probability that `_linearised` uses only points on one side of the best point, in a random coordinate
+LARGEST = 3.0  # `_linearised` clips each coordinate of the centre to [-LARGEST, LARGEST], in prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
@@ -54,7 +54,7 @@ class Fit:
         self.population = Population(self._simulate, prior.dimensions, self._rng)
         self.services: list[CalibratedService] = []
         self._simulated: list[np.ndarray] = []
-        self._errors_at = np.zeros(measurements.values.shape)  # predictions of the point whose sampling errors are used
+        self._errors_at = np.zeros(measurements.values.shape)  # log predictions at which `errors` was last simulated
         self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood + log prior, (points, discrepancies)
         self.predicted = np.empty(0)  # logarithms of the predicted values, shape (points, rows, columns)
         rows, columns = measurements.values.shape
@@ -83,8 +83,8 @@ class Fit:
     def _linearised(self) -> Any:
         """A t distribution that approximates the posterior, for use as a proposal in `draw`.
 
-        A linear regression over the most likely points replaces the simulated predictions (a Gauss-Newton step without
-        gradient). To find other local optima, the regression often uses only points on one side of the best point.
+        A Gauss-Newton step gives its centre and covariance. A linear regression over likely points replaces the
+        derivatives. To find other local optima, it often uses only points on one side of the best one (ELSEWHERE).
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)

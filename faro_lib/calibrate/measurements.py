@@ -17,8 +17,8 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Latency quantiles and means of one service. Each row has a constant arrival rate and replica count.
 
-    A row of a load test is one period. A row of recorded minutes has several periods: minutes with equal replica counts
-    and similar rates. Its `values` are geometric means over these minutes. Quantiles are over served requests.
+    In a load test, a row is one period. In a row of recorded minutes, each minute is a period. These minutes have equal
+    replica counts and similar rates, and `values` are geometric means over them. Dropped requests are ignored.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
@@ -50,7 +50,7 @@ class Measurements:
 
 
 def requests_together(end_s: np.ndarray) -> np.ndarray:
-    """Mean size of groups of requests that end at most TOGETHER_S apart; `end_s` (..., requests) is inf for drops.
+    """Mean size of groups of requests whose successive ends are at most TOGETHER_S apart. For drops, `end_s` is inf.
 
     >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
     2.0

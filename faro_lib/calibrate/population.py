@@ -1,4 +1,4 @@
-"""Weighted draws from a posterior, and its marginal likelihood, for a likelihood that is simulated and has no gradient."""
+"""Draw weighted points from a posterior and estimate the marginal likelihood, without gradients of the likelihood."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from scipy.stats.qmc import MultivariateNormalQMC
 
 MIN_EFFECTIVE = 20.0  # `Population.draw` flattens the weights until their effective sample size is at least this
 SMALLEST = 1e-9  # points of smaller weight get no kernel in the density estimate
-POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents on the weights that `flattened` tries, largest first
+POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents of the weights, which `flattened` tries in this order
 
 
 class Population:
@@ -35,9 +35,9 @@ class Population:
         return float(logsumexp(self.log_weights) - np.log(len(self.points)))
 
     def draw(self, number: int, proposal: Any = None) -> None:
-        """Add a round of `number` points, half of them from `proposal` (a scipy distribution) if given.
+        """Add a round of `number` points. Half of them are drawn from `proposal`, a scipy distribution, if it is given.
 
-        The first round is a Sobol sequence from the prior, so `number` is rounded up to a power of two.
+        The first round is a Sobol sequence from the prior instead, with `number` rounded up to a power of two.
         """
         if self._proposals:
             flattened = self.flattened(MIN_EFFECTIVE)
@@ -57,7 +57,7 @@ class Population:
         self.weigh(self._log_likelihood(new))
 
     def flattened(self, effective: float) -> np.ndarray:
-        """Normalised weights, raised to the largest of POWERS that gives an effective sample size >= `effective`."""
+        """Weights to the largest power in POWERS that gives an effective sample size >= `effective`, then normalised."""
         weights = (softmax(power * self.log_weights) for power in POWERS)
         return next(one for one in weights if 1 / (one**2).sum() >= min(effective, len(one) / 2))
 

@@ -1,4 +1,4 @@
-"""Latency quantiles of a service by simulation, and their sampling errors in a run of the measured length."""
+"""Simulate the measured values of a service, such as latency quantiles, and estimate their sampling errors."""
 
 from dataclasses import replace
 from typing import Any
@@ -49,8 +49,8 @@ class Simulator:
     def errors(self, service: CalibratedService) -> np.ndarray:
         """Covariance of the sampling errors of the values' logarithms, shape (rows, columns, columns).
 
-        The covariance of the measured values and that of the simulated `values` are added. The divisor of `covariance`
-        makes its inverse unbiased (Hartlap, Simon and Schneider, 2007).
+        It is the sum of two covariances, because both the measured and the simulated values have sampling errors. The
+        divisor in `covariance` makes the inverse of the matrix unbiased (Hartlap, Simon and Schneider, 2007).
         """
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
@@ -75,7 +75,8 @@ class Simulator:
             sample = ordered[quantity]
             served = np.maximum(np.isfinite(sample).sum(axis=1), 1)
             if level is None:
-                values.append(np.where(np.isfinite(sample), sample, 0.0).sum(axis=1) / served)
+                served_s = np.where(np.isfinite(sample), sample, 0.0).sum(axis=1)
+                values.append(np.where(np.isfinite(sample).any(axis=1), served_s / served, NEVER_S))
                 continue
             position = level * (served - 1)
             low = position.astype(int)

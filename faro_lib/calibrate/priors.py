@@ -42,7 +42,7 @@ class CalibratedService:
         return self.replica.capacity_rps(self.service_time_s)
 
     def parameters(self) -> dict[str, float]:
-        """Name -> number: the parameters of the service and of its kind, and capacity_rps."""
+        """Mapping of name to number for capacity_rps, the fields of the service and the numeric fields of `replica`."""
         names = ("capacity_rps", "service_time_s", "service_scv", "overhead_s")
         of_kind = {field.name: getattr(self.replica, field.name) for field in dataclasses.fields(self.replica)}
         numbers = {name: value for name, value in of_kind.items() if isinstance(value, int | float)}
@@ -94,9 +94,9 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    # First draw what measurements determine best: the latency of a lone request (alone_s) and the time of a full batch
-    # (full_s). A lone request waits wait_s for other requests, then takes one_s as a batch of one. As one_s is between
-    # full_s / most and full_s, wait_s is between `shortest` and `longest`.
+    # First draw the two times that measurements determine best: the latency alone_s of a lone request, and the duration
+    # full_s of a full batch. A lone request waits wait_s for others, then takes one_s as a batch of one. As one_s is
+    # between full_s / most and full_s, wait_s is between `shortest` and `longest`.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

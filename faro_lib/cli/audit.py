@@ -47,7 +47,7 @@ def audit(
     """Simulate recorded replica counts, then other policies.
 
     Give one of --workload, --prometheus and --journal. Policies are compared on the services whose recorded minutes the
-    simulator reproduces. For any other service, the output says what to measure.
+    simulator reproduces. For any other service, the output says why it is left out.
 
     Exit status: 0 success; 2 invalid input; 3 no service was reproduced; 130 interrupted.
     """

@@ -67,7 +67,7 @@ def ray_serve(
     home: NamespacedName | None, backend: str, settings: Settings, address: str | None, serve_address: str | None,
     clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure, lease: Lease | None, start_timeout_s: float,
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:  # fmt: skip
-    """Context manager that yields a function, which returns the cluster on Ray Serve for given settings.
+    """Yield a function that makes a `RayServeCluster` from settings.
 
     Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the context ends.
     """

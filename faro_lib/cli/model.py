@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit a forecaster to `days`. It is untrained without `history`, or if a source in OWN has no usable counts."""
+        """Fit a forecaster to `days`. It is untrained if `history` is empty, or is one of OWN without usable counts."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))

@@ -49,7 +49,7 @@ def recommend(
 
     With --curve, also find the capacity that the SLOs need. Give one of --workload, --prometheus and --journal.
 
-    Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
+    Exit status: 0 success; 2 invalid input; 3 the cluster's capacity does not meet the SLOs; 130 interrupted.
     """
     # One long function, because typer reads the options from its signature and every part uses them.
     from faro_lib.rayserve.spec import ongoing_limits
@@ -154,7 +154,7 @@ def _worst(job: str, rate: float, accepted: float) -> str:
 
 
 def _fixed(recommendation: Recommendation) -> list[str]:
-    """Compare Faro and fixed replicas in two tables: late requests by job, and the worst job in each variation."""
+    """Compare Faro with fixed replicas: late requests by job, and the worst job with more load or a failed replica."""
     from faro_lib.recommend.sizing import WORST
 
     curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations

@@ -12,7 +12,7 @@ def restore(
     kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
 ) -> None:
-    """Give HPAs their own bounds back; stop the controller first."""
+    """Give HPAs back the bounds that they had before Faro changed them. Stop the controller before you run this."""
     from faro_lib.kube import hpa_bounds
     from faro_lib.kube.deployments import AUTOSCALERS, DeploymentRef, listed
     from faro_lib.kube.lease import seconds_unled
@@ -28,7 +28,7 @@ def restore(
     if unled and (idle_s := seconds_unled(api, home.namespace, home.name)) < unled:
         say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
         return
-    # `listed` returns all autoscalers of the namespaces, also those of jobs that are no longer in the table.
+    # Include all HPAs in the jobs' namespaces, because Faro may have changed HPAs of jobs that have left the table.
     lines = hpa_bounds.restore(api, listed(api, refs, *AUTOSCALERS))
     for line in lines or ["no autoscaler has bounds of Faro"]:
         say(line)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CHANGES, REFIT = "changes", "refit"  # failure reasons: CHANGES if new settings are unusable, REFIT if a refit fails
 RETRY_S = 60.0  # seconds until changed settings are tried again after they failed with an OSError
-STALLED_S = 120.0  # /healthz fails if there is no progress for this time plus 5 ticks. One cluster call may take 60 s.
+STALLED_S = 120.0  # /healthz fails only after this time plus 5 ticks without progress, as a cluster call may take 60 s
 
 
 def run(
@@ -211,7 +211,7 @@ def run(
                     on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
                     settings, changes = last, ()
                     retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
-                    chosen = policy_of(settings)  # fits `model` again if it was fitted to the refused jobs
+                    chosen = policy_of(settings)  # `policy_of` refits `model` if the rejected settings had other jobs
                     continue
                 chosen = made
                 for change in changes:

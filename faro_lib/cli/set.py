@@ -65,10 +65,10 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`. A change of load replaces the job's changes of load that overlap it in time.
+    """Whether `new` replaces `old`. Both must be for the same job, and both replica counts or both changes of load.
 
-    A replica count replaces the job's other counts that begin and end within its period. If it begins `now`, it also
-    replaces the count in force.
+    A new change of load replaces an old one if their periods overlap. A new count replaces an old one that begins and
+    ends within the new period. With `now`, the new count begins now and also replaces old counts that have begun.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
@@ -99,7 +99,7 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # A job that has floorReplicas is scaled by an HPA, whose maximum is desiredReplicas. --freeze keeps readyReplicas.
+    # An HPA scales a job that has floorReplicas, up to desiredReplicas. --freeze therefore keeps its readyReplicas.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return targets, overrides.read, overrides.write

@@ -1,4 +1,4 @@
-"""`faro trust`: show how much `faro run --earn` may change each service, and the evidence for this limit."""
+"""`faro trust`: show the level of authority that `faro run --earn` has over each service, and the evidence for it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
 BARS = "▁▂▃▄▅▆▇█"
-REASONS_SHOWN = 6  # number of latest changes that are shown below the table, with their reasons
+REASONS_SHOWN = 6  # number of latest replica changes that are listed below the table, each with its reason
 HEADS = ("job", "last 15 minutes", "requests/s", "next minute", "replicas", "tail latency", "SLO", "one more", "reason")
 
 
@@ -36,14 +36,14 @@ def sparkline(values: np.ndarray) -> str:
 
 
 class View:
-    """Draws a step of the control loop as a table of the jobs, with the latest changes and their reasons below it."""
+    """Draws a step of the control loop as a table of jobs, and lists the latest replica changes and their reasons."""
 
     def __init__(self, jobs: tuple[Job, ...], title: str):
         self.jobs, self.title = jobs, title
         self._changes: deque[str] = deque(maxlen=REASONS_SHOWN)
 
     def of(self, step: Step) -> Group:
-        """Record the changes of a step, then return the table of its jobs with the latest changes below it."""
+        """Record the replica changes of a step. Return the table of jobs with the latest replica changes below it."""
         seen, plan = step.observation, step.plan
         cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"

@@ -31,7 +31,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """Return a function that runs `call` in a thread and returns the newest result after at most `patience_s`."""
+    """Return a function that starts `call` in a thread, waits at most `patience_s` and returns the newest result."""
     asked = known = in_thread(call)
     wait((known,))  # no time limit, because `ask` needs a first result to return
 
@@ -71,8 +71,8 @@ def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb:
     signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process, even if its parent has died
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
-    with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, the kernel ends this process first
     try:
         answer: tuple[Any, Exception | None] = call(), None
     except MemoryError:

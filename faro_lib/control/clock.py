@@ -1,4 +1,4 @@
-"""A clock for trace time, the seconds since time 0 of a run. A scale above 1 replays a trace faster than real time."""
+"""A clock for trace time, the seconds since time 0 of a run. With scale > 1, a trace runs faster than real time."""
 
 import os
 import select
@@ -23,7 +23,7 @@ class StopEvent(threading.Event):
 
     def set(self) -> None:
         self._flag = True
-        with suppress(BlockingIOError):  # raised if the pipe is full; its bytes already end `wait`
+        with suppress(BlockingIOError):  # raised if the pipe is full, in which case `wait` already returns
             os.write(self._write, b".")
 
     def wait(self, timeout: float | None = None) -> bool:

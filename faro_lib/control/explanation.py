@@ -13,9 +13,9 @@ def decision_at(
 ) -> tuple[Header, Tick]:
     """Return (header, tick) of the last tick at or before `at_s`, in seconds since time 0 of the run.
 
-    `parts` is the result of `journal.parts`. If `at_s` is None, the function searches the newest part for the last tick
-    that decided anything (see `decided`). If no tick did, it takes the last tick. Raises ValueError if there are no
-    ticks, or if `at_s` is before the first tick or at least one tick interval after the last tick.
+    `parts` holds (header, ticks) of each part of a journal, oldest first. If `at_s` is None, only the last part with
+    ticks is searched. The result is then its last tick that decided anything (see `decided`), or its last tick if none
+    did. Raises ValueError if there are no ticks, or if `at_s` is before the first or at least `tick_s` after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:

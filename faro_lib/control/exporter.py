@@ -137,8 +137,8 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # The replicas that must run are the target or, if HPAs scale the jobs, the plan's minReplicas (`floor`).
-        # If the plan does not set an HPA's minReplicas, the gauge keeps its value.
+        # `_least` is the target or, if Faro sets the bounds of HPAs (`unbounded` is not None), the plan's minReplicas
+        # (`floor`). If the plan leaves a job's minReplicas unchanged (KEEP_FLOOR), the gauge keeps its value.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):

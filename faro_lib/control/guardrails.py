@@ -32,10 +32,10 @@ class GuardrailConfig:
     ----------
     fail_mode : what to do if a job's data is missing, the plan is invalid or the decision is late: "hold" keeps the
         targets, "fair-share" gives equal shares.
-    max_scaling_actions : maximum number of replicas that one decision starts or stops; None for no limit. Stops that
-        make room for a start do not count. Starts come before other stops. Starts begin with the job with the highest
-        `Plan.marginal_value_down`. Stops begin with the job with the lowest `Plan.marginal_value_up`. If the plan has
-        no such values, starts and stops follow the order of the jobs.
+    max_scaling_actions : maximum number of replicas that one decision starts or stops; None for no limit. Replicas
+        stopped to make room for a new replica do not count. New replicas are started before other replicas are stopped.
+        Jobs start replicas in the order of `Plan.marginal_value_down`, highest first. They stop replicas in the order
+        of `Plan.marginal_value_up`, lowest first. If the plan has no such values, the order of the jobs applies.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
@@ -76,7 +76,7 @@ class Guard:
     present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
     applied: bool = True  # whether the last request was applied
     contest: np.ndarray | int = 0  # points for other clients' changes; constant once they reach CONTESTED_AT
-    advised: np.ndarray | bool = False  # bool, Faro only advises: the job is left to its own autoscaler
+    advised: np.ndarray | bool = False  # bool, True if Faro only gives advice and leaves the job to its own autoscaler
 
     def updated(self, observation: Observation) -> Self:
         """This state with `known_s` and `contest` updated by an observation."""
@@ -86,7 +86,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # if all are NaN, the targets may be outdated
+        observed = np.isfinite(observation.mean_latency_s).any()  # otherwise, the targets may be from an earlier tick
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -122,7 +122,7 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
     """Show absent (not deployed) jobs in the observation with their minimum replicas, and add cores for these replicas.
 
-    A policy gives every job at least its minimum replicas. With the added cores, absent jobs take none from other jobs.
+    Policies give even absent jobs their minimum replicas. Without the added cores, other jobs would lose capacity.
     """
     absent, minimum = ~observation.exists, minimum_replicas(jobs)
     if not absent.any():
@@ -226,8 +226,8 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # A job whose planned target is its minimum has NaN as marginal_value_down. Its replicas start first.
-    # A job whose planned target is its maximum has NaN as marginal_value_up. Its replicas stop first.
+    # marginal_value_down is NaN if a job's planned target is its minimum. Such a job is the first to start replicas.
+    # marginal_value_up is NaN if a job's planned target is its maximum. Such a job is the first to stop replicas.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -258,7 +258,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """Give a job the reason of an earlier plan (in `pending`) if only a retry of that plan changes its target."""
+    """For jobs that change because an earlier plan's pending target is retried, replace HOLD by that plan's reason."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -269,9 +269,9 @@ def enforce_capacity(
 ) -> tuple[np.ndarray, Plan, Pending]:
     """Reduce the targets to fit into the capacity. Return the targets, the plan and the targets still pending.
 
-    Jobs keep their minimum replicas if all minimums fit. Jobs in the mask `left` (left to their own autoscaler) are not
-    reduced. The capacity may shrink at any time, and jobs may be added. Unlike `clamp_to_capacity`, this function
-    thus also reduces jobs whose count is changing. A job reduced below its planned target gets the reason CAPACITY.
+    Unlike `clamp_to_capacity`, this function also reduces jobs whose count is changing, because the capacity may shrink
+    at any time. Jobs keep their minimum replicas if all minimums fit. Jobs in the mask `left` are not reduced, because
+    their own autoscaler scales them. A job reduced below its planned target gets the reason CAPACITY.
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
     own = np.where(left & (plan.floor is None), observation.target, plan.target)
@@ -291,11 +291,11 @@ def shed(
 ) -> np.ndarray:
     """Remove replicas one by one, in three steps, until the targets (jobs,) fit into the capacity.
 
-    A job that was just added starts with `initial` replicas. For other jobs, `initial` equals `minimum`.
-    1. Jobs above their planned target `wanted` lose their replicas above `initial`.
+    `initial` differs from `minimum` only for jobs that were just added. In a tie, the later job loses a replica first.
+    1. Jobs above their planned target (`wanted`) lose replicas until they reach this target or `initial`.
     2. All jobs lose their replicas above `initial`, then those above `minimum`, then those above 1.
     3. Jobs lose their last replica, lowest weight first.
-    In steps 1 and 2, the next replica is taken from the job with the most cores to lose. In a tie, it is the later job.
+    In steps 1 and 2, the job with the most cores above the bound (`initial`, `minimum` or 1) loses the next replica.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

@@ -67,7 +67,7 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # set by `begin` for the next write
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # from `begin` until the next write
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -85,9 +85,9 @@ class Journal:
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`. Return the recorded run to resume, or None if there is none.
 
-        A resumed run continues the last part. If `header.changes` is not empty, it instead begins a new part, in which
-        jobs and fixed replica counts may differ. Any other difference from the recorded `policy`, `tick_s`, `jobs`,
-        `guardrails` or `apply` raises ValueError. A last tick more than `policy.tick_s` after `now_s` also raises it.
+        A resumed run continues the last part with the recorded `policy`, `tick_s`, `jobs`, `guardrails` and `apply`.
+        If `header.changes` is not empty, it begins a new part instead, where `jobs` and `guardrails.fixed` may differ.
+        Raises ValueError for other differences, or if the last tick is more than `policy.tick_s` after `now_s`.
         """
         old, recent = self.header, self.ticks[-REPLAYED_TICKS:]
         if not old or not recent:

@@ -159,7 +159,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """Return (result of `call`, None). If `call` fails, report to `on_failure` and return (None, error as one line)."""
+    """Return (result of `call`, None). Report an error and return (None, message), or raise it without `on_failure`."""
     try:
         return call(*arguments), None
     except Exception as error:

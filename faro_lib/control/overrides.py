@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # how long an ended event is kept, because forecasters divide the counts during it by its `load`
+EVENT_KEPT_S = 1800.0  # ended events are kept this long, because forecasters divide the events' counts by their `load`
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ class Settings:
 
 
 class Watched:
-    """Watches for new settings: `jobs` is the file of the jobs' table, and `overrides()` returns the current overrides.
+    """Watches the settings of a run, which come from the jobs' table (the file `jobs`) and from `overrides()`.
 
-    The settings also change when an override begins or ends. `known` holds the newest valid settings.
+    They change if a source changes, or if an override begins or ends. `known` holds the newest valid settings.
     """
 
     def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):

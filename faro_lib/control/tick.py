@@ -31,7 +31,7 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision in seconds
     failure: str | None = None  # why the policy failed; None if it did not
-    error: str | None = None  # why the targets were not applied; set only in the copy that `on_step` of `loop.run` gets
+    error: str | None = None  # why applying the targets failed; None if it did not. The loop sets this after the tick.
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Memory:
     """The state of the loop between ticks. It depends only on the observations, so replaying a journal restores it."""
 
     state: Any  # state of the policy
-    pending: Pending  # targets to be retried
+    pending: Pending  # targets that later ticks retry, because a tick skipped or reduced them
     guard: Guard
 
     @classmethod

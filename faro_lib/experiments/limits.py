@@ -18,7 +18,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 HEADROOM = 1.6  # replicas per erlang of peak load; more replicas than this hardly raise the utility of most jobs
-LEAST_CHANGE = 0.001  # simulation stops once an additional replica changes no utility by more than this
+LEAST_CHANGE = 0.001  # higher replica counts are not simulated if one more replica changes no utility by more than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Clairvoyant:
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility by job, replica count and minute, shape (jobs, counts, minutes + 1); NaN without requests.
 
-    Idle minutes after each minute empty the queues. The result is an upper bound, because a minute of a policy's run
-    may begin with waiting requests. Replica counts are 0, 1, ..., `max_replicas`. The counts end earlier if one more
-    replica changes no utility by more than LEAST_CHANGE. The last column is for requests that arrive after the last
-    minute. Limits on replicas and on tenants' cores are ignored here. `allocate.best_by_minute` applies them.
+    Each minute is followed by idle minutes, in which its requests finish. The result is an upper bound, because a
+    minute of a policy's run may begin with waiting requests. Counts start at 0. They end at `max_replicas`, or at
+    the first count >= `enough_replicas` whose last replica changes every utility by at most LEAST_CHANGE. The last
+    column is for requests after the last minute. `best_by_minute` later applies the limits of jobs and tenants.
     """
-    # After a minute, up to `left` requests remain per replica. The idle minutes last twice the mean time to serve them.
+    # A minute leaves up to `left` requests per replica. In `every` - 1 idle minutes, a replica can serve twice as many.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
     every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
@@ -84,6 +84,6 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 def enough_replicas(workload: Workload) -> int:
     """A replica count beyond which the utility of most jobs hardly rises; at least every job's min_replicas."""
-    alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # service time when a replica is full
-    peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * alone_s).max()
+    full_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # a request's time in a full replica
+    peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * full_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max()))

@@ -29,7 +29,7 @@ policy_failures_raised = partial(warnings.catch_warnings, action="error", catego
 def policy_context(
     traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
 ) -> PolicyContext:
-    """Inputs of an experiment's policies. The forecaster is fitted to the training days. With 0 such days, it is None.
+    """Inputs of an experiment's policies. The forecaster is fitted to the training days. Without such days, it is None.
 
     results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters `auto` and `bayes`
         use the posterior. Latencies come from the table measured.npz, or are simulated if that file is missing.
@@ -92,7 +92,7 @@ def run_trials(
     """Run every policy on the same requests (common random numbers), trial by trial, on `capacity` cores.
 
     `initial` has the replicas of each job at the start, shape (jobs,). None means each policy's default. If a policy
-    fails, PolicyFailed is raised. Without this, the run would continue with decisions that are not the policy's.
+    fails, PolicyFailed is raised, because a run that uses fallback decisions would not measure the policy.
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():

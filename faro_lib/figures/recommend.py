@@ -16,7 +16,7 @@ COLUMNS, ROW_IN = 2, 1.5  # service panels per row, and the height of a row in i
 
 
 def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
-    """The worst job's violation rate in % of the rate accepted for it, by capacity. `marks` maps capacity to label."""
+    """Plot the worst job's violation rate by capacity, in % of its accepted rate. `marks` maps capacity to label."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)

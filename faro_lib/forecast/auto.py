@@ -20,8 +20,8 @@ from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-HALF_LIFE_MINUTES = 10  # half-life of a loss's weight in `Mixture`; 5 to 40 score alike on the published training days
-SHARPNESS = 4.0  # see `Mixture`; 2 to 8 give similar scores on the published training days
+HALF_LIFE_MINUTES = 10  # time in which a past loss's weight halves; scores on training days are similar for 5 to 40
+SHARPNESS = 4.0  # strength of `Mixture`'s preference for small losses; scores on training days are similar for 2 to 8
 OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier misses the forecast by this factor and this many Poisson SDs
 BACKTEST_ORIGINS = 120
 
@@ -34,17 +34,17 @@ class Mixture(Forecaster):
 
     L[m] is the loss of member m, and min L the smallest loss of all members. The loss is the CRPS for the next minute
     plus the CRPS for the mean of the next HORIZON_MINUTES minutes, averaged over past forecasts with exponential decay.
-    The prior weight p[m] is 1, but the Bayesian forecaster gets as much as all other members together.
-    Path i of the mixture is, for each job, path i of one member. In a path, jobs with the same member stay correlated.
+    The prior weight p[m] is 1. For the Bayesian forecaster, it is the number of other members.
+    For each job, path i of the mixture is path i of one member. In a path, jobs with the same member stay correlated.
 
-    An outlier is a count far from its forecast. A job's first outlier is treated as missing. A second outlier in the
-    same direction within CONTEXT_MINUTES is accepted. If the count just before is missing or treated as missing, the
-    job's load is taken to have shifted. The job's losses and the members' estimates of its level are then reset.
+    An outlier is a count far from its forecast. It is treated as missing if the last CONTEXT_MINUTES had no outlier in
+    the same direction. Otherwise it is accepted. If the count before an accepted outlier is missing or was treated as
+    missing, the job's load has shifted. The job's losses and the members' estimates of its level are then reset.
     """
 
     names: tuple[str, ...]  # names of the members
     members: tuple[Forecaster, ...]
-    backtest: np.ndarray  # loss of each member before the first count, shape (members, jobs)
+    backtest: np.ndarray  # initial `score`: loss of each member in the backtest, (members, jobs); 1 without a backtest
     score: np.ndarray  # current loss of each member, shape (members, jobs); NaN just after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, (2, jobs); -inf = none
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
@@ -82,7 +82,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN is not scored. `0 *` makes `mean` NaN if the count before its minutes is missing: a shift may have begun.
+        # `_decayed` ignores NaN. `0 *` makes `mean` NaN after a missing count, because a shift may begin there.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -126,7 +126,7 @@ class Mixture(Forecaster):
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The exponentially decaying average `mean`, updated with `new` (NaN = no value)."""
-    decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)  # over half a minute, since `update` makes two calls per minute
+    decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)  # half a minute per call, as `Mixture.update` makes two calls a minute
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
 
@@ -135,8 +135,8 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
     """A recalibrated mixture of forecasters. Without training days, its members are "kalman" and "poisson".
 
-    A backtest on the last training day gives the initial weights. Its members are fitted to the earlier days, or to the
-    same day if it is the only one. A converged `posterior` adds the Bayesian forecaster, which is not refitted.
+    The initial weights come from a backtest on the last training day. For it, members are fitted to the earlier days,
+    or to the same day if there is no other. A converged `posterior` adds the Bayesian forecaster without refitting it.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)
@@ -159,7 +159,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """The members' names and fitted forecasters. With one training day, "seasonal" is a member only if in `names`."""
+    """The members' names and fitted forecasters. "seasonal" needs two training days, or one if `names` has it."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)

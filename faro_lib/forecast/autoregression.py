@@ -25,7 +25,7 @@ class Autoregression(Forecaster):
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), largest lag first
     errors: np.ndarray  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
-    spread: np.ndarray  # standard deviation of y on the training days, (jobs,); scales the lags of jobs without counts
+    spread: np.ndarray  # standard deviation of y in training, (jobs,); scale of the random lags of jobs without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

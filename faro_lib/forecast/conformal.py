@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
-RATE = 0.07  # learning rate of `log_stretch` per minute; 0.05 to 0.1 score alike on the published traces' days 9 and 10
+RATE = 0.07  # learning rate of `log_stretch`; scores are similar for 0.05 to 0.1 (days 9 and 10 of published traces)
 TAIL = 0.1  # nominal probability of each tail
 MIN_LOG_STRETCH, MAX_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100
@@ -19,10 +19,10 @@ class Recalibrated(Forecaster):
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    where x is a sampled count, x' the corrected count, and r the `log_stretch` of a job and tail. Several earlier
-    forecasts cover the last minute. In the share `exceeded` of them, the actual count was in this tail. This is
-    adaptive conformal inference (Gibbs and Candes 2021) on the log of the interval's width. In the long run, coverage
-    becomes nominal for any `inner`, unless r reaches its limits.
+    where x is a sampled count, x' the corrected count, and r the `log_stretch` of a job and tail. Each of the
+    HORIZON_MINUTES latest forecasts covers the last minute. `exceeded` is the share of these forecasts whose tail
+    contained the actual count. The method is adaptive conformal inference (Gibbs and Candes 2021). In the long run,
+    each tail gets the probability TAIL for any `inner`, unless r reaches its limits.
     """
 
     inner: Forecaster
@@ -41,7 +41,7 @@ class Recalibrated(Forecaster):
     def update(self, counts) -> Self:
         counts = self.checked(counts)
         ahead = np.arange(HORIZON_MINUTES)
-        low, high = np.moveaxis(self.tails[ahead, :, :, ahead], 1, 0)  # each (horizon, jobs)
+        low, high = np.moveaxis(self.tails[ahead, :, :, ahead], 1, 0)  # each (forecasts, jobs), for the last minute
         known = ~np.isnan(low) & ~np.isnan(counts)
         beyond = np.stack([(counts < low) & known, (counts > high) & known]).sum(axis=1)
         forecasts = known.sum(axis=0)
@@ -52,7 +52,7 @@ class Recalibrated(Forecaster):
         if np.isnan(later.counts).all():  # nothing to forecast from yet
             return replace(later, tails=np.concatenate([np.full_like(self.tails[:1], np.nan), self.tails[:-1]]))
         samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
-        # Order statistics whose tail probability is at most TAIL; interpolated quantiles would be too narrow.
+        # These order statistics have a probability of at most TAIL beyond them. Interpolated quantiles would have more.
         in_tail = int(TAIL * (TRACKED_SAMPLES + 1))
         ends = (in_tail - 1, TRACKED_SAMPLES - in_tail)
         tails = np.partition(samples, ends, axis=1)[:, ends].transpose(1, 0, 2)

@@ -10,7 +10,7 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """From minute `first` to `last` (exclusive) of the run, the load of job number `job` is `factor` > 0 times the usual."""
+    """From minute `first` until minute `last` of a run, job number `job` has `factor` (> 0) times its usual load."""
 
     job: int
     first: float
@@ -20,9 +20,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
-    """Sample paths of `inner` times the events' factors. `inner` gets counts that are divided by the factors.
+    """A forecaster that multiplies the sample paths of `inner` by the factors of the events.
 
-    If an event is larger or smaller than announced, `inner` adapts to it as to any change of level.
+    `inner` is updated with counts divided by the factors. A wrong factor looks to `inner` like a change of level.
     """
 
     inner: Forecaster

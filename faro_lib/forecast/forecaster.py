@@ -27,7 +27,7 @@ class Forecaster(ABC):
 
     jobs: tuple[str, ...]  # names, in the order of the first axis of every array
     seed: int = 0  # the same seed and the same counts give the same samples
-    day_minutes: int = 360  # minutes in a day of the traces; the published traces are downsampled to 360
+    day_minutes: int = 360  # minutes per day of the traces; the published traces are downsampled to 360 minutes per day
     minute_of_day: int = 0  # the coming minute's index within the day
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
@@ -58,7 +58,7 @@ class Forecaster(ABC):
         return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """Discard level estimates, if any, of the jobs whose load has shifted (`jobs`, a bool mask)."""
+        """Discard the level estimates of `jobs` (a bool mask), whose load has shifted. The base class has none."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":
@@ -107,7 +107,7 @@ class Forecaster(ABC):
         return np.random.default_rng([self.seed, self.minutes_seen])
 
     def minutes_ahead(self, first: int, last: int) -> np.ndarray:
-        """Indices within the day of the minutes `first` to `last` (exclusive), counted from the coming minute."""
+        """Minute-of-day indices at the offsets `first` to `last` (exclusive) from the coming minute."""
         return np.arange(self.minute_of_day + first, self.minute_of_day + last) % self.day_minutes
 
 
@@ -153,8 +153,8 @@ def training_counts(traces: Traces) -> np.ndarray:
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
     """Group jobs by their first usable day. Each group is (job numbers, their `training_counts` from that day on).
 
-    Imputed days are not usable, because they have less noise than observed days. The day of a job's first request is
-    usable only if it is the first or the last training day. For a job without any request, all days are used.
+    Usable days begin the day after a job's first request, because imputed counts have less noise than observed ones.
+    The day of that request is usable if it is the first or last training day. A job without requests uses all days.
     """
     counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
     first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)
@@ -163,11 +163,11 @@ def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def imputed(counts: np.ndarray) -> np.ndarray:
-    """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
+    """Return `counts` (days, samples, jobs, minutes) with Poisson draws in the minutes before a job's first request.
 
-    Before its first request, a job is taken to be unobserved, not idle. A draw's mean is the job's mean count at the
-    same minute of its observed days. If that minute was never observed, it is the job's mean over all observed
-    minutes. For a job without requests, it is (mean of sqrt(m))^2, where m are the mean counts of jobs with requests.
+    Before its first request, a job is taken to be unobserved, not idle. A draw's mean is the job's mean observed count
+    at the same minute of the day. A minute that was never observed gets the job's mean over all observed minutes. The
+    mean for a job without requests is (mean of sqrt(m))^2, where m are the mean counts of the jobs with requests.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

@@ -24,7 +24,7 @@ UNKNOWN = 1e12  # variance of an unknown level
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """A forecaster that tracks the local level of each job's sqrt(x + 3/8); arrays have shape (jobs,) unless stated."""
+    """A Kalman filter for the level of sqrt(x + 3/8), where x are a job's counts. Arrays are (jobs,) unless stated."""
 
     step: np.ndarray  # variance of the level's change per minute
     noise: np.ndarray  # variance of sqrt(x + 3/8) about level + profile
@@ -46,7 +46,7 @@ class LocalLevel(Forecaster):
         missing = np.isnan(y)
         gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(missing, 0.0, y - self.level)
-        # While counts are missing, the variance grows to about CONTEXT_MINUTES x step at most. Forecasts stay usable.
+        # While counts are missing, the variance stops growing near CONTEXT_MINUTES x step, to keep forecasts usable.
         step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
@@ -60,7 +60,7 @@ class LocalLevel(Forecaster):
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
         changes = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
-        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # error of the current level
+        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # minute 0: error of `level`
         errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
         profile = self.profile[:, None, self.minutes_ahead(0, horizon)]
         return from_root(level[:, None, None] + profile + changes.cumsum(axis=2) + errors)
@@ -90,9 +90,9 @@ def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
 
 
 def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """(step, noise, prior level, prior variance, profile) of `LocalLevel`, fitted to counts (days, samples, jobs, minutes).
+    """Fit (step, noise, prior level, prior variance, profile) of `LocalLevel` to counts (days, samples, jobs, minutes).
 
-    The fit uses all samples of a day. The profile for forecasts is that of sample 0, whose minutes are those of a run.
+    The fit uses all samples. Forecasts use the profile of sample 0, which is downsampled like the evaluation day.
     """
     from scipy.ndimage import uniform_filter1d
 
@@ -108,7 +108,7 @@ def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, .
     candidate, ratio = np.unravel_index(best, likelihood.shape[:2])
     slope, noise = slopes[candidate, ratio, rows], noises[candidate, ratio, rows]
     profile = slope[:, None] * np.stack([averaged for _, averaged in candidates])[candidate, rows]
-    level = y - profile  # plus noise
+    level = y - profile  # the level of the model plus noise
     variance = level.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
     return noise * RATIOS[ratio], noise, level.mean(axis=(0, 1, 3)), variance, profile
 
@@ -135,9 +135,9 @@ def _local_level(jobs, step, noise, level, variance, profile, **options) -> Loca
 def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maximise the likelihood for `ratio` = step / noise. Return (log-likelihood up to a constant, slope, noise).
 
-    y and `profile` have shape (days, samples, jobs, minutes), each result (jobs,). The Kalman filter runs over y and,
-    separately, over `profile`, with variances in units of the noise variance. The slope is from a regression of the
-    errors for y on the errors for `profile` (generalised least squares). A day's first count only sets the level.
+    y and `profile` have shape (days, samples, jobs, minutes), each result (jobs,). One Kalman filter predicts y, and
+    another predicts `profile`. Variances are in units of `noise`. The slope is from a regression of the prediction
+    errors of y on those of `profile` (generalised least squares). The first count of a day only sets the initial level.
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])

@@ -12,7 +12,7 @@ ERROR_MINUTES = 15  # `Persistence` uses changes of the training counts over at 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: the last count plus the changes of the training counts after a random minute, one for each path."""
+    """Sample paths. A path is the last count plus the changes of the training counts after a random minute."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count

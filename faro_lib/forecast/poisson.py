@@ -14,7 +14,7 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, 
 from faro_lib.workload import Traces
 
 DISCOUNTS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
-UNTRAINED_DISCOUNT = 0.6  # factor per minute on the weight of a count, which halves in 1.4 minutes
+UNTRAINED_DISCOUNT = 0.6  # the weight of earlier counts is multiplied by it every minute and halves in 1.4 minutes
 PRIOR_MINUTES = 0.1  # the prior level weighs as much as this many minutes of counts
 
 
@@ -39,7 +39,7 @@ class DiscountedPoisson(Forecaster):
         later = Forecaster.update(self, counts)
         known = ~np.isnan(later.counts[:, -1])
         a = self.a + np.where(known, later.counts[:, -1], 0)
-        # A minute without a count discounts older counts, too, but not below the weight of the prior level.
+        # A minute without a count discounts older counts, too, unless their weight b would fall below PRIOR_MINUTES.
         keep = np.where(known | (self.discount * self.b > PRIOR_MINUTES), self.discount, 1.0)
         return replace(later, a=keep * a, b=keep * (self.b + known))
 

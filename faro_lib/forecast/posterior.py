@@ -14,8 +14,8 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, spread_of, windows
 from faro_lib.workload import Traces
 
-# `Posterior.errors` tabulates the quantiles of the errors at these standard normal values. `Bayes._errors` looks up
-# normal draws in `Posterior.errors`. The draws are correlated between jobs, which gives the errors a Gaussian copula.
+# For each of these standard normal values, `Posterior.errors` has the error quantile of the same probability.
+# `Bayes._errors` draws normal values that are correlated between jobs, and looks up the errors (a Gaussian copula).
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
 # Simulated counts are at most LIMIT_FACTOR times the largest past count, because their distribution has a heavy tail.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
@@ -51,11 +51,11 @@ class Posterior:
     day_minutes: int  # length of a day in minutes
     unit: np.ndarray  # mean `root` of each job's counts, shape (jobs,)
     shape: np.ndarray  # daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of z in training, (jobs,); scales the initial z of a job without counts
+    off_shape: np.ndarray  # standard deviation of z = root(count) / unit - p on the training days, shape (jobs,)
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    coefficients: np.ndarray  # a, b and c, in the order of the features of `regression.design`, (draws, jobs, features)
-    log_spread: np.ndarray  # s: the error scale is MIN_SPREAD / unit + exp(s + g v), v = `log_change`; (draws, jobs)
-    follow: np.ndarray  # g in the formula of the error scale, shape (draws, jobs)
+    coefficients: np.ndarray  # weights a, b and c of the features of `regression.design`, (draws, jobs, features)
+    log_spread: np.ndarray  # s of the error scale MIN_SPREAD / unit + exp(s + g log_change(z)), shape (draws, jobs)
+    follow: np.ndarray  # g of the error scale, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence

@@ -48,7 +48,7 @@ def spread_of(log_spread, follow, change, unit, exp=np.exp):
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All windows of `length` consecutive minutes: from (..., minutes) to (..., minutes - length + 1, length)."""
+    """All windows of `length` minutes in `values` (..., minutes). The shape is (..., minutes - length + 1, length)."""
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
 
 

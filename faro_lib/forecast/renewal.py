@@ -7,7 +7,7 @@ from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
 
-BLOCK = 5  # forecasts per bootstrap block. A backtest makes up to 120 forecasts per day, which are 5 per hour.
+BLOCK = 5  # forecasts per bootstrap block, which is one hour of a backtest with the usual 120 forecasts per day
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:

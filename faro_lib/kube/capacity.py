@@ -1,9 +1,9 @@
 """How many cores of a cluster the jobs may use (its capacity), as pure functions of Kubernetes API objects.
 
 If the jobs are Deployments, each node that accepts replicas contributes its allocatable cores, minus the requests of
-pods that are not replicas. It contributes less if its memory, GPUs or pod limit run out first. For each resource, the
-need per core is that of the most demanding job. Each contribution is rounded down to a multiple of `Shape.quantum`.
-A ResourceQuota of the jobs' namespace limits the sum. On Ray, the ready workers contribute their cores.
+pods that are not replicas. It contributes fewer cores if its memory, GPUs or pod limit would run out first. Each core
+is assumed to need as much of a resource as the most demanding job needs per core. A node's cores are rounded down to
+a multiple of `Shape.quantum`. A ResourceQuota may limit the sum. On Ray, the ready workers contribute their cores.
 """
 
 import math
@@ -185,8 +185,8 @@ def is_ready(pod: dict) -> bool:
 def requests_of(pod: dict) -> dict[str, float]:
     """The amount of each resource that a pod reserves, computed like PodRequests in k8s.io/component-helpers (scheduler).
 
-    Init containers run one by one, each with the sidecars before it. Then all containers and sidecars run together. Of
-    these steps, the largest sum of requests counts, unless the pod has a pod-level request. The overhead is added.
+    Init containers run one by one, each with the sidecars before it. Then all containers and sidecars run together. A
+    pod reserves the largest sum of requests in any step, or its pod-level request if it has one, plus its overhead.
     """
     spec = pod["spec"]
     sidecars: dict[str, float] = {}

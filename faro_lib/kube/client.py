@@ -1,4 +1,4 @@
-"""A connection to the Kubernetes API server: credentials, time-outs, back-off, and every error as one line.
+"""Send requests to the Kubernetes API server, with time-outs and retries. Each error message is one line.
 
 The official client loads and refreshes the credentials and sends the requests. This module adds server-side apply,
 watches that notice a dead connection, and retries with a maximum pause. It returns dictionaries instead of
@@ -54,7 +54,7 @@ class Api:
         configuration.retries = Retry(
             total=self._retries,
             status_forcelist=RETRIED,
-            allowed_methods=None,  # all methods: a repeated POST returns 409 or, at worst, creates a second Event
+            allowed_methods=None,  # retry every method, as a repeated POST at worst creates a second Event
             backoff_factor=0.2,
             backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
@@ -80,7 +80,7 @@ class Api:
             raise ApiError(0, f"{method} {path}: {self.host} does not answer as an API server does") from None
 
     def apply(self, path: str, manifest: dict, **query: Any) -> dict:
-        """Server-side apply of an object, which also overwrites fields that other field managers have set."""
+        """Create or update an object by server-side apply, overwriting fields that other field managers have set."""
         return self.send("PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query)
 
     def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:

@@ -44,7 +44,7 @@ class Queries:
 
 
 class DeploymentMetrics:
-    """Measures the jobs by Prometheus queries; the parameters are those of `Prometheus`."""
+    """Measures the load and latency of jobs by Prometheus queries. `token_path` is a file with a bearer token."""
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)

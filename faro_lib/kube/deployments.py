@@ -1,4 +1,4 @@
-"""Observe and scale jobs for `faro run` (protocol `Cluster`): each job is a Deployment, with any model server in its pods."""
+"""An implementation of the protocol `Cluster` for jobs that are Deployments. Their pods may run any model server."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # in cold start times; a scaling action that takes longer counts as stalled and may be repeated
+PROGRESS_DEADLINE = 3.0  # a job counts as `changing` for at most this many cold start times after it was scaled
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
@@ -26,7 +26,7 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRef:
-    """The Deployment of a job, and the queries that measure it."""
+    """A job, its Deployment, and the queries that measure the job's load and latency."""
 
     job: Job
     namespace: str
@@ -77,7 +77,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Observes and scales the jobs' Deployments. To drop requests, a proxy can read the rates in the FaroPlan's status.
+    """Observes and scales the jobs' Deployments. A proxy can drop requests at the rates in the FaroPlan's status.
 
     clock : the run's clock. Observations contain no minutes before its time 0.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` wraps this object and measures the capacity.
@@ -122,9 +122,9 @@ class Deployments:
         )  # fmt: skip
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs in parallel with `scale_jobs`. Raises ApiError with the first error and the number of others.
+        """Scale the jobs in parallel. Raises ApiError with the first error and the number of other errors.
 
-        `may_act` is checked before each job is scaled. A job with an HPA is not scaled. `drop` is stored for `observe`.
+        `may_act` is checked before each job. Scaling a job with an HPA fails. Later observations report `drop`.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
@@ -167,7 +167,7 @@ class Deployments:
         if autoscaler := self._autoscalers[job]:
             name = autoscaler["metadata"]["name"]
             raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
-        ref, state = self.refs[job], self._states[job] or ABSENT  # ABSENT only for mypy: `apply` skips absent jobs
+        ref, state = self.refs[job], self._states[job] or ABSENT  # mypy cannot know that the state is never None here
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version
         for _ in range(SCALE_ATTEMPTS):
@@ -212,7 +212,7 @@ def place_of(item: Mapping, name: str) -> str:
 def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    A job's `cores` may exceed its pod template's request: admission webhooks may add containers. Raises ValueError
+    A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. ValueError
     if `cores` is below that request, if jobs differ in `resource` or nodeSelector, or if pods require a nodeAffinity.
     """
     per_core: dict[str, float] = {}

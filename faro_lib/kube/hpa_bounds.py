@@ -47,7 +47,7 @@ class BoundedDeployments(Deployments):
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
-        target = np.maximum(target, np.minimum(high, 1))  # at least 1 where an HPA exists: it rejects a maximum of 0
+        target = np.maximum(target, np.minimum(high, 1))  # HPAs require maxReplicas >= 1; `high` is 0 without an HPA
         wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
         changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
@@ -102,13 +102,13 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if an HPA is missing or misnamed, has an owner, or keeps more than the job's `min_replicas`."""
+    """Raise ValueError if an HPA is missing or misnamed, has an owner, or has minReplicas > the job's min_replicas."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix min_replicas = max_replicas < low
+        if least < min(max(low, 1), ref.job.max_replicas):  # a count that `faro set` fixed may be below `low`
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])

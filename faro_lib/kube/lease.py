@@ -53,9 +53,9 @@ def observe(
 ) -> tuple[Candidate, str | None]:
     """Return the candidate's new state, and the holder to write: its identity, `NOBODY`, or None to write nothing.
 
-    If the lease is missing, another controller may still lead: a user may have deleted the lease. A candidate that does
-    not lead therefore creates it with holder `NOBODY`, and takes it over after it expires. If it only waited, it could
-    miss that the leader recreates the lease and a user deletes it again between two readings.
+    If the lease is missing, a user may have deleted it while its holder still leads. A candidate that does not lead
+    therefore creates it with holder `NOBODY`, and takes it over after it expires. A candidate that only waited could
+    become a second leader, because it could miss that the leader recreates the lease and a user deletes it again.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.

@@ -24,7 +24,7 @@ METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
 BACKENDS = ("rayserve", "deployments")
-# Applied first, and not part of the kustomization, so that `kubectl delete -k` keeps the namespace of the model servers.
+# These files stay out of the kustomization. Otherwise `kubectl delete -k` would delete the model servers' namespace.
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
 DASHBOARD = Path(__file__).parent / "dashboard.json"  # as exported by Grafana, which asks for the data source on import
@@ -116,7 +116,7 @@ class ManifestSpec:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        # A RayService's name has at most 47 characters. A CronJob's has at most 52, and "-controller-restore" takes 19.
+        # RayService names may have 47 characters, CronJob names 52. `ceilings` adds a CronJob NAME-controller-restore.
         longest = 33 if self.ceilings else 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
@@ -144,7 +144,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files = ["rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
-    files += ["restore.yaml"] if spec.ceilings else []  # even without `act`, for bounds that an earlier run has set
+    files += ["restore.yaml"] if spec.ceilings else []  # also without `act`, because an earlier run may have set bounds
     texts = {name: render(spec, name, resources=files) for name in (*APPLY_FIRST, *files, "kustomization.yaml")}
     texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def arguments(spec: ManifestSpec) -> list[str]:
     if spec.backend == "rayserve":
         head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
         options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
-    if spec.prometheus:  # forecasts are fitted to the counts that Prometheus has scraped from controllers
+    if spec.prometheus:  # --history fits forecasts to request counts that Prometheus has scraped from controllers
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
     flags = (["--apply"] if spec.act else []) + (["--act", "ceilings"] if spec.ceilings else [])
     return ["run", "--wait", *flags, *spec.options, *(word for option in options.items() for word in option)]

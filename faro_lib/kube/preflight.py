@@ -40,7 +40,7 @@ RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 def check_server(api: Api) -> None:
     """Raise ValueError if the server does not answer or refuses the credentials."""
     try:
-        may(api, api.namespace, "", "pods", "list")  # the answer is ignored: any client with valid credentials gets one
+        may(api, api.namespace, "", "pods", "list")  # any answer, even False, shows that the credentials are valid
     except ApiError as error:
         refused = f"{api.host}: the credentials are refused; has the token expired?"
         raise ValueError(refused if error.status == 401 else str(error)) from None
@@ -96,7 +96,7 @@ def check_deployments(states: Mapping[str, object]) -> None:
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Object names for the controller's Role, by resource. `plan` is the name of its FaroPlan, Lease and RayService.
+    """Map each resource in the controller's Role to object names. FaroPlan, Lease and RayService are all named `plan`.
 
     deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
     """
@@ -138,7 +138,7 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError unless the client has `permissions` in `namespace` and `cluster_wide` in the entire cluster."""
+    """Raise ValueError if the client lacks one of `permissions` in `namespace`, or a permission in `cluster_wide`."""
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
         for group, resource, verbs, objects in rules(wanted, names or {}):
             for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):

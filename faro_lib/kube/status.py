@@ -40,9 +40,9 @@ def status_of(
 ) -> dict[str, Any]:
     """The status of the FaroPlan after a tick; optional values that are unknown or not finite are omitted.
 
-    proxied : whether a proxy drops the requests; the status then contains `proxy_settings`.
-    controller : identity of the controller, the leader since `since`.
-    now, since : times as RFC 3339 text.
+    controller : identity of the controller that is the leader.
+    now, since : time of the status, and time at which the controller became the leader, as RFC 3339 text.
+    proxied : whether a proxy drops the requests. If it does, the status contains its settings (`proxy_settings`).
     """
     plan, observation = step.plan, step.observation
     optional = {

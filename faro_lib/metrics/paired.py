@@ -8,13 +8,11 @@ CONFIDENCE = 0.95
 def block_bootstrap(
     differences: np.ndarray, minutes: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean difference per minute between two policies in a measure, and the bounds of its 95 % bootstrap interval.
+    """How much a measure differs per minute between two policies: the mean and the 95 % bootstrap bounds.
 
     A block is a stretch of consecutive minutes. Each draw resamples the trials and the blocks of each day. All trials of a
     day get the same blocks, because they share the day's load.
 
-    Parameters
-    ----------
     differences : measure of one policy minus that of the other, summed over each block, shape (days, trials, blocks).
     minutes : number of minutes in each block, same shape.
 

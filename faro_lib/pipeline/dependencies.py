@@ -26,8 +26,8 @@ def fingerprint(
 ) -> str:
     """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
-    A plugin and its imports are included if the code looks names up in a registry to which the plugin adds entries. A
-    plugin that adds to no registry is included if the code looks names up in any registry.
+    If the code looks names up in a registry, the plugins that add entries to it are included, with their imports.
+    Plugins that add no entries at all are included if the code looks names up in any registry.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
@@ -67,9 +67,9 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
 
 def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
-    """Folders of packages with a registry in which a file looks up names, or registers entries if `registers` is set.
+    """Folders of the packages whose registries a file reads, or adds entries to if `registers` is set.
 
-    A file looks up names if it imports a constant or function from a registry's module, other than `register...`.
+    Importing `register...` from a registry's module adds entries. Importing another function or a constant reads them.
     """
     return {
         file.parent

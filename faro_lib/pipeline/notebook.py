@@ -15,8 +15,7 @@ from faro_lib.errors import message_of, message_of_kernel_error
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 CELL_STARTS = re.compile(r"Executing Cell (\d+)")
-# Papermill's messages with these prefixes are logged but not shown. The last two are harmless warnings about parameters
-# whose type papermill cannot infer.
+# Papermill's messages with these prefixes are logged but not shown. The last two warn of parameters of unknown type.
 NOT_SHOWN = (
     *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
     *("Unable to parse line", "Passed unknown parameter"),

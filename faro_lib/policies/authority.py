@@ -1,18 +1,17 @@
-"""Earned authority: the better the latency model predicts a service's lost utility, the more Faro may change the service.
+"""Earned authority: the better the latency model predicts a service's losses, the more Faro may change the service.
 
-In each complete minute, y = 1 - utility is the observed loss, and p is the loss that the latency model predicts at the
-observed rate and replicas. At twice the service time, it would predict the loss p2. Let q = (p + p2) / 2. Two betting
-tests, valid at any time, gather evidence S against a hypothesis. A minute multiplies S by the payoff e of a bet c:
+In each complete minute, y = 1 - utility is the observed loss. The latency model predicts the loss p at the observed
+rate and replicas, and the loss p2 if service times were twice as long. Let q = (p + p2) / 2. Each of two tests gathers
+evidence S against a hypothesis. In each minute, it bets a constant fraction c of S and gets e times S back:
 
     doubt test of "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust test of "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
-The bet is a constant in [0, 1]. If the hypothesis is true, the mean of e given the past is at most 1 (Waudby-Smith
-and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024). After minute t, the evidence is
-S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1. This form also detects late changes (the Shiryaev-Roberts e-detector of
-Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). If the hypothesis is true, S_t + 1 - t / HORIZON is a
-supermartingale that starts at 2. By Ville's inequality, the probability that S exceeds 2 / ALPHA within HORIZON minutes
-is then at most ALPHA. S = 2 / ALPHA withdraws all authority in the doubt test and adds one level in the trust test.
+S starts at 1. To detect late changes, 1 / HORIZON is added before each bet: S_t = (S_{t-1} + 1 / HORIZON) e_t (Shin,
+Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). If the hypothesis is true, the mean of e given the past is at most 1
+(Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024). Then
+S_t + 1 - t / HORIZON is a supermartingale that starts at 2. By Ville's inequality, S reaches 2 / ALPHA within HORIZON
+minutes with probability at most ALPHA. At 2 / ALPHA, the doubt test removes all authority. The trust test adds a level.
 """
 
 from collections.abc import Sequence
@@ -32,10 +31,10 @@ ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
 ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
-BETS = (0.3, 0.9)  # bets; `doubt` is the mean evidence of the two bets, `trust` is the evidence of the larger bet
+BETS = (0.3, 0.9)  # the doubt test averages the evidence of both bets; the trust test makes only the larger bet
 INFORMATIVE = 0.2  # trust skips minutes in which a doubled service time adds less than this to the predicted loss
 CALM = 0.2  # a minute counts only if the minute before has at most this predicted loss; else a queue may remain
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # a 20-fold error in Little's law means a wrong unit; 2 strikes lead to ADVISE
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # error factor that shows a wrong unit; minutes of bad metrics that lead to ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def weighed(
 
 
 def judged(authority: Authority) -> Authority:
-    """The authority with new levels. Each level falls to ADVISE (doubt or strikes), rises by one (trust), or stays."""
+    """The authority with new levels. Enough doubt or strikes lead to ADVISE. Otherwise, enough trust adds one level."""
     limit = 2 / ALPHA
     back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
     up = ~back & (authority.trust >= limit)
@@ -132,7 +131,7 @@ def expected_loss(
 ) -> np.ndarray:
     """Expected loss (jobs,) of a minute if each service time is `slower` times as long. A rate of NaN counts as 0.
 
-    At normal service times, the loss is the same if rates are multiplied by `slower` and SLOs are divided by it.
+    The code does not lengthen service times. It multiplies rates and divides SLOs by `slower`, with the same result.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -167,7 +166,10 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """Jobs with the replica bounds that `level` allows at `now` replicas. `ceilings`: whether plans set HPA bounds."""
+    """Set replica bounds that keep each job as close to its current replicas, `now`, as its `level` requires.
+
+    ceilings : whether plans set HPAs' bounds. Only then may replicas change at the level CEILINGS.
+    """
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -187,9 +189,10 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 
 
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
-    """Limit a plan to what `authority` allows. A job at ADVISE keeps its `now` replicas and its HPA's own bounds.
+    """Limit a plan to what `authority` allows. The target of a job at ADVISE is its current replica count, `now`.
 
-    bounding : whether plans set HPAs' bounds. If so, a `floor` in the plan becomes `target` for jobs at ONE and FULL.
+    bounding : whether plans set HPAs' bounds. If so, the HPAs of jobs at ADVISE get their original bounds back. In a
+        plan with a `floor`, the HPAs of jobs at ONE and FULL get `target` as both bounds.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -84,8 +84,8 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
-    # Consecutive seconds with latency (RayServe: desired replicas) above its limit; negative if below. See `count`.
-    counter_s: np.ndarray
+    # Seconds for which the latency has stayed above the SLO, or minus the seconds at or below it. See `count`.
+    counter_s: np.ndarray  # for RayServe: seconds with more desired than current replicas, or minus those with fewer
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
 
@@ -115,7 +115,7 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # live runs begin at now_s = 900, not at 0
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # capped because live runs begin at now_s = 900
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
@@ -166,7 +166,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Scale each job independently to its highest forecast rate, at slo_s / service_time_s requests/s per replica."""
+    """Scale each job to its highest forecast rate, as if a replica could serve slo_s / service_time_s requests/s."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

@@ -45,7 +45,7 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 
 
 def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
-    """Register policies named `prefix + member`. If `accepts(member)`, `factory(member)` returns a policy's factory."""
+    """Register a policy `prefix + member` with factory `factory(member)`, for each `member` with `accepts(member)`."""
     _FAMILIES[prefix] = accepts, factory
 
 

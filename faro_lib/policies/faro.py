@@ -20,7 +20,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
-FLOOR_TOLERANCE = 0.02  # utility that a job may lose at its HPA's minReplicas; chosen on training days (docs/adopt.md)
+FLOOR_TOLERANCE = 0.02  # utility that a job may lose with minReplicas instead of the planned replicas (docs/adopt.md)
 LOAD_QUANTILES = (0.1, 0.95)  # quantiles of the forecast load that set an HPA's minReplicas and maxReplicas
 # Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
@@ -45,11 +45,11 @@ class Faro(TwoLoops):
     nowcast: bool = False  # whether the forecast uses the count of the current minute
     cold_start_minutes: float = 1.0  # minutes during which only the old replicas of a growing job serve
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
-    gamma: float | None = None  # FairSum, PenaltyFairSum: weight of (lowest - highest utility); None = number of jobs
+    gamma: float | None = None  # FairSum and PenaltyFairSum subtract gamma (max - min utility); None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     reserve: bool = False  # whether idle cores go to jobs that would have used them in past minutes (`with_reserve`)
-    least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
-    floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None = no HPA bounds
+    least_gain: float = 0.0  # a job gets no more replicas once its utility is within `least_gain` of its maximum
+    floor_tolerance: float | None = None  # utility that minReplicas may lose against the plan; None = no HPA bounds
     earned: Authority | None = None  # initial authority over each job; None = Faro may change every job freely
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
@@ -62,8 +62,8 @@ class Faro(TwoLoops):
         sets_bounds = self.floor_tolerance is not None
         now = observation.running + observation.starting if sets_bounds else observation.target
         jobs = limited(state.jobs, authority.level, now, sets_bounds)
-        arrays = arrays_of(jobs)  # raise the capacity if the jobs' minimum replicas need more
-        capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))
+        arrays = arrays_of(jobs)
+        capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))  # minimum replicas must fit
         after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
         return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, sets_bounds)
 
@@ -105,8 +105,8 @@ class Faro(TwoLoops):
     ) -> np.ndarray:
         """The `planned` replicas (jobs,), with idle cores given to jobs that would have used them on the training days.
 
-        A core is idle if no planned replica uses it, or if its replica does not raise the job's utility in `table`.
-        Idle cores are allocated to maximise the sum of the jobs' mean utilities over the minutes of `Forecaster.past`.
+        A core is idle if no planned replica uses it, or if the replica on it does not raise the utility in `table`.
+        Idle cores are allocated to maximise the sum of the jobs' mean utilities on the training days (`past_rps`).
         If the forecast misses a burst like those of the training days, replicas for it are already running.
         """
         jobs, arrays = state.jobs, arrays_of(state.jobs)
@@ -147,7 +147,7 @@ def with_idle_cores(
     latency_model: str | LatencyTable,
     current: np.ndarray,
 ) -> np.ndarray:
-    """Add replicas to `needed` (jobs,) on the cores that are left, to maximise the sum of the jobs' mean utilities.
+    """Replicas (jobs,) within `capacity`, at least `needed` (jobs,), that maximise the sum of the jobs' mean utilities.
 
     The mean is over the minutes of `past_rps` (jobs, minutes). In a tie, the allocation nearest to `current` is taken.
     """
@@ -169,8 +169,8 @@ def bounds(
 
     `load` (2, jobs) has a low and a high quantile of each job's offered load in erlangs. A replica count suffices if
     the job's expected utility is at most `tolerance` lower than with `replicas`. The floor is the lowest count that
-    suffices. If the HPA by itself keeps enough replicas at load[0], the floor is the job's minimum. Ceilings start at
-    `replicas`. While cores are free, the job with the largest load[1] per replica after the rise gets one more.
+    suffices. If an HPA would keep such a count at load[0] by itself, the floor is the job's minimum. Ceilings start at
+    `replicas`. While cores are free, the ceiling with the largest load[1] / (ceiling + 1) rises by 1.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
@@ -179,7 +179,7 @@ def bounds(
     """
     rows, jobs, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
     enough = table.value >= table.value[rows, replicas][:, None] - tolerance
-    # At its low load, an HPA adds no replica to these counts.
+    # At load[0], these are the lowest counts at which the HPAs would add no replica.
     held = np.clip(np.ceil(load[0] / HELD_UTILISATION).astype(int), jobs.min_replicas, replicas)
     floor = np.where(enough[rows, held], jobs.min_replicas, enough.argmax(axis=1))
     while True:
@@ -195,9 +195,9 @@ def bounds(
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
     """The table with each utility U replaced by 1 - weight * (1 - U). A job that has lost more gets a larger weight.
 
-    The weights are proportional to (lost + PRIOR_LOST) ** exponent and have mean 1. `lost` (jobs,) is today's lost
-    utility. With exponent 1, maximising the sum greedily minimises the sum of (lost + PRIOR_LOST) ** 2 over the jobs.
-    With exponent 0, the table stays as it is.
+    `lost` (jobs,) is each job's sum of 1 - utility over the day's minutes so far. The weights have mean 1 and are
+    proportional to (lost + PRIOR_LOST) ** exponent. With exponent 1, a solver that maximises the sum of the new
+    utilities keeps the jobs' sum of (lost + PRIOR_LOST) ** 2 small. With exponent 0, the table stays as it is.
     """
     if not exponent:
         return table
@@ -207,10 +207,10 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
-    """Flatten the table where a gain may be an error of the latency model, to keep solvers from adding replicas for it.
+    """Flatten the table where a gain may be an error of the latency model. Solvers then add no replicas for such gains.
 
-    A job's utility becomes constant above the count with utilisation IDLE at its highest rate, in `most_rps` (jobs,).
-    The latency model is coarse above this count. Then utilities within `least` of a job's maximum become the maximum.
+    Each utility becomes constant above the replica count at which utilisation at rate `most_rps` (jobs,) falls to IDLE,
+    because the latency model is coarse there. Then utilities within `least` of a job's maximum become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))

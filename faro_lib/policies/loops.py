@@ -72,7 +72,7 @@ class TwoLoops:
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """The state after the minutes completed since its last update. Minutes not in `observation` have NaN counts."""
+    """Return the state updated with the minutes since `state.minute`. Counts that `observation` lacks become NaN."""
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min

@@ -58,7 +58,7 @@ class HPA(Reactive):
         return replace(state, window=window), reactive_plan(target, observation)
 
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """(recommended replicas, whether a metric is known), both (jobs,). Without one, the current target is kept.
+        """(recommended replicas, whether a metric is known), both (jobs,). Without a metric, the target is recommended.
 
         As in Kubernetes, the bounds do not limit the recommendation, only the applied target.
         """

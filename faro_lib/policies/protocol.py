@@ -31,7 +31,7 @@ BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
 RATE_LIMIT = "scaling-rate-limit"  # the plan changed more replicas than one decision may change
 CAPACITY = "capacity"  # the targets exceeded the capacity
 FRAGMENTED = "fragmented"  # no single node has enough free cores for another replica
-DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target, which was restored
+DRIFT_CORRECTED = "drift-corrected"  # Faro restored the target, which another client had changed
 AUTHORITY = "authority"  # Faro has not earned the right to change the job
 OVERRIDE = "override"  # an operator has fixed the replica count
 CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
@@ -55,7 +55,7 @@ class Observation:
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: np.ndarray  # mean time in system of requests served or dropped in the last 30 s; 0 without any
+    mean_latency_s: np.ndarray  # mean time in system of requests served or dropped in the last 30 s; 0 if none
     tail_latency_s: np.ndarray  # latency quantile over the last complete minute; a dropped request counts as inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
@@ -84,7 +84,7 @@ class Plan:
     target: np.ndarray  # replicas; the observed target for a job that should not change
     drop: np.ndarray  # fraction of requests to drop on arrival
     reason: tuple[str, ...]  # one of REASONS for each job
-    attempts: int = 1  # number of ticks that try to reach a target that exceeds the free capacity; 1 = this tick only
+    attempts: int = 1  # number of ticks at which a scale-up beyond the free capacity is tried; 1 = this tick only
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
     # Latency quantile at `forecast_rps` with `target` replicas, or with the optimal number if `target` is maxReplicas.
     predicted_tail_latency_s: np.ndarray | None = None
@@ -92,7 +92,7 @@ class Plan:
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
     floor: np.ndarray | None = None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
-    authority: np.ndarray | None = None  # (jobs, fields), from `Authority.to_array`; None = no limit on changes
+    authority: np.ndarray | None = None  # fields of each job's `Authority`, (jobs, fields); None = no limit on changes
 
 
 def hold(observation: Observation) -> Plan:

@@ -34,9 +34,9 @@ class LatencyTable:
     its requests. It is infinite if the drop rate exceeds 1 - quantile, because a dropped request has infinite latency.
     Between grid points, the drop rates and log latencies of minutes with equal rank are interpolated linearly.
 
-    Replica counts are interpolated at the same rate per replica. If X exceeds the largest measured count n, X replicas
-    at utilisation rho have the values of n replicas at utilisation 1 - (1 - rho) sqrt(X / n) (Halfin and Whitt, 1981).
-    Below the lowest measured rate per replica, the values are those of fewer replicas with the same total rate.
+    Between replica counts, interpolation is at the same rate per replica. Beyond the largest measured count n, a count
+    X at utilisation rho is looked up as n replicas at utilisation 1 - (1 - rho) sqrt(X / n) (Halfin and Whitt, 1981).
+    Below the lowest measured rate per replica, the lookup uses fewer replicas with the same total rate.
     """
 
     classes: tuple[str, ...]  # name of each class, as returned by `class_of`

@@ -142,7 +142,7 @@ class RayServeCluster(Cluster):
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs with `scale_jobs`, and send the drop rates to the replicas.
 
-        Changes are made only while `may_act` returns True. OSError has the first error and the number of other errors.
+        Changes are made only while `may_act()` is True. Raises OSError with the first error and the number of others.
         """
 
         def post(server: HttpClient, path: str, body: dict[str, Any]) -> None:

@@ -52,10 +52,10 @@ def configuration(
 
 
 def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the applications to deploy, and the names of Faro's running applications that this deployment removes.
+    """Return the applications to deploy, and the names of Faro's running applications that Ray Serve will remove.
 
-    The running applications of other programs are added to `applications`, because Ray Serve removes every application
-    that is not in the list. Applications that already run keep their replica counts.
+    Ray Serve removes every running application that is not deployed again. The applications to deploy therefore include
+    those of other programs. An application that already runs keeps its replica count.
     """
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 import numpy as np
 
-SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes of a request; unsent = too many others were in flight
+SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes; UNSENT = not sent, because too many requests were unanswered
 OUTCOMES = ("served", "dropped", "failed", "unsent")
 MAX_RPS = 200.0
 MAX_IN_FLIGHT = 2000

@@ -21,23 +21,20 @@ from faro_lib.workload.replicas import Continuous
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
 FIRST_UTILISATION = 0.25  # utilisation of the replicas at the first rate, if each serves one request at a time
-STEP, FAR_STEP = 1.3, 1.7  # the rate is multiplied by FAR_STEP while p99 < FAR x the lowest p99 so far, else by STEP
-FAR = 1.3
+STEP, FAR_STEP = 1.3, 1.7  # factor from one rate to the next if the p99 latency is high, and if it is low
+FAR = 1.3  # the p99 latency is low if it is below FAR x the lowest p99 latency at any rate so far
 STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
-TOKENS_PER_PART = 1.2  # parts count as tokens if mean parts and mean tokens per answer differ by less than this factor
+TOKENS_PER_PART = 1.2  # an answer's parts count as tokens if their mean number is within this factor of `output_tokens`
 STREAMED = 0.1  # answers count as streamed if at least this share of their latency comes after the first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
-# Values of each quantity in seconds, (requests,); inf = not served. TOGETHER has the times at which the requests ended.
-Samples = dict[str, np.ndarray]
+# Quantity -> its value for each request in seconds; inf if the request was not served.
+Samples = dict[str, np.ndarray]  # the value of TOGETHER is the time at which the request ended
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
 
 def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max_rps: float) -> list[float]:
-    """Offer increasing rates up to the first whose p99 latency exceeds STOP x `slo_s`, or to `max_rps`; return the rates.
-
-    `offer` maps a rate in requests/s to the samples of its requests.
-    """
+    """Offer increasing rates up to `max_rps`, or until the p99 latency exceeds STOP x `slo_s`. Return the rates."""
     rates, least_p99_s, rate = [], np.inf, min(first_rps, max_rps)
     while rate <= max_rps:
         rates.append(rate)
@@ -77,7 +74,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means of the served requests in rows with at least MIN_SERVED; ValueError without such a row."""
+    """Quantiles and means for each row with at least MIN_SERVED served requests; ValueError if no row has as many."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
@@ -98,10 +95,10 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def measure_kind(
     ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
 ) -> tuple[Measurements, Calibration]:
-    """Offer increasing rates, repeat some (`to_repeat`) with one more replica, and fit a replica model to the measurements.
+    """Offer increasing rates, repeat the rates `to_repeat` with one more replica, and fit a replica model.
 
-    `profile` has the service time of single requests, which sets the first rate; `seconds` is the minimum time per rate.
-    If `job.replica` generates tokens (`Continuous`), its prompt and output lengths and `max_tokens` are used, not fitted.
+    Each rate is offered for at least `seconds`. The service time in `profile` determines the first rate. If the replica
+    is `Continuous`, its `max_tokens` and its prompt and output lengths are not fitted, because the job gives them.
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
     seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # slow replicas need more time for enough requests
@@ -115,7 +112,8 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # An SLO per token may be below the service time. `max_rps` leaves room for one more replica and Poisson peaks.
+        # The SLO is raised, because an SLO per token may be below the time that a request takes.
+        # `max_rps` is per replica. It keeps the load below MAX_RPS with one more replica and with Poisson peaks.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
         rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):

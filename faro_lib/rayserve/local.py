@@ -41,7 +41,7 @@ for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.
 exec {haproxy} "$@"
 """
 PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder; the file in it that names the process that started Ray
-CLOCK_STEP_S = 86_400.0  # tolerance when creation times of processes are compared: setting the clock shifts them
+CLOCK_STEP_S = 86_400.0  # tolerance for a process's creation time, which changes when the wall clock is set
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
 
@@ -70,7 +70,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """The process `pid` and its descendants; [] if it has ended. Killing them is safe: psutil detects reused ids."""
+    """The process `pid` and its descendants; [] if it has ended. psutil refuses to kill a process that reuses an id."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]

@@ -57,8 +57,8 @@ class Emulated:
 class EmulatedBatches:
     """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
-    `replica` describes a `Batched` in the same form as the jobs' table. `scv` is the squared coefficient of variation
-    of batch times. If `serve_batch`, Ray Serve's @serve.batch forms the batches, and each one blocks the event loop.
+    `replica` has the kind and the parameters of a `Batched`. `scv` is the squared coefficient of variation of batch
+    times. If `serve_batch` is true, Ray Serve's @serve.batch forms the batches, and each batch blocks the event loop.
     """
 
     def __init__(self, replica: dict[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None):
@@ -108,7 +108,7 @@ class EmulatedBatches:
 class EmulatedTokens:
     """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
 
-    `replica` describes a `Continuous` in the same form as the jobs' table. If `stream`, each token is sent when it is
+    `replica` has the kind and the parameters of a `Continuous`. If `stream` is true, each token is sent when it is
     generated. Otherwise, the answer is sent after the last token.
     """
 
@@ -135,7 +135,7 @@ class EmulatedTokens:
         return StreamingResponse(_tokens(await left.get(), left))
 
     async def _iterate(self) -> None:
-        """In each iteration, generate one token of each running request; a late wake-up does not delay later iterations."""
+        """Generate one token of each running request per iteration. A late wake-up shortens the next sleep."""
         kind, running = self._kind, list[list]()
         end_s = asyncio.get_running_loop().time()
         while running or self._waiting:

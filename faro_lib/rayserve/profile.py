@@ -60,7 +60,8 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total if times_s else empty_row())  # raises if all answers were 4xx, which `total` counts
+    # If no answer was 200, the empty row makes `moments` raise. `total` might not, because it counts 4xx answers too.
+    mean_s, scv = moments(total if times_s else empty_row())
     first_s, last_s = np.mean(times_s, axis=0)  # mean seconds to the first and last part of an answer
     overhead_s = float(first_s) - total["latency_s"] / total["done"]  # replicas measure only until the first part
     return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
@@ -96,7 +97,7 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     """Write the profiles, by job name, into the jobs' table `path`, a .yaml file. Comments in the file are lost.
 
-    A calibrated replica model is written, and its service time and scv replace those of single requests.
+    If a replica model was calibrated, it is written too, and its service time and scv replace those of the profile.
     """
     path = Path(path)
     table = yaml.safe_load(path.read_text())
@@ -113,7 +114,7 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
                 row["replica"] = found
             row.pop("service_std_s", None)
             row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
-            if row.get("model") in MODELS:  # its published service time would replace the measured one
+            if row.get("model") in MODELS:  # the model's published service time would override the measured one
                 del row["model"]
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)

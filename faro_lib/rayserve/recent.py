@@ -11,7 +11,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # minimum share of seconds with data; counts are scaled up to include the missing seconds
+MIN_KNOWN_SHARE = 0.75  # a count is NaN if a smaller share of its seconds has data; else it is scaled up to all seconds
 
 
 class RecentSeconds:
@@ -90,7 +90,7 @@ class RecentSeconds:
 
 
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
-    """Latency quantile in wall seconds from the measurements `row`; dropped and failed requests are inf. NaN if none ended.
+    """Latency quantile of `row` in wall seconds; NaN if no request ended. Dropped and failed requests count as inf.
 
     >>> quantile_of_row({"done": 3, "dropped": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
     0.002

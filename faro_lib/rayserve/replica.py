@@ -45,8 +45,8 @@ class ReplicaQueue:
     """The request queue of one replica. It drops requests, limits the number in service, and records measurements.
 
     It accepts the share `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio
-    sequence spreads the accepted requests evenly: their share of any n requests is within about 1/n of `accept`.
-    `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are not reported yet.
+    sequence spreads the accepted requests evenly among the arriving ones. `ongoing` counts requests waiting or in
+    service. `rows` has the measurements of seconds that are not reported yet.
     """
 
     def __init__(self, max_ongoing_requests: int, concurrency: int = 1, clock: Callable[[], float] = time.time):

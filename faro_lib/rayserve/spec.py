@@ -67,7 +67,7 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # models of EMULATED_KINDS have their own queue: pass them all ongoing requests
+        if job.replica != SERIAL:  # for EMULATED_KINDS, `at_once` is `limit`, because the model has its own queue
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))

@@ -90,7 +90,7 @@ class StatsAggregator:
         return self._holder
 
     def _end_lease(self) -> None:
-        """If the lease has expired, let all jobs accept all requests again; shares set without a lease stay."""
+        """If the lease has expired, let all jobs accept all requests again. If no lease was granted, change nothing."""
         if self._holder and time.monotonic() >= self._lease_ends_s:
             self._holder, self._accept = "", dict.fromkeys(self._accept, 1.0)
 

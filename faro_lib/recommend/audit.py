@@ -1,7 +1,7 @@
 """Compare policies by simulating the recorded requests of services.
 
 A service's parameters are inferred from its recorded latencies. Each simulation draws parameters from their posterior.
-Services whose recorded latencies are not reproduced are left out, and their replicas do not count as capacity.
+A service and its replicas are left out if the simulation does not reproduce its recorded latencies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +92,7 @@ class Audit:
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One mapping per hour: cores used, needed and spare. Spare is minimum used - maximum needed, at least 0."""
+        """One mapping per hour, in cores. `spare` is `used_least` minus `needed_most`, rounded down and at least 0."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -120,7 +120,7 @@ class Audit:
 
 
 def as_planned(job: Job, overhead_s: float) -> Job:
-    """The job as policies see it: its SLO is reduced by the time outside replicas, and it has no `latency_curve`."""
+    """The job as policies see it. `overhead_s`, the time outside replicas, is subtracted from its SLO."""
     return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
 
 

@@ -28,16 +28,16 @@ OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
 LARGE = 0.1  # the jobs table's service time is reported as wrong if its relative error exceeds this
-MIN_INSIDE = 0.5  # a service is reproduced only if at least this share of latencies is in the predicted interval
+MIN_INSIDE = 0.5  # minimum share of a reproduced service's recorded latencies that are in the predicted interval
 SLACK = 0.02  # how far the recorded share of minutes above the SLO may lie outside its predicted interval
-NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is subtracted
+NEVER = 1e-3  # an SLO in seconds that is never met; used if the time outside the replicas exceeds the SLO
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
     """Recorded and simulated latencies of a service. Intervals are (5 %, 50 % or mean, 95 %). NaN means unknown."""
 
-    job: Job  # with the service parameters at their posterior medians; unchanged without a calibration
+    job: Job  # the job of the jobs table; a calibration replaces its service parameters by posterior medians
     calibration: Calibration | None
     inside: float  # share of the minutes whose recorded latency was within the predicted interval
     late_minutes: float  # share of the recorded minutes whose latency at the quantile of the SLO exceeded the SLO
@@ -49,7 +49,7 @@ class Service:
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """The calibration of service n, whose max_ongoing_requests is `places`, or a text that says why there is none."""
+    """Calibrate service n, with max_ongoing_requests = `places`. If this is impossible, return the reason as text."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if (slo_on := getattr(job.replica, "slo_on", "end_to_end")) != "end_to_end":
         return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"
@@ -61,17 +61,18 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     own = job.replica.kind
     lengths = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     first = calibrate(measured, kinds=(own,), tokens=lengths, **options)
-    if first.verdict != NOT_REPRODUCED:
+    kinds = [kind for kind in OTHER_KINDS if kind != own and (kind == "serial" or places > 1)]
+    if first.verdict != NOT_REPRODUCED or not kinds:
         return first
-    others = calibrate(measured, kinds=[kind for kind in OTHER_KINDS if kind != own], **options)
+    others = calibrate(measured, kinds=kinds, **options)
     return first if others.verdict == NOT_REPRODUCED else others
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Average steady minutes of service n in groups of equal replicas and similar rates; None below MIN_ROWS groups.
+    """Average steady minutes of service n in rows of similar load. Return None if there are fewer than MIN_ROWS rows.
 
-    Queues are nearly stationary in a steady minute. Its replica count has not changed for STEADY_MINUTES. Its request
-    count differs from m, the count of the previous minute, by at most m / 4 (trend) + 3 sqrt(m) (chance).
+    A row averages minutes with the same replica count. A minute is steady if its replica count has not changed for
+    STEADY_MINUTES and its request count is close to that of the previous minute. Its queue is then nearly stationary.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
@@ -80,7 +81,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     steady &= np.arange(len(counts)) >= STEADY_MINUTES
     for lag in range(1, STEADY_MINUTES):
         steady &= np.roll(replicas, lag) == replicas
-    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)
+    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)  # a trend plus Poisson noise
     per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(BIN_WIDTH)
     rows: dict[float, list[np.ndarray]] = {}
     for rate, x in sorted(set(zip(per_replica[steady], replicas[steady]))):
@@ -119,8 +120,8 @@ def world(
 def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
     """Simulate the recorded replica counts (jobs, minutes), each of which is the count at the end of its minute.
 
-    The time of a change within its minute is unknown. A random choice, seeded by `draws.seed`, puts all additions at
-    the start, middle or end of their minutes; a second choice does so for all removals.
+    The time of a change within its minute is unknown. It is drawn from start, middle and end, with seed `draws.seed`.
+    One draw applies to all additions, and another one to all removals.
     """
     free, capacity = unbounded(workload.jobs, cold_start_s=0.0), ample_capacity(workload.jobs, replicas.T)
     halves = np.repeat(replicas, 2, axis=1)
@@ -181,15 +182,15 @@ def backcast(
 
 
 def share_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, mean, 95 %) for the share of a new draw, given the shares `values` (draws,).
-
-    A Student t interval of sqrt(values) is squared, because the variance of sqrt(values) depends little on the mean.
-    """
+    """90 % prediction interval (5 %, mean, 95 %) for one more value of a share, given `values` in [0, 1], (draws,)."""
     return np.minimum(positive_interval(values), 1.0)
 
 
 def positive_interval(values: np.ndarray) -> np.ndarray:
-    """(5 %, mean, 95 %) as in `share_interval`, for a quantity >= 0 whose variance grows with its mean."""
+    """90 % prediction interval (5 %, mean, 95 %) for one more value, given `values` >= 0, (draws, ...).
+
+    The interval of sqrt(values) is squared, because the variance of sqrt(values) depends little on the mean.
+    """
     low, _, high = np.maximum(prediction_interval(np.sqrt(values)), 0.0) ** 2
     return np.array([low, values.mean(axis=0), high])
 

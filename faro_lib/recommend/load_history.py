@@ -105,9 +105,9 @@ class History:
 def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None) -> History:
     """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
 
-    earlier : counts of earlier days, (days, samples, jobs, minutes). If it is None, `counts` of 1.5 days or more are
-        split into days of 24 hours, counted back from the last minute.
-    at : the current time in minutes into the last day. With `end_minute`, also HH:MM or ISO 8601. None = end of day.
+    earlier : counts of earlier days, (days, samples of each day, jobs, minutes). If it is None, `counts` of 1.5 days or
+        more are split into days of 24 hours. The last of these days ends with the last count.
+    at : minutes from the last day's first count to now; None = end of the day. HH:MM and ISO 8601 need `end_minute`.
     end_minute : minutes since 1970, local time, at the end of the counts.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
@@ -194,7 +194,7 @@ def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None
     """Counts that controllers of these jobs exported to Prometheus, for the complete days of the last week.
 
     namespace : regular expression for the namespaces of the controllers.
-    Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
+    Missing minutes are interpolated. ValueError if there is no complete day, OSError if Prometheus does not answer.
     """
     end_s, query = time.time(), EXPORTED.format(namespace)
     names, counts = read_prometheus(url, query, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
@@ -202,9 +202,9 @@ def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None
 
 
 def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
-    """Counts of complete days of the last week in a journal of `faro run`; missing minutes are interpolated.
+    """Counts that a journal of `faro run` has for the complete days of the last week.
 
-    ValueError or OSError if there is no complete day or no journal.
+    Missing minutes are interpolated. ValueError if there is no complete day, OSError if there is no journal.
     """
     since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]

@@ -13,7 +13,7 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_GAIN = 0.01  # smaller utility gains may be noise: utilities just below 1 are measured with a std of 0.01 to 0.05
+LEAST_GAIN = 0.01  # smaller utility gains are ignored, because utilities just below 1 have errors of 0.01 to 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     arrays = arrays_of(jobs)
 
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
-        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # without drops
+        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # assumes no drops
 
     most = max(1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max())
     by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1)

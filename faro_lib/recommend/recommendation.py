@@ -24,7 +24,7 @@ from faro_lib.workload.jobs import MINUTE_S
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
 EARLIER_DAYS = 3  # a capacity is also tested on at most this many earlier days, those with the highest peak load
-# `_silences` reports a gap if its expected requests are at least MISSED, and at least UNUSUAL times any other gap's.
+# `_silences` reports a gap if at least MISSED requests were expected in it, UNUSUAL times as many as in any other gap.
 MISSED, UNUSUAL = 50, 4
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
@@ -36,7 +36,7 @@ class Recommendation:
     Attributes
     ----------
     advice : replicas for the coming minutes.
-    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None = 1 - its quantile.
+    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None = 1 - the SLO's quantile.
     curve : SLO violations of the worst job at each replayed capacity (`sizing.COLUMNS`); None if no day was replayed.
     replayed : text that names the hours or days replayed, such as "the last 24 hours".
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every job.
@@ -44,8 +44,8 @@ class Recommendation:
         `replicas` : smallest count that keeps the SLO on all simulated days; 0 if no count does.
         `minutes` : total length of the simulated days.
         `replicas_on_all_cores` : counts on `advice.capacity` cores that maximise the sum of the jobs' mean utilities in
-            the training minutes. They are at least `replicas` if the capacity is large enough.
-        `violation_rate`, `violation_rate_now` : the job's SLO violation rate with `replicas` and with `replicas_now`.
+            the forecaster's training minutes. They are at least `replicas` if the capacity is large enough.
+        `violation_rate`, `violation_rate_now`, `violation_rate_on_all_cores` : SLO violation rates of these counts.
     variations : the worst job with more load or a failed replica (`sizing.variations`); None if no day was replayed.
     """
 
@@ -109,8 +109,8 @@ def recommend(
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    If `capacity` is None or `with_curve` is true, days are replayed at several capacities to find the curve and the
-    smallest capacity. `max_violation_rate`: see `Recommendation`. Replays and measurements simulate `serving_model`.
+    If `capacity` is None or `with_curve` is true, days are replayed at several capacities for `Recommendation.curve`.
+    Up to `max_violation_rate` (None = 1 - quantile) of a job's requests may miss its SLO. `serving_model` is simulated.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -177,7 +177,7 @@ def _replay(
     peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # peak load of each training day
     busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]
     for n in reversed(busiest):
-        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # one copy per sample of a training day
+        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # in the shape of one training day
         rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
         one = traces.workload(n + 1)
         others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))

@@ -26,8 +26,8 @@ class Records:
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
-    levels : the quantile that a latency column has for a job, such as 0.99, (latency columns, jobs); NaN = the mean.
-    latency_s : quantile or mean of the latency, (latency columns, jobs, minutes); NaN = unknown, inf = request dropped.
+    levels : quantile in each column of `latency_s` for each job, such as 0.99, (columns, jobs); NaN = the mean.
+    latency_s : quantiles or means of latencies, (columns, jobs, minutes); NaN = unknown, inf = of a dropped request.
     """
 
     history: History
@@ -125,7 +125,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     counts = arrivals(header, ticks)
     observed = np.full((3, *counts.shape), np.nan)
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (tick.step.observation for tick in reversed(ticks)):  # a minute's first tick replaces later ones
+    for observation in (tick.step.observation for tick in reversed(ticks)):  # reversed, to keep a minute's first tick
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             observed[:, :, minute] = observation.running, observation.mean_latency_s, observation.tail_latency_s
     observed[1:][observed[1:] <= 0] = np.nan

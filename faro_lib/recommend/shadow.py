@@ -106,7 +106,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
 
 
 def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
-    """Lost utility and observed / predicted tail latency in the minute before each step; both (jobs, steps)."""
+    """Arrays (jobs, steps) for the minute before each step: lost utility, and observed divided by predicted latency."""
     model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
     tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
     rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
@@ -118,7 +118,7 @@ def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) 
 
 
 def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
-    """Whether each plan's 80 % interval contains the next minute's rate (1 or 0; NaN if unknown), (jobs, plans)."""
+    """Array (jobs, plans): 1 if a plan's 80 % interval contains the rate of the next minute, else 0; NaN = unknown."""
     inside = []
     for step in planning:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps

@@ -77,9 +77,9 @@ def fixed_replicas(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the smallest constant replica counts that keep the SLOs on every day, by bisection.
 
-    Returns three arrays (jobs,): the counts, their violation rates, and the violation rates of the counts `now`. Each
-    rate is the largest over the simulations of `runs_on`. The largest count tried is the job's maximum or, if smaller,
-    2^DOUBLINGS times the latency model's prediction. If this count misses the SLO, 0 is returned with its rate.
+    Returns three arrays (jobs,): the counts found, their violation rates, and the violation rates with `now`. A job's
+    rate is the largest in any simulation of `runs_on`. No count above the job's maximum or above 2^DOUBLINGS times the
+    latency model's prediction is tried. If every count misses the SLO, the result is 0 and the largest count's rate.
     accepted : accepted violation rates, (jobs,).
     now : replica counts that serve now, (jobs,). An unknown count (NaN) has rate NaN. None = all counts are unknown.
     """
@@ -125,7 +125,7 @@ def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], cou
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """Simulate `policy`, from equal shares of the capacity on: jobs that start with one replica would miss their SLOs."""
+    """Simulate `policy`. Jobs start with equal shares of `capacity`, because one replica each would first miss SLOs."""
     initial = fair_share(workload.jobs, capacity)
     trials = run_trials(
         workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial
@@ -226,7 +226,7 @@ def _draws(workload: Workload, serving_model: ServingModel, seeds: int) -> list[
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
-    """The smallest replayed capacity above all those that exceed an accepted violation rate; None if there is none.
+    """The smallest replayed capacity that is larger than every capacity that misses an SLO; None if there is none.
 
     >>> curve = pd.DataFrame({"capacity_cores": [8, 12, 16, 20], "slo_violation_rate": [0.002, 0.02, 0.001, 0]})
     >>> required_cores(curve.assign(accepted_rate=0.01))

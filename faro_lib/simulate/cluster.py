@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """Limit on the requests in a replica of `job`. Its replica kind may need more than max_ongoing_requests."""
+        """Limit on the requests in one replica of `job`. Unless set in `own_limits`, it is at least `fewest_places`."""
         return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
 
     @property
@@ -57,7 +57,7 @@ class ServingModel:
 
     @property
     def max_rps(self) -> float:
-        """Largest requests/s that a job's router can handle; inf without a router. It serves each request twice."""
+        """Maximum requests/s of a job's router, which serves each request twice; inf if there is no router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
@@ -72,9 +72,9 @@ PAPER = ServingModel()
 
 
 class SimulatedCluster(Cluster):
-    """A simulated cluster that serves a workload. A job that is outside its lifetime and has no replicas drops all requests.
+    """A simulated cluster that serves a workload. The function `simulate` explains the arguments.
 
-    The arguments are those of `simulate`. The `initial` replicas (jobs,) serve from the start, without a cold start.
+    `initial` (jobs,) are replicas that serve from the start, without a cold start. `lifetimes` tell when jobs exist.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Draws:
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
     router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
-    service_s: np.ndarray  # service time on a replica; a batch's duration is multiplied by its first request's value
+    service_s: np.ndarray  # service time on a replica, or a factor on the duration of the batch that the request begins
     router_out_s: np.ndarray  # service time of the second pass; empty without a router
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
@@ -61,7 +61,7 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
 
 
 def uniform_arrivals(counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S) -> np.ndarray:
-    """Arrival times (requests,) of `counts` (jobs, windows) requests, uniform within each window, sorted by job and time."""
+    """Arrival times (requests,), sorted by job and time. Job j has counts[j, w] requests, uniform within window w."""
     windows = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
     arrival_s, first = (windows + rng.random(len(windows))) * window_s, np.cumsum(counts.sum(axis=1))
     for part in np.split(arrival_s, first[:-1]):

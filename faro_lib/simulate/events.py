@@ -2,12 +2,12 @@
 
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
 arrives, ends its first pass through the router, or is completed by a replica. Simultaneous events are processed in this
-order, and simultaneous completions in the order of the slots (`Station`). A request passes the router before and after
-service. The router is one FIFO server, so the end of the first pass is computed as soon as the request arrives.
-Requests are numbered in the order of arrival. Those from number `head` to `next_arrival` - 1 are in their first pass.
+order. Simultaneous completions are processed in the order of the replicas' slots in `Station`. A request passes the
+router, if there is one, before and after service. The router is one FIFO server. The end of the first pass is therefore
+known when the request arrives. Requests from index `head` to `next_arrival` - 1 are in their first pass.
 
 This module simulates replicas that serve one request at a time ("serial"). The module `replicas` simulates concurrent
-and batching replicas. If a job has them, numba compiles a second version of the loop, which calls `replicas`.
+and batching replicas. For jobs with such replicas, numba compiles a second version of the loop, which calls `replicas`.
 """
 
 from typing import Any, NamedTuple
@@ -23,10 +23,10 @@ PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s"
 
 
 class Requests(NamedTuple):
-    """The requests of a trial, as in `Draws`, with their latencies.
+    """Arrival times, random numbers and latencies of all requests. Those of job j begin at index first[j].
 
-    latency_s is inf for a dropped request. While a request is in the system, its latency_s is minus the time when it
-    leaves the router's first pass, which saves an array. Continuous replicas may overwrite it at the first token.
+    latency_s is inf for a dropped request. While a request is in the system, its entry is minus the time when it leaves
+    the router's first pass. This saves an array. A continuous replica may overwrite the entry at the first token.
     """
 
     first: np.ndarray
@@ -39,7 +39,7 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs. Shapes are (jobs,) unless stated. Each replica has a slot, which is inactive after removal."""
+    """State of all jobs. Shapes are (jobs,) unless stated. A slot is empty or stores the requests in one replica."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
@@ -49,7 +49,7 @@ class Station(NamedTuple):
     waiting: np.ndarray  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
     waiting_head: np.ndarray  # position of the oldest request in `waiting`
     waiting_count: np.ndarray  # number of requests in `waiting`
-    order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
+    order: np.ndarray  # (jobs, slots) active slots, whose replicas are not removed, in the order of dispatch
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
@@ -64,7 +64,7 @@ class Station(NamedTuple):
 
 
 def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
-    """The initial state of all jobs, with `slots` empty slots per job; `first` (jobs + 1,) is `Draws.first`."""
+    """The state before any request or replica. `first` (jobs + 1,) has the index of each job's first request."""
     jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
@@ -93,7 +93,7 @@ def with_slots(state: Any, slots: int) -> Any:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """`place` modulo `places` if place < 2 * places, without a division, which would double the time of an event."""
+    """Return `place` modulo `places`, for place < 2 * places. A division would double the time of an event."""
     return place if place < places else place - places
 
 
@@ -110,7 +110,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """Return the first active slot with the fewest requests, or NONE if all are full, and the next `turn`."""
+    """Return the active slot with the fewest requests, or NONE if all are full, and the position to try next."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]

@@ -9,8 +9,8 @@ from faro_lib.workload.jobs import MINUTE_S
 def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
     """Index of the first request of each minute, int (jobs, minutes + 2).
 
-    The indices bound minutes + 1 bins: one per minute, and one for all later arrivals. `arrival_s` (requests,) and `first`
-    (jobs + 1,) are from `Draws`.
+    The indices bound minutes + 1 bins: one per minute, and one for all later arrivals. `arrival_s` (requests,) is
+    sorted by job and time. `first` (jobs + 1,) has the index of each job's first request.
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
@@ -19,7 +19,7 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
 
 @njit(cache=True, nogil=True)
 def quantile_of(values: np.ndarray, q: float) -> float:
-    """The q-quantile, interpolated as in numpy. NaN without values, inf if its rank is above the finite values."""
+    """The q-quantile, interpolated as in numpy. It is NaN without values, and inf if it depends on an infinite one."""
     n = len(values)
     if n == 0:
         return np.nan

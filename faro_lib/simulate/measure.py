@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # only part of a minute with more requests is simulated; the paper's router passes at most 6,500
+WINDOW_REQUESTS = 7000  # if a minute has more requests at utilisation 1, windows shorter than a minute are simulated
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # shortest warm-up before the first minute, in service times; needed because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -112,8 +112,8 @@ def _code() -> tuple[str, bytes]:
 def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Simulate a constant arrival rate at each of UTILISATIONS, and divide time into equal windows of at most a minute.
 
-    At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns the latency of each request, the index of
-    each window's first request, (utilisations, windows + 1), and the argument `shrink` of `_minutes`.
+    At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns latencies (requests,), the index of each
+    window's first request (utilisations, windows + 1), and `shrink`, the square root of the window length in minutes.
     """
     full_rps = replicas / true_busy_s(job)
     in_service_s = job.replica.max_in_service * true_busy_s(job)  # time in service at utilisation 1 (Little's law)
@@ -139,10 +139,10 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tail latency in s of served requests, and excess drop rate, in each of MINUTES typical minutes.
+    """Tail latency in s of served requests, and excess drop rate, in each of MINUTES equally likely minutes.
 
-    The excess drop rate is the drop rate minus (1 - quantile). Values are interpolated at MINUTES evenly spaced ranks
-    of the sorted windows. Deviations from the mean are multiplied by `shrink`, which is 1 / sqrt(windows per minute).
+    The excess drop rate is the drop rate minus (1 - quantile). Both are interpolated between the sorted time windows,
+    which begin at the requests `edges`. `shrink` reduces their variation, because minutes vary less than short windows.
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):

@@ -1,8 +1,9 @@
 """Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
-Each replica has a slot (`events.Station`). A slot's events are the end of a service, and the start and end of a batch
-or iteration. At an event, the function `event` completes requests. The loop then dispatches requests to replicas
-with room, and `begin` starts the next batch or iteration. `enter` can recompute the end of each iteration bit for bit.
+A slot stores the requests in one replica. Its events are the end of a service, and the start and end of a batch or
+iteration. At an event, `event` completes requests. The loop then dispatches requests to replicas with room, and `begin`
+starts the next batch or iteration. `begin` skips iterations that neither admit nor complete a request. To admit a
+request that enters meanwhile, `enter` moves the slot's next event to the end of the iteration that runs then.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ SHORTEST_S = 1e-9  # time per token of a one-token answer; not 0, because that w
 
 
 class Kinds(NamedTuple):
-    """Replica parameters of `workload.replicas`, shape (jobs,), and slot states, shape (jobs, slots), unless stated."""
+    """Replica parameters (see `workload.replicas`), by default (jobs,), and slot states, by default (jobs, slots)."""
 
     kind: np.ndarray
     at_once: np.ndarray  # limit on the requests that one replica serves at once
@@ -41,9 +42,9 @@ class Kinds(NamedTuple):
     # ends. Batched: time at which it entered the slot. Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
-    # When `attained_s` was updated (concurrent), the replica became free (batched) or the iteration began (continuous).
+    # A time. Concurrent: update of `attained_s`. Batched: end of the last batch. Continuous: start of the iteration.
     since_s: np.ndarray
-    attained_s: np.ndarray  # concurrent: work in s per served request from when the slot was last empty until `since_s`
+    attained_s: np.ndarray  # concurrent: integral of the service speed from when the slot was last empty to `since_s`
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
     last_iteration: np.ndarray  # continuous: iteration whose end is the next event; no request leaves before this end
     fresh: np.ndarray  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
@@ -81,7 +82,7 @@ def new_kinds(
 
 @njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
-    """Add a request to a slot that holds `inside` requests. Return the slot's next event time, so far `next_s`."""
+    """Add a request to a slot with `inside` requests and its next event at `next_s`. Return this event's new time."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -106,8 +107,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # The request is admitted when the present iteration ends. This end becomes the next event. An iteration that ends
-    # exactly now is still running: the request comes from the router, whose events precede completions at equal times.
+    # Find the iteration that runs now. Its end becomes the next event, at which the request is admitted. An iteration
+    # that ends exactly now still runs, because the router's event at this time comes before the end of the iteration.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:

@@ -41,7 +41,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Result of a trial. Arrays (jobs, minutes + 1) are by arrival minute. The last column is after the last minute."""
+    """Result of a trial. Arrays (jobs, minutes + 1) have a column per minute of arrival, and one for later arrivals."""
 
     workload: Workload
     capacity: float  # cores at the start
@@ -115,7 +115,7 @@ def evaluate_run(
 ) -> Run:
     """The `Run` of a simulated or live run, from the latencies of its requests.
 
-    `latency_s` (requests,) is sorted by job and arrival, inf = dropped; `edges` is the result of `latencies.minute_edges`.
+    `latency_s` is sorted by job and arrival, inf for a dropped request. Job j's minute m begins at request edges[j, m].
     """
     jobs = arrays_of(workload.jobs)
     dropped, slo_missed, tail_s, served_tail_s = by_minute(latency_s, edges, jobs.slo_s, jobs.quantile)

@@ -13,10 +13,7 @@ SLOTS = 4  # initial number of slots per job, each for one replica; doubled when
 
 
 class Serving:
-    """Requests and replicas of all jobs; `requests`, `station` and `kinds` are the state of the event loop (`events`).
-
-    places : max_ongoing_requests of each job's replicas, shape (jobs,).
-    """
+    """Requests and replicas of all jobs. `places` (jobs,) has the max_ongoing_requests of each job's replicas."""
 
     def __init__(
         self, jobs: Sequence[Job], draws: Draws, seconds: int, dispatch: str, queue_limit: int, places: np.ndarray
@@ -83,7 +80,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the held request to the new replica if all slots are empty. Otherwise the next completion does."""
+        """Dispatch the held request to the new replica if all slots are empty. Otherwise a completion dispatches it."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

@@ -1,6 +1,7 @@
 """Compiled loops of `build_table`, which imports this module when it is first called.
 
-A curve of utility over load is a tuple (first, last, value) for one service class and replica count (see `curves`).
+A curve (first, last, value) is the utility of one service class and replica count as a function of load. `value` has
+the utilities at knots, which are equally spaced from load `first` to load `last`.
 """
 
 import numpy as np
@@ -38,8 +39,8 @@ def _mean(loads, weights, keep, curve, alpha):
 def _cell(cell, d):
     """Expected utility of a table cell (one job with one replica count) at drop rate drops[d].
 
-    If `grown`, the count includes new replicas. Until they have started, only the running replicas serve, at the loads
-    `loads_now`. `cold_part[d]` caches the utility until then, which is the same for any number of new replicas.
+    If `grown`, the count includes new replicas. While these start, only the running ones serve, at the loads
+    `loads_now`. This part of the utility does not depend on the number of new replicas. `cold_part[d]` caches it.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
@@ -85,10 +86,11 @@ def _best_drop(cell, phi, undropped, stack):
 def fill(
     loads, warm, cold, running, serving, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop
 ):  # fmt: skip
-    """Fill value, effective and drop (jobs, X + 1) in place, as `build_table` defines them.
+    """Fill `value`, `effective` and `drop` in place, each (jobs, X + 1) for 0 to X replicas.
 
-    `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
-    the parts after and before new replicas have started. Returns the replica count from which all utilities are constant.
+    `value` is the expected utility without drops. `effective` is the largest product of utility and penalty `phi`, and
+    `drop` is its drop rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm` (jobs, minutes) weight
+    the time before and after new replicas have started. Returns the replica count from which utilities are constant.
     """
     jobs, columns = value.shape
     both = warm + cold

@@ -1,9 +1,9 @@
 """Utility tables over cores instead of replicas. A cell holds a service's best configuration for a number of cores.
 
-A configuration is, for example, a batch size or a type of GPU. It determines the service time and cores of a replica. A
-service runs replicas of one configuration at a time. Solvers treat each unit of cores as a replica. The exact solver's
-result is therefore optimal over all configurations and replica counts. The objective FairSum is an exception, because
-a worse configuration could make the services' utilities more equal, but the table has only the best one.
+A configuration is, for example, a batch size or a type of GPU. It determines the service time and cores of a replica.
+All replicas of a service have the same configuration. Column x of a table stands for x units of cores. Solvers treat a
+unit as one replica. The exact solver's result is optimal over all configurations and replica counts. This does not hold
+for the objective FairSum, because a configuration that is not in the table could make the utilities more equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ OWN |= {"min_replicas", "max_replicas"}
 class Configurations:
     """A utility table of services on 0, 1, ... units of cores, and the configuration of each of its cells."""
 
-    table: UtilityTable  # its "replicas" are units of cores; a unit is the greatest common divisor of all `cores`
+    table: UtilityTable  # counts units of cores, not replicas; a unit is the gcd of the configurations' `cores`
     rows: tuple[Job, ...]  # all configurations, grouped by service
     row: np.ndarray  # index into `rows` of the best configuration, (services, columns of the table)
     replicas: np.ndarray  # number of replicas of that configuration, same shape
 
     def chosen(self, units) -> list[tuple[Job, int]]:
-        """(configuration, replicas) of each service j on `units[j]` units of cores (a solver's Allocation.replicas)."""
+        """(configuration, replica count) of each service. `units` is a solver's Allocation.replicas for `table`."""
         cells = np.arange(len(self.row)), np.asarray(units)
         return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
 

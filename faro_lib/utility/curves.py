@@ -1,8 +1,8 @@
 """Curves of utility over constant offered load, one per service class and replica count. Jobs of a class share curves.
 
 `build_table` evaluates every latency model through these curves. A curve equals value[0] up to load `first`. Between
-`first` and `last`, it is piecewise linear. Above `last`, it equals value[-1] (last / load)^alpha. For a formula,
-`first` is the largest load that meets the SLO. `last` is the load at utilisation RHO_MAX. Latency is linear beyond it.
+`first` and `last`, it is piecewise linear. Above `last`, it equals value[-1] (last / load)^alpha, because a formula's
+latency is proportional to the load at high utilisation. For a formula, `first` is the largest load that meets the SLO.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -100,7 +100,7 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # If `first` equals `last`, the curve is 1 up to this load and falls above it. The fall must start from 1.
+        # If `first` equals `last`, the curve falls directly from value[-1], which must be 1 if the SLO can be met.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)

@@ -93,7 +93,7 @@ def build_table(
     drops : increasing drop rates to try, beginning with 0, such as `DROPS`. None tries only 0.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : (jobs,), the replicas of job serving[j] now serve job j (see `best_configurations`). None: serving[j] = j.
+    serving : (jobs,), index of the job whose replicas serve each job's requests now. None: every job's own replicas.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()

@@ -39,7 +39,7 @@ class Job:
     tenant_quota: float | None = None  # cores that all jobs of the tenant may use together; None = no quota
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
     replica: Replica = SERIAL  # how a replica serves its requests
-    latency_curve: str = ""  # CSV of measured latencies for `queueing.curve`, used instead of simulated ones
+    latency_curve: str = ""  # CSV of measured latencies (`queueing.curve`), which replace a simulated latency table
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
@@ -149,7 +149,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # (days, samples, jobs, minutes); the samples of a day are downsampled with different offsets
+    train: np.ndarray  # (days, samples, jobs, minutes); samples of a day average different blocks of its minutes
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):

@@ -31,9 +31,9 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Labels and values of each series at evenly spaced Unix times: NaN = no sample, inf = a sample that is not finite.
+        """Labels and values of each series at evenly spaced Unix times. NaN means no sample, inf a non-finite sample.
 
-        Raises BadQuery, OSError if nothing answers, and ValueError if the token is wrong or the server is not Prometheus.
+        Raises BadQuery for a rejected query, OSError if nothing answers, and ValueError for a wrong token or server.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
@@ -95,10 +95,10 @@ def read_prometheus(
     token_path: str | None = None,
     counts: bool = True,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Read the sorted names of the jobs and their requests per minute, (jobs, minutes), oldest first; NaN = missing.
+    """Return the sorted names of the jobs and their requests per minute, shape (jobs, minutes). A missing count is NaN.
 
-    query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
-    minutes : number of complete minutes before `end_s` (Unix time; None = now).
+    query : query for each job's requests in the last minute, such as `sum by (job) (increase(requests_total[1m]))`.
+    minutes : number of complete minutes before `end_s` (Unix time; None = now). The oldest minute comes first.
     label : the label that names the job; None if each series has a single label.
     counts : False if the query gives another quantity than requests; `check_counts_query` is then skipped.
     """

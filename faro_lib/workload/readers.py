@@ -22,7 +22,7 @@ ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other 
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
 # A table may give the standard deviation of the service time instead of its squared coefficient of variation.
 READ_COLUMNS = COLUMNS | {"service_std_s": "float"}
-SECTIONS = ("serve", "deployment")  # sections that a job may have in a .yaml table, for packages `rayserve` and `kube`
+SECTIONS = ("serve", "deployment")  # optional sections of a job in .yaml: for Ray Serve, and for Kubernetes
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:

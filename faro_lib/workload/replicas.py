@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """Lower bound of the default max_ongoing_requests. Unless serial, it lets `max_in_service` requests wait."""
+        """Lower bound of the default limit on requests in a replica. If not serial, as many may wait as are served."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Concurrent(Replica):
-    """A replica with up to `at_once` requests in service; with n of them, each has the speed 1 / (1 + slowdown (n - 1)).
+    """A replica that serves up to `at_once` requests at the same time. Other requests wait, first in first out.
 
-    slowdown = 0 is `at_once` independent servers, slowdown = 1 is processor sharing. Further requests wait, first in first
-    out. The service time of a request is its duration at speed 1.
+    If n requests are in service, each has the speed 1 / (1 + slowdown (n - 1)). Service times are given for speed 1.
+    A slowdown of 0 means independent servers, and a slowdown of 1 means processor sharing.
     """
 
     kind: ClassVar[str] = "concurrent"
@@ -89,7 +89,7 @@ class Batched(Replica):
 
     A batch of b requests takes s(b) = base_s + per_request_s b seconds on average, or `batch_s[b - 1]` if given. Batch
     times are lognormal with the job's `service_scv`. The requests of a batch end together. A free replica starts a full
-    batch at once. It starts a smaller one `wait_s` after it became free or its oldest request came, whichever is later.
+    batch at once. It starts a smaller batch once it has been free, with a request waiting, for `wait_s` seconds.
     """
 
     kind: ClassVar[str] = "batched"
@@ -174,9 +174,9 @@ class Continuous(Replica):
     def capacity_rps(self, service_time_s: float) -> float:
         """Largest sustainable requests/s: 1 / (o (alpha_s + beta_s n) / n + gamma_s p).
 
-        o and p are the mean numbers of output and prompt tokens, and n is the number of sequences in service. A request
-        shares each of its o iterations with n - 1 others. n is at most max_sequences. An iteration admits at most
-        m = max(1, max_tokens / p) sequences, each for o iterations. By Little's law, n is therefore at most o m.
+        o and p are the mean numbers of output and prompt tokens. n is the largest number of sequences in service, which
+        share each iteration. It is max_sequences or o m, whichever is smaller. o m follows from Little's law: an
+        iteration admits at most m = max(1, max_tokens / p) sequences, and each stays for o iterations.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))

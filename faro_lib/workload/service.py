@@ -59,7 +59,7 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 def true_service_time(job: Job) -> ServiceTime:
     """The service-time distribution measured for the job's model, or else a lognormal with the job's mean and scv.
 
-    For `Batched`, return the lognormal factor on a batch's duration, with mean 1. `Continuous` ignores the result.
+    For a batched replica, this is the lognormal factor on a batch's mean duration. Continuous replicas do not use it.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)

@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at the CALIBRATED_QUANTILE of the evaluation day, as in the published traces
+LOAD_PER_JOB = 2.26  # erlangs per job: CALIBRATED_QUANTILE of the evaluation day's load, as in the published traces
 
 # How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the rate.
 DAILY = 0.22  # mean amplitude of the first harmonic of the daily shape
@@ -19,7 +19,7 @@ DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # correlation time of the slow drift
 NOISE = 0.08  # standard deviation of the fast noise
 NOISE_MINUTES = 12.0  # correlation time of the fast noise, in downsampled minutes (DOWNSAMPLE original minutes each)
-JITTER = 0.06  # scale of independent noise in each downsampled minute, times a random factor from 1/3 to 3 for each job
+JITTER = 0.06  # scale of the noise in each downsampled minute; each job multiplies it by its own factor, 1/3 to 3
 SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
 BURSTS_PER_DAY = 1.0
 BURST = 0.3  # mean height of a burst at its start
