@@ -50,11 +50,9 @@ def check_writable(path: str | Path) -> None:
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
         if existing.is_dir():
-            with tempfile.TemporaryFile(dir=existing):
-                pass
+            tempfile.TemporaryFile(dir=existing).close()
         elif existing == path:
-            with path.open("ab"):
-                pass
+            path.open("ab").close()
         else:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:

@@ -219,8 +219,8 @@ def reproduced(monkeypatch):
         found = SimpleNamespace(service=service, draws=(service,), discrepancy=0.0)
         nowhere = np.full(3, np.nan)
         services = tuple(Service(job, found, 1.0, 0.0, nowhere, nowhere, nowhere, "", "") for job in jobs)
-        monkeypatch.setattr("faro_lib.recommend.audit.calibration_of", lambda *_: found)
-        monkeypatch.setattr("faro_lib.recommend.audit.backcast", lambda *_: services)
+        monkeypatch.setattr("faro_lib.recommend.backcast.calibration_of", lambda *_: found)
+        monkeypatch.setattr("faro_lib.recommend.backcast.backcast", lambda *_: services)
         one = np.ones((len(jobs), 30))
         records = records_of(jobs, 6 * one, one, np.full((1, len(jobs)), 0.99), 0.2 * one[None])
         return audit(records, policies=(), report=lambda line: None), seen["planned"], seen["simulated"]
@@ -234,7 +234,7 @@ def reproduced(monkeypatch):
         return run_recorded(workload, *rest)
 
     monkeypatch.setattr("faro_lib.recommend.audit.measure", measured)
-    monkeypatch.setattr("faro_lib.recommend.audit.run_recorded", ran)
+    monkeypatch.setattr("faro_lib.recommend.backcast.run_recorded", ran)
     return watched
 
 
@@ -264,7 +264,7 @@ def test_replicas_of_different_sizes_are_compared_in_cores(reproduced):
     ],
 )
 def test_what_cannot_succeed_is_refused_before_the_calibration(wrong, message, recorded, monkeypatch):
-    monkeypatch.setattr("faro_lib.recommend.audit.calibration_of", lambda *_: pytest.fail("calibrates"))
+    monkeypatch.setattr("faro_lib.recommend.backcast.calibration_of", lambda *_: pytest.fail("calibrates"))
     with pytest.raises(ValueError, match=message):
         audit(recorded[1], **wrong, report=lambda line: None)
 
@@ -293,7 +293,7 @@ def calibrated_once(result, monkeypatch):
         def found(records, n, places):
             return result.services[n].calibration if n in indices else calibration_of(records, n, places)
 
-        monkeypatch.setattr("faro_lib.recommend.audit.calibration_of", found)
+        monkeypatch.setattr("faro_lib.recommend.backcast.calibration_of", found)
 
     return reuse
 

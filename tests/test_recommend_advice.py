@@ -263,13 +263,12 @@ def searched(monkeypatch, late, **options):
     """The curve of a search for the capacity of one job of which 1 % may be late; `late(cores, seed)` is the share."""
     replays = []
 
-    def replayed(workload, policies, size, drawn, **others):
-        for seed in drawn:
-            replays.append((size, seed if "another" not in policies else "another day"))
-            decisions = SimpleNamespace(running=np.ones((1, 1)))
-            yield SimpleNamespace(run=SimpleNamespace(decisions=decisions, late=late(*replays[-1])))
+    def replayed(policy, size, workload, seed, serving_model):
+        replays.append((size, "another day" if policy.name == "another" else seed))
+        decisions = SimpleNamespace(running=np.ones((1, 1)))
+        return SimpleNamespace(decisions=decisions, late=late(*replays[-1]))
 
-    monkeypatch.setattr(sizing, "run_trials", replayed)
+    monkeypatch.setattr(sizing, "run_with", replayed)
     monkeypatch.setattr(sizing, "_draws", lambda workload, model, seeds: range(seeds))
     monkeypatch.setattr(sizing, "violation_rate_by_job", lambda run: np.array([run.late]))
     monkeypatch.setattr(sizing, "minute_utility", lambda run: np.ones((1, 5)))

@@ -113,6 +113,16 @@ def test_a_first_plan_within_the_first_scored_minute_is_one_line(starved):
         plan_scores(header, late, serving_model=PAPER)
 
 
+def test_first_minutes_without_counts_are_left_out_of_the_score(starved, rows):
+    header, ticks = read(starved)
+    for one in ticks:
+        history = one.step.observation.arrivals_per_min
+        history[:, : max(0, 5 - (one.step.observation.minute - history.shape[1]))] = np.nan
+    scored = plan_scores(header, ticks, serving_model=PAPER)[-1]
+    assert scored["difference"] == pytest.approx(rows["all"]["difference"], rel=0.1)
+    assert scored["high"] < 0
+
+
 def with_plan(one, **changes):
     return replace(one, step=replace(one.step, plan=replace(one.step.plan, **changes)))
 

@@ -17,11 +17,6 @@ def quantised(values) -> np.ndarray:
     return np.round(np.asarray(values, float) / QUANTUM) * QUANTUM
 
 
-def weighted(utility, weight):
-    """What a job adds to a sum: w U, for utility U and weight w."""
-    return weight * utility
-
-
 def weighted_log(utility, weight):
     """What a job adds to the sum in proportional fairness: w log max(U, 0.001)."""
     return weight * np.log(np.maximum(utility, 1e-3))
@@ -32,7 +27,7 @@ class Objective:
     """What a solver maximises for utilities U and weights w: sum of term(U, w) + gamma (min U - max U), or leximin."""
 
     name: str
-    term: Callable = weighted  # (utility, weight) -> a job's contribution; arguments broadcast
+    term: Callable = np.multiply  # (utility, weight) -> a job's contribution; arguments broadcast
     spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None: no penalty, gamma = 0
     leximin: bool = False  # raise the least utility first, then the second least, ...; ignores `term` and `spread`
     effective: bool = False  # use `UtilityTable.effective`, which includes the drop penalty; needs a table with drops

@@ -140,6 +140,9 @@ def convergence(idata) -> Convergence:
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     """A `Posterior` of `draws` evenly spaced draws of `idata`. ValueError if `traces` and `idata` differ in jobs."""
+    from scipy.special import ndtr
+    from scipy.stats import t
+
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
@@ -153,23 +156,16 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
     log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
     residuals = (target - location) / spread_of(log_spread, follow, change, unit[:, None])
-    largest = np.abs(residuals).max(axis=(0, 2))
+    nu, largest = np.median(value["nu"], axis=0)[:, None], np.abs(residuals).max(axis=(0, 2))[:, None]
+    errors = np.clip(t.ppf(ndtr(NORMAL_GRID), nu), -largest, largest)  # Student-t quantiles, within the residuals
     return Posterior(
         jobs=traces.names, day_minutes=counts.shape[-1], unit=unit, shape=y.mean(axis=0) if len(y) > 1 else
         shapes_of_other_days(y)[0], off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)), most=counts.max(axis=(0,
         2)), coefficients=value["coefficients"].astype(np.float32), log_spread=value["log_spread"].astype(np.float32),
-        follow=value["follow"].astype(np.float32), errors=error_quantiles(np.median(value["nu"], axis=0),
-        largest).astype(np.float32), root_correlation=correlation_root(normal_score_correlation(residuals)),
-        convergence=convergence(idata), data=data_hashes(traces),
+        follow=value["follow"].astype(np.float32), errors=errors.astype(np.float32),
+        root_correlation=correlation_root(normal_score_correlation(residuals)), convergence=convergence(idata),
+        data=data_hashes(traces),
     )  # fmt: skip
-
-
-def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Student-t quantiles (jobs, grid) at probabilities ndtr(NORMAL_GRID), clipped to +- the `largest` residual."""
-    from scipy.special import ndtr
-    from scipy.stats import t
-
-    return np.clip(t.ppf(ndtr(NORMAL_GRID), nu[:, None]), -largest[:, None], largest[:, None])
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:

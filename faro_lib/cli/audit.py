@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import shared
-from faro_lib.cli.shared import option, say, text_table
+from faro_lib.cli.shared import cores, option, say, text_table
 from faro_lib.workload.jobs import DAY_MINUTES
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ def audit(
     hours: Annotated[int, option("Length of the history from Prometheus.")] = 24,
     journal: Annotated[str | None, option("Journal of `faro run`, with or without --apply.")] = None,
     jobs: shared.OptionalJobs = None,
-    capacity: Annotated[
-        int | None,
-        option("Cores for the reproduced services.", default="the most they used", maximum=shared.MAX_CAPACITY),
-    ] = None,
+    capacity: Annotated[int | None, cores("Cores for the reproduced services.", default="the most they used")] = None,
     policy: Annotated[
         list[str] | None, option("Policy to compare; repeatable.", default="FairShare, HPA, Faro-Sum")
     ] = None,

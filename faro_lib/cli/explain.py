@@ -33,8 +33,7 @@ def explain(
     header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)
     rows = explained(header, tick)
     if as_json:
-        for row in rows:
-            print(json.dumps({key: plain(value) for key, value in row.items()}))
+        print(*(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows), sep="\n")
         return
     outcome = "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
     observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3

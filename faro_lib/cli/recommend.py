@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import shared
 from faro_lib.cli.shared import milliseconds, option, say, text_table
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from faro_lib.recommend.recommendation import Recommendation
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
@@ -30,9 +32,7 @@ def recommend(
     hours: Annotated[int | None, option("Length of the history from Prometheus.", default="24")] = None,
     journal: Annotated[str | None, option("Counts from a journal of `faro run`.")] = None,
     jobs: shared.OptionalJobs = None,
-    capacity: Annotated[
-        int | None, option("Cores of the cluster.", default="what the SLOs need", maximum=shared.MAX_CAPACITY)
-    ] = None,
+    capacity: Annotated[int | None, shared.cores("Cores of the cluster.", default="what the SLOs need")] = None,
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
     max_violation_rate: Annotated[
         float | None, option("Accepted share of each job's requests that miss its SLO.", default="1 - its quantile")
@@ -86,8 +86,7 @@ def recommend(
     if history.missing:
         say(f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions")
     if jobs:
-        limits = ongoing_limits(history.jobs, read_sections(jobs, "serve"))
-        serving_model = replace(serving_model, own_limits=limits)
+        serving_model = replace(serving_model, own_limits=ongoing_limits(history.jobs, read_sections(jobs, "serve")))
     recommendation = recommendation_of(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
         objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
@@ -112,6 +111,7 @@ def _text(recommendation: Recommendation) -> str:
     from faro_lib.forecast import HORIZON_MINUTES
 
     advice, curve = recommendation.advice, recommendation.curve
+    fixed, variations = recommendation.fixed, recommendation.variations
     rows = [
         {
             "job": row["job"],
@@ -130,9 +130,8 @@ def _text(recommendation: Recommendation) -> str:
     lines += [f"{advice.used:g} of {advice.capacity:g} cores used"]
     if advice.used < advice.capacity and advice.slo_met.all():
         lines[-1] += "; more replicas would gain a job less than 0.01 utility (1 = SLO met)"
-    if curve is not None:
+    if curve is not None and fixed is not None and variations is not None:
         from faro_lib.metrics.measures import share_of_accepted
-        from faro_lib.recommend.sizing import WORST
 
         lines += ["", "late requests of the worst job if Faro changes the replicas; 100 % = as many as its SLO accepts"]
         lines += [f"(the marked line: worst of {recommendation.replayed})", "", "   cores"]
@@ -140,27 +139,24 @@ def _text(recommendation: Recommendation) -> str:
         for row, share in zip(curve.to_dict("records"), shares):
             cores, bar = row["capacity_cores"], "█" * round(BAR_WIDTH * share / max(shares.max(), 1e-9)) or "▏"
             mark = f"  <- {marks[cores]}" if cores in marks else ""
-            lines += [f"{cores:8d}  {bar} {_worst(*(row[name] for name in WORST))}{mark}"]
-        lines += ["", *_fixed(recommendation), "", *_conclusion(recommendation)]
+            lines += [f"{cores:8d}  {bar} {_worst(row)}{mark}"]
+        tables = recommendation, curve, fixed, variations
+        lines += ["", *_fixed(*tables), "", *_conclusion(*tables)]
     return "\n".join(lines)
 
 
-def _worst(job: str, rate: float, accepted: float) -> str:
+def _worst(row: dict[str, Any], prefix: str = "") -> str:
     """Format a job's rate of late requests as a percentage of its `accepted` rate: "71 % (ocr: 3.57 of 5 %)"."""
     from faro_lib.metrics.measures import share_of_accepted
+    from faro_lib.recommend.sizing import WORST
 
+    job, rate, accepted = (row[f"{prefix}{name}"] for name in WORST)
     share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})
     return f"{100 * share:.0f} % ({job}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %)"
 
 
-def _fixed(recommendation: Recommendation) -> list[str]:
+def _fixed(recommendation: Recommendation, curve: DataFrame, fixed: DataFrame, variations: DataFrame) -> list[str]:
     """Compare Faro with fixed replicas: late requests by job, and the worst job with more load or a failed replica."""
-    from faro_lib.recommend.sizing import WORST
-
-    curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
-    assert curve is not None
-    assert fixed is not None
-    assert variations is not None
     jobs, size = list(zip(recommendation.advice.jobs, fixed.to_dict("records"))), recommendation.advice.capacity
     (own,) = curve.loc[curve["capacity_cores"] == size, "violation_rates"]
     rows = [
@@ -185,20 +181,16 @@ def _fixed(recommendation: Recommendation) -> list[str]:
     cases = [
         {
             "case": row["case"],
-            f"worst job if Faro scales on {size:g} cores": _worst(*(row[name] for name in WORST)),
-            f"worst job with fixed on {size:g}": _worst(*(row[f"fixed_{name}"] for name in WORST)),
+            f"worst job if Faro scales on {size:g} cores": _worst(row),
+            f"worst job with fixed on {size:g}": _worst(row, "fixed_"),
         }
         for row in variations.to_dict("records")
     ]
     return [*lines, "", "the last day, one random seed per case (small differences are chance)", "", text_table(cases)]
 
 
-def _conclusion(recommendation: Recommendation) -> list[str]:
+def _conclusion(recommendation: Recommendation, curve: DataFrame, fixed: DataFrame, variations: DataFrame) -> list[str]:
     """State whether the capacity is enough and how many cores suffice, for fixed replicas and for scaling by Faro."""
-    curve, fixed, variations = recommendation.curve, recommendation.fixed, recommendation.variations
-    assert curve is not None
-    assert fixed is not None
-    assert variations is not None
     size, required = recommendation.advice.capacity, recommendation.required_cores
     cores = sum(job.cores * count for job, count in zip(recommendation.advice.jobs, fixed["replicas"]))
     fits = bool((fixed["replicas"] > 0).all()) and cores <= size

@@ -64,16 +64,13 @@ def _decisions(journal: str, policy: str, history: str | None, forecaster: str) 
 
 
 def _rows(decisions: list[tuple[Header, Step, Step]]) -> list[dict[str, str]]:
-    counts: dict[str, list[tuple[int, int]]] = {}
-    for header, was, now in decisions:
-        for job, before, after in zip(header.jobs, was.target.tolist(), now.target.tolist()):
-            counts.setdefault(job.name, []).append((before, after))
-    return [
-        {
-            "job": name,
-            "recorded": f"{sum(before for before, _ in pairs) / len(pairs):.2f}",
-            "replayed": f"{sum(after for _, after in pairs) / len(pairs):.2f}",
-            "different": f"{sum(before != after for before, after in pairs) / len(pairs):.0%}",
-        }
-        for name, pairs in counts.items()
+    import pandas as pd
+
+    counts = [
+        (job.name, before, after, before != after)
+        for header, was, now in decisions
+        for job, before, after in zip(header.jobs, was.target, now.target)
     ]
+    means = pd.DataFrame(counts, columns=["job", "recorded", "replayed", "different"]).groupby("job", sort=False).mean()
+    shown = means.map("{:.2f}".format).assign(different=means["different"].map("{:.0%}".format))
+    return shown.reset_index().to_dict("records")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import backends, shared
-from faro_lib.cli.shared import option, say
+from faro_lib.cli.shared import cores, option, say
 from faro_lib.cli.trust import announcing, recorded_authority
 from faro_lib.errors import message_of
 
@@ -57,10 +57,7 @@ def run(
     earn: Annotated[bool, option("Change a service only as far as it has earned (faro trust).", "--earn")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
-    capacity: Annotated[
-        int | None,
-        option("Cores that the jobs may use.", default="all cores of the cluster", maximum=shared.MAX_CAPACITY),
-    ] = None,
+    capacity: Annotated[int | None, cores("Cores that the jobs may use.", default="all cores of the cluster")] = None,
     fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,
     stale_after: Annotated[float, option("Seconds without a job's data until the fail mode applies.")] = 60.0,

@@ -13,7 +13,7 @@ def shadow(
     as_json: Annotated[bool, option("Print one JSON object per job, and one for all.", "--json")] = False,
 ) -> None:
     """Score the forecasts, predicted latencies and plans of a dry run."""
-    from faro_lib.control.journal import with_same_jobs
+    from faro_lib.control.journal import plain, with_same_jobs
     from faro_lib.recommend.shadow import plan_scores
 
     header, ticks = with_same_jobs(journal)
@@ -21,8 +21,7 @@ def shadow(
         raise ValueError(f"{journal}: no decision has been made yet")
     rows = plan_scores(header, ticks)
     if as_json:
-        for row in rows:
-            print(json.dumps({key: None if value != value else value for key, value in row.items()}))
+        print(*(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows), sep="\n")
         return
     print(f"{header.policy}, utility lost per minute; a difference below zero is in favour of its plans")
     print(text_table(rows))

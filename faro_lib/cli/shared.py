@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +17,15 @@ import typer
 from faro_lib.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
-MAX_CAPACITY = 1_000_000
 LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns to the left
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
     """A typer option. `default` is the default shown in the help. With `maximum`, valid values are 1 to `maximum`."""
     return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
+
+
+cores = partial(option, maximum=1_000_000)  # an option whose value is a number of cores
 
 
 def use_authority(path: str | None) -> str | None:
@@ -46,15 +49,14 @@ PrometheusAddress = Annotated[str | None, option("Address of the Prometheus serv
 PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
 Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
 
-LOG_FORMATS = ("text", "json")
 _log_format = "text"
 
 
 def use_log_format(value: str) -> str:
     """Set the format of the lines that `say` logs in this process, and return the format."""
     global _log_format
-    if value not in LOG_FORMATS:
-        raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
+    if value not in ("text", "json"):
+        raise ValueError(f"log={value!r} is unknown; accepted: text, json")
     _log_format = value
     return value
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Annotated, Any
 
-from faro_lib.cli.shared import DEFAULT_POLICY, MAX_CAPACITY, OptionalJobs, Plugins, option, say, text_table
+from faro_lib.cli.shared import DEFAULT_POLICY, OptionalJobs, Plugins, cores, option, say, text_table
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
 
@@ -13,7 +13,7 @@ def simulate(
     workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
     jobs: OptionalJobs = None,
     policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
-    capacity: Annotated[int, option("Cluster capacity in cores.", maximum=MAX_CAPACITY)] = 32,
+    capacity: Annotated[int, cores("Cluster capacity in cores.")] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",

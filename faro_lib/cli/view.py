@@ -45,6 +45,7 @@ class View:
     def of(self, step: Step) -> Group:
         """Record the replica changes of a step. Return the table of jobs with the latest replica changes below it."""
         seen, plan = step.observation, step.plan
+        deciles, value = plan.next_minute_deciles_rps, plan.marginal_value_up
         cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"
         table = Table(*HEADS, title=self.title, caption=caption)
@@ -55,27 +56,22 @@ class View:
             if plan.reason[n] != HOLD and wanted != before:
                 change = f"{job.name}: {before} to {wanted} replicas ({plan.reason[n]})"
                 self._changes.append(f"{_clock(seen.now_s)}  {change}")
-            table.add_row(*self._cells(n, job, step), style="" if wanted == has else "bold")
+            counts, tail_s = seen.arrivals_per_min[n], seen.tail_latency_s[n]
+            late = tail_s > job.slo_s
+            latency = "-" if math.isnan(tail_s) else f"{tail_s:.3g} s{' late' if late else ''}"
+            table.add_row(
+                escape(job.name),
+                sparkline(counts),
+                number(counts[-1] / MINUTE_S if counts.size else math.nan, ".3g"),
+                "" if deciles is None else f"{number(deciles[n, 0], '.3g')} to {number(deciles[n, -1], '.3g')}",
+                str(has) if wanted == has else f"{has} -> {wanted}",
+                Text(latency, style="red" if late else ""),
+                f"{job.slo_s:g} s",
+                "" if value is None or math.isnan(value[n]) else f"{value[n]:+.3f}",
+                plan.reason[n],
+                style="" if wanted == has else "bold",
+            )
         return Group(table, *(Text(change) for change in self._changes))
-
-    def _cells(self, n: int, job: Job, step: Step) -> tuple[str | Text, ...]:
-        seen, plan = step.observation, step.plan
-        counts, tail_s = seen.arrivals_per_min[n], seen.tail_latency_s[n]
-        wanted, has = int(step.target[n]), int(seen.running[n])
-        late = tail_s > job.slo_s
-        latency = "-" if math.isnan(tail_s) else f"{tail_s:.3g} s{' late' if late else ''}"
-        deciles, value = plan.next_minute_deciles_rps, plan.marginal_value_up
-        return (
-            escape(job.name),
-            sparkline(counts),
-            number(counts[-1] / MINUTE_S if counts.size else math.nan, ".3g"),
-            "" if deciles is None else f"{number(deciles[n, 0], '.3g')} to {number(deciles[n, -1], '.3g')}",
-            str(has) if wanted == has else f"{has} -> {wanted}",
-            Text(latency, style="red" if late else ""),
-            f"{job.slo_s:g} s",
-            "" if value is None or math.isnan(value[n]) else f"{value[n]:+.3f}",
-            plan.reason[n],
-        )
 
 
 def check_terminal() -> None:

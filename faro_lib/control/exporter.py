@@ -112,8 +112,7 @@ class Exporter:
             return metrics(environ, start_response)
         silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
         waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
-        well = silent_s <= self._progress_deadline_s and not waits_for
-        status = "200 OK" if well else "503 Service Unavailable"
+        status = "200 OK" if silent_s <= self._progress_deadline_s and not waits_for else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 

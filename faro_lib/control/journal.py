@@ -213,10 +213,9 @@ def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> T
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
     try:
         values = {field.name: record[field.name] for field in fields(Header)}
-        replicas = [replica_of(job.pop("replica", {"kind": "serial"})) for job in record["jobs"]]
-        values["jobs"] = tuple(Job(**job, replica=replica) for job, replica in zip(record["jobs"], replicas))
-        values |= {"guardrails": GuardrailConfig(**record["guardrails"]), "changes": tuple(record["changes"])}
-        return Header(**values)
+        jobs = [job | {"replica": replica_of(job.get("replica", {"kind": "serial"}))} for job in record["jobs"]]
+        values |= {"jobs": tuple(Job(**job) for job in jobs), "changes": tuple(record["changes"])}
+        return Header(**values | {"guardrails": GuardrailConfig(**record["guardrails"])})
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: written by another version of faro_lib ({error}); name another journal") from None
 

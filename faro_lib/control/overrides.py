@@ -138,8 +138,7 @@ class Watched:
 
     def _read(self) -> None:
         self._read_at = self._mark()
-        in_yaml = self._table.suffix != ".csv"
-        sections = {one: read_sections(self._table, one) for one in SECTIONS} if in_yaml else {}
+        sections = {one: read_sections(self._table, one) for one in SECTIONS} if self._table.suffix != ".csv" else {}
         self._jobs, self._sections = read_jobs(self._table), sections
 
     def _settings(self) -> Settings:

@@ -57,8 +57,7 @@ def rotate(path: Path, keep: int) -> IO | None:
     header = next(one for one in records if one["kind"] == "begin") | {"generation": generation + 1}
     with atomic_write(_archive(path, generation)) as partial:
         partial.touch(0o600)
-        with gzip.open(partial, "wb", compresslevel=3) as compressed:
-            compressed.writelines(moved)
+        partial.write_bytes(gzip.compress(b"".join(moved), compresslevel=3))
         with partial.open("rb") as archive:
             os.fsync(archive.fileno())
     with atomic_write(path) as partial:

@@ -15,9 +15,7 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
     counts = np.unique(measurements.replicas)
     width = COLUMN_IN if len(counts) == 1 else PAGE_IN
     figure, axes = plt.subplots(1, len(counts), figsize=(width, 2.6), sharey=True, squeeze=False)
-    quantiles = [
-        (n, level) for n, (of, level) in enumerate(measurements.columns) if of == LATENCY and level is not None
-    ]
+    quantiles = [(n, level) for n, (of, level) in enumerate(measurements.columns) if of == LATENCY and level]
     for axis, count in zip(axes[0], counts):
         rows = np.flatnonzero(measurements.replicas == count)
         rows = rows[np.argsort(measurements.rate_rps[rows])]

@@ -64,12 +64,10 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
     gap = CONTEXT_MINUTES - int(np.argmax(recent)) if recent.any() else 0
     first = y.shape[1] - gap - CONTEXT_MINUTES
     lags = y[:, first : first + CONTEXT_MINUTES]
-    start = np.repeat(_filled(lags, y)[:, :, None], normal.shape[1], axis=2) if gap else lags[:, :, None]
+    start = np.repeat(_filled(lags, y)[:, :, None], normal.shape[1], axis=2)
     unknown = missing.all(axis=1)
-    if unknown.any():
-        start[unknown] = (spread[unknown, None] * normal[unknown])[:, None, :]
-    start = np.broadcast_to(start, (*start.shape[:2], normal.shape[1])).transpose(1, 0, 2)
-    return start, y[:, y.shape[1] - gap :].T
+    start[unknown] = (spread[unknown, None] * normal[unknown])[:, None, :]
+    return start.transpose(1, 0, 2), y[:, y.shape[1] - gap :].T
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
@@ -91,9 +89,8 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
     path = np.concatenate([start, errors]).astype(np.float32)
     for t in range(lags, len(path)):
         path[t] += np.tensordot(coefficients, path[t - lags : t], axes=1)
-        minute = known[t - lags]
-        if not np.isnan(minute).all():
-            path[t] = np.where(np.isnan(minute)[:, None], path[t], minute[:, None])
+        minute = known[t - lags][:, None]
+        path[t] = np.where(np.isnan(minute), path[t], minute)
     return path[lags:]
 
 

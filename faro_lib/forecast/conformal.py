@@ -30,13 +30,8 @@ class Recalibrated(Forecaster):
     # Quantiles TAIL and 1 - TAIL of the last forecasts, newest first, (forecasts, 2, jobs, minutes); NaN = none yet.
     tails: np.ndarray
 
-    def start(self, minute_of_day: int = 0) -> Self:
-        return replace(
-            Forecaster.start(self, minute_of_day),
-            inner=self.inner.start(minute_of_day),
-            log_stretch=np.zeros_like(self.log_stretch),
-            tails=np.full_like(self.tails, np.nan),
-        )
+    def start(self, minute_of_day: int = 0) -> "Recalibrated":
+        return replace(recalibrated(self.inner.start(minute_of_day)), past=self.past)
 
     def update(self, counts) -> Self:
         counts = self.checked(counts)

@@ -31,9 +31,8 @@ class PlanOverrides:
 
     def write(self, overrides: Iterable[Override]) -> None:
         """Replace all overrides of the FaroPlan; ValueError if the request fails."""
-        body = {"spec": {"overrides": [_row(one) for one in overrides]}}
         try:
-            self._api.send("PATCH", self._path, body, kind=MERGE)
+            self._api.send("PATCH", self._path, {"spec": {"overrides": [_row(one) for one in overrides]}}, kind=MERGE)
         except ApiError as error:
             missing = f"FaroPlan {self._place!r} does not exist; a controller creates it"
             raise ValueError(missing if error.status == 404 else str(error)) from None

@@ -82,8 +82,7 @@ def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
 @cache
 def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
     """Each name of this project that a file imports, with the file that defines it."""
-    origins = [(name, _defining(base, name, root)) for base, name, _ in _bindings(path, root)]
-    return [(name, file) for name, file in origins if file]
+    return [(name, file) for base, name, _ in _bindings(path, root) if (file := _defining(base, name, root))]
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:

@@ -160,8 +160,7 @@ class Oneshot(Stepwise):
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
     """Requests per minute (jobs, minutes) since the last long-term decision, used before a forecast is possible."""
-    minutes = max(1, min(observation.minute - state.since_minute, observation.arrivals_per_min.shape[1]))
-    return observation.arrivals_per_min[:, -minutes:]
+    return observation.arrivals_per_min[:, -max(1, observation.minute - state.since_minute) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +171,8 @@ class MArk(TwoLoops):
     horizon_minutes: int = HORIZON_MINUTES
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
-        if observation.minute < protocol.HISTORY_MINUTES:
-            per_min = counts_since(state, observation)
-        else:
-            per_min = state.forecaster.mean(self.horizon_minutes)
+        known = observation.minute >= protocol.HISTORY_MINUTES
+        per_min = state.forecaster.mean(self.horizon_minutes) if known else counts_since(state, observation)
         jobs = arrays_of(state.jobs)
         rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
         per_replica_rps = jobs.slo_s / jobs.service_time_s

@@ -46,11 +46,9 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     rho = np.asarray(rate_rps * service_time_s / replicas)
     servers = np.maximum(1, np.floor(replicas)).astype(int)
     wait = np.full(rho.shape, np.inf)
-    for q in np.unique(quantile):
-        for c in np.unique(servers):
-            here = (quantile == q) & (servers == c) & (rho < 1)
-            if here.any():
-                wait[here] = np.interp(rho[here], *_waits(int(c), float(q))) / (1 - rho[here])
+    for c, q in set(zip(servers[rho < 1].tolist(), quantile[rho < 1].tolist())):
+        here = (servers == c) & (quantile == q) & (rho < 1)
+        wait[here] = np.interp(rho[here], *_waits(c, q)) / (1 - rho[here])
     return service_time_s + service_time_s * wait
 
 

@@ -72,8 +72,7 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
             latency_s[i], first_s[i], parts[i] = last + offset - due, (first or last) + offset - due, max(received, 1)
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=10)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
         for i in range(n):
             due = origin_s + script.due_s[i]
             wait_s = due - offset - time.perf_counter()

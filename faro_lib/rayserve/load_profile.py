@@ -60,16 +60,14 @@ def offer_load(
     """
     n = max(1, rng.poisson(rate_rps * seconds))
     due_s = np.sort(rng.uniform(0, seconds, n))
-    script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
-    sent = asyncio.run(send(script, time.time()))
+    sent = asyncio.run(send(Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan)), time.time()))
     samples = {LATENCY: sent.latency_s, FIRST_TOKEN: sent.first_s, TOGETHER: due_s + sent.latency_s}
     served = sent.outcome == SERVED
     later = (1 - sent.first_s / sent.latency_s)[served]
     if not len(later) or np.median(later) < STREAMED:
         del samples[FIRST_TOKEN]
     elif 1 / TOKENS_PER_PART < output_tokens / sent.parts[served].mean() < TOKENS_PER_PART:
-        per_token_s = (sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1)
-        samples[PER_TOKEN] = np.maximum(per_token_s, SHORTEST_S)
+        samples[PER_TOKEN] = np.maximum((sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1), SHORTEST_S)
     return n / seconds, {name: np.where(served, one, np.inf)[int(WARM_UP * n) :] for name, one in samples.items()}
 
 

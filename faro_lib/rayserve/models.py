@@ -92,11 +92,10 @@ class EmulatedBatches:
         return await ended
 
     async def _serve_batches(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             batch = [await self._waiting.get()]
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(loop.time() + self._kind.wait_s):
+                async with asyncio.timeout(self._kind.wait_s):
                     while len(batch) < self._kind.max_batch:
                         batch.append(await self._waiting.get())
             await asyncio.sleep(self._duration_s(len(batch)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from faro_lib.calibrate import CALIBRATED, Calibration
+from faro_lib.calibrate import CALIBRATED, CalibratedService, Calibration
 from faro_lib.files import atomic_write
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
@@ -103,17 +103,16 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     table = yaml.safe_load(path.read_text())
     for row in table["jobs"] if isinstance(table, dict) else table:
         if profile := profiles.get(str(row.get("job"))):
-            service_time_s, scv = profile.service_time_s, profile.service_scv
+            service: Profile | CalibratedService = profile
             if profile.calibration and profile.calibration.verdict == CALIBRATED:
                 service = profile.calibration.service
-                service_time_s, scv = service.service_time_s, service.service_scv
                 numbers = mapping_of(service.replica).items()  # written with four significant digits
                 found = {name: float(f"{one:.4g}") if isinstance(one, float) else one for name, one in numbers}
                 if found["kind"] == "continuous":  # `slo_on` is the user's choice, not measured: keep it
                     found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
                 row["replica"] = found
             row.pop("service_std_s", None)
-            row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
+            row["service_time_s"], row["service_scv"] = round(service.service_time_s, 5), round(service.service_scv, 4)
             if row.get("model") in MODELS:  # the model's published service time would override the measured one
                 del row["model"]
             if profile.cold_start_s is not None:

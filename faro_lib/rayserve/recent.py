@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -30,19 +31,15 @@ class RecentSeconds:
         # Discard seconds far in the future: they were reported before the wall clock was set back.
         known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
-            known[int(key)] = max(row, known.get(int(key), row), key=_requests)
+            rows = row, known.get(int(key), row)
+            known[int(key)] = max(rows, key=lambda one: one["arrivals"] + one["done"] + one["dropped"])
         oldest = max(known, default=0) - (HISTORY_MINUTES + 2) * MINUTE_S
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
         """(total, n) per job: measurements summed over the Unix seconds `first` to `last` - 1, of which n have data."""
-        totals = []
-        for seconds in self._seconds.values():
-            total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
-            for row in rows:
-                add_row(total, row)
-            totals.append((total, len(rows)))
-        return totals
+        known = ([of[second] for second in range(first, last) if second in of] for of in self._seconds.values())
+        return [(reduce(add_row, rows, empty_row()), len(rows)) for rows in known]
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
         """Requests in each of the last minutes before `minute`, (jobs, <= HISTORY_MINUTES), oldest first; NaN if unknown."""
@@ -98,13 +95,6 @@ def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
     ended = row["done"] + row["dropped"] + row["failed"]
     if not ended:
         return math.nan
-    rank, cumulative = math.ceil(quantile * ended), 0
-    for bucket in sorted(row["buckets"], key=int):
-        cumulative += row["buckets"][bucket]
-        if cumulative >= rank:
-            return latency_of(int(bucket))
-    return math.inf
-
-
-def _requests(row: Mapping[str, Any]) -> int:
-    return row["arrivals"] + row["done"] + row["dropped"]
+    buckets = sorted(row["buckets"], key=int)
+    reached = np.cumsum([row["buckets"][bucket] for bucket in buckets]) >= math.ceil(quantile * ended)
+    return latency_of(int(buckets[reached.argmax()])) if reached.any() else math.inf

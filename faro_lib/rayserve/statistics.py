@@ -37,13 +37,14 @@ def empty_row() -> dict[str, Any]:
     return counts | dict.fromkeys(("latency_s", "service_s", "service_s2"), 0.0) | {"buckets": {}}
 
 
-def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
-    """Add the measurements `row` to `total`, in place."""
+def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the measurements `row` to `total`, in place, and return `total`."""
     for key, value in row.items():
         if key == "buckets":
             add_row(total[key], value)
         else:
             total[key] = total.get(key, 0) + value
+    return total
 
 
 class StatsAggregator:

@@ -17,17 +17,7 @@ from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violatio
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import Assuming, at_least_one_each, hold, minimum_replicas
-from faro_lib.recommend.backcast import (
-    NEVER,
-    Service,
-    backcast,
-    calibration_of,
-    known_replicas,
-    positive_interval,
-    prediction_interval,
-    run_recorded,
-    world,
-)
+from faro_lib.recommend import backcast
 from faro_lib.recommend.recommendation import REPLAYED_HOURS
 from faro_lib.recommend.records import Records
 from faro_lib.recommend.sizing import busiest, required_replicas
@@ -66,7 +56,7 @@ class Audit:
     """
 
     records: Records
-    services: tuple[Service, ...]
+    services: tuple[backcast.Service, ...]
     capacity: float
     policies: Mapping[str, Mapping[str, np.ndarray]]
     by_service: Mapping[str, np.ndarray]
@@ -75,7 +65,7 @@ class Audit:
     minutes: slice
 
     @property
-    def reproduced(self) -> list[Service]:
+    def reproduced(self) -> list[backcast.Service]:
         """The services whose recorded latencies the simulation reproduces. Policies are compared only on them."""
         return [one for one in self.services if not one.refusal]
 
@@ -121,7 +111,7 @@ class Audit:
 
 def as_planned(job: Job, overhead_s: float) -> Job:
     """The job as policies see it. `overhead_s`, the time outside replicas, is subtracted from its SLO."""
-    return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, NEVER))
+    return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, backcast.NEVER))
 
 
 def audit(
@@ -150,12 +140,12 @@ def audit(
     report(f"calibrating {len(jobs)} services on their recorded latencies")
     with ThreadPoolExecutor(THREADS) as pool:
         limits = [serving_model.limit_of(job) for job in jobs]
-        calibrations = list(pool.map(calibration_of, [records] * len(jobs), range(len(jobs)), limits))
+        calibrations = list(pool.map(backcast.calibration_of, [records] * len(jobs), range(len(jobs)), limits))
     minutes = slice(first, first + part.evaluation.shape[-1])
     report(f"simulating the recorded replicas, {history.span(first, minutes.stop)}")
-    services = backcast(records, calibrations, serving_model, minutes)
+    services = backcast.backcast(records, calibrations, serving_model, minutes)
     kept = [n for n, one in enumerate(services) if not one.refusal]
-    replicas = known_replicas(records.replicas)[kept]
+    replicas = backcast.known_replicas(records.replicas)[kept]
     used = arrays_of(jobs).cores[kept] @ replicas
     least = float(minimum_replicas(jobs)[kept] @ arrays_of(jobs).cores[kept])
     size = float(np.ceil(used.max(initial=least)) if capacity is None else capacity)
@@ -175,10 +165,10 @@ def audit(
     initial = fair_share(known, size)
 
     def measured(seed: int) -> dict[str, dict[str, Any]]:
-        drawn, at_clients = world(asked.jobs, posteriors, seed)
+        drawn, at_clients = backcast.world(asked.jobs, posteriors, seed)
         workload = replace(asked, jobs=drawn)
         requests = uniform_draws(workload, seed, serving_model)
-        runs = {RAN: run_recorded(workload, requests, replicas[:, minutes], serving_model)}
+        runs = {RAN: backcast.run_recorded(workload, requests, replicas[:, minutes], serving_model)}
         for name, policy in made.items():
             runs[name] = simulate(workload, policy, size, draws=requests, serving_model=serving_model, initial=initial)
         for name, run in runs.items():
@@ -203,10 +193,10 @@ def _compared(
     for name, of in values.items():
         more = of[LOST] - values[RAN][LOST]  # (draws, services)
         totals = of | {LOST: of[LOST].sum(axis=1)}
-        compared[name] = {key: positive_interval(one) for key, one in totals.items()}
+        compared[name] = {key: backcast.positive_interval(one) for key, one in totals.items()}
         compared[name][LOST][2] = max(compared[name][LOST][2], 1 / minutes)
-        compared[name]["difference"] = prediction_interval(more.sum(axis=1))
-        by_service[name] = prediction_interval(more)
+        compared[name]["difference"] = backcast.prediction_interval(more.sum(axis=1))
+        by_service[name] = backcast.prediction_interval(more)
     return compared, by_service
 
 

@@ -83,10 +83,8 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
         steady &= np.roll(replicas, lag) == replicas
     steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)  # a trend plus Poisson noise
     per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(BIN_WIDTH)
-    rows: dict[float, list[np.ndarray]] = {}
-    for rate, x in sorted(set(zip(per_replica[steady], replicas[steady]))):
-        rows.setdefault(rate, []).append(np.flatnonzero(steady & (per_replica == rate) & (replicas == x)))
-    longest = sorted((max(groups, key=len) for groups in rows.values()), key=len)[-MAX_ROWS:]
+    groups = pd.Series(np.flatnonzero(steady)).groupby([per_replica[steady], replicas[steady]]).agg(list)
+    longest = sorted((max(of_rate, key=len) for _, of_rate in groups.groupby(level=0)), key=len)[-MAX_ROWS:]
     longest = [minutes for minutes in longest if len(minutes) >= MIN_MINUTES]
     if len(longest) < MIN_ROWS:
         return None

@@ -150,13 +150,9 @@ def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
 
 def _interpolated(counts: np.ndarray) -> np.ndarray:
     """Counts (jobs, minutes) as integers, with missing minutes interpolated, and 0 before a job's first count."""
-    filled, minute = counts.copy(), np.arange(counts.shape[1])
     if np.isnan(counts).all():
         raise ValueError(f"no job has a count in {counts.shape[1]} minutes; does the source use the same names?")
-    for row in filled:
-        known = np.isfinite(row)
-        row[~known] = np.interp(minute[~known], minute[known], row[known], left=0) if known.any() else 0
-    return np.rint(filled).astype(np.int64)
+    return np.rint(pd.DataFrame(counts.T).interpolate().fillna(0).to_numpy().T).astype(np.int64, order="C")
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
@@ -243,11 +239,10 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
     header, ticks = with_same_jobs(path)
     names = tuple(job.name for job in header.jobs)
     table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
-    history, seen = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at), ticks[-1].step.observation
-    for tick in ticks:
-        if tick.step.observation.minute <= ticks[-1].step.observation.minute - history.later_minutes:
-            seen = tick.step.observation
-    return replace(history, replicas=rows_of(table, names, seen.running.astype(float)[:, None])[:, 0])
+    history = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
+    now = ticks[-1].step.observation.minute - history.later_minutes
+    *_, last = [one for one in ticks if one.step.observation.minute <= now] or ticks
+    return replace(history, replicas=rows_of(table, names, last.step.observation.running.astype(float)[:, None])[:, 0])
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:

@@ -117,8 +117,7 @@ def recommend(
     if capacity is not None:
         at_least_one_each(history.jobs, capacity)
     OBJECTIVES.find(objective)
-    with_curve = with_curve or capacity is None
-    if history.short and with_curve:
+    if history.short and (with_curve or capacity is None):
         few = f"{history.today.shape[1]} minutes of counts"
         raise ValueError(f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none")
     fitted = history.forecaster(forecaster)  # an unknown name must fail before the measurements, which take a minute
@@ -133,15 +132,13 @@ def recommend(
         forecasts = fitted if of is history else of.forecaster(forecaster)
         return tuned(PolicyContext(of.jobs, forecasts, latency_model), objective)
 
-    if not with_curve:
-        assert capacity is not None
-        advice = advise(history.jobs, history.today, policy(history), capacity)
-        return Recommendation(advice, max_violation_rate, replicas_now=history.replicas)
-    quantile = arrays_of(history.jobs).quantile
-    accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
-    size, replays = _replay(history, policy, capacity, accepted, serving_model, report)
-    report(f"planning the next minutes on {size} cores")
-    advice = advise(history.jobs, history.today, policy(history), size)
+    replays: dict[str, Any] = {}
+    if with_curve or capacity is None:
+        quantile = arrays_of(history.jobs).quantile
+        accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
+        capacity, replays = _replay(history, policy, capacity, accepted, serving_model, report)
+        report(f"planning the next minutes on {capacity} cores")
+    advice = advise(history.jobs, history.today, policy(history), capacity)
     return Recommendation(advice, max_violation_rate, replicas_now=history.replicas, **replays)
 
 
@@ -164,16 +161,14 @@ def _replay(
     part, first = sizing.busiest(traces, traces.evaluation.shape[-1] if few else 60 * REPLAYED_HOURS)
     day = part.workload()
     learned = policy(history if few else history_of(part.jobs, part.evaluation[0], earlier=part.train))
-    replayed = (
-        f"the last {day.minutes / 60:.3g} hours" if few else f"{history.span(first, first + day.minutes)}, the busiest,"
-    )
+    busy_hours = f"{history.span(first, first + day.minutes)}, the busiest,"
+    replayed = f"the last {day.minutes / 60:.3g} hours" if few else busy_hours
     earlier = [] if history.single_day or not few else list(range(traces.days))
     while earlier and traces.train[earlier, 0].sum() + traces.evaluation.sum() > MOST_REQUESTS:
         earlier.pop(0)
     if history.single_day:
-        report(
-            "there is no earlier day: the forecaster learns from the replayed one, so the curve is a little optimistic"
-        )
+        learns = "the forecaster learns from the replayed one, so the curve is a little optimistic"
+        report(f"there is no earlier day: {learns}")
     peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # peak load of each training day
     busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]
     for n in reversed(busiest):
@@ -228,9 +223,8 @@ def _silences(history: History) -> list[str]:
     A gap's expected requests are its length times the mean rate of the hour before or after, whichever is lower. A gap is
     reported if its expected requests are at least MISSED, and at least UNUSUAL times those of every other gap of the job.
     """
-    days, lines = [history.traces.evaluation[0]], []
-    if not history.single_day:
-        days = [*history.traces.train[:, 0], *days]
+    earlier: list[np.ndarray] = [] if history.single_day else [*history.traces.train[:, 0]]
+    days, lines = [*earlier, history.traces.evaluation[0]], []
     for job, counts in zip(history.jobs, np.concatenate(days, axis=1)):
         edges = np.flatnonzero(np.diff(np.pad(counts == 0, 1)))
         gaps = [

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.trials import Report, run_trials, trial_seeds, uniform_draws
+from faro_lib.experiments.trials import Report, policy_failures_raised, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import lost_utility, minute_utility, violation_rate_by_job
 from faro_lib.policies import Policy
 from faro_lib.policies.baselines import fair_share
-from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster
+from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
@@ -69,11 +69,7 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
 
 
 def fixed_replicas(
-    days: Sequence[Workload],
-    accepted: np.ndarray,
-    latency_model: Any,
-    serving_model: ServingModel = PAPER,
-    now: np.ndarray | None = None,
+    days: list[Workload], accepted: np.ndarray, latency_model: Any, model: ServingModel, now: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the smallest constant replica counts that keep the SLOs on every day, by bisection.
 
@@ -84,7 +80,7 @@ def fixed_replicas(
     now : replica counts that serve now, (jobs,). An unknown count (NaN) has rate NaN. None = all counts are unknown.
     """
     arrays = arrays_of(days[-1].jobs)
-    violation_rates = partial(worst_rates, serving_model, runs_on(days, serving_model))
+    violation_rates = partial(worst_rates, model, runs_on(days, model))
     lowest = np.maximum(arrays.min_replicas, 1).astype(int)
     required = np.max([required_replicas(day, latency_model).max(axis=1) for day in days], axis=0)
     most = np.maximum(required.astype(int), lowest)
@@ -127,10 +123,8 @@ def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], cou
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
     """Simulate `policy`. Jobs start with equal shares of `capacity`, because one replica each would first miss SLOs."""
     initial = fair_share(workload.jobs, capacity)
-    trials = run_trials(
-        workload, {policy.name: policy}, capacity, [draws], serving_model=serving_model, initial=initial
-    )
-    return next(iter(trials)).run
+    with policy_failures_raised():
+        return simulate(workload, policy, capacity, draws=draws, serving_model=serving_model, initial=initial)
 
 
 def worst_of(jobs: Sequence[Job], rates: np.ndarray, accepted: np.ndarray) -> tuple[str, float, float]:
@@ -140,12 +134,7 @@ def worst_of(jobs: Sequence[Job], rates: np.ndarray, accepted: np.ndarray) -> tu
 
 
 def variations(
-    workload: Workload,
-    policy: Policy,
-    capacity: int,
-    counts: np.ndarray,
-    accepted: np.ndarray,
-    serving_model: ServingModel = PAPER,
+    workload: Workload, policy: Policy, capacity: int, counts: np.ndarray, accepted: np.ndarray, model: ServingModel
 ) -> pd.DataFrame:
     """Find the worst job in each of VARIATIONS, with `policy` on `capacity` cores and with constant `counts` (jobs,).
 
@@ -155,11 +144,11 @@ def variations(
     rows, arrays = [], arrays_of(workload.jobs)
     for case, (factor, failed) in VARIATIONS.items():
         day = replace(workload, requests_per_min=np.rint(factor * workload.requests_per_min).astype(np.int64))
-        (drawn,) = _draws(day, serving_model, 1)
+        (drawn,) = _draws(day, model, 1)
         left = max(capacity - failed * arrays.cores.max(), arrays.min_replicas @ arrays.cores)
-        run = run_with(policy, int(np.ceil(left)), day, drawn, serving_model)
+        run = run_with(policy, int(np.ceil(left)), day, drawn, model)
         scaled = worst_of(day.jobs, violation_rate_by_job(run), accepted)
-        fixed = worst_of(day.jobs, worst_rates(serving_model, [(day, drawn)], counts - failed), accepted)
+        fixed = worst_of(day.jobs, worst_rates(model, [(day, drawn)], counts - failed), accepted)
         rows.append((case, *scaled, *fixed))
     return pd.DataFrame(rows, columns=["case", *WORST, *(f"fixed_{name}" for name in WORST)])
 

@@ -166,18 +166,17 @@ def advance_job(
         if arrives <= routed and arrives <= done:
             if arrives > until_s:
                 break
-            passed = max(router_free, arrives) + router_in_s[arriving] if has_router else arrives
-            router_free = passed
+            passed = router_free = max(router_free, arrives) + router_in_s[arriving] if has_router else arrives
             latency_s[arriving] = -passed
             arriving += 1
             continue
 
+        now = routed if routed <= done else done
+        if now > until_s:
+            break
         # At this event, the request `leaving` and the requests kinds.left[:gone] leave, and `coming` is dispatched.
         leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
-            now = routed
-            if now > until_s:
-                break
             request = head
             head += 1
             if drop > 0 and coin[request] < drop:
@@ -189,25 +188,21 @@ def advance_job(
             else:  # queue behind the request `held`, for which no replica has room
                 waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
+        elif kinds is None:
+            oldest = ring_head[done_slot]
+            leaving = ring[done_slot, oldest]
+            oldest = _wrap(oldest + 1, places)
+            ring_head[done_slot] = oldest
+            inside[done_slot] -= 1
+            next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
+            coming, held = held, NONE
+            done, done_slot = _soonest(next_done_s)
         else:
-            now = done
-            if now > until_s:
-                break
-            if kinds is None:
-                oldest = ring_head[done_slot]
-                leaving = ring[done_slot, oldest]
-                oldest = _wrap(oldest + 1, places)
-                ring_head[done_slot] = oldest
-                inside[done_slot] -= 1
-                next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
+            source, n = done_slot, inside[done_slot]
+            gone = replicas.event(kinds, job, source, n, now, arrival_s, requests.service_s, latency_s)
+            inside[source] -= gone
+            if gone > 0:
                 coming, held = held, NONE
-                done, done_slot = _soonest(next_done_s)
-            else:
-                source, n = done_slot, inside[done_slot]
-                gone = replicas.event(kinds, job, source, n, now, arrival_s, requests.service_s, latency_s)
-                inside[source] -= gone
-                if gone > 0:
-                    coming, held = held, NONE
 
         while coming != NONE:
             if dispatch == ROUTER:
@@ -242,8 +237,7 @@ def advance_job(
                 waiting_count -= 1
 
         if leaving != NONE:  # served or dropped, the request passes the router again
-            leaves = max(router_free, now) + router_out_s[leaving] if has_router else now
-            router_free = leaves
+            leaves = router_free = max(router_free, now) + router_out_s[leaving] if has_router else now
             spent = leaves - arrival_s[leaving]
             latency_s[leaving] = spent if served else np.inf
             _ended(int(leaves), spent, finished, finished_latency_s)
@@ -253,8 +247,7 @@ def advance_job(
             done, done_slot = _soonest(next_done_s)
             for n in range(gone):
                 request = kinds.left[n]
-                leaves = max(router_free, now) + router_out_s[request] if has_router else now
-                router_free = leaves
+                leaves = router_free = max(router_free, now) + router_out_s[request] if has_router else now
                 spent = replicas.measured(kinds, job, request, leaves - arrival_s[request], now, latency_s)
                 latency_s[request] = spent
                 _ended(int(leaves), spent, finished, finished_latency_s)

@@ -127,8 +127,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         return 0
     if kinds.kind[job] == CONCURRENT:
         first = np.argmin(mark[:serving])
-        left[0], gone = line[first], 1
-        attained_s = mark[first]
+        left[0], attained_s = line[first], mark[first]
         for n in range(first, inside - 1):
             line[n], mark[n] = line[n + 1], mark[n + 1]
         kinds.attained_s[job, slot], kinds.since_s[job, slot] = attained_s, now
@@ -136,7 +135,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
             mark[serving - 1] = attained_s + service_s[line[serving - 1]]
         else:
             kinds.serving[job, slot] = serving - 1
-        return gone
+        return 1
     if kinds.kind[job] == BATCHED:
         left[:serving] = line[:serving]
         for n in range(serving, inside):

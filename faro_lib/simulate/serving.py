@@ -91,8 +91,7 @@ class Serving:
             station.ring_done_s[job, slot, station.ring_head[job, slot]] = completes_s
             station.next_done_s[job, slot] = station.last_done_s[job, slot] = completes_s
         else:
-            entered = replicas.enter(self.kinds, job, slot, request, 0, np.inf, now_s, service_s)
-            station.next_done_s[job, slot] = entered
+            station.next_done_s[job, slot] = replicas.enter(self.kinds, job, slot, request, 0, np.inf, now_s, service_s)
         station.inside[job, slot] = 1
         station.held[job] = events.NONE
         if station.waiting_count[job]:

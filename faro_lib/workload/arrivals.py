@@ -40,13 +40,9 @@ def _fill(counts, first, gaps, arrival_s):
     drawn = 0
     for minute in range(minutes):
         for job in range(jobs):
-            n = counts[job, minute]
-            if n == 0:
-                continue
-            mean_gap = MINUTE_S / n
-            now = MINUTE_S * minute
+            n, now = counts[job, minute], MINUTE_S * minute
             for _ in range(n):
                 arrival_s[free[job]] = now
                 free[job] += 1
-                now += mean_gap * gaps[drawn]
+                now += MINUTE_S / n * gaps[drawn]
                 drawn += 1

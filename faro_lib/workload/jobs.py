@@ -214,9 +214,8 @@ def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
 def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
     """The counts as a read-only array of int64; a ValueError names the first that is not a whole number >= 0."""
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{field}{list(where)}={counts[where]} is not a count; counts are whole numbers >= 0")
+    for where in np.argwhere(bad)[:1].tolist():
+        raise ValueError(f"{field}{where}={counts[tuple(where)]} is not a count; counts are whole numbers >= 0")
     return frozen(counts.astype(np.int64))
 
 

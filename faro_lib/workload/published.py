@@ -25,18 +25,12 @@ def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
     counts = np.array([[sum(line["counts"][name].values()) for line in lines] for name in names])
     table = pickle.loads(_verified(training, TRAINING_SHA256))
     functions = list(dict.fromkeys(table["hash_func"]))
-    days, samples = TRAINING_DAYS, table["sample"].nunique()
-    train = np.zeros((days, samples, len(functions), counts.shape[1]), np.int64)
-    last_day = np.zeros((len(functions), counts.shape[1]), np.int64)
+    days = np.zeros((TRAINING_DAYS + 1, table["sample"].nunique(), len(functions), counts.shape[1]), np.int64)
     for row in table.itertuples():
-        job = functions.index(row.hash_func)
-        if row.day <= days:
-            train[row.day - 1, row.sample, job] = row.counts
-        elif row.sample == 0:
-            last_day[job] = row.counts
-    if not np.array_equal(last_day, counts):
-        raise ValueError(f"{training}: its day {days + 1} is not the day of {evaluation}")
-    return Traces(tuple(Job(str(n)) for n in range(len(functions))), train, counts[None])
+        days[row.day - 1, row.sample, functions.index(row.hash_func)] = row.counts
+    if not np.array_equal(days[-1, 0], counts):
+        raise ValueError(f"{training}: its day {len(days)} is not the day of {evaluation}")
+    return Traces(tuple(Job(str(n)) for n in range(len(functions))), days[:-1], counts[None])
 
 
 def _verified(path: str | Path, sha256: str) -> bytes:

@@ -176,8 +176,7 @@ def read_counts(
     table = _table(path, {"job": str, "service": str})
     table = table.rename(columns={alias: name for alias, name in ALIASES.items() if name not in table})
     when = "time" if "time" in table else "minute"
-    missing = [column for column in (when, "job", "requests") if column not in table]
-    if missing:
+    if missing := [column for column in (when, "job", "requests") if column not in table]:
         column = "'minute' or 'time'" if missing[0] == "minute" else repr(missing[0])
         raise ValueError(f"{path}: column {column} is missing; expected {EXPECTED}, got {list(table)}")
     if table.empty:
@@ -220,14 +219,11 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
         reasons = {"not a number": values.isna(), "negative": values < 0}
         reasons |= {"too large": values > MAX_COUNT, "not whole": values % 1 != 0}
         for reason, bad in reasons.items():
-            if bad.any():
-                row = table[bad].iloc[0]
+            for line, row in table[bad].head(1).iterrows():
                 raise ValueError(
-                    f"{path}, line {table.index[bad][0] + 2}: {column}={row[column]} for job {row['job']!r} at {at} "
+                    f"{path}, line {line + 2}: {column}={row[column]} for job {row['job']!r} at {at} "
                     f"{row[at]} is {reason}; counts are whole numbers from 0 to 1e9"
                 )
         table[column] = values.astype(np.int64)
-    twice = table.duplicated(["day", "minute", "job"])
-    if twice.any():
-        row, line = table[twice].iloc[0], table.index[twice][0] + 2
-        raise ValueError(f"{path}, line {line}: job {row['job']!r} at {at} {row[at]} occurs a second time")
+    for line, row in table[table.duplicated(["day", "minute", "job"])].head(1).iterrows():
+        raise ValueError(f"{path}, line {line + 2}: job {row['job']!r} at {at} {row[at]} occurs a second time")

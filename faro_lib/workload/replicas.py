@@ -46,10 +46,9 @@ class Replica:
         if not holds:
             raise ValueError(f"replica of kind {self.kind}: {field}={getattr(self, field)!r} must be {accepted}")
 
-    def _check_numbers(self, *fields: str, above: float = -1e-300) -> None:
-        accepted = "a finite number >= 0" if above < 0 else f"a finite number > {above:g}"
+    def _check_numbers(self, *fields: str) -> None:
         for field in fields:
-            self._check(field, accepted, above < getattr(self, field) < math.inf)
+            self._check(field, "a finite number >= 0", 0 <= getattr(self, field) < math.inf)
 
     def _check_counts(self, *fields: str) -> None:
         for field in fields:
@@ -146,7 +145,7 @@ class Continuous(Replica):
 
     def __post_init__(self):
         self._check_numbers("beta_s", "gamma_s", "output_cv", "prompt_cv")
-        self._check_numbers("alpha_s", above=1e-6)
+        self._check("alpha_s", "a finite number > 1e-06", 1e-6 < self.alpha_s < math.inf)
         self._check_counts("max_sequences")
         for field in ("output_tokens", "prompt_tokens"):
             self._check(field, "a number from 1 to 1e6", 1 <= getattr(self, field) <= 1e6)

@@ -42,9 +42,6 @@ class ServiceTime:
 
     def from_normals(self, normals: np.ndarray) -> None:
         """Convert standard normals to service times, in place."""
-        if self.shape == 0:
-            normals[:] = self.loc_s + self.scale_s
-            return
         normals *= self.shape
         np.exp(normals, out=normals)
         normals *= self.scale_s
