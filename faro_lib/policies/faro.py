@@ -94,7 +94,7 @@ class Faro(TwoLoops):
             next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
             marginal_value_up=value_up, marginal_value_down=value_down,
         )  # fmt: skip
-        if not sets_bounds:
+        if self.floor_tolerance is None:
             return plan
         load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
         floor, ceiling = bounds(expected, target, load, observation.capacity, self.floor_tolerance)

@@ -52,7 +52,7 @@ def solve_paper(
     -------
     Allocation whose value is the objective. Its bound and gap are NaN.
     """
-    # The steps below are not separate functions, because they share many arrays.
+    # One function, because its steps share many arrays.
     from notebooks.edition import _kernels as kernels
 
     started = time.perf_counter()
