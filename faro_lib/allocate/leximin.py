@@ -7,7 +7,8 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # columns, bool (jobs, columns), and the largest number of jobs that may use one of them
+# (mask, limit): at most `limit` jobs may use a column that is marked in `mask`, bool (jobs, columns)
+Count = tuple[np.ndarray, int]
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:

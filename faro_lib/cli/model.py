@@ -48,7 +48,7 @@ class Source:
                 raise ValueError(f"history={name} needs --{name}, where this controller's counts are")
 
     def days(self, jobs: tuple[Job, ...]) -> Traces:
-        """Counts of complete days; ValueError or OSError if there are none."""
+        """The jobs' requests per minute on the complete days; ValueError or OSError if there is none."""
         if not self.history:
             raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:

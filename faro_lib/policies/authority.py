@@ -191,8 +191,8 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
     """Limit a plan to what `authority` allows. The target of a job at ADVISE is its current replica count, `now`.
 
-    bounding : whether plans set HPAs' bounds. If so, the HPAs of jobs at ADVISE get their original bounds back. In a
-        plan with a `floor`, the HPAs of jobs at ONE and FULL get `target` as both bounds.
+    bounding : whether plans set HPAs' bounds. If so, the HPAs of jobs at ADVISE get their original bounds back. If the
+        plan has a `floor`, those of jobs at the level ONE or higher get `target` as minReplicas and as maxReplicas.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

@@ -141,8 +141,9 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
     """Tail latency in s of served requests, and excess drop rate, in each of MINUTES equally likely minutes.
 
-    The excess drop rate is the drop rate minus (1 - quantile). Both are interpolated between the sorted time windows,
-    which begin at the requests `edges`. `shrink` reduces their variation, because minutes vary less than short windows.
+    The excess drop rate is the drop rate minus (1 - quantile). Time window i has the requests edges[i] to edges[i + 1].
+    The windows are sorted by tail latency, and both results are interpolated between them at equally spaced ranks.
+    `shrink` reduces the variation of the results, because whole minutes vary less than shorter windows.
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):
