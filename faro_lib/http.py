@@ -12,7 +12,7 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # `retry_for_s` in `get` for callers that can wait for a busy server, unlike the control loop
+BUSY_RETRY_S = 60.0  # argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server
 # Environment variables that name PEM files: the servers' certificate authority, and the client's certificate with key.
 CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 

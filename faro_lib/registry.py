@@ -49,7 +49,7 @@ class Registry(dict[str, Entry]):
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     """Run each plugin file in FARO_PLUGINS and `paths`, unless it has already run or been imported.
 
-    FARO_PLUGINS then lists all these files, for child processes. A FileNotFoundError or ValueError names the file.
+    FARO_PLUGINS then lists all files for child processes. FileNotFoundError if one is missing, ValueError if one fails.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
     plugins = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))

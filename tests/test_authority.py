@@ -26,10 +26,10 @@ from faro_lib.policies.authority import (
     expected_loss,
     implausible,
     judged,
-    limited,
-    updated,
+    limited_jobs,
+    limited_plan,
     weighed,
-    with_authority,
+    with_evidence,
 )
 from faro_lib.policies.faro import bounding, tuned
 from faro_lib.policies.protocol import AUTHORITY, HAND_BACK, HOLD, KEEP_FLOOR, PLANNED, Plan
@@ -138,22 +138,22 @@ def test_at_twice_the_service_time_the_model_expects_the_loss_of_a_service_that_
 
 def test_a_minute_counts_once_and_not_if_data_is_missing(model):
     start = replace(Authority.none(1), running=np.array([2.0]), minute=np.array([4.0]))
-    counted = updated(start, (JOB,), minute(5, tail_s=0.8), model)
+    counted = with_evidence(start, (JOB,), minute(5, tail_s=0.8), model)
     assert counted.doubt[0] > 1
-    assert updated(counted, (JOB,), minute(5, tail_s=0.8), model) is counted
+    assert with_evidence(counted, (JOB,), minute(5, tail_s=0.8), model) is counted
     for fields in (dict(tail_latency_s=np.array([np.nan])), dict(arrivals_per_min=np.array([[300.0, np.nan]]))):
-        assert updated(start, (JOB,), minute(5, tail_s=0.8, **fields), model).doubt[0] == 1, fields
+        assert with_evidence(start, (JOB,), minute(5, tail_s=0.8, **fields), model).doubt[0] == 1, fields
 
 
 def test_while_replicas_change_only_the_fewer_are_expected_to_serve_and_nothing_is_earned(model):
     before = replace(Authority.none(1), running=np.array([1.0]), minute=np.array([4.0]))
     grown = minute(5, count=500.0, tail_s=0.8, starting=np.array([0]))  # one replica would be overloaded
-    assert updated(before, (JOB,), grown, model).doubt[0] == 1, "a large loss is no surprise with one replica"
+    assert with_evidence(before, (JOB,), grown, model).doubt[0] == 1, "a large loss is no surprise with one replica"
     same = replace(before, running=np.array([2.0]))
-    assert updated(same, (JOB,), grown, model).doubt[0] > 1
-    good = updated(same, (JOB,), minute(5, count=500.0), model)
+    assert with_evidence(same, (JOB,), grown, model).doubt[0] > 1
+    good = with_evidence(same, (JOB,), minute(5, count=500.0), model)
     assert good.trust[0] > 1
-    assert updated(same, (JOB,), minute(5, count=500.0, changing=np.array([True])), model).trust[0] == 1
+    assert with_evidence(same, (JOB,), minute(5, count=500.0, changing=np.array([True])), model).trust[0] == 1
 
 
 # --- metrics that cannot be right ------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def level_after(model, observations):
     authority = replace(Authority.none(1, FULL), running=np.array([2.0]))
     levels = []
     for one in observations:
-        authority = updated(authority, (JOB,), one, model)
+        authority = with_evidence(authority, (JOB,), one, model)
         levels.append(int(authority.level[0]))
     return levels
 
@@ -227,20 +227,20 @@ def test_missing_data_costs_the_authority_after_four_minutes(model):
 def test_a_level_bounds_the_replicas():
     jobs, now = tuple(Job(name, max_replicas=9) for name in "abcd"), np.array([4, 4, 4, 4])
     level = np.arange(4)
-    replicas = [(job.min_replicas, job.max_replicas) for job in limited(jobs, level, now, ceilings=False)]
+    replicas = [(job.min_replicas, job.max_replicas) for job in limited_jobs(jobs, level, now, sets_bounds=False)]
     assert replicas == [(4, 4), (4, 4), (3, 5), (1, 9)]
-    bounded = [(job.min_replicas, job.max_replicas) for job in limited(jobs, level, now, ceilings=True)]
+    bounded = [(job.min_replicas, job.max_replicas) for job in limited_jobs(jobs, level, now, sets_bounds=True)]
     assert bounded == [(4, 4), (1, 9), (3, 5), (1, 9)]
 
 
 def test_a_service_that_is_only_advised_gets_its_own_autoscaler_back_and_from_one_on_faro_chooses():
     plan = Plan(np.array([3, 5, 5, 5]), np.zeros(4), (PLANNED,) * 4, floor=np.array([1, 2, 2, 2]))
     authority = replace(Authority.none(4), level=np.arange(4.0))
-    bounded = with_authority(plan, authority, np.array([4, 4, 4, 4]), bounding=True)
+    bounded = limited_plan(plan, authority, np.array([4, 4, 4, 4]), sets_bounds=True)
     assert bounded.floor.tolist() == [HAND_BACK, 2, 5, 5]
     assert bounded.target.tolist() == [4, 5, 5, 5]
     assert bounded.reason == (AUTHORITY, PLANNED, PLANNED, PLANNED)
-    held = with_authority(replace(plan, floor=None), authority, np.array([4, 4, 4, 4]), bounding=True)
+    held = limited_plan(replace(plan, floor=None), authority, np.array([4, 4, 4, 4]), sets_bounds=True)
     assert held.floor.tolist() == [HAND_BACK, KEEP_FLOOR, KEEP_FLOOR, KEEP_FLOOR]
     assert [LEVELS[n] for n in (ADVISE, CEILINGS, ONE, FULL)] == list(LEVELS)
 
@@ -249,7 +249,7 @@ def test_a_service_that_is_only_advised_gets_its_own_autoscaler_back_and_from_on
 def test_requests_are_dropped_only_of_a_service_that_faro_may_change(is_bounding, drop):
     plan = Plan(np.array([4, 4, 4, 4]), np.full(4, 0.4), (PLANNED,) * 4)
     authority = replace(Authority.none(4), level=np.arange(4.0))
-    assert with_authority(plan, authority, plan.target, is_bounding).drop.tolist() == drop
+    assert limited_plan(plan, authority, plan.target, is_bounding).drop.tolist() == drop
 
 
 # --- in the loop -----------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ class Planning:
     def decide(self, state, observation):
         jobs = len(self.target)
         plan = Plan(self.target, np.full(jobs, 0.3), (PLANNED,) * jobs, attempts=5)
-        return state, with_authority(plan, self.authority, observation.target, bounding=False)
+        return state, limited_plan(plan, self.authority, observation.target, sets_bounds=False)
 
 
 UNKNOWN = np.full(2, np.nan)
@@ -404,7 +404,7 @@ def test_the_autoscaler_of_a_service_that_falls_back_to_advice_for_missing_data_
     class Bounding(Planning):
         def decide(self, state, observation):
             plan = Plan(self.target, np.zeros(2), (PLANNED,) * 2, floor=np.array([2, 2]))
-            return state, with_authority(plan, self.authority, observation.target, bounding=True)
+            return state, limited_plan(plan, self.authority, observation.target, sets_bounds=True)
 
     step = decided(Bounding([ADVISE, FULL], [3, 3]), observed([2, 2], mean_latency_s=UNKNOWN, now_s=90.0))
     assert step.plan.floor.tolist() == [HAND_BACK, KEEP_FLOOR]

@@ -2,11 +2,11 @@
 
 A column is a replica count in the utility table. The search visits the utility levels from the lowest to the highest.
 It raises the jobs at each level to their next better column. If the budget cannot raise all of them, the search makes
-a node for the level, and as few jobs as possible stay at this node. Nodes are numbered 1..last. Node 0 has all jobs
-that can rise further or have their final utility. The cheapest assignment of jobs to nodes is a transportation problem.
+a node for the level, and as few jobs as possible stay at this node. All other jobs are at node 0. The search assigns
+jobs to nodes at the least cost, which is a transportation problem.
 
 `node` (jobs,) is each job's node. `column` (nodes, jobs) is a job's column at each node, or -1 if the job cannot be
-there. `members` are the jobs that can be at a node > 0.
+there. `members` are the jobs that can be at a node > 0. `last` is the largest node number.
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ def climb(utility, cost, following, order, budget, group, quota):
 
     `order` lists flat positions in `utility` (jobs, columns), sorted by utility. It leaves out columns that are no
     better than a cheaper column of the same job. `following[j, x]` is job j's next column in `order` after x, or -1.
-    The jobs of group g may use `quota[g]` of the budget. With several groups, the search stops at the first level where
-    any one job can rise, but not all can. Returns the replicas, whether each utility is final, `node` and `column`.
+    The jobs of group g may use `quota[g]` of the budget. With several groups, the search stops at the first level whose
+    jobs can each rise alone but not all together. Returns the replicas, which utilities are final, `node` and `column`.
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
@@ -147,7 +147,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Join two sets of jobs. `left`, `right` and the result are leximin-best sorted utilities, one row per budget."""
+    """Return the leximin-best sorted utilities of two sets of jobs together. Row s of each array is for budget s."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

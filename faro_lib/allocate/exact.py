@@ -1,7 +1,7 @@
-"""Exact solver for objectives that are a sum (knapsack), a sum with a spread penalty (branch and bound) or leximin.
+"""The exact solver: a knapsack for sums, branch and bound for sums with a penalty on the spread, and `leximin` for Fair.
 
 A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
-is exact. A Lagrangian bound first rules out most columns (replica counts of a job).
+is exact (`knapsack`). Values of allocations are multiples of QUANTUM (`Problem.score`), so equal values are ties.
 """
 
 import heapq
@@ -13,8 +13,6 @@ from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.leximin import leximin
 from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
-
-Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
 
 
 class Box(NamedTuple):
@@ -35,11 +33,40 @@ class Box(NamedTuple):
         return Box(a, b, c, middle), Box(a, b, middle + 1, d)
 
 
+class Bound(NamedTuple):
+    """An upper bound on the objective in a box, the Lagrangian price that gave it, and an allocation or None."""
+
+    value: float
+    price: float
+    replicas: np.ndarray | None = None
+
+
+class Incumbent:
+    """The best replicas found so far, with their value and their tie-break (less is better)."""
+
+    def __init__(self, problem: Problem):
+        self.problem, self.value, self.tie = problem, -np.inf, np.inf
+        self.replicas: np.ndarray | None = None
+
+    @property
+    def threshold(self) -> float:
+        """A box with a lower upper bound holds no solution as good as this one; half a quantum absorbs rounding."""
+        return self.value - QUANTUM / 2
+
+    def offer(self, replicas: np.ndarray | None) -> None:
+        """Replace the incumbent by `replicas` if they are better."""
+        if replicas is not None:
+            tie = float(self.problem.tie[np.arange(len(replicas)), replicas].sum())
+            value = self.problem.score(replicas)
+            if value > self.value or (value == self.value and tie < self.tie):
+                self.replicas, self.value, self.tie = replicas, value, tie
+
+
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
     """Return the optimal replicas, in problem order, and their objective value, which is also the upper bound."""
     if problem.objective.leximin:
         replicas = leximin(problem)
-    elif problem.gamma:
+    elif problem.gamma:  # the weight of the spread; 0 for objectives without it
         replicas = _best_with_spread(problem)
     else:
         replicas = best_sum(problem, problem.feasible)
@@ -51,74 +78,60 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
     """Replicas that maximise sum(`Problem.term`) + gamma (min U - max U), where U are the jobs' utilities.
 
     `levels` are all utilities that occur. Branch and bound halves the box with the largest bound. Once both ranges of a
-    box are single levels, a knapsack over the utilities between them solves the box. It assumes that the spread is the
-    difference of these levels, because allocations with a smaller spread belong to other boxes.
+    box are single levels, a knapsack over the utilities between the two levels finds the largest sum of terms. An
+    allocation with a smaller spread may be better than that one, but it belongs to another box.
     """
-    levels = np.unique(problem.utility[problem.feasible])
-    best: np.ndarray | None = None  # the best replicas found so far
-    best_value, best_tie = -np.inf, np.inf  # their value, and their tie-break (less is better)
+    levels, best = np.unique(problem.utility[problem.feasible]), Incumbent(problem)
     heap: list[tuple[float, Box, float]] = []  # (minus the bound, box, Lagrangian price)
 
-    def offer(replicas: np.ndarray | None) -> None:
-        nonlocal best, best_value, best_tie
-        if replicas is not None:
-            value, tie = problem.score(replicas), float(problem.tie[np.arange(len(replicas)), replicas].sum())
-            if value > best_value or (value == best_value and tie < best_tie):
-                best, best_value, best_tie = replicas, value, tie
-
-    def worthwhile(bound: float) -> bool:
-        """Whether a box with this upper bound may hold a solution as good as `best`."""
-        return bound > -np.inf and bound >= best_value - QUANTUM / 2  # half a quantum absorbs rounding
-
     def consider(box: Box, price: float = 0.0) -> None:
-        bound, price, replicas = _bound(problem, levels, box, price, best_value - QUANTUM / 2)
-        offer(replicas)
-        if worthwhile(bound):
-            heapq.heappush(heap, (-bound, box, price))
+        bound = _bound(problem, levels, box, price, best.threshold)
+        best.offer(bound.replicas)  # may raise the threshold
+        if bound.value > -np.inf and bound.value >= best.threshold:
+            heapq.heappush(heap, (-bound.value, box, bound.price))
 
     consider(Box(0, len(levels) - 1, 0, len(levels) - 1))
     while heap:
         negated, box, price = heapq.heappop(heap)
-        if not worthwhile(-negated):
+        if -negated < best.threshold:
             break
         if box.least_from == box.least_to and box.greatest_from == box.greatest_to:
             least, greatest = levels[box.least_from], levels[box.greatest_from]
             # Replicas whose terms sum to less than `floor` cannot win. With an equal sum, they may win the tie-break.
-            floor = best_value - float(quantised(problem.gamma * (least - greatest)))
-            offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
+            floor = best.value - float(quantised(problem.gamma * (least - greatest)))  # rounded as in `Problem.score`
+            best.offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
         for half in box.halves(levels):
             consider(half, price)
-    return best
+    return best.replicas
 
 
 def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
-    """(upper bound on the objective in `box`, Lagrangian price, an allocation that the problem allows).
+    """The upper bound for a box, and an allocation that the problem allows, which may lie outside the box.
 
-    The bound is a Lagrangian bound on the sum of terms, plus gamma times the largest min U - max U in the box. It
-    allows every utility from the box's lowest to its highest level. The search for the price starts at `price`. The
-    allocation may lie outside the box. If the bound is less than `floor`, returns (-inf, price, None).
+    The box is relaxed: utilities may be anywhere from its lowest to its highest level. The bound adds a bound on the sum
+    of terms and gamma times the largest min U - max U in the box. The search for the Lagrangian price begins at `price`.
+    If no allocation reaches `floor`, the value may be -inf, without replicas.
     """
     from faro_lib.allocate import _solver_kernels as kernels  # compiles when imported
 
     lowest, highest = levels[box.least_from], levels[box.greatest_to]
     if lowest > highest:
-        return -np.inf, price, None
-    largest_least, smallest_greatest = min(levels[box.least_to], highest), max(levels[box.greatest_from], lowest)
-    penalty = problem.gamma * min(0.0, largest_least - smallest_greatest)  # <= 0
+        return Bound(-np.inf, price)
+    penalty = problem.gamma * min(0.0, levels[box.least_to] - levels[box.greatest_from])  # of the smallest spread
     allowed = _between(problem, lowest, highest)
     arrays = problem.term, problem.costs, allowed, problem.budget
-    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - penalty)
+    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - penalty)  # stops below floor - penalty
     if not fits or total + penalty < floor:  # `fits`: some allocation of the allowed counts is within the budget
-        return -np.inf, price, None
+        return Bound(-np.inf, price)
     if problem.has_quotas:  # the Lagrangian bound ignores quotas, so the sum is solved exactly instead
         replicas = best_sum(problem, allowed)
         total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
-        return float(total) + penalty, price, replicas
+        return Bound(float(total) + penalty, price, replicas)
     kernels.fill_up(*arrays, replicas)  # improves `replicas` in place; `total` is still an upper bound
-    return total + penalty, price, replicas
+    return Bound(total + penalty, price, replicas)
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:
-    """Whether a replica count's utility lies in [low, high], bool (jobs, X + 1)."""
+    """Whether x replicas have a utility in [low, high], bool (jobs, x); it is -inf for counts that are not allowed."""
     return (low <= problem.utility) & (problem.utility <= high)

@@ -25,7 +25,7 @@ def best_sum(
             return None
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
-        # A solution with a sum >= `floor` only has columns with `reduced` within `far` of the job's largest `reduced`.
+        # In a solution with a sum >= `floor`, no job's `reduced` is more than `far` below the job's largest `reduced`.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
         far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding errors grow with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)

@@ -7,8 +7,7 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-# (mask, limit): at most `limit` jobs may use a column that is marked in `mask`, bool (jobs, columns)
-Count = tuple[np.ndarray, int]
+Count = tuple[np.ndarray, int]  # (mask, limit): at most `limit` jobs may use a column marked in `mask` (jobs, columns)
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
@@ -78,7 +77,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Keep a job's `allowed` columns < `current`, but only the least of those >= `current`. All have equal utility."""
+    """Remove `allowed` columns >= `current` except each job's least. The others cost more but have the same utility."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

@@ -33,7 +33,7 @@ class Objective:
     effective: bool = False  # use `UtilityTable.effective`, which includes the drop penalty; needs a table with drops
 
     def utilities(self, table: UtilityTable) -> np.ndarray:
-        """The table's utilities (jobs, X + 1) that this objective uses."""
+        """The table's utilities that this objective uses, shape (jobs, columns). Column x is for x replicas."""
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:

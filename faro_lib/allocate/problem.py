@@ -116,7 +116,7 @@ def problem_of(
 
 
 def in_units(jobs: Sequence[Job], budget: float) -> tuple[np.ndarray, int, np.ndarray, float]:
-    """Costs of a replica (jobs,), budget and quotas (groups,) in whole units, and cores per unit (the costs' GCD)."""
+    """Return replica costs (jobs,), budget, quotas (groups,) and cores per unit. The first three are in whole units."""
     arrays = arrays_of(tuple(jobs))
     tenths = np.rint(10 * arrays.cores).astype(np.int64)
     unit = int(np.gcd.reduce(tenths))

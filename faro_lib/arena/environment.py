@@ -84,8 +84,8 @@ class ClusterEnv(gymnasium.Env):
 
     A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no request is left.
     The reward is minus the utility lost in the minutes that ended during the step. The age of an unfinished request
-    counts as its latency. The last reward corrects the error. Rewards add up to -(minutes x `lost_utility` of `run`).
-    Attributes: `observation`, the current `Observation`; `run`, the day's result, set at the end of the day.
+    is its estimated latency. The last reward corrects these estimates. Rewards add up to -(minutes x `lost_utility` of
+    `run`). Attribute `observation` is the current `Observation`. Attribute `run`, the day's result, is set at its end.
 
     Parameters
     ----------

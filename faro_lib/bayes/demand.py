@@ -1,13 +1,14 @@
 """The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
 
-The likelihood is in `forecast.regression`. The priors for job j and feature k (lag, profile minute or constant) are:
+The likelihood is in `forecast.regression`. The errors of job j have a scale of about exp(s_j + g_j v_j), where v_j is
+the log of recent changes in demand. The priors for job j and feature k (lag, profile minute or constant) are:
 
     a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags (a) and daily profile (b), and the constant (c)
     m_k ~ Normal(0, MEAN_WIDTH)                mean of a coefficient over jobs
     log tau ~ Normal(log WIDTHS, 0.4)          one tau for the lags and one for the profile; the constant's tau is fixed
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        errors' log scale at the mean of v_j (log of recent changes in demand)
-    g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
-    log(nu_j - 3) ~ Normal(0.7, 0.7)           nu: degrees of freedom of the errors
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the errors' scale at the mean of v_j over time
+    g_j ~ Normal(0.3, 0.3)                     increase of this log per unit of v_j
+    log(nu_j - 3) ~ Normal(0.7, 0.7)           nu_j: degrees of freedom of the errors
 
 NUTS samples the coefficients in linear coordinates that make the posterior of a ridge regression (`ridge`) spherical.
 In these coordinates, the model's posterior has similar scales in all directions, even where the data say little.
@@ -73,8 +74,8 @@ def build_model(traces: Traces):
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
         # The prior means m_k (module docstring) are integrated out. A coefficient's mean over jobs is then independent
-        # of the deviations from it. Only jobs - 1 deviations are free: log(width) cancels the surplus factor 1 / width.
-        # The Jacobian of the coefficients with respect to theta is constant and left out.
+        # of the deviations from it. The sum over jobs has a term -log(width) for each job, but only jobs - 1 deviations
+        # are free. Adding log(width) removes one term. The constant Jacobian from theta to coefficients is left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -157,7 +158,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
     residuals = (target - location) / spread_of(log_spread, follow, change, unit[:, None])
     nu, largest = np.median(value["nu"], axis=0)[:, None], np.abs(residuals).max(axis=(0, 2))[:, None]
-    errors = np.clip(t.ppf(ndtr(NORMAL_GRID), nu), -largest, largest)  # Student-t quantiles, within the residuals
+    errors = np.clip(t.ppf(ndtr(NORMAL_GRID), nu), -largest, largest)  # Student-t quantiles up to the largest residual
     return Posterior(
         jobs=traces.names, day_minutes=counts.shape[-1], unit=unit, shape=y.mean(axis=0) if len(y) > 1 else
         shapes_of_other_days(y)[0], off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)), most=counts.max(axis=(0,

@@ -12,9 +12,9 @@ weight (`population`). The verdict is NOT_REPRODUCED if no kind fits, TOO_WIDE i
     for draw in calibration.draws:                      # posterior draws, for an interval of any derived quantity
         job = replace(job, **draw.job_fields)
 
-The logarithms of the measured values are assumed to be normal, as in a synthetic likelihood (Wood, 2010). They differ
-from the simulated values by sampling errors, which are correlated within a row of measurements, and by errors of the
-model. The model's errors, called discrepancies, are independent. Their standard deviation is fitted.
+The logarithms of measured and simulated values are assumed to differ by normal errors, as in a synthetic likelihood
+(Wood, 2010). Sampling errors are correlated within a row of measurements. The model's own errors are independent. Their
+standard deviation, called discrepancy, is fitted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,14 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of capacity_rps, relative to the median
-# Choose the kind with the fewest parameters whose probability is at least 1 / STRONG of the largest (Jeffreys, 1961).
-STRONG = 10.0
+# Among the kinds with at least 1 / STRONG of the largest probability, the one with the fewest parameters is chosen.
+STRONG = 10.0  # Bayes factor that counts as strong evidence (Jeffreys, 1961)
 OUTLIER = 3.0  # largest accepted distance of a measured value from its prediction, in standard deviations
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; the length is the maximum number of rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # after 1 + LEAST_ROUNDS rounds, a fit ends if its effective sample size reaches ENOUGH
 REQUESTS, TOKEN_REQUESTS = 2000, 500  # simulated requests per row; fewer for `Continuous`, which is slower to simulate
-# A kind gets no more points if its best log likelihood is this much below that of the best kind (more in early rounds).
-HOPELESS = 30.0
+# A kind gets no more points if its best log likelihood is this much below that of the best kind.
+HOPELESS = 30.0  # early rounds use a multiple of this limit
 DRAWS = 64  # posterior draws in a `Calibration`
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured
@@ -91,7 +91,7 @@ def calibrate(
 
     Parameters
     ----------
-    max_ongoing_requests, dispatch : as in `ServingModel`; known from the configuration of the service.
+    max_ongoing_requests, dispatch : configured request limit per replica and load balancing (fields of `ServingModel`).
     kinds : the kinds of replica to compare, keys of PRIORS.
     tokens : fields of `Continuous` by name, at least output_tokens and prompt_tokens. If None, continuous is left out.
     max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.

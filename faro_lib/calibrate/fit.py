@@ -20,7 +20,7 @@ MISSING = 1e6  # variance of a value that was not measured: so large that it has
 POINTS_PER_DIMENSION = 4  # points per coefficient in the regression of `_linearised`
 CHANGED = 0.1  # change of a prediction's logarithm at which the sampling errors are simulated again
 ELSEWHERE = 0.6  # probability that `_linearised` uses only points on one side of the best point, in a random coordinate
-LARGEST = 3.0  # `_linearised` clips each coordinate of the centre to [-LARGEST, LARGEST], in prior standard deviations
+LARGEST = 3.0  # `_linearised` clips the centre of its t distribution to +-LARGEST prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
@@ -83,8 +83,8 @@ class Fit:
     def _linearised(self) -> Any:
         """A t distribution that approximates the posterior, for use as a proposal in `draw`.
 
-        A Gauss-Newton step gives its centre and covariance. A linear regression over likely points replaces the
-        derivatives. To find other local optima, it often uses only points on one side of the best one (ELSEWHERE).
+        A Gauss-Newton step gives its centre and covariance. The derivatives come from a linear regression over likely
+        points. To find other local optima, the regression often uses only points on one side of the best point.
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)

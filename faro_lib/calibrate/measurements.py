@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.workload.jobs import frozen
 
-LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # LATENCY is end to end; see `replicas.SLO_ON`
+LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end, to first token, per later token
 TOGETHER = "requests_together"  # mean size of groups of requests ending within TOGETHER_S of each other, as in a batch
 QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
 TOGETHER_S = 0.01
@@ -17,8 +17,8 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Latency quantiles and means of one service. Each row has a constant arrival rate and replica count.
 
-    In a load test, a row is one period. In a row of recorded minutes, each minute is a period. These minutes have equal
-    replica counts and similar rates, and `values` are geometric means over them. Dropped requests are ignored.
+    A row of a load test covers one period. A row of recorded minutes covers several one-minute periods with equal
+    replica counts and similar rates. Its `values` are geometric means over the periods. Dropped requests are ignored.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)

@@ -57,7 +57,7 @@ class Population:
         self.weigh(self._log_likelihood(new))
 
     def flattened(self, effective: float) -> np.ndarray:
-        """Weights to the largest power in POWERS that gives an effective sample size >= `effective`, then normalised."""
+        """Raise weights to the largest power in POWERS with effective sample size >= `effective`. Normalise them."""
         weights = (softmax(power * self.log_weights) for power in POWERS)
         return next(one for one in weights if 1 / (one**2).sum() >= min(effective, len(one) / 2))
 

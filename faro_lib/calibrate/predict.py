@@ -86,7 +86,7 @@ class Simulator:
         return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
 
     def _draw(self, runs: int) -> Draws:
-        """Random numbers of all repetitions. Their service times are standard normals, which `_run` transforms."""
+        """Draw random numbers for all repetitions. Service times are standard normals until `_run` transforms them."""
         rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests

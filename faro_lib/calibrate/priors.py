@@ -94,9 +94,9 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    # First draw the two times that measurements determine best: the latency alone_s of a lone request, and the duration
-    # full_s of a full batch. A lone request waits wait_s for others, then takes one_s as a batch of one. As one_s is
-    # between full_s / most and full_s, wait_s is between `shortest` and `longest`.
+    # First draw the two times that measurements determine best: alone_s, the latency of a lone request, and full_s, the
+    # duration of a full batch. Here alone_s = wait_s + one_s, where one_s is the duration of a batch of one. Because
+    # full_s / most <= one_s <= full_s, wait_s is between `shortest` and `longest`.
     alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
     full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
     shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most

@@ -48,7 +48,7 @@ class Source:
                 raise ValueError(f"history={name} needs --{name}, where this controller's counts are")
 
     def days(self, jobs: tuple[Job, ...]) -> Traces:
-        """The jobs' requests per minute on the complete days; ValueError or OSError if there is none."""
+        """Read the jobs' requests per minute on complete days. Raise ValueError or OSError if there is no such day."""
         if not self.history:
             raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:
@@ -56,7 +56,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit a forecaster to `days`. It is untrained if `history` is empty, or is one of OWN without usable counts."""
+        """Fit a forecaster to `days`. It is untrained without `history`, or if a controller's counts are unusable."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))

@@ -146,7 +146,7 @@ def _text(recommendation: Recommendation) -> str:
 
 
 def _worst(row: dict[str, Any], prefix: str = "") -> str:
-    """Format a job's rate of late requests as a percentage of its `accepted` rate: "71 % (ocr: 3.57 of 5 %)"."""
+    """Return "71 % (ocr: 3.57 of 5 %)" if ocr, the worst job in `row`, has 3.57 % late requests and may have 5 %."""
     from faro_lib.metrics.measures import share_of_accepted
     from faro_lib.recommend.sizing import WORST
 
@@ -156,7 +156,7 @@ def _worst(row: dict[str, Any], prefix: str = "") -> str:
 
 
 def _fixed(recommendation: Recommendation, curve: DataFrame, fixed: DataFrame, variations: DataFrame) -> list[str]:
-    """Compare Faro with fixed replicas: late requests by job, and the worst job with more load or a failed replica."""
+    """Format two tables that compare Faro with fixed replicas. One has a row per job, the other a row per case."""
     jobs, size = list(zip(recommendation.advice.jobs, fixed.to_dict("records"))), recommendation.advice.capacity
     (own,) = curve.loc[curve["capacity_cores"] == size, "violation_rates"]
     rows = [

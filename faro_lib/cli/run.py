@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CHANGES, REFIT = "changes", "refit"  # failure reasons: CHANGES if new settings are unusable, REFIT if a refit fails
 RETRY_S = 60.0  # seconds until changed settings are tried again after they failed with an OSError
-STALLED_S = 120.0  # /healthz fails only after this time plus 5 ticks without progress, as a cluster call may take 60 s
+STALLED_S = 120.0  # /healthz fails if no tick ends for 5 periods plus this time, which allows for API calls of 60 s
 
 
 def run(
@@ -162,7 +162,7 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # --wait does not apply to new settings. A failed check rejects them.
+            (once if new else waits)(check)  # Changed settings do not wait. They are rejected if the check fails.
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
@@ -208,7 +208,7 @@ def run(
                     on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
                     settings, changes = last, ()
                     retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
-                    chosen = policy_of(settings)  # `policy_of` refits `model` if the rejected settings had other jobs
+                    chosen = policy_of(settings)  # rebuilt, because the rejected settings may have refitted `model`
                     continue
                 chosen = made
                 for change in changes:

@@ -65,10 +65,10 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`. Both must be for the same job, and both replica counts or both changes of load.
+    """Whether `new` replaces `old`, which must be for the same job and of the same kind (load or replica count).
 
-    A new change of load replaces an old one if their periods overlap. A new count replaces an old one that begins and
-    ends within the new period. With `now`, the new count begins now and also replaces old counts that have begun.
+    A new load replaces an old load if their periods overlap. A new count replaces an old count whose period lies within
+    the new period. `now` means that `new` begins now. A new count then also replaces old counts that have begun.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
@@ -99,7 +99,7 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # An HPA scales a job that has floorReplicas, up to desiredReplicas. --freeze therefore keeps its readyReplicas.
+    # If a job has floorReplicas, desiredReplicas is only the upper bound of its HPA. --freeze then keeps readyReplicas.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return targets, overrides.read, overrides.write

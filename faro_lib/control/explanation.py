@@ -13,9 +13,9 @@ def decision_at(
 ) -> tuple[Header, Tick]:
     """Return (header, tick) of the last tick at or before `at_s`, in seconds since time 0 of the run.
 
-    `parts` holds (header, ticks) of each part of a journal, oldest first. If `at_s` is None, only the last part with
-    ticks is searched. The result is then its last tick that decided anything (see `decided`), or its last tick if none
-    did. Raises ValueError if there are no ticks, or if `at_s` is before the first or at least `tick_s` after the last.
+    `parts` holds (header, ticks) of each part of a journal, oldest first. If `at_s` is None, use only the last part
+    with ticks. Return its last tick that decided anything (see `decided`), or its last tick if none did. Raises
+    ValueError if there are no ticks, or if `at_s` is before the first or at least `header.tick_s` after the last tick.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:
@@ -32,7 +32,7 @@ def decision_at(
 
 
 def decided(tick: Tick) -> bool:
-    """Whether a tick decided anything: its plan has a forecast, or reasons besides HOLD (no change) and OVERRIDE (fixed)."""
+    """Whether a tick's plan has a forecast or, for some job, a reason besides HOLD and OVERRIDE (fixed replicas)."""
     plan = tick.step.plan
     return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 

@@ -70,7 +70,7 @@ class Exporter:
     /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`. Before the
     first report it answers 200, because the loop may wait to be the leader. /readyz answers 503 whenever /healthz
     does. It also answers 503 while `waits_for` holds a reason why the loop cannot start yet. If plans are not applied
-    (`applies` is False), the metric `faro_least_replicas` stays unset. The alert on this metric then cannot fire.
+    (`applies` is False), `faro_least_replicas` stays unset, because its alert FaroPlanNotCarriedOut must not fire.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # `_least` is the target or, if Faro sets the bounds of HPAs (`unbounded` is not None), the plan's minReplicas
-        # (`floor`). If the plan leaves a job's minReplicas unchanged (KEEP_FLOOR), the gauge keeps its value.
+        # `_least` shows each job's target. If `unbounded` is not None, Faro sets the minReplicas of HPAs, and `_least`
+        # shows the planned minReplicas (`floor`). KEEP_FLOOR leaves a job's minReplicas and the gauge unchanged.
         least = step.target if step.observation.unbounded is None else step.plan.floor
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):

@@ -75,7 +75,7 @@ class Guard:
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
     present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | int = 0  # points for other clients' changes; constant once they reach CONTESTED_AT
+    contest: np.ndarray | int = 0  # points for other clients' changes (see CONTEST); constant from CONTESTED_AT on
     advised: np.ndarray | bool = False  # bool, True if Faro only gives advice and leaves the job to its own autoscaler
 
     def updated(self, observation: Observation) -> Self:
@@ -86,7 +86,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # otherwise, the targets may be from an earlier tick
+        observed = np.isfinite(observation.mean_latency_s).any()  # if no latency is known, the targets may be outdated
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)

@@ -67,7 +67,8 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # from `begin` until the next write
+        # `begin` sets (header, ticks, record). The next write appends the record to the file and sets None.
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -79,15 +80,14 @@ class Journal:
         except ValueError:
             self._file.close()
             raise
-        # Remove an incomplete last line, which a crash may have left.
-        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
+        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)  # remove a line that a crash left incomplete
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`. Return the recorded run to resume, or None if there is none.
 
-        A resumed run continues the last part with the recorded `policy`, `tick_s`, `jobs`, `guardrails` and `apply`.
-        If `header.changes` is not empty, it begins a new part instead, where `jobs` and `guardrails.fixed` may differ.
-        Raises ValueError for other differences, or if the last tick is more than `policy.tick_s` after `now_s`.
+        A resumed run must have the recorded `policy`, `tick_s`, `jobs`, `guardrails` and `apply`. It continues the last
+        part. If `header.changes` is not empty, it begins a new part, and `jobs` and `guardrails.fixed` may differ.
+        Raises ValueError if another setting differs, or if the last tick is more than `policy.tick_s` after `now_s`.
         """
         old, recent = self.header, self.ticks[-REPLAYED_TICKS:]
         if not old or not recent:
@@ -127,7 +127,7 @@ class Journal:
         if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
             self._file.close()
             self._file = file
-            # If the records kept exceed MAX_BYTES, the next tick must not rotate the file again.
+            # If the kept records exceed MAX_BYTES, the next tick must not rotate the file again.
             self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)
 
     def _length(self) -> int:
@@ -225,7 +225,7 @@ class Past(NamedTuple):
 
     memory: Memory
     observation: Observation  # the last recorded observation
-    ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed, so a new part begins
+    ticks: int | None  # number of ticks replayed to restore `memory`; None if an operator's change begins a new part
 
 
 def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:

@@ -107,7 +107,7 @@ def run(
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """Replace the policy's forecaster if `renewed` returns a new one, which gets the counts that the old one stored."""
+    """If `renewed` returns a new forecaster, update it with the old one's request counts and put it into the memory."""
     state = memory.state
     if (forecaster := renewed()) and isinstance(state, LoopState):  # only policies with a LoopState have a forecaster
         return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
@@ -159,7 +159,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """Return (result of `call`, None). Report an error and return (None, message), or raise it without `on_failure`."""
+    """Return (result, None), or report an error and return (None, message). Without `on_failure`, raise the error."""
     try:
         return call(*arguments), None
     except Exception as error:

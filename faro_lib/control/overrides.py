@@ -12,7 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
-EVENT_KEPT_S = 1800.0  # ended events are kept this long, because forecasters divide the events' counts by their `load`
+EVENT_KEPT_S = 1800.0  # after an event ends, forecasters still divide the counts of the event's minutes by its `load`
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Settings:
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
     sections: dict[str, dict[str, dict]]  # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
-    events: tuple[Override, ...] = ()  # announced load events that are not over
+    events: tuple[Override, ...] = ()  # announced load events; each is listed until EVENT_KEPT_S after its end
 
     @property
     def fixed_jobs(self) -> tuple[str, ...]:
@@ -106,9 +106,9 @@ class Settings:
 
 
 class Watched:
-    """Watches the settings of a run, which come from the jobs' table (the file `jobs`) and from `overrides()`.
+    """Watches the settings of a run. `known` holds the newest valid settings.
 
-    They change if a source changes, or if an override begins or ends. `known` holds the newest valid settings.
+    Settings come from the jobs' table (file `jobs`) and `overrides()`. They also change if an override begins or ends.
     """
 
     def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):

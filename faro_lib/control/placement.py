@@ -29,7 +29,7 @@ def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: n
 
     `placed` (jobs, nodes) counts the running replicas, which do not move. `free` (nodes,) holds free cores. A shrinking
     job removes replicas from the nodes that have the most of them. Each new replica starts on the node with the most
-    free cores, as with the default scheduler of Kubernetes. Jobs whose replicas have the most cores come first.
+    free cores, as with the default scheduler of Kubernetes. The jobs with the most cores per replica are placed first.
 
     >>> placeable(np.array([3]), np.array([2.0]), np.array([[0, 0]]), np.array([3.0, 3.0])).tolist()
     [2]

@@ -18,7 +18,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 HEADROOM = 1.6  # replicas per erlang of peak load; more replicas than this hardly raise the utility of most jobs
-LEAST_CHANGE = 0.001  # higher replica counts are not simulated if one more replica changes no utility by more than this
+LEAST_CHANGE = 0.001  # replica counts are simulated until one more replica changes every utility by at most this
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Clairvoyant:
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility by job, replica count and minute, shape (jobs, counts, minutes + 1); NaN without requests.
 
-    Each minute is followed by idle minutes, in which its requests finish. The result is an upper bound, because a
-    minute of a policy's run may begin with waiting requests. Counts start at 0. They end at `max_replicas`, or at
-    the first count >= `enough_replicas` whose last replica changes every utility by at most LEAST_CHANGE. The last
-    column is for requests after the last minute. `best_by_minute` later applies the limits of jobs and tenants.
+    Idle minutes after each minute let its requests finish. The utility is an upper bound, because in a policy's run a
+    minute may begin with waiting requests. Counts start at 0 and end at `max_replicas`. They end earlier, but not below
+    `enough_replicas`, if one more replica changes every utility by at most LEAST_CHANGE. The last column is for
+    requests after the last minute. The limits of jobs and tenants are ignored.
     """
-    # A minute leaves up to `left` requests per replica. In `every` - 1 idle minutes, a replica can serve twice as many.
+    # Up to `left` requests per replica remain after a minute. The idle minutes suffice to serve 2 * `left`.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
     every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
@@ -84,6 +84,6 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 def enough_replicas(workload: Workload) -> int:
     """A replica count beyond which the utility of most jobs hardly rises; at least every job's min_replicas."""
-    full_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # a request's time in a full replica
+    full_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # service time when the replica is full
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * full_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max()))

@@ -34,12 +34,12 @@ class Mixture(Forecaster):
 
     L[m] is the loss of member m, and min L the smallest loss of all members. The loss is the CRPS for the next minute
     plus the CRPS for the mean of the next HORIZON_MINUTES minutes, averaged over past forecasts with exponential decay.
-    The prior weight p[m] is 1. For the Bayesian forecaster, it is the number of other members.
-    For each job, path i of the mixture is path i of one member. In a path, jobs with the same member stay correlated.
+    The prior weight p[m] is 1, except for the Bayesian forecaster, where it is the number of other members.
+    Path i of a job is path i of one member, chosen at random. Jobs with the same member in path i stay correlated.
 
-    An outlier is a count far from its forecast. It is treated as missing if the last CONTEXT_MINUTES had no outlier in
-    the same direction. Otherwise it is accepted. If the count before an accepted outlier is missing or was treated as
-    missing, the job's load has shifted. The job's losses and the members' estimates of its level are then reset.
+    An outlier is a count far above or below its forecast. It is accepted if the last CONTEXT_MINUTES had an outlier in
+    the same direction. Otherwise it is treated as missing. If the minute before an accepted outlier has no accepted
+    count, a shift of the job's load is assumed. The job's losses and the members' estimates of its level are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -47,7 +47,7 @@ class Mixture(Forecaster):
     backtest: np.ndarray  # initial `score`: loss of each member in the backtest, (members, jobs); 1 without a backtest
     score: np.ndarray  # current loss of each member, shape (members, jobs); NaN just after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, (2, jobs); -inf = none
-    paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
+    paths: np.ndarray  # latest sample paths, from the next minute on, (members, jobs, samples, HORIZON_MINUTES)
     means: np.ndarray  # mean of each path over its minutes, newest forecast first, (forecasts, members, jobs, samples)
 
     def start(self, minute_of_day: int = 0) -> Self:
@@ -82,8 +82,8 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # `_decayed` ignores NaN. `0 *` makes `mean` NaN after a missing count, because a shift may begin there.
-        terms[:, shifted] = np.nan
+        terms[:, shifted] = np.nan  # `_decayed` ignores NaN
+        # `0 *` makes `mean` NaN if the forecast was made just after a missing count, because a shift may begin there.
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
         score = _decayed(_decayed(np.where(shifted, np.nan, self.score), 2 * terms), 2 * of_mean)
@@ -135,8 +135,8 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
     """A recalibrated mixture of forecasters. Without training days, its members are "kalman" and "poisson".
 
-    The initial weights come from a backtest on the last training day. For it, members are fitted to the earlier days,
-    or to the same day if there is no other. A converged `posterior` adds the Bayesian forecaster without refitting it.
+    The initial weights come from a backtest on the last training day. The backtest fits members to the earlier days, or
+    to that day if it is the only one. A converged `posterior` adds the Bayesian forecaster, which is not refitted.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)
@@ -159,7 +159,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """The members' names and fitted forecasters. "seasonal" needs two training days, or one if `names` has it."""
+    """The members' names and fitted forecasters. With one training day, "seasonal" is used only if it is in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)
@@ -174,9 +174,9 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
 
 
 def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """Errors on a day of counts (jobs, minutes): CRPS of the next minute plus CRPS of the mean of the next HORIZON_MINUTES.
+    """Backtest a forecaster on one day's counts (jobs, minutes) and return its errors, shape (forecasts, jobs).
 
-    They are in requests per minute, shape (forecasts, jobs). Forecasts start at up to BACKTEST_ORIGINS evenly spaced minutes.
+    An error is the CRPS of the next minute plus the CRPS of the mean of the next HORIZON_MINUTES, in requests/minute.
     """
     counts = np.asarray(day_counts, dtype=float)
     last = counts.shape[1] - HORIZON_MINUTES

@@ -25,7 +25,7 @@ class Autoregression(Forecaster):
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), largest lag first
     errors: np.ndarray  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
-    spread: np.ndarray  # standard deviation of y in training, (jobs,); scale of the random lags of jobs without counts
+    spread: np.ndarray  # standard deviation of y in training, (jobs,); also used to draw y for jobs without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -98,8 +98,8 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     """Fit "ar" by ridge regression over all jobs and training days: a = (Z'Z + RIDGE I)^-1 Z'y.
 
-    y has the log counts minus the profile, and Z the lags of y. In the fit, a day's profile is the mean of the *other*
-    days, because a day is unknown when it is forecast. Forecasts use the shrunken mean of all days (`daily_profile`).
+    y are the log counts minus the profile, and Z are the lags of y. In the fit, the profile is the mean of the *other*
+    days, because forecasts cannot use the counts of their own day. Forecasts use the `daily_profile` of all days.
     """
     days, phases, jobs, minutes = traces.train.shape
     y, profile = np.empty(traces.train.shape), np.empty((jobs, minutes))
@@ -112,7 +112,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)
     lags, target = rows[:, :-1], rows[:, -1]
     coefficients = np.linalg.solve(lags.T @ lags + RIDGE * np.eye(CONTEXT_MINUTES), lags.T @ target)
-    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, samples of a day, jobs, minutes)
+    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
     errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
     errors = errors[:: max(1, len(errors) // MAX_ERROR_ROWS)]
     errors -= errors.mean(axis=0)

@@ -22,7 +22,7 @@ class Event:
 class Expected(Forecaster):
     """A forecaster that multiplies the sample paths of `inner` by the factors of the events.
 
-    `inner` is updated with counts divided by the factors. A wrong factor looks to `inner` like a change of level.
+    `inner` forecasts the usual load from counts divided by the factors. A wrong factor looks like a change of the load.
     """
 
     inner: Forecaster

@@ -13,7 +13,7 @@ from faro_lib.workload.jobs import frozen
 
 CONTEXT_MINUTES = 15  # minutes of history that a forecast uses (EuroSys'25, section 4.1)
 HORIZON_MINUTES = 7  # minutes that a forecast covers
-PAST_MINUTES = 1440  # maximum number of training minutes in `Forecaster.past`
+PAST_MINUTES = 1440  # maximum number of training counts that `Forecaster.past` keeps for each job
 _NO_COUNTS = np.empty((0, 0))
 
 
@@ -32,7 +32,7 @@ class Forecaster(ABC):
     minutes_seen: int = 0  # updates and skipped minutes since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
-    # Each job's training counts in ascending order, reduced to at most PAST_MINUTES quantiles, shape (jobs, minutes).
+    # Each job's training counts in ascending order, reduced to at most PAST_MINUTES quantiles, shape (jobs, quantiles).
     past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
@@ -142,7 +142,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """Return `imputed(traces.train)`. Raise ValueError if there are no training days or if the days are too short."""
+    """Training counts, imputed before each job's first request. ValueError if days are too short or there are none."""
     counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"
@@ -153,8 +153,8 @@ def training_counts(traces: Traces) -> np.ndarray:
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
     """Group jobs by their first usable day. Each group is (job numbers, their `training_counts` from that day on).
 
-    Usable days begin the day after a job's first request, because imputed counts have less noise than observed ones.
-    The day of that request is usable if it is the first or last training day. A job without requests uses all days.
+    Days until a job's first request have imputed counts, which vary less than observed counts. Later days are usable.
+    The first request's day is usable if it is the first or last training day. A job without requests uses all days.
     """
     counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
     first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)

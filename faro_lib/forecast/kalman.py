@@ -9,7 +9,7 @@ averaged over neighbouring minutes and multiplied by a fitted slope. Parameters 
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -18,8 +18,18 @@ from faro_lib.forecast.regression import from_root, root, shapes_of_other_days
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # candidates for step / noise
-WIDTHS = (1, 5, 15)  # candidates for the minutes over which a profile is averaged
+WIDTHS = (1, 5, 15)  # candidate widths, in minutes, of the moving average that smooths a profile
 UNKNOWN = 1e12  # variance of an unknown level
+
+
+class Fit(NamedTuple):
+    """The fitted fields of `LocalLevel`, described there."""
+
+    step: np.ndarray
+    noise: np.ndarray
+    prior_level: np.ndarray
+    prior_variance: np.ndarray
+    profile: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,33 +52,36 @@ class LocalLevel(Forecaster):
 
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
-        y = root(later.counts[:, -1]) - self.profile[:, self.minute_of_day]
-        missing = np.isnan(y)
-        gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
-        level = self.level + gain * np.where(missing, 0.0, y - self.level)
+        y = (
+            root(later.counts[:, -1]) - self.profile[:, self.minute_of_day]
+        )  # minute_of_day of the counts, not of `later`
+        observed = np.isfinite(y)
+        gain = np.where(observed, self.variance / (self.variance + self.noise), 0.0)
+        level = self.level + gain * np.where(observed, y - self.level, 0.0)
         # While counts are missing, the variance stops growing near CONTEXT_MINUTES x step, to keep forecasts usable.
-        step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))
+        step = np.where(observed | (self.variance < CONTEXT_MINUTES * self.step), self.step, 0.0)
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         known = self.variance < UNKNOWN / 2
         self.check_any_known(known)
-        # A job without counts gets the others' mean level, and half that level as standard deviation.
+        # A job without counts gets the mean level of the other jobs. Half that mean is the level's standard deviation.
         pooled = self.level[known].mean()
         level, variance = np.where(known, self.level, pooled), np.where(known, self.variance, (pooled / 2) ** 2)
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
-        changes = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
-        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # minute 0: error of `level`
+        # A random walk from `level`: its first step is the error of `level`, and the others are changes of the level.
+        walk = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
+        walk[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]
         errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
         profile = self.profile[:, None, self.minutes_ahead(0, horizon)]
-        return from_root(level[:, None, None] + profile + changes.cumsum(axis=2) + errors)
+        return from_root(level[:, None, None] + profile + walk.cumsum(axis=2) + errors)
 
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "kalman" by maximum likelihood. RATIOS are the candidates for step / noise. The noise has a closed form."""
+    """Fit "kalman" by maximum likelihood over step / noise in RATIOS. The best noise for a ratio has a closed form."""
     return _fitted(traces, seed, widths=())
 
 
@@ -84,33 +97,35 @@ def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
     """Fit each group of jobs with the same training days, then put the jobs back in the order of the traces."""
-    jobs, counts = zip(*own_days(traces))
-    order, fits = np.argsort(np.concatenate(jobs)), [_of_days(of_group, widths) for of_group in counts]
-    return _local_level(traces.names, *(np.concatenate(parts)[order] for parts in zip(*fits)), seed=seed)
+    groups = own_days(traces)
+    order = np.argsort(np.concatenate([jobs for jobs, _ in groups]))
+    fits = [_fit_days(counts, widths) for _, counts in groups]
+    return _local_level(traces.names, Fit(*(np.concatenate(parts)[order] for parts in zip(*fits))), seed=seed)
 
 
-def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Fit (step, noise, prior level, prior variance, profile) of `LocalLevel` to counts (days, samples, jobs, minutes).
+def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> Fit:
+    """Fit counts (days, samples, jobs, minutes). Without `widths`, the profile is 0.
 
-    The fit uses all samples. Forecasts use the profile of sample 0, which is downsampled like the evaluation day.
+    The fit uses all samples of a day. Forecasts use the profile of sample 0, because evaluations use sample 0 only.
     """
     from scipy.ndimage import uniform_filter1d
 
-    y, rows = root(counts), np.arange(counts.shape[2])
-    for_fit = np.stack([shapes_of_other_days(sample) for sample in y.swapaxes(0, 1)], axis=1)
+    y, jobs = root(counts), np.arange(counts.shape[2])
+    # For each day the mean of the other days, as y; for forecasts the mean of all days, (jobs, minutes).
+    for_fit = np.stack([shapes_of_other_days(of_days) for of_days in y.swapaxes(0, 1)], axis=1)
     for_forecasts = y[:, 0].mean(axis=0)
     smooth = partial(uniform_filter1d, mode="wrap")  # averages wrap around midnight
     candidates = [(smooth(for_fit, width), smooth(for_forecasts, width)) for width in widths]
-    candidates = candidates or [(0 * for_fit, 0 * for_forecasts)]  # "kalman" has no profile
+    candidates = candidates or [(np.zeros_like(for_fit), np.zeros_like(for_forecasts))]
     fits = np.array([[most_likely(y, profile, ratio) for ratio in RATIOS] for profile, _ in candidates])
     likelihood, slopes, noises = np.moveaxis(fits, 2, 0)  # each has shape (candidates, ratios, jobs)
-    best = likelihood.reshape(-1, len(rows)).argmax(axis=0)
-    candidate, ratio = np.unravel_index(best, likelihood.shape[:2])
-    slope, noise = slopes[candidate, ratio, rows], noises[candidate, ratio, rows]
-    profile = slope[:, None] * np.stack([averaged for _, averaged in candidates])[candidate, rows]
-    level = y - profile  # the level of the model plus noise
-    variance = level.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
-    return noise * RATIOS[ratio], noise, level.mean(axis=(0, 1, 3)), variance, profile
+    best = likelihood.reshape(-1, len(jobs)).argmax(axis=0)
+    candidate, ratio = np.unravel_index(best, likelihood.shape[:2])  # indices, (jobs,) each
+    slope, noise = slopes[candidate, ratio, jobs], noises[candidate, ratio, jobs]
+    profile = slope[:, None] * np.stack([smoothed for _, smoothed in candidates])[candidate, jobs]
+    residual = y - profile  # level + noise
+    variance = residual.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
+    return Fit(noise * RATIOS[ratio], noise, residual.mean(axis=(0, 1, 3)), variance, profile)
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
@@ -122,14 +137,13 @@ def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> Lo
     >>> untrained(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50
     np.True_
     """
-    ones, none = np.ones(len(jobs)), np.zeros((len(jobs), day_minutes))
-    return _local_level(jobs, ones, ones / 4, 0 * ones, UNKNOWN * ones, none, **options)
+    ones, no_profile = np.ones(len(jobs)), np.zeros((len(jobs), day_minutes))
+    return _local_level(jobs, Fit(ones, ones / 4, 0 * ones, UNKNOWN * ones, no_profile), **options)
 
 
-def _local_level(jobs, step, noise, level, variance, profile, **options) -> LocalLevel:
-    prior = {"prior_level": level, "prior_variance": variance, "level": level, "variance": variance}
-    days = {"profile": profile, "day_minutes": profile.shape[-1]}
-    return LocalLevel(jobs=jobs, step=step, noise=noise, **prior, **days, **options)
+def _local_level(jobs: tuple[str, ...], fit: Fit, **options) -> LocalLevel:
+    now = {"level": fit.prior_level, "variance": fit.prior_variance, "day_minutes": fit.profile.shape[-1]}
+    return LocalLevel(jobs=jobs, **fit._asdict(), **now, **options)
 
 
 def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +155,8 @@ def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.nd
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])
-    level, variance = series[..., 0], 1.0 + ratio  # variance: noise of the first count (1) plus one step (ratio)
+    # One variance for all series, because no count is missing: the noise of the first count (1) plus one step (ratio).
+    level, variance = series[..., 0], 1.0 + ratio
     products, log_variances = np.zeros((2, 2, y.shape[2])), 0.0  # products of errors; index 0 is y, 1 the profile
     for t in range(1, minutes):
         error, error_variance = series[..., t] - level, variance + 1

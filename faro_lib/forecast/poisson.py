@@ -61,7 +61,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gamma parameters (a, b) of each job's level. Without data, a job gets a = 1 and the others' mean level."""
+        """Gamma parameters a, b of the levels. A job without data gets a = 1 and the mean level of the other jobs."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)

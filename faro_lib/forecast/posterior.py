@@ -56,7 +56,7 @@ class Posterior:
     coefficients: np.ndarray  # weights a, b and c of the features of `regression.design`, (draws, jobs, features)
     log_spread: np.ndarray  # s of the error scale MIN_SPREAD / unit + exp(s + g log_change(z)), shape (draws, jobs)
     follow: np.ndarray  # g of the error scale, shape (draws, jobs)
-    errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
+    errors: np.ndarray  # quantiles of the standardised errors at the probabilities of NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
     data: np.ndarray  # `data_hashes` of the training days, shape (jobs,)

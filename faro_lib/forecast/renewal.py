@@ -16,11 +16,11 @@ def fitted(name: str, traces: Traces) -> Forecaster:
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
-    """A forecaster `name` fitted to all days, or None if it is worse than `serving`, and the reason as text.
+    """Fit forecaster `name` to all days. Return it, or None if it is worse than `serving`, with their scores as text.
 
-    The new forecaster is worse if one of its forecasts is not finite, or if its CRPS on the last day is higher and the
-    95 % interval of the difference excludes zero. `serving` was not fitted to the last day. For a fair comparison, the
-    new CRPS comes from a fit without the last day, if there are other days.
+    The new forecaster is worse if a forecast is not finite, or if its CRPS on the last day (`traces.evaluation`) is
+    higher and the 95 % interval of the difference excludes zero. `serving` was not fitted to the last day. For a fair
+    comparison, the new forecaster's CRPS comes from a fit to the other days, if there are any.
     """
     new, last = fitted(name, traces), traces.evaluation[0]
     ours, theirs = (backtest_terms(one, last) / 2 for one in (fit(name, traces) if traces.days else new, serving))

@@ -1,6 +1,6 @@
 """The score (CRPS) of forecasts, and the difference in score between two forecasters.
 
-`samples` (origins, jobs, paths, minutes) are forecasts from several origins, and `truth` (origins, jobs, minutes) the actuals.
+`samples` (origins, jobs, paths, minutes) are forecast paths. `truth` (origins, jobs, minutes) are the actual counts.
 """
 
 import numpy as np

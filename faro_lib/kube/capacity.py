@@ -216,7 +216,7 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores that `limits` - `taken` allow, rounded down to `shape.quantum`. inf if `limits` has no needed resource."""
+    """Cores that `limits` - `taken` allow, in multiples of `shape.quantum`. inf if `limits` has no needed resource."""
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))

@@ -54,7 +54,7 @@ class Api:
         configuration.retries = Retry(
             total=self._retries,
             status_forcelist=RETRIED,
-            allowed_methods=None,  # retry every method, as a repeated POST at worst creates a second Event
+            allowed_methods=None,  # every method, because a repeated POST can at worst duplicate a Kubernetes Event
             backoff_factor=0.2,
             backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
@@ -137,7 +137,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """The `message` in `text`, a Kubernetes Status as JSON. If `text` is not a Status, its first 200 characters."""
+    """Return the `message` of a Kubernetes Status (JSON), or the first 200 characters of a text that is no Status."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):

@@ -58,7 +58,7 @@ class DeploymentMetrics:
 
         minute_ends_s : Unix times at which past minutes ended, oldest first; only the last HISTORY_MINUTES are used.
         now_s : Unix time of the observation.
-        minute_s : wall-clock seconds per minute; below 60 if a recorded load is replayed faster than real time.
+        minute_s : wall-clock seconds that one minute of the load takes; below 60 if a recorded load is replayed faster.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S

@@ -77,7 +77,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Observes and scales the jobs' Deployments. A proxy can drop requests at the rates in the FaroPlan's status.
+    """Observes and scales the jobs' Deployments. Only a proxy can drop requests, at the rates in the FaroPlan's status.
 
     clock : the run's clock. Observations contain no minutes before its time 0.
     cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` wraps this object and measures the capacity.
@@ -124,7 +124,7 @@ class Deployments:
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs in parallel. Raises ApiError with the first error and the number of other errors.
 
-        `may_act` is checked before each job. Scaling a job with an HPA fails. Later observations report `drop`.
+        `may_act` is checked before each job. Scaling a job with an HPA is an error. `drop` is only kept for `observe`.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])

@@ -79,7 +79,7 @@ class BoundedDeployments(Deployments):
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
-        """Set one HPA's bounds; None restores the original ones. ApiError if another client has changed the bounds."""
+        """Set an HPA's bounds; `bounds=None` restores the original ones. ApiError if another client has set others."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         hpa = self._autoscalers[job]
@@ -108,7 +108,7 @@ def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) ->
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # a count that `faro set` fixed may be below `low`
+        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix min = max replicas below `low`
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
@@ -139,7 +139,7 @@ def hpa_path(hpa: dict) -> str:
 
 
 def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
-    """Set an HPA's bounds and annotation (removed if `original` is None). ApiError 409 if `version` is outdated."""
+    """Set an HPA's bounds, and its annotation to `original` (None removes it). ApiError 409 if `version` is stale."""
     metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
     body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
     return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)

@@ -18,7 +18,7 @@ from typing import Self
 from faro_lib.kube.client import Api, ApiError, found
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # holder of a recreated lease until it expires, because the former leader may still act
+NOBODY = "nobody"  # written as the holder when a missing lease is created, because its former holder may still lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def observe(
     """Return the candidate's new state, and the holder to write: its identity, `NOBODY`, or None to write nothing.
 
     If the lease is missing, a user may have deleted it while its holder still leads. A candidate that does not lead
-    therefore creates it with holder `NOBODY`, and takes it over after it expires. A candidate that only waited could
-    become a second leader, because it could miss that the leader recreates the lease and a user deletes it again.
+    therefore creates it with holder `NOBODY`, and takes it over after it expires. If the candidate only waited, it
+    could miss that the leader recreates the lease and a user deletes it again. It would then be a second leader.
 
     lease : the object as read; None if there is none.
     now_s : monotonic time of the reading or later.
@@ -87,7 +87,7 @@ def seconds_unled(api: Api, namespace: str, name: str) -> float:
 class Leadership:
     """Acquires and renews a lease in a thread.
 
-    `api` should have few retries and a time-out well below `timings.duration_s`: renewals must fail before the lease expires.
+    `api` should have few retries and a short time-out: a renewal that hangs must fail well before the lease expires.
     """
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str, timings: LeaseTimings = LeaseTimings()):

@@ -55,7 +55,7 @@ class Workers:
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = None  # CPU request per worker; may be below `cores` if replicas mostly wait. None means `cores`
+    cpu: float | None = None  # CPU request per worker; may be below `cores` if replicas use little CPU. None: `cores`
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -116,7 +116,7 @@ class ManifestSpec:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        # RayService names may have 47 characters, CronJob names 52. `ceilings` adds a CronJob NAME-controller-restore.
+        # Names may have 47 characters for a RayService, and 52 for the CronJob NAME-controller-restore of `ceilings`.
         longest = 33 if self.ceilings else 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")

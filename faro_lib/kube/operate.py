@@ -179,5 +179,5 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    shape_of(cluster.refs, cluster.seen)  # an early check, because an error in a later tick would only be reported
+    shape_of(cluster.refs, cluster.seen)  # fail at the start, because a ValueError in a later tick does not end the run
     return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))

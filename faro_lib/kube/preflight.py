@@ -26,7 +26,7 @@ FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments/scale", ("get", "patch")),
     ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
-FOR_CEILINGS: tuple[Permission, ...] = (  # to set only the bounds of HPAs
+FOR_CEILINGS: tuple[Permission, ...] = (  # if the controller sets only the bounds of HPAs
     ("apps", "deployments", ("list",)),
     ("autoscaling", "horizontalpodautoscalers", ("list", "get", "patch")),
 )
@@ -96,9 +96,9 @@ def check_deployments(states: Mapping[str, object]) -> None:
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Map each resource in the controller's Role to object names. FaroPlan, Lease and RayService are all named `plan`.
+    """Map resources to the names of the objects that the controller's Role is limited to (see `rules`).
 
-    deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
+    deployments : names of the Deployments, or of their HPAs if the controller sets only the bounds of HPAs.
     """
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
     scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
@@ -150,7 +150,7 @@ def check_permissions(
 
 
 def may(api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = "") -> bool:
-    """Whether this client has a permission; `namespace` None means all namespaces, and `name` "" all objects."""
+    """Whether this client has a permission. `namespace=None` means all namespaces. `name=""` means all objects."""
     resource, _, subresource = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
     attributes |= {"name": name, "namespace": namespace or ""}

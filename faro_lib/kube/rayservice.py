@@ -8,7 +8,7 @@ CLUSTER = "ray.io/cluster"  # pod label whose value is the name of the pod's Ray
 def serving_cluster(service: dict, status: str = "activeServiceStatus") -> str:
     """The name of the RayCluster that serves the applications; "" if there is none.
 
-    If `status` is "pendingServiceStatus", it is the RayCluster that KubeRay prepares during an upgrade.
+    With `status="pendingServiceStatus"`, return the name of the RayCluster that KubeRay prepares during an upgrade.
     """
     return service.get("status", {}).get(status, {}).get("rayClusterName", "")
 

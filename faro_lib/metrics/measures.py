@@ -8,7 +8,7 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / latency), (jobs, minutes + 1); NaN if no requests. The last column is for later arrivals."""
+    """Utility min(1, SLO / latency), (jobs, minutes + 1); NaN without requests. The last column comes after the day."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
@@ -49,7 +49,7 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def share_of_accepted(curve):
-    """Divide the SLO violation rates in a table by the rates that the SLOs accept, but at least by 0.01 %."""
+    """SLO violation rates in `curve`, divided by the accepted rates. Accepted rates below 0.01 % count as 0.01 %."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 

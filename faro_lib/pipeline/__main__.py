@@ -46,7 +46,7 @@ def report(module: str, page: str, config: str, sources: str, *ran: str) -> None
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download the data `name` and print the paths. The checksums go to the file `record`, the data to its folder."""
+    """Download the data `name` to the folder of the file `record`. Print the paths and write checksums to `record`."""
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

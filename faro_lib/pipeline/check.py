@@ -31,7 +31,7 @@ ADVICE = {
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check names and files, and memory if stages run on this machine (`here`). Return the number of training days."""
+    """Check settings and files. If `here`, check the memory of this machine. Return the number of training days."""
     from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs

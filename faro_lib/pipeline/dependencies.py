@@ -69,7 +69,7 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
     """Folders of the packages whose registries a file reads, or adds entries to if `registers` is set.
 
-    Importing `register...` from a registry's module adds entries. Importing another function or a constant reads them.
+    Importing `register...` from a registry's module counts as adding. Other functions and constants count as reading.
     """
     return {
         file.parent

@@ -2,16 +2,16 @@
 
 In each complete minute, y = 1 - utility is the observed loss. The latency model predicts the loss p at the observed
 rate and replicas, and the loss p2 if service times were twice as long. Let q = (p + p2) / 2. Each of two tests gathers
-evidence S against a hypothesis. In each minute, it bets a constant fraction c of S and gets e times S back:
+evidence S against a hypothesis. In each minute, the test bets a constant fraction c of S. The bet multiplies S by e:
 
     doubt test of "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust test of "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
-S starts at 1. To detect late changes, 1 / HORIZON is added before each bet: S_t = (S_{t-1} + 1 / HORIZON) e_t (Shin,
-Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). If the hypothesis is true, the mean of e given the past is at most 1
-(Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024). Then
-S_t + 1 - t / HORIZON is a supermartingale that starts at 2. By Ville's inequality, S reaches 2 / ALPHA within HORIZON
-minutes with probability at most ALPHA. At 2 / ALPHA, the doubt test removes all authority. The trust test adds a level.
+S starts at 1. To detect late changes, 1 / HORIZON is added before each bet. After minute t, S is
+S_t = (S_{t-1} + 1 / HORIZON) e_t (Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). If the hypothesis is true,
+the mean of e given the past is at most 1 (Waudby-Smith and Ramdas, JRSS B 2024). Then S_t + 1 - t / HORIZON is a
+supermartingale that starts at 2. By Ville's inequality, S reaches 2 / ALPHA within HORIZON minutes with probability
+at most ALPHA. A doubt test with S >= 2 / ALPHA removes all authority. A trust test with S >= 2 / ALPHA adds a level.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # the doubt test averages the evidence of both bets; the trust test makes only the larger bet
 INFORMATIVE = 0.2  # trust skips minutes in which a doubled service time adds less than this to the predicted loss
 CALM = 0.2  # a minute counts only if the minute before has at most this predicted loss; else a queue may remain
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # error factor that shows a wrong unit; minutes of bad metrics that lead to ADVISE
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # an error by this factor shows a wrong unit; minutes of bad metrics until ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ class Authority:
         return (self.doubt_small + self.doubt_large) / 2
 
 
-def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observation, model: LatencyModel) -> Authority:
+def with_evidence(
+    authority: Authority, jobs: tuple[Job, ...], observation: Observation, model: LatencyModel
+) -> Authority:
     """The authority after the last complete minute of the observation; unchanged if that minute is already counted."""
     history, running = observation.arrivals_per_min, observation.running
     served_by = np.minimum(running, authority.running)  # if the replica count has changed, at least this many served
@@ -165,20 +167,20 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
     return (history.shape[1] > 1) & frozen | impossible | little | jumped
 
 
-def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """Set replica bounds that keep each job as close to its current replicas, `now`, as its `level` requires.
+def limited_jobs(jobs: tuple[Job, ...], level: np.ndarray, current: np.ndarray, sets_bounds: bool) -> tuple[Job, ...]:
+    """Set replica bounds that keep each job as close to its `current` replicas as its `level` requires.
 
-    ceilings : whether plans set HPAs' bounds. Only then may replicas change at the level CEILINGS.
+    sets_bounds : whether plans set HPAs' bounds. Only then may replicas change at the level CEILINGS.
     """
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
-        if level == FULL or (level == CEILINGS and ceilings):
+        if level == FULL or (level == CEILINGS and sets_bounds):
             return job.min_replicas, job.max_replicas
         if level == ONE:
             return min(max(job.min_replicas, n - 1), n), max(min(job.max_replicas, n + 1), n)
         return n, n
 
-    all_bounds = [bounds(*row) for row in zip(jobs, level.astype(int).tolist(), now.tolist())]
+    all_bounds = [bounds(*row) for row in zip(jobs, level.astype(int).tolist(), current.tolist())]
     used: dict[str, float] = {}  # cores of the minimum replicas of each tenant's jobs
     for job, (low, _) in zip(jobs, all_bounds):
         used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
@@ -188,17 +190,17 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
     return tuple(replace(job, min_replicas=low, max_replicas=high, tenant_quota=q) for job, (low, high), q in rows)
 
 
-def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
-    """Limit a plan to what `authority` allows. The target of a job at ADVISE is its current replica count, `now`.
+def limited_plan(plan: Plan, authority: Authority, current: np.ndarray, sets_bounds: bool) -> Plan:
+    """Limit a plan to what `authority` allows. The target of a job at ADVISE is its number of `current` replicas.
 
-    bounding : whether plans set HPAs' bounds. If so, the HPAs of jobs at ADVISE get their original bounds back. If the
-        plan has a `floor`, those of jobs at the level ONE or higher get `target` as minReplicas and as maxReplicas.
+    sets_bounds : whether plans set HPAs' bounds. If so, the HPA of a job at ADVISE gets its original bounds back. If the
+        plan has a `floor`, the HPA of a job at ONE or higher gets `target` as minReplicas and as maxReplicas.
     """
     advised, floor = authority.level == ADVISE, plan.floor
-    if bounding:
+    if sets_bounds:
         of_plan = KEEP_FLOOR if floor is None else np.where(authority.level >= ONE, plan.target, floor)
         floor = np.where(advised, HAND_BACK, of_plan)
     reason = tuple(AUTHORITY if only else was for only, was in zip(advised, plan.reason))
-    target = np.where(advised, now, plan.target)
-    drop = np.where(authority.level < (CEILINGS if bounding else ONE), 0.0, plan.drop)
+    target = np.where(advised, current, plan.target)
+    drop = np.where(authority.level < (CEILINGS if sets_bounds else ONE), 0.0, plan.drop)
     return replace(plan, target=target, drop=drop, reason=reason, floor=floor, authority=authority.to_array())

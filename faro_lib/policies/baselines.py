@@ -63,7 +63,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same constant replica count for every job. `experiments.limits` simulates it to bound the lost utility."""
+    """The same constant replica count for every job, used to compute the clairvoyant limit (`experiments.limits`)."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -84,8 +84,8 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
-    # Seconds for which the latency has stayed above the SLO, or minus the seconds at or below it. See `count`.
-    counter_s: np.ndarray  # for RayServe: seconds with more desired than current replicas, or minus those with fewer
+    # Result of `count`: seconds with the latency above the SLO, or minus the seconds at or below it.
+    counter_s: np.ndarray  # RayServe compares the desired replicas with the current ones instead
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
 
@@ -165,7 +165,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Scale each job to its highest forecast rate, as if a replica could serve slo_s / service_time_s requests/s."""
+    """Give each job replicas for its highest forecast rate. One replica counts as slo_s / service_time_s requests/s."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

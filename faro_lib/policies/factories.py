@@ -45,7 +45,7 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 
 
 def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
-    """Register a policy `prefix + member` with factory `factory(member)`, for each `member` with `accepts(member)`."""
+    """Register policies: `prefix + member` gets the factory `factory(member)` if `accepts(member)` is True."""
     _FAMILIES[prefix] = accepts, factory
 
 

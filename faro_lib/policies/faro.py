@@ -9,7 +9,7 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
-from faro_lib.policies.authority import Authority, limited, updated, with_authority
+from faro_lib.policies.authority import Authority, limited_jobs, limited_plan, with_evidence
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, Policy, reasons
@@ -35,7 +35,10 @@ TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Faro(TwoLoops):
-    """Choose the replica counts that maximise an objective (e.g. the sum) of the utilities expected for the forecast load."""
+    """Choose the replica counts that maximise an objective (e.g. the sum) of the utilities expected for the forecast load.
+
+    `TwoLoops` calls `plan` at every long-term decision. `forecaster` and the times of decisions are its fields.
+    """
 
     name: str = "Faro-Sum"
     objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
@@ -47,47 +50,53 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # FairSum and PenaltyFairSum subtract gamma (max - min utility); None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
-    reserve: bool = False  # whether idle cores go to jobs that would have used them in past minutes (`with_reserve`)
+    reserve: bool = False  # whether idle cores go to jobs that would have used them on the training days
     least_gain: float = 0.0  # a job gets no more replicas once its utility is within `least_gain` of its maximum
-    floor_tolerance: float | None = None  # utility that minReplicas may lose against the plan; None = no HPA bounds
+    floor_tolerance: float | None = None  # utility a job may lose at minReplicas; None = plan replicas, not HPA bounds
     earned: Authority | None = None  # initial authority over each job; None = Faro may change every job freely
 
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether plans are bounds of HPAs. Targets, observed and planned, are then the HPAs' maxReplicas."""
+        return self.floor_tolerance is not None
+
+    def current_replicas(self, observation: Observation) -> np.ndarray:
+        """The replicas that each job has or has requested, (jobs,)."""
+        return observation.running + observation.starting if self.sets_bounds else observation.target
+
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
-        return replace(TwoLoops.start(self, jobs), authority=self.earned)
+        return replace(TwoLoops.start(self, jobs), authority=self.earned)  # a class with slots has no plain super()
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+        """Decide as `TwoLoops`, within what the jobs' authority allows, and update the authority by the observation."""
         if state.authority is None:
             return TwoLoops.decide(self, state, observation)
-        authority = updated(state.authority, state.jobs, observation, self.latency_model)
-        sets_bounds = self.floor_tolerance is not None
-        now = observation.running + observation.starting if sets_bounds else observation.target
-        jobs = limited(state.jobs, authority.level, now, sets_bounds)
-        arrays = arrays_of(jobs)
-        capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))  # minimum replicas must fit
+        authority = with_evidence(state.authority, state.jobs, observation, self.latency_model)
+        current = self.current_replicas(observation)
+        jobs = limited_jobs(state.jobs, authority.level, current, self.sets_bounds)
+        # A job that Faro may not change has its current replicas as minimum. These may exceed a reduced capacity.
+        capacity = max(observation.capacity, float(arrays_of(jobs).min_replicas @ arrays_of(jobs).cores))
         after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
-        return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, sets_bounds)
+        return replace(after, jobs=state.jobs, authority=authority), limited_plan(
+            plan, authority, current, self.sets_bounds
+        )
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
-        """The optimal allocation for the forecast, with its predictions and marginal values.
-
-        With a `floor_tolerance`, HPAs choose the replicas. Observed and planned targets are then the HPAs' maxReplicas.
-        """
-        sets_bounds = self.floor_tolerance is not None
-        current = observation.running + observation.starting if sets_bounds else observation.target
+        """The optimal allocation for the forecast, with its predictions and marginal values, or bounds of HPAs around it."""
+        current, capacity = self.current_replicas(observation), observation.capacity
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S * observation.exists[:, None, None]
-        expected = self.table(state, replace(observation, target=current), rates_rps)
+        expected = self.expected_utilities(state.jobs, rates_rps, current, capacity)
         costed = with_switching_cost(expected, self.switching_cost)
-        table = deficit_weighted(costed, state.lost, self.deficit_weighting)
-        allocation = solve(table, observation.capacity, self.objective, current=current, gamma=self.gamma)
-        if self.reserve and not sets_bounds and state.forecaster.past.size:
-            allocation = replace(
-                allocation, replicas=self.with_reserve(state, observation, expected, allocation.replicas)
-            )
+        weighted = deficit_weighted(costed, state.lost, self.deficit_weighting)
+        allocation = solve(weighted, capacity, self.objective, current=current, gamma=self.gamma)
+        if self.reserve and not self.sets_bounds and state.forecaster.past.size:  # drop rates stay as allocated
+            replicas = self.with_reserve(state, observation, expected, allocation.replicas)
+            allocation = replace(allocation, replicas=replicas)
         target, forecast_rps = allocation.replicas, rates_rps.mean(axis=(1, 2))
         latency_s = predicted_latency(
             state.jobs, forecast_rps, target, drop=allocation.drop, latency_model=self.latency_model
         )
-        value_up, value_down = marginal_values(table, allocation, gamma=self.gamma)
+        value_up, value_down = marginal_values(weighted, allocation, gamma=self.gamma)
         plan = Plan(
             target=target, drop=allocation.drop, reason=reasons(target, current),
             attempts=PLAN_ATTEMPTS, forecast_rps=forecast_rps, predicted_tail_latency_s=latency_s,
@@ -97,21 +106,22 @@ class Faro(TwoLoops):
         if self.floor_tolerance is None:
             return plan
         load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
-        floor, ceiling = bounds(expected, target, load, observation.capacity, self.floor_tolerance)
+        floor, ceiling = bounds(expected, target, load, capacity, self.floor_tolerance)
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, observation.target))
 
     def with_reserve(
-        self, state: LoopState, observation: Observation, table: UtilityTable, planned: np.ndarray
+        self, state: LoopState, observation: Observation, expected: UtilityTable, planned: np.ndarray
     ) -> np.ndarray:
         """The `planned` replicas (jobs,), with idle cores given to jobs that would have used them on the training days.
 
-        A core is idle if no planned replica uses it, or if the replica on it does not raise the utility in `table`.
-        Idle cores are allocated to maximise the sum of the jobs' mean utilities on the training days (`past_rps`).
+        A core is idle if no planned replica uses it, or if the replica on it does not raise the `expected` utility.
+        Idle cores are allocated to maximise the sum of the jobs' mean utilities over the minutes of `Forecaster.past`.
         If the forecast misses a burst like those of the training days, replicas for it are already running.
         """
         jobs, arrays = state.jobs, arrays_of(state.jobs)
-        utility = table.effective  # with the penalty for drops, if the objective has one
-        needed = (utility >= np.take_along_axis(utility, planned[:, None], axis=1) - TOLERANCE).argmax(axis=1)
+        utility = expected.effective  # with the penalty for drops, if the objective has one
+        planned_utility = np.take_along_axis(utility, planned[:, None], axis=1)
+        needed = (utility >= planned_utility - TOLERANCE).argmax(axis=1)  # the lowest count with this utility
         if observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
             return planned
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
@@ -125,16 +135,18 @@ class Faro(TwoLoops):
         elapsed = elapsed_s / MINUTE_S
         return nowcast(state.forecaster, observation.arrivals_now, elapsed, self.horizon_minutes, self.samples)
 
-    def table(self, state: LoopState, observation: Observation, rates_rps: np.ndarray) -> UtilityTable:
+    def expected_utilities(
+        self, jobs: tuple[Job, ...], rates_rps: np.ndarray, current: np.ndarray, capacity: float
+    ) -> UtilityTable:
         """Expected utility of each replica count of each job at sampled rates (jobs, samples, minutes)."""
         table = build_table(
-            state.jobs,
+            jobs,
             rates_rps,
-            observation.target,
+            current,
             latency_model=self.latency_model,
             drops=DROPS if OBJECTIVES.find(self.objective).effective else None,
             cold_start_minutes=self.cold_start_minutes,
-            max_replicas=int(arrays_of(state.jobs).replicas_within(observation.capacity).max()),
+            max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
         )
         return without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
 
@@ -169,35 +181,36 @@ def bounds(
 
     `load` (2, jobs) has a low and a high quantile of each job's offered load in erlangs. A replica count suffices if
     the job's expected utility is at most `tolerance` lower than with `replicas`. The floor is the lowest count that
-    suffices. If an HPA would keep such a count at load[0] by itself, the floor is the job's minimum. Ceilings start at
-    `replicas`. While cores are free, the ceiling with the largest load[1] / (ceiling + 1) rises by 1.
+    suffices. It is the job's minimum instead if the HPA alone would hold a sufficient count at the low load.
+    Ceilings start at `replicas`. While cores are free, the ceiling with the largest high load / (ceiling + 1) rises by 1.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
     >>> [bound.tolist() for bound in bounds(table, np.array([3, 1]), load, 5, tolerance=0.05)]
     [[2, 1], [4, 1]]
     """
-    rows, jobs, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
+    rows, arrays, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
+    low, high = load
     enough = table.value >= table.value[rows, replicas][:, None] - tolerance
-    # At load[0], these are the lowest counts at which the HPAs would add no replica.
-    held = np.clip(np.ceil(load[0] / HELD_UTILISATION).astype(int), jobs.min_replicas, replicas)
-    floor = np.where(enough[rows, held], jobs.min_replicas, enough.argmax(axis=1))
+    # The lowest counts at which the HPAs would add no replica under the low load.
+    held = np.clip(np.ceil(low / HELD_UTILISATION).astype(int), arrays.min_replicas, replicas)
+    floor = np.where(enough[rows, held], arrays.min_replicas, enough.argmax(axis=1))
     while True:
-        cores = ceiling * jobs.cores
-        quota_left = jobs.quota - np.bincount(jobs.group, cores, len(jobs.quota))
-        room = np.minimum(capacity - cores.sum(), quota_left[jobs.group]) + TOLERANCE
-        fits = (jobs.cores <= room) & (ceiling < jobs.max_replicas)
+        cores = ceiling * arrays.cores
+        quota_left = arrays.quota - np.bincount(arrays.group, weights=cores, minlength=len(arrays.quota))
+        room = np.minimum(capacity - cores.sum(), quota_left[arrays.group]) + TOLERANCE
+        fits = (arrays.cores <= room) & (ceiling < arrays.max_replicas)
         if not fits.any():
             return floor, ceiling
-        ceiling[np.argmax(np.where(fits, load[1] / (ceiling + 1), -np.inf))] += 1
+        ceiling[np.argmax(np.where(fits, high / (ceiling + 1), -np.inf))] += 1
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
     """The table with each utility U replaced by 1 - weight * (1 - U). A job that has lost more gets a larger weight.
 
     `lost` (jobs,) is each job's sum of 1 - utility over the day's minutes so far. The weights have mean 1 and are
-    proportional to (lost + PRIOR_LOST) ** exponent. With exponent 1, a solver that maximises the sum of the new
-    utilities keeps the jobs' sum of (lost + PRIOR_LOST) ** 2 small. With exponent 0, the table stays as it is.
+    proportional to (lost + PRIOR_LOST) ** exponent. With exponent 1, maximising the sum of the new utilities
+    favours a small sum of (lost + PRIOR_LOST) ** 2 over the jobs. With exponent 0, the table stays as it is.
     """
     if not exponent:
         return table
@@ -207,10 +220,10 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
-    """Flatten the table where a gain may be an error of the latency model. Solvers then add no replicas for such gains.
+    """Remove utility gains that may be errors of the latency model. Solvers would add replicas for such gains.
 
-    Each utility becomes constant above the replica count at which utilisation at rate `most_rps` (jobs,) falls to IDLE,
-    because the latency model is coarse there. Then utilities within `least` of a job's maximum become the maximum.
+    The latency model is coarse below utilisation IDLE. Once a job's utilisation at `most_rps` (jobs,) is at most IDLE,
+    further replicas therefore add no utility. Then utilities within `least` of a job's maximum become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))

@@ -103,7 +103,7 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """A copy of `policy` with `tick_s` and `changes`. The interval of `TwoLoops` is rounded to whole ticks."""
+    """A copy of `policy` with new fields `tick_s` and `changes`. In a `TwoLoops`, `interval_s` is rounded to ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

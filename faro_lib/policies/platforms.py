@@ -58,9 +58,9 @@ class HPA(Reactive):
         return replace(state, window=window), reactive_plan(target, observation)
 
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """(recommended replicas, whether a metric is known), both (jobs,). Without a metric, the target is recommended.
+        """(recommended replicas, whether a metric is known), both (jobs,). A job without a metric keeps its replicas.
 
-        As in Kubernetes, the bounds do not limit the recommendation, only the applied target.
+        As in Kubernetes, the jobs' bounds limit the applied replica count, but not the recommendation.
         """
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:

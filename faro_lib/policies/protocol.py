@@ -10,7 +10,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
-PLAN_ATTEMPTS = 5  # `Plan.attempts` of a long-term plan (EuroSys'25, section 4)
+PLAN_ATTEMPTS = 5  # number of ticks at which the scale-ups of a long-term plan are tried (EuroSys'25, section 4)
 DECILES = np.arange(1, 10) / 10
 # Special values of `Plan.floor`: KEEP_FLOOR keeps minReplicas, HAND_BACK restores the HPA's original bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2
@@ -86,7 +86,7 @@ class Plan:
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # number of ticks at which a scale-up beyond the free capacity is tried; 1 = this tick only
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    # Latency quantile at `forecast_rps` with `target` replicas, or with the optimal number if `target` is maxReplicas.
+    # Latency quantile at `forecast_rps` with the optimal replicas, which are `target` unless the plan has a `floor`.
     predicted_tail_latency_s: np.ndarray | None = None
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
@@ -164,7 +164,7 @@ class Cluster(Protocol):
         """The current state; any exception means that the cluster cannot be observed at this tick."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Request these replicas and drop rates, both (jobs,). A plan's `floor`, if any, is passed as `floor=`."""
+        """Request replicas and drop rates, both (jobs,). Clusters with HPA bounds also accept a plan's `floor`."""
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""

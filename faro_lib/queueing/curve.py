@@ -63,7 +63,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """Add a class for `job` to `table`. The class has the latency and drop rate of `curve` in every minute."""
+    """Add a latency class for `job` to `table`. All minutes of the class have the latency and drop rate of `curve`."""
     rates = np.linspace(0.0, curve.rate_per_replica_rps[0, -1], table.rate_per_replica_rps.shape[1])
     tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)
     tail_s = np.where(np.isfinite(tail_s), tail_s, curve.tail_s.max())

@@ -30,8 +30,8 @@ def latency_class(job: Job) -> str:
 class LatencyTable:
     """Measured tail latency and drop rate by class of jobs, rate per replica and replica count.
 
-    Each grid point holds equally likely minutes, sorted by tail latency. A minute's tail latency is the quantile over
-    its requests. It is infinite if the drop rate exceeds 1 - quantile, because a dropped request has infinite latency.
+    Each grid point holds several measured minutes, which are equally likely and sorted by tail latency. A minute's
+    tail latency is the quantile over its requests. It is infinite if the drop rate exceeds 1 - quantile.
     Between grid points, the drop rates and log latencies of minutes with equal rank are interpolated linearly.
 
     Between replica counts, interpolation is at the same rate per replica. Beyond the largest measured count n, a count
@@ -81,18 +81,18 @@ class LatencyTable:
         return float(self.saturation_rps[self.classes.index(self.class_of(job))])
 
     def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
-        """Tail latencies in seconds and drop rates of equally likely minutes, as two arrays.
+        """Tail latencies in seconds and drop rates, interpolated for each of the table's equally likely minutes.
 
-        Both have the broadcast shape of `rate_rps` and `replicas`, plus a last axis for the minutes. The latency is
-        infinite where the drop rate exceeds 1 - quantile. Without replicas, every request is dropped.
+        Both arrays have the broadcast shape of `rate_rps` and `replicas`, plus a last axis for the minutes. The latency
+        is infinite where the drop rate exceeds 1 - quantile. Without replicas, every request is dropped.
         """
         k = self.classes.index(self.class_of(job))
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # Row 0 (rate 0) only copies row 1, the lowest measured rate per replica. Below that rate, use row 1, with
-            # fewer replicas and the same total rate, because a minute's quantile depends on its number of requests.
+            # Row 0 (rate 0) was not measured; it copies row 1. Below rate grid[1] per replica, look up fewer replicas.
+            # The total rate stays the same, because a minute's quantile depends on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))

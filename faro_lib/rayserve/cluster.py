@@ -1,4 +1,4 @@
-"""Observe and scale jobs on Ray Serve (protocol `Cluster`) over HTTP, by Ray's REST API and `replica.StatsEndpoint`."""
+"""Observe and scale jobs on Ray Serve over HTTP, through Ray's REST API and Faro's stats endpoint."""
 
 import time
 from collections import Counter
@@ -126,7 +126,7 @@ class RayServeCluster(Cluster):
             arrivals_per_min=recent.arrivals_per_min(minute),
             mean_latency_s=recent.mean_latency_s(now_s),
             tail_latency_s=recent.tail_latency_s(minute, arrays_of(self.jobs).quantile),
-            # NaN if no replica has sent a heartbeat within `statistics.FRESH_S`.
+            # NaN if no replica has reported in the last 5 s (`statistics.FRESH_S`).
             ongoing=np.array([float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]),
             running=running,
             starting=np.maximum(target - running, 0),
@@ -142,7 +142,7 @@ class RayServeCluster(Cluster):
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs with `scale_jobs`, and send the drop rates to the replicas.
 
-        Changes are made only while `may_act()` is True. Raises OSError with the first error and the number of others.
+        Acts only while `may_act()` is True. Raises OSError with the first error and the number of other errors.
         """
 
         def post(server: HttpClient, path: str, body: dict[str, Any]) -> None:

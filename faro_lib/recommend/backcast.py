@@ -28,22 +28,22 @@ OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
 LARGE = 0.1  # the jobs table's service time is reported as wrong if its relative error exceeds this
-MIN_INSIDE = 0.5  # minimum share of a reproduced service's recorded latencies that are in the predicted interval
+MIN_INSIDE = 0.5  # a service is not reproduced if less than this share of its latencies is in the predicted interval
 SLACK = 0.02  # how far the recorded share of minutes above the SLO may lie outside its predicted interval
 NEVER = 1e-3  # an SLO in seconds that is never met; used if the time outside the replicas exceeds the SLO
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """Recorded and simulated latencies of a service. Intervals are (5 %, 50 % or mean, 95 %). NaN means unknown."""
+    """Recorded and simulated latencies of a service. NaN means unknown."""
 
     job: Job  # the job of the jobs table; a calibration replaces its service parameters by posterior medians
     calibration: Calibration | None
     inside: float  # share of the minutes whose recorded latency was within the predicted interval
     late_minutes: float  # share of the recorded minutes whose latency at the quantile of the SLO exceeded the SLO
-    predicted_late_minutes: np.ndarray  # interval of `late_minutes` in the simulations
-    violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
-    predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
+    predicted_late_minutes: np.ndarray  # prediction interval (5 %, mean, 95 %) of `late_minutes`
+    violation_rate: np.ndarray  # prediction interval (5 %, mean, 95 %) of the share of requests that miss the SLO
+    predicted_tail_s: np.ndarray  # (5 %, 50 %, 95 %) of the simulated latency at the SLO's quantile, (minutes, 3)
     refusal: str  # why the service is not reproduced, and what to measure; "" = reproduced
     note: str  # which assumption of the jobs' table is wrong; "" = none
 
@@ -69,10 +69,10 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Average steady minutes of service n in rows of similar load. Return None if there are fewer than MIN_ROWS rows.
+    """Group the steady minutes of service n by load, and average each group. None if fewer than MIN_ROWS groups.
 
-    A row averages minutes with the same replica count. A minute is steady if its replica count has not changed for
-    STEADY_MINUTES and its request count is close to that of the previous minute. Its queue is then nearly stationary.
+    A minute is steady if its replica count has not changed for STEADY_MINUTES and its request count is close to that of
+    the previous minute. The queue is then nearly stationary. All minutes of a group have the same replica count.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
@@ -81,7 +81,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     steady &= np.arange(len(counts)) >= STEADY_MINUTES
     for lag in range(1, STEADY_MINUTES):
         steady &= np.roll(replicas, lag) == replicas
-    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)  # a trend plus Poisson noise
+    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)  # allows a trend and Poisson noise
     per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(BIN_WIDTH)
     groups = pd.Series(np.flatnonzero(steady)).groupby([per_replica[steady], replicas[steady]]).agg(list)
     longest = sorted((max(of_rate, key=len) for _, of_rate in groups.groupby(level=0)), key=len)[-MAX_ROWS:]
@@ -118,8 +118,7 @@ def world(
 def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
     """Simulate the recorded replica counts (jobs, minutes), each of which is the count at the end of its minute.
 
-    The time of a change within its minute is unknown. It is drawn from start, middle and end, with seed `draws.seed`.
-    One draw applies to all additions, and another one to all removals.
+    The time of a change is drawn from start, middle and end of its minute, once for additions and once for removals.
     """
     free, capacity = unbounded(workload.jobs, cold_start_s=0.0), ample_capacity(workload.jobs, replicas.T)
     halves = np.repeat(replicas, 2, axis=1)

@@ -107,8 +107,8 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
 
     earlier : counts of earlier days, (days, samples of each day, jobs, minutes). If it is None, `counts` of 1.5 days or
         more are split into days of 24 hours. The last of these days ends with the last count.
-    at : minutes from the last day's first count to now; None = end of the day. HH:MM and ISO 8601 need `end_minute`.
-    end_minute : minutes since 1970, local time, at the end of the counts.
+    at : time of "now" as HH:MM, ISO 8601 or minutes after the last day's first count; None = end of the day.
+    end_minute : minutes since 1970, local time, at the end of the counts. It is needed if `at` is HH:MM or ISO 8601.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
@@ -127,7 +127,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError(f"at={at} is not on the last day; accepted: {' to '.join(times) or f'1..{length}'}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    idle = _idle(day, traces.train)  # idle jobs' missing counts become 0: sources may omit jobs without requests
+    idle = _idle(day, traces.train)  # missing counts of idle jobs become 0, because a source may omit idle jobs
     return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 
@@ -206,7 +206,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    # Keep the parts that number minutes from the same time as the last part.
+    # Keep the parts whose minute 0 is at the same time as minute 0 of the last part.
     recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)

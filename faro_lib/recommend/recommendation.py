@@ -24,7 +24,7 @@ from faro_lib.workload.jobs import MINUTE_S
 MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
 REPLAYED_HOURS = 6
 EARLIER_DAYS = 3  # a capacity is also tested on at most this many earlier days, those with the highest peak load
-# `_silences` reports a gap if at least MISSED requests were expected in it, UNUSUAL times as many as in any other gap.
+# `_silences` reports a gap whose expected requests are >= MISSED and >= UNUSUAL times those of every other gap.
 MISSED, UNUSUAL = 50, 4
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
@@ -45,7 +45,8 @@ class Recommendation:
         `minutes` : total length of the simulated days.
         `replicas_on_all_cores` : counts on `advice.capacity` cores that maximise the sum of the jobs' mean utilities in
             the forecaster's training minutes. They are at least `replicas` if the capacity is large enough.
-        `violation_rate`, `violation_rate_now`, `violation_rate_on_all_cores` : SLO violation rates of these counts.
+        `violation_rate`, `violation_rate_now`, `violation_rate_on_all_cores` : SLO violation rates with `replicas`,
+            with `replicas_now` and with `replicas_on_all_cores`.
     variations : the worst job with more load or a failed replica (`sizing.variations`); None if no day was replayed.
     """
 
@@ -110,7 +111,7 @@ def recommend(
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
     If `capacity` is None or `with_curve` is true, days are replayed at several capacities for `Recommendation.curve`.
-    Up to `max_violation_rate` (None = 1 - quantile) of a job's requests may miss its SLO. `serving_model` is simulated.
+    `max_violation_rate` is the largest accepted share of a job's requests that miss its SLO; None = 1 - its quantile.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")

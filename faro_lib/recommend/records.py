@@ -27,7 +27,7 @@ class Records:
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
     levels : quantile in each column of `latency_s` for each job, such as 0.99, (columns, jobs); NaN = the mean.
-    latency_s : quantiles or means of latencies, (columns, jobs, minutes); NaN = unknown, inf = of a dropped request.
+    latency_s : quantiles or means of latencies, (columns, jobs, minutes); NaN = unknown, inf = request dropped.
     """
 
     history: History

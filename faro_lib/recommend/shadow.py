@@ -56,7 +56,7 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     minutes = range(min(by_minute) + 1, max(by_minute))
     if len(minutes) < MIN_MINUTES:
         raise ValueError(f"{len(minutes)} minutes of plans; a score needs at least {MIN_MINUTES}")
-    unknown = np.full((len(jobs), len(minutes)), np.nan)  # the journal's first minutes may have no counts
+    unknown = np.full((len(jobs), len(minutes)), np.nan)  # padding, because `arrivals` may lack the first minutes
     counts = np.hstack([unknown, arrivals(header, ticks)])[:, -len(minutes) :]
     planning = [step for step in steps if step.plan.forecast_rps is not None]
     if not planning or planning[0].observation.minute >= minutes[0]:

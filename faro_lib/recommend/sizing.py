@@ -73,9 +73,9 @@ def fixed_replicas(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the smallest constant replica counts that keep the SLOs on every day, by bisection.
 
-    Returns three arrays (jobs,): the counts found, their violation rates, and the violation rates with `now`. A job's
-    rate is the largest in any simulation of `runs_on`. No count above the job's maximum or above 2^DOUBLINGS times the
-    latency model's prediction is tried. If every count misses the SLO, the result is 0 and the largest count's rate.
+    Returns three arrays (jobs,): the counts found, their violation rates, and the violation rates with `now`. A rate is
+    the job's largest in any simulation that `runs_on` returns. No count above `max_replicas` or above 2^DOUBLINGS times
+    the latency model's prediction is tried. If no count keeps the SLO, the result is 0 with the largest count's rate.
     accepted : accepted violation rates, (jobs,).
     now : replica counts that serve now, (jobs,). An unknown count (NaN) has rate NaN. None = all counts are unknown.
     """
@@ -121,7 +121,7 @@ def worst_rates(model: ServingModel, runs: Sequence[tuple[Workload, Draws]], cou
 
 
 def run_with(policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel) -> Run:
-    """Simulate `policy`. Jobs start with equal shares of `capacity`, because one replica each would first miss SLOs."""
+    """Simulate `policy` from equal shares of `capacity`, because jobs with one replica would miss SLOs at first."""
     initial = fair_share(workload.jobs, capacity)
     with policy_failures_raised():
         return simulate(workload, policy, capacity, draws=draws, serving_model=serving_model, initial=initial)
@@ -136,7 +136,7 @@ def worst_of(jobs: Sequence[Job], rates: np.ndarray, accepted: np.ndarray) -> tu
 def variations(
     workload: Workload, policy: Policy, capacity: int, counts: np.ndarray, accepted: np.ndarray, model: ServingModel
 ) -> pd.DataFrame:
-    """Find the worst job in each of VARIATIONS, with `policy` on `capacity` cores and with constant `counts` (jobs,).
+    """Find the worst job in each of VARIATIONS, once with `policy` on `capacity` cores and once with constant `counts`.
 
     The columns are `case`, those of WORST for the policy, and those of WORST with prefix `fixed_` for the counts.
     The case "without one replica" takes the largest replica's cores from `capacity`, and one replica from each count.

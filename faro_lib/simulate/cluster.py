@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """Limit on the requests in one replica of `job`. Unless set in `own_limits`, it is at least `fewest_places`."""
+        """Limit on requests in a replica of `job`. The default is raised to the minimum for the job's replica kind."""
         return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
 
     @property

@@ -4,7 +4,7 @@ Between decisions, jobs do not interact, so each job is advanced alone. A job ha
 arrives, ends its first pass through the router, or is completed by a replica. Simultaneous events are processed in this
 order. Simultaneous completions are processed in the order of the replicas' slots in `Station`. A request passes the
 router, if there is one, before and after service. The router is one FIFO server. The end of the first pass is therefore
-known when the request arrives. Requests from index `head` to `next_arrival` - 1 are in their first pass.
+known when the request arrives. `Station.head` and `Station.next_arrival` bound the requests in their first pass.
 
 This module simulates replicas that serve one request at a time ("serial"). The module `replicas` simulates concurrent
 and batching replicas. For jobs with such replicas, numba compiles a second version of the loop, which calls `replicas`.
@@ -49,8 +49,8 @@ class Station(NamedTuple):
     waiting: np.ndarray  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
     waiting_head: np.ndarray  # position of the oldest request in `waiting`
     waiting_count: np.ndarray  # number of requests in `waiting`
-    order: np.ndarray  # (jobs, slots) active slots, whose replicas are not removed, in the order of dispatch
-    active: np.ndarray  # number of active slots
+    order: np.ndarray  # (jobs, slots) the first `active` entries are the active slots, in the order of dispatch
+    active: np.ndarray  # number of active slots: those of replicas that have not been removed
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
     ring: np.ndarray  # (jobs, slots, largest of `places` below) indices of the requests in the slot, a ring buffer
@@ -64,7 +64,7 @@ class Station(NamedTuple):
 
 
 def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
-    """The state before any request or replica. `first` (jobs + 1,) has the index of each job's first request."""
+    """Return a `Station` without requests or replicas. `first` (jobs + 1,) is the index of each job's first request."""
     jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
@@ -93,7 +93,7 @@ def with_slots(state: Any, slots: int) -> Any:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """Return `place` modulo `places`, for place < 2 * places. A division would double the time of an event."""
+    """Return `place` modulo `places`, for place < 2 * places. A division would double the time to process an event."""
     return place if place < places else place - places
 
 

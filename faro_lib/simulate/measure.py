@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # if a minute has more requests at utilisation 1, windows shorter than a minute are simulated
+WINDOW_REQUESTS = 7000  # if a minute has more requests than this at utilisation 1, shorter windows are simulated
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # shortest warm-up before the first minute, in service times; needed because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -91,7 +91,7 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
-    """Tail latencies and excess drop rates of `_minutes`, as (quantiles, 2, utilisations, MINUTES), cached on disk."""
+    """Return tail latencies and excess drop rates, an array (quantiles, 2, utilisations, MINUTES) cached on disk."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
@@ -116,7 +116,7 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
     window's first request (utilisations, windows + 1), and `shrink`, the square root of the window length in minutes.
     """
     full_rps = replicas / true_busy_s(job)
-    in_service_s = job.replica.max_in_service * true_busy_s(job)  # time in service at utilisation 1 (Little's law)
+    in_service_s = job.replica.max_in_service * true_busy_s(job)  # Little's law: a request's service time at full load
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
@@ -126,7 +126,7 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
-        # Arrivals of `draw` may overrun their minute, as in the paper. The new arrivals stay in their window.
+        # The arrivals of `draw` only suit one-minute windows and the paper's model, in which some overrun their minute.
         draws = replace(draws, arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s))
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)

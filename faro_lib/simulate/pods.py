@@ -39,7 +39,7 @@ class JobPods:
 
 
 class Pods:
-    """The pods of all jobs, and their future events. `cores` and `cold_start_s`, both (jobs,), are per replica.
+    """The pods of all jobs, and their future events. `cores` and `cold_start_s` (jobs,) describe each job's replicas.
 
     `on_birth` and `on_removal` are called with (job, time) when a replica begins or ceases to serve.
     """

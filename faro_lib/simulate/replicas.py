@@ -2,8 +2,8 @@
 
 A slot stores the requests in one replica. Its events are the end of a service, and the start and end of a batch or
 iteration. At an event, `event` completes requests. The loop then dispatches requests to replicas with room, and `begin`
-starts the next batch or iteration. `begin` skips iterations that neither admit nor complete a request. To admit a
-request that enters meanwhile, `enter` moves the slot's next event to the end of the iteration that runs then.
+starts the next batch or iteration. `begin` skips iterations that neither admit nor complete a request. If a request
+enters during a skipped iteration, `enter` makes the end of that iteration the slot's next event, to admit the request.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ SHORTEST_S = 1e-9  # time per token of a one-token answer; not 0, because that w
 
 
 class Kinds(NamedTuple):
-    """Replica parameters (see `workload.replicas`), by default (jobs,), and slot states, by default (jobs, slots)."""
+    """Replica parameters of shape (jobs,) and slot states of shape (jobs, slots), unless another shape is stated."""
 
     kind: np.ndarray
     at_once: np.ndarray  # limit on the requests that one replica serves at once
-    slowdown: np.ndarray
+    slowdown: np.ndarray  # this and the fields up to `slo_on` are explained in `workload.replicas`
     wait_s: np.ndarray
     batch_s: np.ndarray  # (jobs, largest batch) duration of a batch of 1, 2, ... requests
     alpha_s: np.ndarray
@@ -42,7 +42,7 @@ class Kinds(NamedTuple):
     # ends. Batched: time at which it entered the slot. Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
-    # A time. Concurrent: update of `attained_s`. Batched: end of the last batch. Continuous: start of the iteration.
+    # Time when `attained_s` was updated (concurrent), the last batch ended (batched) or `iteration` began (continuous).
     since_s: np.ndarray
     attained_s: np.ndarray  # concurrent: integral of the service speed from when the slot was last empty to `since_s`
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
@@ -107,8 +107,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # Find the iteration that runs now. Its end becomes the next event, at which the request is admitted. An iteration
-    # that ends exactly now still runs, because the router's event at this time comes before the end of the iteration.
+    # Find the iteration that runs now. The request is admitted at its end, which becomes the next event. An iteration
+    # that ends exactly now still runs, because requests enter before iterations end if both happen at the same time.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:

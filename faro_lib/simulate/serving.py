@@ -80,7 +80,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Dispatch the held request to the new replica if all slots are empty. Otherwise a completion dispatches it."""
+        """Give the held request to the new replica if all slots are empty, because no completion would dispatch it."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

@@ -39,8 +39,8 @@ def _mean(loads, weights, keep, curve, alpha):
 def _cell(cell, d):
     """Expected utility of a table cell (one job with one replica count) at drop rate drops[d].
 
-    If `grown`, the count includes new replicas. While these start, only the running ones serve, at the loads
-    `loads_now`. This part of the utility does not depend on the number of new replicas. `cold_part[d]` caches it.
+    If `grown`, new replicas must start. Until then, running replicas serve `loads_now` with the curve `curve_now`. The
+    utility of the start-up time is cached in `cold_part[d]`, because it is the same for any number of new replicas.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
@@ -86,11 +86,11 @@ def _best_drop(cell, phi, undropped, stack):
 def fill(
     loads, warm, cold, running, serving, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop
 ):  # fmt: skip
-    """Fill `value`, `effective` and `drop` in place, each (jobs, X + 1) for 0 to X replicas.
+    """Fill `value`, `effective` and `drop`, all (jobs, X + 1). Return the replica count from which they are constant.
 
-    `value` is the expected utility without drops. `effective` is the largest product of utility and penalty `phi`, and
-    `drop` is its drop rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm` (jobs, minutes) weight
-    the time before and after new replicas have started. Returns the replica count from which utilities are constant.
+    `value` is the expected utility without drops. `effective` is the maximum over d of phi[d] times the utility at rate
+    drops[d], and `drop` is the best rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm` (jobs,
+    minutes) weight the time before and after new replicas start. Before, the replicas of job serving[j] serve job j.
     """
     jobs, columns = value.shape
     both = warm + cold

@@ -1,9 +1,9 @@
 """Utility tables over cores instead of replicas. A cell holds a service's best configuration for a number of cores.
 
-A configuration is, for example, a batch size or a type of GPU. It determines the service time and cores of a replica.
-All replicas of a service have the same configuration. Column x of a table stands for x units of cores. Solvers treat a
-unit as one replica. The exact solver's result is optimal over all configurations and replica counts. This does not hold
-for the objective FairSum, because a configuration that is not in the table could make the utilities more equal.
+A configuration, such as a batch size or a GPU type, sets the service time and cores of all replicas of a service. A
+unit is the greatest common divisor of the configurations' cores. Column x of a table stands for x units, and solvers
+treat a unit as one replica. The exact solver finds the best configurations and replica counts, except for FairSum and
+PenaltyFairSum. They also reward equal utilities, which may need a worse configuration that is not in the table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Configurations:
     replicas: np.ndarray  # number of replicas of that configuration, same shape
 
     def chosen(self, units) -> list[tuple[Job, int]]:
-        """(configuration, replica count) of each service. `units` is a solver's Allocation.replicas for `table`."""
+        """(configuration, replica count) per service. `units` is a solver's Allocation.replicas, which counts units."""
         cells = np.arange(len(self.row)), np.asarray(units)
         return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
 
@@ -40,8 +40,8 @@ def best_configurations(
 ) -> Configurations:  # fmt: skip
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
-    A cell has the largest `UtilityTable.effective` over all configurations of the service and all replica counts that
-    fit into the cores. The running replicas serve until those of a new configuration have started. Ties go to the
+    Each cell holds the configuration and replica count with the largest `UtilityTable.effective` of all that fit into
+    the cell's cores. Until replicas of a new configuration have started, the running replicas serve. Ties go to the
     current configuration and, within a configuration, to fewer replicas.
 
     Parameters

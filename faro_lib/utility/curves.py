@@ -1,8 +1,8 @@
 """Curves of utility over constant offered load, one per service class and replica count. Jobs of a class share curves.
 
-`build_table` evaluates every latency model through these curves. A curve equals value[0] up to load `first`. Between
-`first` and `last`, it is piecewise linear. Above `last`, it equals value[-1] (last / load)^alpha, because a formula's
-latency is proportional to the load at high utilisation. For a formula, `first` is the largest load that meets the SLO.
+`build_table` evaluates every latency model through these curves. A curve is constant up to its first knot and linear
+between knots. Above the last one, it is proportional to load^-alpha (`alpha` of `relaxed_utility`), because a formula's
+latency is proportional to the load at high utilisation. A formula's first knot is the largest load that meets the SLO.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -38,7 +38,7 @@ class Curves(NamedTuple):
 
 
 def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
-    """The curves of all service classes among `jobs` for 0..X replicas, X >= `columns`; ValueError for an unknown model."""
+    """Curves of all service classes of `jobs` for 0..X replicas, X >= `columns`; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str | LatencyTable):
         columns = 1 << (columns - 1).bit_length()  # a power of two, to reuse cached curves for similar `columns`
@@ -80,7 +80,7 @@ def _formula_stack(model: str, utility: str, alpha: float, columns: int, classes
 
 @lru_cache(maxsize=1024)
 def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: float, quantile: float, scv: float):
-    """(first, last, value) of one class; loads in erlangs, latencies in the unit of `slo`."""
+    """(first, last, value) of one class, as in `Curves`. Latencies in this function have the unit of `slo`."""
     c = np.arange(1, columns + 1, dtype=float)
 
     def at(load):
@@ -100,7 +100,7 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # If `first` equals `last`, the curve falls directly from value[-1], which must be 1 if the SLO can be met.
+        # Above `last`, the curve falls from value[-1]. If the SLO can be met up to `last`, value[-1] must be 1.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)

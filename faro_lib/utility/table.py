@@ -93,7 +93,7 @@ def build_table(
     drops : increasing drop rates to try, beginning with 0, such as `DROPS`. None tries only 0.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : (jobs,), index of the job whose replicas serve each job's requests now. None: every job's own replicas.
+    serving : (jobs,), index of the job that describes the replicas running for each job now. None: the job itself.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -147,8 +147,8 @@ def predicted_latency(
 ) -> np.ndarray:
     """Latency quantile in seconds that the model predicts, in the shape of `rates_rps`.
 
-    Infinite for a job with requests but no replicas. If a model has only `expected_utility`, the latency is
-    the one whose relaxed utility equals the predicted utility.
+    The latency is infinite for a job with requests but no replicas. If a model has only `expected_utility`, the result
+    is the latency whose relaxed utility equals the predicted utility.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ GIANT = 5.3  # factor on the load of the first job; all other jobs have the fact
 def changed(traces: Traces, change: str) -> Traces:
     """The traces after `change`, one of CHANGES. A change affects every third job, unless stated otherwise.
 
-    launch : no requests on training days or before a minute t in the middle third of the evaluation day.
+    launch : no requests until minute t of the evaluation day. Each affected job has its own t, in the middle third.
     double : twice the requests from t on.
     flash : CROWD times the requests for CROWD_MINUTES from t on.
     stop : no requests from t on.

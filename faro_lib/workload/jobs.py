@@ -149,7 +149,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # (days, samples, jobs, minutes); samples of a day average different blocks of its minutes
+    train: np.ndarray  # (days, samples, jobs, minutes); a day's samples average blocks that start at different minutes
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ class BadQuery(ValueError):
 
 
 class Prometheus:
-    """A client of the Prometheus server at `url` (without /api/v1); each request reads the token in the file `token_path`."""
+    """A client of the Prometheus server at `url` (without /api/v1). Each request reads the token in `token_path`."""
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         check_address(url, "prometheus")
@@ -31,7 +31,7 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Labels and values of each series at evenly spaced Unix times. NaN means no sample, inf a non-finite sample.
+        """Labels and values per series at evenly spaced Unix times. A missing sample is NaN, a non-finite one is inf.
 
         Raises BadQuery for a rejected query, OSError if nothing answers, and ValueError for a wrong token or server.
         """

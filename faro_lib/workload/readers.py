@@ -15,7 +15,7 @@ from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.service import MODELS
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-# Column of a table of jobs -> type of its values; the column `job` has the names.
+# Column of a table of jobs -> type of its values. The column `job` has the names of the jobs.
 COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for one in dataclasses.fields(Job)[1:]}
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names

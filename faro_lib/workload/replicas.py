@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """Lower bound of the default limit on requests in a replica. If not serial, as many may wait as are served."""
+        """Smallest default limit on the requests in a replica. It includes waiting requests unless `kind` is serial."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class Batched(Replica):
 
     A batch of b requests takes s(b) = base_s + per_request_s b seconds on average, or `batch_s[b - 1]` if given. Batch
     times are lognormal with the job's `service_scv`. The requests of a batch end together. A free replica starts a full
-    batch at once. It starts a smaller batch once it has been free, with a request waiting, for `wait_s` seconds.
+    batch at once. It starts a smaller batch after it has been free and a request has been waiting for `wait_s` seconds.
     """
 
     kind: ClassVar[str] = "batched"
@@ -173,9 +173,9 @@ class Continuous(Replica):
     def capacity_rps(self, service_time_s: float) -> float:
         """Largest sustainable requests/s: 1 / (o (alpha_s + beta_s n) / n + gamma_s p).
 
-        o and p are the mean numbers of output and prompt tokens. n is the largest number of sequences in service, which
-        share each iteration. It is max_sequences or o m, whichever is smaller. o m follows from Little's law: an
-        iteration admits at most m = max(1, max_tokens / p) sequences, and each stays for o iterations.
+        o and p are the mean numbers of output and prompt tokens. An iteration admits at most m = max(1, max_tokens / p)
+        sequences. Each sequence stays for o iterations. Little's law thus limits the sequences in service to o m. n is
+        the smaller of o m and max_sequences. The n sequences in service share the time of an iteration.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))

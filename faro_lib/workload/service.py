@@ -56,7 +56,7 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 def true_service_time(job: Job) -> ServiceTime:
     """The service-time distribution measured for the job's model, or else a lognormal with the job's mean and scv.
 
-    For a batched replica, this is the lognormal factor on a batch's mean duration. Continuous replicas do not use it.
+    For a batched replica, the result multiplies the mean duration of a batch. For a continuous replica, it is unused.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)
@@ -64,6 +64,6 @@ def true_service_time(job: Job) -> ServiceTime:
 
 
 def true_busy_s(job: Job) -> float:
-    """Seconds per request of a fully loaded replica, as `Job.busy_s`, but from the mean of `true_service_time`."""
+    """Like `Job.busy_s`, seconds per request of a fully loaded replica, but with the mean of `true_service_time`."""
     mean_s = true_service_time(job).mean_s
     return mean_s if job.replica == SERIAL else 1 / job.replica.capacity_rps(mean_s)

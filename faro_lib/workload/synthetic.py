@@ -10,8 +10,8 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
-CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job: CALIBRATED_QUANTILE of the evaluation day's load, as in the published traces
+CALIBRATED_QUANTILE = 0.95  # calibration sets this quantile of the evaluation day's load to LOAD_PER_JOB per job
+LOAD_PER_JOB = 2.26  # erlangs per job at CALIBRATED_QUANTILE, as in the published traces
 
 # How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the rate.
 DAILY = 0.22  # mean amplitude of the first harmonic of the daily shape
