@@ -3,7 +3,7 @@
 A slot stores the requests in one replica. Its events are the end of a service, and the start and end of a batch or
 iteration. At an event, `event` completes requests. The loop then dispatches requests to replicas with room, and `begin`
 starts the next batch or iteration. `begin` skips iterations that neither admit nor complete a request. If a request
-enters during a skipped iteration, `enter` makes the end of that iteration the slot's next event, to admit the request.
+enters while iterations are skipped, `enter` makes the end of the current one the slot's next event, to admit it.
 """
 
 from collections.abc import Sequence
