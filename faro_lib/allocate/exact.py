@@ -34,11 +34,11 @@ class Box(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """An upper bound on the objective in a box, the Lagrangian price that gave it, and an allocation or None."""
+    """An upper bound on the objective in a box, and what its computation gives besides."""
 
-    value: float
-    price: float
-    replicas: np.ndarray | None = None
+    value: float  # -inf if the box holds no solution that is good enough
+    price: float  # Lagrangian price, at which the search for the prices of smaller boxes begins
+    replicas: np.ndarray | None = None  # a solution of the problem, perhaps outside the box; None if value is -inf
 
 
 class Incumbent:

@@ -38,7 +38,7 @@ class Sent:
     latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
     send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
     first_s: np.ndarray  # wall seconds from the due time to the first part of the answer's body; NaN unless served
-    parts: np.ndarray  # parts of the answer's body; a streamed answer often has one per token; 0 unless served
+    parts: np.ndarray  # number of parts of the answer's body, often one per token if it is streamed; 0 unless served
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())

@@ -21,14 +21,14 @@ from faro_lib.workload.replicas import Continuous
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
 FIRST_UTILISATION = 0.25  # utilisation of the replicas at the first rate, if each serves one request at a time
-STEP, FAR_STEP = 1.3, 1.7  # factor from one rate to the next if the p99 latency is high, and if it is low
+STEP, FAR_STEP = 1.3, 1.7  # multiply the rate by FAR_STEP while the p99 latency is low (see FAR), and otherwise by STEP
 FAR = 1.3  # the p99 latency is low if it is below FAR x the lowest p99 latency at any rate so far
 STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
-TOKENS_PER_PART = 1.2  # an answer's parts count as tokens if their mean number is within this factor of `output_tokens`
+TOKENS_PER_PART = 1.2  # each part is a token if the mean numbers of parts and tokens differ by less than this factor
 STREAMED = 0.1  # answers count as streamed if at least this share of their latency comes after the first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
-# Quantity -> its value for each request in seconds; inf if the request was not served.
+# Quantity -> one value in seconds per request; inf if the request was not served.
 Samples = dict[str, np.ndarray]  # the value of TOGETHER is the time at which the request ended
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
@@ -72,7 +72,7 @@ def offer_load(
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means for each row with at least MIN_SERVED served requests; ValueError if no row has as many."""
+    """Quantiles and means (LEVELS) of rows with at least MIN_SERVED served requests; ValueError without such rows."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
@@ -93,7 +93,7 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def measure_kind(
     ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
 ) -> tuple[Measurements, Calibration]:
-    """Offer increasing rates, repeat the rates `to_repeat` with one more replica, and fit a replica model.
+    """Offer increasing rates, repeat one or two of them with one more replica, and fit a replica model.
 
     Each rate is offered for at least `seconds`. The service time in `profile` determines the first rate. If the replica
     is `Continuous`, its `max_tokens` and its prompt and output lengths are not fitted, because the job gives them.

@@ -64,13 +64,13 @@ class LocalRay:
         family.update(session(self.process.pid))
         for one in family:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                one.kill()  # psutil refuses if another process has reused the id
         psutil.wait_procs(family, timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """The process `pid` and its descendants; [] if it has ended. psutil refuses to kill a process that reuses an id."""
+    """The process `pid` and its descendants; [] if the process has ended."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -94,10 +94,7 @@ def owner() -> str:
 
 
 def end_abandoned(parent: Path) -> int:
-    """Stop the Ray clusters with folders in `parent` whose owner no longer runs; return their number.
-
-    A process belongs to a cluster if RAY_TMPDIR in its environment is the cluster's folder.
-    """
+    """Stop each Ray cluster whose folder is in `parent` and whose owner process has ended. Return their number."""
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
         if len(words := file.read_text().split()) != 2:  # incomplete: it is being written, or the disk was full
@@ -108,7 +105,7 @@ def end_abandoned(parent: Path) -> int:
         family = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("RAY_TMPDIR") == str(file.parent):
+                if process.environ().get("RAY_TMPDIR") == str(file.parent):  # it belongs to this cluster
                     process.kill()
                     family.append(process)
         psutil.wait_procs(family, timeout=10)
@@ -178,7 +175,7 @@ def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
 
 
 def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str, str]:
-    """Environment variables for Ray: those of this process, but with the cluster's own address, token and folders."""
+    """Environment variables for Ray: those of this process, but with the cluster's own ports, token and folders."""
     ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
     repository = str(Path(__file__).parents[2])
     first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS

@@ -12,7 +12,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # a count is NaN if a smaller share of its seconds has data; else it is scaled up to all seconds
+MIN_KNOWN_SHARE = 0.75  # a count needs data for at least this share of its seconds; otherwise it is NaN
 
 
 class RecentSeconds:

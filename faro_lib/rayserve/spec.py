@@ -53,8 +53,8 @@ def serve_specs(
 ) -> tuple[ServeSpec, ...]:
     """The spec of each job, from its section in `sections` (`read_sections(path, "serve")`) and defaults.
 
-    The default model is emulated: it sleeps for the service time of the job's `model`, divided by `scale` (trace seconds
-    per wall second). Raises ValueError for an unknown key or an invalid value, or if jobs share an application or a route.
+    By default, an emulation serves the job. It sleeps for the job's service time, divided by `scale` (trace seconds per
+    wall second). Raises ValueError for an unknown key or an invalid value, or if jobs share an application or a route.
     """
     accepted = [field.name for field in fields(ServeSpec)]
     specs = []
@@ -67,8 +67,9 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # for EMULATED_KINDS, `at_once` is `limit`, because the model has its own queue
+        if job.replica != SERIAL:
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
+            # A batched or continuous model has its own queue. It therefore receives all ongoing requests at once.
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))
         if spec.import_path == EMULATED and not spec.args:

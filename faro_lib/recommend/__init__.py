@@ -1,1 +1,1 @@
-"""Recommendations: replicas for the coming minutes with reasons, and the capacity that the SLOs need."""
+"""Recommend replicas for the coming minutes, give reasons, and compute the capacity that the SLOs need."""

@@ -82,7 +82,7 @@ class Audit:
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One mapping per hour, in cores. `spare` is `used_least` minus `needed_most`, rounded down and at least 0."""
+        """Cores used, needed and spare per hour. `spare` is `used_least` - `needed_most`, rounded down, at least 0."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -159,7 +159,7 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # SLOs are not reduced as in `known`
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # SLOs before `as_planned` cuts them
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     initial = fair_share(known, size)
