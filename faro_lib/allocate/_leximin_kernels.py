@@ -80,8 +80,7 @@ def climb(utility, cost, following, order, budget, group, quota):
                 node[mover[path[i], path[i + 1]]] = path[i + 1]
         last = _settle(column, node, settled, members, cost, last, price, room)
         members = np.array([j for j in members if not settled[j] and (column[1 : last + 1, j] >= 0).any()], np.int64)
-    at = np.array([column[node[j], j] for j in range(jobs)])
-    return at, settled, node, column[: last + 1]
+    return np.array([column[node[j], j] for j in range(jobs)]), settled, node, column[: last + 1]
 
 
 @njit(cache=True)

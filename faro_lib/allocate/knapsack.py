@@ -68,11 +68,12 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
     if left < 0 or np.any(quota_left < 0):
         return None
     open_jobs = np.flatnonzero(allowed.sum(axis=1) > 1)
-    more, allowed, group = (costs - spent)[open_jobs], allowed[open_jobs], group[open_jobs]
-    usable = np.where(allowed, more, 0).max(axis=1)
-    left = min(left, int(usable.sum()))
-    quota_left = np.minimum(quota_left, np.bincount(group, usable, len(quota)).astype(int))
-    replicas[open_jobs] = _share(term[open_jobs], tie[open_jobs], more, allowed, left, group, quota_left)
+    if len(open_jobs):
+        more, allowed, group = (costs - spent)[open_jobs], allowed[open_jobs], group[open_jobs]
+        usable = np.where(allowed, more, 0).max(axis=1)
+        left = min(left, int(usable.sum()))
+        quota_left = np.minimum(quota_left, np.bincount(group, usable, len(quota)).astype(int))
+        replicas[open_jobs] = _share(term[open_jobs], tie[open_jobs], more, allowed, left, group, quota_left)
     return replicas
 
 

@@ -17,11 +17,6 @@ def quantised(values) -> np.ndarray:
     return np.round(np.asarray(values, float) / QUANTUM) * QUANTUM
 
 
-def weighted_log(utility, weight):
-    """What a job adds to the sum in proportional fairness: w log max(U, 0.001)."""
-    return weight * np.log(np.maximum(utility, 1e-3))
-
-
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What a solver maximises for utilities U and weights w: sum of term(U, w) + gamma (min U - max U), or leximin."""
@@ -93,6 +88,6 @@ for _objective in (
     Objective("FairSum", spread=float),
     Objective("PenaltySum", effective=True),
     Objective("PenaltyFairSum", spread=float, effective=True),
-    Objective("ProportionalFair", term=weighted_log),
+    Objective("ProportionalFair", term=lambda utility, weight: weight * np.log(np.maximum(utility, 1e-3))),
 ):
     register_objective(_objective)

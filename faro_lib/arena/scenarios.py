@@ -53,8 +53,7 @@ def scenarios() -> dict[str, Scenario]:
     """All scenarios by name."""
     entries = read_yaml(Path(__file__).with_name("scenarios.yaml"))
     for entry in entries.values():
-        steps = entry.get("capacity_steps", ())
-        entry["capacity_steps"] = tuple((minute * MINUTE_S, cores) for minute, cores in steps)
+        entry["capacity_steps"] = tuple((minute * MINUTE_S, cores) for minute, cores in entry.get("capacity_steps", ()))
     return {name: Scenario(name, **entry) for name, entry in entries.items()}
 
 

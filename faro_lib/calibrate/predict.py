@@ -69,8 +69,7 @@ class Simulator:
         ordered = {quantity: np.sort(sample, axis=1) for quantity, sample in samples.items()}
         for quantity, level in self._measurements.columns:
             if quantity == TOGETHER:
-                arrival_s = draws.arrival_s.reshape(len(m), -1)[:, -length:]
-                values.append(requests_together(arrival_s + samples[LATENCY]))
+                values.append(requests_together(draws.arrival_s.reshape(len(m), -1)[:, -length:] + samples[LATENCY]))
                 continue
             sample = ordered[quantity]
             served = np.maximum(np.isfinite(sample).sum(axis=1), 1)

@@ -44,7 +44,7 @@ class CalibratedService:
     def parameters(self) -> dict[str, float]:
         """Mapping of name to number for capacity_rps, the fields of the service and the numeric fields of `replica`."""
         names = ("capacity_rps", "service_time_s", "service_scv", "overhead_s")
-        of_kind = {field.name: getattr(self.replica, field.name) for field in dataclasses.fields(self.replica)}
+        of_kind = dataclasses.asdict(self.replica)
         numbers = {name: value for name, value in of_kind.items() if isinstance(value, int | float)}
         return {name: getattr(self, name) for name in names} | numbers
 

@@ -72,8 +72,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
     """`lags` (jobs, minutes) with each NaN replaced by the last known lag before it, or the first known value in `history`."""
-    known = ~np.isnan(lags)
-    latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
+    latest = np.maximum.accumulate(np.where(np.isnan(lags), -1, np.arange(lags.shape[1])), axis=1)
     rows = np.arange(len(lags))[:, None]
     first = np.nan_to_num(history[rows[:, 0], np.argmax(~np.isnan(history), axis=1)])
     return np.where(latest >= 0, lags[rows, latest], first[:, None])

@@ -170,8 +170,7 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     mean for a job without requests is (mean of sqrt(m))^2, where m are the mean counts of the jobs with requests.
     """
     days, samples, jobs, minutes = counts.shape
-    line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)
-    observed = np.logical_or.accumulate(line > 0, axis=-1)
+    observed = np.logical_or.accumulate(counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1) > 0, axis=-1)
     if observed.all() or not observed.any():
         return counts
     known = observed.reshape(samples, jobs, days, minutes).transpose(2, 0, 1, 3)

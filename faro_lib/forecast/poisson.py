@@ -28,8 +28,7 @@ class DiscountedPoisson(Forecaster):
     b: np.ndarray  # rate parameter of the level in the coming minute; 0 = nothing is known
 
     def start(self, minute_of_day: int = 0) -> Self:
-        unknown = np.isnan(self.prior_level)
-        a, b = np.nan_to_num(self.prior_level) * PRIOR_MINUTES, np.where(unknown, 0.0, PRIOR_MINUTES)
+        a, b = np.nan_to_num(self.prior_level) * PRIOR_MINUTES, np.where(np.isnan(self.prior_level), 0.0, PRIOR_MINUTES)
         return replace(Forecaster.start(self, minute_of_day), a=a, b=b)
 
     def forget(self, jobs: np.ndarray) -> Self:

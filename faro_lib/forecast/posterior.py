@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -81,8 +81,7 @@ class Posterior:
 
 def save_posterior(posterior: Posterior, path: str | Path) -> None:
     """Write the posterior to a compressed .npz file."""
-    arrays: dict[str, Any] = {field.name: np.asarray(getattr(posterior, field.name)) for field in fields(Posterior)}
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **asdict(posterior))
 
 
 def load_posterior(path: str | Path) -> Posterior:

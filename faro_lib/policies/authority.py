@@ -78,12 +78,9 @@ def with_evidence(
     if not history.shape[1] or observation.minute <= authority.minute.max():
         return authority
     rate_rps = history[:, -1] / MINUTE_S
-    before_rps = history[:, -2:][:, 0] / MINUTE_S
     lost = 1 - relaxed_utility(np.nan_to_num(observation.tail_latency_s, nan=0.0), arrays_of(jobs).slo_s)
-    expected, doubled, queued = (
-        expected_loss(jobs, rate, served_by, model, slower)
-        for rate, slower in ((rate_rps, 1.0), (rate_rps, 2.0), (before_rps, 1.0))
-    )
+    expected, doubled = (expected_loss(jobs, rate_rps, served_by, model, slower) for slower in (1.0, 2.0))
+    queued = expected_loss(jobs, history[:, -2:][:, 0] / MINUTE_S, served_by, model)
     steady = (running == authority.running) & ~observation.changing & (observation.starting <= 0)
     known = ~np.isnan(observation.tail_latency_s) & np.isfinite(rate_rps) & (np.nan_to_num(rate_rps) > 0)
     counted = known & (served_by > 0) & (queued <= CALM)

@@ -110,8 +110,6 @@ class RayServe(Reactive):
 
 register("HPA")(lambda context: HPA())
 PERCENTAGES = {str(percent): percent / 100 for percent in range(1, 101)}  # HPA-60 has a target utilisation of 60 %
-register_family(
-    "HPA-", PERCENTAGES.__contains__, lambda text: lambda _: HPA(utilisation=PERCENTAGES[text], name=f"HPA-{text}")
-)
+register_family("HPA-", PERCENTAGES.__contains__, lambda p: lambda _: HPA(utilisation=PERCENTAGES[p], name=f"HPA-{p}"))
 TARGET_ONGOING = 1.0  # a target of 1 loses less utility than 2 (Ray's default) or 4 (docs/tuning.md)
 register("RayServe")(lambda context: RayServe(ongoing=TARGET_ONGOING))

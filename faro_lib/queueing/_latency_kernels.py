@@ -58,8 +58,6 @@ def wait_cdf(x, rho, servers, below):
     k = math.floor(x) + 1
     mean = rho * servers * (k - x)
     top = k * servers - 1
-    if mean <= 0:
-        return below[min(top, len(below) - 1)]
     total, term = 0.0, math.exp(-mean)
     for j in range(top + 1):
         if mean > LARGEST_EXPONENT:  # the recurrence cannot start from exp(-mean), which may underflow to 0

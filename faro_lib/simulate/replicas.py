@@ -103,9 +103,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return now if inside + 1 >= at_once else max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
     if inside == 0:
         return now
-    if kinds.fresh[job, slot] != 0 or serving < inside or serving == at_once:
-        return next_s
-    if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
+    too_long = kinds.prompt_tokens[request] > kinds.max_tokens[job]
+    if kinds.fresh[job, slot] != 0 or serving < inside or serving == at_once or too_long:
         return next_s
     # Find the iteration that runs now. The request is admitted at its end, which becomes the next event. An iteration
     # that ends exactly now still runs, because requests enter before iterations end if both happen at the same time.

@@ -21,8 +21,7 @@ def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
     SHA-256 raises ValueError and is not unpickled, because unpickling can run code.
     """
     lines = [json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()]
-    names = list(lines[0]["counts"])
-    counts = np.array([[sum(line["counts"][name].values()) for line in lines] for name in names])
+    counts = np.array([[sum(line["counts"][name].values()) for line in lines] for name in lines[0]["counts"]])
     table = pickle.loads(_verified(training, TRAINING_SHA256))
     functions = list(dict.fromkeys(table["hash_func"]))
     days = np.zeros((TRAINING_DAYS + 1, table["sample"].nunique(), len(functions), counts.shape[1]), np.int64)

@@ -113,9 +113,8 @@ def _job(row: dict, where: str) -> Job:
         if key not in READ_COLUMNS:
             raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), READ_COLUMNS)}")
         try:
-            values["name" if key == "job" else key] = (
-                value if key == "replica" else _converted(value, READ_COLUMNS[key])
-            )
+            name = "name" if key == "job" else key
+            values[name] = value if key == "replica" else _converted(value, READ_COLUMNS[key])
         except (ValueError, OverflowError):
             accepted = {"str": "text", "int": "a whole number", "float": "a number"}[READ_COLUMNS[key]]
             raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
