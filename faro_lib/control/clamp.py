@@ -43,6 +43,8 @@ def clamp_to_capacity(
     reason = tuple(old if is_carried else now for old, now, is_carried in zip(pending.reason, plan.reason, carried))
 
     target = observation.target.copy()
+    if not (wanted != target).any():
+        return target, Pending(wanted, np.zeros_like(attempts), reason)
     allowed = ~observation.changing
     down = allowed & (wanted < target)
     target[down] = wanted[down]

@@ -181,8 +181,9 @@ def guarded(
         )
     within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
     plan = with_target(plan, np.where(visible.exists & ~guard.advised, within, plan.target), protocol.BOUNDS)
-    fixed = np.array([job.name in config.fixed for job in jobs])
-    plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
+    if config.fixed:
+        fixed = np.array([job.name in config.fixed for job in jobs])
+        plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
     if config.max_scaling_actions is not None:
         target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions)
         plan = with_target(plan, target, protocol.RATE_LIMIT)
