@@ -41,7 +41,7 @@ def audit(
     plot: Annotated[str | None, option("Draw the pictures into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of tables.", "--json")] = False,
 ) -> int:
-    """Simulate recorded load with the recorded replica counts, then with other policies.
+    """Replay recorded load as it was served, and with other policies.
 
     Give one of --workload, --prometheus and --journal. Policies are compared on the services whose recorded minutes the
     simulator reproduces. For any other service, the output says why it is left out.

@@ -17,7 +17,7 @@ def profile(
     seconds: Annotated[float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")] = 20.0,
     dry: Annotated[bool, option("Print the measurements and leave the table unchanged.", "--dry-run")] = False,
 ) -> None:
-    """Measure service times, cold starts and how replicas process requests.
+    """Measure service times, cold starts and the kind of replica.
 
     Open-loop load rises until the p99 latency exceeds three times the SLO. The latencies show whether a replica serves
     requests one at a time, concurrently or in batches. The results go into the table, and figures go into its folder.

@@ -23,7 +23,7 @@ def replay(
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
 ) -> None:
-    """Show what another policy would have decided, given the observations in a journal.
+    """Show what another policy would decide on a journal's records.
 
     Each decision starts from the replicas of the recorded run, because the effects of decisions are not simulated.
     """

@@ -12,7 +12,7 @@ def restore(
     kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
 ) -> None:
-    """Give HPAs back the bounds that they had before Faro changed them. Stop the controller before you run this."""
+    """Give HPAs their original bounds back. Stop the controller first."""
     from faro_lib.kube import hpa_bounds
     from faro_lib.kube.deployments import AUTOSCALERS, DeploymentRef, listed
     from faro_lib.kube.lease import seconds_unled
