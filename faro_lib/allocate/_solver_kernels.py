@@ -58,7 +58,7 @@ def trace(choice, cost, budget):
 
 @njit(cache=True)
 def _pick_at(price, term, cost, allowed, budget, pick):
-    """Set `pick` to each row's choice with the largest term - price x cost; returns (Lagrangian, total cost)."""
+    """Set `pick` to the choice of each row that maximises `term - price * cost`; return (Lagrangian, total cost)."""
     rows, choices = term.shape
     spent, total = 0, price * budget
     for j in range(rows):

@@ -34,7 +34,8 @@ MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # the doubt test averages the evidence of both bets; the trust test makes only the larger bet
 INFORMATIVE = 0.2  # trust skips minutes in which a doubled service time adds less than this to the predicted loss
 CALM = 0.2  # a minute counts only if the minute before has at most this predicted loss; else a queue may remain
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # an error by this factor shows a wrong unit; minutes of bad metrics until ADVISE
+UNIT_ERROR = 20.0  # latency and concurrency that contradict each other by more than this factor have a wrong unit
+MAX_STRIKES = 2  # minutes with bad metrics after which the level becomes ADVISE
 
 
 @dataclass(frozen=True, slots=True)
