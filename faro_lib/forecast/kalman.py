@@ -22,7 +22,7 @@ WIDTHS = (1, 5, 15)  # candidate widths, in minutes, of the moving average that 
 UNKNOWN = 1e12  # variance of an unknown level
 
 
-class Fit(NamedTuple):
+class FittedLevel(NamedTuple):
     """The fitted fields of `LocalLevel`, described there."""
 
     step: np.ndarray
@@ -81,13 +81,13 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "kalman" by maximum likelihood over step / noise in RATIOS. The best noise for a ratio has a closed form."""
+    """FittedLevel "kalman" by maximum likelihood over step / noise in RATIOS. The best noise for a ratio has a closed form."""
     return _fitted(traces, seed, widths=())
 
 
 @register("structural")
 def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "structural" by maximum likelihood over step / noise in RATIOS and averaging widths in WIDTHS.
+    """FittedLevel "structural" by maximum likelihood over step / noise in RATIOS and averaging widths in WIDTHS.
 
     In the fit, a day's profile is the mean of the *other* days. For given step / noise and width, the noise and the
     slope (the factor on the profile) have closed forms. The slope is in [0, 1]. It is 0 if there is only one day.
@@ -96,15 +96,15 @@ def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 
 def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
-    """Fit each group of jobs with the same training days, then put the jobs back in the order of the traces."""
+    """FittedLevel each group of jobs with the same training days, then put the jobs back in the order of the traces."""
     groups = own_days(traces)
     order = np.argsort(np.concatenate([jobs for jobs, _ in groups]))
     fits = [_fit_days(counts, widths) for _, counts in groups]
-    return _local_level(traces.names, Fit(*(np.concatenate(parts)[order] for parts in zip(*fits))), seed=seed)
+    return _local_level(traces.names, FittedLevel(*(np.concatenate(parts)[order] for parts in zip(*fits))), seed=seed)
 
 
-def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> Fit:
-    """Fit counts (days, samples, jobs, minutes). Without `widths`, the profile is 0.
+def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> FittedLevel:
+    """FittedLevel counts (days, samples, jobs, minutes). Without `widths`, the profile is 0.
 
     The fit uses all samples of a day. Forecasts use the profile of sample 0, because evaluations use sample 0 only.
     """
@@ -125,7 +125,7 @@ def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> Fit:
     profile = slope[:, None] * np.stack([smoothed for _, smoothed in candidates])[candidate, jobs]
     residual = y - profile  # level + noise
     variance = residual.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
-    return Fit(noise * RATIOS[ratio], noise, residual.mean(axis=(0, 1, 3)), variance, profile)
+    return FittedLevel(noise * RATIOS[ratio], noise, residual.mean(axis=(0, 1, 3)), variance, profile)
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
@@ -138,10 +138,10 @@ def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> Lo
     np.True_
     """
     ones, no_profile = np.ones(len(jobs)), np.zeros((len(jobs), day_minutes))
-    return _local_level(jobs, Fit(ones, ones / 4, 0 * ones, UNKNOWN * ones, no_profile), **options)
+    return _local_level(jobs, FittedLevel(ones, ones / 4, 0 * ones, UNKNOWN * ones, no_profile), **options)
 
 
-def _local_level(jobs: tuple[str, ...], fit: Fit, **options) -> LocalLevel:
+def _local_level(jobs: tuple[str, ...], fit: FittedLevel, **options) -> LocalLevel:
     now = {"level": fit.prior_level, "variance": fit.prior_variance, "day_minutes": fit.profile.shape[-1]}
     return LocalLevel(jobs=jobs, **fit._asdict(), **now, **options)
 
