@@ -81,13 +81,13 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """FittedLevel "kalman" by maximum likelihood over step / noise in RATIOS. The best noise for a ratio has a closed form."""
+    """Fit "kalman" by maximum likelihood over step / noise in RATIOS. The best noise for a ratio has a closed form."""
     return _fitted(traces, seed, widths=())
 
 
 @register("structural")
 def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """FittedLevel "structural" by maximum likelihood over step / noise in RATIOS and averaging widths in WIDTHS.
+    """Fit "structural" by maximum likelihood over step / noise in RATIOS and averaging widths in WIDTHS.
 
     In the fit, a day's profile is the mean of the *other* days. For given step / noise and width, the noise and the
     slope (the factor on the profile) have closed forms. The slope is in [0, 1]. It is 0 if there is only one day.
@@ -96,7 +96,7 @@ def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 
 def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
-    """FittedLevel each group of jobs with the same training days, then put the jobs back in the order of the traces."""
+    """Fit each group of jobs with the same training days, then put the jobs back in the order of the traces."""
     groups = own_days(traces)
     order = np.argsort(np.concatenate([jobs for jobs, _ in groups]))
     fits = [_fit_days(counts, widths) for _, counts in groups]
@@ -104,7 +104,7 @@ def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
 
 
 def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> FittedLevel:
-    """FittedLevel counts (days, samples, jobs, minutes). Without `widths`, the profile is 0.
+    """Fit counts (days, samples, jobs, minutes). Without `widths`, the profile is 0.
 
     The fit uses all samples of a day. Forecasts use the profile of sample 0, because evaluations use sample 0 only.
     """
