@@ -85,7 +85,7 @@ class ReactiveState:
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
     # Result of `count`: seconds with the latency above the SLO, or minus the seconds at or below it.
-    counter_s: np.ndarray  # RayServe compares the desired replicas with the current ones instead
+    counter_s: np.ndarray  # RayServe: seconds with more desired than current replicas, or minus those with fewer
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
 

@@ -68,7 +68,7 @@ class Faro(TwoLoops):
         return replace(TwoLoops.start(self, jobs), authority=self.earned)  # a class with slots has no plain super()
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-        """Decide as `TwoLoops`, within what the jobs' authority allows, and update the authority by the observation."""
+        """Decide as `TwoLoops`, but change each job only as far as Faro has earned (`Authority`, updated first)."""
         if state.authority is None:
             return TwoLoops.decide(self, state, observation)
         authority = with_evidence(state.authority, state.jobs, observation, self.latency_model)

@@ -92,7 +92,8 @@ class Plan:
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
     floor: np.ndarray | None = None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
-    authority: np.ndarray | None = None  # fields of each job's `Authority`, (jobs, fields); None = no limit on changes
+    # How far Faro may change each job: a row of `Authority` fields per job, (jobs, fields); None = without limit.
+    authority: np.ndarray | None = None
 
 
 def hold(observation: Observation) -> Plan:
