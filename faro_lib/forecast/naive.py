@@ -14,7 +14,7 @@ ERROR_MINUTES = 15  # `Persistence` uses changes of the training counts over at 
 class Persistence(Forecaster):
     """Sample paths. A path is the last count plus the changes of the training counts after a random minute."""
 
-    days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
+    days: np.ndarray  # requests per minute, (days x samples, jobs, minutes): a row for each sample of each training day
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
