@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 NEXT = "next: introduce them step by step, as docs/adopt.md says (Adopting Faro step by step)"
-BAR_WIDTH = 40  # characters of the longest bar of the curve
+BAR_WIDTH = 40  # length in characters of the longest bar when the curve is printed as a bar chart
 
 
 def recommend(

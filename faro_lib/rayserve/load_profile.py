@@ -29,7 +29,7 @@ STREAMED = 0.1  # answers count as streamed if at least this share of their late
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of requests left out at the start of each rate, because the queues begin empty
 # Quantity -> one value in seconds per request; inf if the request was not served.
-Samples = dict[str, np.ndarray]  # the value of TOGETHER is the time at which the request ended
+Samples = dict[str, np.ndarray]  # under the key TOGETHER are the times at which the requests ended
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
 

@@ -46,7 +46,7 @@ class Kinds(NamedTuple):
     since_s: np.ndarray
     attained_s: np.ndarray  # concurrent: integral of the service speed from when the slot was last empty to `since_s`
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
-    last_iteration: np.ndarray  # continuous: iteration whose end is the next event; no request leaves before this end
+    last_iteration: np.ndarray  # continuous: the next event is the end of this iteration; no request leaves before it
     fresh: np.ndarray  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
 
 
