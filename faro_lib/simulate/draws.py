@@ -25,7 +25,7 @@ class Draws:
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
     router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
-    service_s: np.ndarray  # service time; for batched replicas, a factor on the time of a batch that the request begins
+    service_s: np.ndarray  # service time; of a request that begins a batch: factor on the duration of the batch
     router_out_s: np.ndarray  # service time of the second pass; empty without a router
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
