@@ -50,7 +50,7 @@ class Incumbent:
 
     @property
     def threshold(self) -> float:
-        """A box with a lower upper bound holds no solution as good as this one; half a quantum absorbs rounding."""
+        """A box whose upper bound is below this value holds no solution as good. Half a quantum absorbs rounding."""
         return self.value - QUANTUM / 2
 
     def offer(self, replicas: np.ndarray | None) -> None:
@@ -75,11 +75,11 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
-    """Replicas that maximise sum(`Problem.term`) + gamma (min U - max U), where U are the jobs' utilities.
+    """Replicas that maximise sum(`Problem.term`) + gamma * (min U - max U), where U are the jobs' utilities.
 
     `levels` are all utilities that occur. Branch and bound halves the box with the largest bound. Once both ranges of a
     box are single levels, a knapsack over the utilities between the two levels finds the largest sum of terms. An
-    allocation with a smaller spread may be better than that one, but it belongs to another box.
+    allocation with a smaller spread may be better than that one, but it is considered in its own box.
     """
     levels, best = np.unique(problem.utility[problem.feasible]), Incumbent(problem)
     heap: list[tuple[float, Box, float]] = []  # (minus the bound, box, Lagrangian price)
@@ -97,9 +97,10 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
             break
         if box.least_from == box.least_to and box.greatest_from == box.greatest_to:
             least, greatest = levels[box.least_from], levels[box.greatest_from]
-            # Replicas whose terms sum to less than `floor` cannot win. With an equal sum, they may win the tie-break.
-            floor = best.value - float(quantised(problem.gamma * (least - greatest)))  # rounded as in `Problem.score`
-            best.offer(best_sum(problem, _between(problem, least, greatest), floor=floor))
+            # Replicas whose terms sum to less than `sum_floor` cannot win. With an equal sum, they may win the tie-break.
+            spread_term = float(quantised(problem.gamma * (least - greatest)))  # rounded as in `Problem.score`
+            sum_floor = best.value - spread_term
+            best.offer(best_sum(problem, _between(problem, least, greatest), floor=sum_floor))
             continue
         for half in box.halves(levels):
             consider(half, price)
@@ -118,18 +119,19 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
     lowest, highest = levels[box.least_from], levels[box.greatest_to]
     if lowest > highest:
         return Bound(-np.inf, price)
-    penalty = problem.gamma * min(0.0, levels[box.least_to] - levels[box.greatest_from])  # of the smallest spread
+    spread_term = problem.gamma * min(0.0, levels[box.least_to] - levels[box.greatest_from])  # of the smallest spread
     allowed = _between(problem, lowest, highest)
     arrays = problem.term, problem.costs, allowed, problem.budget
-    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - penalty)  # stops below floor - penalty
-    if not fits or total + penalty < floor:  # `fits`: some allocation of the allowed counts is within the budget
+    # `fits`: some allocation of the allowed counts is within the budget. The search stops if the total is too small.
+    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread_term)
+    if not fits or total + spread_term < floor:
         return Bound(-np.inf, price)
     if problem.has_quotas:  # the Lagrangian bound ignores quotas, so the sum is solved exactly instead
         replicas = best_sum(problem, allowed)
         total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
-        return Bound(float(total) + penalty, price, replicas)
+        return Bound(float(total) + spread_term, price, replicas)
     kernels.fill_up(*arrays, replicas)  # improves `replicas` in place; `total` is still an upper bound
-    return Bound(total + penalty, price, replicas)
+    return Bound(total + spread_term, price, replicas)
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:
