@@ -49,14 +49,15 @@ PrometheusAddress = Annotated[str | None, option("Address of the Prometheus serv
 PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
 Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
 
+LOG_FORMATS = ("text", "json")
 _log_format = "text"
 
 
 def use_log_format(value: str) -> str:
     """Set the format of the lines that `say` logs in this process, and return the format."""
     global _log_format
-    if value not in ("text", "json"):
-        raise ValueError(f"log={value!r} is unknown; accepted: text, json")
+    if value not in LOG_FORMATS:
+        raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
     _log_format = value
     return value
 

@@ -25,7 +25,7 @@ def as_published(measures: Mapping[str, str]) -> dict[str, str]:
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """Write a sentence on the number of trials. If it differs between groups by the columns `by`, use the minimum."""
+    """A sentence on the number of trials per group of equal `by` columns; the smallest number if groups differ."""
     trials = summary.groupby(by)["trial"].nunique().min()
     return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
 
