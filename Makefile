@@ -29,10 +29,11 @@ lint: $(READY)
 	ruff check .
 	ruff format --check .
 	nbqa ruff notebooks
-	snakefmt --check Snakefile rules
+	snakefmt --check Snakefile workflow
 	snakemake --lint
 	mypy
 
+PACKAGES = faro_lib faro_ops studies workflow/faro_pipeline
 # A file of tests or a notebook stays in one process: its tests share what takes long to make. The longest files begin first
 # (tests/conftest.py).
 TOGETHER = --dist=loadfile --no-loadscope-reorder
@@ -41,20 +42,20 @@ WORKERS = -n logical --maxprocesses=4 $(TOGETHER)
 QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
 # Two processes more than cores, but at most four, because some tests wait for time-outs.
 MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
-FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax faro_lib tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
+FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax $(PACKAGES) tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
 test: lint
 	pytest $(FAST)
 
 # The gate is in pyproject.toml. Compiled functions show no lines, so a small world runs uncompiled first.
-COV = --cov=faro_lib --cov-config=pyproject.toml
+COV = --cov=faro_lib --cov=faro_ops --cov-config=pyproject.toml
 coverage: $(READY)
-	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
-	pytest $(FAST) $(COV) --cov-append --cov-report=term --deselect tests/test_uncompiled.py
+	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/lib/test_uncompiled.py
+	pytest $(FAST) $(COV) --cov-append --cov-report=term --deselect tests/lib/test_uncompiled.py
 
-# Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
+# Property tests try all their examples (tests/support/examples.py). Tests that run in real time have the machine for themselves.
 test-all: export FARO_ALL_EXAMPLES = 1
 test-all: lint
-	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out and not study"
+	pytest $(WORKERS) --doctest-modules $(PACKAGES) tests -m "not live and not k8s and not scale_out and not study"
 	pytest tests -m "live and not k8s and not study"
 	pytest $(WORKERS) --nbval-lax notebooks
 
@@ -78,15 +79,15 @@ kubeconfig:
 # is set (after `cluster/up.sh --only-cluster` and `cluster/pipeline.sh`). About ten minutes each.
 test-scale-out: $(READY)
 	@command -v slurmctld >/dev/null || { echo "make: SLURM is not installed: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
-	FARO_SCALE_OUT=1 pytest -n0 -rs tests/test_scale_out.py tests/test_pods.py
+	FARO_SCALE_OUT=1 pytest -n0 -rs tests/pipeline/test_scale_out.py tests/pipeline/test_pods.py
 
 # The readers of users' files on random input; `make test-all` runs a minute of it.
 fuzz: $(READY)
-	FARO_FUZZ=10000 pytest tests/test_fuzz.py
+	FARO_FUZZ=10000 pytest tests/ops/test_fuzz.py
 
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)
-	python tests/refresh_notebooks.py
+	python tests/support/refresh_notebooks.py
 
 # The claims of docs/artifact.md, from the raw traces: the quick half, or all.
 claims: $(READY)
@@ -121,7 +122,7 @@ KIND_RUN = results/faro-10jobs/live/kind
 recorded-kubernetes: kubeconfig $(READY)
 	WORKER_CORES=8 cluster/up.sh
 	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
-	python -c 'from notebooks.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
+	python -c 'from studies.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 	python docs/recorded_trials.py
 
 lab: $(READY)
@@ -132,10 +133,10 @@ chart: $(READY)
 	python charts/generate.py charts/faro
 
 data: $(READY)
-	python -m faro_lib.pipeline fetch
+	python -m faro_pipeline fetch
 
 config: $(READY)
-	python -m faro_lib.config
+	python -m faro_pipeline.settings
 
 # The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them). Its tools
 # are in an environment of their own; a link or reference that leads nowhere is an error.

@@ -16,12 +16,12 @@ import secrets
 import time
 from pathlib import Path
 
-from faro_lib.arena.scenarios import scenarios
-from faro_lib.arena.scoring import HIDDEN_SEEDS, MEASURED, policy_of, score
 from faro_lib.files import atomic_write
+from faro_ops.arena.scenarios import scenarios
+from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, policy_of, score
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT, PLUGINS = ROOT / "data/arena", ROOT / "notebooks"
+KEPT, PLUGINS = ROOT / "data/arena", ROOT / "studies"
 ENTRIES = (
     *("FairShare", "AIAD", "MArk", "HPA", "Faro-Sum", "Faro-FairSum"),
     *("arena/hpa_behavior.py", "arena/keda.py", "arena/knative.py", "arena/rayserve.py", "edition/cilantro.py"),

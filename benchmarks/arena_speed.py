@@ -21,12 +21,12 @@ from faro_lib.policies import AIAD, HPA, FairShare, RayServe
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from notebooks.arena.fluid import FluidCluster  # noqa: E402
+from studies.arena.fluid import FluidCluster  # noqa: E402
 
 SCENARIOS = ("steady-v1", "scarce-v1", "flash-v1", "neighbours-v1", "cold-10min-v1", "node-lost-v1")
 POLICIES = (FairShare(), AIAD(), HPA(), RayServe(ongoing=1.0))
 TRIALS, RESULT = 1, ROOT / "data/arena-environment.json"
-ENVIRONMENT = "faro_lib.arena:faro/Cluster-v0"  # the module registers it
+ENVIRONMENT = "faro_ops.arena:faro/Cluster-v0"  # the module registers it
 CLUSTERS = {"requests": None, "fluid": FluidCluster}
 
 

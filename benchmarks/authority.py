@@ -7,9 +7,9 @@ Minutes are drawn from the measured latency table of the paper's ResNet34 at a c
 
 import numpy as np
 
-from faro_lib.policies.authority import ADVISE, FULL, LEVELS, Authority, expected_loss, judged, weighed
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
+from faro_ops.policies.authority import ADVISE, FULL, LEVELS, Authority, expected_loss, judged, weighed
 
 JOB, REPLICAS, SERVICES, MINUTES = Job("a"), 4, 200, 1440
 

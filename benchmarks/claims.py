@@ -32,14 +32,14 @@ from faro_lib.simulate.measure import measure
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import PUBLISHED, Job
 from faro_lib.workload.tables import load_workload
-from notebooks import forecast_scores as scores
-from notebooks.compare import compare
+from studies import forecast_scores as scores
+from studies.compare import compare
 
 CAPACITIES, TRIALS = (36, 32, 16), 5
 BASELINES = ("FairShare", "Oneshot", "AIAD", "MArk")
 OURS = ("Faro-Sum", "Faro-FairSum")
 EDITION = tuple(f"Faro-{objective} (paper)" for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"))
-PLUGIN = Path(__file__).parents[1] / "notebooks" / "edition" / "published.py"  # registers EDITION
+PLUGIN = Path(__file__).parents[1] / "studies" / "edition" / "published.py"  # registers EDITION
 POSTERIOR, SHA256 = Path("data/posterior-paper.npz"), Path("data/posterior-paper.sha256")
 
 

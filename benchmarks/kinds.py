@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from reference_services import SERVICES, found, profiled
 
-from faro_lib.calibrate import calibrate
+from faro_ops.calibrate import calibrate
 
 COLUMNS = "service", "kind named (probability)", "capacity (requests/s): true, found", "worst parameter", "verdict"
 

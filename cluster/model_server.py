@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from faro_lib.rayserve.replica import Dropped, ReplicaQueue
+from faro_ops.rayserve.replica import Dropped, ReplicaQueue
 
 SERVICE_S = float(os.environ.get("SERVICE_S", "0.1"))  # duration of a request
 MAX_ONGOING = int(os.environ.get("MAX_ONGOING_REQUESTS", "10"))  # waiting or in service; others get status 503

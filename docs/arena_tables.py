@@ -12,9 +12,9 @@ from typing import Any
 import marked
 import numpy as np
 
-from faro_lib.arena.scenarios import scenarios
-from notebooks.arena import scores
-from notebooks.arena.scores import Entry, read_entries
+from faro_ops.arena.scenarios import scenarios
+from studies.arena import scores
+from studies.arena.scores import Entry, read_entries
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT = ROOT / "docs/arena.md", ROOT / "data/arena"

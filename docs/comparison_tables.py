@@ -12,7 +12,7 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from notebooks.figures.comparison import published_main
+from studies.figures.comparison import published_main
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT = ROOT / "docs/comparison.md", ROOT / "data/published-run"

@@ -13,8 +13,8 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from notebooks.elsewhere.days import CLAIRVOYANT as LIMIT
-from notebooks.elsewhere.figures.days import finding, others
+from studies.elsewhere.days import CLAIRVOYANT as LIMIT
+from studies.elsewhere.figures.days import finding, others
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT, RESULTS = ROOT / "docs/elsewhere.md", ROOT / "data/wide-run", ROOT / "results/wide/azure-2019/days"

@@ -2,9 +2,8 @@
 
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
-from faro_lib.control.loop import run
 from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
 
 __all__ = [
-    "GUARDRAILS", "GuardrailConfig", "Memory", "Pending", "PolicyFailed", "Step", "clamp_to_capacity", "run", "tick",
+    "GUARDRAILS", "GuardrailConfig", "Memory", "Pending", "PolicyFailed", "Step", "clamp_to_capacity", "tick",
 ]  # fmt: skip

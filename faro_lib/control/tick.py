@@ -9,13 +9,13 @@ from typing import Any, Self
 import numpy as np
 
 from faro_lib.control import guardrails
-from faro_lib.control.background import in_thread
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
 from faro_lib.control.placement import cut_to_nodes
-from faro_lib.policies.authority import ADVISE
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
+from faro_ops.controller.background import in_thread
+from faro_ops.policies.authority import ADVISE
 
 
 class PolicyFailed(RuntimeWarning):

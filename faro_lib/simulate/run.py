@@ -13,6 +13,7 @@ from faro_lib.simulate.draws import Draws, draw
 from faro_lib.simulate.latencies import by_minute
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.controller import loop
 
 EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # `Plan` fields
 
@@ -98,7 +99,7 @@ def simulate(
         if on_step:
             on_step(step)
 
-    control.run(cluster, policy, workload.jobs, end_s, on_step=record, guardrails=guardrails)
+    loop.run(cluster, policy, workload.jobs, end_s, on_step=record, guardrails=guardrails)
     cluster.finish()
     wall_s = time.perf_counter() - began
     return evaluate_run(workload, capacity, cluster.latency_s, cluster.minute_edges, initial, decisions, wall_s)

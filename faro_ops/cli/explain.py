@@ -1,0 +1,86 @@
+"""`faro explain`: a past decision of `faro run` and its reasons."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from faro_ops.cli.shared import milliseconds, number, option, text_table
+
+if TYPE_CHECKING:
+    from faro_ops.controller.journal import Header, Tick
+
+
+def explain(
+    journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
+    at: Annotated[
+        str | None,
+        option("Time of the decision: seconds, as this command prints them, or 19:05.", default="the last plan"),
+    ] = None,
+    as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
+) -> None:
+    """Explain a past decision of `faro run`, job by job."""
+    from faro_ops.controller.explanation import decided, decision_at, explained
+    from faro_ops.controller.journal import parts, plain, read
+
+    # Reading the journal's archives takes minutes. Without --at, they are read only if the current file has no decision.
+    newest = [read(journal)] if at is None else []
+    recorded = newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
+    header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)
+    rows = explained(header, tick)
+    if as_json:
+        print(*(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows), sep="\n")
+        return
+    outcome = "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
+    observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
+    cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
+    clock = "" if header.origin_s is None else f" ({_wall_time(header, tick):%Y-%m-%d %H:%M:%S})"
+    print(f"{header.policy} at {observation.now_s:g} s{clock}, decided in {decision_ms:.0f} ms, {outcome}")
+    if at is None and not decided(tick):
+        print("no plan has been made yet since the start or the last change; a first plan takes about two minutes")
+    for change in header.changes:
+        print(change)
+    print(f"{cores:g} of {observation.capacity:g} cores requested")
+    print(text_table([_cells(row) for row in rows]))
+
+
+def _wall_time(header: Header, tick: Tick) -> datetime:
+    return datetime.fromtimestamp((header.origin_s or 0) + tick.step.observation.now_s / header.scale)
+
+
+def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
+    """Convert `at` to seconds on the run's clock. For example, 19:05 is the latest 19:05 before the last tick."""
+    with suppress(ValueError):
+        return float(at)
+    try:
+        clock = time.fromisoformat(at)
+    except ValueError:
+        raise ValueError(f"at={at!r} must be seconds or a clock time such as 19:05") from None
+    if header.origin_s is None or not ticks:
+        raise ValueError(f"at={at!r}: the journal has no clock times")
+    last = _wall_time(header, ticks[-1])
+    then = datetime.combine(last, clock)
+    then -= timedelta(days=then > last)
+    return (then.timestamp() - header.origin_s) * header.scale
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job": row["job"],
+        "before": row["before"],
+        "after": row["after"],
+        "drop": f"{row['drop']:.0%}",
+        "observed/s": number(row["observed_rps"], ".1f"),
+        "failed/min": number(row["failed_per_min"], ".0f"),
+        "forecast/s": number(row["forecast_rps"], ".1f"),
+        "observed latency": milliseconds(row["observed_tail_latency_s"], "dropped"),
+        "predicted": milliseconds(row["predicted_tail_latency_s"]),
+        "SLO": milliseconds(row["slo_s"]),
+        "value of +1": number(row["marginal_value_up"], "+.3f"),
+        "of -1": number(row["marginal_value_down"], ".3f"),
+        "reason": row["reason"],
+    }

@@ -1,0 +1,139 @@
+"""Options shared by several commands, and the format of their output."""
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from faro_ops.http import CA_FILE
+
+DEFAULT_POLICY = "Faro-Sum"
+LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns to the left
+
+
+def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
+    """A typer option. `default` is the default shown in the help. With `maximum`, valid values are 1 to `maximum`."""
+    return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
+
+
+cores = partial(option, maximum=1_000_000)  # an option whose value is a number of cores
+
+
+def use_authority(path: str | None) -> str | None:
+    """Make this process trust the certificate authority in the PEM file `path` (None: no change). Return `path`."""
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
+        os.environ[CA_FILE] = path
+    return path
+
+
+CaFile = Annotated[
+    str | None,
+    typer.Option(help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority),
+]
+OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
+PolicyName = Annotated[str, option("Name of the policy.")]
+Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
+ServeAddress = Annotated[str | None, option("Address of Ray Serve.", default="port 8000 of the same host")]
+PrometheusAddress = Annotated[str | None, option("Address of the Prometheus server to query, http://host:9090.")]
+PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
+Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
+
+LOG_FORMATS = ("text", "json")
+_log_format = "text"
+
+
+def use_log_format(value: str) -> str:
+    """Set the format of the lines that `say` logs in this process, and return the format."""
+    global _log_format
+    if value not in LOG_FORMATS:
+        raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
+    _log_format = value
+    return value
+
+
+LogFormat = Annotated[str, typer.Option("--log", help="Format of the log: text or json.", callback=use_log_format)]
+
+
+def say(line: str, reason: str = "") -> None:
+    """Log a line to standard error; a failure has a `reason`, other messages have none."""
+    if _log_format == "json":
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fields = {"time": now, "level": "error" if reason else "info", "reason": reason, "message": line}
+        line = json.dumps({name: value for name, value in fields.items() if value})
+    elif reason:
+        line = f"faro: {reason}: {line}"
+    with suppress(OSError):  # standard error may be redirected to a full disk
+        print(line, file=sys.stderr, flush=True)
+
+
+class SayHandler(logging.Handler):
+    """A logging handler that passes records to `say`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), "kubernetes" if record.levelno >= logging.WARNING else "")
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Format rows, which all have the same keys, as a text table with a header line."""
+    columns = []
+    for name in rows[0]:
+        cells = [name, *(str(row[name]) for row in rows)]
+        align, width = str.ljust if name in LEFT else str.rjust, max(map(len, cells))
+        columns.append([align(cell, width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
+
+
+def number(value: float, spec: str) -> str:
+    """A number in the format `spec`; "-" for NaN (unknown)."""
+    return "-" if math.isnan(value) else format(value, spec)
+
+
+def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
+    """A latency as text: `infinite` for None or infinity (an unstable queue), "-" for NaN (unknown)."""
+    if value_s is None or math.isinf(value_s):
+        return infinite
+    return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"
+
+
+def check_one_source(workload: str | None, prometheus: str | None, journal: str | None) -> None:
+    """Raise ValueError unless exactly one source of recorded load is given."""
+    if sum(source is not None for source in (workload, prometheus, journal)) != 1:
+        raise ValueError("give one of --workload FILE, --prometheus URL and --journal FILE")
+
+
+def check_picture(path: Path) -> None:
+    """Raise an error if matplotlib is missing or `path` cannot be written; called before a long computation."""
+    import matplotlib  # noqa: F401
+
+    from faro_lib.files import check_writable
+
+    if path.suffix not in (".png", ".html"):
+        raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
+    if not path.parent.is_dir():
+        raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
+    check_writable(path.parent.absolute())
+
+
+def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
+    """Draw a figure and write it to `path`, as a .png or as an .html page with `text` below the figure."""
+    from faro_lib.figures.style import page_of, use_style
+    from faro_lib.files import atomic_write
+
+    use_style()
+    figure = draw()
+    with atomic_write(path) as partial:
+        if path.suffix == ".png":
+            figure.savefig(partial)
+        else:
+            partial.write_text(page_of(figure, title, text), encoding="utf-8")

@@ -1,0 +1,80 @@
+"""`faro simulate`: compare policies on the evaluation day of a workload."""
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any
+
+from faro_ops.cli.shared import DEFAULT_POLICY, OptionalJobs, Plugins, cores, option, say, text_table
+
+COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
+
+
+def simulate(
+    workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
+    jobs: OptionalJobs = None,
+    policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
+    capacity: Annotated[int, cores("Cluster capacity in cores.")] = 32,
+    trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
+    minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
+    forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",
+    posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes or auto.")] = None,
+    plugin: Plugins = None,
+    watch: Annotated[
+        bool, option("Draw the first trial of each policy tick by tick, then print the table.", "--watch")
+    ] = False,
+    as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
+) -> None:
+    """Simulate a day, and print the utility that each policy loses."""
+    from faro_pipeline import settings as config
+    from faro_pipeline.check import check_none_learns, learners
+
+    from faro_lib import forecast
+    from faro_lib.experiments.trials import summaries, trial_seeds
+    from faro_lib.policies import PolicyContext, factory_of, make
+    from faro_lib.registry import load_plugins
+    from faro_lib.simulate import simulate as simulate_day
+    from faro_lib.simulate.cluster import PAPER
+    from faro_lib.simulate.measure import measure
+    from faro_lib.workload.tables import load_workload
+
+    if posterior and forecaster not in ("bayes", "auto"):
+        raise ValueError("--posterior FILE.npz (forecast/posterior.npz of a run) is for forecaster 'bayes' or 'auto'")
+    names = policy or list(COMPARED)
+    options: dict[str, Any] = dict(workload=workload, jobs=jobs, policies=names, capacities=[capacity])
+    checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))
+    load_plugins(plugin or [])
+    for name in names:
+        factory_of(name)  # raise an error for an unknown policy before the traces are read
+    traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
+    if not traces.days:
+        check_none_learns(checked, traces.jobs)
+    context = PolicyContext(traces.jobs, traces=traces)
+    if learners(names, traces.jobs):
+        fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
+        learned = forecast.fit(forecaster, traces, **fitted)
+        context = replace(context, forecaster=learned, latency_model=measure(traces.jobs))
+    day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
+    if capped := PAPER.capped(day.jobs, day.requests_per_min):
+        say(capped)
+    if watch:
+        from faro_ops.cli.view import watching
+
+        for name in names:
+            with watching(day.jobs, f"{name}, simulated") as draw:
+                simulate_day(day, make(name, context), capacity, trial_seeds(1)[0], on_step=draw)
+    summary = summaries(day, {name: make(name, context) for name in names}, capacity, trials, report=say)
+    if as_json:
+        print(*map(json.dumps, summary.to_dict("records")), sep="\n")
+        return
+    print(text_table([_cells(name, rows) for name, rows in summary.groupby("policy", sort=False)]))
+
+
+def _cells(policy: str, rows) -> dict[str, str]:
+    """One policy's row of the table: means over its trials, with standard deviations if there are several trials."""
+    cells = {"policy": policy}
+    columns = {"lost utility": "lost_utility", "SLO violations": "slo_violation_rate", "dropped": "drop_rate"}
+    for label, column in columns.items():
+        spec = ".3f" if column == "lost_utility" else ".2%"
+        spread = f" ± {rows[column].std():{spec}}" if len(rows) > 1 else ""
+        cells[label] = f"{rows[column].mean():{spec}}{spread}"
+    return cells

@@ -1,0 +1,1 @@
+"""The live controller: its loop, clock, journal, metrics, and what operators order while it runs."""

@@ -1,0 +1,173 @@
+"""The control loop: observe, decide and apply at every tick, in a simulation or on a live cluster."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, without_data
+from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
+from faro_lib.forecast import Forecaster
+from faro_lib.policies.loops import LoopState
+from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.journal import Header, Journal, next_memory
+
+# Reasons with which `on_failure` is called if something other than the policy fails.
+OBSERVE, APPLY, JOURNAL, CLOCK, REPORT = "observe", "apply", "journal", "clock", "report"
+OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
+
+
+def run(
+    cluster: Cluster,
+    policy: Policy,
+    jobs: tuple[Job, ...],
+    until_s: float = np.inf,
+    *,
+    guardrails: GuardrailConfig = GUARDRAILS,
+    apply: bool = True,
+    journal: str | Path | Journal | None = None,
+    clock: Clock | None = None,
+    stop: threading.Event | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_failure: OnFailure = None,
+    changes: tuple[str, ...] = (),
+    changed: Callable[[], bool] = lambda: False,
+    renewed: Callable[[], Forecaster | None] = lambda: None,
+) -> None:
+    """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
+
+    With `on_failure`, the loop survives every failure. If the cluster cannot be observed, the policy gets the last
+    observation with loads and latencies marked as missing. A failed scaling request is repeated at the next tick.
+    When the loop ends, the replicas stay as they are.
+
+    Parameters
+    ----------
+    apply : False for a dry run, which records plans but requests nothing.
+    journal : file that records every tick, or an open Journal. If it has ticks, the run resumes from them, and `clock`
+        must have the origin and scale in the journal's header. `Journal.resume` says which settings may differ.
+    clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
+    on_step : called after every tick.
+    on_failure : called with (reason, message) for every failure. Without it, an exception is raised if the first
+        observation, a scaling request, a journal write, `on_step` or `renewed` fails. A failed policy causes a warning.
+    changes : texts that describe an operator's changes to `jobs` and `guardrails` since the last run with this journal.
+    changed : called before every tick; the run ends when this call returns True.
+    renewed : called before every tick; returns a newly fitted forecaster, or None to keep the current one.
+    """
+    stop = stop or (clock.stop if clock else threading.Event())
+    start_s = max(0.0, clock.now_s) if clock else 0.0
+    memory, observation = Memory.start(policy, jobs, start_s), None
+    deadline, jump_s = Deadline(guardrails.deadline_s), 0
+    with ExitStack() as stack:
+        writer = None
+        if journal:
+            origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
+            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
+            writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
+            if past := writer.resume(policy, header, clock.now_s if clock else np.inf):
+                memory, start_s = past.memory, past.observation.now_s
+                observation = past.observation if past.ticks is not None else None  # None if the jobs have changed
+                # After a long gap, forget the last request, because another controller may have changed the targets.
+                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
+                    memory, observation = next_memory(memory, False, None), None
+        for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
+            cluster.advance(now_s)
+            if stop.is_set() or changed():
+                return
+            memory = attempt(FAILED, on_failure, refreshed, memory, renewed)[0] or memory
+            if clock and on_failure and clock.jump_s != jump_s:
+                moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
+                on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
+            observation = observed(cluster, now_s, observation, on_failure)
+            if observation is None:
+                continue
+            after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
+            report_failures(step, on_failure)
+            if on_failure and CONTESTED in step.plan.reason:
+                on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
+            error_line = None
+            if apply:
+                act = partial(cluster.apply, **({} if step.plan.floor is None else {"floor": step.plan.floor}))
+                _, error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
+            memory = next_memory(after, apply, error_line)
+            if writer:  # with `on_failure`, a full disk does not stop the loop
+                attempt(JOURNAL, on_failure, writer.tick, step, error_line)
+            if on_step:
+                attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
+    if np.isfinite(until_s) and not stop.is_set():
+        cluster.advance(until_s)
+
+
+def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
+    """If `renewed` returns a new forecaster, update it with the old one's request counts and put it into the memory."""
+    state = memory.state
+    if (forecaster := renewed()) and isinstance(state, LoopState):  # only policies with a LoopState have a forecaster
+        return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
+    return memory
+
+
+def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
+    """Observe the cluster. If this fails, return `without_data(last)`, or None if `last` is None."""
+    try:
+        return cluster.observe()
+    except Exception as error:
+        if on_failure:
+            on_failure(OBSERVE, line_of(error))
+        elif last is None:
+            raise  # without `on_failure`, the first observation must succeed
+    return None if last is None else without_data(last, now_s)
+
+
+def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
+    """Yield the multiples of `tick_s` after `start_s` and before `until_s`; skip those over half a tick in the past."""
+    now_s = start_s
+    while True:
+        passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
+        now_s = tick_s * (int(passed_s / tick_s + TOLERANCE) + 1)
+        if now_s >= until_s:
+            return
+        yield now_s
+
+
+def report_failures(step: Step, on_failure: OnFailure) -> None:
+    """Report a tick's failures to `on_failure`. If it is None, warn of a failed policy and ignore other failures."""
+    if on_failure is None:
+        if step.failure:
+            warnings.warn(step.failure, PolicyFailed, stacklevel=3)
+        return
+    if step.failure:
+        on_failure(FAILED, " ".join(step.failure.split()))
+    for reason in (DEADLINE_EXCEEDED, MISSING):
+        if reason in step.plan.reason:
+            on_failure(reason, f"at {step.observation.now_s:g} s")
+
+
+def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
+    """A message that names the first job whose target another client keeps changing, and the client if known."""
+    n = step.plan.reason.index(CONTESTED)
+    wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
+    change = f"{cluster.writer_of(n) or 'another client'} keeps setting {step.target[n]} replicas{wanted}"
+    return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
+
+
+def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+    """Return (result, None), or report an error and return (None, message). Without `on_failure`, raise the error."""
+    try:
+        return call(*arguments), None
+    except Exception as error:
+        if on_failure is None:
+            raise
+        on_failure(reason, line_of(error))
+        return None, line_of(error)
+
+
+def line_of(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

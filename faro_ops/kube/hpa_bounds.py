@@ -1,0 +1,159 @@
+"""Jobs scaled by HorizontalPodAutoscalers (HPAs): Faro only sets minReplicas and maxReplicas of the HPAs.
+
+An annotation of each HPA keeps its original bounds, so that `restore` can put them back.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
+from faro_ops.controller.scaling import NOT_LEADER, MayAct, growth, summary
+from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
+from faro_ops.kube.deployments import AUTOSCALERS, SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
+
+ORIGINAL = "autoscaling.faro/original-bounds"  # annotation of an HPA: its original bounds as JSON, [min, max]
+UNLED_S = 300.0  # seconds without a leader after which the standby controller restores the original bounds
+
+
+class BoundedDeployments(Deployments):
+    """Deployments whose HPAs choose the replica counts; Faro's `target` for a job is the maxReplicas of the job's HPA."""
+
+    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
+
+    def observe(self) -> Observation:
+        observation = super().observe()
+        # If Faro has not set an HPA's bounds, the target is the current replica count, not maxReplicas.
+        _, high, ours = self._bounds()
+        target = np.where(self._waiting, self._waiting, np.where(ours, high, observation.target))
+        # Report no job as `changing`: bounds can be set even while an HPA adds or removes replicas.
+        return replace(observation, target=target, changing=np.zeros(len(target), bool), unbounded=~ours)
+
+    def apply(
+        self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True, floor: np.ndarray | None = None
+    ) -> None:
+        """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,).
+
+        Rises of maxReplicas come last. A rise waits for a later tick if it needs cores that other HPAs still have to
+        free. The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas unchanged. If Faro has not set an HPA's
+        bounds yet, KEEP_FLOOR leaves maxReplicas unchanged too. The floor HAND_BACK restores the original bounds.
+        Raises ApiError with the first error and the number of other errors.
+        """
+        self._drop = np.array(drop, float)
+        low, high, ours = self._bounds()
+        floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
+        back = ours & (floor == HAND_BACK)
+        asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
+        target = np.maximum(target, np.minimum(high, 1))  # HPAs require maxReplicas >= 1; `high` is 0 without an HPA
+        wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
+        changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
+        pods = np.array([state.target if state else 0 for state in self._states])
+
+        def attempt(job: int) -> str | None:
+            bounds = None if back[job] else (int(wanted[job]), int(target[job]))
+            try:
+                self._bound(job, bounds, may_act)
+            except (OSError, ValueError) as error:
+                return f"the bounds of {self.refs[job].name} are not set to {bounds or 'its own'}: {error}"
+            high[job] = target[job]
+            return None
+
+        errors = [*self._threads.map(attempt, np.flatnonzero(back | (changed & ~rises)).tolist())]
+        used = np.where(asked, np.maximum(high, pods), pods)
+        grows = rises & ((target <= used) | growth(target, used, self._arrays.cores, self.cores))
+        self._waiting = np.where(rises & ~grows, target, 0)
+        errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
+        if failed := [error for error in errors if error]:
+            raise ApiError(0, summary(failed))
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """minReplicas, maxReplicas and whether Faro has set them, each (jobs,). They are 0, 0, False without an HPA."""
+        low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
+        return low, high, np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
+
+    def writer_of(self, job: int) -> str | None:
+        """The field manager that last wrote maxReplicas of the job's HPA, not counting Faro; None if there is none."""
+        return last_writer(self._autoscalers[job], "f:maxReplicas")
+
+    def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
+        """Set an HPA's bounds; `bounds=None` restores the original ones. ApiError if another client has set others."""
+        if not may_act():
+            raise ApiError(0, NOT_LEADER)
+        hpa = self._autoscalers[job]
+        if hpa is None:
+            raise ApiError(404, "it has no HorizontalPodAutoscaler")
+        observed = bounds_of(hpa)
+        for _ in range(SCALE_ATTEMPTS):  # retry: an update of the HPA's status, every 15 s, changes its resourceVersion
+            version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
+            note = json.dumps(original) if bounds else None
+            try:
+                self._autoscalers[job] = patched(self._api, hpa, bounds or original, note, version)
+                return
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+            hpa = self._api.get(hpa_path(hpa))
+            if bounds_of(hpa) not in (observed, bounds):
+                raise ApiError(409, "another client has set {}-{}".format(*bounds_of(hpa)))
+        raise ApiError(409, "it changes faster than it can be bounded")
+
+
+def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
+    """Raise ValueError if an HPA is missing or misnamed, has an owner, or has minReplicas > the job's min_replicas."""
+    for ref, hpa in zip(refs, hpas):
+        if hpa is None:
+            problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
+            raise ValueError(f"deployment '{ref}' {problem}")
+        low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
+        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix min = max replicas below `low`
+            problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
+            raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
+        name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
+        if name != ref.autoscaler:
+            raise ValueError(f"job {ref.job.name!r}: deployment.autoscaler={ref.autoscaler!r} must be {name!r}")
+        if owners:
+            owner = f"{owners[0]['kind']} {owners[0]['name']!r}"
+            raise ValueError(f"HorizontalPodAutoscaler {name!r} belongs to {owner}, which would reset its bounds")
+
+
+def bounds_of(hpa: dict) -> tuple[int, int]:
+    """(minReplicas, maxReplicas) of an HPA; the Kubernetes default of minReplicas is 1."""
+    return hpa["spec"].get("minReplicas", 1), hpa["spec"]["maxReplicas"]
+
+
+def original_of(hpa: dict) -> tuple[int, int] | None:
+    """The bounds in the annotation ORIGINAL; None if it is missing or invalid."""
+    try:
+        low, high = json.loads(hpa["metadata"].get("annotations", {})[ORIGINAL])
+        return int(low), int(high)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def hpa_path(hpa: dict) -> str:
+    metadata, (group, plural) = hpa["metadata"], AUTOSCALERS
+    return f"{group}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
+    """Set an HPA's bounds, and its annotation to `original` (None removes it). ApiError 409 if `version` is stale."""
+    metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
+    body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
+    return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)
+
+
+def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:
+    """Restore the original bounds of the HPAs that Faro has changed; returns one line per HPA."""
+    lines = []
+    for hpa in hpas:
+        if hpa and (original := original_of(hpa)):
+            try:
+                patched(api, hpa, original, None)
+                outcome = f"bounds {original[0]}-{original[1]} restored"
+            except ApiError as error:  # the other HPAs are still restored
+                outcome = f"not restored: {error}"
+            lines.append(f"{hpa['metadata']['name']}: {outcome}")
+    return lines

@@ -1,0 +1,200 @@
+"""`faro manifests`: write a kustomize folder with the manifests that run Faro in Kubernetes. It contains no Secrets."""
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from faro_lib.policies.protocol import minimum_replicas
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import arrays_of
+from faro_ops.http import check_address
+from faro_ops.kube import preflight
+from faro_ops.kube.capacity import CORES
+from faro_ops.kube.hpa_bounds import UNLED_S
+from faro_ops.rayserve.deploy import configuration
+from faro_ops.rayserve.spec import ServeSpec
+
+METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
+SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
+JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
+BACKENDS = ("rayserve", "deployments")
+# These files stay out of the kustomization. Otherwise `kubectl delete -k` would delete the model servers' namespace.
+APPLY_FIRST = ("namespace.yaml", "crd.yaml")
+TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
+DASHBOARD = Path(__file__).parent / "dashboard.json"  # as exported by Grafana, which asks for the data source on import
+IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
+    r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
+SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
+CONSTANTS = {
+    "restricted": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    | SECCOMP,
+    "pod_security": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | SECCOMP,
+    "metrics_port": METRICS_PORT,
+    "dashboard_port": DASHBOARD_PORT,
+    "serving_port": SERVING_PORT,
+    "secret": SECRET,
+    "secret_key": SECRET_KEY,
+    "cores_label": CORES,
+    "unled_s": UNLED_S,
+    "cluster_wide": preflight.rules(preflight.CLUSTER_WIDE, {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """A fixed number of Ray workers, whose cores the replicas share."""
+
+    count: int = 2
+    cores: int = 4
+    memory_gib: float = 8.0
+    cpu: float | None = None  # CPU request per worker; may be below `cores` if replicas use little CPU. None: `cores`
+
+    def __post_init__(self) -> None:
+        for field in ("count", "cores"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"workers: {field}={value!r} must be a whole number >= 1")
+        if not self.memory_gib > 0:
+            raise ValueError(f"workers: memory_gib={self.memory_gib!r} must be > 0")
+        if self.cpu is not None and not 0 < self.cpu <= self.cores:
+            raise ValueError(f"workers: cpu={self.cpu!r} must be > 0 and at most its cores={self.cores}")
+
+    @property
+    def total(self) -> int:
+        """Cores of all workers."""
+        return self.count * self.cores
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Resource requests of the Ray head pod; its default CPU is one core for HAProxy and one for Ray."""
+
+    cpu: float = 2.0
+    memory_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        for field in ("cpu", "memory_gib"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"head: {field}={getattr(self, field)!r} must be a number > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSpec:
+    """The values that fill the templates of the manifests."""
+
+    jobs: tuple[Job, ...]
+    jobs_text: str  # the jobs' table as the user wrote it, for the ConfigMap
+    backend: str = "rayserve"
+    namespace: str = "faro"
+    name: str = "faro"
+    image: str = "faro:latest"
+    ray_version: str = ""  # backend rayserve only
+    policy: str = "Faro-Sum"
+    tick_s: float = 10.0
+    act: bool = True  # whether the controller applies its plans, or only prints them
+    served: tuple[ServeSpec, ...] = ()  # how Ray Serve runs each job; rayserve only
+    namespaces: tuple[str, ...] = ()  # namespaces of the Deployments; backend deployments only
+    deployments: tuple[str, ...] = ()  # names of the Deployments or, with `ceilings`, of their HPAs
+    ceilings: bool = False  # whether the controller sets bounds of HorizontalPodAutoscalers (HPAs)
+    initial: Sequence[int] = ()  # initial replica counts (jobs,); rayserve only
+    workers: Workers = Workers()  # rayserve only
+    head: Head = Head()  # rayserve only
+    operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
+    monitoring_namespace: str = "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
+    prometheus: str = ""  # URL of Prometheus, the source of past request counts and of the metrics of Deployments
+    monitor: bool = False  # whether to add a ServiceMonitor
+    options: tuple[str, ...] = ()  # further options of `faro run` for the controller
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
+        # Names may have 47 characters for a RayService, and 52 for the CronJob NAME-controller-restore of `ceilings`.
+        longest = 33 if self.ceilings else 47
+        if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
+            raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
+        for key in ("namespace", "operator_namespace", "monitoring_namespace"):
+            if not DNS_LABEL.fullmatch(value := getattr(self, key)):
+                raise ValueError(f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -")
+        if not IMAGE.fullmatch(self.image):
+            raise ValueError(f"image={self.image!r} is not an image name: NAME:TAG or NAME@sha256:DIGEST")
+        if not 0 < self.tick_s < math.inf:
+            raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
+        if self.backend == "deployments":
+            if not self.prometheus:
+                raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
+            check_address(self.prometheus, "prometheus")
+        elif self.ceilings:
+            raise ValueError("ceilings need backend=deployments, whose HorizontalPodAutoscalers choose the replicas")
+        need, workers = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores), self.workers
+        if self.backend == "rayserve" and need > workers.total:
+            have = f"workers: {workers.count} x {workers.cores} cores"
+            raise ValueError(f"{have} cannot hold the minimum of {len(self.jobs)} jobs, {need:g} cores")
+
+
+def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
+    """Write all files into the folder and return their paths; `APPLY_FIRST` must be applied before the rest."""
+    files = ["rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
+    files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
+    files += ["monitor.yaml"] if spec.monitor else []
+    files += ["restore.yaml"] if spec.ceilings else []  # also without `act`, because an earlier run may have set bounds
+    texts = {name: render(spec, name, resources=files) for name in (*APPLY_FIRST, *files, "kustomization.yaml")}
+    texts[RULES.name] = RULES.read_text()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (Path(folder) / name).write_text(text)
+    return [Path(folder) / name for name in texts]
+
+
+def render(spec: ManifestSpec, template: str, **values: Any) -> str:
+    """Fill a template in the folder TEMPLATES with `spec` and further `values`, and return the manifest as YAML text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
+    of_deployments = preflight.FOR_CEILINGS if spec.ceilings else preflight.FOR_DEPLOYMENTS
+    own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
+    elsewhere = sorted(set(spec.namespaces) - {spec.namespace})
+    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(elsewhere, preflight.QUOTAS + own)
+    names, controller = preflight.names_of(spec.name, spec.deployments), f"{spec.name}-controller"
+    roles = {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+    return environment.get_template(template).render(
+        CONSTANTS, spec=spec, rayserve=spec.backend == "rayserve", roles=roles, controller=controller,
+        labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"}, arguments=arguments(spec),
+        applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
+        jobs_hash=hash_of(spec.jobs_text), dashboard=DASHBOARD.read_text().rstrip(),
+        rules=yaml.safe_load(RULES.read_text()), **values,
+    )  # fmt: skip
+
+
+def hash_of(text: str) -> str:
+    """The first 16 hexadecimal digits of a text's SHA-256; the Helm chart computes the same hash."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def arguments(spec: ManifestSpec) -> list[str]:
+    """The arguments of `faro` in the controller's container."""
+    options = {
+        "--backend": spec.backend,
+        "--jobs": "/etc/faro/jobs.yaml",
+        "--policy": spec.policy,
+        "--tick": f"{spec.tick_s:g}",
+        "--plan": f"{spec.namespace}/{spec.name}",
+        "--journal": JOURNAL,
+        "--metrics-address": "0.0.0.0",
+        "--metrics-port": str(METRICS_PORT),
+    }
+    if spec.backend == "rayserve":
+        head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
+        options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
+    if spec.prometheus:  # --history fits forecasts to request counts that Prometheus has scraped from controllers
+        options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
+    flags = (["--apply"] if spec.act else []) + (["--act", "ceilings"] if spec.ceilings else [])
+    return ["run", "--wait", *flags, *spec.options, *(word for option in options.items() for word in option)]

@@ -1,0 +1,157 @@
+"""Publish the controller's state in Kubernetes: the resource FaroPlan, and an Event per job with a new target.
+
+`kubectl get faroplans` shows the cores and each job's target. `kubectl describe faroplan NAME` also shows the reasons.
+"""
+
+import logging
+import threading
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from faro_lib.control import Step
+from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, FRAGMENTED, MISSING
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import arrays_of
+from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
+
+LOG = logging.getLogger(__name__)
+GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
+API_VERSION = f"{GROUP}/{VERSION}"
+ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
+MAX_EVENTS = 50  # maximum number of Events per `publish`
+MAX_STEPS = 10  # maximum number of ticks (passes of the control loop) waiting to be published; the oldest are discarded
+
+
+def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
+    """Return the command that sets the jobs' drop rates, for each proxy (envoy, haproxy); see docs/kubernetes.md."""
+    rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
+    return {
+        "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
+        "haproxy": "; ".join(f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates),
+    }
+
+
+def status_of(
+    jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str, proxied: bool = False
+) -> dict[str, Any]:
+    """The status of the FaroPlan after a tick; optional values that are unknown or not finite are omitted.
+
+    controller : identity of the controller that is the leader.
+    now, since : time of the status, and time at which the controller became the leader, as RFC 3339 text.
+    proxied : whether a proxy drops the requests. If it does, the status contains its settings (`proxy_settings`).
+    """
+    plan, observation = step.plan, step.observation
+    optional = {
+        "forecastRps": plan.forecast_rps,
+        "observedTailLatencySeconds": observation.tail_latency_s,
+        "predictedTailLatencySeconds": plan.predicted_tail_latency_s,
+        "marginalValueUp": plan.marginal_value_up,
+        "marginalValueDown": plan.marginal_value_down,
+    }
+    rows = [
+        {
+            "name": job.name,
+            "reason": plan.reason[i],
+            "desiredReplicas": int(step.target[i]),
+            "readyReplicas": int(observation.running[i]),
+            "drop": float(plan.drop[i]),
+        }
+        | ({} if plan.floor is None else {"floorReplicas": int(plan.floor[i])})
+        | {name: float(values[i]) for name, values in optional.items() if values is not None and np.isfinite(values[i])}
+        for i, job in enumerate(jobs)
+    ]
+    acting = {"type": "Acting", "status": "True", "reason": "Leads", "message": f"{controller} decides"}
+    return {
+        "controller": controller,
+        "lastDecisionTime": now,
+        "capacityCores": float(observation.capacity),
+        "usedCores": float(step.target @ arrays_of(jobs).cores),
+        "targets": " ".join(f"{job.name}={n}" for job, n in zip(jobs, step.target)),
+        "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
+        "jobs": rows,
+        "conditions": [acting | {"lastTransitionTime": since}],
+    } | ({"dropRates": {"enforcedBy": "a proxy of yours"} | proxy_settings(jobs, plan.drop)} if proxied else {})
+
+
+def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
+    """(type, reason, message) of an Event for each job whose target has changed."""
+    events, before, plan = [], step.observation.target, step.plan
+    for i in np.flatnonzero(step.target != before):
+        reason, rate, latency = plan.reason[i], plan.forecast_rps, plan.predicted_tail_latency_s
+        message = f"{jobs[i].name}: {before[i]} -> {step.target[i]} replicas ({reason})"
+        if rate is not None and np.isfinite(rate[i]):
+            message += f"; expects {rate[i]:.3g} requests/s"
+        if latency is not None and np.isfinite(latency[i]):
+            message += f", p{100 * jobs[i].quantile:g} {latency[i]:.3g} s"
+        camel_case = "".join(word.capitalize() for word in reason.split("-"))
+        events.append(("Warning" if reason in ALARMING else "Normal", camel_case, message))
+    return events
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reporter:
+    """Publishes the result of each tick in a thread, so that decisions never wait for the API server."""
+
+    def __init__(
+        self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str,
+        proxied: bool = False,
+    ):  # fmt: skip
+        self._api, self._namespace, self.name, self._policy, self._proxied = api, namespace, name, policy, proxied
+        self._jobs, self._controller = jobs, controller
+        self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
+        self._since = _now()
+        self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
+        self._wake, self._closed = threading.Event(), False
+        self._thread = threading.Thread(target=self._follow, name=f"status {name}", daemon=True)
+        self._thread.start()
+
+    def __call__(self, step: Step) -> None:
+        self._steps.append(step)
+        self._wake.set()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Publish the remaining ticks and end the thread, but wait at most `timeout_s` for it."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _follow(self) -> None:
+        while not self._closed or self._steps:
+            self._wake.wait()
+            self._wake.clear()
+            steps = [self._steps.popleft() for _ in range(len(self._steps))]
+            try:
+                if steps:
+                    self.publish(steps)
+            except Exception as error:  # any error: this status is not published, but the next tick publishes a new one
+                LOG.warning("the plan is not published: %s", error if isinstance(error, ApiError) else repr(error))
+
+    def publish(self, steps: list[Step]) -> None:
+        """Write the status after the last of `steps`, and the Events of all `steps`."""
+        now = _now()
+        metadata = {"name": self.name, "namespace": self._namespace}
+        head = {"apiVersion": API_VERSION, "kind": KIND}
+        plan = self._api.apply(self._path, {**head, "metadata": metadata, "spec": {"policy": self._policy}})
+        status = status_of(self._jobs, steps[-1], self._controller, now, self._since, self._proxied)
+        self._api.send("PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER)
+        common = {
+            "metadata": {"generateName": f"{self.name}.", "namespace": self._namespace},
+            "involvedObject": {**head, **metadata, "uid": plan["metadata"]["uid"]},
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "reportingInstance": self._controller,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        events = [event for step in steps for event in changes(self._jobs, step)]
+        for kind, reason, message in events[-MAX_EVENTS:]:
+            event = common | {"type": kind, "reason": reason, "message": message[:1000]}
+            self._api.send("POST", f"/api/v1/namespaces/{self._namespace}/events", event)

@@ -1,0 +1,121 @@
+"""Measure service times and cold starts on running replicas."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from faro_lib.files import atomic_write
+from faro_lib.workload.replicas import mapping_of
+from faro_lib.workload.service import MODELS
+from faro_ops.calibrate import CALIBRATED, CalibratedService, Calibration
+from faro_ops.http import BUSY_RETRY_S, HttpClient
+from faro_ops.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
+from faro_ops.rayserve.load_generator import SERVED, Script, send
+from faro_ops.rayserve.spec import ServeSpec
+from faro_ops.rayserve.statistics import add_row, empty_row
+
+START_S = 180.0
+REPORTED_S = 2.5  # a request appears in the statistics within this many seconds of its end
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Measurements of one job, in wall seconds."""
+
+    service_time_s: float  # mean
+    service_scv: float
+    network_overhead_s: float  # mean time of a request outside the replica
+    requests: int
+    cold_start_s: float | None = None  # None if it was not measured
+    calibration: Calibration | None = None  # fitted replica model; None if none was fitted
+
+
+def moments(row: dict[str, Any]) -> tuple[float, float]:
+    """Mean and squared coefficient of variation of the service times in a row of statistics (see `empty_row`).
+
+    >>> moments({"done": 2, "service_s": 4.0, "service_s2": 10.0})
+    (2.0, 0.25)
+    """
+    if not row["done"]:
+        raise ValueError("no request was served, so there is nothing to profile")
+    mean = row["service_s"] / row["done"]
+    return mean, max(0.0, row["service_s2"] / row["done"] / mean**2 - 1)
+
+
+def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
+    """Measure the service time of one job by sending requests one after the other, and then its cold start."""
+    began = int(time.time()) + 1
+    time.sleep(began - time.time())  # statistics are per second, so start when a second begins
+    script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
+    answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
+    times_s = [(one.first_s[0], one.latency_s[0]) for one in answers if one.outcome[0] == SERVED]
+    time.sleep(REPORTED_S)
+    total = empty_row()
+    for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
+        add_row(total, row)
+    # If no answer was 200, the empty row makes `moments` raise. `total` might not, because it counts 4xx answers too.
+    mean_s, scv = moments(total if times_s else empty_row())
+    first_s, last_s = np.mean(times_s, axis=0)  # mean seconds to the first and last part of an answer
+    overhead_s = float(first_s) - total["latency_s"] / total["done"]  # replicas measure only until the first part
+    return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
+
+
+@contextmanager
+def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple[int, float]]:
+    """A context with `more` additional replicas; yields (total replicas, wall seconds until the new ones served)."""
+
+    def deployment() -> dict[str, Any]:
+        return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
+
+    before = deployment()["target_num_replicas"]
+    began = time.monotonic()
+    ray.post(scale_path(spec), {"target_num_replicas": before + more})
+    try:
+        while sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"]) < before + more:
+            if time.monotonic() - began > START_S:
+                problem = f"no new replica of {spec.application!r} serves after {START_S:g} s"
+                raise ValueError(f"{problem}; is there room for one?")
+            time.sleep(0.1)
+        yield before + more, time.monotonic() - began
+    finally:
+        ray.post(scale_path(spec), {"target_num_replicas": before})
+
+
+def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
+    """Measure the wall seconds until `more` additional replicas serve, and remove them again."""
+    with more_replicas(ray, spec, more) as (_, seconds):
+        return seconds
+
+
+def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
+    """Write the profiles, by job name, into the jobs' table `path`, a .yaml file. Comments in the file are lost.
+
+    If a replica model was calibrated, it is written too, and its service time and scv replace those of the profile.
+    """
+    path = Path(path)
+    table = yaml.safe_load(path.read_text())
+    for row in table["jobs"] if isinstance(table, dict) else table:
+        if profile := profiles.get(str(row.get("job"))):
+            service: Profile | CalibratedService = profile
+            if profile.calibration and profile.calibration.verdict == CALIBRATED:
+                service = profile.calibration.service
+                numbers = mapping_of(service.replica).items()  # written with four significant digits
+                found = {name: float(f"{one:.4g}") if isinstance(one, float) else one for name, one in numbers}
+                if found["kind"] == "continuous":  # `slo_on` is the user's choice, not measured: keep it
+                    found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
+                row["replica"] = found
+            row.pop("service_std_s", None)
+            row["service_time_s"], row["service_scv"] = round(service.service_time_s, 5), round(service.service_scv, 4)
+            if row.get("model") in MODELS:  # the model's published service time would override the measured one
+                del row["model"]
+            if profile.cold_start_s is not None:
+                row["cold_start_s"] = round(profile.cold_start_s, 1)
+    with atomic_write(path) as partial:
+        partial.write_text(yaml.safe_dump(table, sort_keys=False))

@@ -1,0 +1,267 @@
+"""The Ray Serve deployments: the replica, which wraps the user's model, and the stats endpoint, which serves measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hmac
+import inspect
+import json
+import pkgutil
+import random
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faro_ops.rayserve.authentication import read_token
+from faro_ops.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+NAMESPACE, ACTOR = "faro", "faro-statistics"
+HEARTBEAT_S = 1.0
+REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
+REPORT_TIMEOUT_S = 5.0
+UNREPORTED_S = 300  # seconds of measurements that a replica stores while the aggregator does not answer
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is this multiple of the job's, so that Ray itself never queues
+
+
+class Dropped(Exception):
+    """The replica dropped the request."""
+
+
+class Failed(Exception):
+    """The model answered with status 5xx; the argument is its response."""
+
+
+class ReplicaQueue:
+    """The request queue of one replica. It drops requests, limits the number in service, and records measurements.
+
+    It accepts the share `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio
+    sequence spreads the accepted requests evenly among the arriving ones. `ongoing` counts requests waiting or in
+    service. `rows` has the measurements of seconds that are not reported yet.
+    """
+
+    def __init__(self, max_ongoing_requests: int, concurrency: int = 1, clock: Callable[[], float] = time.time):
+        self.max_ongoing_requests, self.accept, self.ongoing = max_ongoing_requests, 1.0, 0
+        self.rows: dict[int, dict[str, Any]] = {}
+        self._clock, self._point = clock, random.random()
+        self._serving = asyncio.Semaphore(concurrency)
+        # A call in a thread goes on after its client has disconnected, so this pool limits the calls to `concurrency` too.
+        self.threads = ThreadPoolExecutor(concurrency)
+
+    def _row(self) -> dict[str, Any]:
+        return self.rows.setdefault(int(self._clock()), empty_row())
+
+    async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the result of `call`, or raise Dropped. At most `concurrency` calls run at a time, and others wait."""
+        self._row()["arrivals"] += 1
+        self._point = (self._point + GOLDEN_RATIO) % 1
+        if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
+            self._row()["dropped"] += 1
+            raise Dropped
+        self.ongoing += 1
+        arrived = time.perf_counter()
+        try:
+            async with self._serving:
+                began = time.perf_counter()
+                answer = await call()
+                ended = time.perf_counter()
+        except BaseException:  # includes cancellation, so that every arrival counts as done, dropped or failed
+            self._row()["failed"] += 1
+            raise
+        finally:
+            self.ongoing -= 1
+        latency_s, service_s = ended - arrived, ended - began
+        times = {"latency_s": latency_s, "service_s": service_s, "service_s2": service_s**2}
+        add_row(self._row(), {"done": 1, "buckets": {str(bucket_of(latency_s)): 1}} | times)
+        return answer
+
+    async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """Wait for the first part of a streamed answer and return all parts; the request stays ongoing until the last part."""
+        rest, empty = aiter(parts), object()
+        first = await anext(rest, empty)
+
+        async def every() -> AsyncIterator[Any]:
+            self.ongoing += 1
+            try:
+                if first is not empty:
+                    yield first
+                async for part in rest:
+                    yield part
+            finally:
+                self.ongoing -= 1
+
+        return every()
+
+    def finished_seconds(self) -> dict[int, dict]:
+        """Measurements of complete, unreported Unix seconds. Zeros mean no requests. A missing second means no data."""
+        now = int(self._clock())
+        oldest = now - UNREPORTED_S
+        for second in range(max(min(self.rows, default=now), oldest), now + 1):
+            self.rows.setdefault(second, empty_row())
+        self.rows = {second: self.rows[second] for second in sorted(self.rows) if second >= oldest}
+        return {second: row for second, row in self.rows.items() if second < now}
+
+    def forget(self, seconds: Iterable[int]) -> None:
+        """Remove the measurements of these seconds, which have been reported."""
+        for second in seconds:
+            self.rows.pop(second, None)
+
+
+def aggregator() -> Any:
+    """The handle of the StatsAggregator actor of this Ray cluster; the first call creates the actor."""
+    import ray
+
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
+    return actor.options(name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
+
+
+def load_model(path: str) -> Callable[..., Any]:
+    """Import the class or function that is named "package.module:Name".
+
+    >>> load_model("collections:OrderedDict").__name__
+    'OrderedDict'
+    """
+    if path.count(":") != 1:
+        raise ValueError(f"import_path={path!r} must read package.module:Name")
+    try:
+        return pkgutil.resolve_name(path)
+    except AttributeError:
+        raise ValueError(f"import_path={path!r}: the module {' has no '.join(path.split(':'))}") from None
+
+
+def response_of(answer: Any) -> Response:
+    """The response that Ray Serve would make of a model's answer: text for str, bytes and None, JSON for other objects."""
+    from fastapi.encoders import jsonable_encoder
+    from starlette.responses import PlainTextResponse, Response
+
+    if isinstance(answer, Response):
+        return answer
+    if answer is None or isinstance(answer, str | bytes):
+        return PlainTextResponse(answer)
+    arrays: dict[Any, Callable[[Any], Any]] = {np.ndarray: np.ndarray.tolist, np.generic: np.generic.item}
+    text = json.dumps(jsonable_encoder(answer, custom_encoder=arrays), separators=(",", ":"))
+    return Response(text, media_type="application/json")
+
+
+class ReplicaActor:
+    """One replica of the job named `job`. The other arguments are fields of `ServeSpec`."""
+
+    def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
+        from ray import serve
+
+        self._job, self._name = job, serve.get_replica_context().replica_tag
+        self._queue = ReplicaQueue(max_ongoing_requests, concurrency)
+        self._model = load_model(import_path)(**args)
+        call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the check for async needs the method
+        self._is_async = inspect.iscoroutinefunction(call)
+        self._aggregator = aggregator()
+        self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())
+
+    async def __call__(self, request: Request) -> Response:
+        from starlette.responses import PlainTextResponse
+
+        async def call() -> Response:
+            if self._is_async:
+                answer = await self._model(request)
+            else:
+                model = partial(contextvars.copy_context().run, self._model, request)
+                answer = await asyncio.get_running_loop().run_in_executor(self._queue.threads, model)
+            response = response_of(answer)
+            if response.status_code >= 500:
+                raise Failed(response)
+            if parts := getattr(response, "body_iterator", None):  # only streaming responses have it
+                response.body_iterator = await self._queue.streamed(parts)  # type: ignore[attr-defined]
+            return response
+
+        try:
+            return await self._queue.serve(call)
+        except Failed as error:
+            return error.args[0]
+        except Dropped:
+            return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
+
+    async def _report_forever(self) -> None:
+        """Report each second's measurements shortly after the second ends. If a report fails, send them again later."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
+            rows = self._queue.finished_seconds()
+            try:
+                report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
+                share = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S)
+            except Exception:  # serving continues without the aggregator
+                try:
+                    self._aggregator = await asyncio.to_thread(aggregator)
+                except Exception:
+                    await asyncio.sleep(HEARTBEAT_S)
+                continue
+            self._queue.forget(rows)
+            if share is not None:
+                self._queue.accept = share
+
+
+class StatsEndpoint:
+    """HTTP access to the `StatsAggregator`. If Ray has a token, requests must carry it.
+
+    GET reads the statistics of the seconds from `since` on. POST sets the shares of requests to accept. A POST with the
+    parameter `holder` instead requests the lease, which is the right to scale the jobs, and returns the lease's holder.
+    """
+
+    def __init__(self) -> None:
+        self._aggregator = aggregator()
+
+    async def __call__(self, request: Request) -> Response:
+        from starlette.responses import JSONResponse, PlainTextResponse
+
+        token = read_token()
+        given = request.headers.get("authorization", "")
+        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            return PlainTextResponse("the token is missing or wrong", status_code=401)
+        try:
+            return JSONResponse(await self._answer(request))
+        except Exception:  # the actor may have died: look it up again
+            self._aggregator = await asyncio.to_thread(aggregator)
+            return JSONResponse(await self._answer(request))
+
+    async def _answer(self, request: Request) -> Any:
+        query = request.query_params
+        if request.method == "POST" and "holder" in query:
+            return await self._aggregator.lease.remote(query["holder"], float(query["duration_s"]), "force" in query)
+        if request.method == "POST":
+            shares = await request.json()
+            await self._aggregator.accept.remote(shares)
+            return shares
+        return await self._aggregator.read.remote(int(query.get("since", 0)))
+
+
+def application(arguments: dict[str, Any]) -> Any:
+    """The Ray Serve application of one job, built from the `args` of the declarative configuration."""
+    from ray import serve
+
+    keys = ("job", "import_path", "args", "max_ongoing_requests", "concurrency")
+    deployment: Any = serve.deployment(ReplicaActor)
+    return deployment.options(
+        name=arguments.get("deployment", "replica"),
+        num_replicas=arguments["replicas"],
+        max_ongoing_requests=RAY_LIMIT_FACTOR * arguments["max_ongoing_requests"],
+        ray_actor_options={"num_cpus": arguments["cores"]},
+        graceful_shutdown_timeout_s=30,
+        health_check_period_s=5,
+        health_check_timeout_s=15,
+    ).bind(**{key: arguments[key] for key in keys})
+
+
+def stats_endpoint(arguments: dict[str, Any]) -> Any:
+    """The Ray Serve application of the stats endpoint."""
+    from ray import serve
+
+    deployment: Any = serve.deployment(StatsEndpoint)
+    return deployment.options(name="stats", num_replicas=1, ray_actor_options={"num_cpus": 0}).bind()

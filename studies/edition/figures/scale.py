@@ -1,0 +1,140 @@
+"""Stage 70: two models, more jobs and more capacities (table 8 and figures 2, 14 and 15 of the paper)."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
+from studies.edition.scale import EQUAL, ONE
+from studies.figures import common
+from studies.figures.barcharts import bar_rows, hatch_of
+from studies.figures.common import trials_note
+from studies.figures.comparison import capacity_caption, policies_by_capacity, published_main
+from studies.wording import and_list
+
+EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
+MIXED = "mixed"  # the variant with two models
+ACCEPTABLE = 0.5  # the curve's caption names the capacity at which a policy loses at most this utility
+
+
+def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
+    """Draw a figure for each experiment that was run. `curve` adds the figure of lost utility by capacity."""
+    paper = published_main(published) if published else None
+    main, floor = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
+    figures = {
+        "effective_utility": Drawing(
+            policies_by_capacity(main, floor, paper, EFFECTIVE),
+            "Lost utility and lost effective utility by policy",
+            effective_caption(main, paper),
+        )
+    }
+    summary, limit = (pd.read_csv(results / "scale" / f"{name}.csv") for name in ("summary", "limit"))
+    (mixed, larger), (mixed_limit, larger_limit) = (
+        (table[table["variant"] == MIXED], table[table["variant"] != MIXED]) for table in (summary, limit)
+    )
+    if len(mixed):
+        figures["two_models"] = Drawing(
+            policies_by_capacity(mixed, mixed_limit), "Two models in one cluster", mixed_caption(mixed, mixed_limit)
+        )
+    if len(larger):
+        figures["larger_clusters"] = Drawing(
+            larger_clusters(larger, larger_limit), "Lost utility per job in larger clusters", larger_caption(larger)
+        )
+    if curve:
+        rows, limits = (pd.read_csv(results / "scale" / f"{name}.csv") for name in ("curve", "curve_limit"))
+        figures["lost_utility_by_capacity"] = Drawing(
+            lost_by_capacity(rows, limits), "Lost utility by capacity", curve_caption(rows)
+        )
+    return figures
+
+
+def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
+    columns = list(EFFECTIVE if published is None else common.as_published(EFFECTIVE))
+    mean = summary.groupby(["policy", "capacity_cores"])[columns].mean()
+    gap = mean[columns[0]] - mean[columns[1]]
+    policy, capacity = gap.abs().idxmax()
+    diamonds = "" if published is None else common.DIAMONDS
+    return (
+        f"Lost utility and lost effective utility differ by {gap.abs().median():.3f} in the median, and most for {policy} at "
+        f"{capacity:g} cores ({gap[policy, capacity]:+.2f}). Effective utility charges a drop its penalty.{diamonds}"
+    )
+
+
+def mixed_caption(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
+    return f"{capacity_caption(summary, limit)} Every other job serves ResNet18."
+
+
+def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
+    """Table 8: lost utility per job, one panel per larger cluster and one bar per policy."""
+    key = ["variant", "jobs", "capacity_cores"]
+    clusters = list(summary[key].drop_duplicates().itertuples(index=False, name=None))
+    policies = list(dict.fromkeys(summary["policy"]))
+    columns = min(4, len(clusters))
+    rows = -(-len(clusters) // columns)
+    size_in = (PAGE_IN, 0.3 + rows * (0.6 + 0.17 * len(policies)))
+    figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
+    lost = (summary["lost_utility"] / summary["jobs"]).set_axis(pd.MultiIndex.from_frame(summary[[*key, "policy"]]))
+    floor = {}
+    if "lost_utility" in limit:  # the column is missing if no limit was computed
+        floor = (limit["lost_utility"] / limit["jobs"]).groupby([limit[column] for column in key]).mean()
+    for axis, cluster in zip(axes.flat, clusters):
+        bar_rows(
+            axis, lost.sort_index().loc[cluster], policies, [colour(policy.split(" (")[0]) for policy in policies],
+            hatches=[hatch_of(policy) for policy in policies], limit=floor.get(cluster),
+            number_format="{:.2g}",
+        )  # fmt: skip
+        variant, jobs, cores = cluster
+        axis.set(title=f"{jobs:,} jobs, {cores:,}\ncores, {variant}", xlabel="lost utility per job")
+    for axis in axes.flat[len(clusters) :]:
+        axis.set_visible(False)
+    legend_above(figure, *common.reference_handles(published=False, limit=True))
+    return figure
+
+
+def larger_caption(summary: pd.DataFrame) -> str:
+    best = []
+    for (way, jobs, cores), part in summary.groupby(["variant", "jobs", "capacity_cores"], sort=False):
+        mean = part.groupby("policy")["lost_utility"].mean().sort_values()
+        best.append(f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; {mean.iloc[0] / jobs:.2g} per job)")
+    return (
+        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} "
+        "Dashed: clairvoyant limit of the first trial."
+    )
+
+
+def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
+    """Figure 2: lost utility by capacity, for each policy and the clairvoyant limit. Runs start as in the paper."""
+    summary = summary[summary["start"] == ONE]
+    figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
+    common.lost_by_policy(axis, summary, "capacity_cores")
+    axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=common.CLAIRVOYANT, **common.LIMIT_LINE)
+    axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
+    positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[lambda lost: lost > 0]
+    common.label_log_axis(axis.yaxis, positive.min(), positive.max())
+    legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
+    return figure
+
+
+def curve_caption(summary: pd.DataFrame) -> str:
+    all_starts, summary = summary, summary[summary["start"] == ONE]
+    mean = summary.groupby(["policy", "capacity_cores"], sort=False)["lost_utility"].mean()
+    needs = []
+    for policy in dict.fromkeys(summary["policy"]):
+        enough = [capacity for capacity, lost in mean[policy].sort_index().items() if lost <= ACCEPTABLE]
+        needs.append(f"{policy} {enough[0]:g}" if enough else f"{policy} more than {mean[policy].index.max():g}")
+    ranked = mean.unstack("policy").sort_index()
+    best = ", ".join(f"{capacity:g} {policy}" for capacity, policy in ranked.idxmin(axis=1).items())
+    equal = (
+        all_starts[all_starts["start"] == EQUAL].groupby(["capacity_cores", "policy"])["lost_utility"].mean().unstack()
+    )
+    lowest = ", ".join(
+        f"{capacity:g} {row.idxmin()} ({row.min():.3f})" for capacity, row in equal.sort_index().iterrows()
+    )
+    offered = f" If every policy starts with an equal share of the replicas instead: {lowest}." if lowest else ""
+    return (
+        f"To lose at most {ACCEPTABLE:g} utility, the policies need these cores (of those simulated): {', '.join(needs)}. "
+        f"Jobs start with one replica, under FairShare with an equal share. Lowest loss at each capacity: {best}.{offered} "
+        f"{trials_note(summary, ['policy', 'capacity_cores'])}"
+    )

@@ -1,0 +1,50 @@
+"""Panels of horizontal bars, with numbers, whiskers, published values and the clairvoyant limit."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from studies.figures.common import DIAMOND, EDGE, LIMIT_LINE
+
+
+def hatch_of(policy: str) -> str | None:
+    """The hatch of a policy's bar: slashes for "(paper)", dots for "(paper, exact)", None for our own policies."""
+    if "(paper" not in policy:
+        return None
+    return "..." if "exact" in policy else "//"
+
+
+def bar_rows(
+    axis: Axes, values: pd.Series, rows: Sequence[str], colours: Sequence[str], *,
+    hatches: Sequence[str | None] = (), published: pd.Series | None = None, limit: float | None = None,
+    number_format: str = "{:.2f}",
+) -> None:  # fmt: skip
+    """Draw one bar per row, with the mean over trials as length and label, and one standard deviation as whisker.
+
+    `values` has one value per trial, with the row as index. `published` has one value per row, drawn as a diamond.
+    `limit` is drawn as a dashed line.
+    """
+    mean, deviation = (one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std()))
+    place = range(len(rows))
+    bars = axis.barh(place, mean, xerr=deviation.fillna(0), color=colours, error_kw={"linewidth": 0.8}, **EDGE)
+    for bar, hatch in zip(bars, hatches):
+        bar.set_hatch(hatch)
+    numbers = [number_format.format(value) if value == value else "" for value in mean]
+    for row, number in zip(place, numbers):  # at the right edge of the panel, where no bar or diamond covers them
+        axis.annotate(
+            number, (1, row), (-2, 0), axis.get_yaxis_transform(), textcoords="offset points", ha="right", va="center"
+        )
+    known = pd.Series(dtype=float) if published is None else published.reindex(rows)
+    if known.notna().any():
+        axis.plot(known, place, **DIAMOND)
+    if limit is not None:
+        axis.axvline(limit, linewidth=1.0, **LIMIT_LINE)
+    widest = max([float((mean + deviation.fillna(0)).max()), limit or 0.0, *known.dropna()])
+    room = 0.12 + 0.05 * max(map(len, numbers))
+    axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(rows) - 0.4, -0.6))
+    axis.set_yticks(place, rows)
+    if number_format.endswith("%}"):
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.grid(visible=False, axis="y")

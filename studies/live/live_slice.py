@@ -1,0 +1,261 @@
+"""A slice of a day under one policy, on real replicas and in a matched simulation."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from faro_lib import control
+from faro_lib.control import GuardrailConfig, PolicyFailed
+from faro_lib.experiments.trials import policy_failures_raised
+from faro_lib.policies import Faro, Policy
+from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.loops import TwoLoops, paced
+from faro_lib.policies.protocol import FAILED
+from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
+from faro_lib.simulate.run import Decisions, evaluate_run
+from faro_lib.workload import Traces, Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.controller import loop
+from faro_ops.controller.clock import Clock
+from faro_ops.http import BUSY_RETRY_S, HttpClient
+from faro_ops.rayserve.backend import Endpoint
+from faro_ops.rayserve.cluster import RayServeCluster
+from faro_ops.rayserve.deploy import STATS_ROUTE
+from faro_ops.rayserve.load_generator import OUTCOMES, SERVED, Script, Sent
+from faro_ops.rayserve.profile import REPORTED_S
+from faro_ops.rayserve.spec import ServeSpec
+from faro_ops.rayserve.statistics import add_row, empty_row
+from studies.live.generator import Generator
+from studies.live.lost_worker import LostWorker, recovery_table
+from studies.live.machine import NOISY_CPUS, BackgroundLoad
+
+MIN_TICK_S = 30.0  # wall seconds between two decisions, enough for a few replicas to start
+MAX_STARTS = 6  # replicas that one decision may start
+RESET_S = 120.0
+QUIET_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Part of a day that is replayed live and in simulation; times are in seconds of the trace."""
+
+    workload: Workload  # jobs, with measured service and start times, and their requests
+    capacity: int  # cores
+    scale: float  # trace seconds per wall second
+    tick_s: float  # time between two decisions
+    max_ongoing_requests: int  # requests that a replica may hold
+    overhead_s: float = 0.0  # time per request that a replica needs in addition to the drawn service time
+    before: np.ndarray | None = None  # (jobs, minutes) requests before the slice, with which forecasts start
+
+    def __post_init__(self):
+        wall_s = self.tick_s / self.scale
+        if wall_s < MIN_TICK_S:
+            raise ValueError(
+                f"tick_s={self.tick_s:g} at scale={self.scale:g} is {wall_s:g} s of wall time; "
+                f"decisions must be at least {MIN_TICK_S:g} s apart"
+            )
+
+    @property
+    def initial(self) -> np.ndarray:
+        """Initial replicas (jobs,): equal shares, because a run is too short to start with one replica per job."""
+        return fair_share(self.workload.jobs, self.capacity)
+
+    @property
+    def guardrails(self) -> GuardrailConfig:
+        return GuardrailConfig(max_scaling_actions=MAX_STARTS)
+
+    @property
+    def serving_model(self) -> ServingModel:
+        return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
+
+    def paced(self, policy: Policy) -> Policy:
+        """The policy with the tick and history of this slice; Faro assumes a cold start of one minute."""
+        changes: dict[str, Any] = {"before": self.before} if isinstance(policy, TwoLoops) else {}
+        changes |= {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
+        return paced(policy, self.tick_s, **changes)
+
+    def draws(self, seed: int) -> Draws:
+        """Arrivals and service times of a trial, the same for all policies and for live and simulated runs."""
+        return draw(self.workload, seed, router=None)
+
+
+def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
+    """Select the traces of `jobs` (indices), and let every day start at minute `first_minute`.
+
+    If first_minute > 0, training days continue into the next day, and the last is lost. The evaluation day is shorter.
+    """
+    chosen = list(jobs)
+    train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
+    if first_minute:
+        days, samples, count, minutes = train.shape
+        joint = train.transpose(1, 2, 0, 3).reshape(samples, count, days * minutes)
+        shifted = joint[..., first_minute : first_minute + (days - 1) * minutes]
+        if days > 1:
+            train = shifted.reshape(samples, count, days - 1, minutes).transpose(2, 0, 1, 3)
+        else:
+            train = np.zeros((0, *evaluation.shape), np.int64)
+    return Traces(tuple(traces.jobs[job] for job in chosen), train, evaluation)
+
+
+def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
+    """Scale requests down to at most `max_rps` per wall second in any minute. Return (workload, share kept)."""
+    peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
+    share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
+    counts = np.floor(workload.requests_per_min * share).astype(np.int64)
+    return replace(workload, requests_per_min=counts), share
+
+
+def matched_simulation(
+    one: Slice, policy: Policy, seed: int, capacity_steps: tuple[tuple[float, float], ...] = ()
+) -> Run:
+    """Simulate the slice with the same requests, dispatch, tick and changes of capacity as in the live run."""
+    draws = one.draws(seed)
+    draws = replace(draws, service_s=draws.service_s + one.overhead_s)
+    with policy_failures_raised():
+        return simulate(
+            one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
+            guardrails=one.guardrails, initial=one.initial, capacity_steps=capacity_steps,
+        )  # fmt: skip
+
+
+def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
+    """(the requests of a trial for the load generator, each request's index in `draws`)."""
+    job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
+    order = np.argsort(draws.arrival_s, kind="stable")
+    due_s, service_s = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
+    return Script(tuple(urls), due_s, job[order], service_s), order
+
+
+def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float) -> Run:
+    """A live run as a `Run`, in trace seconds; requests that were not served count as dropped."""
+    latency_s = np.empty(len(order))
+    latency_s[order] = np.where(sent.outcome == SERVED, sent.latency_s * one.scale, np.inf)
+    minute_s = MINUTE_S * np.arange(one.workload.minutes + 2)
+    minute_s[-1] = np.inf
+    blocks = zip(draws.first[:-1], draws.first[1:])
+    edges = np.array([a + np.searchsorted(draws.arrival_s[a:b], minute_s) for a, b in blocks])
+    return evaluate_run(one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s)
+
+
+def run_live(
+    one: Slice,
+    policy: Policy,
+    seed: int,
+    served: tuple[ServeSpec, ...],
+    endpoint: Endpoint,
+    journal: Path,
+    max_rps: float,
+    lose_worker: bool = False,
+) -> tuple[Run, dict[str, Any], pd.DataFrame]:
+    """Run the slice on real replicas. The jobs start with `one.initial` replicas.
+
+    Parameters
+    ----------
+    lose_worker : delete a Ray worker halfway. The capacity is then the CPUs of Ray's nodes, not `one.capacity`.
+
+    Returns
+    -------
+    The run, additional columns for the summary, and the table `recovery` (empty unless a worker is deleted). Columns:
+
+    - background_cpu, niced_cpu: mean number of processors that other processes used, in total and at low priority.
+    - served, dropped, failed, unsent: number of requests by outcome.
+    - send_lag_ms_p99: 99 % quantile of the delay between a request's due time and its sending.
+    - overhead_s, network_overhead_s: see `overheads`.
+    - failures: number of controller failures.
+    - capacity_steps: (time in s, cores) of each change of the capacity, as JSON.
+    - noisy_host: whether other processes of normal priority used more than NOISY_CPUS processors.
+    """
+    draws, ray, http, failures = one.draws(seed), endpoint.ray, endpoint.http, 0
+    script, order = script_of(one, draws, [http.address + job.route for job in served])
+    reset(one, served, ray, http)
+    clock = Clock.starting_now(one.scale, in_s=2.0)
+    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, None if lose_worker else one.capacity)
+    decisions, steps = Decisions(), list[control.Step]()
+
+    def on_step(step: control.Step) -> None:
+        decisions.append(step)
+        steps.append(step)
+
+    def on_failure(reason: str, message: str) -> None:
+        nonlocal failures
+        if reason == FAILED:
+            raise PolicyFailed(message)
+        failures += 1
+
+    lost: LostWorker | None = None
+    generator = Generator(script, clock.origin_s, max_rps=max_rps)
+    began = time.perf_counter()
+    try:
+        with ExitStack() as stack:
+            others = stack.enter_context(BackgroundLoad((*endpoint.pids, generator.pid)))
+            if lose_worker and endpoint.workers:
+                half_s = one.workload.minutes * MINUTE_S / one.scale / 2
+                lost = stack.enter_context(LostWorker(endpoint.workers, clock.origin_s, half_s))
+            loop.run(
+                cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
+                until_s=one.workload.minutes * MINUTE_S, on_step=on_step, on_failure=on_failure,
+            )  # fmt: skip
+        sent = generator.result(timeout_s=90)
+    finally:
+        generator.stop()
+    run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
+    columns: dict[str, Any] = {"background_cpu": others.processors, "niced_cpu": others.niced}
+    columns |= {outcome: sent.count(n) for n, outcome in enumerate(OUTCOMES)}
+    columns["send_lag_ms_p99"] = np.nanquantile(sent.send_lag_s, 0.99) * 1e3 if len(sent.send_lag_s) else 0.0
+    columns["overhead_s"], columns["network_overhead_s"] = overheads(one, draws, order, sent, http, clock)
+    columns |= {"failures": failures, "capacity_steps": json.dumps(changes_of(steps, one.capacity))}
+    slo_s = arrays_of(one.workload.jobs).slo_s
+    recovery = recovery_table(lost, script, sent, slo_s, steps, one.scale) if lost else pd.DataFrame()
+    return run, columns | {"noisy_host": others.processors - others.niced > NOISY_CPUS}, recovery
+
+
+def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
+    """(time in s, cores) of each tick at which the capacity has changed. Before the first tick, it is `capacity`."""
+    seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
+    before = [capacity, *(cores for _, cores in seen)]
+    return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
+
+
+def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
+    """Mean overheads of served requests in trace seconds, inside and outside the replica; NaN without statistics.
+
+    Inside: service time minus drawn service time. Outside: the client's latency minus the replica's latency.
+    """
+    time.sleep(REPORTED_S)
+    statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
+    total = empty_row()
+    for job in one.workload.jobs:
+        for row in statistics.get(job.name, {}).get("seconds", {}).values():
+            add_row(total, row)
+    was_served = sent.outcome == SERVED
+    if not total["done"] or not was_served.any():
+        return math.nan, math.nan
+    drawn_s = float(draws.service_s[order][was_served].mean())
+    in_replica_s = total["latency_s"] / total["done"]
+    network_overhead_s = (float(sent.latency_s[was_served].mean()) - in_replica_s) * one.scale
+    return total["service_s"] / total["done"] * one.scale - drawn_s, network_overhead_s
+
+
+def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> None:
+    """Restore the initial replicas, and wait until all of them serve and no request is ongoing."""
+    cluster = RayServeCluster(one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity)
+    began, running = time.monotonic(), None
+    while time.monotonic() - began < RESET_S:
+        with suppress(OSError):  # no answer in time: try again
+            seen = cluster.observe()
+            running = seen.running.tolist()
+            cluster.apply(one.initial, np.zeros(len(served)))
+            restored = (seen.running == one.initial) & (seen.target == one.initial) & (seen.terminating == 0)
+            if restored.all() and not np.nansum(seen.ongoing):
+                time.sleep(QUIET_S)
+                return
+        time.sleep(0.5)
+    raise ValueError(f"replicas are {running} after {RESET_S:g} s, not {one.initial.tolist()}")

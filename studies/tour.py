@@ -1,0 +1,269 @@
+"""Figures, captions and interactive controls of notebook 00: forecasts, the utility table, the price of a replica."""
+
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from faro_lib.allocate import OBJECTIVES, Allocation, solve
+from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, PAGE_IN
+from faro_lib.utility import DROPS, UtilityTable, build_table
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
+from studies.wording import and_list
+
+FORECAST, ACTUAL, PATH = COLOURS["Faro-Sum"], CYCLE[1], "#8A8F98"
+BANDS = (0.95, 0.8, 0.5)  # coverage of a fan chart's bands
+MAX_PAST = 30  # minutes drawn before the forecast
+MAX_PATHS = 30  # sample paths drawn behind a curve
+MAX_LABELLED = 16  # a heat map with more columns shows numbers only in the chosen cells
+KEPT = 0.95  # a job counts as well served if its expected utility is at least KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision: the forecast it used, its table of utilities, and the allocation of the budget."""
+
+    rates_rps: np.ndarray  # sample paths, (jobs, paths, minutes)
+    options: dict[str, Any]  # for `build_table`
+    table: UtilityTable
+    allocation: Allocation
+    budget: int  # cores
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return self.table.jobs
+
+    @property
+    def utility(self) -> np.ndarray:
+        """Utility in the objective, by job (row) and replica count (column, from 0). NaN marks counts out of bounds."""
+        utility = self.table.effective if self.table.with_drops else self.table.value
+        return np.where(np.isneginf(utility), np.nan, utility)
+
+
+def decide(
+    jobs: Sequence[Job],
+    rates_rps: np.ndarray,
+    running: Sequence[int],
+    replicas: int,
+    *,
+    slo_s: float | None = None,
+    cold_start_s: float = 0.0,
+    objective: str = "Sum",
+) -> Decision:
+    """Allocate `replicas` cores optimally among the jobs, for sampled request rates (jobs, paths, minutes).
+
+    `slo_s` and `cold_start_s` apply to every job. If `slo_s` is None, each job keeps its own SLO.
+    """
+    jobs = tuple(jobs if slo_s is None else (replace(job, slo_s=slo_s) for job in jobs))
+    drops = DROPS if OBJECTIVES.find(objective).effective else None
+    options: dict[str, Any] = {"cold_start_minutes": cold_start_s / MINUTE_S, "drops": drops}
+    options["max_replicas"] = max(replicas, *running)
+    table = build_table(jobs, rates_rps, running, **options)
+    return Decision(rates_rps, options, table, solve(table, replicas, objective), replicas)
+
+
+def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
+    """Utility of a job on each sample path, by path (row) and replica count (column, from 0), without drops."""
+    paths = decision.rates_rps[job][:, None]
+    copies = [replace(decision.jobs[job], name=f"path {n}") for n in range(len(paths))]
+    running = np.full(len(paths), decision.table.running[job])
+    value = build_table(copies, paths, running, **decision.options).value
+    beyond = max(0, decision.table.columns + 1 - value.shape[1])  # `value` ends where more replicas change no utility
+    value = np.pad(value, ((0, 0), (0, beyond)), mode="edge")[:, : decision.table.columns + 1]
+    return np.where(np.isneginf(value), np.nan, value)
+
+
+def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
+    """Optimum of the objective (`value`) for consecutive budgets, and the gain from one more core (`price`)."""
+    budgets = list(budgets)
+    room = decision.options | {"max_replicas": max(budgets)}
+    table = build_table(decision.jobs, decision.rates_rps, decision.table.running, **room)
+    value = [solve(table, budget, decision.allocation.objective).value for budget in budgets]
+    return pd.DataFrame({"budget": budgets, "value": value, "price": np.append(np.diff(value), np.nan)})
+
+
+def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> Figure:
+    """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and the actual requests.
+
+    Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes ahead).
+    """
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    size_in = (PAGE_IN, 0.5 + 1.6 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size_in, sharex=True, squeeze=False)
+    counts = counts[:, -MAX_PAST:]
+    past = np.arange(-counts.shape[1] + 1, 1)
+    ahead = np.arange(1, paths.shape[2] + 1)
+    for axis, name, count, path, came in zip(axes.flat, names, counts, paths, actual):
+        for band in BANDS:
+            low, high = np.quantile(path, [(1 - band) / 2, (1 + band) / 2], axis=0)
+            axis.fill_between(ahead, low, high, color=FORECAST, alpha=0.22, linewidth=0)
+        axis.plot(past, count, color="#30343B", linewidth=0.9, label="requests until now")
+        axis.plot(ahead, path.mean(axis=0), color=FORECAST, label="forecast (bands: 50, 80 and 95 %)")
+        axis.plot(ahead[: len(came)], came, "o", color=ACTUAL, markersize=2.2, label="what then arrived")
+        axis.set(title=name, ylim=(0, None))
+        axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    figure.supxlabel("minutes from now", fontsize=plt.rcParams["axes.labelsize"])
+    axes[0][0].set_ylabel("requests per minute")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray) -> str:
+    """State which job's forecast is least certain, and how many of the `actual` counts the 80 % bands contain."""
+    low, high = np.quantile(paths, (0.1, 0.9), axis=1)
+    width = ((high - low) / np.maximum(paths.mean(axis=1), 1.0)).mean(axis=1) / 2
+    widest = int(width.argmax())
+    inside = (low[:, : actual.shape[1]] <= actual) & (actual <= high[:, : actual.shape[1]])
+    return (
+        f"The load of {names[widest]} is least certain: its 80 % band is its mean ± {width[widest]:.0%}. The 80 % bands "
+        f"contain {inside.sum()} of the {inside.size} counts that then arrived."
+    )
+
+
+def row_as_curve(decision: Decision, job: int) -> Figure:
+    """One row of the table: expected utility by replica count, with the utility of single sample paths behind it."""
+    figure, axis = plt.subplots(figsize=(COLUMN_IN * 1.35, 2.5))
+    _curve(axis, decision, job)
+    return figure
+
+
+def row_caption(decision: Decision, job: int) -> str:
+    """State a job's utility with one replica, the replicas that reach a utility of KEPT, and its allocation."""
+    chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
+    first, certain = int(np.argmax(~np.isnan(row))), int(np.argmax(row >= KEPT))  # certain = 0: no count reaches KEPT
+    enough = (
+        f"{certain} replicas are worth {row[certain]:.2f}" if certain else "no count in the table is worth that much"
+    )
+    return (
+        f"One replica of {decision.jobs[job].name} is expected to be worth {row[max(1, first)]:.2f} of at most 1; "
+        f"for {KEPT:g} and more, {enough}. It gets {chosen}, worth {row[chosen]:.2f}."
+    )
+
+
+def _curve(axis: Axes, decision: Decision, job: int) -> None:
+    x, row = np.arange(decision.table.columns + 1), decision.utility[job]
+    lines = [np.column_stack((x, path)) for path in utility_of_paths(decision, job)[:MAX_PATHS]]
+    axis.add_collection(LineCollection(lines, color=PATH, alpha=0.35, linewidth=0.7, label="one sample path each"))
+    axis.plot(x, row, color=FORECAST, marker="o", markersize=3, linewidth=1.6, label="expected utility")
+    chosen = int(decision.allocation.replicas[job])
+    axis.plot(chosen, row[chosen], "s", markersize=8, markerfacecolor="none", markeredgecolor="black", label="chosen")
+    axis.set(title=decision.jobs[job].name, xlabel="replicas", ylabel="utility", ylim=(-0.03, 1.06))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(loc="lower right", frameon=True)
+
+
+def table_as_map(decision: Decision) -> Figure:
+    """The whole table: expected utility of every job at every replica count; the chosen cells are outlined."""
+    figure, axis = plt.subplots(figsize=(PAGE_IN, 0.75 + 0.3 * len(decision.jobs)))
+    _map(axis, decision)
+    return figure
+
+
+def table_caption(decision: Decision) -> str:
+    """Caption: the replicas of each job, the total utility, and the jobs below KEPT."""
+    chosen = decision.utility[np.arange(len(decision.jobs)), decision.allocation.replicas]
+    short = [f"{job.name} ({value:.2f})" for job, value in zip(decision.jobs, chosen) if value < KEPT]
+    gets = and_list(f"{x} for {job.name}" for job, x in zip(decision.jobs, decision.allocation.replicas))
+    verdict = f"{and_list(short)} stay below a utility of {KEPT:g}" if short else f"every job reaches at least {KEPT:g}"
+    return (
+        f"Of {decision.budget} cores: {gets}. The utilities sum to {chosen.sum():.2f} of {len(chosen)}; {verdict}. No other "
+        f"allocation is better: the optimality gap is {decision.allocation.gap:.0%}."
+    )
+
+
+def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
+    cells = decision.utility[:, 1:]
+    axis.imshow(cells, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=(0.5, cells.shape[1] + 0.5, len(cells), 0))
+    for j, x in enumerate(decision.allocation.replicas):
+        if x:
+            axis.add_patch(Rectangle((x - 0.5, j), 1, 1, fill=False, edgecolor="black", linewidth=1.8, zorder=3))
+    for (j, x), value in np.ndenumerate(cells):
+        shown = (all_numbers and cells.shape[1] <= MAX_LABELLED) or x + 1 == decision.allocation.replicas[j]
+        if shown and not np.isnan(value):
+            colour = "white" if value > 0.55 else "black"
+            axis.text(x + 1, j + 0.5, f"{value:.2f}", ha="center", va="center", color=colour)
+    axis.set_yticks(np.arange(len(cells)) + 0.5, [job.name for job in decision.jobs])
+    axis.xaxis.set_major_locator(MaxNLocator(MAX_LABELLED, integer=True))
+    axis.set(xlabel="replicas", title="expected utility; outlined: chosen")
+    axis.grid(visible=False)
+
+
+def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
+    """Plot `value` and `price` of `curve` (from `by_budget`) against the budget. A dashed line marks `budget`."""
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1), sharex=True)
+    at = curve.set_index("budget")
+    axes[0].plot(at["value"], color=FORECAST, marker="o", markersize=2.5)
+    axes[1].bar(at.index, at["price"], color=FORECAST, width=0.8)
+    for axis in axes:
+        axis.axvline(budget, color=LIMIT, linestyle="--", linewidth=1.0)
+        axis.set_xlabel("budget (cores)")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].annotate("our budget", (budget, 0.06), (4, 0), axes[0].get_xaxis_transform(),
+                     textcoords="offset points", color=LIMIT)  # fmt: skip
+    axes[0].set(ylabel="value of the best allocation", ylim=(min(0.0, at["value"].min()), None))
+    axes[1].set_ylabel("price: gain of one more core")
+    return figure
+
+
+def price_caption(curve: pd.DataFrame, budget: int, least: float = 0.01) -> str:
+    """State the gain from one more core at `budget`, and the number of cores from which the gain is below `least`."""
+    at = curve.set_index("budget")
+    price = at["price"].dropna()
+    dear = price.index[price >= least]
+    enough = f"From {dear.max() + 1} cores on" if len(dear) else "At every budget shown"
+    return (
+        f"With {budget} cores the best allocation is worth {at['value'][budget]:.2f}, and one more core would add "
+        f"{price[budget]:.2f}. {enough}, a further core adds less than {least:g}."
+    )
+
+
+def overview(decision: Decision, job: int) -> Figure:
+    """Draw the utility curve of one job beside the heat map of all jobs. `controls` shows this figure."""
+    size_in = (PAGE_IN, max(2.3, 0.9 + 0.28 * len(decision.jobs)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size_in, width_ratios=(2, 3), layout="none")
+    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.2, top=0.89, wspace=0.25)
+    _curve(left, decision, job)
+    _map(right, decision, all_numbers=False)  # drawing the numbers would take longest
+    return figure
+
+
+def controls(draw: Callable[..., tuple[Figure, str]], **widgets: Any) -> Any:
+    """Show the figure and the sentence that `draw` returns, below one control per argument of `draw`.
+
+    The result is a box of all widgets. A page or editor that cannot run widgets shows the figure at the initial values.
+    """
+    import ipywidgets
+    from IPython.display import display
+
+    picture, sentence = ipywidgets.Image(format="png"), ipywidgets.HTML()
+
+    def redraw(_change: object = None) -> None:
+        figure, text = draw(**{name: widget.value for name, widget in widgets.items()})
+        target = BytesIO()
+        figure.savefig(target, format="png", dpi=110)
+        plt.close(figure)
+        picture.value, sentence.value = target.getvalue(), text
+
+    for name, widget in widgets.items():
+        widget.description = widget.description or name.replace("_", " ")
+        widget.observe(redraw, names="value")
+    redraw()
+    row = ipywidgets.HBox(list(widgets.values()), layout={"flex_flow": "row wrap"})
+    box = ipywidgets.VBox([row, picture, sentence])
+    still = b64encode(picture.value).decode()
+    display({**box._repr_mimebundle_(), "image/png": still, "text/plain": sentence.value}, raw=True)
+    return box

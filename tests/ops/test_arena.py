@@ -1,0 +1,332 @@
+"""The arena: its environment runs what the pipeline runs, its scenarios are fixed, and its scores can be repeated."""
+
+import dataclasses
+import hashlib
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from faro_lib.experiments.limits import clairvoyants
+from faro_lib.metrics.measures import lost_utility, minute_utility
+from faro_lib.policies import AIAD, FACTORIES, HPA, FairShare, Plan
+from faro_lib.simulate import simulate
+from faro_lib.workload import Job, Traces, Workload
+from faro_lib.workload.changes import changed
+from faro_lib.workload.synthetic import synthetic
+from faro_ops import cli
+from faro_ops.arena.scenarios import Instance, scenario_of, scenarios
+from faro_ops.arena.scoring import MEASURED, score, scored
+
+gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
+from gymnasium.utils.env_checker import check_env  # noqa: E402
+
+from faro_ops.arena.environment import FEATURES, Agent, plan_of  # noqa: E402
+from studies.arena.fluid import FluidCluster  # noqa: E402
+
+DAY = synthetic(seed=5, jobs=4, days=2, minutes=24)
+CAPACITY = 14.0
+JOB = Job("a")
+
+
+def make(traces=DAY, capacity=CAPACITY, **options):
+    return gymnasium.make("faro/Cluster-v0", traces=traces, capacity=capacity, **options)
+
+
+def episode(env, policy, trial=24):
+    """(return, number of steps) of a policy that decides outside of the environment."""
+    bare = env.unwrapped
+    initial = policy.initial(DAY.jobs, CAPACITY)
+    env.reset(seed=0, options={"trial": trial, "initial": initial})
+    state, total = policy.start(DAY.jobs), 0.0
+    for steps in range(1, 10_000):
+        state, plan = policy.decide(state, bare.observation)
+        _, reward, terminated, truncated, _ = env.step(plan)
+        total += reward
+        if terminated or truncated:
+            return total, steps
+    raise AssertionError("the episode does not end")
+
+
+@pytest.mark.parametrize("options", [{}, {"actions": "shares"}, {"cluster": FluidCluster}, {"train": True}], ids=str)
+def test_gymnasium_accepts_the_environment(options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(make(**options).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("policy", [FairShare(), AIAD(), HPA()], ids=lambda policy: policy.name)
+def test_a_policy_does_in_the_arena_what_it_does_in_the_pipeline_and_its_return_is_its_lost_utility(policy):
+    env = make(tick_s=policy.tick_s)
+    total, steps = episode(env, policy)
+    run = simulate(DAY.workload(), policy, CAPACITY, 24)
+    np.testing.assert_array_equal(env.unwrapped.run.tail_latency_s, run.tail_latency_s)
+    np.testing.assert_array_equal(env.unwrapped.run.decisions.target, run.decisions.target)
+    assert total == pytest.approx(-lost_utility(minute_utility(run)) * 24)
+    assert steps == len(run.decisions.target)
+
+
+def test_the_same_agent_is_a_policy_of_the_pipeline():
+    agent = Agent(lambda seen: 1 + np.floor(seen[:, FEATURES.index("load")]).clip(0).astype(int) % 5)
+    env = make()
+    (seen, _), total, ended = env.reset(options={"trial": 7}), 0.0, False
+    while not ended:
+        seen, reward, _, ended, _ = env.step(agent.act(seen))
+        total += reward
+    run = simulate(DAY.workload(), agent, CAPACITY, 7)
+    assert total == pytest.approx(-lost_utility(minute_utility(run)) * 24)
+    assert len({tuple(target) for target in run.decisions.target}) > 1
+
+
+def test_counts_are_targets_and_shares_divide_what_the_minima_leave():
+    observation = make().unwrapped
+    observation.reset(seed=1)
+    seen = observation.observation
+    assert plan_of(DAY.jobs, seen, np.array([1, 2, 3, 4]), "counts").target.tolist() == [1, 2, 3, 4]
+    assert plan_of(DAY.jobs, seen, np.array([1.0, 0.5, 0.5, 0.0]), "shares").target.tolist() == [6, 3, 3, 1]
+    assert plan_of(DAY.jobs, seen, np.zeros(4), "shares").target.tolist() == [1, 1, 1, 1]
+
+
+def test_seeds_repeat_an_episode_and_training_days_are_never_the_evaluation_day():
+    env, first = make(train=True), []
+    for seed in range(6):
+        one, _ = env.reset(seed=seed)
+        again, _ = env.reset(seed=seed)
+        np.testing.assert_array_equal(one, again)
+        first.append(env.unwrapped.observation.arrivals_per_min[:, 0].tolist())
+    days = [DAY.workload(day).requests_per_min for day in (1, 2)]
+    bursts = [[float(counts[:, 0].sum()) for counts in days]]
+    assert len({tuple(counts) for counts in first}) > 1
+    for counts in first:
+        assert min(abs(sum(counts) - total) / total for total in bursts[0]) < 0.2
+
+
+@pytest.mark.parametrize("cluster", [None, FluidCluster])
+def test_initial_replicas_beyond_the_capacity_are_refused(cluster):
+    with pytest.raises(ValueError, match=r"initial=\[4, 4, 4, 4\] needs 16 cores; the capacity is 14"):
+        make(cluster=cluster).reset(options={"initial": [4, 4, 4, 4]})
+
+
+def test_a_capacity_of_0_is_refused_and_not_replaced_by_that_of_the_scenario():
+    with pytest.raises(ValueError, match="capacity=0 cores cannot hold the minimum"):
+        gymnasium.make("faro/Cluster-v0", traces=next(iter(scenarios())), capacity=0)
+
+
+def test_environments_run_side_by_side():
+    kept = {"traces": DAY, "capacity": CAPACITY, "cluster": FluidCluster}
+    env = gymnasium.make_vec("faro/Cluster-v0", num_envs=3, vectorization_mode="sync", **kept)
+    seen, _ = env.reset(seed=3)
+    assert seen.shape == (3, 4, len(FEATURES))
+    _, rewards, *_ = env.step(np.full((3, 4), 3))
+    assert rewards.shape == (3,)
+
+
+def test_an_invalid_plan_is_an_error_and_not_a_held_decision():
+    env = make()
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=r"plan.drop"):
+        env.step(Plan(np.full(4, 2), np.full(4, 2.0), ("hold",) * 4))
+
+
+def test_an_unknown_kind_of_action_names_what_is_accepted():
+    with pytest.raises(ValueError, match="actions='x' is unknown; accepted: counts, shares"):
+        make(actions="x")
+
+
+def constant(per_min, replicas, cluster, minutes=120):
+    """Mean utility of one job at a constant load with constant replicas."""
+    counts = np.full((1, minutes), per_min)
+    traces = Traces((JOB,), np.zeros((0, 1, 1, minutes), int), counts[None])
+    env = make(traces, 30.0, cluster=cluster)
+    env.reset(seed=4, options={"initial": [replicas]})
+    lost, ended = 0.0, False
+    while not ended:
+        _, reward, _, ended, _ = env.step(np.array([replicas]))
+        lost -= reward
+    return 1 - lost / minutes
+
+
+@pytest.mark.parametrize(("per_min", "replicas"), [(600, 4), (900, 2), (900, 3), (1400, 4)])
+def test_the_fluid_model_loses_what_the_requests_lose_at_a_constant_load(per_min, replicas):
+    assert constant(per_min, replicas, FluidCluster) == pytest.approx(constant(per_min, replicas, None), abs=0.1)
+
+
+def test_a_fluid_replica_serves_from_the_minute_after_its_cold_start():
+    counts = np.full((1, 1, 10), 900)
+    traces = Traces((JOB,), np.zeros((0, 1, 1, 10), int), counts)
+    env = make(traces, 30.0, cluster=FluidCluster)
+    env.reset(seed=1)
+    running, rewards = [], []
+    for _ in range(4):
+        _, reward, *_ = env.step(np.array([6]))
+        running.append(int(env.unwrapped.observation.running[0]))
+        rewards.append(reward)
+    assert running[0] == 6  # 35 s after the decision
+    assert rewards[0] < -1.5  # the minute before the decision and the minute of the cold start are lost
+    assert rewards[1:] == [0.0] * 3
+
+
+def test_every_scenario_of_the_list_can_be_made_and_holds_its_minima():
+    for scenario in scenarios().values():
+        if scenario.workload == "faro-10jobs":
+            continue
+        traces = scenario.traces(scenario.public_seed)
+        assert traces.days >= 1
+        assert len(traces.jobs) <= min(scenario.capacity, *(cores for _, cores in scenario.capacity_steps), np.inf)
+    assert sum(scenario.quick for scenario in scenarios().values()) >= 6
+
+
+# What a scenario of today is. A change here is a new version of the scenario's name.
+FINGERPRINTS = {
+    "steady-v1": "a2902e748a69b089",
+    "launch-v1": "53899e84f891e75b",
+    "giant-v1": "6204f0587c95784e",
+    "neighbours-v1": "7c913c7fd4517d41",
+}
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_a_scenario_never_changes_under_its_name(name):
+    counts = scenario_of(name).traces(scenario_of(name).public_seed).evaluation
+    assert hashlib.sha256(counts.astype("<i8").tobytes()).hexdigest()[:16] == FINGERPRINTS[name]
+
+
+def test_one_job_of_giant_has_a_hundred_times_the_requests_of_another():
+    totals = np.sort(scenario_of("giant-v1").traces(3).evaluation[0].sum(axis=1))
+    assert 50 < totals[-1] / np.median(totals[:-1]) < 200
+
+
+def test_the_new_changes_do_what_they_say():
+    plain = synthetic(seed=2, jobs=6, days=2, minutes=120)
+    ratio = changed(plain, "drift").evaluation / plain.evaluation
+    assert ratio[0, :, 0] == pytest.approx(1.0)
+    assert ratio[0, :, -1] == pytest.approx(1.5, rel=0.01)
+    bursts = changed(plain, "bursts").evaluation[0] / plain.evaluation[0]
+    assert set(np.flatnonzero(bursts.max(axis=1) > 1)) == {0, 3}
+    assert set(np.unique(bursts)) <= {1.0, *(3.0**n for n in range(1, 5))}
+    sparse = changed(plain, "sparse").evaluation[0].mean(axis=1)
+    assert (sparse[[1, 2, 4, 5]] < 2).all()
+    assert (sparse[[0, 3]] > 100).all()
+    np.testing.assert_array_equal(changed(plain, "drift").train, plain.train)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A scenario of 36 minutes, with a node lost in the middle."""
+    scenario = dataclasses.replace(
+        scenario_of("steady-v1"),
+        name="small",
+        capacity=14,
+        capacity_steps=((720.0, 8), (1440.0, 14)),
+        synthetic={"jobs": 4, "days": 2, "minutes": 36},
+    )
+    monkeypatch.setitem(scenarios(), "small", scenario)
+    return scenario
+
+
+def test_the_bound_follows_the_capacity_and_no_policy_beats_it(small):
+    instance = Instance(small, 9)
+    whole, part = clairvoyants(instance.workload, instance.draws, [14, 8])
+    np.testing.assert_array_equal(instance.bound[:, :12], whole.utility[:, :12])
+    np.testing.assert_array_equal(instance.bound[:, 12:24], part.utility[:, 12:24])
+    np.testing.assert_array_equal(instance.bound[:, 24:], whole.utility[:, 24:])
+    for policy in ("FairShare", "HPA", "Faro-Sum"):
+        row = scored(policy, instance)
+        assert row["regret"] >= -1e-3
+        assert row["low"] <= row["regret"] <= row["high"]
+        assert row["regret"] == pytest.approx((row["lost_utility"] - row["bound"]) / 4)
+
+
+def test_a_score_can_be_repeated_with_its_hidden_seed_and_differs_with_another(small):
+    one = score("HPA", ["small"])
+    again = score("HPA", ["small"], one["hidden_seed"])
+    for row in (*one["scenarios"], *again["scenarios"], *one["score"].values(), *again["score"].values()):
+        for column in MEASURED:
+            row.pop(column, None)
+    assert one == again
+    other = score("HPA", ["small"], one["hidden_seed"] + 1)["scenarios"]
+    assert other[0]["inputs_sha256"] == one["scenarios"][0]["inputs_sha256"]  # the public seed
+    assert other[1]["inputs_sha256"] != one["scenarios"][1]["inputs_sha256"]
+
+
+def test_a_policy_that_decides_less_than_once_a_minute_is_refused(small, monkeypatch):
+    monkeypatch.setitem(FACTORIES, "Slow", lambda context: FairShare(tick_s=61.0))
+    with pytest.raises(ValueError, match=r"policy 'Slow': tick_s=61; the arena accepts at most 60"):
+        score("Slow", ["small"], public_only=True)
+
+
+FAILING = """
+from faro_lib.policies import FairShare, register
+
+
+class Failing(FairShare):
+    def decide(self, state, observation):
+        if observation.now_s > 600:
+            raise RuntimeError("out of ideas")
+        return FairShare.decide(self, state, observation)
+
+
+register("%s")(lambda context: Failing())
+"""
+
+
+def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_counted(small, tmp_path, capsys):
+    file, out = tmp_path / "failing.py", tmp_path / "score.json"
+    file.write_text(FAILING % "Failing")
+    status = cli.main(["arena", "run", str(file), "--scenario", "small", "--hidden-seed", "3", "--out", str(out)])
+    assert status == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert printed.out == "hidden seed: 3\n"
+    assert "25 decisions failed, first: policy 'FairShare' failed at" in printed.err
+    assert "Failing, hidden seeds: mean regret" in printed.err
+    entry = json.loads(out.read_text())
+    FACTORIES.pop("Failing")
+    assert entry["file"] == "failing.py"
+    assert entry["sha256"]["file"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    public, hidden = entry["scenarios"]
+    assert public["failures"] == hidden["failures"] == 25  # ticks at minutes 11 to 35
+    assert "out of ideas" in public["first_failure"]
+    assert entry["score"]["public"]["failures"] == 25
+
+
+def test_tuning_needs_the_public_seeds_only(small, capsys):
+    tuned = score("HPA", ["small"], public_only=True)
+    assert [row["kind"] for row in tuned["scenarios"]] == list(tuned["score"]) == ["public"]
+    assert tuned["hidden_seed"] is None
+    assert cli.main(["arena", "run", "HPA", "--public", "--hidden-seed", "3"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [("x = 1\n", "registers 0 policies"), (FAILING % "One" + FAILING % "Two", "registers 2 policies")],
+)
+def test_a_file_that_is_no_entry_is_refused_in_one_line(content, line, tmp_path, capsys):
+    file = tmp_path / f"entry{len(content)}.py"
+    file.write_text(content)
+    assert cli.main(["arena", "run", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+    for name in ("One", "Two"):
+        FACTORIES.pop(name, None)
+
+
+def test_a_misspelt_scenario_is_refused_before_anything_runs(capsys):
+    assert cli.main(["arena", "run", "HPA", "--scenario", "steady"]) == 2
+    assert "scenario='steady' is unknown; did you mean 'steady-v1'?" in capsys.readouterr().err
+
+
+def test_a_hidden_seed_is_a_positive_number(capsys):
+    assert cli.main(["arena", "run", "HPA", "--hidden-seed", "-1"]) == 2
+    assert "hidden-seed" in capsys.readouterr().err
+
+
+def test_the_environment_knows_the_scenarios_by_name():
+    env = gymnasium.make("faro/Cluster-v0", traces="node-lost-v1")
+    env.reset(seed=0)
+    for _ in range(95):
+        env.step(np.full(10, 2))
+    assert env.unwrapped.observation.capacity == 28
+    assert isinstance(env.unwrapped._workload, Workload)

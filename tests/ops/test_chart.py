@@ -1,0 +1,95 @@
+"""The Helm chart is generated from the templates of `faro manifests`; its values are checked by a schema."""
+
+import importlib.util
+import json
+import re
+
+import pytest
+import yaml
+from checkouts import ROOT
+
+from faro_ops.kube.manifests import ManifestSpec
+
+SPEC = importlib.util.spec_from_file_location("generate", ROOT / "charts/generate.py")
+generate = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(generate)
+FILES, MARKERS, helm_template = generate.FILES, generate.MARKERS, generate.helm_template
+CHART = ROOT / "charts/faro"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_committed_template_is_the_generated_one(name):
+    assert (CHART / "templates" / name).read_text() == helm_template(name), "run `make chart`"
+
+
+def test_the_chart_brings_the_custom_resource_definition(tmp_path):
+    generate.write(tmp_path)
+    assert (CHART / "crds/crd.yaml").read_text() == (tmp_path / "crds/crd.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_marker_is_left_in_a_template(name):
+    assert not [marker for marker in ("marker-", *MARKERS) if marker in helm_template(name)]
+
+
+def test_the_schema_knows_exactly_the_values():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(values) | {"global"} == set(json.loads((CHART / "values.schema.json").read_text())["properties"])
+
+
+def test_the_chart_has_the_version_of_the_package():
+    import tomllib
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+
+
+def test_a_dry_run_with_ceilings_restores_the_bounds_of_an_earlier_release():
+    conditions = re.findall(r"{{-? if (.*?) }}", (CHART / "templates/restore.yaml").read_text())
+    assert conditions == ['eq $.Values.act "ceilings"']
+
+
+def test_the_disruption_budget_of_the_ray_workers_follows_their_number():
+    budget = (CHART / "templates/controller.yaml").read_text().split("-workers, ")[1]
+    assert "minAvailable: {{ sub $.Values.workers 1 }}\n" in budget
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["workers"] == ManifestSpec((), "").workers.count
+
+
+def test_the_prometheus_operator_finds_both_objects_by_the_labels_of_the_user():
+    labelled = re.findall(r"(?m)^metadata: .* labels: {(.*)}$", (CHART / "templates/monitor.yaml").read_text())
+    assert len(labelled) == 2
+    assert all("range $label, $value := $.Values.monitorLabels" in one for one in labelled)
+
+
+@pytest.mark.parametrize("name", ["NOTES.txt", "tests/plan.yaml"])
+def test_the_files_written_by_hand_name_the_controller_of_the_release(name):
+    text = (CHART / "templates" / name).read_text()
+    assert "{{ .Values.name }}-controller" in text
+    assert "faro-controller" not in text
+
+
+def test_the_notes_say_how_to_give_hpas_their_bounds_back_before_uninstalling():
+    notes = (CHART / "templates/NOTES.txt").read_text().split('if eq .Values.act "ceilings"')[1]
+    steps = [notes.index(word) for word in ("--replicas 0", "faro restore --jobs", "helm uninstall")]
+    assert steps == sorted(steps)
+
+
+WITH_CONTAINERS = [path for path in sorted(CHART.glob("templates/**/*.yaml")) if "containers:" in path.read_text()]
+
+
+def containers(thing):
+    """The containers anywhere in an object."""
+    if isinstance(thing, dict):
+        yield from thing.get("containers", [])
+    for value in thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list) else []:
+        yield from containers(value)
+
+
+@pytest.mark.parametrize("path", WITH_CONTAINERS, ids=lambda path: path.name)
+def test_every_container_requests_cpu_and_memory(path):
+    branches = re.split(r"(?m)^(?:{{-.*}}|---)\n", path.read_text())
+    objects = [yaml.safe_load(re.sub("{{.*?}}", "x", branch)) for branch in branches]
+    found = [one for thing in objects for one in containers(thing)]
+    assert found
+    assert all({"cpu", "memory"} <= one.get("resources", {}).get("requests", {}).keys() for one in found)

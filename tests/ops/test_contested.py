@@ -1,0 +1,170 @@
+"""Two controllers on one Ray, and clients that keep changing what Faro requests."""
+
+import time
+
+import numpy as np
+import pytest
+from live_things import JOBS, FakeRay, Wanting
+from observations import observed
+
+from faro_lib.control import GuardrailConfig, Memory, tick
+from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
+from faro_lib.workload import Job
+from faro_ops.controller import journal
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.loop import run
+from faro_ops.http import HttpClient
+from faro_ops.rayserve.cluster import Lease, RayServeCluster
+from faro_ops.rayserve.spec import serve_specs
+
+
+def controller(address, holder, duration_s=30.0, force=False) -> RayServeCluster:
+    rest = HttpClient(address)
+    lease = Lease(holder, duration_s, force)
+    return RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, Clock(int(time.time()) - 120), None, lease)
+
+
+class TestTheLeaseOfARay:
+    @pytest.fixture
+    def ray(self):
+        return FakeRay({"a": 2, "b": 2})
+
+    def test_a_second_controller_is_refused_and_told_who_is_first(self, ray):
+        with ray.served() as address:
+            controller(address, "first").connect()
+            with pytest.raises(ValueError, match="controller first scales the jobs of this Ray cluster; stop it"):
+                controller(address, "second").connect()
+
+    def test_a_controller_that_starts_again_with_its_name_continues_at_once(self, ray):
+        with ray.served() as address:
+            controller(address, "first").connect()
+            controller(address, "first").connect()
+
+    def test_a_dry_run_needs_no_lease(self, ray):
+        with ray.served() as address:
+            controller(address, "first").connect()
+            rest = HttpClient(address)
+            RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, Clock(int(time.time()))).connect()
+
+    def test_the_lease_is_free_once_it_is_released(self, ray):
+        with ray.served() as address:
+            first = controller(address, "first")
+            first.connect()
+            first.release_lease()
+            controller(address, "second").connect()
+
+    def test_the_lease_of_a_controller_that_died_expires(self, ray):
+        with ray.served() as address:
+            controller(address, "first", duration_s=0.01).connect()
+            time.sleep(0.02)
+            controller(address, "second").connect()
+
+    def test_after_a_takeover_by_force_the_first_controller_changes_nothing(self, ray):
+        with ray.served() as address:
+            first, second = controller(address, "first"), controller(address, "second", force=True)
+            first.connect()
+            first.observe()
+            second.connect()
+            with pytest.raises(OSError, match="controller second scales the jobs"):
+                first.apply(np.array([4, 4]), np.zeros(2))
+            assert ray.scaled == []
+            second.observe()
+            second.apply(np.array([3, 2]), np.zeros(2))
+            assert ray.scaled == [("a", 3)]
+
+
+class Contested:
+    """A cluster in which another client sets the count of job a to 1 between all ticks; time passes at once."""
+
+    def __init__(self, fails=False):
+        self.now_s, self.target, self.fails, self.requests = 0.0, np.array([1, 1]), fails, []
+
+    def advance(self, until_s):
+        self.now_s = until_s
+        self.target[0] = 1
+
+    def observe(self):
+        return observed(self.target.copy(), now_s=self.now_s)
+
+    def apply(self, target, drop):
+        if self.fails:
+            raise OSError("no answer")
+        self.requests.append(target.tolist())
+        self.target = target.copy()
+
+    def writer_of(self, job):
+        return "an HPA"
+
+
+def told_by(cluster, until_s=100.0, **options):
+    told, steps = [], []
+    run(
+        cluster, Wanting([3, 2]), JOBS, until_s, on_step=steps.append,
+        on_failure=lambda reason, line: told.append((reason, line)), **options,
+    )  # fmt: skip
+    return told, steps
+
+
+def test_a_target_that_another_client_undoes_three_times_in_a_row_is_left_alone_and_the_client_is_named():
+    cluster = Contested()
+    told, steps = told_by(cluster)
+    assert [request[0] for request in cluster.requests] == [3, 3, 3, 1, 1, 1, 1, 1, 1]
+    assert {request[1] for request in cluster.requests} == {2}
+    assert [step.plan.reason[0] for step in steps[1:4]] == [DRIFT_CORRECTED, DRIFT_CORRECTED, CONTESTED]
+    assert told[0] == (
+        CONTESTED,
+        "job 'a': an HPA keeps setting 1 replicas instead of 3; Faro leaves it alone, and overrules it only with --force",
+    )
+
+
+def test_with_force_the_targets_are_restored_for_ever():
+    cluster = Contested()
+    told, _ = told_by(cluster, guardrails=GuardrailConfig(force=True))
+    assert {request[0] for request in cluster.requests} == {3}
+    assert told == []
+
+
+def test_a_change_by_hand_now_and_then_is_no_contest():
+    policy, memory, reasons = Wanting([3, 2]), Memory.start(Wanting([3, 2]), JOBS), []
+    for n in range(40):
+        target = [1, 2] if n % 5 == 4 else [3, 2]
+        memory, step = tick(policy, GuardrailConfig(), JOBS, memory, observed(target, now_s=10.0 * n))
+        reasons.append(step.plan.reason[0])
+    assert CONTESTED not in reasons
+
+
+def test_targets_that_could_not_be_applied_are_no_contest():
+    told, steps = told_by(Contested(fails=True))
+    assert {reason for reason, _ in told} == {"apply"}
+    assert all(CONTESTED not in step.plan.reason for step in steps)
+
+
+def test_a_contest_is_remembered_over_a_restart(tmp_path):
+    told_by(Contested(), journal=tmp_path / "j")
+    cluster = Contested()
+    cluster.now_s = 90.0
+    told_by(cluster, until_s=150.0, journal=tmp_path / "j")
+    assert {request[0] for request in cluster.requests} == {1}
+    header, ticks = journal.read(tmp_path / "j")
+    assert all(
+        old.target.tolist() == new.target.tolist() for old, new in journal.replay(Wanting([3, 2]), header, ticks)
+    )
+
+
+def test_a_contest_is_remembered_if_it_began_before_the_replayed_ticks(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "REPLAYED_TICKS", 3)
+    told_by(Contested(), journal=tmp_path / "j")
+    cluster = Contested()
+    cluster.now_s = 90.0
+    told_by(cluster, until_s=150.0, journal=tmp_path / "j")
+    assert {request[0] for request in cluster.requests} == {1}
+
+
+def test_other_jobs_make_room_for_a_contested_job():
+    jobs = (Job("a"), Job("b"))
+    policy, config = Wanting([1, 5]), GuardrailConfig()
+    memory = Memory.start(policy, jobs)
+    for n in range(6):
+        memory, step = tick(policy, config, jobs, memory, observed([4, 5 if n == 0 else 2], 6.0, now_s=10.0 * n))
+    assert step.plan.reason[0] == CONTESTED
+    assert step.target.tolist() == [4, 2]

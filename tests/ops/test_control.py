@@ -1,0 +1,169 @@
+"""Clamping plans to the free capacity, and the control loop around it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live_things import Wanting
+from observations import observed
+
+from faro_lib.control import Pending, clamp_to_capacity
+from faro_lib.policies import FairShare
+from faro_lib.policies.protocol import HOLD, Plan, hold
+from faro_lib.workload import Job, arrays_of
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.loop import run, tick_times
+
+
+def plan(target, attempts=1):
+    return Plan(np.array(target), np.zeros(len(target)), (HOLD,) * len(target), attempts)
+
+
+def clamped(wanted, observation, pending=None, attempts=1, cores=None):
+    cores = [1.0] * len(wanted) if cores is None else cores
+    jobs = arrays_of(tuple(Job(str(n), cores=c) for n, c in enumerate(cores)))
+    target, pending = clamp_to_capacity(pending or Pending.none(len(wanted)), plan(wanted, attempts), observation, jobs)
+    return target.tolist(), pending
+
+
+def test_scale_downs_come_first_so_that_others_can_use_the_freed_cores():
+    assert clamped([4, 1], observed([2, 3], capacity=5))[0] == [4, 1]
+
+
+def test_scale_ups_are_cut_in_the_order_of_the_jobs():
+    assert clamped([3, 9, 3], observed([1, 1, 1], capacity=7))[0] == [3, 3, 1]
+
+
+def test_a_job_is_cut_to_whole_replicas_and_the_next_job_gets_the_rest():
+    assert clamped([3, 3], observed([1, 1], capacity=7.5), cores=[2.0, 0.5])[0] == [3, 3]
+    assert clamped([3, 3], observed([1, 1], capacity=5.5), cores=[2.0, 0.5])[0] == [2, 3]
+
+
+def test_tenths_of_cores_add_up_without_rounding_errors():
+    assert clamped([7], observed([1], capacity=0.7), cores=[0.1])[0] == [7]
+
+
+def test_a_job_that_is_changing_is_scaled_neither_up_nor_down():
+    assert clamped([4, 1], observed([2, 3], changing=[True, True]))[0] == [2, 3]
+
+
+def test_a_reaction_that_was_cut_or_skipped_does_not_stay_pending():
+    _, pending = clamped([4, 4], observed([2, 2], capacity=5, changing=[True, False]))
+    assert clamped([2, 3], observed([2, 3], capacity=9), pending)[0] == [2, 3]
+
+
+def test_the_part_of_a_long_term_plan_that_was_cut_stays_pending():
+    target, pending = clamped([4, 1], observed([2, 1], capacity=4), attempts=5)
+    assert target == [3, 1]
+    assert clamped([3, 1], observed([3, 1], capacity=6), pending)[0] == [4, 1]
+
+
+def test_a_long_term_plan_that_was_skipped_is_tried_again():
+    target, pending = clamped([1], observed([3], changing=[True]), attempts=5)
+    assert target == [3]
+    assert clamped([3], observed([3]), pending)[0] == [1]
+
+
+def test_pending_targets_come_before_earlier_jobs():
+    _, pending = clamped([1, 3], observed([1, 1], capacity=2), attempts=5)
+    assert clamped([3, 1], observed([1, 1], capacity=4), pending)[0] == [1, 3]
+
+
+def test_a_long_term_plan_has_five_attempts_in_total():
+    full, roomy = observed([1], capacity=1), observed([1], capacity=9)
+    _, pending = clamped([3], full, attempts=5)
+    for _ in range(3):
+        _, pending = clamped([1], full, pending)
+    assert clamped([1], roomy, pending)[0] == [3]  # the fifth
+    _, pending = clamped([1], full, pending)
+    assert clamped([1], roomy, pending)[0] == [1]
+
+
+def test_a_newer_long_term_plan_replaces_a_pending_target():
+    _, pending = clamped([5], observed([1], capacity=1), attempts=5)
+    assert clamped([2], observed([1]), pending, attempts=5)[0] == [2]
+
+
+@given(st.data())
+def test_clamped_targets_fit_the_capacity_and_lie_between_current_and_wanted(data):
+    jobs = data.draw(st.integers(1, 5))
+
+    def per_job(values):
+        return data.draw(st.lists(values, min_size=jobs, max_size=jobs))
+
+    now, wanted = per_job(st.integers(1, 9)), per_job(st.integers(1, 9))
+    tenths, changing = np.array(per_job(st.integers(1, 20))), np.array(per_job(st.booleans()))
+    capacity = int(tenths @ now) + data.draw(st.integers(0, 60))
+    target, _ = clamped(wanted, observed(now, capacity / 10, changing), cores=tenths / 10)
+    assert tenths @ target <= capacity
+    assert (np.minimum(now, wanted) <= target).all()
+    assert (target <= np.maximum(now, wanted)).all()
+    assert (np.array(target)[changing] == np.array(now)[changing]).all()
+    cut = (np.array(target) < wanted) & ~changing
+    assert (int(tenths @ target) + tenths[cut] > capacity).all()  # no replica that fits is cut
+
+
+class Recorder:
+    """A cluster that only records its targets."""
+
+    def __init__(self):
+        self.now_s, self.applied = 0.0, []
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        return observed([3], capacity=3, now_s=self.now_s)
+
+    def apply(self, target, drop):
+        self.applied.append((self.now_s, target.tolist(), drop.tolist()))
+
+
+def test_the_loop_acts_at_every_tick_and_advances_the_cluster_to_the_end():
+    cluster, steps = Recorder(), []
+    run(cluster, FairShare(), (Job("a"),), 200.0, on_step=steps.append)
+    assert cluster.applied == [(60.0, [3], [0.0]), (120.0, [3], [0.0]), (180.0, [3], [0.0])]
+    assert cluster.now_s == 200.0
+    assert [step.observation.now_s for step in steps] == [60.0, 120.0, 180.0]
+
+
+def test_the_loop_does_not_act_at_the_end_itself():
+    cluster = Recorder()
+    run(cluster, FairShare(), (Job("a"),), 120.0)
+    assert [now_s for now_s, _, _ in cluster.applied] == [60.0]
+
+
+@pytest.mark.parametrize(("start_s", "first_s"), [(0.0, 60.0), (30.0, 60.0), (60.0, 120.0)])
+def test_ticks_are_the_multiples_of_the_interval_after_the_start(start_s, first_s):
+    assert next(tick_times(start_s, 1000.0, 60.0)) == first_s
+
+
+def test_without_a_listener_an_error_of_the_cluster_ends_the_run():
+    class Full(Recorder):
+        def apply(self, target, drop):
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        run(Full(), FairShare(), (Job("a"),), 200.0)
+
+
+class Holding(Wanting):
+    """A policy that keeps the replicas that it sees."""
+
+    def decide(self, state, observation):
+        return state, hold(observation)
+
+
+def test_a_run_that_resumes_after_more_than_a_minute_keeps_the_replicas_that_another_controller_has_set(tmp_path):
+    class Led(Recorder):
+        def observe(self):
+            return observed([5], now_s=self.now_s)
+
+    cluster, options = Led(), {"journal": tmp_path / "j"}
+    run(Recorder(), Holding([3]), (Job("a"),), 95.0, **options)
+    run(cluster, Holding([3]), (Job("a"),), 235.0, **options, clock=Clock(int(time.time()) - 200))
+    assert {tuple(target) for _, target, _ in cluster.applied} == {(5,)}

@@ -1,0 +1,272 @@
+"""A controller's life outside Kubernetes: signals, the lock of its journal, clocks that jump, late decisions."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import wait
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from live_things import JOBS, Wanting
+from observations import observed
+
+from faro_lib.control import GuardrailConfig, Memory, tick
+from faro_lib.control.tick import Deadline
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
+from faro_ops import cli
+from faro_ops.cli.run import stopped_by_signals
+from faro_ops.controller import journal
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.explanation import decision_at
+from faro_ops.controller.loop import CLOCK, run
+from faro_ops.rayserve.recent import RecentSeconds
+from faro_ops.rayserve.statistics import StatsAggregator, empty_row
+
+
+@dataclass
+class Still:
+    """A cluster whose state never changes; time passes at once."""
+
+    now_s: float = 0.0
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        return observed([1, 1], now_s=self.now_s)
+
+    def apply(self, target, drop):
+        pass
+
+
+def test_a_signal_handler_takes_no_lock():
+    with stopped_by_signals(None) as stop:
+        with stop._cond:  # the signal interrupts a thread that holds the lock
+            handle = signal.getsignal(signal.SIGTERM)
+            handler = threading.Thread(target=handle, args=(signal.SIGTERM, None), daemon=True)
+            handler.start()
+            handler.join(5)
+        assert not handler.is_alive()
+        assert stop.is_set()
+
+
+def test_a_signal_ends_a_wait_at_once():
+    with stopped_by_signals(None) as stop:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        began = time.monotonic()
+        assert stop.wait(30)
+    assert time.monotonic() - began < 10
+
+
+def test_a_second_controller_with_the_same_journal_is_refused(tmp_path):
+    first = threading.Event()
+    ended = threading.Event()
+
+    class Waiting(Still):
+        def apply(self, target, drop):
+            first.set()
+            ended.wait(10)
+
+    options = {"journal": tmp_path / "j", "until_s": 15.0}
+    thread = threading.Thread(target=run, args=(Waiting(), Wanting([1, 1]), JOBS), kwargs=options, daemon=True)
+    thread.start()
+    assert first.wait(10)
+    with pytest.raises(ValueError, match="another controller writes this journal"):
+        run(Still(), Wanting([1, 1]), JOBS, **options)
+    with pytest.raises(ValueError, match="another controller writes this journal"):
+        journal.Journal(tmp_path / "j")
+    ended.set()
+    thread.join(10)
+    run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
+    assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [10.0, 20.0]
+
+
+def test_a_journal_in_which_no_run_has_begun_leaves_no_file(tmp_path):
+    with journal.Journal(tmp_path / "j"):
+        assert (tmp_path / "j").exists()
+    assert not (tmp_path / "j").exists()
+
+
+def test_an_open_journal_is_read_once_however_often_a_run_continues_it(tmp_path, monkeypatch):
+    reads = []
+    read = journal.read
+    monkeypatch.setattr(journal, "read", lambda path: reads.append(path) or read(path))
+    run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
+    with journal.Journal(tmp_path / "j") as opened:
+        for until_s in (45.0, 65.0):
+            run(Still(until_s - 20), Wanting([1, 1]), JOBS, journal=opened, until_s=until_s)
+    assert len(reads) == 1, "and not at all where there was no journal"
+    assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [
+        10.0,
+        20.0,
+        30.0,
+        40.0,
+        50.0,
+        60.0,
+    ]
+
+
+def test_a_journal_from_the_future_is_refused_in_one_line(tmp_path):
+    now = int(time.time())
+    past, ahead = Clock(now - 7200), Clock(now - 3600)
+    stop = threading.Event()
+    run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", clock=past, stop=stop, on_step=lambda step: stop.set())
+    with pytest.raises(ValueError, match=r"its last tick is 3[56]\d\d s ahead of this machine's clock"):
+        run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", clock=ahead)
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_time_within_a_run_does_not_jump_with_the_wall_clock(monkeypatch, jump_s):
+    clock, wall_s = Clock(int(time.time()) - 100), time.time
+    before_s = clock.now_s
+    monkeypatch.setattr(time, "time", lambda: wall_s() + jump_s)
+    assert clock.now_s == pytest.approx(before_s, abs=5)
+    assert clock.jump_s == jump_s
+    assert clock.wall_s(clock.now_s) == pytest.approx(time.time(), abs=5)
+
+
+def test_a_jump_of_the_wall_clock_is_reported_once(monkeypatch):
+    clock, wall_s, failures, steps = Clock(int(time.time()) - 100), time.time, [], []
+
+    def on_step(step):
+        steps.append(step)
+        monkeypatch.setattr(time, "time", lambda: wall_s() - 3600)
+        if len(steps) == 3:
+            clock.stop.set()
+
+    run(
+        Still(), Wanting([1, 1]), JOBS, clock=clock, on_step=on_step,
+        on_failure=lambda reason, line: failures.append((reason, line)),
+    )  # fmt: skip
+    assert failures == [(CLOCK, "the wall clock jumped by -3600 s; ticks continue at their intervals")]
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_requests_after_a_jump_of_the_wall_clock_are_counted(monkeypatch, jump_s):
+    clock, wall_s = Clock(int(time.time()) - 130), time.time
+    stats, recent, row = StatsAggregator(), RecentSeconds(("a",), clock), empty_row() | {"arrivals": 1}
+
+    def hear(seconds):
+        stats.report("a", "a#1", 0, dict.fromkeys(seconds, row))
+        recent.add("a", stats.read()["a"]["seconds"])
+
+    hear(range(clock.origin_s, clock.origin_s + 60))
+    monkeypatch.setattr(time, "time", lambda: wall_s() + jump_s)
+    hear(range(clock.origin_s + 60 + jump_s, clock.origin_s + 120 + jump_s))
+    assert recent.arrivals_per_min(2)[0, 1] == 60
+
+
+DAMAGED = [
+    '{"kind": "tick"}',
+    '{"kind": "tick", "observation": 1, "plan": 2, "target": 3, "decision_s": 4, "error": 5}',
+    '{"kind": "resume"}',
+    "[]",
+    "\x00\xff",
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_journal_is_one_line(tmp_path, capsys, line):
+    path = tmp_path / "j"
+    run(Still(), Wanting([1, 1]), JOBS, journal=path, until_s=15.0)
+    path.write_text(path.read_text() + line + "\n")
+    assert cli.main(["explain", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"faro: {path}, line 3: ")
+    assert message.count("\n") == 1
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(("old", "new"), [('"target": [1, 1]', '"target": [1]'), ('"minute": 1', '"minute": "x"')])
+def test_a_tick_that_does_not_fit_the_jobs_of_the_header_is_damaged(tmp_path, old, new):
+    path = tmp_path / "j"
+    run(Still(), Wanting([1, 1]), JOBS, journal=path, until_s=15.0)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match="line 2: a damaged tick"):
+        journal.read(path)
+
+
+@dataclass
+class PlansOnce(Wanting):
+    """Plans at its first tick, and holds afterwards."""
+
+    def __init__(self):
+        super().__init__([2, 1])
+
+    def decide(self, state, observation):
+        state, plan = super().decide(state, observation)
+        reason = (PLANNED, "hold") if state == 1 else ("hold", "hold")
+        return state, Plan(plan.target, plan.drop, reason)
+
+
+def test_an_override_at_every_tick_does_not_hide_the_last_plan(tmp_path):
+    class Frozen(PlansOnce):
+        def decide(self, state, observation):
+            state, plan = super().decide(state, observation)
+            return state, replace(plan, reason=(plan.reason[0], OVERRIDE))
+
+    run(Still(), Frozen(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
+    assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 10.0
+
+
+def test_a_plan_that_changes_nothing_is_a_decision(tmp_path):
+    class Forecasts(PlansOnce):
+        def decide(self, state, observation):
+            following, plan = super().decide(state, observation)
+            return following, replace(plan, reason=("hold",) * 2, forecast_rps=np.ones(2) if state == 2 else None)
+
+    run(Still(), Forecasts(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
+    assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 30.0
+
+
+def test_explain_shows_the_last_decision_that_is_not_a_hold_and_refuses_times_after_the_end(tmp_path):
+    run(Still(), PlansOnce(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
+    header, ticks = journal.read(tmp_path / "j")
+    assert decision_at([(header, ticks)])[1].step.observation.now_s == 10.0
+    assert decision_at([(header, ticks)], 45.0)[1].step.observation.now_s == 40.0
+    with pytest.raises(ValueError, match="at=50 is after the last decision, at 40 s"):
+        decision_at([(header, ticks)], 50.0)[1]
+
+
+class Slow(Wanting):
+    """A policy whose solver takes a long time at first."""
+
+    def __init__(self, target, calls):
+        super().__init__(target)
+        self.calls, self.released = calls, threading.Event()
+
+    def decide(self, state, observation):
+        self.calls.append(observation.now_s)
+        if len(self.calls) == 1:
+            self.released.wait(30)
+        return super().decide(state, observation)
+
+
+def test_a_policy_that_raises_a_timeout_of_its_own_has_failed():
+    class Impatient(Wanting):
+        def decide(self, state, observation):
+            raise TimeoutError("the solver gave up")
+
+    for deadline in (Deadline(), Deadline(30.0)):
+        policy = Impatient([3, 3])
+        _, step = tick(policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), observed([1, 1]), deadline)
+        assert step.plan.reason == (FAILED,) * 2
+        assert "the solver gave up" in step.failure
+
+
+def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_again():
+    config, calls = GuardrailConfig(deadline_s=0.2), []
+    policy, deadline = Slow([3, 3], calls), Deadline(config.deadline_s)
+    memory, began = Memory.start(policy, JOBS), time.monotonic()
+    memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=10.0), deadline)
+    assert time.monotonic() - began < 10
+    assert (step.target.tolist(), step.plan.reason) == ([1, 1], (DEADLINE_EXCEEDED,) * 2)
+    memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=20.0), deadline)
+    assert step.plan.reason == (DEADLINE_EXCEEDED,) * 2
+    assert calls == [10.0], "no second decision begins while the first one runs"
+    policy.released.set()
+    wait((deadline._running,), 10)
+    memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=30.0), deadline)
+    assert (step.target.tolist(), calls, memory.state) == ([3, 3], [10.0, 30.0], 1)

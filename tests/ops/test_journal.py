@@ -1,0 +1,314 @@
+"""The journal of a run of months: rotated, compressed, read across its files; replayed with another policy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import numpy as np
+import pytest
+from live_things import Wanting
+from observations import observed
+
+from faro_lib.control.guardrails import GuardrailConfig
+from faro_lib.control.tick import Memory, tick
+from faro_lib.policies import FairShare
+from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Batched, replica_of
+from faro_ops.cli import main
+from faro_ops.controller import journal as journals
+from faro_ops.controller import rotation
+from faro_ops.controller.explanation import decision_at
+from faro_ops.controller.journal import Header, Journal, parts, read
+from faro_ops.controller.loop import run
+from faro_ops.recommend.load_history import history_from_journal
+from faro_ops.recommend.records import records_from_journal
+
+JOBS = (Job("a"), Job("b"))
+HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
+REPLAYED_TICKS = 20
+TICKS = 3 * REPLAYED_TICKS
+
+
+def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
+    """Ticks of ten seconds whose request counts are their number."""
+    policy = FairShare()
+    memory = Memory.start(policy, header.jobs)
+    with Journal(path) as journal:
+        journal.begin(header, **options)
+        for n in range(first, last):
+            counts = np.full((len(header.jobs), 1), n)
+            seen = observed([4, 4], capacity=8, now_s=10.0 * (n + 1), minute=n // 6 + 1, arrivals_per_min=counts)
+            memory, step = tick(policy, header.guardrails, header.jobs, memory, seen)
+            journal.tick(step, None)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(rotation, "MAX_BYTES", 30_000)
+    monkeypatch.setattr(journals, "REPLAYED_TICKS", REPLAYED_TICKS)
+
+
+def times_s(ticks):
+    return [one.step.observation.now_s for one in ticks]
+
+
+def test_a_long_journal_is_rotated_and_its_archives_have_what_it_no_longer_has(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    assert rotation.archives(path)
+    assert len(read(path)[1]) < TICKS
+    ((header, ticks),) = parts(path)
+    assert header == HEADER
+    assert times_s(ticks) == [10.0 * (n + 1) for n in range(TICKS)]
+
+
+def test_the_kinds_of_replica_are_read_back(tmp_path):
+    jobs = Job("a", replica=Batched(8, 0.01, 0.03, 0.002)), Job("b")
+    header = Header("FairShare", jobs, GuardrailConfig(), 10.0, True, origin_s=0)
+    write_ticks(tmp_path / "run.jsonl", last=2, header=header)
+    assert read(tmp_path / "run.jsonl")[0].jobs == jobs
+
+
+def test_a_journal_from_before_the_kinds_of_replica_has_serial_ones(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=2)
+    path.write_text(path.read_text().replace(', "replica": {"kind": "serial"}', ""))
+    assert '"replica":' not in path.read_text().splitlines()[0]
+    assert read(path)[0].jobs == JOBS
+
+
+def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):
+    monkeypatch.setattr(rotation, "MAX_ARCHIVES", 2)
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=3 * TICKS)
+    assert len(list(tmp_path.glob("*.gz"))) == 2
+    ticks = parts(path)[-1][1]  # the newest, without a gap
+    assert set(np.diff(times_s(ticks))) == {10.0}
+    assert times_s(ticks)[-1] == 30.0 * TICKS
+
+
+def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(tmp_path, often, monkeypatch):
+    write_ticks(tmp_path / "rotated.jsonl")
+    monkeypatch.setattr(rotation, "MAX_BYTES", 1 << 30)
+    write_ticks(tmp_path / "whole.jsonl")
+    pasts = []
+    for name in ("rotated.jsonl", "whole.jsonl"):
+        with Journal(tmp_path / name) as journal:
+            pasts.append(journal.resume(FairShare(), HEADER))
+    assert pasts[0].ticks == pasts[1].ticks == REPLAYED_TICKS
+    assert pasts[0].observation.now_s == pasts[1].observation.now_s
+    np.testing.assert_array_equal(pasts[0].memory.guard.target, pasts[1].memory.guard.target)
+
+
+class Obedient:
+    """A cluster that has the replicas that were requested last."""
+
+    def __init__(self, target):
+        self.now_s, self.target = 0.0, target
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        return observed(self.target, now_s=self.now_s)
+
+    def apply(self, target, drop):
+        self.target = target.tolist()
+
+
+def guard_after(path, until_s):
+    """The guardrails' memory of a run that resumes with a policy of the same name that now decides otherwise."""
+    run(Obedient([1, 1]), Wanting([3, 2]), JOBS, until_s, journal=path)
+    with Journal(path) as journal:
+        return journal.resume(Wanting([4, 2]), journal.header).memory.guard
+
+
+def test_the_requests_of_an_earlier_version_of_the_policy_are_no_changes_by_another_client(tmp_path):
+    assert not guard_after(tmp_path / "j", until_s=105.0).contested(GuardrailConfig()).any()
+
+
+def test_a_resumed_run_remembers_the_recorded_request_and_not_what_the_policy_would_request_now(tmp_path):
+    assert guard_after(tmp_path / "j", until_s=25.0).target.tolist() == [3, 2]
+
+
+def test_a_resumed_run_goes_on_in_the_next_generation(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    before = len(rotation.archives(path))
+    write_ticks(path, first=TICKS, last=3 * TICKS, replayed_ticks=REPLAYED_TICKS)
+    assert len(rotation.archives(path)) > before
+    ((_, ticks),) = parts(path)
+    assert len(ticks) == 3 * TICKS
+
+
+def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    write_ticks(path, TICKS, 2 * TICKS, Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0))
+    assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [["a", "b"], ["a", "c"]]
+    assert [job.name for job in read(path)[0].jobs] == ["a", "c"]
+    assert decision_at(parts(path), 55.0)[1].step.observation.now_s == 50.0
+
+
+@pytest.fixture
+def changed_twice(tmp_path):
+    """A journal whose operator replaced a job, and then took it back with another SLO: three parts of ten minutes."""
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    write_ticks(path, TICKS, 2 * TICKS, Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0))
+    again = Header("FairShare", (Job("a"), Job("b", slo_s=0.5)), GuardrailConfig(), 10.0, True, 0)
+    write_ticks(path, 2 * TICKS, 3 * TICKS, again)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "read_history", [history_from_journal, lambda path: records_from_journal(path).history], ids=["history", "records"]
+)
+def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_with_others(changed_twice, read_history):
+    minute = np.arange(30)
+    last_tick = np.where((minute >= 10) & (minute < 20), np.nan, 6.0 * minute + 5)  # a count is the number of its tick
+    np.testing.assert_array_equal(read_history(changed_twice).today, [last_tick, last_tick])
+
+
+def test_faro_shadow_scores_all_parts_of_a_journal_with_the_same_jobs(changed_twice, monkeypatch):
+    scored = []
+
+    def plan_scores(header, ticks):
+        scored.extend(ticks)
+        raise ValueError("too few minutes")
+
+    monkeypatch.setattr("faro_ops.recommend.shadow.plan_scores", plan_scores)
+    main(["shadow", changed_twice])
+    assert times_s(scored) == [10.0 * (n + 1) for n in range(3 * TICKS) if not TICKS <= n < 2 * TICKS]
+
+
+def test_a_rotation_that_was_interrupted_is_repeated_without_a_record_twice(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=50)
+    whole = path.read_bytes()
+    rotation.rotate(path, 20).close()
+    path.write_bytes(whole)  # as if the archive had been written, and the journal not replaced
+    assert len(parts(path)[0][1]) == 50
+    rotation.rotate(path, 20).close()
+    assert len(parts(path)[0][1]) == 50
+    assert len(list(tmp_path.glob("*.gz"))) == 1
+
+
+def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    with Journal(path) as journal:
+        journal.begin(HEADER)
+        journal._max_bytes = 0
+        memory = Memory.start(FairShare(), JOBS)
+        for n in range(2 * REPLAYED_TICKS + 5):
+            memory, step = tick(FairShare(), HEADER.guardrails, JOBS, memory, observed([4, 4], now_s=10.0 * (n + 1)))
+            journal.tick(step, None)
+        assert rotation.archives(path)
+        with pytest.raises(ValueError, match="another controller writes this journal"):
+            Journal(path)
+
+
+def test_a_damaged_archive_is_one_line_that_names_it(tmp_path, often, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    archive.write_bytes(archive.read_bytes()[:100])
+    assert main(["explain", str(path)]) == 2
+    assert f"{archive}: a damaged archive" in capsys.readouterr().err
+
+
+def test_a_damaged_archive_from_before_the_time_of_interest_does_no_harm(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    archive.write_bytes(archive.read_bytes()[:100])
+    os.utime(archive, (1000.0, 1000.0))
+    ((_, ticks),) = parts(path, since_s=2000.0)
+    assert times_s(ticks)[-1] == 10.0 * TICKS
+
+
+def test_only_the_owner_reads_an_archive(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    assert {file.stat().st_mode & 0o777 for file in (path, *rotation.archives(path))} == {0o600}
+
+
+def test_the_last_decision_is_explained_without_the_archives(tmp_path, often, monkeypatch, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archives = rotation.archives(path)
+    for archive in archives:
+        archive.write_bytes(b"damaged")
+    planned = path.read_text().replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]')
+    path.write_text(planned)
+    assert main(["explain", str(path)]) == 0
+    assert f"FairShare at {10 * TICKS} s" in capsys.readouterr().out
+
+
+def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_holds(tmp_path, often, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    with gzip.open(archive, "rt") as file:
+        text = file.read()
+    with gzip.open(archive, "wt") as file:
+        file.write(text.replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1))
+    assert main(["explain", str(path)]) == 0
+    assert "FairShare at 10 s" in capsys.readouterr().out
+
+
+# --- faro replay ------------------------------------------------------------------------------------------------------
+
+
+def replayed(path, capsys, *options):
+    assert main(["replay", str(path), *options, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_policy_of_the_journal_decides_again_what_it_decided(tmp_path, often, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    rows = replayed(path, capsys, "--policy", "FairShare")
+    assert len(rows) == TICKS
+    assert all(job["recorded"] == job["replayed"] for row in rows for job in row["plan"].values())
+
+
+def test_another_policy_shows_where_it_would_have_decided_otherwise(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=60)  # at most one request a second: one replica is enough
+    rows = replayed(path, capsys, "--policy", "AIAD")
+    assert any(job["replayed"] < job["recorded"] for row in rows for job in row["plan"].values())
+    assert main(["replay", str(path), "--policy", "AIAD"]) == 0
+    shown = capsys.readouterr().out
+    assert "60 decisions" in shown
+    assert {"recorded", "replayed", "different"} <= set(shown.splitlines()[1].split())
+
+
+def test_what_the_recorded_policy_requested_is_no_change_by_another_client(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=60)
+    rows = replayed(path, capsys, "--policy", "AIAD")
+    reasons = {job["reason"] for row in rows for job in row["plan"].values()}
+    assert not reasons & {CONTESTED, DRIFT_CORRECTED}
+    assert any(job["replayed"] < job["recorded"] for job in rows[-1]["plan"].values()), "to the last decision"
+
+
+def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=0)
+    assert main(["replay", str(path)]) == 2
+    assert "no decision has been made yet" in capsys.readouterr().err
+    write_ticks(path, last=5)
+    assert main(["replay", str(path), "--policy", "Fairshare"]) == 2
+    assert "FairShare" in capsys.readouterr().err
+
+
+def test_a_journal_keeps_the_kind_of_each_replica(tmp_path):
+    jobs = (Job("a"), Job("b", replica=replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02})))
+    header = Header("Faro-Sum", jobs, GuardrailConfig(), 10.0, False)
+    with Journal(tmp_path / "run.jsonl") as journal:
+        journal.begin(header)
+    assert read(tmp_path / "run.jsonl")[0].jobs == jobs

@@ -1,0 +1,337 @@
+"""A real Ray Serve: scaling, dropping, and the faults that an operator must expect. One Ray serves all tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import pytest
+from live_things import Wanting
+
+from faro_lib.policies.protocol import LATENCY_WINDOW_S
+from faro_lib.workload import Job
+from faro_ops.controller import journal
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.loop import OBSERVE, run
+from faro_ops.http import BUSY_RETRY_S
+from faro_ops.rayserve import local
+from faro_ops.rayserve.backend import Endpoint
+from faro_ops.rayserve.cluster import RayServeCluster
+from faro_ops.rayserve.deploy import APPLICATIONS, configuration, deploy
+from faro_ops.rayserve.load_generator import DROPPED, FAILED, UNSENT, Script
+from faro_ops.rayserve.profile import profile_job
+from faro_ops.rayserve.spec import serve_specs
+from studies.live.generator import Generator
+
+pytestmark = pytest.mark.live
+
+CAPACITY, START = 6, [2, 1]
+SERVICE_S = 0.03
+JOBS = (
+    Job("a", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
+    Job("b", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
+)
+SERVED = serve_specs(JOBS, {job.name: {"max_ongoing_requests": 20} for job in JOBS})
+RECOVERED_S = 60.0
+TICK_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A Ray that serves two jobs; afterwards none of its processes is left."""
+    with local.start(CAPACITY) as running:
+        port = urllib.parse.urlsplit(running.http.address).port
+        deploy(running.rest, configuration(JOBS, SERVED, START), (local.HTTP_HOST, port))
+        family = local.processes(running.process.pid)
+        assert len(family) > 5
+        yield Endpoint(running.rest, running.http, (running.process.pid,))
+        family += local.processes(running.process.pid)
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def until(holds, seconds=RECOVERED_S, what="waited in vain"):
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < seconds, what
+        time.sleep(0.2)
+
+
+def state(ray, job) -> dict:
+    return ray.ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][job]["deployments"]["replica"]
+
+
+def running(ray) -> list[int]:
+    return [sum(one["state"] == "RUNNING" for one in state(ray, job.name)["replicas"]) for job in JOBS]
+
+
+class Loop:
+    """A controller in its own thread, with its steps and failures."""
+
+    def __init__(self, ray, policy, path=None):
+        self.steps, self.failures = [], []
+        self.stop = threading.Event()
+        clock = Clock.starting_now(stop=self.stop, in_s=-900)
+        cluster = RayServeCluster(JOBS, SERVED, ray.ray, ray.http, clock)
+        self.thread = threading.Thread(
+            target=run,
+            args=(cluster, policy, JOBS),
+            kwargs=dict(
+                clock=clock,
+                journal=path,
+                on_step=self.steps.append,
+                on_failure=lambda reason, text: self.failures.append(reason),
+            ),
+        )
+
+    def ticks(self, more: int, seconds: float = 60.0) -> None:
+        """Wait for `more` further ticks."""
+        wanted = len(self.steps) + more
+        until(lambda: len(self.steps) >= wanted, seconds, "the loop has stalled")
+
+
+@contextmanager
+def controlled(ray, policy=None, path=None):
+    """A controller runs meanwhile; it must not end, exceed the capacity or scale a job to zero."""
+    policy = policy or Wanting([2, 2])
+    if isinstance(policy, Wanting):
+        policy.tick_s = TICK_S
+    loop = Loop(ray, policy, path)
+    loop.thread.start()
+    try:
+        loop.ticks(2)
+        yield loop
+        assert loop.thread.is_alive(), "the loop ended"
+    finally:
+        loop.stop.set()
+        loop.thread.join(60)
+    for step in loop.steps:
+        here = step.observation.present if step.observation.present is not None else [True] * len(JOBS)
+        assert step.target.sum() <= CAPACITY
+        assert (step.target[here] >= 1).all()
+
+
+@contextmanager
+def loaded(ray, seconds, rate_rps=15.0):
+    """Evenly spaced load on both jobs; yields a function that waits for the outcomes."""
+    n = int(seconds * rate_rps)
+    job = np.arange(n) % len(JOBS)
+    urls = tuple(ray.http.address + one.route for one in SERVED)
+    script = Script(urls, np.arange(n) / rate_rps, job, np.full(n, SERVICE_S))
+    generator = Generator(script, time.time() + 1.5)
+    try:
+        yield lambda: generator.result(timeout_s=seconds + 60)
+    finally:
+        generator.stop()
+
+
+def test_scaling_up_and_down_loses_no_request(ray):
+    policy = Wanting([2, 1])
+    with controlled(ray, policy), loaded(ray, 30) as result:
+        for target in ([4, 1], [1, 3], [2, 2]):
+            policy.target = np.array(target)
+            until(lambda target=target: running(ray) == target)
+        sent = result()
+    assert len(sent.outcome) == 450
+    assert sent.count(FAILED) == sent.count(UNSENT) == 0
+    assert sent.count(DROPPED) == 0
+
+
+def test_a_drop_rate_of_0_3_is_in_force_two_seconds_later(ray):
+    policy = Wanting([2, 2], drop=[0.3, 0.0])
+    with controlled(ray, policy) as loop:
+        loop.ticks(1)
+        time.sleep(2.0)
+        with loaded(ray, 12, rate_rps=40.0) as result:
+            sent = result()
+        policy.drop = np.zeros(2)
+        loop.ticks(2)
+    refused = (sent.outcome == DROPPED).reshape(-1, 2).mean(axis=0)
+    assert abs(refused[0] - 0.3) < 0.05
+    assert refused[1] == 0
+    assert sent.count(FAILED) == 0
+
+
+def test_the_observation_agrees_with_the_requests_sent(ray):
+    time.sleep(LATENCY_WINDOW_S)  # what the test before had refused took no time; none of it shall be in the mean
+    with controlled(ray) as loop:
+        began = time.time()
+        with loaded(ray, 8, rate_rps=30.0) as result:
+            sent = result()
+        time.sleep(2.5)
+        told = ray.http.get(f"/faro-statistics?since={int(began)}")
+        loop.ticks(1)
+    assert sent.count(FAILED) == 0
+    for job in JOBS:
+        rows = told[job.name]["seconds"].values()
+        assert sum(row["arrivals"] for row in rows) == 120
+        assert sum(row["done"] for row in rows) == 120
+    seen = loop.steps[-1].observation
+    assert np.isfinite(seen.mean_latency_s).all()
+    assert (seen.mean_latency_s > SERVICE_S).all()
+
+
+def test_a_replica_that_is_killed_is_replaced(ray):
+    with controlled(ray) as loop:
+        until(lambda: running(ray) == [2, 2])
+        victim = state(ray, "a")["replicas"][0]
+        os.kill(victim["pid"], signal.SIGKILL)
+        known = victim["replica_id"]
+        until(lambda: known not in [one["replica_id"] for one in state(ray, "a")["replicas"]])
+        until(lambda: running(ray) == [2, 2])
+        loop.ticks(1)
+        with loaded(ray, 4) as result:
+            sent = result()
+    assert sent.count(FAILED) == 0
+
+
+def test_the_statistics_come_back_when_their_actor_is_killed(ray):
+    with controlled(ray) as loop:
+        before = loop.steps[-1].observation.minute
+        (aggregator,) = [
+            one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())
+        ]
+        aggregator.kill()
+        killed = int(time.time())
+
+        def heard_again() -> bool:
+            try:
+                told = ray.http.get(f"/faro-statistics?since={killed + 1}")
+            except OSError:
+                return False
+            return all(told.get(job.name, {}).get("replicas", 0) >= 1 and told[job.name]["seconds"] for job in JOBS)
+
+        until(heard_again)
+        loop.ticks(2)
+        assert np.isfinite(loop.steps[-1].observation.ongoing).all()
+        assert np.isfinite(loop.steps[-1].observation.mean_latency_s).all()
+    assert loop.steps[-1].observation.minute >= before
+
+
+def test_a_dashboard_that_hangs_for_a_minute_stops_neither_the_loop_nor_the_service(ray):
+    (dashboard,) = [one for one in local.processes(ray.pids[0]) if "dashboard/dashboard.py" in " ".join(one.cmdline())]
+    with controlled(ray) as loop, loaded(ray, 55) as result:
+        dashboard.suspend()
+        try:
+            time.sleep(60)
+            assert loop.thread.is_alive()
+        finally:
+            dashboard.resume()
+        sent = result()
+        until(lambda: running(ray) == [2, 2])
+        failures = len(loop.failures)
+        loop.ticks(2, seconds=RECOVERED_S)
+        assert len(loop.failures) <= failures + 1
+    assert OBSERVE in loop.failures
+    assert sent.count(FAILED) == sent.count(UNSENT) == 0
+
+
+def test_a_job_that_is_deleted_and_added_again_gets_its_replicas_again(ray):
+    with controlled(ray) as loop:
+        deploy(ray.ray, [one for one in configuration(JOBS, SERVED, [1, 1]) if one["name"] != "b"])
+        until(lambda: loop.steps[-1].observation.present is not None)
+        assert loop.steps[-1].observation.present.tolist() == [True, False]
+        until(lambda: state(ray, "a")["target_num_replicas"] == 2)
+        deploy(ray.ray, configuration(JOBS, SERVED, [1, 1]))
+        until(lambda: running(ray) == [2, 2])
+        assert loop.steps[-1].observation.present is None
+
+
+def command(ray, path, *arguments) -> tuple[list[str], dict[str, str]]:
+    """`faro run` as an operator starts it, and the environment that holds its token."""
+    jobs = path / "jobs.yaml"
+    jobs.write_text("".join(f"- {{job: {job.name}, slo_s: 0.5, model: m}}\n" for job in JOBS))
+    where = ["--address", ray.ray.address, "--serve-address", ray.http.address, "--jobs", str(jobs)]
+    line = [sys.executable, "-m", "faro_ops.cli", "run", *where, "--policy", "FairShare", "--tick", "2", *arguments]
+    return line, os.environ | {"RAY_AUTH_TOKEN": ray.ray.token, "RAY_AUTH_MODE": "token"}
+
+
+def test_a_killed_controller_resumes_within_two_ticks_and_ends_on_sigterm(ray, tmp_path):
+    line, environment = command(ray, tmp_path, "--apply", "--journal", str(tmp_path / "journal"))
+
+    def begin():
+        return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)
+
+    first = begin()
+    try:
+        told = json.loads(first.stdout.readline())
+        until(lambda: [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3])
+    finally:
+        first.kill()
+        first.communicate()
+    assert told["applied"]
+    ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": 1})
+    second = begin()
+    try:
+        resumed = [json.loads(second.stdout.readline()) for _ in range(2)]
+        assert resumed[0]["plan"]["a"] == {"replicas": 3, "drop": 0.0, "reason": "drift-corrected"}
+        assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
+        assert resumed[1]["now_s"] > resumed[0]["now_s"] > told["now_s"]
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == 0
+    finally:
+        if second.poll() is None:
+            second.kill()
+        second.communicate()
+    assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
+    _, ticks = journal.read(tmp_path / "journal")
+    assert len(ticks) >= 3
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [("wrong", "the token is wrong"), (None, "requires a token and none was given")]
+)
+def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tmp_path):
+    line, environment = command(ray, tmp_path)
+    environment["HOME"] = str(tmp_path)
+    environment.pop("RAY_AUTH_TOKEN_PATH", None)
+    if token is None:
+        del environment["RAY_AUTH_TOKEN"]
+    else:
+        environment["RAY_AUTH_TOKEN"] = token
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
+    from faro_lib.forecast.kalman import untrained
+    from faro_lib.policies import PolicyContext, make
+    from faro_lib.policies.loops import paced
+
+    def policy():
+        context = PolicyContext(JOBS, untrained(("a", "b")))
+        return paced(make("Faro-PenaltySum", context), TICK_S, switching_cost=0.0)
+
+    with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:
+        assert result().count(FAILED) == 0
+        loop.ticks(1)
+    header, ticks = journal.read(tmp_path / "journal")
+    assert len(ticks) >= 8
+    for taken, again in journal.replay(policy(), header, ticks):
+        np.testing.assert_array_equal(again.target, taken.target)
+        np.testing.assert_array_equal(again.plan.drop, taken.plan.drop)
+        assert again.plan.reason == taken.plan.reason
+
+
+def test_a_profile_measures_the_service_time_and_restores_the_replica_count(ray):
+    before = [state(ray, job.name)["target_num_replicas"] for job in JOBS]
+    if sum(before) == CAPACITY:
+        ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": before[0] - 1})
+        before[0] -= 1
+        until(lambda: running(ray) == before)
+    measured = profile_job(ray.ray, ray.http, "a", SERVED[0], requests=50)
+    assert measured.requests == 50
+    assert measured.service_time_s > 0.8 * SERVICE_S  # of a mean of 50 draws
+    assert measured.network_overhead_s > 0
+    assert 0 < measured.cold_start_s < RECOVERED_S
+    assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == before

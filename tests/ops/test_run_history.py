@@ -1,0 +1,209 @@
+"""`faro run --history`: the days that it learns, and the minute of the day at which it starts."""
+
+import os
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from live_things import Wanting
+from observations import observed
+
+from faro_lib import forecast
+from faro_lib.policies import PolicyContext, make
+from faro_lib.workload import Job, Traces
+from faro_ops.cli.model import Source, at_time_of_day, context_of
+from faro_ops.controller import journal as journals
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.loop import run
+from faro_ops.controller.overrides import Settings
+from faro_ops.recommend.load_history import exported_days, journal_days
+
+JOBS = (Job("a"),)
+MORNING, EVENING = 100, 900  # requests per minute before and after noon
+
+
+def days(number, minutes=1440):
+    usual = np.where(np.arange(minutes) < minutes // 2, MORNING, EVENING)
+    return np.random.default_rng(0).poisson(usual, (number, 1, 1, minutes))
+
+
+def test_the_forecaster_starts_at_the_local_minute_of_the_day():
+    counts = days(3)
+    context = PolicyContext(JOBS, forecast.fit("ar", Traces(JOBS, counts[:2], counts[2])))
+    at_14 = time.mktime((2026, 6, 1, 14, 0, 0, 0, 0, -1))
+    state = at_time_of_day(make("MArk", context), at_14).start(JOBS)
+    assert state.forecaster.minute_of_day == 14 * 60
+    assert state.forecaster.mean(5).mean() > 0.7 * EVENING
+
+
+@pytest.fixture
+def july_in_berlin(monkeypatch):
+    """The Unix time of 14:30 on a summer day in Berlin, which is now."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    now_s, localtime = time.mktime((2026, 7, 15, 14, 30, 0, 0, 0, -1)), time.localtime
+    monkeypatch.setattr(time, "localtime", lambda at_s=None: localtime(now_s if at_s is None else at_s))
+    yield now_s
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_run_that_began_in_winter_knows_the_summer_time(july_in_berlin):
+    counts = days(3)
+    context = PolicyContext(JOBS, forecast.fit("ar", Traces(JOBS, counts[:2], counts[2])))
+    origin_s = time.mktime((2026, 1, 15, 9, 0, 0, 0, 0, -1))
+    start = at_time_of_day(make("MArk", context), origin_s).start(JOBS).forecaster.minute_of_day
+    assert (start + (july_in_berlin - origin_s) // 60) % 1440 == 14 * 60 + 30
+
+
+def test_the_newest_day_of_the_history_is_learnt(tmp_path):
+    counts = np.concatenate([days(1, 60) // 10, days(1, 60)])
+    day, _, _, minute = np.indices(counts.shape).reshape(4, -1)
+    rows = pd.DataFrame({"day": day, "minute": minute, "job": "a", "requests": counts.ravel()})
+    rows.to_csv(tmp_path / "days.csv", index=False)
+    (tmp_path / "jobs.yaml").write_text("- job: a\n")
+    model = Source(str(tmp_path / "days.csv"), "seasonal").model(JOBS)
+    np.testing.assert_allclose(model.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
+
+
+def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
+    measured = []
+    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table"))
+    context = context_of(Settings(JOBS, {}), Source().model(JOBS))
+    make("AIAD", context)
+    assert measured == []
+    make("Faro-Sum", context)
+    assert measured == ["a table"]
+
+
+# --- what controllers have exported to a Prometheus -------------------------------------------------------------------
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """Two local days and half of the third, of job `a` and of a job that is not ours, without one hour."""
+    midnight = time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))
+    end_s = midnight + 2.5 * 86_400
+    monkeypatch.setattr(time, "time", lambda: end_s)
+
+    def read_prometheus(url, query, *, minutes, end_s, token_path):
+        counts = np.full((2, minutes), np.nan)
+        counts[:, -3600:] = np.resize(days(1)[0, 0, 0], 3600)
+        counts[0, -600:-540] = np.nan
+        return ("a", "other"), counts
+
+    monkeypatch.setattr("faro_ops.recommend.load_history.read_prometheus", read_prometheus)
+    return days(1)[0, 0, 0]
+
+
+def test_complete_local_days_are_learnt_from_what_controllers_have_exported(exported):
+    traces = exported_days("http://p:9090", JOBS)
+    assert traces.train.shape == (1, 1, 1, 1440)
+    np.testing.assert_array_equal(traces.train[0, 0, 0], exported)  # from midnight to midnight
+    model = Source("prometheus", "seasonal", prometheus="http://p:9090").model(JOBS)
+    np.testing.assert_allclose(model.mean(5)[0], exported[:5])
+
+
+def test_only_what_controllers_of_the_same_namespace_have_exported_is_learnt(monkeypatch):
+    queries = []
+
+    def read_prometheus(url, query, **_):
+        queries.append(query)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr("faro_ops.recommend.load_history.read_prometheus", read_prometheus)
+    Source("prometheus", prometheus="http://p:9090", namespace="faro").model(JOBS)
+    Source("prometheus", prometheus="http://p:9090").model(JOBS)
+    assert queries == [  # a Prometheus may not give its series that label
+        'max by (inference_job) (faro_arrivals_per_minute{namespace=~"faro|"})',
+        'max by (inference_job) (faro_arrivals_per_minute{namespace=~".*|"})',
+    ]
+
+
+def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch, capsys):
+    source = Source("prometheus", prometheus="http://p:9090")
+    assert source.model((Job("new"),)).inner.names == ("kalman", "poisson")
+    assert capsys.readouterr().err == "nothing is learnt from earlier days: http://p:9090: no counts of these jobs\n"
+
+    def refuse(*_, **__):
+        raise ConnectionError("no answer from Prometheus")
+
+    monkeypatch.setattr("faro_ops.recommend.load_history.read_prometheus", refuse)
+    assert source.model(JOBS).inner.names == ("kalman", "poisson")
+    assert capsys.readouterr().err == "nothing is learnt from earlier days: no answer from Prometheus\n"
+
+
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [("prometheus", "history=prometheus needs --prometheus"), ("journal", "history=journal needs --journal")],
+)
+def test_a_history_needs_its_place(history, reason):
+    with pytest.raises(ValueError, match=reason):
+        Source(history)
+
+
+# --- what this controller has written to its journal -------------------------------------------------------------------
+
+
+class Counting:
+    """A cluster whose jobs have as many requests per minute as the minute of the run; time passes at once."""
+
+    def __init__(self, jobs):
+        self.jobs, self.now_s = jobs, 0.0
+
+    def advance(self, until_s):
+        self.now_s = At.now_s = until_s
+
+    def observe(self):
+        minute = int(self.now_s // 60)
+        counts = np.tile(np.arange(max(0, minute - 15), minute), (self.jobs, 1))
+        return observed([1] * self.jobs, now_s=self.now_s, minute=minute, arrivals_per_min=counts.astype(float))
+
+    def apply(self, target, drop):
+        pass
+
+
+class At(Clock):
+    """A clock that never waits: it has the time of the last tick."""
+
+    now_s = 0.0
+
+    def wait_until(self, trace_s, lag_s=0.0):
+        pass
+
+
+def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_jobs(tmp_path):
+    midnight = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1)))
+    path, first, both = tmp_path / "j", JOBS, (*JOBS, Job("b"))
+    ticks = dict(clock=At(midnight - 120 * 60), journal=path)
+    run(Counting(1), Wanting([1], tick_s=600.0), first, 86_400.0, **ticks)
+    run(Counting(2), Wanting([1, 1], tick_s=600.0), both, 51 * 3600.0, **ticks, changes=("job 'b': added",))
+    assert len(journals.parts(path)) == 2
+    known = journal_days(path, both)
+    days = np.concatenate([known.train, known.evaluation[None]])[:, 0]
+    assert days.shape == (2, 2, 1440)  # without the first two hours, from 22:00
+    np.testing.assert_array_equal(days[:, 0].ravel(), np.arange(120, 120 + 2880))
+    assert (days[0, 1] == 0).sum() > 1200  # before the job was there
+
+
+def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(At, "now_s", 0.0)
+    path = tmp_path / "j"
+    clock = At(int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))))
+    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 25 * 3600.0, clock=clock, journal=path)
+    path.write_text(path.read_text().replace('"begin"', '"begin", "generation": 1', 1))
+    archive = tmp_path / "j.000000.gz"
+    archive.write_bytes(b"damaged")
+    os.utime(archive, (time.time() - 9 * 86_400,) * 2)
+    np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))
+
+
+def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_learnt(tmp_path, monkeypatch):
+    midnight, path = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))), tmp_path / "j"
+    monkeypatch.setattr(At, "now_s", 0.0)
+    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 30 * 3600.0, clock=At(midnight - 86_400), journal=path)
+    monkeypatch.setattr(At, "now_s", 0.0)
+    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 25 * 3600.0, clock=At(midnight), journal=tmp_path / "later")
+    path.write_text(path.read_text() + (tmp_path / "later").read_text())
+    np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))

@@ -1,0 +1,139 @@
+"""The configuration: what is accepted, and the message for each mistake."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from faro_pipeline import settings as config
+from faro_pipeline.settings import Config, load
+
+from faro_lib.policies import FACTORIES
+from studies.edition import cilantro, published
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_default_file_is_what_the_schema_writes():
+    assert (ROOT / "config" / "default.yaml").read_text() == config.default_yaml()
+
+
+def test_the_default_file_says_what_the_schema_assumes():
+    assert load(yaml.safe_load(config.default_yaml())) == Config()
+
+
+def test_the_reference_is_what_the_schema_writes():
+    assert (ROOT / "docs" / "configuration.md").read_text() == config.reference_md()
+
+
+def test_every_key_of_the_default_file_is_explained():
+    lines = [line.strip() for line in config.default_yaml().splitlines()]
+    keys = [number for number, line in enumerate(lines) if re.match(r"\w+:", line)]
+    assert len(keys) > 10
+    assert all(lines[number - 1].startswith("# ") for number in keys)
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_in_config_is_accepted(overlay):
+    load(yaml.safe_load(overlay.read_text()))
+
+
+def test_the_full_overlay_names_every_policy_of_the_library_and_of_the_papers_edition():
+    overlay = load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text()))
+    assert {ROOT / plugin for plugin in overlay.plugins} == {Path(module.__file__) for module in (cilantro, published)}
+    makers = {name: getattr(maker, "func", maker) for name, maker in FACTORIES.items()}
+    ours = {name for name, maker in makers.items() if maker.__module__.startswith(("faro_lib.", "studies.edition."))}
+    assert set(overlay.policies) == ours
+
+
+def test_results_are_in_a_folder_named_after_the_workload_file():
+    assert load({"workload": "some/where/my.csv", "capacities": [4]}).stem == "my"
+    assert load({}).stem == "synthetic"
+
+
+MISTAKES = [
+    ({"trails": 5}, "unknown key 'trails'; did you mean 'trials'?"),
+    ({"synthetic": {"sead": 5}}, "unknown key 'synthetic.sead'; did you mean 'seed'?"),
+    ({"zzz": 5}, "unknown key 'zzz'; accepted: workload, jobs, "),
+    (
+        {"workload": "faro-10job"},
+        "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?",
+    ),
+    ({"workload": "synthetic.csv"}, "rename the file"),
+    ({"jobs": "jobs.txt"}, "jobs='jobs.txt' is not a table of jobs; accepted: the path of a .csv or .yaml file"),
+    ({"policies": ["AIAD", "AIAD"]}, "has 'AIAD' more than once"),
+    ({"policies": []}, "policies=[] "),
+    ({"capacities": [36, 9]}, "capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
+    (
+        {"workload": "faro-10jobs", "capacities": [9]},
+        "capacities: 9 replicas are fewer than the 10 jobs of faro-10jobs",
+    ),
+    ({"capacities": [0]}, "capacities.0=0 should be greater than 0"),
+    ({"capacities": 36}, "capacities=36 should be a valid list"),
+    ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
+    ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
+    ({"minutes": "all"}, "minutes='all' should be a valid integer"),
+    ({"ablation": {"capacity": [32]}}, "unknown key 'ablation.capacity'; did you mean 'capacities'?"),
+    ({"ablation": {"objective": "Summ"}}, "ablation.objective='Summ' should be 'Sum', 'Fair', 'FairSum', "),
+    ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
+    ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster needs at least 1 job and 1 replica per job"),
+    ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),
+    (
+        {"sensitivity": {"forecast_error": [-0.1]}},
+        "sensitivity.forecast_error.0=-0.1 should be greater than or equal to 0",
+    ),
+    ({"sensitivity": {"interval_s": [0]}}, "sensitivity.interval_s.0=0 should be greater than 0"),
+    ({"sensitivity": {"interval_s": [60, 45]}}, "sensitivity.interval_s.1=45 should be a multiple of 10"),
+    ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
+    ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
+    ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
+    ({"backend": "kindd"}, "backend='kindd' should be 'none', 'recorded', 'local', 'kind' or 'kubernetes'"),
+]
+
+
+@pytest.mark.parametrize(("mapping", "message"), MISTAKES, ids=lambda part: str(part)[:40])
+def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(mapping, message):
+    with pytest.raises(ValueError) as error:
+        load(mapping)
+    assert message in str(error.value)
+    assert str(error.value).startswith("config: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_stage_without_capacities_takes_the_middle_one_and_an_empty_list_skips_it():
+    small = load({"capacities": [16, 12, 14]})
+    assert small.or_middle(small.ablation.capacities) == [14]
+    assert small.or_middle([]) == []
+
+
+def test_a_stage_with_every_part_switched_off_is_off():
+    parts = {"mixed": [], "clusters": [], "largest": [], "curve": []}
+    assert not load({"scale": parts}).scale.wanted
+    assert load({"scale": parts | {"curve": [20]}}).scale.wanted
+    names = ["cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor"]
+    parameters: dict[str, list[float]] = {name: [] for name in names}
+    assert not load({"sensitivity": parameters}).sensitivity.wanted
+    assert load({"sensitivity": parameters | {"cold_start_s": [5]}}).sensitivity.wanted
+
+
+OLD_KEYS = [
+    ({"sizes": [36]}, "sizes", "capacities"),
+    ({"ablation": {"sizes": [36]}}, "ablation.sizes", "capacities"),
+    ({"sensitivity": {"replicas": 32}}, "sensitivity.replicas", "capacity"),
+    ({"live": {"replicas": 8}}, "live.replicas", "capacity"),
+    ({"live": {"places": 10}}, "live.places", "max_ongoing_requests"),
+    ({"live": {"most_rps": 150}}, "live.most_rps", "max_rps"),
+]
+
+
+@pytest.mark.parametrize(("mapping", "old", "new"), OLD_KEYS, ids=[key for _, key, _ in OLD_KEYS])
+def test_an_old_key_is_refused_with_its_new_name(mapping, old, new):
+    with pytest.raises(ValueError) as error:
+        load(mapping)
+    assert str(error.value) == f"config: unknown key {old!r}; it is now called {new!r}"
+
+
+def test_two_mistakes_are_two_lines():
+    with pytest.raises(ValueError) as error:
+        load({"trails": 5, "trials": 0})
+    assert len(str(error.value).splitlines()) == 2

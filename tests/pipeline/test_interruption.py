@@ -1,0 +1,55 @@
+"""An interrupted notebook may put back what it has changed on a cluster, however long that takes within 90 s."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from checkouts import ROOT
+
+CELL = """
+import time
+from pathlib import Path
+try:
+    Path({began!r}).touch()
+    time.sleep(60)
+finally:
+    time.sleep(7)  # longer than the 5 s after which jupyter_client kills a kernel by default
+    Path({restored!r}).touch()
+"""
+
+
+def heeding():
+    """Heed SIGINT, which a background job of a shell ignores, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("received", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_the_cell_that_runs_is_interrupted_and_may_finish_its_clean_up(tmp_path, received):
+    began, restored, output = (tmp_path / name for name in ("began", "restored", "out.ipynb"))
+    parameters = nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})
+    cell = nbformat.v4.new_code_cell(CELL.format(began=str(began), restored=str(restored)))
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, cell]), tmp_path / "in.ipynb")
+    command = [
+        sys.executable,
+        "-m",
+        "faro_pipeline",
+        "notebook",
+        tmp_path / "in.ipynb",
+        output,
+        "{}",
+        tmp_path / "log",
+        "1",
+    ]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    until = time.monotonic() + 60
+    while not began.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    run.send_signal(received)
+    lines = run.communicate(timeout=180)[1].splitlines()
+    assert run.returncode == 130
+    assert lines[-1] == "notebook: interrupted"
+    assert restored.exists()
+    assert not output.exists()

@@ -1,0 +1,120 @@
+"""docs/arena.md: its entry can be scored as the page says, and its tables are those of the recorded entries."""
+
+import copy
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkouts import ROOT
+
+from faro_ops.arena.scenarios import scenarios
+from studies.arena.figures.arena import arena_caption, ranks_and_scenarios
+
+GUIDE = (ROOT / "docs" / "arena.md").read_text()
+FILE = re.search(r"`my_entry.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)[1]
+COMMANDS = re.search(r"```sh\n(.*?)```", GUIDE, re.DOTALL)[1].splitlines()
+AGENT = re.search(r"```python\n(import gymnasium.*?)```", GUIDE, re.DOTALL)[1]
+PAGE = runpy.run_path(str(ROOT / "docs/arena_tables.py"))
+AGAIN = runpy.run_path(str(ROOT / "benchmarks/arena.py"))
+
+
+def test_a_reader_scores_an_idea_by_following_the_page(tmp_path):
+    (tmp_path / "my_entry.py").write_text(FILE)
+    command = COMMANDS[0].replace("faro ", f"{shlex.quote(sys.executable)} -m faro_ops.cli ", 1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    entry = json.loads((tmp_path / "one.json").read_text())
+    assert done.stdout == f"hidden seed: {entry['hidden_seed']}\n"
+    assert entry["policy"] == "LongestQueues"
+    assert [row["kind"] for row in entry["scenarios"]] == ["public", "hidden"]
+    assert entry["score"]["public"]["failures"] == 0
+    assert 0 < entry["score"]["public"]["regret"] < 0.5
+
+
+def test_the_example_for_agents_runs(monkeypatch):
+    pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
+    monkeypatch.syspath_prepend(str(ROOT))
+    names: dict = {}
+    exec(AGENT, names)
+    assert names["reward"] <= 0
+    assert names["policy"].name == "Agent"
+
+
+def test_every_entry_of_the_list_is_recorded_on_the_quick_set_with_one_hidden_seed():
+    kept = PAGE["kept"]()
+    quick = [one.name for one in scenarios().values() if one.quick]
+    assert {entry["entry"] for entry in kept.values()} == set(AGAIN["ENTRIES"])
+    for entry in kept.values():
+        assert [row["scenario"] for row in entry["scenarios"]] == [name for name in quick for _ in range(2)]
+    assert len({entry["hidden_seed"] for entry in kept.values()}) == 1
+    inputs = [[row["inputs_sha256"] for row in entry["scenarios"]] for entry in kept.values()]
+    assert all(row == inputs[0] for row in inputs)
+
+
+def test_the_page_has_the_tables_of_the_recorded_entries():
+    assert PAGE["with_tables"](GUIDE, PAGE["kept"]()) == GUIDE
+
+
+def test_no_entry_loses_less_than_the_bound():
+    for entry in PAGE["kept"]().values():
+        assert min(row["regret"] for row in entry["scenarios"]) > -1e-3
+
+
+def entry(policy, regret, failures=0):
+    """A recorded entry with a constant regret in two scenarios."""
+    rows = [{"scenario": name, "regret": regret, "blocks": [regret * 20] * 12, "minutes": [20] * 12} for name in "ab"]
+    for row in rows:
+        row |= {"decision_ms_p50": 1.0, "bound": 0.0, "jobs": 10}
+    part = {"regret": regret, "failures": failures}
+    return {"policy": policy, "score": {"public": part, "hidden": part}, "scenarios": rows}
+
+
+def test_a_failed_entry_is_listed_with_the_rank_that_it_would_have_had():
+    entries = {one["policy"]: one for one in (entry("A", 0.1), entry("B", 0.2, failures=3), entry("C", 0.3))}
+    ranks = [row.split("|")[1].strip() for row in PAGE["ranking"](entries).splitlines()[2:]]
+    assert ranks == ["1 (1 to 1)", "failed, would be 2", "3 (3 to 3)"]
+
+
+def test_two_entries_that_take_turns_share_their_ranks():
+    one, two = entry("A", 0.1), entry("B", 0.1)
+    rng = np.random.default_rng(0)
+    for made in (one, two):
+        for row in made["scenarios"]:
+            row["blocks"] = rng.uniform(0, 4, 12).tolist()
+    rows = PAGE["ranking"]({"A": one, "B": two}).splitlines()[2:]
+    assert all("(1 to 2)" in row for row in rows)
+
+
+def test_a_score_that_moves_by_more_than_a_millionth_does_not_reproduce():
+    kept = entry("A", 0.1)
+    for row in kept["scenarios"]:
+        row["kind"] = "public"
+    now = copy.deepcopy(kept)
+    now["scenarios"][0].update(decision_ms_p50=9.0, regret=0.1 + 1e-8)
+    assert AGAIN["differences"](kept, now) == []
+    now["scenarios"][1]["blocks"][3] += 1e-5
+    (line,) = AGAIN["differences"](kept, now)
+    assert line.startswith("A, b, public seed: blocks was ")
+    assert Path(AGAIN["KEPT"]) == ROOT / "data" / "arena"
+
+
+def test_the_picture_has_every_entry_and_scenario_and_its_caption_names_the_best():
+    entries = PAGE["kept"]()
+    left, right = ranks_and_scenarios(entries).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == list(entries)
+    assert len(right.get_xticklabels()) == len({row["scenario"] for row in next(iter(entries.values()))["scenarios"]})
+    assert len(right.texts) == len(entries) * len(right.get_xticklabels())
+    assert arena_caption(entries).startswith(f"{next(iter(entries))} has the least regret, ")
+    failed = {name: entry(name, regret, failures) for name, regret, failures in (("A", 0.1, 0), ("B", 0.2, 3))}
+    assert ranks_and_scenarios(failed).axes[0].get_yticklabels()[1].get_text() == "B (failed)"
+    assert "Failed: B, shown at the rank" in arena_caption(failed)

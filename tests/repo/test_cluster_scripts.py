@@ -1,0 +1,193 @@
+"""The scripts under cluster/: what they refuse, that they are clean, and that versions stand in one place."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+DOCS = ROOT / "docs/kubernetes.md"
+SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run", ROOT / ".ci/release"])
+NEEDED = ("bash", "dirname", "grep", "head", "sort", "cat", "env", "date", "id", "mktemp", "rm")  # of any machine
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """An environment whose PATH has nothing but what every machine has."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in NEEDED:
+        (folder / name).symlink_to(shutil.which(name))
+    return {"PATH": str(folder), "HOME": str(tmp_path)}
+
+
+def ran(script, environment, *arguments):
+    command = [str(CLUSTER / script), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_up_names_every_missing_tool_in_a_line_and_changes_nothing(bare, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    done = ran("up.sh", bare | {"FARO": "/nowhere/faro"}, "/nowhere/jobs.yaml")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert [line.split()[1] for line in lines[:4]] == ["docker", "kind", "helm", "kubectl"]
+    assert all("is missing; see https://" in line for line in lines[:4])
+    assert lines[4:] == [
+        "up.sh: /nowhere/faro is missing; `make .venv/.ready` makes it",
+        "up.sh: /nowhere/jobs.yaml: no such table of jobs",
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def fake(environment, name, says, status=0):
+    path = Path(environment["PATH"]) / name
+    path.write_text(f"#!/bin/bash\n[ \"$*\" = info ] && exit {status}\necho '{says}'\n")
+    path.chmod(0o755)
+
+
+def test_up_names_a_tool_that_is_too_old_and_a_docker_that_does_not_answer(bare):
+    fake(bare, "docker", "", status=1)
+    fake(bare, "kind", "kind v0.20.0 go1.20 linux/amd64")
+    fake(bare, "helm", "v99.0.0+g1")
+    fake(bare, "kubectl", "Client Version: v1.20.1")
+    done = ran("up.sh", bare | {"FARO": "/bin/true"})
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert len(lines) == 3
+    assert "docker does not answer" in lines[0]
+    assert re.search(r"kind 0\.20\.0 is too old; \S+ or newer is needed", lines[1])
+    assert "kubectl 1.20.1 is too old" in lines[2]
+
+
+def test_down_without_kind_says_so(bare):
+    done = ran("down.sh", bare)
+    assert done.returncode == 1
+    assert done.stderr.startswith("down.sh: kind is missing")
+
+
+def test_without_a_registry_it_builds_and_says_what_it_lacks_for_that(bare):
+    done = ran("up.sh", bare | {"OFFLINE": "1"}, "--only-cluster")
+    assert done.returncode == 1
+    lacks = "run it as root" if os.geteuid() else "apt-get is missing"
+    assert done.stderr.startswith(f"build.sh: {lacks}")
+
+
+def test_a_registry_that_is_not_reached_makes_it_build(bare):
+    fake(bare, "docker", "no such host", status=1)
+    (Path(bare["PATH"]) / "docker").write_text("#!/bin/bash\nexit 1\n")
+    done = ran("up.sh", bare, "--only-cluster")
+    assert "no image registry: building" in done.stdout
+    assert done.stderr.startswith("build.sh: ")
+    assert "docker does not answer" in ran("up.sh", bare | {"OFFLINE": "0"}, "--only-cluster").stderr
+
+
+def test_an_engine_that_is_not_ours_is_not_stopped(bare):
+    done = ran("offline/docker.sh", bare, "stop")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ran("offline/docker.sh", bare).stderr == "docker.sh start|stop\n"
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_every_script_is_clean():
+    done = subprocess.run(["shellcheck", "-x", *map(str, SCRIPTS)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_versions_stand_in_one_place():
+    named = dict(
+        line.split("=", 1) for line in (CLUSTER / "versions.env").read_text().splitlines() if line[:1].isupper()
+    )
+    for path in (*SCRIPTS, CLUSTER / "kind.yaml", CLUSTER / "offline/network.yaml"):
+        text = path.read_text()
+        for name, value in named.items():
+            assert value not in text, f"{path.name} repeats {name}"
+    default = re.search(r"ARG PYTHON_IMAGE=(\S+)", (CLUSTER / "Dockerfile").read_text())
+    assert default[1] == named["PYTHON_IMAGE"], "docker build by hand takes the same"
+
+
+def test_the_image_holds_no_secret_and_is_nobodys_root():
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert re.search(r"^USER 1000", text, re.MULTILINE)
+    assert not re.search(r"(?i)token|secret=|password", text.replace("nobody's secret", ""))
+    ignored = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
+    assert ignored[0] == "*", "what is not named does not get in"
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.pipeline"])
+def test_the_classic_builder_which_reads_one_file_in_the_root_sends_what_an_image_needs_and_no_raw_data(name):
+    ignored, *rest = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored == "*"
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (CLUSTER / name).read_text(), re.MULTILINE)
+    wanted = {word.split("/")[0] for words in copied for word in words.split()} - {"."}
+    assert wanted <= {line.removeprefix("!") for line in rest if line.startswith("!")}
+    assert rest.index("data/raw") > rest.index("!data")
+    assert (CLUSTER / f"{name}.dockerignore").exists() == (name == "Dockerfile"), "BuildKit prefers it to the root's"
+
+
+@pytest.mark.parametrize("backend", ["kind", "kubernetes"])
+def test_the_pipeline_plans_notebook_80_on_it(backend):
+    wanted = f"results/synthetic/live/{backend}/summary.csv"
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--config", f"backend={backend}", "--", wanted]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"live: 80_live on {backend}" in done.stdout + done.stderr
+
+
+def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
+    from faro_ops.kube import preflight
+
+    rows = re.findall(
+        r"^\| (everywhere|its namespace|`\w+` only) \| (\S+) \| (\S+) \| ([^|]+) \|$", DOCS.read_text(), re.MULTILINE
+    )
+    told = {
+        (where, "" if group == "core" else group, what, tuple(verbs.split(", "))) for where, group, what, verbs in rows
+    }
+    parts = {
+        "everywhere": preflight.CLUSTER_WIDE,
+        "its namespace": preflight.ALWAYS,
+        "`deployments` only": preflight.QUOTAS + preflight.FOR_DEPLOYMENTS,
+        "`rayserve` only": preflight.FOR_RAY,
+    }
+    assert told == {(where, *right) for where, rights in parts.items() for right in rights}
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_the_table_of_files_in_the_docs_is_what_is_written(backend, tmp_path):
+    from faro_ops import cli
+
+    more = ["--prometheus", "http://p:9090"] if backend == "deployments" else ["--service-monitor"]
+    arguments = [
+        "manifests",
+        "--jobs",
+        str(CLUSTER / "jobs.yaml"),
+        "--out",
+        str(tmp_path / "m"),
+        "--backend",
+        backend,
+        *more,
+    ]
+    assert cli.main(arguments) == 0
+    told = set(re.findall(r"`(\w+\.ya?ml)`", DOCS.read_text()))
+    assert {path.name for path in (tmp_path / "m").iterdir()} - {"kustomization.yaml"} <= told
+
+
+def test_the_table_of_faults_in_the_docs_is_what_was_recorded():
+    faults = runpy.run_path(str(ROOT / "docs/faults.py"))
+    page = DOCS.read_text()
+    assert faults["with_table"](page, faults["ROWS"].read_text().splitlines()) == page
+
+
+def test_the_table_of_faults_has_the_last_row_of_each_fault():
+    row = '{"fault": "head killed", "sent": 200, "failed": %d, "whole_s": 61.6}'
+    table = runpy.run_path(str(ROOT / "docs/faults.py"))["table"]([row % 90, row % 80])
+    assert table.splitlines()[2:] == ["| head killed | 200 | 80 | 62 |"]

@@ -1,0 +1,140 @@
+"""The site: its own environment, pages that exist, hooks that show pictures, and nothing loaded from elsewhere."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from checkouts import ROOT
+
+REQUIREMENTS = (ROOT / "envs" / "docs" / "requirements.txt").read_text().splitlines()
+
+CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+# The first heads of the tables that are wider than the page.
+SCROLLED_TABLES = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
+  .filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.querySelector("th").innerText)"""
+
+
+def test_its_tools_are_pinned_and_are_no_part_of_the_main_environment():
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in REQUIREMENTS)
+    names = {line.split("==")[0].lower() for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    assert names.isdisjoint({"mkdocs", "mkdocs-material", "mkdocs-jupyter", "mkdocstrings"})
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
+    listed = set(re.findall(r"[\w/-]+\.md", json.dumps(CONFIG["nav"])))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.fixture
+def hooks():
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per_capacity(hooks, monkeypatch, tmp_path):
+    monkeypatch.setattr(hooks, "EXECUTED", tmp_path)
+    for name in ("10_traces", "50_simulation-16.partial", "50_simulation-36", "50_simulation-32", "00_tour"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    for name, shown in (
+        ("10_traces", "10_traces"),
+        ("00_tour", "00_tour"),
+        ("50_simulation", "50_simulation-32"),
+    ):
+        assert hooks.shown(ROOT / "notebooks" / f"{name}.ipynb") == tmp_path / f"{shown}.ipynb"
+    assert hooks.shown(ROOT / "notebooks" / "85_replicas.ipynb") == ROOT / "notebooks" / "85_replicas.ipynb"
+
+
+def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets(hooks, tmp_path):
+    data = {hooks.WIDGET: {"model_id": "1"}, "image/png": "abc", "text/plain": "a picture"}
+    output = {"output_type": "display_data", "data": data, "metadata": {}}
+    cell = {"cell_type": "code", "source": [], "outputs": [output], "metadata": {}, "execution_count": 1}
+    (tmp_path / "x.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {"widgets": {}}}))
+    shown = json.loads(hooks.static(tmp_path / "x.ipynb"))
+    assert shown["cells"][0]["outputs"][0]["data"] == {"image/png": "abc"}
+    assert "widgets" not in shown["metadata"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built without a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    builder = next((path for path in (ROOT / "build/docs-venv/bin/mkdocs", shutil.which("mkdocs")) if path), None)
+    if builder is None or not shutil.which(str(builder)):
+        pytest.skip("mkdocs is not installed: make docs")
+    command = [str(builder), "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_every_notebook_is_a_page(site):
+    names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.stem for path in (site / "notebooks").glob("*.html")} >= names
+    assert not list(site.rglob("*.ipynb"))
+    assert "jupyter" in (site / "notebooks" / "20_queueing.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(site):
+    elsewhere = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesheet[^>]+https?:')
+    assert not [page for page in site.rglob("*.html") if elsewhere.search(page.read_text())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_every_page_fits_the_screen_without_a_complaint_or_a_barrier(browser, site, width, scheme):
+    """Barriers are what axe-core calls serious: contrast, names, order of headings, keyboard."""
+    browser.colours(scheme)
+    found = {}
+    for page in sorted(set(site.rglob("*.html")) - {site / "404.html"}):  # only a server shows that one
+        browser.load(page, width)
+        browser.evaluate("localStorage.clear()")  # the colours of this page
+        wide = ["too wide"] * (browser.evaluate("document.documentElement.scrollWidth") > width)
+        if width > 1000:
+            wide += [f"the table of {head} scrolls" for head in browser.evaluate(SCROLLED_TABLES)]
+        if problems := [*map(str, browser.complaints), *wide, *browser.barriers()]:
+            found[page.relative_to(site).as_posix()] = problems
+    browser.colours("")
+    assert found == {}
+
+
+@pytest.mark.slow
+def test_a_wheel_that_is_installed_alone_runs_faro(tmp_path):
+    """In an environment with the pinned libraries and without this checkout."""
+    wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+    built = subprocess.run(wheel, capture_output=True, text=True, timeout=600)
+    if "No matching distribution found for hatchling" in built.stderr:
+        pytest.skip("the build tool hatchling is neither at hand nor to be had")
+    assert built.returncode == 0, built.stderr
+    target = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
+    subprocess.run([*install, *map(str, tmp_path.glob("faro_lib-*.whl"))], check=True, capture_output=True, timeout=600)
+    alone = {"PYTHONPATH": str(target), "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "faro_ops.cli", "recommend", "--workload", str(ROOT / "data" / "example.csv")]
+    command += ["--capacity", "12"]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert {"caption", "detect", "search", "translate"} <= set(done.stdout.split())
+    command = [
+        sys.executable,
+        "-m",
+        "faro_ops.cli",
+        "simulate",
+        "--policy",
+        "AIAD",
+        "--capacity",
+        "12",
+        "--minutes",
+        "3",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "AIAD" in done.stdout

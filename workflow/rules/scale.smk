@@ -1,0 +1,53 @@
+"""Stage 70: two models, more jobs, more capacities. An empty list skips a part; without parts, the stage is off."""
+
+MIXED = CONFIG.or_middle(CONFIG.scale.mixed)
+LARGER = CONFIG.scale.clusters or CONFIG.scale.largest
+
+
+rule scale:
+    "Simulate the evaluation day with two models, more jobs and more capacities."
+    input:
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        measured=rules.queueing.output.table,
+        curves=CURVES,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
+    output:
+        tables=tables_in(
+            *("scale", "summary.csv", "limit.csv", "sizes.csv"),
+            *(["curve.csv", "curve_limit.csv"] if CONFIG.scale.curve else []),
+        ),
+        notebook=f"{NOTEBOOKS}/70_scale.ipynb",
+    log:
+        f"{LOGS}/70_scale.log",
+    benchmark:
+        f"{LOGS}/70_scale.bench"
+    priority: 3  # with the ablation the longest stage on one core; both run before a live stage 80, which needs all cores
+    conda:
+        ENVIRONMENT
+    params:
+        source="notebooks/70_scale.ipynb",
+        code=code_of("70_scale"),
+        notebook=parameters(
+            results=RESULTS,
+            forecaster=CONFIG.forecaster,
+            day_minutes=CONFIG.minutes,
+            **CONFIG.scale.model_dump() | dict(mixed=MIXED),
+        ),
+    message:
+        "scale: 70_scale"
+    shell:
+        RUN_NOTEBOOK
+
+
+DRAWINGS["scale"] = {
+    "package": "studies.edition.figures",
+    "tables": rules.scale.output.tables + tables_in("simulate", "summary.csv", "limit.csv"),
+    "figures": [
+        "effective_utility",
+        *(["two_models"] if MIXED else []),
+        *(["larger_clusters"] if LARGER else []),
+        *(["lost_utility_by_capacity"] if CONFIG.scale.curve else []),
+    ],
+    "options": {"published": COMPARED_WITH, "curve": bool(CONFIG.scale.curve)},
+}

@@ -1,0 +1,47 @@
+"""Stage 65: vary one parameter at a time. An empty list skips a parameter; without parameters, the stage is off."""
+
+VARIED = [
+    name
+    for name in ("cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor")
+    if len(set(getattr(CONFIG.sensitivity, name))) > 1
+]
+
+
+rule sensitivity:
+    "Simulate a slice of the evaluation day, varying one parameter at a time."
+    input:
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        measured=rules.queueing.output.table,
+        curves=CURVES,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
+    output:
+        tables=tables_in("sensitivity", "summary.csv"),
+        notebook=f"{NOTEBOOKS}/65_sensitivity.ipynb",
+    log:
+        f"{LOGS}/65_sensitivity.log",
+    benchmark:
+        f"{LOGS}/65_sensitivity.bench"
+    priority: 1  # only its own figure waits for it
+    conda:
+        ENVIRONMENT
+    params:
+        source="notebooks/65_sensitivity.ipynb",
+        code=code_of("65_sensitivity"),
+        notebook=parameters(
+            results=RESULTS,
+            forecaster=CONFIG.forecaster,
+            **CONFIG.sensitivity.model_dump()
+            | dict(capacity=CONFIG.sensitivity.capacity or CONFIG.or_middle(None)[0]),
+        ),
+    message:
+        "sensitivity: 65_sensitivity"
+    shell:
+        RUN_NOTEBOOK
+
+
+DRAWINGS["sensitivity"] = {
+    "package": "studies.edition.figures",
+    "tables": rules.sensitivity.output.tables,
+    "figures": ["sensitivity"] if VARIED else [],
+}
