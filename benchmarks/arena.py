@@ -24,7 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT, PLUGINS = ROOT / "data/arena", ROOT / "studies"
 ENTRIES = (
     *("FairShare", "AIAD", "MArk", "HPA", "Faro-Sum", "Faro-FairSum"),
-    *("arena/hpa_behavior.py", "arena/keda.py", "arena/knative.py", "arena/rayserve.py", "edition/cilantro.py"),
+    *(
+        "arena/hpa_behavior.py",
+        "arena/keda.py",
+        "arena/knative.py",
+        "arena/rayserve.py",
+        "edition/cilantro.py",
+    ),
 )
 TOLERANCE = 1e-6
 
@@ -33,7 +39,11 @@ def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
     """The score of an entry: a file under notebooks/ or a policy's name."""
     file = str(PLUGINS / entry) if entry.endswith(".py") else None
     return {"entry": entry} | score(
-        policy_of(file or entry), names, hidden_seed, file=file, report=lambda line: print(line, flush=True)
+        policy_of(file or entry),
+        names,
+        hidden_seed,
+        file=file,
+        report=lambda line: print(line, flush=True),
     )
 
 
@@ -44,11 +54,17 @@ def differences(kept: dict, now: dict) -> list[str]:
         for column, value in was.items():
             if column in MEASURED:
                 continue
-            pairs = zip(value, row[column], strict=True) if isinstance(value, list) else [(value, row[column])]
+            pairs = (
+                zip(value, row[column], strict=True)
+                if isinstance(value, list)
+                else [(value, row[column])]
+            )
             for a, b in pairs:
                 same = abs(a - b) <= TOLERANCE if isinstance(a, float) else a == b
                 if not same:
-                    lines.append(f"{kept['policy']}, {was['scenario']}, {was['kind']} seed: {column} was {a}, is {b}")
+                    lines.append(
+                        f"{kept['policy']}, {was['scenario']}, {was['kind']} seed: {column} was {a}, is {b}"
+                    )
     return lines
 
 

@@ -44,18 +44,26 @@ def speeds(queue: str, tick_s: float) -> dict[str, float]:
     """Kind of actions -> simulated minutes per CPU second."""
     env = gymnasium.make(ENVIRONMENT, cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
     rng = np.random.default_rng(0)
-    acts = {"still": lambda env: env.observation.target, "random": lambda env: rng.integers(1, 7, 10)}
+    acts = {
+        "still": lambda env: env.observation.target,
+        "random": lambda env: rng.integers(1, 7, 10),
+    }
     rates = {}
     for name, act in acts.items():
         taken_s = min(episode(env, act, seed, initial=np.full(10, 3))[1] for seed in range(5))
         rates[name] = env.observation.minute / taken_s
-        print(f"{queue}, a decision every {tick_s:g} s, {name} actions: {rates[name]:,.0f} minutes/s", flush=True)
+        print(
+            f"{queue}, a decision every {tick_s:g} s, {name} actions: {rates[name]:,.0f} minutes/s",
+            flush=True,
+        )
     return rates
 
 
 def lost(policy, scenario: str, queue: str, seed: int) -> float:
     """Lost utility per minute of a policy that decides outside of the environment."""
-    env = gymnasium.make(ENVIRONMENT, traces=scenario, cluster=CLUSTERS[queue], tick_s=policy.tick_s).unwrapped
+    env = gymnasium.make(
+        ENVIRONMENT, traces=scenario, cluster=CLUSTERS[queue], tick_s=policy.tick_s
+    ).unwrapped
     jobs, state = env.jobs, [policy.start(env.jobs)]
 
     def act(env):
@@ -67,14 +75,23 @@ def lost(policy, scenario: str, queue: str, seed: int) -> float:
 
 
 def main() -> None:
-    speed = {f"{queue} {tick_s:g}": speeds(queue, tick_s) for queue in CLUSTERS for tick_s in (60.0, 300.0)}
+    speed = {
+        f"{queue} {tick_s:g}": speeds(queue, tick_s)
+        for queue in CLUSTERS
+        for tick_s in (60.0, 300.0)
+    }
     losses: dict[str, dict[str, list[float]]] = {}
     for scenario in SCENARIOS:
         losses[scenario] = {}
         for policy in POLICIES:
-            exact, fluid = (np.mean([lost(policy, scenario, one, n) for n in range(TRIALS)]) for one in CLUSTERS)
+            exact, fluid = (
+                np.mean([lost(policy, scenario, one, n) for n in range(TRIALS)]) for one in CLUSTERS
+            )
             losses[scenario][policy.name] = [float(exact), float(fluid)]
-            print(f"{scenario}, {policy.name}: lost utility {exact:.2f} with requests, {fluid:.2f} fluid", flush=True)
+            print(
+                f"{scenario}, {policy.name}: lost utility {exact:.2f} with requests, {fluid:.2f} fluid",
+                flush=True,
+            )
     RESULT.write_text(json.dumps({"minutes_per_s": speed, "lost_utility": losses}, indent=1) + "\n")
     print(f"{RESULT}; `python docs/arena_tables.py` shows it in docs/arena.md")
 

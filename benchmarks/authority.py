@@ -9,7 +9,15 @@ import numpy as np
 
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
-from faro_ops.policies.authority import ADVISE, FULL, LEVELS, Authority, expected_loss, judged, weighed
+from faro_ops.policies.authority import (
+    ADVISE,
+    FULL,
+    LEVELS,
+    Authority,
+    expected_loss,
+    judged,
+    weighed,
+)
 
 JOB, REPLICAS, SERVICES, MINUTES = Job("a"), 4, 200, 1440
 
@@ -17,14 +25,17 @@ JOB, REPLICAS, SERVICES, MINUTES = Job("a"), 4, 200, 1440
 def losses(model, rate_rps, slower, rng):
     """Losses (minutes, services) of a service whose service time is `slower` times as long as modelled."""
     tail_s, _ = model.minutes(JOB, rate_rps * slower, REPLICAS)
-    return 1 - np.minimum(1, JOB.slo_s / np.maximum(slower * rng.choice(tail_s, (MINUTES, SERVICES)), JOB.slo_s))
+    return 1 - np.minimum(
+        1, JOB.slo_s / np.maximum(slower * rng.choice(tail_s, (MINUTES, SERVICES)), JOB.slo_s)
+    )
 
 
 def levels(model, rate_rps, slower, start, good_minutes=0):
     """Authority level (minutes, services) in each minute, after `good_minutes` that agreed with the model."""
     rng, replicas, counted = np.random.default_rng(0), np.array([REPLICAS]), np.ones(SERVICES, bool)
     expected, doubled = (
-        np.repeat(expected_loss((JOB,), np.array([rate_rps]), replicas, model, factor), SERVICES) for factor in (1, 2)
+        np.repeat(expected_loss((JOB,), np.array([rate_rps]), replicas, model, factor), SERVICES)
+        for factor in (1, 2)
     )
     authority = Authority.none(SERVICES, start)
     for lost in losses(model, rate_rps, 1.0, rng)[:good_minutes]:
@@ -63,7 +74,9 @@ def main():
         for slower in (1.2, 1.5, 2.0, 3.0):
             rate = utilisation * saturated
             lost = losses(model, rate, slower, np.random.default_rng(1)).mean()
-            both = (minutes_until(levels(model, rate, slower, FULL, good) < FULL) for good in (0, 1440))
+            both = (
+                minutes_until(levels(model, rate, slower, FULL, good) < FULL) for good in (0, 1440)
+            )
             print(utilisation, "|", slower, "|", round(float(lost), 2), "|", *both, sep=" ")
 
 

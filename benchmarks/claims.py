@@ -38,7 +38,10 @@ from studies.compare import compare
 CAPACITIES, TRIALS = (36, 32, 16), 5
 BASELINES = ("FairShare", "Oneshot", "AIAD", "MArk")
 OURS = ("Faro-Sum", "Faro-FairSum")
-EDITION = tuple(f"Faro-{objective} (paper)" for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"))
+EDITION = tuple(
+    f"Faro-{objective} (paper)"
+    for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
+)
 PLUGIN = Path(__file__).parents[1] / "studies" / "edition" / "published.py"  # registers EDITION
 POSTERIOR, SHA256 = Path("data/posterior-paper.npz"), Path("data/posterior-paper.sha256")
 
@@ -68,7 +71,9 @@ class Inputs:
 
     @cached_property
     def published(self) -> pd.DataFrame:
-        table = pd.read_csv("data/published/published_main.csv").replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
+        table = pd.read_csv("data/published/published_main.csv").replace(
+            {"system": {"MArk/Cocktail/Barista": "MArk"}}
+        )
         return table[table["env"] == "simulation"].set_index(["system", "replicas"])
 
     def comparison(self, *policies: str, limit: bool = False) -> pd.DataFrame:
@@ -76,7 +81,15 @@ class Inputs:
         made = {name: make(name, self.context) for name in policies}
         frames = []
         for capacity in CAPACITIES:
-            tables = compare(self.traces.workload(), made, capacity, TRIALS, limit=limit, published=True, report=None)
+            tables = compare(
+                self.traces.workload(),
+                made,
+                capacity,
+                TRIALS,
+                limit=limit,
+                published=True,
+                report=None,
+            )
             frames += [tables.summary, *([tables.limit.assign(policy="limit")] if limit else [])]
         return pd.concat(frames)
 
@@ -97,7 +110,12 @@ def _beside_the_published(inputs: Inputs, summary: pd.DataFrame) -> Iterator[Row
         row = inputs.published.loc[policy.removesuffix(" (paper)"), capacity]
         mean, deviation = row["lost_cluster_utility_mean"], row["lost_cluster_utility_std"]
         within, got = max(0.05 * mean, 2 * deviation), rows["lost_utility_published"].mean()
-        yield Row(f"{policy}, {capacity}", f"{mean:.3f} +- {within:.3f}", f"{got:.3f}", abs(got - mean) <= within)
+        yield Row(
+            f"{policy}, {capacity}",
+            f"{mean:.3f} +- {within:.3f}",
+            f"{got:.3f}",
+            abs(got - mean) <= within,
+        )
 
 
 def wins(inputs: Inputs) -> Iterator[Row]:
@@ -110,18 +128,23 @@ def wins(inputs: Inputs) -> Iterator[Row]:
         lost = rows.set_index("trial")["lost_utility_published"]
         above = lost.mean() + stats.t.ppf(0.975, TRIALS - 1) * lost.std() / np.sqrt(TRIALS)
         yield Row(
-            f"{policy}, {capacity}", f"< {published:.3f}", f"{lost.mean():.3f}, at most {above:.3f}", above < published
+            f"{policy}, {capacity}",
+            f"< {published:.3f}",
+            f"{lost.mean():.3f}, at most {above:.3f}",
+            above < published,
         )
-        limit = summary[(summary["policy"] == "limit") & (summary["capacity_cores"] == capacity)].set_index("trial")
+        limit = summary[
+            (summary["policy"] == "limit") & (summary["capacity_cores"] == capacity)
+        ].set_index("trial")
         least = (rows.set_index("trial")["lost_utility"] - limit["lost_utility"]).min()
         yield Row(f"{policy}, {capacity}, above the limit", ">= 0", f"{least:.3f}", least >= 0)
 
 
 def forecasts(inputs: Inputs) -> Iterator[Row]:
     """The forecast of the next seven minutes is as accurate as the published network's, and calibrated."""
-    published = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")["rmse_requests_per_min"][
-        "N-HiTS"
-    ]
+    published = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")[
+        "rmse_requests_per_min"
+    ]["N-HiTS"]
     samples, truth = scores.rolling(inputs.context.forecaster, inputs.traces.evaluation[0], n=200)
     rmse, covered = float(scores.rmse(samples, truth)), float(scores.coverage(samples, truth))
     yield Row("RMSE, requests a minute", f"<= {published:.1f}", f"{rmse:.1f}", rmse <= published)
@@ -144,7 +167,9 @@ def _same_as_enumeration(rng: np.random.Generator, objective: str) -> bool:
     weight, score = np.array([job.weight for job in jobs]), objective_of(objective).score
     every = (x for x in itertools.product(range(1, 6), repeat=4) if sum(x) <= budget)
     best = max(score(values[np.arange(4), x], weight, len(jobs)) for x in map(list, every))
-    return bool(np.isclose(score(values[np.arange(4), found.replicas], weight, len(jobs)), best, atol=1e-6))
+    return bool(
+        np.isclose(score(values[np.arange(4), found.replicas], weight, len(jobs)), best, atol=1e-6)
+    )
 
 
 @dataclass(frozen=True)
@@ -184,9 +209,13 @@ def main() -> int:
             for row in claim.check(inputs):
                 every = every and row.holds
                 print(
-                    f"| {name} | {row.what} | {row.expected} | {row.got} | {'yes' if row.holds else 'NO'} |", flush=True
+                    f"| {name} | {row.what} | {row.expected} | {row.got} | {'yes' if row.holds else 'NO'} |",
+                    flush=True,
                 )
-            print(f"| {name} | minutes | {claim.minutes:g} | {(time.monotonic() - began) / 60:.1f} | |", flush=True)
+            print(
+                f"| {name} | minutes | {claim.minutes:g} | {(time.monotonic() - began) / 60:.1f} | |",
+                flush=True,
+            )
     return 0 if every else 1
 
 

@@ -24,7 +24,15 @@ from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
-CLUSTERS = ((10, 36), (10, 16), (100, 320), (100, 160), (1000, 3200), (1000, 1600), (10_000, 32_000))
+CLUSTERS = (
+    (10, 36),
+    (10, 16),
+    (100, 320),
+    (100, 160),
+    (1000, 3200),
+    (1000, 1600),
+    (10_000, 32_000),
+)
 TARGET_MS = {10: 5.0, 100: 60.0, 1000: 1000.0, 10_000: 1000.0}
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum", "ProportionalFair")
 
@@ -41,7 +49,10 @@ def overload(n: int, unequal_cores: bool, seed: int = 7):
     rng = np.random.default_rng(seed)
     need = rng.integers(2, 9, n)
     cores = rng.choice([0.5, 1.0, 1.5], n) if unequal_cores else np.ones(n)
-    jobs = [Job(f"job {j:04d}", min_replicas=0, max_replicas=9, cores=float(c)) for j, c in enumerate(cores)]
+    jobs = [
+        Job(f"job {j:04d}", min_replicas=0, max_replicas=9, cores=float(c))
+        for j, c in enumerate(cores)
+    ]
     return UtilityTable.from_values(jobs, np.arange(10) >= need[:, None], running=np.full(n, 3))
 
 
@@ -90,13 +101,17 @@ def main():
             if n == 10:
                 gaps.append((budget, objective, exact.value, table))
     print(f"\nPeak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB\n")
-    print("Fair where most jobs tie at 0:\n\n| jobs | cores | exact ms | of the target |\n| ---: | --- | ---: | ---: |")
+    print(
+        "Fair where most jobs tie at 0:\n\n| jobs | cores | exact ms | of the target |\n| ---: | --- | ---: | ---: |"
+    )
     for n, target in ((100, 60.0), (1000, 3000.0)):
         for unequal in (False, True):
             table = overload(n, unequal)
             solve(table, 1.6 * n, "Fair")
             seconds, _ = best_of(arguments.repeat, lambda: solve(table, 1.6 * n, "Fair"))  # noqa: B023
-            print(f"| {n} | {'unequal' if unequal else 'equal'} | {seconds * 1e3:.0f} | {seconds * 1e3 / target:.0%} |")
+            print(
+                f"| {n} | {'unequal' if unequal else 'equal'} | {seconds * 1e3:.0f} | {seconds * 1e3 / target:.0%} |"
+            )
     solvers = ("milp", "convex", "greedy", "cobyla", "slsqp", "differential-evolution")
     print("\nGap to the optimum, and milliseconds:\n")
     print("| replicas | objective | " + " | ".join(solvers) + " |")
@@ -105,7 +120,9 @@ def main():
         cells = []
         for solver in solvers:
             seconds, answer = best_of(1, lambda: solve(table, budget, objective, solver))  # noqa: B023
-            cells.append(f"{(optimum - answer.value) / max(abs(optimum), TOLERANCE):.2%}, {seconds * 1e3:.1f}")
+            cells.append(
+                f"{(optimum - answer.value) / max(abs(optimum), TOLERANCE):.2%}, {seconds * 1e3:.1f}"
+            )
         print(f"| {budget} | {objective} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -29,13 +29,20 @@ def posterior(jobs: int, draws: int = 200, minutes: int = 360, seed: int = 0) ->
     correlation = np.eye(jobs) * 0.7 + 0.3
     flat = np.full((draws, jobs), -3.0, dtype=np.float32)
     return forecast.Posterior(
-        jobs=tuple(f"job{j}" for j in range(jobs)), day_minutes=minutes, unit=rng.uniform(7, 39, jobs),
-        shape=1 + 0.1 * rng.standard_normal((jobs, minutes)), off_shape=np.full(jobs, 0.2), most=np.full(jobs, 1600.0),
-        coefficients=coefficients, log_spread=flat, follow=flat * 0 + 0.4,
+        jobs=tuple(f"job{j}" for j in range(jobs)),
+        day_minutes=minutes,
+        unit=rng.uniform(7, 39, jobs),
+        shape=1 + 0.1 * rng.standard_normal((jobs, minutes)),
+        off_shape=np.full(jobs, 0.2),
+        most=np.full(jobs, 1600.0),
+        coefficients=coefficients,
+        log_spread=flat,
+        follow=flat * 0 + 0.4,
         errors=np.repeat(NORMAL_GRID[None], jobs, axis=0).astype(np.float32),
-        root_correlation=np.linalg.cholesky(correlation), convergence=Convergence(1.0, 1000, 1000, 0),
+        root_correlation=np.linalg.cholesky(correlation),
+        convergence=Convergence(1.0, 1000, 1000, 0),
         data=np.full(jobs, ""),
-    )  # fmt: skip
+    )
 
 
 def step_ms(forecaster, day, repetitions: int = 7) -> float:
@@ -67,7 +74,8 @@ def main(path: str | None = None) -> None:
         traces = world(jobs)
         day = traces.evaluation[0]
         made = {
-            name: forecast.fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar", "poisson", "auto")
+            name: forecast.fit(name, traces)
+            for name in ("persistence", "seasonal", "kalman", "ar", "poisson", "auto")
         }
         learned = forecast.load_posterior(path) if path and jobs == 10 else posterior(jobs)
         made["bayes (not recalibrated)"] = forecast.bayes_forecaster(learned, recalibrate=False)

@@ -19,7 +19,13 @@ from reference_services import SERVICES, found, profiled
 
 from faro_ops.calibrate import calibrate
 
-COLUMNS = "service", "kind named (probability)", "capacity (requests/s): true, found", "worst parameter", "verdict"
+COLUMNS = (
+    "service",
+    "kind named (probability)",
+    "capacity (requests/s): true, found",
+    "worst parameter",
+    "verdict",
+)
 
 
 def main() -> None:
@@ -30,7 +36,10 @@ def main() -> None:
         measurements = profiled(known, seed)
         began = time.process_time()
         calibration = calibrate(
-            measurements, max_ongoing_requests=known.places, dispatch="round-robin", tokens=known.tokens
+            measurements,
+            max_ongoing_requests=known.places,
+            dispatch="round-robin",
+            tokens=known.tokens,
         )
         seconds.append(time.process_time() - began)
         low, middle, high = calibration.capacity_rps
@@ -40,12 +49,19 @@ def main() -> None:
         if calibration.kind == known.replica.kind:
             right += 1
             medians = found(calibration)
-            errors = {name: medians[name] / value - 1 for name, value in known.parameters().items() if value}
+            errors = {
+                name: medians[name] / value - 1
+                for name, value in known.parameters().items()
+                if value
+            }
             worst = max(errors, key=lambda name: abs(errors[name]))
             close += abs(errors[worst]) <= 0.15
             error = f"{worst} {100 * errors[worst]:+.0f} %"
         print(f"| {known} | {named} | {capacity} | {error} | {calibration.verdict} |", flush=True)
-    print(f"\n{right} of {len(SERVICES)} kinds right, {close} with every parameter within 15 %; ", end="")
+    print(
+        f"\n{right} of {len(SERVICES)} kinds right, {close} with every parameter within 15 %; ",
+        end="",
+    )
     print(f"{np.median(seconds):.0f} CPU seconds each, at most {max(seconds):.0f}")
 
 

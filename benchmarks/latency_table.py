@@ -25,7 +25,9 @@ ENOUGH_REQUESTS = 30_000_000
 @njit
 def latencies(arrival_s, service_s, replicas, places):
     """Latencies (requests,) if each request goes to the replica with the fewest; inf if all hold `places` requests."""
-    done_s = np.zeros((replicas, places))  # completions of the last `places` requests of each replica
+    done_s = np.zeros(
+        (replicas, places)
+    )  # completions of the last `places` requests of each replica
     count = np.zeros(replicas, np.int64)
     latency_s, turn = np.empty(len(arrival_s)), 0
     for n, now in enumerate(arrival_s):
@@ -53,8 +55,12 @@ def replication(job, places, rate_rps, replicas, minutes, seed):
     """Mean (relaxed, precise) utility over minutes at a constant arrival rate; a minute without requests counts as 1."""
     rng = np.random.default_rng(seed)
     warm = 1 + int(50 * job.service_time_s / MINUTE_S)
-    counts = np.diff(np.floor(rate_rps * MINUTE_S * np.arange(warm + minutes + 1) + rng.random()).astype(int))
-    arrival_s = np.sort(MINUTE_S * (np.repeat(np.arange(len(counts)), counts) + rng.random(counts.sum())))
+    counts = np.diff(
+        np.floor(rate_rps * MINUTE_S * np.arange(warm + minutes + 1) + rng.random()).astype(int)
+    )
+    arrival_s = np.sort(
+        MINUTE_S * (np.repeat(np.arange(len(counts)), counts) + rng.random(counts.sum()))
+    )
     shape = np.sqrt(np.log1p(job.service_scv))
     service_s = job.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
     latency_s = latencies(arrival_s, service_s, replicas, places)
@@ -90,10 +96,17 @@ def case(seed):
     rng = np.random.default_rng([11, seed])
     service_s = float(10 ** rng.uniform(-3, np.log10(60)))
     job = Job(
-        "a", model="any", service_time_s=service_s, service_scv=float(rng.choice([0, 0.1, 0.5, 1, 2])),
-        slo_s=service_s * float(10 ** rng.uniform(0.1, 1.3)), quantile=float(rng.choice([0.5, 0.9, 0.95, 0.99])),
-    )  # fmt: skip
-    places, replicas = int(rng.choice([2, 4, 10, 20])), int(np.exp(rng.uniform(0, np.log(LARGEST_REPLICAS))))
+        "a",
+        model="any",
+        service_time_s=service_s,
+        service_scv=float(rng.choice([0, 0.1, 0.5, 1, 2])),
+        slo_s=service_s * float(10 ** rng.uniform(0.1, 1.3)),
+        quantile=float(rng.choice([0.5, 0.9, 0.95, 0.99])),
+    )
+    places, replicas = (
+        int(rng.choice([2, 4, 10, 20])),
+        int(np.exp(rng.uniform(0, np.log(LARGEST_REPLICAS)))),
+    )
     return job, places, rng.uniform(0.05, 1.2) * replicas / service_s, replicas
 
 
@@ -104,9 +117,16 @@ def errors(seed, width):
     around = tuple(x for x in COUNTS if x <= above)[-2:]
     model = ServingModel("least-outstanding", max_ongoing_requests=places)
     table = measure((job,), around, serving_model=model)
-    told = [float(table.expected_utility(job, rate_rps, replicas, kind)) for kind in ("relaxed", "precise")]
+    told = [
+        float(table.expected_utility(job, rate_rps, replicas, kind))
+        for kind in ("relaxed", "precise")
+    ]
     truth, within = reference(job, places, rate_rps, replicas, width)
-    return np.abs(told - truth), within, (job, places, rate_rps * job.service_time_s / replicas, replicas, told, truth)
+    return (
+        np.abs(told - truth),
+        within,
+        (job, places, rate_rps * job.service_time_s / replicas, replicas, told, truth),
+    )
 
 
 def main():
@@ -116,7 +136,9 @@ def main():
     error, half_width = np.array([one[0] for one in found]), np.array([one[1] for one in found])
     print("| utility | mean error | 99 % of the cases | largest |\n| --- | ---: | ---: | ---: |")
     for kind, of_kind in zip(("relaxed", "precise"), error.T):
-        print(f"| {kind} | {of_kind.mean():.4f} | {np.quantile(of_kind, 0.99):.3f} | {of_kind.max():.3f} |")
+        print(
+            f"| {kind} | {of_kind.mean():.4f} | {np.quantile(of_kind, 0.99):.3f} | {of_kind.max():.3f} |"
+        )
     print(f"\nLargest half-width of a 95 % interval of the simulation: {half_width.max():.3f}")
 
 

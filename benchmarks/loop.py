@@ -67,16 +67,16 @@ def main():
         (few, forecast.fit("bayes", few, posterior=POSTERIOR), 36, arguments.minutes),
         (many, forecast.fit("ar", many), 3200, arguments.largest_minutes),
     )
-    print("| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s per job and hour |")
+    print(
+        "| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s per job and hour |"
+    )
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for traces, forecaster, capacity, minutes in cases:
         jobs = traces.jobs
         context = PolicyContext(jobs, forecaster, measure(jobs))
         ms, cpu_s = planning_ms(context, traces.workload().between(0, minutes), capacity)
         median, (slow, cpu) = np.median(ms[:, 0]), np.quantile(ms, 0.99, axis=0)
-        row = (
-            f"| {len(jobs)} | {capacity} | {len(ms)} | {median:.1f} | {slow:.1f} | {cpu:.1f} | {LIMIT_MS[len(jobs)]} | "
-        )
+        row = f"| {len(jobs)} | {capacity} | {len(ms)} | {median:.1f} | {slow:.1f} | {cpu:.1f} | {LIMIT_MS[len(jobs)]} | "
         print(row + f"{cpu_s / len(jobs) * 60 / minutes:.2f} |", flush=True)
 
 

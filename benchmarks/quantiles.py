@@ -29,7 +29,9 @@ def main() -> None:
         at = {f"{quantile}": replace(made, quantile=quantile) for quantile in QUANTILES}
         for size in CAPACITIES:
             summary = summaries(day, at, size, TRIALS, published=True, report=None)
-            lost = summary.groupby("policy", sort=False)["lost_utility_published"].agg(["mean", "std"])
+            lost = summary.groupby("policy", sort=False)["lost_utility_published"].agg(
+                ["mean", "std"]
+            )
             cells = [f"{mean:.3f} ({deviation:.3f})" for _, mean, deviation in lost.itertuples()]
             published = inputs.published.loc[policy, size]["lost_cluster_utility_mean"]
             print(f"| {policy} | {size} | {' | '.join(cells)} | {published:.3f} |", flush=True)

@@ -36,7 +36,12 @@ def cases(raw: str) -> Iterator[tuple[str, Traces, str, tuple[int, ...]]]:
     for day in (9, 10, 11):
         yield "azure-2019", azure.until(day), str(day), (18, 24, 36)
     for seed, change in enumerate(CHANGES, 31):
-        yield change, load_workload(SYNTHETIC, synthetic={"seed": seed, "change": change}), f"seed {seed}", (28, 36, 44)
+        yield (
+            change,
+            load_workload(SYNTHETIC, synthetic={"seed": seed, "change": change}),
+            f"seed {seed}",
+            (28, 36, 44),
+        )
 
 
 def paired(name: str, traces: Traces, day: str, capacities: Sequence[int]) -> pd.DataFrame:
@@ -46,25 +51,42 @@ def paired(name: str, traces: Traces, day: str, capacities: Sequence[int]) -> pd
     workload, rows = traces.workload(), []
     for capacity in capacities:
         initial = fair_share(workload.jobs, capacity)
-        for trial in run_trials(workload, policies, capacity, trial_draws(workload, TRIALS), initial=initial):
-            found, moves = summarize(trial.run), np.abs(np.diff(np.asarray(trial.run.decisions.target), axis=0)).sum()
+        for trial in run_trials(
+            workload, policies, capacity, trial_draws(workload, TRIALS), initial=initial
+        ):
+            found, moves = (
+                summarize(trial.run),
+                np.abs(np.diff(np.asarray(trial.run.decisions.target), axis=0)).sum(),
+            )
             key = {"workload": name, "day": day, "capacity_cores": capacity, "trial": trial.number}
-            losses = {"lost_utility": found["lost_utility"], "late": found["slo_violation_rate"], "moves": moves}
+            losses = {
+                "lost_utility": found["lost_utility"],
+                "late": found["slo_violation_rate"],
+                "moves": moves,
+            }
             rows.append(key | {"policy": trial.policy} | losses)
     keys = ["workload", "day", "capacity_cores", "trial"]
-    return pd.DataFrame(rows).pivot(index=keys, columns="policy", values=["lost_utility", "late", "moves"])
+    return pd.DataFrame(rows).pivot(
+        index=keys, columns="policy", values=["lost_utility", "late", "moves"]
+    )
 
 
 def main() -> None:
     """Print the means over days and trials, and the paired difference of the lost utility with its standard error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--raw", default="data/raw", help="folder of the published traces (`make data`)")
+    parser.add_argument(
+        "--raw", default="data/raw", help="folder of the published traces (`make data`)"
+    )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with ProcessPoolExecutor(options.workers) as pool:
-        table = pd.concat([run.result() for run in [pool.submit(paired, *case) for case in cases(options.raw)]])
+        table = pd.concat(
+            [run.result() for run in [pool.submit(paired, *case) for case in cases(options.raw)]]
+        )
     by = ["workload", "capacity_cores"]
-    difference = (table["lost_utility", "with"] - table["lost_utility", "without"]).groupby(by, sort=False)
+    difference = (table["lost_utility", "with"] - table["lost_utility", "without"]).groupby(
+        by, sort=False
+    )
     means = table.groupby(by, sort=False).mean()
     means.columns = [f"{measure} {policy}" for measure, policy in means.columns]
     print(means.assign(difference=difference.mean(), error=difference.sem()).round(4).to_string())

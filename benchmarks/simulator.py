@@ -25,7 +25,10 @@ from faro_lib.workload.published import read_artifact
 from faro_lib.workload.synthetic import synthetic
 
 RAW = Path(__file__).resolve().parent.parent / "data/raw"
-FILES = (RAW / "input.json", RAW / "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl")
+FILES = (
+    RAW / "input.json",
+    RAW / "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl",
+)
 SEED, REPLICAS_PER_JOB = 24, 3
 SLICE_MINUTES = 6
 QUEUE_LIMIT, MAX_ONGOING_REQUESTS = 50, 4
@@ -137,7 +140,9 @@ def _simpy_job(env, draws, a, b, order, latency_s):
 
 
 def repeated(workload: Workload, times: int) -> Workload:
-    jobs = tuple(replace(job, name=f"{job.name}-{copy}") for copy in range(times) for job in workload.jobs)
+    jobs = tuple(
+        replace(job, name=f"{job.name}-{copy}") for copy in range(times) for job in workload.jobs
+    )
     return Workload(jobs, np.tile(workload.requests_per_min, (times, 1)))
 
 
@@ -155,7 +160,10 @@ def main() -> None:
     day = evaluation_day()
     requests = int(day.requests_per_min.sum())
     took_s = cpu_s(lambda: whole_run(day))
-    print(f"one run, {len(day.jobs)} jobs, {day.minutes} min, {requests:,} requests: {took_s:.3f} CPU-s", end="")
+    print(
+        f"one run, {len(day.jobs)} jobs, {day.minutes} min, {requests:,} requests: {took_s:.3f} CPU-s",
+        end="",
+    )
     print(f" with drawing and measuring, {requests / took_s:,.0f} requests/s")
 
     part = day.between(0, SLICE_MINUTES)
@@ -166,7 +174,10 @@ def main() -> None:
     ours = compiled_latencies(part, draws)
     ours_s = cpu_s(lambda: [compiled_latencies(part, draws) for _ in range(20)]) / 20
     same = np.isclose(theirs, ours, rtol=1e-6).mean()
-    print(f"the queue alone, {len(ours):,} requests: simpy {simpy_s:.2f} CPU-s, ours {ours_s:.4f} CPU-s, ", end="")
+    print(
+        f"the queue alone, {len(ours):,} requests: simpy {simpy_s:.2f} CPU-s, ours {ours_s:.4f} CPU-s, ",
+        end="",
+    )
     print(f"ratio {simpy_s / ours_s:.0f}; {same:.2%} of the latencies are the same")
 
     context = multiprocessing.get_context("spawn")
@@ -178,7 +189,10 @@ def main() -> None:
         sizes.append(results.get())
         process.join()
     (small_s, small_gb, few), (large_s, large_gb, many) = sizes
-    print(f"{len(day.jobs)} -> {10 * len(day.jobs)} jobs: requests x{many / few:.1f} to {many:,}, ", end="")
+    print(
+        f"{len(day.jobs)} -> {10 * len(day.jobs)} jobs: requests x{many / few:.1f} to {many:,}, ",
+        end="",
+    )
     print(f"CPU time x{large_s / small_s:.1f} to {large_s:.2f} s, ", end="")
     print(f"peak memory x{large_gb / small_gb:.1f} to {large_gb:.2f} GB")
 

@@ -63,7 +63,10 @@ def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Poli
         **{name: tuned(context, **change) for name, change in CHANGES.items()},
         "pooled autoregression": tuned(other),
         f"FairSum: {CHOSEN}": tuned(context, "FairSum"),
-        **{f"FairSum: {name}": tuned(context, "FairSum", **change) for name, change in FAIR_SUM_CHANGES.items()},
+        **{
+            f"FairSum: {name}": tuned(context, "FairSum", **change)
+            for name, change in FAIR_SUM_CHANGES.items()
+        },
         f"Fair: {CHOSEN}": tuned(context, "Fair"),
         "Fair: no deficit weighting": tuned(context, "Fair", deficit_weighting=0.0),
     }
@@ -92,7 +95,9 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     for the same objective), more_error (its standard error).
     """
     runs = ["day", "phase", "capacity_cores", "prefix"]
-    table = table.assign(prefix=table["option"].str.extract(r"^(Fair\w*: )", expand=False).fillna(""))
+    table = table.assign(
+        prefix=table["option"].str.extract(r"^(Fair\w*: )", expand=False).fillna("")
+    )
     base = table[table["option"] == table["prefix"] + CHOSEN]
     table = table.merge(base[[*runs, "lost_utility"]], on=runs, suffixes=("", "_chosen"))
     table["more"] = table["lost_utility"] - table["lost_utility_chosen"]
@@ -142,7 +147,9 @@ def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all alternatives on all days, phases and capacities, and print their differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--raw", default="data/raw", help="folder of the published traces (`make data`)")
+    parser.add_argument(
+        "--raw", default="data/raw", help="folder of the published traces (`make data`)"
+    )
     parser.add_argument("--out", type=Path, default=Path("tuning.csv"))
     parser.add_argument("--seed", type=int, default=TRIAL_SEEDS[0])
     parser.add_argument("--workers", type=int, default=2)
@@ -156,7 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = gathered(runs, options.out)
         losses = pd.concat([part.result() for part in parts], ignore_index=True)
     print(differences(table).round(4).to_string(index=False))
-    print(losses.groupby(["part", "capacity_cores"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
+    print(
+        losses.groupby(["part", "capacity_cores"], sort=False)["lost_utility"]
+        .mean()
+        .unstack()
+        .round(3)
+        .to_string()
+    )
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ OPTIONAL = {  # files that a value switches on
     "restore.yaml": CEILINGS,  # in a dry run, too: it restores what an earlier release has set
 }
 # The Prometheus operator selects objects by labels that differ from cluster to cluster.
-MONITOR_LABELS = (
-    "{{ range $label, $value := $.Values.monitorLabels }}{{ $label | toJson }}: {{ $value | toJson }}, {{ end }}"
-)
+MONITOR_LABELS = "{{ range $label, $value := $.Values.monitorLabels }}{{ $label | toJson }}: {{ $value | toJson }}, {{ end }}"
 WORKERS = 7908  # of which the disruption budget keeps one less
-FOREIGN = "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
+FOREIGN = (
+    "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
+)
 MARKERS = {
     "marker-namespace": "$.Release.Namespace",
     "marker-name": "$.Values.name",
@@ -54,11 +54,15 @@ ANY_MARKER = re.compile("|".join(f'"{marker}"|{marker}' for marker in map(re.esc
 
 def helm_template(template: str) -> str:
     """One template of `faro manifests` as a Helm template."""
-    rayserve, deployments = (_with_expressions(render(_spec(backend), template)) for backend in BACKENDS)
+    rayserve, deployments = (
+        _with_expressions(render(_spec(backend), template)) for backend in BACKENDS
+    )
     ceilings = _with_expressions(render(_spec("deployments", ceilings=True), template))
     text = rayserve
     if deployments != ceilings:
-        deployments = f"{{{{- if {CEILINGS} }}}}\n{ceilings}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n"
+        deployments = (
+            f"{{{{- if {CEILINGS} }}}}\n{ceilings}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n"
+        )
     if rayserve != deployments:
         text = f'{{{{- if eq $.Values.backend "rayserve" }}}}\n{rayserve}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n'
     if template == "monitor.yaml":
@@ -104,11 +108,15 @@ def _with_expressions(text: str) -> str:
     """Replace markers by Helm expressions, quoted if the marker was, and repeat objects for each foreign namespace."""
     text = text.replace("{{", '{{ "{{" }}')  # Grafana's own expressions
     text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
-    text = text.replace('"marker-options", ', "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}")
+    text = text.replace(
+        '"marker-options", ', "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}"
+    )
     objects: list[str] = []
     for thing in re.split(r"(?m)^---\n", ANY_MARKER.sub(_expression, text)):
         if "$namespace" in thing:
-            objects[-1] += f"{{{{- range $namespace := $.Values.namespaces }}}}\n---\n{thing}{{{{- end }}}}\n"
+            objects[-1] += (
+                f"{{{{- range $namespace := $.Values.namespaces }}}}\n---\n{thing}{{{{- end }}}}\n"
+            )
         else:
             objects.append(thing)
     return "---\n".join(objects)

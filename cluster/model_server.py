@@ -19,12 +19,16 @@ from starlette.routing import Route
 from faro_ops.rayserve.replica import Dropped, ReplicaQueue
 
 SERVICE_S = float(os.environ.get("SERVICE_S", "0.1"))  # duration of a request
-MAX_ONGOING = int(os.environ.get("MAX_ONGOING_REQUESTS", "10"))  # waiting or in service; others get status 503
+MAX_ONGOING = int(
+    os.environ.get("MAX_ONGOING_REQUESTS", "10")
+)  # waiting or in service; others get status 503
 BUCKETS = [0.01 * 1.2**i for i in range(40)]  # up to 12 s
 
 requests = Counter("http_requests", "Requests that arrived.")
 dropped = Counter("http_requests_dropped", "Requests that were dropped.")
-seconds = Histogram("http_request_seconds", "Latency of the requests that were served.", buckets=BUCKETS)
+seconds = Histogram(
+    "http_request_seconds", "Latency of the requests that were served.", buckets=BUCKETS
+)
 ongoing = Gauge("http_requests_ongoing", "Requests waiting or in service.")
 queue = ReplicaQueue(MAX_ONGOING)
 ongoing.set_function(lambda: queue.ongoing)
@@ -47,5 +51,7 @@ async def metrics(_: Request) -> Response:
 
 
 if __name__ == "__main__":
-    app = Starlette(routes=[Route("/", answer, methods=["GET", "POST"]), Route("/metrics", metrics)])
+    app = Starlette(
+        routes=[Route("/", answer, methods=["GET", "POST"]), Route("/metrics", metrics)]
+    )
     uvicorn.run(app, host="0.0.0.0", port=8000, log_level="warning", timeout_graceful_shutdown=20)

@@ -19,10 +19,21 @@ def targets(pods: Iterable[dict]) -> list[dict]:
     groups = []
     for pod in pods:
         meta, status = pod["metadata"], pod["status"]
-        if meta.get("annotations", {}).get("prometheus.io/scrape") != "true" or status.get("phase") != "Running":
+        if (
+            meta.get("annotations", {}).get("prometheus.io/scrape") != "true"
+            or status.get("phase") != "Running"
+        ):
             continue
-        labels = {"namespace": meta["namespace"], "pod": meta["name"], "service": meta.get("labels", {}).get("app", "")}
-        ports = [port["containerPort"] for one in pod["spec"]["containers"] for port in one.get("ports", [])]
+        labels = {
+            "namespace": meta["namespace"],
+            "pod": meta["name"],
+            "service": meta.get("labels", {}).get("app", ""),
+        }
+        ports = [
+            port["containerPort"]
+            for one in pod["spec"]["containers"]
+            for port in one.get("ports", [])
+        ]
         groups += [{"targets": [f"{status['podIP']}:{port}"], "labels": labels} for port in ports]
     return groups
 

@@ -39,7 +39,15 @@ def ranking(entries: dict[str, Entry]) -> str:
         rank = f"{row['rank']:.0f} ({row['first']:.0f} to {row['last']:.0f})"
         rank = f"failed, would be {row['rank']:.0f}" if row["failures"] else rank
         wins = ", ".join(regret.index[least[name]])
-        cells = (rank, name, mean, f"{row['public']:.1%}", f"{row['hidden']:.1%}", f"{row['decision_ms']:.1f} ms", wins)
+        cells = (
+            rank,
+            name,
+            mean,
+            f"{row['public']:.1%}",
+            f"{row['hidden']:.1%}",
+            f"{row['decision_ms']:.1f} ms",
+            wins,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -49,7 +57,9 @@ def by_scenario(entries: dict[str, Entry]) -> str:
     regret, bound = scores.by_scenario(entries)
     lines = [f"| scenario | bound | {' | '.join(entries)} |", "| --- " * (2 + len(entries)) + "|"]
     for scenario, values in regret.iterrows():
-        cells = [f"**{value:.1%}**" if value == values.min() else f"{value:.1%}" for value in values]
+        cells = [
+            f"**{value:.1%}**" if value == values.min() else f"{value:.1%}" for value in values
+        ]
         lines.append(f"| {scenario} | {bound[scenario]:.1%} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -59,7 +69,10 @@ def speed(measured: dict[str, Any]) -> str:
     lines = ["| decisions | single requests | fluid |", "| --- " * 3 + "|"]
     for interval, tick_s in (("every minute", 60), ("every five minutes", 300)):
         for action, text in (("still", "replicas kept"), ("random", "random replicas")):
-            rates = [measured["minutes_per_s"][f"{queue} {tick_s}"][action] for queue in ("requests", "fluid")]
+            rates = [
+                measured["minutes_per_s"][f"{queue} {tick_s}"][action]
+                for queue in ("requests", "fluid")
+            ]
             lines.append(f"| {interval}, {text} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
     return "\n".join(lines)
 
@@ -70,8 +83,12 @@ def error(measured: dict[str, Any]) -> str:
     policies = list(next(iter(losses.values())))
     lines = [f"| scenario | {' | '.join(policies)} |", "| --- " * (1 + len(policies)) + "|"]
     for scenario, row in losses.items():
-        lines.append(f"| {scenario} | {' | '.join(f'{exact:.2f} -> {fluid:.2f}' for exact, fluid in row.values())} |")
-    errors = np.array([(fluid - exact) / 10 for row in losses.values() for exact, fluid in row.values()])
+        lines.append(
+            f"| {scenario} | {' | '.join(f'{exact:.2f} -> {fluid:.2f}' for exact, fluid in row.values())} |"
+        )
+    errors = np.array(
+        [(fluid - exact) / 10 for row in losses.values() for exact, fluid in row.values()]
+    )
     below = f"Error per job: mean {errors.mean():+.3f}, mean size {np.abs(errors).mean():.3f}, largest size "
     return "\n".join([*lines, "", f"{below}{np.abs(errors).max():.3f}."])
 
@@ -79,13 +96,19 @@ def error(measured: dict[str, Any]) -> str:
 def listed() -> str:
     lines = ["| scenario | set | cores | what it is |", "| --- " * 4 + "|"]
     for one in scenarios().values():
-        lines.append(f"| {one.name} | {'quick' if one.quick else 'all'} | {one.capacity} | {one.what} |")
+        lines.append(
+            f"| {one.name} | {'quick' if one.quick else 'all'} | {one.capacity} | {one.what} |"
+        )
     return "\n".join(lines)
 
 
 def with_tables(page: str, entries: dict[str, Entry]) -> str:
     """The page with its tables replaced."""
-    tables = {"ranking": ranking(entries), "by scenario": by_scenario(entries), "scenarios": listed()}
+    tables = {
+        "ranking": ranking(entries),
+        "by scenario": by_scenario(entries),
+        "scenarios": listed(),
+    }
     measured = json.loads(ENVIRONMENT.read_text())
     tables |= {"speed": speed(measured), "error": error(measured)}
     for name, table in tables.items():

@@ -17,7 +17,11 @@ from studies.elsewhere.days import CLAIRVOYANT as LIMIT
 from studies.elsewhere.figures.days import finding, others
 
 ROOT = Path(__file__).parent.parent
-PAGE, KEPT, RESULTS = ROOT / "docs/elsewhere.md", ROOT / "data/wide-run", ROOT / "results/wide/azure-2019/days"
+PAGE, KEPT, RESULTS = (
+    ROOT / "docs/elsewhere.md",
+    ROOT / "data/wide-run",
+    ROOT / "results/wide/azure-2019/days",
+)
 LEADER = "Faro-Sum"
 
 
@@ -26,7 +30,11 @@ def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
 
     day : "all" shows the mean over days, None each day by itself.
     """
-    policies = [name for name in worlds[next(iter(worlds))]["policy"].unique() if name not in (LEADER, LIMIT)]
+    policies = [
+        name
+        for name in worlds[next(iter(worlds))]["policy"].unique()
+        if name not in (LEADER, LIMIT)
+    ]
     heads = ["workload", *(["day"] if day is None else []), "cores", LEADER, LIMIT, *policies]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, rows in worlds.items():
@@ -54,7 +62,9 @@ def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
         f"{finding(worlds, LEADER)} Against the policies that are not Faro's, it loses less in "
         f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in {(pairs['low'] > 0).sum()}."
     )
-    page = marked.with_table(page, "summary: docs/elsewhere_tables.py writes it", textwrap.fill(below, 100))
+    page = marked.with_table(
+        page, "summary: docs/elsewhere_tables.py writes it", textwrap.fill(below, 100)
+    )
     for name, day in (("all days", "all"), ("each day", None)):
         mark = f"{name}: docs/elsewhere_tables.py writes this table"
         several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
@@ -67,9 +77,16 @@ def kept() -> dict[str, pd.DataFrame]:
     import yaml
 
     config = yaml.safe_load((ROOT / "config/wide.yaml").read_text())
-    names = [Path(config["workload"]).name.removesuffix(".csv.gz"), *(one["name"] for one in config["days"]["worlds"])]
+    names = [
+        Path(config["workload"]).name.removesuffix(".csv.gz"),
+        *(one["name"] for one in config["days"]["worlds"]),
+    ]
     tables = {name: KEPT / f"{name}.csv" for name in names}
-    return {name: pd.read_csv(path, dtype={"day": str}) for name, path in tables.items() if path.exists()}
+    return {
+        name: pd.read_csv(path, dtype={"day": str})
+        for name, path in tables.items()
+        if path.exists()
+    }
 
 
 if __name__ == "__main__":

@@ -21,9 +21,16 @@ MARK = "faults: docs/faults.py writes this table"
 def table(lines: Iterable[str]) -> str:
     """A Markdown table with one row per fault, in the order in which the faults were first recorded."""
     rows = {row["fault"]: row for row in map(json.loads, lines)}
-    each = [f"| {one['fault']} | {one['sent']} | {one['failed']} | {one['whole_s']:.0f} |" for one in rows.values()]
+    each = [
+        f"| {one['fault']} | {one['sent']} | {one['failed']} | {one['whole_s']:.0f} |"
+        for one in rows.values()
+    ]
     return "\n".join(
-        ["| fault | requests sent | failed | seconds until all is as before |", "| --- | --- | --- | --- |", *each]
+        [
+            "| fault | requests sent | failed | seconds until all is as before |",
+            "| --- | --- | --- | --- |",
+            *each,
+        ]
     )
 
 

@@ -20,11 +20,15 @@ def table(summary: pd.DataFrame) -> str:
         "| --- " * 8 + "|",
     ]
     for trial, policy in wide.index.droplevel("environment").unique():
-        live, twin = (wide.loc[(trial, policy, environment)] for environment in ("live", "simulation"))
+        live, twin = (
+            wide.loc[(trial, policy, environment)] for environment in ("live", "simulation")
+        )
         shares = [f"{100 * one['slo_violation_rate']:.1f} %" for one in (live, twin)]
         losses = [f"{one['lost_utility']:.2f}" for one in (live, twin)]
         lost = f"{live['dropped']:.0f} | {live['failed'] + live['unsent']:.0f}"
-        lines.append(f"| {trial} | {policy} | {losses[0]} | {losses[1]} | {shares[0]} | {shares[1]} | {lost} |")
+        lines.append(
+            f"| {trial} | {policy} | {losses[0]} | {losses[1]} | {shares[0]} | {shares[1]} | {lost} |"
+        )
     return "\n".join(lines)
 
 

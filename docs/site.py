@@ -12,7 +12,17 @@ ROOT = Path(__file__).parent.parent
 EXECUTED = ROOT / os.environ.get("EXECUTED", "results/synthetic/notebooks")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PACKAGES = (
-    *("workload", "queueing", "forecast", "bayes", "utility", "allocate", "policies", "control", "simulate"),
+    *(
+        "workload",
+        "queueing",
+        "forecast",
+        "bayes",
+        "utility",
+        "allocate",
+        "policies",
+        "control",
+        "simulate",
+    ),
     *("metrics", "experiments", "recommend", "registry"),
 )
 
@@ -20,8 +30,12 @@ PACKAGES = (
 def on_config(config):
     """List the notebooks and the packages in the navigation."""
     sections = {name: entry for part in config.nav for name, entry in part.items()}
-    notebooks = [f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:]]
-    sections["Research"][-1]["Notebooks"][:] = [{re.sub(r"^\d+_", "", Path(one).stem): one} for one in notebooks]
+    notebooks = [
+        f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:]
+    ]
+    sections["Research"][-1]["Notebooks"][:] = [
+        {re.sub(r"^\d+_", "", Path(one).stem): one} for one in notebooks
+    ]
     sections["API"][:] = [{name: f"api/{name}.md"} for name in PACKAGES]
     return config
 
@@ -47,7 +61,9 @@ on_files.mkdocs_priority = 100  # before mkdocs-jupyter, which renders the noteb
 def on_post_build(config):
     """Write the search index also as a script, which the theme loads when pages are opened as files, without a server."""
     folder = Path(config.site_dir) / "search"
-    (folder / "search_index.js").write_text(f"var __index = {(folder / 'search_index.json').read_text()}")
+    (folder / "search_index.js").write_text(
+        f"var __index = {(folder / 'search_index.json').read_text()}"
+    )
 
 
 def shown(path: Path) -> Path:
@@ -69,12 +85,22 @@ def static(path: Path) -> str:
             shown.pop(WIDGET, None)
             if "image/png" in shown:
                 shown.pop("text/plain", None)
-    return json.dumps(notebook).replace("](../docs/", "](../")  # the pages are one folder up on the site
+    return json.dumps(notebook).replace(
+        "](../docs/", "](../"
+    )  # the pages are one folder up on the site
 
 
 def page_of(package: str) -> str:
     """An API page: the package and its public modules."""
     folder = ROOT / "faro_lib" / package
-    modules = sorted(one.stem for one in folder.glob("*.py") if not one.stem.startswith("_")) if folder.is_dir() else []
+    modules = (
+        sorted(one.stem for one in folder.glob("*.py") if not one.stem.startswith("_"))
+        if folder.is_dir()
+        else []
+    )
     names = [f"faro_lib.{package}", *(f"faro_lib.{package}.{name}" for name in modules)]
-    return f"# {package}\n\n" + "\n\n".join(f"::: {name}\n    options: {{heading_level: 2}}" for name in names) + "\n"
+    return (
+        f"# {package}\n\n"
+        + "\n\n".join(f"::: {name}\n    options: {{heading_level: 2}}" for name in names)
+        + "\n"
+    )

@@ -13,7 +13,11 @@ from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, 
 from faro_lib.files import atomic_write
 
 ROOT = Path(__file__).parent.parent
-PAGE, RECORDED, PICTURE = ROOT / "docs/replicas.md", ROOT / "data/live-twins.csv", ROOT / "docs/images/twins.png"
+PAGE, RECORDED, PICTURE = (
+    ROOT / "docs/replicas.md",
+    ROOT / "data/live-twins.csv",
+    ROOT / "docs/images/twins.png",
+)
 MARK = "live services and their twins: docs/twins.py writes this table"
 
 
@@ -27,7 +31,9 @@ def table(runs: pd.DataFrame) -> str:
         columns = [one["live_p99_s"], one["twin_p99_s"], one["live_p99_s"] / one["twin_p99_s"]]
         columns += [one["live_rps"] / one["twin_rps"]]
         cells = [", ".join(f"{value:.2f}" for value in column) for column in columns]
-        lines.append(f"| {service} | {one['requests_per_s'].iloc[0]:.0f} | {load:.0%} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {service} | {one['requests_per_s'].iloc[0]:.0f} | {load:.0%} | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 
@@ -39,10 +45,24 @@ def picture(runs: pd.DataFrame) -> Figure:
     for axis, service in zip(axes, services):
         one = runs[runs["service"] == service]
         step = one["requests_per_s"].max() / 120  # the trials side by side, the twin beside its run
-        for environment, colour, marker, aside in (("live", CYCLE[0], "o", 0), ("twin", CYCLE[1], "x", step)):
+        for environment, colour, marker, aside in (
+            ("live", CYCLE[0], "o", 0),
+            ("twin", CYCLE[1], "x", step),
+        ):
             x = one["requests_per_s"] + 3 * step * (one["trial"] - one["trial"].mean()) + aside
-            axis.plot(x, one[f"{environment}_p99_s"], marker, color=colour, markersize=4, label=environment)
-        axis.set(title=service, xlabel="requests/s", ylim=(0, 1.15 * one[["live_p99_s", "twin_p99_s"]].max(axis=None)))
+            axis.plot(
+                x,
+                one[f"{environment}_p99_s"],
+                marker,
+                color=colour,
+                markersize=4,
+                label=environment,
+            )
+        axis.set(
+            title=service,
+            xlabel="requests/s",
+            ylim=(0, 1.15 * one[["live_p99_s", "twin_p99_s"]].max(axis=None)),
+        )
     axes[0].set(ylabel="p99 latency (s)")
     legend_above(figure, *axes[0].get_legend_handles_labels())
     return figure

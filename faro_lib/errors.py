@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires
 
-OUT_OF_MEMORY_ADVICE = "take fewer jobs, minutes or trials, stop other programs, or use a machine with more memory"
+OUT_OF_MEMORY_ADVICE = (
+    "take fewer jobs, minutes or trials, stop other programs, or use a machine with more memory"
+)
 FOLDER_NEEDED = "is a file, and a folder is needed; move it, or name another place"
 ADVICE = {
     errno.ENOENT: "no such file or folder",
@@ -59,7 +61,11 @@ def message_of(error: BaseException) -> str | None:
         return f"too little memory{f' ({error})' if str(error) else ''}: {OUT_OF_MEMORY_ADVICE}"
     if isinstance(error, OSError):
         advice = ADVICE.get(error.errno or 0)
-        return f"{error.filename}: {advice}" if advice and error.filename is not None else advice or str(error)
+        return (
+            f"{error.filename}: {advice}"
+            if advice and error.filename is not None
+            else advice or str(error)
+        )
     return str(error) if isinstance(error, ValueError) else None
 
 
@@ -70,7 +76,9 @@ def one_line(text: str, limit: int = 300) -> str:
     'first line \\\\x1b[31msecond line'
     """
     text = PASSWORD.sub("://***@", text)
-    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
+    line = "".join(
+        char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split())
+    )
     return line if len(line) <= limit else f"{line[: limit - 105]} ... {line[-100:]}"
 
 
@@ -100,9 +108,13 @@ def how_to_install(module: str) -> str | None:
         lines = requires("faro_lib") or []
     except PackageNotFoundError:  # faro_lib runs from a checkout and is not installed
         return None
-    matches = filter(None, (re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in lines))
+    matches = filter(
+        None, (re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in lines)
+    )
     wanted = package.replace("_", "-").lower()
-    extras = sorted(match[2] for match in matches if re.sub(r"[-_.]+", "-", match[1]).lower() == wanted)
+    extras = sorted(
+        match[2] for match in matches if re.sub(r"[-_.]+", "-", match[1]).lower() == wanted
+    )
     if not extras:
         return None
     return f"{package} is not installed: pip install 'faro_lib[{extras[0]}]' (in a checkout: `make .venv/.ready`)"

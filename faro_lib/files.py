@@ -16,7 +16,9 @@ import yaml
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Context manager that yields a temporary path; the file written there replaces `path`, or is deleted after an error."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}")  # keeps the suffix, from which writers infer the format
+    partial = path.with_name(
+        f".{path.name}"
+    )  # keeps the suffix, from which writers infer the format
     try:
         yield partial
         partial.replace(path)
@@ -65,7 +67,9 @@ def find_upwards(path: str | Path) -> Path:
     Notebooks use this: JupyterLab runs them in their own folder, but papermill in the folder where it was started.
     """
     here = Path.cwd()
-    return next((found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path))
+    return next(
+        (found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path)
+    )
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -79,7 +83,10 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path}{line}: {error.problem}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # raised for control characters, impossible dates or huge integers
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # raised for control characters, impossible dates or huge integers
         raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
 
 

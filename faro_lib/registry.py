@@ -10,7 +10,9 @@ from zlib import crc32
 
 from faro_lib.errors import nearest
 
-ENVIRONMENT = "FARO_PLUGINS"  # environment variable with paths of plugin files, separated as in PATH
+ENVIRONMENT = (
+    "FARO_PLUGINS"  # environment variable with paths of plugin files, separated as in PATH
+)
 Entry = TypeVar("Entry")
 
 
@@ -64,10 +66,14 @@ def _run_once(path: Path) -> None:
         return  # already run or imported
     name = f"faro_plugin_{path.stem}_{crc32(bytes(path)):x}"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a plugin is a .py file that registers what it adds")
+        raise FileNotFoundError(
+            f"{path}: no such file; a plugin is a .py file that registers what it adds"
+        )
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path}: not a Python file; a plugin is a .py file that registers what it adds")
+        raise ValueError(
+            f"{path}: not a Python file; a plugin is a .py file that registers what it adds"
+        )
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -12,7 +12,9 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server
+BUSY_RETRY_S = (
+    60.0  # argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server
+)
 # Environment variables that name PEM files: the servers' certificate authority, and the client's certificate with key.
 CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 
@@ -56,9 +58,13 @@ class HttpClient:
     """A client of one server. Redirects are errors, because following one could send the token to another server."""
 
     address: str
-    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function is called per request
+    token: str | Callable[[], str | None] | None = field(
+        default=None, repr=False
+    )  # a function is called per request
     timeout_s: float = TIMEOUT_S  # for connecting, and for each wait for data
-    token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
+    token_hint: str = (
+        "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
+    )
 
     def __post_init__(self) -> None:
         check_address(self.address)
@@ -77,7 +83,9 @@ class HttpClient:
     def post(self, path: str, body: Any) -> Any:
         return self.request("POST", path, body)
 
-    def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
+    def request(
+        self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None
+    ) -> Any:
         """Send `body` as JSON or `form` as form data. Return the answer as parsed JSON, or as text if it is not JSON.
 
         Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any other status outside 2xx.
@@ -86,14 +94,18 @@ class HttpClient:
         token = self.token() if callable(self.token) else self.token
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(urlsplit(url).hostname)  # use no proxy for loopback
+                session.trust_env = not is_loopback(
+                    urlsplit(url).hostname
+                )  # use no proxy for loopback
                 answer = session.request(
                     method,
                     url,
                     json=body,
                     data=form,
                     headers={"Authorization": f"Bearer {token}"} if token else {},
-                    auth=lambda prepared: prepared,  # so that `requests` does not send a password from ~/.netrc
+                    auth=lambda prepared: (
+                        prepared
+                    ),  # so that `requests` does not send a password from ~/.netrc
                     verify=os.environ.get(CA_FILE) or True,
                     cert=os.environ.get(CLIENT_CERTIFICATE) or None,
                     timeout=self.timeout_s,
@@ -104,7 +116,9 @@ class HttpClient:
             reason = " ".join(str(getattr(cause, "reason", cause)).split()).split("): ")[-1]
             raise HttpError(url, 0, reason or type(error).__name__) from None
         if answer.status_code in (401, 403):
-            problem = "the token is wrong" if token else "the server requires a token and none was given"
+            problem = (
+                "the token is wrong" if token else "the server requires a token and none was given"
+            )
             raise Unauthorized(f"{url}: {problem}; {self.token_hint}")
         if not 200 <= answer.status_code < 300:
             raise HttpError(url, answer.status_code, _detail(answer))

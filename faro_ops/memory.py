@@ -7,7 +7,10 @@ from faro_lib.errors import OUT_OF_MEMORY_ADVICE
 # Files with the memory limit and the memory usage, in bytes, of this process's control group (cgroup v2, cgroup v1).
 GROUPS = [
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
 ]
 # Measured memory (proportional set size): Ray Serve without its replicas, and one replica with a small model.
 RAY_GB, REPLICA_GB = 1.8, 0.2
@@ -19,7 +22,11 @@ def free_gb() -> float:
 
     free = float(psutil.virtual_memory().available)
     for limit, used in GROUPS:
-        if limit.exists() and used.exists() and (limit_bytes := limit.read_text().strip()).isdigit():
+        if (
+            limit.exists()
+            and used.exists()
+            and (limit_bytes := limit.read_text().strip()).isdigit()
+        ):
             free = min(free, max(0, int(limit_bytes) - int(used.read_text())))
     return free / 1e9
 
@@ -28,7 +35,9 @@ def must_fit(subject: str, needed_gb: float, advice: str = OUT_OF_MEMORY_ADVICE)
     """Raise ValueError if less than `needed_gb` is free. Its message begins with `subject`, such as "the run needs"."""
     free = free_gb()
     if needed_gb > free:
-        raise ValueError(f"{subject} about {needed_gb:.1f} GB of memory and {free:.1f} GB are free: {advice}")
+        raise ValueError(
+            f"{subject} about {needed_gb:.1f} GB of memory and {free:.1f} GB are free: {advice}"
+        )
 
 
 def ray_gb(replicas: int) -> float:

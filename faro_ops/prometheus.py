@@ -25,10 +25,14 @@ class Prometheus:
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         check_address(url, "prometheus")
         if token_path is not None and not Path(token_path).is_file():
-            raise ValueError(f"prometheus_token={token_path}: no such file; it must hold a bearer token")
+            raise ValueError(
+                f"prometheus_token={token_path}: no such file; it must hold a bearer token"
+            )
         self.url = url
         token = (lambda: Path(token_path).read_text().strip()) if token_path else None
-        self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
+        self._http = HttpClient(
+            url, token, timeout_s, token_hint="name the file of a token with --prometheus-token"
+        )
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
         """Labels and values per series at evenly spaced Unix times. A missing sample is NaN, a non-finite one is inf.
@@ -38,9 +42,14 @@ class Prometheus:
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
         try:
-            answer = self._http.request("POST", "/api/v1/query_range", form={"query": query, **span})
+            answer = self._http.request(
+                "POST", "/api/v1/query_range", form={"query": query, **span}
+            )
             return [
-                ({key: str(value) for key, value in one["metric"].items()}, _values(one["values"], times_s, step_s))
+                (
+                    {key: str(value) for key, value in one["metric"].items()},
+                    _values(one["values"], times_s, step_s),
+                )
                 for one in answer["data"]["result"]
             ]
         except HttpError as error:
@@ -48,14 +57,18 @@ class Prometheus:
                 raise
             raise BadQuery(error.detail) from None
         except (AttributeError, KeyError, TypeError, IndexError, OverflowError):
-            raise ValueError(f"{self.url}: not a Prometheus server: unexpected answer of /api/v1/query_range") from None
+            raise ValueError(
+                f"{self.url}: not a Prometheus server: unexpected answer of /api/v1/query_range"
+            ) from None
 
 
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
     values = np.full(len(times_s), np.nan)
     for time_s, text in samples:
         value = float(text)
-        values[round((float(time_s) - times_s[0]) / step_s)] = value if np.isfinite(value) else np.inf
+        values[round((float(time_s) - times_s[0]) / step_s)] = (
+            value if np.isfinite(value) else np.inf
+        )
     return values
 
 
@@ -78,7 +91,10 @@ minute: 'sum by (job) (increase(requests_total[1m]))'
     elif re.search(r"\bincrease\s*\(", bare) and re.search(r"\[(?!1m\]|60s\]|\$)[^\]]*\]", bare):
         wrong, right = "does not count over one minute", bare
     elif "[" not in bare and re.search(COUNTER, bare):
-        wrong, right = "is a counter since the start of the process", re.sub(COUNTER, r"increase(\g<0>[1m])", bare)
+        wrong, right = (
+            "is a counter since the start of the process",
+            re.sub(COUNTER, r"increase(\g<0>[1m])", bare),
+        )
     else:
         return
     right = re.sub('""', lambda _: next(values), re.sub(r"\[[^\]]*\]", "[1m]", right))
@@ -105,7 +121,9 @@ def read_prometheus(
     if counts:
         check_counts_query(query)
     if not 1 <= minutes <= MAX_POINTS:
-        raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, the most that Prometheus returns per series")
+        raise ValueError(
+            f"minutes={minutes} must lie in 1..{MAX_POINTS}, the most that Prometheus returns per series"
+        )
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     times_s = last_s - MINUTE_S * np.arange(minutes - 1, -1, -1)
     try:
@@ -113,12 +131,16 @@ def read_prometheus(
     except BadQuery as error:
         raise ValueError(f"{url}: query {query!r} was refused: {error}") from None
     except OSError as error:
-        raise ConnectionError(f"{url}: no answer from Prometheus ({getattr(error, 'detail', error)})") from None
+        raise ConnectionError(
+            f"{url}: no answer from Prometheus ({getattr(error, 'detail', error)})"
+        ) from None
     if not series:
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
     names = [_job_name(labels, label, query) for labels, _ in series]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"query {query!r}: several series belong to job {repeated[0]!r}; sum by (...) the job's label")
+        raise ValueError(
+            f"query {query!r}: several series belong to job {repeated[0]!r}; sum by (...) the job's label"
+        )
     rows = np.array([values for _, values in series])
     rows[np.isinf(rows)] = np.nan
     if (rows < 0).any():
@@ -134,4 +156,6 @@ def _job_name(labels: dict[str, str], label: str | None, query: str) -> str:
     if label in named:
         return named[label]
     given = ", ".join(sorted(named)) or "none"
-    raise ValueError(f"query {query!r}: label={label!r} does not name the job; its series have the labels: {given}")
+    raise ValueError(
+        f"query {query!r}: label={label!r} does not name the job; its series have the labels: {given}"
+    )

@@ -24,7 +24,9 @@ from faro_lib.workload.jobs import MINUTE_S
 SHARE, LOAD = 0.75, 0.95
 
 
-def divided(capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray) -> np.ndarray:
+def divided(
+    capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray
+) -> np.ndarray:
     """Add replicas to `minimum` (jobs,) within `capacity`. Each goes to the job with the highest load per replica."""
     replicas = minimum.copy()
     while True:
@@ -52,7 +54,9 @@ class StaticFloors:
     tick_s: float = 15.0  # the tick of the HPA
 
     def floors(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-        return divided(self.share * capacity, self.load, minimum_replicas(jobs), arrays_of(jobs).cores)
+        return divided(
+            self.share * capacity, self.load, minimum_replicas(jobs), arrays_of(jobs).cores
+        )
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return self.floors(jobs, capacity)
@@ -68,10 +72,14 @@ class StaticFloors:
         return replace(state, hpa=hpa), plan
 
 
-def static_floors(context: PolicyContext, share: float = SHARE, quantile: float = LOAD) -> StaticFloors:
+def static_floors(
+    context: PolicyContext, share: float = SHARE, quantile: float = LOAD
+) -> StaticFloors:
     traces = context.require("traces", "StaticFloors")
     load = traces.train / MINUTE_S * arrays_of(context.jobs).service_time_s[:, None]
-    return StaticFloors(np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share)
+    return StaticFloors(
+        np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share
+    )
 
 
 register("StaticFloors")(static_floors)
@@ -107,8 +115,12 @@ class UnderCeilings:
         if observation.now_s % self.faro.tick_s == 0:
             faro, plan = self.faro.decide(faro, observation)
             if plan.floor is not None:
-                hpa = replace(hpa, jobs=replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target))
-                explained = replace(plan, target=observation.target, reason=explained.reason, floor=None)
+                hpa = replace(
+                    hpa, jobs=replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target)
+                )
+                explained = replace(
+                    plan, target=observation.target, reason=explained.reason, floor=None
+                )
         if observation.now_s % self.hpa.tick_s:
             return BoundedState(faro, hpa), explained
         hpa, plan = self.hpa.decide(hpa, observation)

@@ -19,7 +19,11 @@ TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
 def rolling(
-    forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
+    forecaster: Forecaster,
+    day_counts,
+    horizon: int = HORIZON_MINUTES,
+    n: int = 100,
+    context: int = CONTEXT_MINUTES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(sample paths from every origin of a day, their actuals).
 
@@ -102,7 +106,9 @@ def scores_caption(gains: Any) -> str:
     """Caption that compares bayes with the best baseline. `gains` has columns score, rival, difference, low, high."""
     parts = []
     for row in gains.itertuples():
-        verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
+        verdict = (
+            "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
+        )
         parts.append(
             f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
             f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."

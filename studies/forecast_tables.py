@@ -15,18 +15,25 @@ from faro_lib.workload.jobs import MINUTE_S
 from studies.forecast_scores import coverage, crps, interval, rmse, wql
 
 
-def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+def decision_regret(
+    samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]
+) -> np.ndarray:
     """Utility lost by planning from the forecast instead of the actuals, shape (origins,).
 
     `plan_value(samples, truth)` plans from samples (jobs, paths, minutes) and returns the plan's utility for the
     actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
     """
     return np.array(
-        [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]
+        [
+            plan_value(actual[:, None, :], actual) - plan_value(paths, actual)
+            for paths, actual in zip(samples, truth)
+        ]
     )
 
 
-def plans(jobs: tuple[Job, ...], replicas_per_job: float) -> Callable[[np.ndarray, np.ndarray], float]:
+def plans(
+    jobs: tuple[Job, ...], replicas_per_job: float
+) -> Callable[[np.ndarray, np.ndarray], float]:
     """Return a `plan_value` for `decision_regret` that plans the jobs' replicas with `solve`.
 
     The budget is the cores of `replicas_per_job` replicas of each job, or of the jobs' minimum replicas if these need
@@ -39,7 +46,9 @@ def plans(jobs: tuple[Job, ...], replicas_per_job: float) -> Callable[[np.ndarra
 
     def plan_value(seen: np.ndarray, came: np.ndarray) -> float:
         samples = seen / MINUTE_S, came[:, None] / MINUTE_S
-        believed, true = (build_table(jobs, rates_rps, running, max_replicas=budget) for rates_rps in samples)
+        believed, true = (
+            build_table(jobs, rates_rps, running, max_replicas=budget) for rates_rps in samples
+        )
         replicas = np.minimum(solve(believed, budget).replicas, true.value.shape[1] - 1)
         return float(true.value[np.arange(len(jobs)), replicas].sum())
 
@@ -52,11 +61,25 @@ def crps_of_sums(samples, truth) -> float:
 
 
 def score_table(
-    forecaster: str, samples, truth, jobs: Sequence[str], *, fit_s: float = np.nan, predict_ms: float = np.nan
+    forecaster: str,
+    samples,
+    truth,
+    jobs: Sequence[str],
+    *,
+    fit_s: float = np.nan,
+    predict_ms: float = np.nan,
 ):
     """Rows of forecast/scores.csv: one per job, and "all"."""
-    scores: dict[str, Callable] = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
-    columns = {name: [*score(samples, truth, by="job"), score(samples, truth)] for name, score in scores.items()}
+    scores: dict[str, Callable] = {
+        "rmse_per_min": rmse,
+        "crps_per_min": crps,
+        "wql": wql,
+        "coverage_80": coverage,
+    }
+    columns = {
+        name: [*score(samples, truth, by="job"), score(samples, truth)]
+        for name, score in scores.items()
+    }
     rows = {"forecaster": forecaster, "job": [*jobs, "all"], **columns}
     return pd.DataFrame(rows | {"fit_s": fit_s, "predict_ms": predict_ms})
 
@@ -64,11 +87,16 @@ def score_table(
 def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0.5, 0.8, 0.95)):
     """Coverage by minutes ahead (from 1): columns minute, level, coverage, forecaster."""
     minutes = np.arange(1, truth.shape[2] + 1)
-    tables = [{"minute": minutes, "level": q, "coverage": coverage(samples, truth, q, "minute")} for q in levels]
+    tables = [
+        {"minute": minutes, "level": q, "coverage": coverage(samples, truth, q, "minute")}
+        for q in levels
+    ]
     return pd.concat(map(pd.DataFrame, tables), ignore_index=True).assign(forecaster=forecaster)
 
 
-def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8):
+def bands_table(
+    samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8
+):
     """Forecasts made `ahead` minutes before each minute: columns job, minute, requests, mean, low, high."""
     samples, truth = samples[..., ahead - 1], truth[..., ahead - 1]
     low, high = interval(samples, level)
@@ -82,7 +110,10 @@ def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: i
 
 
 def steps_table(
-    samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+    samples,
+    truth,
+    jobs: Sequence[str],
+    levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99),
 ):
     """Quantiles of the change from minute to minute, in sample paths and actuals: a posterior predictive check."""
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
@@ -94,9 +125,13 @@ def steps_table(
     return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
 
 
-def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
+def save_samples(
+    path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]
+) -> None:
     """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples, rounded to integers."""
     rounded = {name: np.rint(samples) for name, samples in forecasts.items()}
     # With the smallest integer type, the file is as small as a compressed one and is written 50 times as fast.
-    arrays: dict[str, Any] = {name: x.astype(np.min_scalar_type(int(x.max()))) for name, x in rounded.items()}
+    arrays: dict[str, Any] = {
+        name: x.astype(np.min_scalar_type(int(x.max()))) for name, x in rounded.items()
+    }
     np.savez(path, truth=truth, jobs=np.array(list(jobs)), **arrays)

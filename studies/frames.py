@@ -51,7 +51,9 @@ NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
 def joined(parts: Iterable[Tables]) -> Tables:
     """One `Tables` in which the tables of all parts are concatenated by name."""
     parts = list(parts)
-    frames = {name: [part.frames()[name] for part in parts if name in part.frames()] for name in NAMES}
+    frames = {
+        name: [part.frames()[name] for part in parts if name in part.frames()] for name in NAMES
+    }
     joint = {name: pd.concat(rows, ignore_index=True) for name, rows in frames.items() if rows}
     return Tables(**joint, about=tuple(about for part in parts for about in part.about))
 
@@ -84,7 +86,9 @@ def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.frames().items():
         if as_text or name in SHORT:
-            frame.to_csv(folder / f"{name}.csv", index=False, float_format=SIX_DIGITS if as_text else None)
+            frame.to_csv(
+                folder / f"{name}.csv", index=False, float_format=SIX_DIGITS if as_text else None
+            )
         else:
             frame.to_parquet(folder / f"{name}.parquet", index=False)
     for trial, about in enumerate(tables.about):

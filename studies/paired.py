@@ -23,5 +23,7 @@ def paired_difference(values: pd.Series, reference: pd.Series) -> tuple[float, f
     if "day" in differences.index.names and differences.index.unique("day").size > 1:
         differences = differences.groupby(level="day").mean()
     n = len(differences)
-    half_width = t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std() / np.sqrt(n) if n > 1 else np.nan
+    half_width = (
+        t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std() / np.sqrt(n) if n > 1 else np.nan
+    )
     return float(differences.mean()), float(half_width)

@@ -66,7 +66,9 @@ def decisions_frame(run: Run) -> pd.DataFrame:
     reason = np.vstack([np.full(len(names), START), *(np.array(tick) for tick in decisions.reason)])
     unknown = np.full(len(names), np.nan)
     explained = {
-        column: np.vstack([unknown, *(unknown if tick is None else tick for tick in getattr(decisions, column))])
+        column: np.vstack(
+            [unknown, *(unknown if tick is None else tick for tick in getattr(decisions, column))]
+        )
         for column in EXPLANATIONS
     }
     reported = (reason != HOLD) | ~np.isnan(explained["predicted_tail_latency_s"])

@@ -79,7 +79,9 @@ def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
     copies = [replace(decision.jobs[job], name=f"path {n}") for n in range(len(paths))]
     running = np.full(len(paths), decision.table.running[job])
     value = build_table(copies, paths, running, **decision.options).value
-    beyond = max(0, decision.table.columns + 1 - value.shape[1])  # `value` ends where more replicas change no utility
+    beyond = max(
+        0, decision.table.columns + 1 - value.shape[1]
+    )  # `value` ends where more replicas change no utility
     value = np.pad(value, ((0, 0), (0, beyond)), mode="edge")[:, : decision.table.columns + 1]
     return np.where(np.isneginf(value), np.nan, value)
 
@@ -90,10 +92,14 @@ def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
     room = decision.options | {"max_replicas": max(budgets)}
     table = build_table(decision.jobs, decision.rates_rps, decision.table.running, **room)
     value = [solve(table, budget, decision.allocation.objective).value for budget in budgets]
-    return pd.DataFrame({"budget": budgets, "value": value, "price": np.append(np.diff(value), np.nan)})
+    return pd.DataFrame(
+        {"budget": budgets, "value": value, "price": np.append(np.diff(value), np.nan)}
+    )
 
 
-def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> Figure:
+def forecast_fans(
+    names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray
+) -> Figure:
     """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and the actual requests.
 
     Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes ahead).
@@ -110,15 +116,21 @@ def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, a
             low, high = np.quantile(path, [(1 - band) / 2, (1 + band) / 2], axis=0)
             axis.fill_between(ahead, low, high, color=FORECAST, alpha=0.22, linewidth=0)
         axis.plot(past, count, color="#30343B", linewidth=0.9, label="requests until now")
-        axis.plot(ahead, path.mean(axis=0), color=FORECAST, label="forecast (bands: 50, 80 and 95 %)")
-        axis.plot(ahead[: len(came)], came, "o", color=ACTUAL, markersize=2.2, label="what then arrived")
+        axis.plot(
+            ahead, path.mean(axis=0), color=FORECAST, label="forecast (bands: 50, 80 and 95 %)"
+        )
+        axis.plot(
+            ahead[: len(came)], came, "o", color=ACTUAL, markersize=2.2, label="what then arrived"
+        )
         axis.set(title=name, ylim=(0, None))
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     figure.supxlabel("minutes from now", fontsize=plt.rcParams["axes.labelsize"])
     axes[0][0].set_ylabel("requests per minute")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
+    )
     return figure
 
 
@@ -144,9 +156,14 @@ def row_as_curve(decision: Decision, job: int) -> Figure:
 def row_caption(decision: Decision, job: int) -> str:
     """State a job's utility with one replica, the replicas that reach a utility of KEPT, and its allocation."""
     chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
-    first, certain = int(np.argmax(~np.isnan(row))), int(np.argmax(row >= KEPT))  # certain = 0: no count reaches KEPT
+    first, certain = (
+        int(np.argmax(~np.isnan(row))),
+        int(np.argmax(row >= KEPT)),
+    )  # certain = 0: no count reaches KEPT
     enough = (
-        f"{certain} replicas are worth {row[certain]:.2f}" if certain else "no count in the table is worth that much"
+        f"{certain} replicas are worth {row[certain]:.2f}"
+        if certain
+        else "no count in the table is worth that much"
     )
     return (
         f"One replica of {decision.jobs[job].name} is expected to be worth {row[max(1, first)]:.2f} of at most 1; "
@@ -157,10 +174,22 @@ def row_caption(decision: Decision, job: int) -> str:
 def _curve(axis: Axes, decision: Decision, job: int) -> None:
     x, row = np.arange(decision.table.columns + 1), decision.utility[job]
     lines = [np.column_stack((x, path)) for path in utility_of_paths(decision, job)[:MAX_PATHS]]
-    axis.add_collection(LineCollection(lines, color=PATH, alpha=0.35, linewidth=0.7, label="one sample path each"))
-    axis.plot(x, row, color=FORECAST, marker="o", markersize=3, linewidth=1.6, label="expected utility")
+    axis.add_collection(
+        LineCollection(lines, color=PATH, alpha=0.35, linewidth=0.7, label="one sample path each")
+    )
+    axis.plot(
+        x, row, color=FORECAST, marker="o", markersize=3, linewidth=1.6, label="expected utility"
+    )
     chosen = int(decision.allocation.replicas[job])
-    axis.plot(chosen, row[chosen], "s", markersize=8, markerfacecolor="none", markeredgecolor="black", label="chosen")
+    axis.plot(
+        chosen,
+        row[chosen],
+        "s",
+        markersize=8,
+        markerfacecolor="none",
+        markeredgecolor="black",
+        label="chosen",
+    )
     axis.set(title=decision.jobs[job].name, xlabel="replicas", ylabel="utility", ylim=(-0.03, 1.06))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(loc="lower right", frameon=True)
@@ -176,9 +205,17 @@ def table_as_map(decision: Decision) -> Figure:
 def table_caption(decision: Decision) -> str:
     """Caption: the replicas of each job, the total utility, and the jobs below KEPT."""
     chosen = decision.utility[np.arange(len(decision.jobs)), decision.allocation.replicas]
-    short = [f"{job.name} ({value:.2f})" for job, value in zip(decision.jobs, chosen) if value < KEPT]
-    gets = and_list(f"{x} for {job.name}" for job, x in zip(decision.jobs, decision.allocation.replicas))
-    verdict = f"{and_list(short)} stay below a utility of {KEPT:g}" if short else f"every job reaches at least {KEPT:g}"
+    short = [
+        f"{job.name} ({value:.2f})" for job, value in zip(decision.jobs, chosen) if value < KEPT
+    ]
+    gets = and_list(
+        f"{x} for {job.name}" for job, x in zip(decision.jobs, decision.allocation.replicas)
+    )
+    verdict = (
+        f"{and_list(short)} stay below a utility of {KEPT:g}"
+        if short
+        else f"every job reaches at least {KEPT:g}"
+    )
     return (
         f"Of {decision.budget} cores: {gets}. The utilities sum to {chosen.sum():.2f} of {len(chosen)}; {verdict}. No other "
         f"allocation is better: the optimality gap is {decision.allocation.gap:.0%}."
@@ -187,12 +224,25 @@ def table_caption(decision: Decision) -> str:
 
 def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
     cells = decision.utility[:, 1:]
-    axis.imshow(cells, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=(0.5, cells.shape[1] + 0.5, len(cells), 0))
+    axis.imshow(
+        cells,
+        aspect="auto",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        extent=(0.5, cells.shape[1] + 0.5, len(cells), 0),
+    )
     for j, x in enumerate(decision.allocation.replicas):
         if x:
-            axis.add_patch(Rectangle((x - 0.5, j), 1, 1, fill=False, edgecolor="black", linewidth=1.8, zorder=3))
+            axis.add_patch(
+                Rectangle(
+                    (x - 0.5, j), 1, 1, fill=False, edgecolor="black", linewidth=1.8, zorder=3
+                )
+            )
     for (j, x), value in np.ndenumerate(cells):
-        shown = (all_numbers and cells.shape[1] <= MAX_LABELLED) or x + 1 == decision.allocation.replicas[j]
+        shown = (
+            all_numbers and cells.shape[1] <= MAX_LABELLED
+        ) or x + 1 == decision.allocation.replicas[j]
         if shown and not np.isnan(value):
             colour = "white" if value > 0.55 else "black"
             axis.text(x + 1, j + 0.5, f"{value:.2f}", ha="center", va="center", color=colour)
@@ -212,8 +262,14 @@ def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
         axis.axvline(budget, color=LIMIT, linestyle="--", linewidth=1.0)
         axis.set_xlabel("budget (cores)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].annotate("our budget", (budget, 0.06), (4, 0), axes[0].get_xaxis_transform(),
-                     textcoords="offset points", color=LIMIT)  # fmt: skip
+    axes[0].annotate(
+        "our budget",
+        (budget, 0.06),
+        (4, 0),
+        axes[0].get_xaxis_transform(),
+        textcoords="offset points",
+        color=LIMIT,
+    )
     axes[0].set(ylabel="value of the best allocation", ylim=(min(0.0, at["value"].min()), None))
     axes[1].set_ylabel("price: gain of one more core")
     return figure

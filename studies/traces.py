@@ -16,10 +16,17 @@ from faro_lib.workload.replicas import SERIAL, mapping_of
 def traces_frame(traces: Traces) -> pd.DataFrame:
     """The traces as a table with one row per count: columns split (train or eval), sample, day, minute, job, requests."""
     parts = []
-    for split, counts, first_day in (("train", traces.train, 1), ("eval", traces.evaluation[None], traces.days + 1)):
+    for split, counts, first_day in (
+        ("train", traces.train, 1),
+        ("eval", traces.evaluation[None], traces.days + 1),
+    ):
         day, sample, job, minute = np.indices(counts.shape).reshape(4, -1)
         columns = {"split": split, "sample": sample, "day": day + first_day, "minute": minute}
-        parts.append(pd.DataFrame(columns | {"job": np.array(traces.names, object)[job], "requests": counts.ravel()}))
+        parts.append(
+            pd.DataFrame(
+                columns | {"job": np.array(traces.names, object)[job], "requests": counts.ravel()}
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -36,11 +43,17 @@ def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:
-        row: dict = {"job": job.name} | {name: getattr(job, name) for name in COLUMNS if name != "job"}
+        row: dict = {"job": job.name} | {
+            name: getattr(job, name) for name in COLUMNS if name != "job"
+        }
         mapping = mapping_of(row.pop("replica"))
         if job.latency_curve:  # `read_jobs` expects a path relative to the folder of the table
             row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)
-        rows.append(row if job.replica == SERIAL else row | {"replica": json.dumps(mapping) if csv else mapping})
+        rows.append(
+            row
+            if job.replica == SERIAL
+            else row | {"replica": json.dumps(mapping) if csv else mapping}
+        )
     if csv:
         pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
     else:
@@ -56,9 +69,16 @@ def read_traces(directory: str | Path) -> Traces:
 
     def counts(split):
         part = table[table["split"] == split]
-        shape = part["day"].nunique(), part["sample"].nunique(), len(jobs), table["minute"].nunique()
+        shape = (
+            part["day"].nunique(),
+            part["sample"].nunique(),
+            len(jobs),
+            table["minute"].nunique(),
+        )
         return part["requests"].to_numpy().reshape(shape)
 
     evaluation = counts("eval")[0]
     train = counts("train")
-    return Traces(jobs, train if len(train) else np.zeros((0, *evaluation.shape), np.int64), evaluation)
+    return Traces(
+        jobs, train if len(train) else np.zeros((0, *evaluation.shape), np.int64), evaluation
+    )

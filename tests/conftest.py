@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, settings
 from faro_lib.workload import Traces
 
 # These machines are shared: no test asserts an absolute time.
-settings.register_profile("faro", examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "faro", examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("faro")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +28,14 @@ TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_au
 
 # Files that take a minute and more begin first, so that no process is left alone with one of them at the end.
 LONGEST = (
-    *("test_forecast_real", "test_readme", "test_golden", "test_extending", "test_faro_policies", "test_latency_table"),
+    *(
+        "test_forecast_real",
+        "test_readme",
+        "test_golden",
+        "test_extending",
+        "test_faro_policies",
+        "test_latency_table",
+    ),
     *(
         "test_simulate_reference",
         "test_simulate_replicas",
@@ -41,7 +50,9 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     """A stable sort: the longest files, then notebooks, then the others; the tests of a file stay in their order."""
     order = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST) + (item.path.suffix != ".ipynb")))
+    items.sort(
+        key=lambda item: order.get(item.path.stem, len(LONGEST) + (item.path.suffix != ".ipynb"))
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,7 +60,10 @@ def pytest_runtest_makereport(item, call):
     """A test marked k8s that is skipped although there is a cluster has failed: nothing is known of what it tests."""
     report = yield
     if report.skipped and item.get_closest_marker("k8s") and os.environ.get("KUBECONFIG"):
-        report.outcome, report.longrepr = "failed", f"skipped, although KUBECONFIG is set: {call.excinfo.value}"
+        report.outcome, report.longrepr = (
+            "failed",
+            f"skipped, although KUBECONFIG is set: {call.excinfo.value}",
+        )
     return report
 
 
@@ -68,7 +82,9 @@ def published_traces() -> Traces:
 
     for path in (EVALUATION, TRAINING):
         if not path.exists():
-            pytest.skip(f"{path.relative_to(ROOT)} is not there: `make data` fetches the published traces")
+            pytest.skip(
+                f"{path.relative_to(ROOT)} is not there: `make data` fetches the published traces"
+            )
     return read_artifact(EVALUATION, TRAINING)
 
 

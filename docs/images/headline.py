@@ -17,9 +17,13 @@ ROOT = Path(__file__).parents[2]
 
 def comparison(policies: list[str] | None = None) -> Figure:
     """Lost utility in the recorded run, beside published values and the clairvoyant limit. policies : None = all."""
-    summary, limit = (pd.read_csv(ROOT / f"data/published-run/{name}.csv") for name in ("summary", "limit"))
+    summary, limit = (
+        pd.read_csv(ROOT / f"data/published-run/{name}.csv") for name in ("summary", "limit")
+    )
     order = {policy: rank for rank, policy in enumerate(policies or summary["policy"].unique())}
-    shown = summary[summary["policy"].isin(order)].sort_values("policy", key=lambda one: one.map(order), kind="stable")
+    shown = summary[summary["policy"].isin(order)].sort_values(
+        "policy", key=lambda one: one.map(order), kind="stable"
+    )
     measures = {"lost_utility": "lost cluster utility (of 10)"}
     return policies_by_capacity(shown, limit, published_main(ROOT / "data/published"), measures)
 

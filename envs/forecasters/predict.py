@@ -77,10 +77,15 @@ def main(requests: str, out: str) -> None:
     if find_spec("fracast"):
         models["Fracast-0"] = zero_shot()
     else:
-        print("Fracast-0 is not installed and is left out; `make forecasters ZERO_SHOT=1` installs it", file=sys.stderr)
+        print(
+            "Fracast-0 is not installed and is left out; `make forecasters ZERO_SHOT=1` installs it",
+            file=sys.stderr,
+        )
     for name, made in models.items():
         start = time.perf_counter()
-        windows = [counts[:, max(0, begins + origin - CONTEXT) : begins + origin] for origin in origins]
+        windows = [
+            counts[:, max(0, begins + origin - CONTEXT) : begins + origin] for origin in origins
+        ]
         arrays[name] = np.array([paths_of(made(window)) for window in windows], np.float32)
         print(
             f"{name}: {len(origins)} forecasts of {len(jobs)} jobs in {time.perf_counter() - start:.0f} s",

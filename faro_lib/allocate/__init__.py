@@ -6,6 +6,14 @@ from faro_lib.allocate.problem import Allocation, Problem
 from faro_lib.allocate.solve import SOLVERS, marginal_values, register_solver, solve
 
 __all__ = [
-    "OBJECTIVES", "SOLVERS", "Allocation", "Objective", "Problem", "best_by_minute",
-    "marginal_values", "register_objective", "register_solver", "solve",
-]  # fmt: skip
+    "OBJECTIVES",
+    "SOLVERS",
+    "Allocation",
+    "Objective",
+    "Problem",
+    "best_by_minute",
+    "marginal_values",
+    "register_objective",
+    "register_solver",
+    "solve",
+]

@@ -29,7 +29,9 @@ def climb(utility, cost, following, order, budget, group, quota):
     node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
     members = np.empty(0, np.int64)
     for k in order[::-1]:
-        column[0, k // columns] = k % columns  # each job starts at its worst column, which this loop visits last
+        column[0, k // columns] = (
+            k % columns
+        )  # each job starts at its worst column, which this loop visits last
     room, group_room = budget - (cost * column[0]).sum(), quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
@@ -79,7 +81,10 @@ def climb(utility, cost, following, order, budget, group, quota):
             for i in range(len(path) - 1):
                 node[mover[path[i], path[i + 1]]] = path[i + 1]
         last = _settle(column, node, settled, members, cost, last, price, room)
-        members = np.array([j for j in members if not settled[j] and (column[1 : last + 1, j] >= 0).any()], np.int64)
+        members = np.array(
+            [j for j in members if not settled[j] and (column[1 : last + 1, j] >= 0).any()],
+            np.int64,
+        )
     return np.array([column[node[j], j] for j in range(jobs)]), settled, node, column[: last + 1]
 
 

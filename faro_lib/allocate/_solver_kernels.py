@@ -85,7 +85,12 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # total term and cost at the lowest and highest price
+    low_total, low_spent, high_total, high_spent = (
+        0.0,
+        0,
+        0.0,
+        0,
+    )  # total term and cost at the lowest and highest price
     widest = TOLERANCE  # becomes the largest gain of a row over its cheapest choice
     for j in range(rows):
         cheapest, best = -1, -1
@@ -103,11 +108,19 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
         return -np.inf, 0.0, fitting, False
     if low_spent <= budget:
         return low_total, 0.0, pick, True
-    bound, price, low, high = low_total, 0.0, 0.0, widest + TOLERANCE  # at `high`, each row picks its cheapest choice
+    bound, price, low, high = (
+        low_total,
+        0.0,
+        0.0,
+        widest + TOLERANCE,
+    )  # at `high`, each row picks its cheapest choice
     high_total += high * (budget - high_spent)
     for n in range(60):
         # The dual is convex and piecewise linear; its tangents at `low` and `high` meet at (middle, least).
-        by_low, by_high = low_total - low * (budget - low_spent), high_total - high * (budget - high_spent)
+        by_low, by_high = (
+            low_total - low * (budget - low_spent),
+            high_total - high * (budget - high_spent),
+        )
         middle = (by_low - by_high) / (low_spent - high_spent)
         least = by_low + middle * (budget - low_spent)
         if not low < middle < high:

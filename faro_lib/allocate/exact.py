@@ -38,7 +38,9 @@ class Bound(NamedTuple):
 
     value: float  # -inf if the box holds no solution that is good enough
     price: float  # Lagrangian price, at which the search for the prices of smaller boxes begins
-    replicas: np.ndarray | None = None  # a solution of the problem, perhaps outside the box; None if value is -inf
+    replicas: np.ndarray | None = (
+        None  # a solution of the problem, perhaps outside the box; None if value is -inf
+    )
 
 
 class Incumbent:
@@ -98,7 +100,9 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
         if box.least_from == box.least_to and box.greatest_from == box.greatest_to:
             least, greatest = levels[box.least_from], levels[box.greatest_from]
             # Replicas whose terms sum to less than `sum_floor` cannot win. With an equal sum, they may win the tie-break.
-            spread_term = float(quantised(problem.gamma * (least - greatest)))  # rounded as in `Problem.score`
+            spread_term = float(
+                quantised(problem.gamma * (least - greatest))
+            )  # rounded as in `Problem.score`
             sum_floor = best.value - spread_term
             best.offer(best_sum(problem, _between(problem, least, greatest), floor=sum_floor))
             continue
@@ -119,18 +123,26 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
     lowest, highest = levels[box.least_from], levels[box.greatest_to]
     if lowest > highest:
         return Bound(-np.inf, price)
-    spread_term = problem.gamma * min(0.0, levels[box.least_to] - levels[box.greatest_from])  # of the smallest spread
+    spread_term = problem.gamma * min(
+        0.0, levels[box.least_to] - levels[box.greatest_from]
+    )  # of the smallest spread
     allowed = _between(problem, lowest, highest)
     arrays = problem.term, problem.costs, allowed, problem.budget
     # `fits`: some allocation of the allowed counts is within the budget. The search stops if the total is too small.
     total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread_term)
     if not fits or total + spread_term < floor:
         return Bound(-np.inf, price)
-    if problem.has_quotas:  # the Lagrangian bound ignores quotas, so the sum is solved exactly instead
+    if (
+        problem.has_quotas
+    ):  # the Lagrangian bound ignores quotas, so the sum is solved exactly instead
         replicas = best_sum(problem, allowed)
-        total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
+        total = (
+            -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
+        )
         return Bound(float(total) + spread_term, price, replicas)
-    kernels.fill_up(*arrays, replicas)  # improves `replicas` in place; `total` is still an upper bound
+    kernels.fill_up(
+        *arrays, replicas
+    )  # improves `replicas` in place; `total` is still an upper bound
     return Bound(total + spread_term, price, replicas)
 
 

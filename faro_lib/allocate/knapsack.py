@@ -9,7 +9,11 @@ from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
 
 def best_sum(
-    problem: Problem, allowed: np.ndarray, *, term: np.ndarray | None = None, floor: float | None = None
+    problem: Problem,
+    allowed: np.ndarray,
+    *,
+    term: np.ndarray | None = None,
+    floor: float | None = None,
 ) -> np.ndarray | None:
     """Replicas (jobs,) with the largest sum of `term`, by default `problem.term`. Ties go to the least `problem.tie`.
 
@@ -27,12 +31,18 @@ def best_sum(
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
         # In a solution with a sum >= `floor`, no job's `reduced` is more than `far` below the job's largest `reduced`.
         reduced = np.where(allowed, term - price * problem.costs, -np.inf)
-        far = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding errors grow with the sum of terms
+        far = (
+            bound - floor + TOLERANCE * max(1.0, abs(bound))
+        )  # rounding errors grow with the sum of terms
         allowed = allowed & (reduced.max(axis=1)[:, None] - reduced <= far)
         highest = np.where(allowed, term, -np.inf).max(axis=1)[:, None]
-        if term is problem.term and np.all(~allowed | (term == highest)):  # all remaining columns are equally good
+        if term is problem.term and np.all(
+            ~allowed | (term == highest)
+        ):  # all remaining columns are equally good
             return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
-    return _solve(term, problem.tie, problem.costs, allowed, problem.budget, problem.group, problem.quota)
+    return _solve(
+        term, problem.tie, problem.costs, allowed, problem.budget, problem.group, problem.quota
+    )
 
 
 def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> np.ndarray:
@@ -53,7 +63,9 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
     for minute, term in enumerate(np.ascontiguousarray(np.moveaxis(value, 2, 0))):
         best = _solve(term, tie, costs, within & ~np.isneginf(term), budget, arrays.group, quota)
         if best is None:
-            raise ValueError(f"capacity={capacity:g} cores and the tenants' quotas cannot hold the minimum of the jobs")
+            raise ValueError(
+                f"capacity={capacity:g} cores and the tenants' quotas cannot hold the minimum of the jobs"
+            )
         replicas[:, minute] = best
     return replicas
 
@@ -64,7 +76,10 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
         return None
     replicas = np.argmax(allowed, axis=1)
     spent = np.take_along_axis(costs, replicas[:, None], axis=1)
-    left, quota_left = budget - int(spent.sum()), quota - np.bincount(group, spent[:, 0], len(quota)).astype(int)
+    left, quota_left = (
+        budget - int(spent.sum()),
+        quota - np.bincount(group, spent[:, 0], len(quota)).astype(int),
+    )
     if left < 0 or np.any(quota_left < 0):
         return None
     open_jobs = np.flatnonzero(allowed.sum(axis=1) > 1)
@@ -73,7 +88,9 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
         usable = np.where(allowed, more, 0).max(axis=1)
         left = min(left, int(usable.sum()))
         quota_left = np.minimum(quota_left, np.bincount(group, usable, len(quota)).astype(int))
-        replicas[open_jobs] = _share(term[open_jobs], tie[open_jobs], more, allowed, left, group, quota_left)
+        replicas[open_jobs] = _share(
+            term[open_jobs], tie[open_jobs], more, allowed, left, group, quota_left
+        )
     return replicas
 
 

@@ -7,7 +7,9 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # (mask, limit): at most `limit` jobs may use a column marked in `mask` (jobs, columns)
+Count = tuple[
+    np.ndarray, int
+]  # (mask, limit): at most `limit` jobs may use a column marked in `mask` (jobs, columns)
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
@@ -17,7 +19,9 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
     the budget, an integer program chooses the one with the least change, or the best one found within `time_limit_s`.
     """
     utility, jobs = problem.utility, np.arange(len(problem.cost))
-    at, settled, node, column = _climb(utility, problem.cost, problem.budget, problem.group, problem.quota)
+    at, settled, node, column = _climb(
+        utility, problem.cost, problem.budget, problem.group, problem.quota
+    )
     allowed = _least_change(problem, settled[:, None] & (utility == utility[jobs, at][:, None]))
     if settled.all():
         return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
@@ -27,7 +31,8 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
     else:
         members = [row >= 0 for row in column[1:]]
         classes = [
-            (of, utility[of, row[of]][0], (node == c).sum()) for c, (of, row) in enumerate(zip(members, column[1:]), 1)
+            (of, utility[of, row[of]][0], (node == c).sum())
+            for c, (of, row) in enumerate(zip(members, column[1:]), 1)
         ]
     counts: list[Count] = []
     for of, level, number in classes:
@@ -35,20 +40,28 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         counts.append((at_level, int(number)))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return at if replicas is None and not problem.has_quotas else replicas  # `at` is leximin-best if there is no quota
+    return (
+        at if replicas is None and not problem.has_quotas else replicas
+    )  # `at` is leximin-best if there is no quota
 
 
 def _climb(utility, cost, budget, group, quota):
     from faro_lib.allocate import _leximin_kernels as kernels
 
     columns = utility.shape[1]
-    best_cheaper = np.pad(np.maximum.accumulate(utility, axis=1), ((0, 0), (1, 0)), constant_values=-np.inf)[:, :-1]
+    best_cheaper = np.pad(
+        np.maximum.accumulate(utility, axis=1), ((0, 0), (1, 0)), constant_values=-np.inf
+    )[:, :-1]
     better = utility > best_cheaper
-    from_right = np.minimum.accumulate(np.where(better, np.arange(columns), columns)[:, ::-1], axis=1)[:, ::-1]
+    from_right = np.minimum.accumulate(
+        np.where(better, np.arange(columns), columns)[:, ::-1], axis=1
+    )[:, ::-1]
     following = np.pad(from_right[:, 1:], ((0, 0), (0, 1)), constant_values=columns)
     positions = np.flatnonzero(better)
     order = positions[np.argsort(utility.ravel()[positions], kind="stable")]
-    return kernels.climb(utility, cost, np.where(following == columns, -1, following), order, budget, group, quota)
+    return kernels.climb(
+        utility, cost, np.where(following == columns, -1, following), order, budget, group, quota
+    )
 
 
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
@@ -64,11 +77,15 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
     for g in np.unique(problem.group[undecided]):
         of = np.flatnonzero(undecided & (problem.group == g))
         utility, cost = problem.utility[of], problem.cost[of]
-        utility = np.where(utility >= utility[np.arange(len(of)), at[of]][:, None], utility, -np.inf)
+        utility = np.where(
+            utility >= utility[np.arange(len(of)), at[of]][:, None], utility, -np.inf
+        )
         least, units = int(cost @ at[of]), min(slack, int(group_slack[g]))
         of_group = np.empty((units + 1, len(of)))
         while units >= 0:
-            columns, *_ = _climb(utility, cost, least + units, np.zeros(len(of), int), np.array([least + units]))
+            columns, *_ = _climb(
+                utility, cost, least + units, np.zeros(len(of), int), np.array([least + units])
+            )
             used = int(cost @ columns) - least
             of_group[used : units + 1] = np.sort(utility[np.arange(len(of)), columns])
             units = used - 1
@@ -84,7 +101,11 @@ def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
 
 
 def least_loss(
-    problem: Problem, allowed: np.ndarray, loss: np.ndarray, counts: Sequence[Count] = (), time_limit_s: float = 600.0
+    problem: Problem,
+    allowed: np.ndarray,
+    loss: np.ndarray,
+    counts: Sequence[Count] = (),
+    time_limit_s: float = 600.0,
 ) -> np.ndarray | None:
     """Replicas (jobs,) in `allowed`, bool (jobs, columns), with the least sum of `loss` (jobs, columns).
 
@@ -96,17 +117,30 @@ def least_loss(
     jobs, columns = np.nonzero(allowed)
     n = len(jobs)
     rows = [problem.costs[allowed]]
-    rows += [np.where(problem.group[jobs] == g, rows[0], 0) for g in range(len(problem.quota)) if problem.has_quotas]
+    rows += [
+        np.where(problem.group[jobs] == g, rows[0], 0)
+        for g in range(len(problem.quota))
+        if problem.has_quotas
+    ]
     rows += [of[allowed].astype(float) for of, _ in counts]
-    upper = [problem.budget, *(problem.quota if problem.has_quotas else ()), *(number for _, number in counts)]
+    upper = [
+        problem.budget,
+        *(problem.quota if problem.has_quotas else ()),
+        *(number for _, number in counts),
+    ]
     one_each = coo_array((np.ones(n), (jobs, np.arange(n))), shape=(len(allowed), n))
     matrix = vstack([one_each, csr_array(np.array(rows, float))], format="csc")
     ones = np.ones(len(allowed))
-    limits = LinearConstraint(matrix, np.append(ones, np.full(len(rows), -np.inf)), np.append(ones, upper))
+    limits = LinearConstraint(
+        matrix, np.append(ones, np.full(len(rows), -np.inf)), np.append(ones, upper)
+    )
     answer = milp(
-        loss[allowed], integrality=np.ones(n), bounds=(0, 1), constraints=limits,
+        loss[allowed],
+        integrality=np.ones(n),
+        bounds=(0, 1),
+        constraints=limits,
         options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
-    )  # fmt: skip
+    )
     if answer.x is None:
         return None
     replicas = np.zeros(len(allowed), np.int64)

@@ -23,7 +23,9 @@ class Objective:
 
     name: str
     term: Callable = np.multiply  # (utility, weight) -> a job's contribution; arguments broadcast
-    spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None: no penalty, gamma = 0
+    spread: Callable[[int], float] | None = (
+        None  # number of jobs -> default gamma; None: no penalty, gamma = 0
+    )
     leximin: bool = False  # raise the least utility first, then the second least, ...; ignores `term` and `spread`
     effective: bool = False  # use `UtilityTable.effective`, which includes the drop penalty; needs a table with drops
 
@@ -40,7 +42,9 @@ class Objective:
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Each job's rounded `term(utility, weight)`, or -inf where the utility is -inf. The arguments broadcast."""
         infeasible = np.isneginf(utility)
-        return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
+        return np.where(
+            infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight))
+        )
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
         """The objective's value for arrays (jobs,), or the least utility for leximin; -inf if any utility is -inf."""
@@ -51,12 +55,17 @@ class Objective:
         if self.leximin:
             return float(utility.min())
         total = float(self.terms(utility, np.asarray(weight, float)).sum())
-        return total + float(quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max())))
+        return total + float(
+            quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max()))
+        )
 
     def scores_after(self, utility, moved, weight, gamma: float | None = None) -> np.ndarray:
         """Scores (jobs,): entry j is the `score` if only `utility[j]` changes, to `moved[j]`. Utilities are finite."""
         low, high = least_of_others(utility), -least_of_others(-utility)
-        low, high = np.minimum(quantised(low), quantised(moved)), np.maximum(quantised(high), quantised(moved))
+        low, high = (
+            np.minimum(quantised(low), quantised(moved)),
+            np.maximum(quantised(high), quantised(moved)),
+        )
         if self.leximin:
             return low
         terms = self.terms(quantised(utility), weight)
@@ -88,6 +97,8 @@ for _objective in (
     Objective("FairSum", spread=float),
     Objective("PenaltySum", effective=True),
     Objective("PenaltyFairSum", spread=float, effective=True),
-    Objective("ProportionalFair", term=lambda utility, weight: weight * np.log(np.maximum(utility, 1e-3))),
+    Objective(
+        "ProportionalFair", term=lambda utility, weight: weight * np.log(np.maximum(utility, 1e-3))
+    ),
 ):
     register_objective(_objective)

@@ -9,7 +9,9 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of, frozen
 
-CHANGE = 2.0**24  # tie-break: CHANGE x |replicas - current| + replicas, so the least change counts first
+CHANGE = (
+    2.0**24
+)  # tie-break: CHANGE x |replicas - current| + replicas, so the least change counts first
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,18 @@ class Problem:
     objective: Objective
     gamma: float
     order: np.ndarray  # positions of the sorted jobs in the table, shape (jobs,)
-    utility: np.ndarray  # utility of x replicas, a multiple of QUANTUM, shape (jobs, X + 1); -inf where infeasible
+    utility: (
+        np.ndarray
+    )  # utility of x replicas, a multiple of QUANTUM, shape (jobs, X + 1); -inf where infeasible
     term: np.ndarray  # `Objective.terms`: what a job adds to the objective, same shape
     weight: np.ndarray
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)
     costs: np.ndarray  # cores of x replicas, in units, shape (jobs, X + 1)
     budget: int  # cores to allocate, in units
     unit_cores: float  # cores per unit
-    tie: np.ndarray  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
+    tie: (
+        np.ndarray
+    )  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's entry in `quota`, shape (jobs,)
     quota: np.ndarray  # units that each group may use; a group is a tenant with a quota, or all jobs without a quota
@@ -65,36 +71,53 @@ class Problem:
 
     def score(self, replicas: np.ndarray) -> float:
         """The objective's value at `replicas` (jobs,), which are in problem order."""
-        return self.objective.score(self.utility[np.arange(len(self.cost)), replicas], self.weight, self.gamma)
+        return self.objective.score(
+            self.utility[np.arange(len(self.cost)), replicas], self.weight, self.gamma
+        )
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
         """(units left of the budget, units left of each quota (groups,)); negative if exceeded."""
         spent = self.cost * replicas
-        return self.budget - int(spent.sum()), self.quota - np.bincount(self.group, spent, len(self.quota)).astype(int)
+        return self.budget - int(spent.sum()), self.quota - np.bincount(
+            self.group, spent, len(self.quota)
+        ).astype(int)
 
     def fits(self, replicas: np.ndarray) -> bool:
         left, quota_left = self.room(replicas)
         return left >= 0 and bool(np.all(quota_left >= 0))
 
-    def allocation(self, replicas: np.ndarray, bound: float, seconds: float, solver: str) -> Allocation:
+    def allocation(
+        self, replicas: np.ndarray, bound: float, seconds: float, solver: str
+    ) -> Allocation:
         """Convert `replicas`, in problem order, to an `Allocation` in the table's order."""
         value = self.score(replicas)
         rows, in_table = np.arange(len(replicas)), np.empty(len(replicas), np.int64)
         in_table[self.order] = replicas
-        drop = self.table.drop[rows, in_table] if self.objective.effective else np.zeros(len(replicas))
+        drop = (
+            self.table.drop[rows, in_table] if self.objective.effective else np.zeros(len(replicas))
+        )
         gap = (bound - value) / max(abs(bound), TOLERANCE)
-        return Allocation(in_table, drop, value, float(bound), gap, seconds, solver, self.objective.name)
+        return Allocation(
+            in_table, drop, value, float(bound), gap, seconds, solver, self.objective.name
+        )
 
 
 def problem_of(
-    table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
+    table: UtilityTable,
+    budget: float,
+    objective: Objective,
+    *,
+    current=None,
+    gamma: float | None = None,
 ) -> Problem:
     """The `Problem` for these arguments of `solve`; ValueError if one is invalid or the minimum replicas do not fit."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")
     if objective.effective and not table.with_drops:
-        raise ValueError(f"objective={objective.name!r} needs a table with drops; build_table(..., drops=DROPS)")
+        raise ValueError(
+            f"objective={objective.name!r} needs a table with drops; build_table(..., drops=DROPS)"
+        )
     if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma={gamma} must be a number >= 0")
     current = np.asarray(table.running if current is None else current)
@@ -107,10 +130,22 @@ def problem_of(
     weight = arrays_of(jobs).weight[order]
     x = np.arange(utility.shape[1])[None, :]
     problem = Problem(
-        table, objective, objective.gamma(len(jobs), gamma), order, utility, objective.terms(utility, weight[:, None]),
-        weight, cost, cost[:, None] * x, units, unit_cores, np.abs(x - current[:, None]) * CHANGE + x,
-        current.astype(np.int64), group, quota,
-    )  # fmt: skip
+        table,
+        objective,
+        objective.gamma(len(jobs), gamma),
+        order,
+        utility,
+        objective.terms(utility, weight[:, None]),
+        weight,
+        cost,
+        cost[:, None] * x,
+        units,
+        unit_cores,
+        np.abs(x - current[:, None]) * CHANGE + x,
+        current.astype(np.int64),
+        group,
+        quota,
+    )
     _check_minimum(problem, budget)
     return problem
 
@@ -136,7 +171,9 @@ def _check_minimum(problem: Problem, budget: float) -> None:
         job = problem.table.jobs[problem.order[np.argmax(problem.group == g)]]
         if job.tenant_quota is not None:
             need = f"min_replicas of its jobs need {(problem.quota[g] - quota_left[g]) * problem.unit_cores:g}"
-            raise ValueError(f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores is too small: {need}")
+            raise ValueError(
+                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores is too small: {need}"
+            )
     if left < 0:
         need = f"min_replicas of the {len(minimum)} jobs need {(problem.cost * minimum).sum() * problem.unit_cores:g}"
         raise ValueError(f"budget={float(budget)} cores is too small: {need}")

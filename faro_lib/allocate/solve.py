@@ -12,7 +12,9 @@ from faro_lib.registry import Registry
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 
-Solver = Callable[..., tuple[np.ndarray, float]]  # (Problem, **options) -> (replicas in problem order, bound or NaN)
+Solver = Callable[
+    ..., tuple[np.ndarray, float]
+]  # (Problem, **options) -> (replicas in problem order, bound or NaN)
 SOLVERS: Registry[Solver] = Registry("solver")
 
 

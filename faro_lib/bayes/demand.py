@@ -23,21 +23,38 @@ from typing import Any
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, training_counts
-from faro_lib.forecast.posterior import NORMAL_GRID, Convergence, Posterior, correlation_root, data_hashes
-from faro_lib.forecast.regression import USUAL_CHANGE, design, root, shapes_of_other_days, spread_of, units
+from faro_lib.forecast.posterior import (
+    NORMAL_GRID,
+    Convergence,
+    Posterior,
+    correlation_root,
+    data_hashes,
+)
+from faro_lib.forecast.regression import (
+    USUAL_CHANGE,
+    design,
+    root,
+    shapes_of_other_days,
+    spread_of,
+    units,
+)
 from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
-GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
+GROUP_OF_FEATURE = np.repeat(
+    [0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1]
+)  # 0 lag, 1 profile, 2 constant
 # tau, the SD of a coefficient over jobs, for each group. The first two are prior medians. The last one is fixed.
 WIDTHS = np.array([0.1, 0.1, 0.01])
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
 MIN_NU = 3.0  # minimum degrees of freedom; with 2 or fewer, a count (a squared Student-t value) has no finite mean
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
-MAX_ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
+MAX_ROWS = (
+    4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
+)
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 
 
@@ -48,7 +65,9 @@ def build_model(traces: Traces):
     """
     import pytensor
 
-    pytensor.config.blas__ldflags = ""  # nutpie brings its own BLAS; PyTensor would search for one and warn
+    pytensor.config.blas__ldflags = (
+        ""  # nutpie brings its own BLAS; PyTensor would search for one and warn
+    )
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -66,7 +85,11 @@ def build_model(traces: Traces):
     residual, whitened = target - np.einsum("jnk,jk->jn", features, start), features @ whitening
     jobs, usual = len(unit), change.mean(axis=1)
 
-    coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
+    coords = {
+        "job": list(traces.names),
+        "feature": np.arange(len(GROUP_OF_FEATURE)),
+        "group": ["lag", "shape"],
+    }
     with pm.Model(coords=coords) as model:
         # This prior keeps tau away from 0 (Chung et al. 2013). With few, similar jobs, a tau near 0 causes a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
@@ -79,20 +102,26 @@ def build_model(traces: Traces):
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
-        of_deviations = pm.logp(pm.Normal.dist(0, width), coefficients - mean).sum(axis=0) + pt.log(width)
+        of_deviations = pm.logp(pm.Normal.dist(0, width), coefficients - mean).sum(axis=0) + pt.log(
+            width
+        )
         pm.Potential("coefficients_prior", (of_mean + of_deviations).sum())
 
         usual_spread = pm.Normal("log_usual_spread", -3.0, 1.0, dims="job")
         follow = pm.Normal("follow", USUAL_FOLLOW, 0.3, dims="job")
         log_spread = pm.Deterministic("log_spread", usual_spread - follow * usual, dims="job")
-        nu = pm.Deterministic("nu", MIN_NU + pt.exp(pm.Normal("log_nu", 0.7, 0.7, dims="job")), dims="job")
+        nu = pm.Deterministic(
+            "nu", MIN_NU + pt.exp(pm.Normal("log_nu", 0.7, 0.7, dims="job")), dims="job"
+        )
         scale = spread_of(log_spread[:, None], follow[:, None], change, unit[:, None], exp=pt.exp)
         location = pt.matmul(whitened, theta[:, :, None])[:, :, 0]
         pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=residual)
     return model
 
 
-def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ridge(
+    features: np.ndarray, change: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Ridge estimate of the coefficients (jobs, features) and Cholesky factor of their covariance (jobs, features, features).
 
     The prior is Normal(0, WIDTHS). The log of the errors' scale is taken to rise by USUAL_FOLLOW per unit of `change`.
@@ -102,11 +131,19 @@ def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple
     weighted = features * precision[:, :, None]
     hessian = np.swapaxes(weighted, 1, 2) @ features + np.diag(WIDTHS[GROUP_OF_FEATURE] ** -2)
     covariance = np.linalg.inv(hessian)
-    return np.einsum("jkl,jnl,jn->jk", covariance, weighted, target, optimize=True), np.linalg.cholesky(covariance)
+    return np.einsum(
+        "jkl,jnl,jn->jk", covariance, weighted, target, optimize=True
+    ), np.linalg.cholesky(covariance)
 
 
 def fit_bayes(
-    traces: Traces, *, seed: int = 0, draws: int = 1000, tune: int = 600, chains: int = 4, progress: Report = log.info
+    traces: Traces,
+    *,
+    seed: int = 0,
+    draws: int = 1000,
+    tune: int = 600,
+    chains: int = 4,
+    progress: Report = log.info,
 ) -> Any:
     """Fit the model with nutpie; returns ArviZ InferenceData, which is reproducible for a given seed.
 
@@ -120,10 +157,18 @@ def fit_bayes(
     progress(f"model of {len(traces.jobs)} jobs compiled in {time.perf_counter() - started:.0f} s")
     cores = min(chains, os.cpu_count() or 1)
     for factor in (1, LONGER):
-        options = {"draws": factor * draws, "tune": factor * tune, "chains": chains, "cores": cores, "seed": seed}
+        options = {
+            "draws": factor * draws,
+            "tune": factor * tune,
+            "chains": chains,
+            "cores": cores,
+            "seed": seed,
+        }
         idata = nutpie.sample(compiled, **options, progress_bar=False, save_warmup=False)
         fit_s, reached = time.perf_counter() - started, convergence(idata)
-        progress(f"fitted in {fit_s:.0f} s with {chains} x ({factor * tune} + {factor * draws}) draws. {reached}")
+        progress(
+            f"fitted in {fit_s:.0f} s with {chains} x ({factor * tune} + {factor * draws}) draws. {reached}"
+        )
         if reached.passed:
             break
     idata.posterior.attrs.update(seed=seed, fit_s=fit_s)
@@ -135,7 +180,11 @@ def convergence(idata) -> Convergence:
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
-    worst = table["r_hat"].max(), *table[["ess_bulk", "ess_tail"]].min(), idata.sample_stats["diverging"].sum()
+    worst = (
+        table["r_hat"].max(),
+        *table[["ess_bulk", "ess_tail"]].min(),
+        idata.sample_stats["diverging"].sum(),
+    )
     return Convergence(*map(float, worst))
 
 
@@ -147,8 +196,12 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
-        raise ValueError(f"idata is of jobs {tuple(flat['job'].values)}; traces are of {traces.names}")
-    flat = flat.isel(draw_=np.linspace(0, flat.sizes["draw_"] - 1, min(draws, flat.sizes["draw_"])).astype(int))
+        raise ValueError(
+            f"idata is of jobs {tuple(flat['job'].values)}; traces are of {traces.names}"
+        )
+    flat = flat.isel(
+        draw_=np.linspace(0, flat.sizes["draw_"] - 1, min(draws, flat.sizes["draw_"])).astype(int)
+    )
     value = {name: flat[name].values for name in ("coefficients", "log_spread", "follow", "nu")}
 
     unit = units(counts)
@@ -157,16 +210,28 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
     log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
     residuals = (target - location) / spread_of(log_spread, follow, change, unit[:, None])
-    nu, largest = np.median(value["nu"], axis=0)[:, None], np.abs(residuals).max(axis=(0, 2))[:, None]
-    errors = np.clip(t.ppf(ndtr(NORMAL_GRID), nu), -largest, largest)  # Student-t quantiles up to the largest residual
+    nu, largest = (
+        np.median(value["nu"], axis=0)[:, None],
+        np.abs(residuals).max(axis=(0, 2))[:, None],
+    )
+    errors = np.clip(
+        t.ppf(ndtr(NORMAL_GRID), nu), -largest, largest
+    )  # Student-t quantiles up to the largest residual
     return Posterior(
-        jobs=traces.names, day_minutes=counts.shape[-1], unit=unit, shape=y.mean(axis=0) if len(y) > 1 else
-        shapes_of_other_days(y)[0], off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)), most=counts.max(axis=(0,
-        2)), coefficients=value["coefficients"].astype(np.float32), log_spread=value["log_spread"].astype(np.float32),
-        follow=value["follow"].astype(np.float32), errors=errors.astype(np.float32),
-        root_correlation=correlation_root(normal_score_correlation(residuals)), convergence=convergence(idata),
+        jobs=traces.names,
+        day_minutes=counts.shape[-1],
+        unit=unit,
+        shape=y.mean(axis=0) if len(y) > 1 else shapes_of_other_days(y)[0],
+        off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)),
+        most=counts.max(axis=(0, 2)),
+        coefficients=value["coefficients"].astype(np.float32),
+        log_spread=value["log_spread"].astype(np.float32),
+        follow=value["follow"].astype(np.float32),
+        errors=errors.astype(np.float32),
+        root_correlation=correlation_root(normal_score_correlation(residuals)),
+        convergence=convergence(idata),
         data=data_hashes(traces),
-    )  # fmt: skip
+    )
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:

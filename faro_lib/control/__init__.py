@@ -5,5 +5,12 @@ from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
 from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
 
 __all__ = [
-    "GUARDRAILS", "GuardrailConfig", "Memory", "Pending", "PolicyFailed", "Step", "clamp_to_capacity", "tick",
-]  # fmt: skip
+    "GUARDRAILS",
+    "GuardrailConfig",
+    "Memory",
+    "Pending",
+    "PolicyFailed",
+    "Step",
+    "clamp_to_capacity",
+    "tick",
+]

@@ -14,7 +14,9 @@ class Pending:
     """Target replica counts (jobs,) that later ticks retry, because a tick skipped or reduced them."""
 
     target: np.ndarray
-    attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target
+    attempts: (
+        np.ndarray
+    )  # number of ticks for which the target is still retried; 0 = no pending target
     reason: tuple[str, ...]  # why the plan requested each target, one of `protocol.REASONS`
 
     @classmethod
@@ -40,7 +42,10 @@ def clamp_to_capacity(
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))
     wanted = np.where(carried, pending.target, plan.target)
     attempts = np.where(carried, pending.attempts, np.where(new, plan.attempts, 0))
-    reason = tuple(old if is_carried else now for old, now, is_carried in zip(pending.reason, plan.reason, carried))
+    reason = tuple(
+        old if is_carried else now
+        for old, now, is_carried in zip(pending.reason, plan.reason, carried)
+    )
 
     target = observation.target.copy()
     if not (wanted != target).any():
@@ -58,4 +63,6 @@ def clamp_to_capacity(
             target[job] += replicas
             free -= replicas * jobs.cores[job]
             quota_free[jobs.group[job]] -= replicas * jobs.cores[job]
-    return target, Pending(wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0), reason)
+    return target, Pending(
+        wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0), reason
+    )

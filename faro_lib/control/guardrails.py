@@ -54,7 +54,9 @@ class GuardrailConfig:
         object.__setattr__(self, "fixed", tuple(self.fixed))  # a list if read from a journal (JSON)
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
-            raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
+            raise ValueError(
+                f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}"
+            )
         if actions is not None and (actions != int(actions) or actions < 0):
             raise ValueError(f"max_scaling_actions={actions!r} must be None or a whole number >= 0")
         if not self.stale_after_s >= 0:
@@ -70,23 +72,35 @@ GUARDRAILS = GuardrailConfig()
 class Guard:
     """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
-    known_s: np.ndarray  # when the job's data was last available, in seconds since time 0 of the run
+    known_s: (
+        np.ndarray
+    )  # when the job's data was last available, in seconds since time 0 of the run
     target: np.ndarray | None = None  # last requested targets; None before the first request
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
-    present: np.ndarray | None = None  # bool, the job existed at the last tick; None before the first
+    present: np.ndarray | None = (
+        None  # bool, the job existed at the last tick; None before the first
+    )
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | int = 0  # points for other clients' changes (see CONTEST); constant from CONTESTED_AT on
-    advised: np.ndarray | bool = False  # bool, True if Faro only gives advice and leaves the job to its own autoscaler
+    contest: np.ndarray | int = (
+        0  # points for other clients' changes (see CONTEST); constant from CONTESTED_AT on
+    )
+    advised: np.ndarray | bool = (
+        False  # bool, True if Faro only gives advice and leaves the job to its own autoscaler
+    )
 
     def updated(self, observation: Observation) -> Self:
         """This state with `known_s` and `contest` updated by an observation."""
-        counted = np.isfinite(observation.arrivals_per_min[:, -1:]).all(axis=1)  # also true while no minute is complete
+        counted = np.isfinite(observation.arrivals_per_min[:, -1:]).all(
+            axis=1
+        )  # also true while no minute is complete
         known = np.isfinite(observation.mean_latency_s) & counted | ~observation.exists
         guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
         if self.target is None:
             return guard
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(observation.mean_latency_s).any()  # if no latency is known, the targets may be outdated
+        observed = np.isfinite(
+            observation.mean_latency_s
+        ).any()  # if no latency is known, the targets may be outdated
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -94,13 +108,17 @@ class Guard:
 
     def contested(self, config: GuardrailConfig) -> np.ndarray:
         """Whether Faro leaves a job alone because another client keeps changing its target, bool (jobs,)."""
-        return (np.broadcast_to(self.contest, self.known_s.shape) >= CONTESTED_AT) & (not config.force)
+        return (np.broadcast_to(self.contest, self.known_s.shape) >= CONTESTED_AT) & (
+            not config.force
+        )
 
     def drifted(self, observation: Observation) -> np.ndarray:
         """Whether a job's observed target or drop rate differs from the last request, bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
-        return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left(observation)
+        return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left(
+            observation
+        )
 
     def left(self, observation: Observation) -> np.ndarray:
         """Whether a job is left to its own autoscaler, bool (jobs,)."""
@@ -141,11 +159,20 @@ def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
 def without_data(last: Observation, now_s: float) -> Observation:
     """The observation `last`, moved to the time `now_s`, with loads and latencies marked as missing."""
     missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
-    history = np.hstack([last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)])
+    history = np.hstack(
+        [last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)]
+    )
     return replace(
-        last, now_s=now_s, minute=minute, arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :],
-        mean_latency_s=missing, tail_latency_s=missing, ongoing=missing, arrivals_now=None, failed_per_min=None,
-    )  # fmt: skip
+        last,
+        now_s=now_s,
+        minute=minute,
+        arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :],
+        mean_latency_s=missing,
+        tail_latency_s=missing,
+        ongoing=missing,
+        arrivals_now=None,
+        failed_per_min=None,
+    )
 
 
 def invalid(plan: Plan, jobs: int) -> str | None:
@@ -154,7 +181,10 @@ def invalid(plan: Plan, jobs: int) -> str | None:
         shape = np.shape(getattr(plan, field))
         if shape != (jobs,):
             return f"plan.{field} has shape {shape}; expected ({jobs} jobs,)"
-    if plan.target.dtype.kind != "i" and not (np.isfinite(plan.target) & (plan.target % 1 == 0)).all():
+    if (
+        plan.target.dtype.kind != "i"
+        and not (np.isfinite(plan.target) & (plan.target % 1 == 0)).all()
+    ):
         return f"plan.target={plan.target.tolist()} must be whole numbers"
     if not ((plan.drop >= 0) & (plan.drop <= 1)).all():
         return f"plan.drop={plan.drop.tolist()} must lie in [0, 1]"
@@ -164,7 +194,12 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 
 
 def guarded(
-    config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
+    config: GuardrailConfig,
+    jobs: tuple[Job, ...],
+    guard: Guard,
+    visible: Observation,
+    plan: Plan,
+    drifted: np.ndarray,
 ) -> Plan:
     """Limit `plan` by all guardrails except the capacity. `visible` is the observation on which the plan is based."""
     arrays = arrays_of(jobs)
@@ -180,17 +215,30 @@ def guarded(
             attempts=max(safe.attempts, plan.attempts),
         )
     within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
-    plan = with_target(plan, np.where(visible.exists & ~guard.advised, within, plan.target), protocol.BOUNDS)
+    plan = with_target(
+        plan, np.where(visible.exists & ~guard.advised, within, plan.target), protocol.BOUNDS
+    )
     if config.fixed:
         fixed = np.array([job.name in config.fixed for job in jobs])
         plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
     if config.max_scaling_actions is not None:
-        target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions)
+        target = limit_scaling_actions(
+            plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions
+        )
         plan = with_target(plan, target, protocol.RATE_LIMIT)
     contested = guard.contested(config)
     target = np.where(contested, visible.target, plan.target)
-    floor = None if plan.floor is None else np.where(unsafe | contested, protocol.KEEP_FLOOR, plan.floor)
-    plan = replace(plan, target=target, reason=with_reason(plan.reason, contested, protocol.CONTESTED), floor=floor)
+    floor = (
+        None
+        if plan.floor is None
+        else np.where(unsafe | contested, protocol.KEEP_FLOOR, plan.floor)
+    )
+    plan = replace(
+        plan,
+        target=target,
+        reason=with_reason(plan.reason, contested, protocol.CONTESTED),
+        floor=floor,
+    )
     plan = with_presence(jobs, guard, visible.exists, plan)
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)
     return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
@@ -198,12 +246,18 @@ def guarded(
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
     """The reason of each job, or `new` for jobs in the mask `where`, bool (jobs,)."""
-    return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
+    return (
+        tuple(new if changed else old for old, changed in zip(reason, where))
+        if where.any()
+        else reason
+    )
 
 
 def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
     """The plan with other targets (jobs,), and `reason` for the jobs whose target changes."""
-    return replace(plan, target=target, reason=with_reason(plan.reason, target != plan.target, reason))
+    return replace(
+        plan, target=target, reason=with_reason(plan.reason, target != plan.target, reason)
+    )
 
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
@@ -211,11 +265,15 @@ def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observatio
     if config.fail_mode == "fair-share":
         with suppress(ValueError):  # raised if the minimum replicas exceed the capacity or a quota
             target = fair_share(jobs, visible.capacity, visible.present)
-            return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
+            return Plan(
+                target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS
+            )
     return hold(visible)
 
 
-def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int) -> np.ndarray:
+def limit_scaling_actions(
+    plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int
+) -> np.ndarray:
     """Move the current targets `now` (jobs,) towards the plan by at most `actions` actions (see `GuardrailConfig`).
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
@@ -228,7 +286,11 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     # marginal_value_down is NaN if a job's planned target is its minimum. Such a job is the first to start replicas.
     # marginal_value_up is NaN if a job's planned target is its maximum. Such a job is the first to stop replicas.
     unknown = np.zeros(len(now))
-    gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
+    gain = (
+        unknown
+        if plan.marginal_value_down is None
+        else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
+    )
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
     starts = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
     stops = [job for job in np.argsort(loss, kind="stable") for _ in range(max(0, -change[job]))]
@@ -248,23 +310,36 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
 
 def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
     """The plan, except that a job that has just been added gets its minimum replicas, and an absent job gets none."""
-    before = present if guard.target is None or guard.present is None else guard.present  # initially, no job is new
+    before = (
+        present if guard.target is None or guard.present is None else guard.present
+    )  # initially, no job is new
     added, removed = present & ~before, ~present & before
     target = np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0))
     drop = np.where(added | ~present, 0.0, plan.drop)
     reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, protocol.JOB_REMOVED)
-    return replace(plan, target=target, drop=drop, reason=with_reason(reason, added, protocol.JOB_ADDED))
+    return replace(
+        plan, target=target, drop=drop, reason=with_reason(reason, added, protocol.JOB_ADDED)
+    )
 
 
-def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
+def with_delayed_reasons(
+    plan: Plan, observation: Observation, target: np.ndarray, pending: Pending
+) -> Plan:
     """For jobs that change because an earlier plan's pending target is retried, replace HOLD by that plan's reason."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
-    reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
+    reason = tuple(
+        old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed)
+    )
     return replace(plan, reason=reason)
 
 
 def enforce_capacity(
-    jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending, left: np.ndarray
+    jobs: tuple[Job, ...],
+    observation: Observation,
+    plan: Plan,
+    target: np.ndarray,
+    pending: Pending,
+    left: np.ndarray,
 ) -> tuple[np.ndarray, Plan, Pending]:
     """Reduce the targets to fit into the capacity. Return the targets, the plan and the targets still pending.
 
@@ -274,7 +349,9 @@ def enforce_capacity(
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
     own = np.where(left & (plan.floor is None), observation.target, plan.target)
-    minimum = np.where(present, np.where(left | (why == protocol.CONTESTED), own, arrays.min_replicas), 0)
+    minimum = np.where(
+        present, np.where(left | (why == protocol.CONTESTED), own, arrays.min_replicas), 0
+    )
     initial = np.where(why == protocol.JOB_ADDED, minimum_replicas(jobs), minimum)
     target = np.maximum(np.where(present, target, 0), initial)
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
@@ -286,7 +363,12 @@ def enforce_capacity(
 
 
 def shed(
-    target: np.ndarray, initial: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays
+    target: np.ndarray,
+    initial: np.ndarray,
+    minimum: np.ndarray,
+    wanted: np.ndarray,
+    capacity: float,
+    jobs: JobArrays,
 ) -> np.ndarray:
     """Remove replicas one by one, in three steps, until the targets (jobs,) fit into the capacity.
 
@@ -298,7 +380,9 @@ def shed(
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():
-        above, over_minimum, over_one = ((target - kept) * jobs.cores for kept in (initial, minimum, 1))
+        above, over_minimum, over_one = (
+            (target - kept) * jobs.cores for kept in (initial, minimum, 1)
+        )
         candidates = (np.where(target > wanted, above, 0), above, over_minimum, over_one)
         least_weight = -np.where(target > 0, jobs.weight, np.inf)
         score = next((cores for cores in candidates if (cores > 0).any()), least_weight)

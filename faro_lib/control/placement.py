@@ -24,7 +24,9 @@ def cut_to_nodes(
     return fitting, replace(plan, reason=with_reason(plan.reason, fitting < target, FRAGMENTED))
 
 
-def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
+def placeable(
+    target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray
+) -> np.ndarray:
     """How many of the `target` replicas of each job fit on the nodes, int (jobs,); `cores` (jobs,) is per replica.
 
     `placed` (jobs, nodes) counts the running replicas, which do not move. `free` (nodes,) holds free cores. A shrinking

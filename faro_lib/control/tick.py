@@ -31,7 +31,9 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision in seconds
     failure: str | None = None  # why the policy failed; None if it did not
-    error: str | None = None  # why applying the targets failed; None if it did not. The loop sets this after the tick.
+    error: str | None = (
+        None  # why applying the targets failed; None if it did not. The loop sets this after the tick.
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +86,27 @@ def tick(
     If the policy raises an exception, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails
     applies, and the policy keeps its state from the previous tick.
     """
-    if not np.isfinite(observation.capacity):  # unknown, so assume that the current targets just fit
-        observation = replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))
+    if not np.isfinite(
+        observation.capacity
+    ):  # unknown, so assume that the current targets just fit
+        observation = replace(
+            observation, capacity=float(observation.target @ arrays_of(jobs).cores)
+        )
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
     drifted = guard.drifted(observation) & ~contested
     left = contested | guard.left(observation)
-    intended = guardrails.restore_targets(guard, observation, left) if drifted.any() else observation
+    intended = (
+        guardrails.restore_targets(guard, observation, left) if drifted.any() else observation
+    )
     visible = guardrails.mask_absent(jobs, intended)
 
     began, failure, void = time.perf_counter(), None, None
     state, plan = memory.state, hold(visible)
     try:
-        new_state, new_plan = (deadline or Deadline()).call(lambda: policy.decide(memory.state, visible))
+        new_state, new_plan = (deadline or Deadline()).call(
+            lambda: policy.decide(memory.state, visible)
+        )
         if problem := guardrails.invalid(new_plan, len(jobs)):
             raise ValueError(problem)
         state, plan = new_state, new_plan
@@ -115,7 +125,11 @@ def tick(
     pending = memory.pending.only(observation.exists & ~contested & ~advised)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
-    target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending, advised)
+    target, plan, pending = guardrails.enforce_capacity(
+        jobs, observation, plan, target, pending, advised
+    )
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target, left | advised)
-    guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised)
+    guard = Guard(
+        guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised
+    )
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

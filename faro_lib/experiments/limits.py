@@ -26,7 +26,9 @@ class Clairvoyant:
     """The optimal replica counts of a trial and the utility that they give, minute by minute."""
 
     jobs: tuple[Job, ...]
-    replicas: np.ndarray  # (jobs, minutes + 1); the last column is for requests that arrive after the last minute
+    replicas: (
+        np.ndarray
+    )  # (jobs, minutes + 1); the last column is for requests that arrive after the last minute
     utility: np.ndarray  # same shape; NaN without requests
 
 
@@ -47,11 +49,16 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     apart = replace(draws, arrival_s=draws.arrival_s + later_s)
     cores, enough, columns = arrays_of(workload.jobs).cores.sum(), enough_replicas(workload), []
     for count in range(1, max_replicas + 1):
-        fixed = tuple(replace(job, min_replicas=count, max_replicas=count, tenant_quota=None) for job in workload.jobs)
+        fixed = tuple(
+            replace(job, min_replicas=count, max_replicas=count, tenant_quota=None)
+            for job in workload.jobs
+        )
         day = replace(workload, jobs=fixed, requests_per_min=counts)
         run = simulate(day, Fixed(count), count * cores, draws=apart)
         columns.append(minute_utility(run)[:, ::every])
-        if count >= enough and np.allclose(columns[-1], columns[-2], rtol=0, atol=LEAST_CHANGE, equal_nan=True):
+        if count >= enough and np.allclose(
+            columns[-1], columns[-2], rtol=0, atol=LEAST_CHANGE, equal_nan=True
+        ):
             break
     return np.stack([0 * columns[0], *columns], axis=1)
 
@@ -67,7 +74,9 @@ def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> 
     """The allocation with the largest total utility in each minute; `utility` is the result of `measured_utility`."""
     replicas = best_by_minute(np.nan_to_num(utility), jobs, capacity)
     rows, bins = replicas.shape
-    return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
+    return Clairvoyant(
+        jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]]
+    )
 
 
 def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
@@ -84,6 +93,10 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 def enough_replicas(workload: Workload) -> int:
     """A replica count beyond which the utility of most jobs hardly rises; at least every job's min_replicas."""
-    full_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # service time when the replica is full
+    full_s = [
+        job.busy_s * job.replica.max_in_service for job in workload.jobs
+    ]  # service time when the replica is full
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * full_s).max()
-    return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max()))
+    return max(
+        int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max())
+    )

@@ -27,7 +27,10 @@ policy_failures_raised = partial(warnings.catch_warnings, action="error", catego
 
 
 def policy_context(
-    traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
+    traces: Traces,
+    results: str | Path | None = None,
+    forecaster: str = "auto",
+    report: Report = print,
 ) -> PolicyContext:
     """Inputs of an experiment's policies. The forecaster is fitted to the training days. Without such days, it is None.
 
@@ -39,9 +42,13 @@ def policy_context(
     known = traces.days > 1 and posterior and posterior.exists() and forecaster in ("auto", "bayes")
     fitted: dict[str, Any] = {"posterior": posterior} if known else {}
     forecasts = forecast.fit(forecaster, traces, **fitted) if traces.days else None
-    latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
+    latency_model = (
+        LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
+    )
     report(f"forecaster: {forecaster if forecasts else None}; latency: measured")
-    return PolicyContext(traces.jobs, forecaster=forecasts, latency_model=latency_model, traces=traces)
+    return PolicyContext(
+        traces.jobs, forecaster=forecasts, latency_model=latency_model, traces=traces
+    )
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
@@ -62,7 +69,10 @@ def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Ite
 def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
     """Draw a trial's random numbers as `simulate.draw` does, but with arrivals that are uniform within each minute."""
     draws = draw(workload, seed, router=serving_model.router)
-    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
+    return replace(
+        draws,
+        arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,14 @@ def run_trials(
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():
             with policy_failures_raised():
-                run = simulate(workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial)
+                run = simulate(
+                    workload,
+                    policy,
+                    capacity,
+                    draws=of_trial,
+                    serving_model=serving_model,
+                    initial=initial,
+                )
             if report:
                 found = summarize(run)
                 losses = f"lost utility {found['lost_utility']:.3f}, violations {found['slo_violation_rate']:.2%}"

@@ -60,24 +60,42 @@ Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     """The palette's colour for `name` without the suffix " (paper)", or a colour of SPARE if the palette has none."""
-    return palette.get(name.removesuffix(" (paper)")) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+    return (
+        palette.get(name.removesuffix(" (paper)")) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+    )
 
 
 def use_style() -> None:
     """Make this style the default of seaborn and matplotlib."""
     sns.set_theme(
-        context="paper", style="whitegrid", palette=[*CYCLE, *SPARE], rc={ **dict.fromkeys(("font.size",
-        "legend.fontsize", "legend.title_fontsize"), FONT_PT), **dict.fromkeys(("axes.labelsize", "axes.titlesize",
-        "xtick.labelsize", "ytick.labelsize"), FONT_PT), "figure.titlesize": FONT_PT + 1, "lines.linewidth": 1.2,
-        "axes.linewidth": 0.6, "grid.linewidth": 0.4, "axes.spines.top": False, "axes.spines.right": False,
-        "figure.dpi": 110, "savefig.dpi": DPI, "pdf.fonttype": 42, "figure.constrained_layout.use": True, },
-    )  # fmt: skip
+        context="paper",
+        style="whitegrid",
+        palette=[*CYCLE, *SPARE],
+        rc={
+            **dict.fromkeys(("font.size", "legend.fontsize", "legend.title_fontsize"), FONT_PT),
+            **dict.fromkeys(
+                ("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), FONT_PT
+            ),
+            "figure.titlesize": FONT_PT + 1,
+            "lines.linewidth": 1.2,
+            "axes.linewidth": 0.6,
+            "grid.linewidth": 0.4,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.dpi": 110,
+            "savefig.dpi": DPI,
+            "pdf.fonttype": 42,
+            "figure.constrained_layout.use": True,
+        },
+    )
 
 
 def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
     """Add one legend above all panels, no wider than the figure."""
     for ncols in range(min(columns, len(labels)), 0, -1):
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=ncols, frameon=False)
+        legend = figure.legend(
+            handles, labels, loc="outside upper center", ncols=ncols, frameon=False
+        )
         if legend.get_window_extent().width <= figure.bbox.width or ncols == 1:
             return
         legend.remove()

@@ -9,10 +9,27 @@
 
 from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, posterior  # noqa: F401, imported to register
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
+from faro_lib.forecast.forecaster import (
+    CONTEXT_MINUTES,
+    HORIZON_MINUTES,
+    Forecaster,
+    fit,
+    forecasters,
+    register,
+)
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
 
 __all__ = [
-    "CONTEXT_MINUTES", "HORIZON_MINUTES", "Forecaster", "Posterior", "Recalibrated", "bayes_forecaster", "fit",
-    "forecasters", "load_posterior", "recalibrated", "register", "save_posterior",
-]  # fmt: skip
+    "CONTEXT_MINUTES",
+    "HORIZON_MINUTES",
+    "Forecaster",
+    "Posterior",
+    "Recalibrated",
+    "bayes_forecaster",
+    "fit",
+    "forecasters",
+    "load_posterior",
+    "recalibrated",
+    "register",
+    "save_posterior",
+]

@@ -20,9 +20,14 @@ from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-HALF_LIFE_MINUTES = 10  # time in which a past loss's weight halves; scores on training days are similar for 5 to 40
+HALF_LIFE_MINUTES = (
+    10  # time in which a past loss's weight halves; scores on training days are similar for 5 to 40
+)
 SHARPNESS = 4.0  # strength of `Mixture`'s preference for small losses; scores on training days are similar for 2 to 8
-OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier misses the forecast by this factor and this many Poisson SDs
+OUTLIER_FACTOR, OUTLIER_DEVIATIONS = (
+    3.0,
+    6.0,
+)  # an outlier misses the forecast by this factor and this many Poisson SDs
 BACKTEST_ORIGINS = 120
 
 
@@ -44,10 +49,16 @@ class Mixture(Forecaster):
 
     names: tuple[str, ...]  # names of the members
     members: tuple[Forecaster, ...]
-    backtest: np.ndarray  # initial `score`: loss of each member in the backtest, (members, jobs); 1 without a backtest
+    backtest: (
+        np.ndarray
+    )  # initial `score`: loss of each member in the backtest, (members, jobs); 1 without a backtest
     score: np.ndarray  # current loss of each member, shape (members, jobs); NaN just after a shift
-    outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, (2, jobs); -inf = none
-    paths: np.ndarray  # latest sample paths, from the next minute on, (members, jobs, samples, HORIZON_MINUTES)
+    outlier_at: (
+        np.ndarray
+    )  # minutes_seen at the last outlier below and above the forecast, (2, jobs); -inf = none
+    paths: (
+        np.ndarray
+    )  # latest sample paths, from the next minute on, (members, jobs, samples, HORIZON_MINUTES)
     means: np.ndarray  # mean of each path over its minutes, newest forecast first, (forecasts, members, jobs, samples)
 
     def start(self, minute_of_day: int = 0) -> Self:
@@ -63,8 +74,12 @@ class Mixture(Forecaster):
     def weights(self) -> np.ndarray:
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
         score = np.where(np.isnan(self.score), 1.0, self.score)
-        score = np.maximum(score, 1e-9)  # avoids a division by 0: a member that is always exact has CRPS 0
-        prior = np.array([len(self.names) - 1 if name == "bayes" else 1 for name in self.names])[:, None]
+        score = np.maximum(
+            score, 1e-9
+        )  # avoids a division by 0: a member that is always exact has CRPS 0
+        prior = np.array([len(self.names) - 1 if name == "bayes" else 1 for name in self.names])[
+            :, None
+        ]
         weights = prior * np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
         return weights / weights.sum(axis=0)
 
@@ -79,23 +94,38 @@ class Mixture(Forecaster):
             members=tuple(member.forget(shifted).update(accepted) for member in self.members),
             outlier_at=np.where(outlier, self.minutes_seen, self.outlier_at),
         )
-        paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
+        paths = (
+            later.paths
+            if np.isnan(later.counts).all()
+            else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
+        )
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
-        terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
+        terms = crps_terms(
+            self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None]
+        )[..., 0]
         terms[:, shifted] = np.nan  # `_decayed` ignores NaN
         # `0 *` makes `mean` NaN if the forecast was made just after a missing count, because a shift may begin there.
-        mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
-        of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
+        mean = (
+            later.counts[:, -HORIZON_MINUTES:].mean(axis=1)
+            + 0 * later.counts[:, -HORIZON_MINUTES - 1]
+        )
+        of_mean = crps_terms(
+            self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None]
+        )[..., 0]
         score = _decayed(_decayed(np.where(shifted, np.nan, self.score), 2 * terms), 2 * of_mean)
         return replace(later, score=score, paths=paths, means=means)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
-        tracked = n == TRACKED_SAMPLES and horizon <= HORIZON_MINUTES and not np.isnan(self.paths).any()
+        tracked = (
+            n == TRACKED_SAMPLES and horizon <= HORIZON_MINUTES and not np.isnan(self.paths).any()
+        )
         paths = self.paths[..., :horizon] if tracked else self._member_paths(horizon, n)
         # Stratified sampling: `quantile[i]` selects the member of path i from the cumulative weights of each job.
         quantile = (self.rng().permutation(n) + 0.5) / n
-        member = (quantile[:, None, None] > self.weights().cumsum(axis=0)).sum(axis=1).T  # (jobs, n)
+        member = (
+            (quantile[:, None, None] > self.weights().cumsum(axis=0)).sum(axis=1).T
+        )  # (jobs, n)
         member = np.minimum(member, len(self.members) - 1)
         return paths[member, np.arange(len(self.jobs))[:, None], np.arange(n)]
 
@@ -118,7 +148,9 @@ class Mixture(Forecaster):
         """Whether each job's count is far below (row 0) or far above (row 1) its forecast, bool (2, jobs)."""
         known = ~np.isnan(self.counts).all(axis=1) & ~np.isnan(self.paths).any(axis=(0, 2, 3))
         expected = (self.weights() * self.paths[..., 0].mean(axis=-1)).sum(axis=0)
-        deviations = 2 * (root(counts) - root(expected))  # the root of a Poisson count has standard deviation 1/2
+        deviations = 2 * (
+            root(counts) - root(expected)
+        )  # the root of a Poisson count has standard deviation 1/2
         far_below = (counts * OUTLIER_FACTOR < expected) & (deviations < -OUTLIER_DEVIATIONS)
         far_above = (counts > expected * OUTLIER_FACTOR) & (deviations > OUTLIER_DEVIATIONS)
         return np.stack([far_below, far_above]) & known
@@ -126,13 +158,17 @@ class Mixture(Forecaster):
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The exponentially decaying average `mean`, updated with `new` (NaN = no value)."""
-    decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)  # half a minute per call, as `Mixture.update` makes two calls a minute
+    decay = 0.5 ** (
+        0.5 / HALF_LIFE_MINUTES
+    )  # half a minute per call, as `Mixture.update` makes two calls a minute
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
 
 
 @register("auto")
-def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
+def auto(
+    traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None
+) -> Forecaster:
     """A recalibrated mixture of forecasters. Without training days, its members are "kalman" and "poisson".
 
     The initial weights come from a backtest on the last training day. The backtest fits members to the earlier days, or
@@ -147,14 +183,27 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
     jobs = len(traces.jobs)
     backtest = np.ones((len(members), jobs))
     if traces.days:
-        tried = members if traces.days == 1 else _members(traces.until(traces.days), seed, posterior, names)[1]
-        backtest = np.stack([backtest_terms(member, traces.train[-1, 0]).mean(axis=0) for member in tried])
+        tried = (
+            members
+            if traces.days == 1
+            else _members(traces.until(traces.days), seed, posterior, names)[1]
+        )
+        backtest = np.stack(
+            [backtest_terms(member, traces.train[-1, 0]).mean(axis=0) for member in tried]
+        )
     tracked = (len(members), jobs, TRACKED_SAMPLES, HORIZON_MINUTES)
     mixture = Mixture(
-        jobs=traces.names, seed=seed, day_minutes=members[0].day_minutes, names=names, members=members,
-        backtest=backtest, score=backtest, outlier_at=np.full((2, jobs), -np.inf), paths=np.full(tracked, np.nan,
-        np.float32), means=np.full((HORIZON_MINUTES, *tracked[:3]), np.nan, np.float32),
-    )  # fmt: skip
+        jobs=traces.names,
+        seed=seed,
+        day_minutes=members[0].day_minutes,
+        names=names,
+        members=members,
+        backtest=backtest,
+        score=backtest,
+        outlier_at=np.full((2, jobs), -np.inf),
+        paths=np.full(tracked, np.nan, np.float32),
+        means=np.full((HORIZON_MINUTES, *tracked[:3]), np.nan, np.float32),
+    )
     return recalibrated(mixture)
 
 
@@ -162,10 +211,20 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
     """The members' names and fitted forecasters. With one training day, "seasonal" is used only if it is in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
-        level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)
+        level = (
+            untrained(jobs, seed=seed, day_minutes=minutes),
+            untrained_poisson(jobs, seed=seed, day_minutes=minutes),
+        )
         return ("kalman", "poisson"), level
-    fits = {"ar": pooled_ar, "persistence": persistence, "poisson": poisson, "structural": structural}
-    if traces.days > 1 or (names and "seasonal" in names):  # a single day does not show what repeats daily
+    fits = {
+        "ar": pooled_ar,
+        "persistence": persistence,
+        "poisson": poisson,
+        "structural": structural,
+    }
+    if traces.days > 1 or (
+        names and "seasonal" in names
+    ):  # a single day does not show what repeats daily
         fits["seasonal"] = seasonal
     members = {name: fit(traces, seed=seed) for name, fit in fits.items()}
     if posterior is not None:
@@ -180,14 +239,18 @@ def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
     """
     counts = np.asarray(day_counts, dtype=float)
     last = counts.shape[1] - HORIZON_MINUTES
-    origins = set(np.linspace(CONTEXT_MINUTES, last, min(BACKTEST_ORIGINS, last)).astype(int).tolist())
+    origins = set(
+        np.linspace(CONTEXT_MINUTES, last, min(BACKTEST_ORIGINS, last)).astype(int).tolist()
+    )
     current, terms = forecaster.start(), []
     for minute in range(last + 1):
         if minute in origins:
             samples = current.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
             truth = counts[:, minute : minute + HORIZON_MINUTES]
             first = crps_terms(samples[None, :, :, :1], truth[None, :, :1])
-            mean = crps_terms(samples.mean(axis=-1)[None, :, :, None], truth.mean(axis=-1)[None, :, None])
+            mean = crps_terms(
+                samples.mean(axis=-1)[None, :, :, None], truth.mean(axis=-1)[None, :, None]
+            )
             terms.append((first + mean)[0, :, 0])
         current = current.update(counts[:, minute])
     return np.stack(terms)

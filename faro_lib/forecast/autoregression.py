@@ -4,12 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, own_days, register
+from faro_lib.forecast.forecaster import (
+    CONTEXT_MINUTES,
+    HORIZON_MINUTES,
+    Forecaster,
+    own_days,
+    register,
+)
 from faro_lib.forecast.regression import daily_profile, shapes_of_other_days, windows
 from faro_lib.workload import Traces
 
 RIDGE = 10.0
-MAX_ERROR_ROWS = 2000  # approximate number of training minutes whose errors are stored, evenly spaced
+MAX_ERROR_ROWS = (
+    2000  # approximate number of training minutes whose errors are stored, evenly spaced
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +32,12 @@ class Autoregression(Forecaster):
 
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), largest lag first
-    errors: np.ndarray  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
-    spread: np.ndarray  # standard deviation of y in training, (jobs,); also used to draw y for jobs without counts
+    errors: (
+        np.ndarray
+    )  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
+    spread: (
+        np.ndarray
+    )  # standard deviation of y in training, (jobs,); also used to draw y for jobs without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -34,14 +46,20 @@ class Autoregression(Forecaster):
         start, known = simulation_start(y, self.spread, rng.standard_normal((len(self.jobs), n)))
         known = np.concatenate([known, np.full((horizon, len(self.jobs)), np.nan)])
         rows = rng.integers(len(self.errors), size=(len(known), n))
-        paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
+        paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[
+            -horizon:
+        ]
         log_counts = paths + self.profile[:, self.minutes_ahead(0, horizon)].T[:, :, None]
         largest = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
-        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))  # upper limit of log counts
+        limit = np.log1p(
+            np.where(largest > 0, np.maximum(10 * largest, 100), 1e6)
+        )  # upper limit of log counts
         return np.expm1(np.clip(log_counts, 0, limit[:, None])).transpose(1, 2, 0)
 
 
-def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def simulation_start(
+    y: np.ndarray, spread: np.ndarray, normal: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(start, known): the initial state for simulating an autoregression if some past minutes are missing.
 
     The simulation starts at the earliest missing count of any job within the last CONTEXT_MINUTES. If no count is
@@ -78,7 +96,9 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
     return np.where(latest >= 0, lags[rows, latest], first[:, None])
 
 
-def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
+def _continue(
+    start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray
+) -> np.ndarray:
     """Simulate y[t] = sum_l a[l] y[t-l] + errors[t]. Where `known` is not NaN, it replaces y[t].
 
     `coefficients` are a, largest lag first. `start` (lags, jobs, samples) has y of the minutes before the simulation.
@@ -104,8 +124,12 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     y, profile = np.empty(traces.train.shape), np.empty((jobs, minutes))
     for some, counts in own_days(traces):
         own = np.log1p(counts)
-        deviations = own - np.stack([shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1)
-        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # days without data become copies of later ones
+        deviations = own - np.stack(
+            [shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1
+        )
+        y[:, :, some] = deviations[
+            np.arange(-days, 0) % len(own)
+        ]  # days without data become copies of later ones
         profile[some] = daily_profile(own[:, 0])
     runs = windows(y, CONTEXT_MINUTES + 1)
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)

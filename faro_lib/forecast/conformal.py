@@ -36,16 +36,24 @@ class Recalibrated(Forecaster):
     def update(self, counts) -> Self:
         counts = self.checked(counts)
         ahead = np.arange(HORIZON_MINUTES)
-        low, high = np.moveaxis(self.tails[ahead, :, :, ahead], 1, 0)  # each (forecasts, jobs), for the last minute
+        low, high = np.moveaxis(
+            self.tails[ahead, :, :, ahead], 1, 0
+        )  # each (forecasts, jobs), for the last minute
         known = ~np.isnan(low) & ~np.isnan(counts)
         beyond = np.stack([(counts < low) & known, (counts > high) & known]).sum(axis=1)
         forecasts = known.sum(axis=0)
         drift = np.where(forecasts > 0, beyond / np.maximum(forecasts, 1) - TAIL, 0.0)
         log_stretch = np.clip(self.log_stretch + RATE * drift, MIN_LOG_STRETCH, MAX_LOG_STRETCH)
 
-        later = replace(Forecaster.update(self, counts), inner=self.inner.update(counts), log_stretch=log_stretch)
+        later = replace(
+            Forecaster.update(self, counts),
+            inner=self.inner.update(counts),
+            log_stretch=log_stretch,
+        )
         if np.isnan(later.counts).all():  # nothing to forecast from yet
-            return replace(later, tails=np.concatenate([np.full_like(self.tails[:1], np.nan), self.tails[:-1]]))
+            return replace(
+                later, tails=np.concatenate([np.full_like(self.tails[:1], np.nan), self.tails[:-1]])
+            )
         samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
         # These order statistics have a probability of at most TAIL beyond them. Interpolated quantiles would have more.
         in_tail = int(TAIL * (TRACKED_SAMPLES + 1))

@@ -37,11 +37,18 @@ class Forecaster(ABC):
 
     def __post_init__(self):
         if self.counts.size == 0:
-            object.__setattr__(self, "counts", frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan)))
+            object.__setattr__(
+                self, "counts", frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan))
+            )
 
     def start(self, minute_of_day: int = 0) -> Self:
         """The forecaster without any counts; the coming minute is `minute_of_day`."""
-        return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, minutes_seen=0, counts=_NO_COUNTS)
+        return replace(
+            self,
+            minute_of_day=int(minute_of_day) % self.day_minutes,
+            minutes_seen=0,
+            counts=_NO_COUNTS,
+        )
 
     def update(self, counts) -> Self:
         """The forecaster one minute later; `counts` (jobs,) are the requests of the last minute, NaN = missing."""
@@ -55,7 +62,9 @@ class Forecaster(ABC):
 
     def skip(self, minutes: int) -> Self:
         """The forecaster `minutes` later, without the counts that it has stored."""
-        return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
+        return replace(
+            self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes
+        )
 
     def forget(self, jobs: np.ndarray) -> Self:
         """Discard the level estimates of `jobs` (a bool mask), whose load has shifted. The base class has none."""
@@ -81,7 +90,9 @@ class Forecaster(ABC):
         """`counts` as floats of shape (jobs,); ValueError if the shape or a count is invalid."""
         counts = np.asarray(counts, dtype=float)
         if counts.shape != (len(self.jobs),):
-            raise ValueError(f"counts has shape {counts.shape}; expected ({len(self.jobs)},), one count for each job")
+            raise ValueError(
+                f"counts has shape {counts.shape}; expected ({len(self.jobs)},), one count for each job"
+            )
         for job in np.flatnonzero((counts < 0) | np.isinf(counts))[:1]:
             wrong = f"counts={counts[job]:g} of job {self.jobs[job]!r}"
             raise ValueError(f"{wrong} must be a finite number >= 0, or NaN if missing")
@@ -135,7 +146,9 @@ def forecasters() -> list[str]:
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
     """Fit the forecaster `name` to the training days of `traces`. Its forecasts begin at minute 0 of the next day."""
-    ordered = np.sort(np.asarray(traces.train, float).swapaxes(0, 2).reshape(len(traces.jobs), -1), axis=1)
+    ordered = np.sort(
+        np.asarray(traces.train, float).swapaxes(0, 2).reshape(len(traces.jobs), -1), axis=1
+    )
     minutes = ordered.shape[1]
     kept = np.linspace(0, minutes - 1, min(minutes, PAST_MINUTES)).round().astype(int)
     return replace(FITS.find(name)(traces, seed=seed, **options), past=frozen(ordered[:, kept]))
@@ -170,7 +183,9 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     mean for a job without requests is (mean of sqrt(m))^2, where m are the mean counts of the jobs with requests.
     """
     days, samples, jobs, minutes = counts.shape
-    observed = np.logical_or.accumulate(counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1) > 0, axis=-1)
+    observed = np.logical_or.accumulate(
+        counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1) > 0, axis=-1
+    )
     if observed.all() or not observed.any():
         return counts
     known = observed.reshape(samples, jobs, days, minutes).transpose(2, 0, 1, 3)

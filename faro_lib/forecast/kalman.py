@@ -13,7 +13,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, own_days, register
+from faro_lib.forecast.forecaster import (
+    CONTEXT_MINUTES,
+    HORIZON_MINUTES,
+    Forecaster,
+    own_days,
+    register,
+)
 from faro_lib.forecast.regression import from_root, root, shapes_of_other_days
 from faro_lib.workload import Traces
 
@@ -42,10 +48,16 @@ class LocalLevel(Forecaster):
     prior_variance: np.ndarray
     level: np.ndarray  # mean of the level in the coming minute
     variance: np.ndarray  # variance of the level in the coming minute
-    profile: np.ndarray  # expected sqrt(x + 3/8) - level at each minute of the day, shape (jobs, day_minutes)
+    profile: (
+        np.ndarray
+    )  # expected sqrt(x + 3/8) - level at each minute of the day, shape (jobs, day_minutes)
 
     def start(self, minute_of_day: int = 0) -> Self:
-        return replace(Forecaster.start(self, minute_of_day), level=self.prior_level, variance=self.prior_variance)
+        return replace(
+            Forecaster.start(self, minute_of_day),
+            level=self.prior_level,
+            variance=self.prior_variance,
+        )
 
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, variance=np.where(jobs, UNKNOWN, self.variance))
@@ -68,7 +80,10 @@ class LocalLevel(Forecaster):
         self.check_any_known(known)
         # A job without counts gets the mean level of the other jobs. Half that mean is the level's standard deviation.
         pooled = self.level[known].mean()
-        level, variance = np.where(known, self.level, pooled), np.where(known, self.variance, (pooled / 2) ** 2)
+        level, variance = (
+            np.where(known, self.level, pooled),
+            np.where(known, self.variance, (pooled / 2) ** 2),
+        )
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
         # A random walk from `level`: its first step is the error of `level`, and the others are changes of the level.
@@ -100,7 +115,11 @@ def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
     groups = own_days(traces)
     order = np.argsort(np.concatenate([jobs for jobs, _ in groups]))
     fits = [_fit_days(counts, widths) for _, counts in groups]
-    return _local_level(traces.names, FittedLevel(*(np.concatenate(parts)[order] for parts in zip(*fits))), seed=seed)
+    return _local_level(
+        traces.names,
+        FittedLevel(*(np.concatenate(parts)[order] for parts in zip(*fits))),
+        seed=seed,
+    )
 
 
 def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> FittedLevel:
@@ -117,15 +136,21 @@ def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> FittedLevel:
     smooth = partial(uniform_filter1d, mode="wrap")  # averages wrap around midnight
     candidates = [(smooth(for_fit, width), smooth(for_forecasts, width)) for width in widths]
     candidates = candidates or [(np.zeros_like(for_fit), np.zeros_like(for_forecasts))]
-    fits = np.array([[most_likely(y, profile, ratio) for ratio in RATIOS] for profile, _ in candidates])
-    likelihood, slopes, noises = np.moveaxis(fits, 2, 0)  # each has shape (candidates, ratios, jobs)
+    fits = np.array(
+        [[most_likely(y, profile, ratio) for ratio in RATIOS] for profile, _ in candidates]
+    )
+    likelihood, slopes, noises = np.moveaxis(
+        fits, 2, 0
+    )  # each has shape (candidates, ratios, jobs)
     best = likelihood.reshape(-1, len(jobs)).argmax(axis=0)
     candidate, ratio = np.unravel_index(best, likelihood.shape[:2])  # indices, (jobs,) each
     slope, noise = slopes[candidate, ratio, jobs], noises[candidate, ratio, jobs]
     profile = slope[:, None] * np.stack([smoothed for _, smoothed in candidates])[candidate, jobs]
     residual = y - profile  # level + noise
     variance = residual.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
-    return FittedLevel(noise * RATIOS[ratio], noise, residual.mean(axis=(0, 1, 3)), variance, profile)
+    return FittedLevel(
+        noise * RATIOS[ratio], noise, residual.mean(axis=(0, 1, 3)), variance, profile
+    )
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
@@ -138,15 +163,23 @@ def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> Lo
     np.True_
     """
     ones, no_profile = np.ones(len(jobs)), np.zeros((len(jobs), day_minutes))
-    return _local_level(jobs, FittedLevel(ones, ones / 4, 0 * ones, UNKNOWN * ones, no_profile), **options)
+    return _local_level(
+        jobs, FittedLevel(ones, ones / 4, 0 * ones, UNKNOWN * ones, no_profile), **options
+    )
 
 
 def _local_level(jobs: tuple[str, ...], fit: FittedLevel, **options) -> LocalLevel:
-    now = {"level": fit.prior_level, "variance": fit.prior_variance, "day_minutes": fit.profile.shape[-1]}
+    now = {
+        "level": fit.prior_level,
+        "variance": fit.prior_variance,
+        "day_minutes": fit.profile.shape[-1],
+    }
     return LocalLevel(jobs=jobs, **fit._asdict(), **now, **options)
 
 
-def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def most_likely(
+    y: np.ndarray, profile: np.ndarray, ratio: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maximise the likelihood for `ratio` = step / noise. Return (log-likelihood up to a constant, slope, noise).
 
     y and `profile` have shape (days, samples, jobs, minutes), each result (jobs,). One Kalman filter predicts y, and
@@ -157,7 +190,10 @@ def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.nd
     series = np.stack([y, profile])
     # One variance for all series, because no count is missing: the noise of the first count (1) plus one step (ratio).
     level, variance = series[..., 0], 1.0 + ratio
-    products, log_variances = np.zeros((2, 2, y.shape[2])), 0.0  # products of errors; index 0 is y, 1 the profile
+    products, log_variances = (
+        np.zeros((2, 2, y.shape[2])),
+        0.0,
+    )  # products of errors; index 0 is y, 1 the profile
     for t in range(1, minutes):
         error, error_variance = series[..., t] - level, variance + 1
         products += np.einsum("adsj,bdsj->abj", error, error) / error_variance

@@ -7,7 +7,9 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = 15  # `Persistence` uses changes of the training counts over at most this many minutes
+ERROR_MINUTES = (
+    15  # `Persistence` uses changes of the training counts over at most this many minutes
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +17,17 @@ class Persistence(Forecaster):
     """Sample paths. A path is the last count plus the changes of the training counts after a random minute."""
 
     days: np.ndarray  # requests per minute, (days x samples, jobs, minutes): a row for each sample of each training day
-    level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
+    level: (
+        np.ndarray
+    )  # mean requests per minute on the training days, shape (jobs,); used before the first count
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         last = self.days.shape[-1] - ERROR_MINUTES
-        day, t = (one[:, None] for one in np.divmod(self.rng().integers(len(self.days) * last, size=n), last))
+        day, t = (
+            one[:, None]
+            for one in np.divmod(self.rng().integers(len(self.days) * last, size=n), last)
+        )
         ahead = np.minimum(np.arange(horizon) + 1, ERROR_MINUTES)
         errors = (self.days[day, :, t + ahead] - self.days[day, :, t]).transpose(2, 0, 1)
         return np.maximum(self.last_known(self.level)[:, None, None] + errors, 0)
@@ -34,14 +41,18 @@ def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
     """Fit "persistence": it stores the counts of all training days."""
     train = training_counts(traces)
     days, level = train.reshape(-1, *train.shape[2:]), train.mean(axis=(0, 1, 3))
-    return Persistence(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days, level=level)
+    return Persistence(
+        jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days, level=level
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seasonal(Forecaster):
     """Sample paths: the counts of the same minutes on random training days."""
 
-    days: np.ndarray  # requests per minute of all samples of the training days, (days x samples, jobs, minutes)
+    days: (
+        np.ndarray
+    )  # requests per minute of all samples of the training days, (days x samples, jobs, minutes)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -56,4 +67,9 @@ class Seasonal(Forecaster):
 def seasonal(traces: Traces, *, seed: int = 0) -> Seasonal:
     """Fit "seasonal": it stores the counts of all training days."""
     train = training_counts(traces)
-    return Seasonal(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=train.reshape(-1, *train.shape[2:]))
+    return Seasonal(
+        jobs=traces.names,
+        seed=seed,
+        day_minutes=train.shape[-1],
+        days=train.reshape(-1, *train.shape[2:]),
+    )

@@ -6,7 +6,9 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 from faro_lib.workload.jobs import TOLERANCE
 
 
-def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
+def nowcast(
+    forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100
+) -> np.ndarray:
     """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
     If share > 0, all paths have the same count in the current minute: the mean of the forecast and of so_far / share,
@@ -19,7 +21,9 @@ def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON
     share : the part of the minute that has passed, in [0, 1].
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share={share} must lie in [0, 1]: it is the part of the minute that has passed")
+        raise ValueError(
+            f"share={share} must lie in [0, 1]: it is the part of the minute that has passed"
+        )
     if share == 0:
         return forecaster.sample(horizon, n)
     now = forecaster.sample(1, n)[:, :, 0]

@@ -14,7 +14,9 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, 
 from faro_lib.workload import Traces
 
 DISCOUNTS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
-UNTRAINED_DISCOUNT = 0.6  # the weight of earlier counts is multiplied by it every minute and halves in 1.4 minutes
+UNTRAINED_DISCOUNT = (
+    0.6  # the weight of earlier counts is multiplied by it every minute and halves in 1.4 minutes
+)
 PRIOR_MINUTES = 0.1  # the prior level weighs as much as this many minutes of counts
 
 
@@ -23,12 +25,17 @@ class DiscountedPoisson(Forecaster):
     """Poisson counts about a level with distribution Gamma(a, b) per job; all arrays have shape (jobs,)."""
 
     discount: np.ndarray
-    prior_level: np.ndarray  # expected requests per minute before anything is counted; NaN = unknown
+    prior_level: (
+        np.ndarray
+    )  # expected requests per minute before anything is counted; NaN = unknown
     a: np.ndarray  # shape parameter of the level in the coming minute
     b: np.ndarray  # rate parameter of the level in the coming minute; 0 = nothing is known
 
     def start(self, minute_of_day: int = 0) -> Self:
-        a, b = np.nan_to_num(self.prior_level) * PRIOR_MINUTES, np.where(np.isnan(self.prior_level), 0.0, PRIOR_MINUTES)
+        a, b = (
+            np.nan_to_num(self.prior_level) * PRIOR_MINUTES,
+            np.where(np.isnan(self.prior_level), 0.0, PRIOR_MINUTES),
+        )
         return replace(Forecaster.start(self, minute_of_day), a=a, b=b)
 
     def forget(self, jobs: np.ndarray) -> Self:
@@ -51,7 +58,10 @@ class DiscountedPoisson(Forecaster):
         paths = np.empty((*size, horizon))
         for minute in range(horizon):
             paths[:, :, minute] = rng.poisson(np.minimum(level, 1e15))
-            level *= rng.beta(np.maximum(discount * a, 1e-9), np.maximum((1 - discount) * a, 1e-9), size) / discount
+            level *= (
+                rng.beta(np.maximum(discount * a, 1e-9), np.maximum((1 - discount) * a, 1e-9), size)
+                / discount
+            )
             a = discount * a
         return paths
 
@@ -80,11 +90,15 @@ def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
 
 def untrained_poisson(jobs: tuple[str, ...], **options) -> DiscountedPoisson:
     """ "poisson" without training days; `sample` raises a ValueError until at least one job has a count."""
-    return _from_level(jobs, np.full(len(jobs), np.nan), np.full(len(jobs), UNTRAINED_DISCOUNT), **options)
+    return _from_level(
+        jobs, np.full(len(jobs), np.nan), np.full(len(jobs), UNTRAINED_DISCOUNT), **options
+    )
 
 
 def _from_level(jobs, level, discount, **options) -> DiscountedPoisson:
-    return DiscountedPoisson(jobs=jobs, discount=discount, prior_level=level, a=level, b=level, **options).start()
+    return DiscountedPoisson(
+        jobs=jobs, discount=discount, prior_level=level, a=level, b=level, **options
+    ).start()
 
 
 def _log_likelihood(x: np.ndarray, discount: float) -> np.ndarray:

@@ -11,7 +11,14 @@ import numpy as np
 from faro_lib.forecast.autoregression import simulation_start
 from faro_lib.forecast.conformal import recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register
-from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, spread_of, windows
+from faro_lib.forecast.regression import (
+    RECENT_MINUTES,
+    from_root,
+    log_change,
+    root,
+    spread_of,
+    windows,
+)
 from faro_lib.workload import Traces
 
 # For each of these standard normal values, `Posterior.errors` has the error quantile of the same probability.
@@ -33,7 +40,11 @@ class Convergence(NamedTuple):
     @property
     def passed(self) -> bool:
         """Whether the fit has converged and may be used."""
-        return self.r_hat <= MAX_R_HAT and min(self.ess_bulk, self.ess_tail) >= MIN_ESS and self.divergences == 0
+        return (
+            self.r_hat <= MAX_R_HAT
+            and min(self.ess_bulk, self.ess_tail) >= MIN_ESS
+            and self.divergences == 0
+        )
 
     def __str__(self):
         return (
@@ -50,14 +61,24 @@ class Posterior:
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day in minutes
     unit: np.ndarray  # mean `root` of each job's counts, shape (jobs,)
-    shape: np.ndarray  # daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of z = root(count) / unit - p on the training days, shape (jobs,)
+    shape: (
+        np.ndarray
+    )  # daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes)
+    off_shape: (
+        np.ndarray
+    )  # standard deviation of z = root(count) / unit - p on the training days, shape (jobs,)
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    coefficients: np.ndarray  # weights a, b and c of the features of `regression.design`, (draws, jobs, features)
-    log_spread: np.ndarray  # s of the error scale MIN_SPREAD / unit + exp(s + g log_change(z)), shape (draws, jobs)
+    coefficients: (
+        np.ndarray
+    )  # weights a, b and c of the features of `regression.design`, (draws, jobs, features)
+    log_spread: (
+        np.ndarray
+    )  # s of the error scale MIN_SPREAD / unit + exp(s + g log_change(z)), shape (draws, jobs)
     follow: np.ndarray  # g of the error scale, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors at the probabilities of NORMAL_GRID, shape (jobs, grid)
-    root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
+    root_correlation: (
+        np.ndarray
+    )  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
     data: np.ndarray  # `data_hashes` of the training days, shape (jobs,)
 
@@ -70,13 +91,26 @@ class Posterior:
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
-                raise ValueError(f"job {name!r} is not among the jobs of the posterior: {', '.join(self.jobs)}")
+                raise ValueError(
+                    f"job {name!r} is not among the jobs of the posterior: {', '.join(self.jobs)}"
+                )
         index = [self.jobs.index(name) for name in names]
         correlation = (self.root_correlation @ self.root_correlation.T)[np.ix_(index, index)]
         correlation[np.diag_indices(len(index))] = 1.0
-        first_axis = {f: getattr(self, f)[index] for f in ("unit", "shape", "off_shape", "most", "errors", "data")}
-        second_axis = {f: getattr(self, f)[:, index] for f in ("coefficients", "log_spread", "follow")}
-        return replace(self, jobs=names, **first_axis, **second_axis, root_correlation=correlation_root(correlation))
+        first_axis = {
+            f: getattr(self, f)[index]
+            for f in ("unit", "shape", "off_shape", "most", "errors", "data")
+        }
+        second_axis = {
+            f: getattr(self, f)[:, index] for f in ("coefficients", "log_spread", "follow")
+        }
+        return replace(
+            self,
+            jobs=names,
+            **first_axis,
+            **second_axis,
+            root_correlation=correlation_root(correlation),
+        )
 
 
 def save_posterior(posterior: Posterior, path: str | Path) -> None:
@@ -88,7 +122,9 @@ def load_posterior(path: str | Path) -> Posterior:
     """Read a posterior that `save_posterior` wrote; ValueError if the file lacks a field."""
     with np.load(path, allow_pickle=False) as arrays:
         if missing := [field.name for field in fields(Posterior) if field.name not in arrays]:
-            raise ValueError(f"posterior={str(path)!r} lacks {missing[0]!r}; fit it again with bayes.fit_bayes")
+            raise ValueError(
+                f"posterior={str(path)!r} lacks {missing[0]!r}; fit it again with bayes.fit_bayes"
+            )
         values = {field.name: arrays[field.name] for field in fields(Posterior)}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
     values["day_minutes"] = values["day_minutes"].item()
@@ -99,7 +135,10 @@ def load_posterior(path: str | Path) -> Posterior:
 def data_hashes(traces: Traces) -> np.ndarray:
     """SHA-256 of each job's name and counts on the training days, shape (jobs,)."""
     days = np.ascontiguousarray(traces.train[:, 0].swapaxes(0, 1))
-    texts = [f"{name} {counts.shape} ".encode() + counts.tobytes() for name, counts in zip(traces.names, days)]
+    texts = [
+        f"{name} {counts.shape} ".encode() + counts.tobytes()
+        for name, counts in zip(traces.names, days)
+    ]
     return np.array([hashlib.sha256(text).hexdigest() for text in texts])
 
 
@@ -131,11 +170,15 @@ class Bayes(Forecaster):
         draws = posterior.draws
         rows = rng.integers(draws, size=n) if n < draws else np.arange(n) % draws
         weights = posterior.coefficients[rows].astype(np.float32)  # (n, jobs, features)
-        lags = np.ascontiguousarray(weights[..., :CONTEXT_MINUTES].transpose(2, 1, 0))  # (lags, jobs, n)
+        lags = np.ascontiguousarray(
+            weights[..., :CONTEXT_MINUTES].transpose(2, 1, 0)
+        )  # (lags, jobs, n)
         of_shape = weights[..., CONTEXT_MINUTES:-1].transpose(1, 2, 0)  # (jobs, lags + 1, n)
         offset = np.matmul(windows(shape - 1, CONTEXT_MINUTES + 1), of_shape)  # (jobs, steps, n)
         offset = offset.transpose(1, 0, 2) + weights[..., -1].T
-        log_spread, follow = (a[rows].T.astype(np.float32) for a in (posterior.log_spread, posterior.follow))
+        log_spread, follow = (
+            a[rows].T.astype(np.float32) for a in (posterior.log_spread, posterior.follow)
+        )
         errors = self._errors(rng, steps, n)
 
         path = np.empty((CONTEXT_MINUTES + steps, jobs, n), dtype=np.float32)
@@ -146,7 +189,9 @@ class Bayes(Forecaster):
         high = root(limit) / unit - shape[:, CONTEXT_MINUTES:]
         for step in range(steps):
             past = path[step : step + CONTEXT_MINUTES]
-            spread = spread_of(log_spread, follow, log_change(past[-RECENT_MINUTES - 1 :], axis=0), unit)
+            spread = spread_of(
+                log_spread, follow, log_change(past[-RECENT_MINUTES - 1 :], axis=0), unit
+            )
             z_next = np.einsum("ljn,ljn->jn", lags, past) + offset[step] + spread * errors[step]
             z_next = np.clip(z_next, low[:, step, None], high[:, step, None])
             if step < len(known):
@@ -161,13 +206,21 @@ class Bayes(Forecaster):
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.posterior.root_correlation != np.eye(jobs)).any():
             normal = np.matmul(self.posterior.root_correlation.astype(np.float32), normal)
-        position = (np.clip(normal, *NORMAL_GRID[[0, -1]]) - NORMAL_GRID[0]) / (NORMAL_GRID[1] - NORMAL_GRID[0])
-        return self.posterior.errors.astype(np.float32)[np.arange(jobs)[:, None], np.rint(position).astype(np.int32)]
+        position = (np.clip(normal, *NORMAL_GRID[[0, -1]]) - NORMAL_GRID[0]) / (
+            NORMAL_GRID[1] - NORMAL_GRID[0]
+        )
+        return self.posterior.errors.astype(np.float32)[
+            np.arange(jobs)[:, None], np.rint(position).astype(np.int32)
+        ]
 
 
-def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool = True) -> Forecaster:
+def bayes_forecaster(
+    posterior: Posterior, *, seed: int = 0, recalibrate: bool = True
+) -> Forecaster:
     """A forecaster for `posterior.jobs`. If `recalibrate`, `forecast.conformal` adjusts the tails of its paths."""
-    forecaster = Bayes(jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior)
+    forecaster = Bayes(
+        jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior
+    )
     return recalibrated(forecaster) if recalibrate else forecaster
 
 
@@ -183,7 +236,11 @@ def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Post
 
 @register("bayes")
 def bayes(
-    traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None, recalibrate: bool = True
+    traces: Traces,
+    *,
+    seed: int = 0,
+    posterior: Posterior | str | Path | None = None,
+    recalibrate: bool = True,
 ) -> Forecaster:
     """A Bayesian forecaster for the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz.
 

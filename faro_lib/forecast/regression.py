@@ -13,10 +13,14 @@ import numpy as np
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
-RECENT_MINUTES = 5  # the mean absolute change of z over these minutes predicts the scale of the next error
+RECENT_MINUTES = (
+    5  # the mean absolute change of z over these minutes predicts the scale of the next error
+)
 MIN_CHANGE = 0.01  # keeps `log_change` finite for a constant trace
 MIN_SPREAD = 0.1  # minimum scale of the errors of sqrt(count); keeps the likelihood of a constant trace bounded
-USUAL_CHANGE = 0.04  # typical mean absolute change of z per minute, for which `log_change` is near 0
+USUAL_CHANGE = (
+    0.04  # typical mean absolute change of z per minute, for which `log_change` is near 0
+)
 
 
 def root(counts):

@@ -37,9 +37,13 @@ def difference(
     """
     origins = len(terms)
     if np.shape(terms) != np.shape(others):
-        raise ValueError(f"terms {np.shape(terms)} and others {np.shape(others)} are not of the same forecasts")
+        raise ValueError(
+            f"terms {np.shape(terms)} and others {np.shape(others)} are not of the same forecasts"
+        )
     total = (np.asarray(terms, dtype=float) - others).reshape(origins, -1).sum(axis=1)
-    weight = np.ones_like(terms, dtype=float) if weights is None else np.asarray(weights, dtype=float)
+    weight = (
+        np.ones_like(terms, dtype=float) if weights is None else np.asarray(weights, dtype=float)
+    )
     weight = weight.reshape(origins, -1).sum(axis=1)
     block = min(block, origins)
     starts = np.random.default_rng(seed).integers(origins, size=(draws, -(-origins // block)))

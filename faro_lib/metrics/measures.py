@@ -10,7 +10,9 @@ from faro_lib.workload import arrays_of
 def minute_utility(run: Run) -> np.ndarray:
     """Utility min(1, SLO / latency), (jobs, minutes + 1); NaN without requests. The last column comes after the day."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
-    return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
+    return np.where(
+        empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s)
+    )
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
@@ -18,7 +20,10 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 
     U is the utility of the served requests alone, so that a dropped request counts once, through the penalty phi.
     """
-    slo_s, served = arrays_of(run.workload.jobs).slo_s[:, None], ~np.isnan(run.served_tail_latency_s)
+    slo_s, served = (
+        arrays_of(run.workload.jobs).slo_s[:, None],
+        ~np.isnan(run.served_tail_latency_s),
+    )
     utility = relaxed_utility(np.where(served, run.served_tail_latency_s, slo_s), slo_s)
     penalty = precise_drop_penalty(run.dropped / np.maximum(run.requests, 1))
     return np.where(run.requests == 0, np.nan, penalty * np.where(served, utility, 0.0))

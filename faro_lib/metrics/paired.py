@@ -24,6 +24,8 @@ def block_bootstrap(
     day = np.arange(days)[:, None, None]
     trial = rng.integers(trials, size=(draws, days, trials, 1))
     block = rng.integers(blocks, size=(draws, days, 1, blocks))
-    means = differences[day, trial, block].sum(axis=(1, 2, 3)) / minutes[day, trial, block].sum(axis=(1, 2, 3))
+    means = differences[day, trial, block].sum(axis=(1, 2, 3)) / minutes[day, trial, block].sum(
+        axis=(1, 2, 3)
+    )
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(differences.sum() / minutes.sum()), float(low), float(high)

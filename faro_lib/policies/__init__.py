@@ -7,6 +7,21 @@ from faro_lib.policies.platforms import HPA, RayServe
 from faro_lib.policies.protocol import Cluster, Observation, Plan, Policy
 
 __all__ = [
-    "AIAD", "FACTORIES", "HPA", "Cluster", "FairShare", "Faro", "Fixed", "MArk", "Observation", "Oneshot",
-    "Plan", "Policy", "PolicyContext", "RayServe", "factory_of", "make", "register",
-]  # fmt: skip
+    "AIAD",
+    "FACTORIES",
+    "HPA",
+    "Cluster",
+    "FairShare",
+    "Faro",
+    "Fixed",
+    "MArk",
+    "Observation",
+    "Oneshot",
+    "Plan",
+    "Policy",
+    "PolicyContext",
+    "RayServe",
+    "factory_of",
+    "make",
+    "register",
+]

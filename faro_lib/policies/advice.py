@@ -59,7 +59,11 @@ class Advice:
         one_less_s, down = self.one_less_s[job], self.plan.marginal_value_down
         if one_less_s > self.jobs[job].slo_s:
             overloaded = self.forecast_rps[job] * self.jobs[job].busy_s >= self.plan.target[job] - 1
-            latency = "unbounded queue" if overloaded or np.isinf(one_less_s) else f"{1000 * one_less_s:.0f} ms"
+            latency = (
+                "unbounded queue"
+                if overloaded or np.isinf(one_less_s)
+                else f"{1000 * one_less_s:.0f} ms"
+            )
             return f"one less would miss the SLO ({latency})"
         if down is not None and down[job] < 0.0005:
             return f"SLO also met with {self.required_replicas[job]}; the rest is spare"
@@ -79,14 +83,18 @@ class Advice:
     def rows(self) -> list[dict[str, Any]]:
         """One mapping per job in plain types; numbers that are infinite or unknown are None."""
         plan, unknown = self.plan, np.full(len(self.jobs), np.nan)
-        up, down = (unknown if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down))
+        up, down = (
+            unknown if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down)
+        )
         return [
             {
                 "job": job.name,
                 "replicas": int(plan.target[j]),
                 "drop": round(float(plan.drop[j]), 4),
                 "forecast_rps": _rounded(self.forecast_rps[j]),
-                "prediction_interval_rps": [_rounded(value) for value in self.prediction_interval_rps[:, j]],
+                "prediction_interval_rps": [
+                    _rounded(value) for value in self.prediction_interval_rps[:, j]
+                ],
                 "predicted_tail_latency_s": _rounded(self.tail_latency_s[j]),
                 "slo_s": job.slo_s,
                 "quantile": job.quantile,
@@ -107,13 +115,25 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     the current replicas may be unknown.
     """
     counts, running = np.asarray(counts, float), at_least_one_each(jobs, capacity)
-    policy = replace(policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0, reserve=False)
+    policy = replace(
+        policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0, reserve=False
+    )
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
     observation = Observation(
-        now_s=minutes * MINUTE_S, capacity=capacity, minute=minutes, arrivals_per_min=counts, mean_latency_s=none,
-        tail_latency_s=none, ongoing=none, running=running, starting=none.astype(int), target=running,
-        terminating=none.astype(int), changing=none.astype(bool), drop=none,
-    )  # fmt: skip
+        now_s=minutes * MINUTE_S,
+        capacity=capacity,
+        minute=minutes,
+        arrivals_per_min=counts,
+        mean_latency_s=none,
+        tail_latency_s=none,
+        ongoing=none,
+        running=running,
+        starting=none.astype(int),
+        target=running,
+        terminating=none.astype(int),
+        changing=none.astype(bool),
+        drop=none,
+    )
     state = fold_minutes(policy.start(jobs), observation)
     plan = policy.plan(state, observation)
     paths_rps = state.forecaster.sample(policy.horizon_minutes, policy.samples) / MINUTE_S
@@ -121,19 +141,34 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     arrays = arrays_of(jobs)
 
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
-        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # assumes no drops
+        return predicted_latency(
+            jobs, forecast_rps, replicas, latency_model=policy.latency_model
+        )  # assumes no drops
 
-    most = max(1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max())
-    by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1)
+    most = max(
+        1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max()
+    )
+    by_count_s = np.stack(
+        [tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1
+    )
     some_s = by_count_s[:, 1:]
-    np.minimum.accumulate(some_s, axis=1, out=some_s)  # removes noise: more replicas are never slower
+    np.minimum.accumulate(
+        some_s, axis=1, out=some_s
+    )  # removes noise: more replicas are never slower
     meets = some_s <= arrays.slo_s[:, None]
     required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))
     each = np.arange(len(jobs))
-    planned_s, one_less_s = by_count_s[each, plan.target], by_count_s[each, np.maximum(plan.target - 1, 0)]
-    idle_s = np.minimum(some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1))
-    return Advice(jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s)
+    planned_s, one_less_s = (
+        by_count_s[each, plan.target],
+        by_count_s[each, np.maximum(plan.target - 1, 0)],
+    )
+    idle_s = np.minimum(
+        some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1)
+    )
+    return Advice(
+        jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s
+    )
 
 
 def _rounded(value: float) -> float | None:

@@ -8,7 +8,14 @@ from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies import protocol
 from faro_lib.policies.factories import register
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import Observation, Plan, at_least_one_each, hold, minimum_replicas, reasons
+from faro_lib.policies.protocol import (
+    Observation,
+    Plan,
+    at_least_one_each,
+    hold,
+    minimum_replicas,
+    reasons,
+)
 from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
@@ -16,7 +23,9 @@ REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are rem
 Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest first
 
 
-def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
+def fair_share(
+    jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None
+) -> np.ndarray:
     """The replicas of each job (jobs,) that fit into an equal share of the cores. Leftover cores stay unused.
 
     Replica bounds and quotas are respected. An absent job (False in `present`) gets only its minimum.
@@ -55,7 +64,9 @@ class FairShare:
     def start(self, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         return jobs
 
-    def decide(self, jobs: tuple[Job, ...], observation: Observation) -> tuple[tuple[Job, ...], Plan]:
+    def decide(
+        self, jobs: tuple[Job, ...], observation: Observation
+    ) -> tuple[tuple[Job, ...], Plan]:
         target = fair_share(jobs, observation.capacity, observation.present)
         reason = reasons(target, observation.target, protocol.SHARE)
         return jobs, Plan(target, np.zeros(len(target)), reason, protocol.PLAN_ATTEMPTS)
@@ -85,7 +96,9 @@ class ReactiveState:
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
     # Result of `count`: seconds with the latency above the SLO, or minus the seconds at or below it.
-    counter_s: np.ndarray  # RayServe: seconds with more desired than current replicas, or minus those with fewer
+    counter_s: (
+        np.ndarray
+    )  # RayServe: seconds with more desired than current replicas, or minus those with fewer
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
 
@@ -103,7 +116,9 @@ class Reactive:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> ReactiveState:
-        return ReactiveState(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
+        return ReactiveState(
+            replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +130,25 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # capped because live runs begin at now_s = 900
+        elapsed_s = min(
+            observation.now_s - state.last_s, self.tick_s
+        )  # capped because live runs begin at now_s = 900
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = state.within_bounds(np.where(down, self.step(state, observation, -1), target))
-        reason = np.select([up, down], [protocol.REACTIVE_UP, protocol.REACTIVE_DOWN], protocol.HOLD)
-        state = replace(state, counter_s=np.where(up | down, 0.0, counter_s), last_s=observation.now_s)
+        reason = np.select(
+            [up, down], [protocol.REACTIVE_UP, protocol.REACTIVE_DOWN], protocol.HOLD
+        )
+        state = replace(
+            state, counter_s=np.where(up | down, 0.0, counter_s), last_s=observation.now_s
+        )
         return state, Plan(target, np.zeros(len(target)), tuple(reason.tolist()))
 
 
-def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
+def count(
+    counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float
+) -> np.ndarray:
     """Update `counter_s`: consecutive seconds with `value` above `limit`, or minus the seconds at or below `limit`.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
@@ -172,7 +195,11 @@ class MArk(TwoLoops):
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         known = observation.minute >= protocol.HISTORY_MINUTES
-        per_min = state.forecaster.mean(self.horizon_minutes) if known else counts_since(state, observation)
+        per_min = (
+            state.forecaster.mean(self.horizon_minutes)
+            if known
+            else counts_since(state, observation)
+        )
         jobs = arrays_of(state.jobs)
         rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
         per_replica_rps = jobs.slo_s / jobs.service_time_s

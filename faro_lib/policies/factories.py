@@ -19,12 +19,18 @@ class PolicyContext:
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
-    measure: Callable[[], LatencyTable] | None = None  # called if a policy needs a table and `latency_model` is None
-    traces: Traces | None = None  # training days; counts of the evaluation day become 0, so that no policy knows them
+    measure: Callable[[], LatencyTable] | None = (
+        None  # called if a policy needs a table and `latency_model` is None
+    )
+    traces: Traces | None = (
+        None  # training days; counts of the evaluation day become 0, so that no policy knows them
+    )
 
     def __post_init__(self) -> None:
         if self.traces:
-            object.__setattr__(self, "traces", replace(self.traces, evaluation=0 * self.traces.evaluation))
+            object.__setattr__(
+                self, "traces", replace(self.traces, evaluation=0 * self.traces.evaluation)
+            )
 
     def require(self, part: str, policy: str) -> Any:
         """The attribute `part`; ValueError if it is None."""
@@ -44,7 +50,9 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
     return partial(FACTORIES.enter, name)
 
 
-def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
+def register_family(
+    prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]
+) -> None:
     """Register policies: `prefix + member` gets the factory `factory(member)` if `accepts(member)` is True."""
     _FAMILIES[prefix] = accepts, factory
 

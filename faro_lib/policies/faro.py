@@ -13,7 +13,13 @@ from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, Policy, reasons
 from faro_lib.queueing import LatencyTable
-from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency, with_switching_cost
+from faro_lib.utility import (
+    DROPS,
+    UtilityTable,
+    build_table,
+    predicted_latency,
+    with_switching_cost,
+)
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.policies.authority import Authority, limited_jobs, limited_plan, with_evidence
@@ -21,14 +27,23 @@ from faro_ops.policies.authority import Authority, limited_jobs, limited_plan, w
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 FLOOR_TOLERANCE = 0.02  # utility that a job may lose with minReplicas instead of the planned replicas (docs/adopt.md)
-LOAD_QUANTILES = (0.1, 0.95)  # quantiles of the forecast load that set an HPA's minReplicas and maxReplicas
+LOAD_QUANTILES = (
+    0.1,
+    0.95,
+)  # quantiles of the forecast load that set an HPA's minReplicas and maxReplicas
 # Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
 PRIOR_LOST = 2.0  # added to lost utilities in `deficit_weighted`, so that the first losses do not dominate the weights
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
 TUNED_DEFAULTS = dict(
-    first_s=10.0, interval_s=60.0, phase_s=50.0, nowcast=True, cold_start_minutes=2.0, switching_cost=0.01, reserve=True
+    first_s=10.0,
+    interval_s=60.0,
+    phase_s=50.0,
+    nowcast=True,
+    cold_start_minutes=2.0,
+    switching_cost=0.01,
+    reserve=True,
 )
 TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
 
@@ -42,18 +57,32 @@ class Faro(TwoLoops):
 
     name: str = "Faro-Sum"
     objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
-    latency_model: str | LatencyTable = "half-mmc"  # formula or measured table, as in `utility.build_table`
+    latency_model: str | LatencyTable = (
+        "half-mmc"  # formula or measured table, as in `utility.build_table`
+    )
     samples: int = 100  # sample paths of a forecast
     horizon_minutes: int = HORIZON_MINUTES
     nowcast: bool = False  # whether the forecast uses the count of the current minute
-    cold_start_minutes: float = 1.0  # minutes during which only the old replicas of a growing job serve
+    cold_start_minutes: float = (
+        1.0  # minutes during which only the old replicas of a growing job serve
+    )
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
-    gamma: float | None = None  # FairSum and PenaltyFairSum subtract gamma (max - min utility); None = number of jobs
+    gamma: float | None = (
+        None  # FairSum and PenaltyFairSum subtract gamma (max - min utility); None = number of jobs
+    )
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
-    reserve: bool = False  # whether idle cores go to jobs that would have used them on the training days
-    least_gain: float = 0.0  # a job gets no more replicas once its utility is within `least_gain` of its maximum
-    floor_tolerance: float | None = None  # utility a job may lose at minReplicas; None = plan replicas, not HPA bounds
-    earned: Authority | None = None  # initial authority over each job; None = Faro may change every job freely
+    reserve: bool = (
+        False  # whether idle cores go to jobs that would have used them on the training days
+    )
+    least_gain: float = (
+        0.0  # a job gets no more replicas once its utility is within `least_gain` of its maximum
+    )
+    floor_tolerance: float | None = (
+        None  # utility a job may lose at minReplicas; None = plan replicas, not HPA bounds
+    )
+    earned: Authority | None = (
+        None  # initial authority over each job; None = Faro may change every job freely
+    )
 
     @property
     def sets_bounds(self) -> bool:
@@ -62,10 +91,14 @@ class Faro(TwoLoops):
 
     def current_replicas(self, observation: Observation) -> np.ndarray:
         """The replicas that each job has or has requested, (jobs,)."""
-        return observation.running + observation.starting if self.sets_bounds else observation.target
+        return (
+            observation.running + observation.starting if self.sets_bounds else observation.target
+        )
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
-        return replace(TwoLoops.start(self, jobs), authority=self.earned)  # a class with slots has no plain super()
+        return replace(
+            TwoLoops.start(self, jobs), authority=self.earned
+        )  # a class with slots has no plain super()
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         """Decide as `TwoLoops`, but change each job only as far as Faro has earned (`Authority`, updated first)."""
@@ -75,8 +108,12 @@ class Faro(TwoLoops):
         current = self.current_replicas(observation)
         jobs = limited_jobs(state.jobs, authority.level, current, self.sets_bounds)
         # A job that Faro may not change has its current replicas as minimum. These may exceed a reduced capacity.
-        capacity = max(observation.capacity, float(arrays_of(jobs).min_replicas @ arrays_of(jobs).cores))
-        after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
+        capacity = max(
+            observation.capacity, float(arrays_of(jobs).min_replicas @ arrays_of(jobs).cores)
+        )
+        after, plan = TwoLoops.decide(
+            self, replace(state, jobs=jobs), replace(observation, capacity=capacity)
+        )
         return replace(after, jobs=state.jobs, authority=authority), limited_plan(
             plan, authority, current, self.sets_bounds
         )
@@ -84,12 +121,16 @@ class Faro(TwoLoops):
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values, or bounds of HPAs around it."""
         current, capacity = self.current_replicas(observation), observation.capacity
-        rates_rps = self.forecast_paths(state, observation) / MINUTE_S * observation.exists[:, None, None]
+        rates_rps = (
+            self.forecast_paths(state, observation) / MINUTE_S * observation.exists[:, None, None]
+        )
         expected = self.expected_utilities(state.jobs, rates_rps, current, capacity)
         costed = with_switching_cost(expected, self.switching_cost)
         weighted = deficit_weighted(costed, state.lost, self.deficit_weighting)
         allocation = solve(weighted, capacity, self.objective, current=current, gamma=self.gamma)
-        if self.reserve and not self.sets_bounds and state.forecaster.past.size:  # drop rates stay as allocated
+        if (
+            self.reserve and not self.sets_bounds and state.forecaster.past.size
+        ):  # drop rates stay as allocated
             replicas = self.with_reserve(state, observation, expected, allocation.replicas)
             allocation = replace(allocation, replicas=replicas)
         target, forecast_rps = allocation.replicas, rates_rps.mean(axis=(1, 2))
@@ -98,19 +139,35 @@ class Faro(TwoLoops):
         )
         value_up, value_down = marginal_values(weighted, allocation, gamma=self.gamma)
         plan = Plan(
-            target=target, drop=allocation.drop, reason=reasons(target, current),
-            attempts=PLAN_ATTEMPTS, forecast_rps=forecast_rps, predicted_tail_latency_s=latency_s,
-            next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
-            marginal_value_up=value_up, marginal_value_down=value_down,
-        )  # fmt: skip
+            target=target,
+            drop=allocation.drop,
+            reason=reasons(target, current),
+            attempts=PLAN_ATTEMPTS,
+            forecast_rps=forecast_rps,
+            predicted_tail_latency_s=latency_s,
+            next_minute_deciles_rps=np.quantile(
+                rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1
+            ).T,
+            marginal_value_up=value_up,
+            marginal_value_down=value_down,
+        )
         if self.floor_tolerance is None:
             return plan
-        load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
+        load = (
+            np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2))
+            * arrays_of(state.jobs).service_time_s
+        )
         floor, ceiling = bounds(expected, target, load, capacity, self.floor_tolerance)
-        return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, observation.target))
+        return replace(
+            plan, target=ceiling, floor=floor, reason=reasons(ceiling, observation.target)
+        )
 
     def with_reserve(
-        self, state: LoopState, observation: Observation, expected: UtilityTable, planned: np.ndarray
+        self,
+        state: LoopState,
+        observation: Observation,
+        expected: UtilityTable,
+        planned: np.ndarray,
     ) -> np.ndarray:
         """The `planned` replicas (jobs,), with idle cores given to jobs that would have used them on the training days.
 
@@ -121,11 +178,15 @@ class Faro(TwoLoops):
         jobs, arrays = state.jobs, arrays_of(state.jobs)
         utility = expected.effective  # with the penalty for drops, if the objective has one
         planned_utility = np.take_along_axis(utility, planned[:, None], axis=1)
-        needed = (utility >= planned_utility - TOLERANCE).argmax(axis=1)  # the lowest count with this utility
+        needed = (utility >= planned_utility - TOLERANCE).argmax(
+            axis=1
+        )  # the lowest count with this utility
         if observation.capacity - needed @ arrays.cores < arrays.cores.min() - TOLERANCE:
             return planned
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
-        return with_idle_cores(jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target)
+        return with_idle_cores(
+            jobs, needed, past_rps, observation.capacity, self.latency_model, observation.target
+        )
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sample paths of requests per minute from the current minute on, with shape (jobs, samples, minutes)."""
@@ -133,7 +194,9 @@ class Faro(TwoLoops):
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
         elapsed = elapsed_s / MINUTE_S
-        return nowcast(state.forecaster, observation.arrivals_now, elapsed, self.horizon_minutes, self.samples)
+        return nowcast(
+            state.forecaster, observation.arrivals_now, elapsed, self.horizon_minutes, self.samples
+        )
 
     def expected_utilities(
         self, jobs: tuple[Job, ...], rates_rps: np.ndarray, current: np.ndarray, capacity: float
@@ -148,7 +211,11 @@ class Faro(TwoLoops):
             cold_start_minutes=self.cold_start_minutes,
             max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
         )
-        return without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
+        return (
+            without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2)))
+            if self.least_gain
+            else table
+        )
 
 
 def with_idle_cores(
@@ -197,7 +264,9 @@ def bounds(
     floor = np.where(enough[rows, held], arrays.min_replicas, enough.argmax(axis=1))
     while True:
         cores = ceiling * arrays.cores
-        quota_left = arrays.quota - np.bincount(arrays.group, weights=cores, minlength=len(arrays.quota))
+        quota_left = arrays.quota - np.bincount(
+            arrays.group, weights=cores, minlength=len(arrays.quota)
+        )
         room = np.minimum(capacity - cores.sum(), quota_left[arrays.group]) + TOLERANCE
         fits = (arrays.cores <= room) & (ceiling < arrays.max_replicas)
         if not fits.any():
@@ -216,7 +285,9 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
         return table
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
-    return replace(table, value=1 - weight * (1 - table.value), effective=1 - weight * (1 - table.effective))
+    return replace(
+        table, value=1 - weight * (1 - table.value), effective=1 - weight * (1 - table.effective)
+    )
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
@@ -226,11 +297,15 @@ def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray)
     further replicas therefore add no utility. Then utilities within `least` of a job's maximum become the maximum.
     """
     arrays = arrays_of(table.jobs)
-    idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))
+    idle = np.maximum(
+        np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1)
+    )
     column = np.minimum(np.arange(table.columns + 1), idle[:, None].astype(int))
 
     def flat(utility: np.ndarray) -> np.ndarray:
-        utility = np.where(np.isneginf(utility), utility, np.take_along_axis(utility, column, axis=1))
+        utility = np.where(
+            np.isneginf(utility), utility, np.take_along_axis(utility, column, axis=1)
+        )
         best = utility.max(axis=1, keepdims=True)
         return np.where(utility >= best - least, best, utility)
 
@@ -248,7 +323,9 @@ def tuned_options(objective: str = "Sum") -> dict[str, Any]:
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
     """Faro with its tuned hyperparameters, some of them overridden by `changes`; ValueError without a forecaster."""
     name = f"Faro-{objective}"
-    latency_model = context.latency_model or (context.measure() if context.measure else FALLBACK_MODEL)
+    latency_model = context.latency_model or (
+        context.measure() if context.measure else FALLBACK_MODEL
+    )
     options = tuned_options(objective) | {"latency_model": latency_model} | changes
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
@@ -265,7 +342,9 @@ def earning(policy: Policy, earned: Authority) -> Faro:
 
 def _faro(policy: Policy) -> Faro:
     if not isinstance(policy, Faro):
-        raise ValueError(f"policy={policy.name!r} makes no predictions; accepted: Faro-Sum, Faro-FairSum, ...")
+        raise ValueError(
+            f"policy={policy.name!r} makes no predictions; accepted: Faro-Sum, Faro-FairSum, ..."
+        )
     return policy
 
 

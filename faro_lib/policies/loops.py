@@ -21,12 +21,18 @@ class LoopState:
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster  # updated with every complete minute
-    counter_s: np.ndarray  # seconds above the SLO since the last long-term decision or reactive scale-up
-    lost: np.ndarray  # sum of 1 - utility over the day's minutes so far; a minute without a known latency adds 0
+    counter_s: (
+        np.ndarray
+    )  # seconds above the SLO since the last long-term decision or reactive scale-up
+    lost: (
+        np.ndarray
+    )  # sum of 1 - utility over the day's minutes so far; a minute without a known latency adds 0
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
-    authority: Any = None  # `policies.authority.Authority`; None if the policy may change every job freely
+    authority: Any = (
+        None  # `policies.authority.Authority`; None if the policy may change every job freely
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,9 @@ class TwoLoops:
 
     forecaster: Forecaster
     first_s: float = 60.0  # time of the first long-term decision
-    interval_s: float = 300.0  # later decisions are made when now_s - phase_s is a multiple of interval_s
+    interval_s: float = (
+        300.0  # later decisions are made when now_s - phase_s is a multiple of interval_s
+    )
     phase_s: float = 0.0
     reactive: bool = True  # whether the reactive loop runs
     tick_s: float = 10.0
@@ -59,7 +67,12 @@ class TwoLoops:
         if self.is_long_term(observation.now_s, state.last_s):
             plan = self.plan(state, observation)
             counter_s = np.zeros_like(state.counter_s)
-            return replace(state, counter_s=counter_s, last_s=observation.now_s, since_minute=observation.minute), plan
+            return replace(
+                state,
+                counter_s=counter_s,
+                last_s=observation.now_s,
+                since_minute=observation.minute,
+            ), plan
         if self.reactive:
             return react_up(state, observation, self.tick_s)
         return replace(state, last_s=observation.now_s), hold(observation)
@@ -68,7 +81,9 @@ class TwoLoops:
         """Whether a long-term plan has become due between the previous tick, at `last_s`, and this tick, at `now_s`."""
         last_s = last_s or now_s - self.tick_s  # 0 means no tick yet, or an unknown time
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
-        return now_s == self.first_s or bool(now_s > self.first_s and np.floor(due[0]) > np.floor(due[1]))
+        return now_s == self.first_s or bool(
+            now_s > self.first_s and np.floor(due[0]) > np.floor(due[1])
+        )
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
@@ -80,7 +95,9 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
     if missed > MAX_MISSED:
         forecaster, missed = forecaster.skip(missed - MAX_MISSED), MAX_MISSED
     for age in range(missed, 0, -1):  # age 1 is the newest minute
-        forecaster = forecaster.update(history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan))
+        forecaster = forecaster.update(
+            history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan)
+        )
     latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
     same_day = (observation.minute - 1) // DAY_MINUTES == (state.minute - 1) // DAY_MINUTES
     lost = state.lost * same_day + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
@@ -99,7 +116,9 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
     up = counter_s >= protocol.REACT_UP_AFTER_S
     target = np.minimum(observation.target + up, np.maximum(jobs.max_replicas, observation.target))
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    return state, Plan(target, observation.drop, tuple(protocol.REACTIVE_UP if u else protocol.HOLD for u in up))
+    return state, Plan(
+        target, observation.drop, tuple(protocol.REACTIVE_UP if u else protocol.HOLD for u in up)
+    )
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:

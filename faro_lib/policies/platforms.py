@@ -14,7 +14,9 @@ def mean_known(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean of each job's values that are not NaN, and whether the job has such a value. Without one, the mean is 0."""
     samples = np.array(values, float)
     known = ~np.isnan(samples)
-    return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(axis=0)
+    return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(
+        axis=0
+    )
 
 
 def appended(window: Window, now_s: float, values: np.ndarray, length_s: float) -> Window:
@@ -23,7 +25,11 @@ def appended(window: Window, now_s: float, values: np.ndarray, length_s: float) 
 
 
 def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
-    return Plan(target, np.zeros(len(target)), reasons(target, observation.target, REACTIVE_UP, REACTIVE_DOWN))
+    return Plan(
+        target,
+        np.zeros(len(target)),
+        reasons(target, observation.target, REACTIVE_UP, REACTIVE_DOWN),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +56,21 @@ class HPA(Reactive):
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
         # The recommendation for a job without a metric is stored as 0, which does not affect the maximum.
-        window = appended(state.window or ((now_s, now),), now_s, np.where(known, desired, 0), self.stabilisation_s)
+        window = appended(
+            state.window or ((now_s, now),),
+            now_s,
+            np.where(known, desired, 0),
+            self.stabilisation_s,
+        )
         highest = np.max([recommended for _, recommended in window], axis=0)
         max_up = np.maximum(now + 4, 2 * now)  # 4 pods or 100 % more
         target = np.where(desired > now, np.minimum(desired, max_up), np.minimum(now, highest))
         target = state.within_bounds(np.where(known, target, now))
         return replace(state, window=window), reactive_plan(target, observation)
 
-    def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
+    def recommend(
+        self, state: ReactiveState, observation: Observation
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(recommended replicas, whether a metric is known), both (jobs,). A job without a metric keeps its replicas.
 
         As in Kubernetes, the jobs' bounds limit the applied replica count, but not the recommendation.
@@ -68,7 +81,10 @@ class HPA(Reactive):
         ready, starting = observation.running, np.maximum(observation.starting, 0)
         busy = history[:, -1] / MINUTE_S * state.jobs.service_time_s
         known = np.isfinite(busy) & (ready > 0)
-        ratio = np.where(known, np.minimum(1.0, busy / np.maximum(ready, 1)), self.utilisation) / self.utilisation
+        ratio = (
+            np.where(known, np.minimum(1.0, busy / np.maximum(ready, 1)), self.utilisation)
+            / self.utilisation
+        )
         pods = np.where(ratio > 1, ready + starting, ready)
         diluted = ratio * ready / np.maximum(pods, 1)
         desired = np.ceil(diluted * pods - TOLERANCE).astype(np.int64)
@@ -93,7 +109,9 @@ class RayServe(Reactive):
     down_after_s: float = 600.0
     name: str = "RayServe"
 
-    def recommend(self, state: ReactiveState, observation: Observation) -> tuple[Window, np.ndarray]:
+    def recommend(
+        self, state: ReactiveState, observation: Observation
+    ) -> tuple[Window, np.ndarray]:
         """The window of ongoing requests, and the desired replicas (jobs,) within the jobs' bounds."""
         window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
         mean, known = mean_known([ongoing for _, ongoing in window])
@@ -109,7 +127,15 @@ class RayServe(Reactive):
 
 
 register("HPA")(lambda context: HPA())
-PERCENTAGES = {str(percent): percent / 100 for percent in range(1, 101)}  # HPA-60 has a target utilisation of 60 %
-register_family("HPA-", PERCENTAGES.__contains__, lambda p: lambda _: HPA(utilisation=PERCENTAGES[p], name=f"HPA-{p}"))
-TARGET_ONGOING = 1.0  # a target of 1 loses less utility than 2 (Ray's default) or 4 (docs/tuning.md)
+PERCENTAGES = {
+    str(percent): percent / 100 for percent in range(1, 101)
+}  # HPA-60 has a target utilisation of 60 %
+register_family(
+    "HPA-",
+    PERCENTAGES.__contains__,
+    lambda p: lambda _: HPA(utilisation=PERCENTAGES[p], name=f"HPA-{p}"),
+)
+TARGET_ONGOING = (
+    1.0  # a target of 1 loses less utility than 2 (Ray's default) or 4 (docs/tuning.md)
+)
 register("RayServe")(lambda context: RayServe(ongoing=TARGET_ONGOING))

@@ -14,14 +14,18 @@ PLAN_ATTEMPTS = 5  # number of ticks at which the scale-ups of a long-term plan 
 DECILES = np.arange(1, 10) / 10
 # Special values of `Plan.floor`: KEEP_FLOOR keeps minReplicas, HAND_BACK restores the HPA's original bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2
-REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4)
+REACT_UP_AFTER_S = (
+    30.0  # seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4)
+)
 
 # Why a job has its target.
 START = "start"  # the initial replicas of a run
 HOLD = "hold"  # the target stays as it is
 SHARE = "fair-share"  # equal share of the capacity
 PLANNED = "planned"  # long-term decision
-REACTIVE_UP = "reactive-scale-up"  # a rule without a forecast adds replicas, e.g. at a latency above the SLO
+REACTIVE_UP = (
+    "reactive-scale-up"  # a rule without a forecast adds replicas, e.g. at a latency above the SLO
+)
 REACTIVE_DOWN = "reactive-scale-down"  # a rule without a forecast removes replicas, e.g. at a latency below the SLO
 # Reasons of the guardrails, which replace those of the policy.
 MISSING = "missing-data"  # the job's data has been missing for too long
@@ -38,10 +42,26 @@ CONTESTED = "contested"  # another client keeps changing the target, and Faro le
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
 REASONS = (
-    START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
-    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, AUTHORITY, OVERRIDE,
-    CONTESTED, JOB_ADDED, JOB_REMOVED,
-)  # fmt: skip
+    START,
+    HOLD,
+    SHARE,
+    PLANNED,
+    REACTIVE_UP,
+    REACTIVE_DOWN,
+    MISSING,
+    FAILED,
+    DEADLINE_EXCEEDED,
+    BOUNDS,
+    RATE_LIMIT,
+    CAPACITY,
+    FRAGMENTED,
+    DRIFT_CORRECTED,
+    AUTHORITY,
+    OVERRIDE,
+    CONTESTED,
+    JOB_ADDED,
+    JOB_REMOVED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +74,15 @@ class Observation:
     now_s: float  # seconds since time 0, which is 15 minutes before the start of a live run
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
-    arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: np.ndarray  # mean time in system of requests served or dropped in the last 30 s; 0 if none
-    tail_latency_s: np.ndarray  # latency quantile over the last complete minute; a dropped request counts as inf
+    arrivals_per_min: (
+        np.ndarray
+    )  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
+    mean_latency_s: (
+        np.ndarray
+    )  # mean time in system of requests served or dropped in the last 30 s; 0 if none
+    tail_latency_s: (
+        np.ndarray
+    )  # latency quantile over the last complete minute; a dropped request counts as inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
     starting: np.ndarray  # requested replicas that do not serve yet
@@ -64,12 +90,22 @@ class Observation:
     terminating: np.ndarray  # pods that occupy capacity but no longer serve
     changing: np.ndarray  # bool, replicas are being added or removed
     drop: np.ndarray  # drop rate in force
-    arrivals_now: np.ndarray | None = None  # requests in the current minute until now; None if unknown
-    failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
+    arrivals_now: np.ndarray | None = (
+        None  # requests in the current minute until now; None if unknown
+    )
+    failed_per_min: np.ndarray | None = (
+        None  # requests that failed (5xx) in the last minute; None if not measured
+    )
     present: np.ndarray | None = None  # bool, the job exists; None = every job
-    free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
-    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None if `free_cores` is None
-    unbounded: np.ndarray | None = None  # bool, the job's HPA has its original bounds; None if Faro sets no bounds
+    free_cores: np.ndarray | None = (
+        None  # (nodes,) free cores of each node; None if the nodes are not distinguished
+    )
+    placed: np.ndarray | None = (
+        None  # (jobs, nodes) replicas on each node; None if `free_cores` is None
+    )
+    unbounded: np.ndarray | None = (
+        None  # bool, the job's HPA has its original bounds; None if Faro sets no bounds
+    )
 
     @property
     def exists(self) -> np.ndarray:
@@ -85,13 +121,23 @@ class Plan:
     drop: np.ndarray  # fraction of requests to drop on arrival
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # number of ticks at which a scale-up beyond the free capacity is tried; 1 = this tick only
-    forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
+    forecast_rps: np.ndarray | None = (
+        None  # expected arrival rate; None if the policy has no forecast
+    )
     # Latency quantile at `forecast_rps` with the optimal replicas, which are `target` unless the plan has a `floor`.
     predicted_tail_latency_s: np.ndarray | None = None
-    next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
-    marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
-    marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
-    floor: np.ndarray | None = None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
+    next_minute_deciles_rps: np.ndarray | None = (
+        None  # (jobs, 9) deciles of the forecast for the minute after this one
+    )
+    marginal_value_up: np.ndarray | None = (
+        None  # gain in the objective from one more replica; NaN at a bound
+    )
+    marginal_value_down: np.ndarray | None = (
+        None  # loss in the objective from one replica less; NaN at a bound
+    )
+    floor: np.ndarray | None = (
+        None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
+    )
     # How far Faro may change each job: a row of `Authority` fields per job, (jobs, fields); None = without limit.
     authority: np.ndarray | None = None
 
@@ -101,7 +147,9 @@ def hold(observation: Observation) -> Plan:
     return Plan(observation.target, observation.drop, (HOLD,) * len(observation.target))
 
 
-def reasons(target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | None = None) -> tuple[str, ...]:
+def reasons(
+    target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | None = None
+) -> tuple[str, ...]:
     """Reason for each job: `up` if its target grows, `down` (default `up`) if it shrinks, HOLD if it stays the same.
 
     >>> reasons(np.array([3, 1, 2]), np.array([2, 2, 2]), REACTIVE_UP, REACTIVE_DOWN)
@@ -195,12 +243,16 @@ def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
     arrays = arrays_of(jobs)
     required = float(minimum @ arrays.cores)
     if required > capacity + TOLERANCE:
-        raise ValueError(f"capacity={capacity:g} cores cannot hold the minimum of {len(jobs)} jobs, {required:g} cores")
+        raise ValueError(
+            f"capacity={capacity:g} cores cannot hold the minimum of {len(jobs)} jobs, {required:g} cores"
+        )
     for_group = np.bincount(arrays.group, minimum * arrays.cores, len(arrays.quota))
     for job, group in zip(jobs, arrays.group):
         if for_group[group] > arrays.quota[group] + TOLERANCE:
             need = f"the minimum of its jobs, {for_group[group]:g} cores"
-            raise ValueError(f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores cannot hold {need}")
+            raise ValueError(
+                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores cannot hold {need}"
+            )
     return minimum
 
 
@@ -209,4 +261,6 @@ def check_initial(jobs: tuple[Job, ...], initial: np.ndarray, capacity: float) -
     at_least_one_each(jobs, capacity)
     required = float(initial @ arrays_of(jobs).cores)
     if required > capacity + TOLERANCE:
-        raise ValueError(f"initial={initial.tolist()} needs {required:g} cores; the capacity is {capacity:g}")
+        raise ValueError(
+            f"initial={initial.tolist()} needs {required:g} cores; the capacity is {capacity:g}"
+        )

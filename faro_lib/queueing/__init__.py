@@ -10,6 +10,16 @@ from faro_lib.queueing.latency_models import RHO_MAX, latency, relaxed
 from faro_lib.queueing.latency_table import LatencyTable, latency_class
 
 __all__ = [
-    "RHO_MAX", "LatencyTable", "erlang_c", "half_mmc", "latency", "latency_class", "mdc",
-    "mgc", "mmc", "mmc_wait", "relaxed", "upper_bound",
-]  # fmt: skip
+    "RHO_MAX",
+    "LatencyTable",
+    "erlang_c",
+    "half_mmc",
+    "latency",
+    "latency_class",
+    "mdc",
+    "mgc",
+    "mmc",
+    "mmc_wait",
+    "relaxed",
+    "upper_bound",
+]

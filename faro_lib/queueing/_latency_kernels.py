@@ -5,7 +5,9 @@ import math
 import numpy as np
 from numba import njit
 
-LARGEST_EXPONENT = 700.0  # larger exponents are handled in logarithms, because exp(-x) underflows to 0 for x > 745
+LARGEST_EXPONENT = (
+    700.0  # larger exponents are handled in logarithms, because exp(-x) underflows to 0 for x > 745
+)
 
 
 @njit(cache=True)
@@ -60,7 +62,9 @@ def wait_cdf(x, rho, servers, below):
     top = k * servers - 1
     total, term = 0.0, math.exp(-mean)
     for j in range(top + 1):
-        if mean > LARGEST_EXPONENT:  # the recurrence cannot start from exp(-mean), which may underflow to 0
+        if (
+            mean > LARGEST_EXPONENT
+        ):  # the recurrence cannot start from exp(-mean), which may underflow to 0
             term = math.exp(j * math.log(mean) - mean - math.lgamma(j + 1))
         total += term * below[min(top - j, len(below) - 1)]
         term *= mean / (j + 1)

@@ -26,10 +26,18 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     low, high = 0.0, 1.0  # bounds of the largest utilisation with W = 0
     for _ in range(20):
         middle = (low + high) / 2
-        low, high = (low, middle) if wait_quantile(middle, servers, quantile) > 0 else (middle, high)
-    rho = np.append(np.geomspace(high, max(0.95, (1 + high) / 2), KNOTS), 0.97 if high < 0.9 else ())
-    scaled = [(1 - one) * wait_quantile(one, servers, quantile) for one in rho]  # a rho nearer to 1 would take seconds
-    return np.array([low, *rho, 1.0]), np.array([0.0, *scaled, -np.log(1 - quantile) / (2 * servers)])
+        low, high = (
+            (low, middle) if wait_quantile(middle, servers, quantile) > 0 else (middle, high)
+        )
+    rho = np.append(
+        np.geomspace(high, max(0.95, (1 + high) / 2), KNOTS), 0.97 if high < 0.9 else ()
+    )
+    scaled = [
+        (1 - one) * wait_quantile(one, servers, quantile) for one in rho
+    ]  # a rho nearer to 1 would take seconds
+    return np.array([low, *rho, 1.0]), np.array(
+        [0.0, *scaled, -np.log(1 - quantile) / (2 * servers)]
+    )
 
 
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:

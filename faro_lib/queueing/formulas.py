@@ -16,7 +16,9 @@ def erlang_b(load, servers) -> np.ndarray:
     >>> float(erlang_b(1.0, 2).round(3))
     0.2
     """
-    load, servers = np.broadcast_arrays(np.asarray(load, float), np.floor(np.asarray(servers, float)))
+    load, servers = np.broadcast_arrays(
+        np.asarray(load, float), np.floor(np.asarray(servers, float))
+    )
     blocked = np.ones(load.shape)
     for k in range(1, int(servers.max(initial=0)) + 1):
         carried = load * blocked
@@ -51,8 +53,12 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
     >>> float(upper_bound(10.0, 2, 0.2))
     1.0
     """
-    rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
-    return service_time_s * rate_rps / replicas + 0 * quantile  # holds for any quantile; 0 * quantile only broadcasts
+    rate_rps, replicas, service_time_s, quantile = checked(
+        rate_rps, replicas, service_time_s, quantile
+    )
+    return (
+        service_time_s * rate_rps / replicas + 0 * quantile
+    )  # holds for any quantile; 0 * quantile only broadcasts
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
@@ -63,7 +69,9 @@ def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824
     """
-    rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
+    rate_rps, replicas, service_time_s, quantile = checked(
+        rate_rps, replicas, service_time_s, quantile
+    )
     load = rate_rps * service_time_s
     spare_rps = replicas / service_time_s - rate_rps
     with np.errstate(divide="ignore", invalid="ignore"):

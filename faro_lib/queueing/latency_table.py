@@ -12,7 +12,15 @@ from faro_lib.queueing.formulas import require
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, frozen
 from faro_lib.workload.replicas import SERIAL
 
-ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "replicas", "tail_s", "excess_drops")
+ARRAYS = (
+    "quantile",
+    "max_rps",
+    "rate_per_replica_rps",
+    "saturation_rps",
+    "replicas",
+    "tail_s",
+    "excess_drops",
+)
 
 
 def latency_class(job: Job) -> str:
@@ -41,22 +49,40 @@ class LatencyTable:
 
     classes: tuple[str, ...]  # name of each class, as returned by `class_of`
     quantile: np.ndarray  # level of the latency quantile, such as 0.99, shape (classes,)
-    max_rps: np.ndarray  # largest rate that a job's router can forward, shape (classes,); infinite without a router
+    max_rps: (
+        np.ndarray
+    )  # largest rate that a job's router can forward, shape (classes,); infinite without a router
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
-    tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, minutes)
+    tail_s: (
+        np.ndarray
+    )  # tail latency of the served requests, shape (classes, rates, counts, minutes)
     # Drop rate minus (1 - quantile), same shape as tail_s. Where it is > 0, the tail latency over all requests is infinite.
     excess_drops: np.ndarray
-    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, if different from `latency_class(job)`
+    own: Mapping[str, str] = field(
+        default_factory=dict
+    )  # job name -> class, if different from `latency_class(job)`
 
     def __post_init__(self):
         for name in ARRAYS:
             object.__setattr__(self, name, frozen(np.array(getattr(self, name), dtype=float)))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        n, rates, counts = len(self.classes), self.rate_per_replica_rps.shape[-1], len(self.replicas)
-        expected = {"rate_per_replica_rps": (n, rates), "tail_s": (n, rates, counts, self.tail_s.shape[-1])}
-        expected |= {"excess_drops": self.tail_s.shape, "quantile": (n,), "max_rps": (n,), "saturation_rps": (n,)}
+        n, rates, counts = (
+            len(self.classes),
+            self.rate_per_replica_rps.shape[-1],
+            len(self.replicas),
+        )
+        expected = {
+            "rate_per_replica_rps": (n, rates),
+            "tail_s": (n, rates, counts, self.tail_s.shape[-1]),
+        }
+        expected |= {
+            "excess_drops": self.tail_s.shape,
+            "quantile": (n,),
+            "max_rps": (n,),
+            "saturation_rps": (n,),
+        }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
@@ -87,7 +113,9 @@ class LatencyTable:
         is infinite where the drop rate exceeds 1 - quantile. Without replicas, every request is dropped.
         """
         k = self.classes.index(self.class_of(job))
-        rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
+        rate_rps, replicas = np.broadcast_arrays(
+            np.asarray(rate_rps, float), np.asarray(replicas, float)
+        )
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
@@ -110,7 +138,9 @@ class LatencyTable:
         tail_s, allowed = np.exp(between(self.tail_s[k], np.log)), 1 - self.quantile[k]
         dropped = between(self.excess_drops[k]) + allowed
         # Requests beyond the largest measured rate, or beyond what the router can forward, are dropped.
-        excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[..., None]
+        excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[
+            ..., None
+        ]
         dropped = np.where(replicas[..., None] > 0, 1 - (1 - dropped) / excess, 1.0)
         return np.where(dropped > allowed + TOLERANCE, np.inf, tail_s), np.clip(dropped, 0.0, 1.0)
 
@@ -119,7 +149,9 @@ class LatencyTable:
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         return tail_s[..., tail_s.shape[-1] // 2]
 
-    def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
+    def expected_utility(
+        self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
+    ) -> np.ndarray:
         """Expected utility of a minute at a constant rate. `rate_rps` and `replicas` broadcast.
 
         If `utility` is "relaxed", a minute's utility is min(1, SLO / tail latency)^alpha. Otherwise, it is 1 if the
@@ -144,7 +176,9 @@ class LatencyTable:
         """Read a file written by `save`."""
         with np.load(Path(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-            return cls(classes=tuple(file["classes"].tolist()), own=json.loads(str(file["own"])), **arrays)
+            return cls(
+                classes=tuple(file["classes"].tolist()), own=json.loads(str(file["own"])), **arrays
+            )
 
 
 def _position(values, grid):

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Cluster, Observation, check_initial
+from faro_lib.policies.protocol import (
+    HISTORY_MINUTES,
+    LATENCY_WINDOW_S,
+    Cluster,
+    Observation,
+    check_initial,
+)
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
@@ -14,7 +20,9 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 
-DRAIN_STEP_S = 10.0  # after the last tick, simulated seconds between two checks for unfinished requests
+DRAIN_STEP_S = (
+    10.0  # after the last tick, simulated seconds between two checks for unfinished requests
+)
 CapacityStep = tuple[float, float]  # (time_s, cores)
 Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 
@@ -28,15 +36,23 @@ class ServingModel:
     """
 
     dispatch: str = "round-robin"
-    queue_limit: int = 50  # with "round-robin", a request that finds more than this number waiting is dropped
-    max_ongoing_requests: int = 4  # maximum number of requests in a replica, including the one in service
+    queue_limit: int = (
+        50  # with "round-robin", a request that finds more than this number waiting is dropped
+    )
+    max_ongoing_requests: int = (
+        4  # maximum number of requests in a replica, including the one in service
+    )
     idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
     retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
-    own_limits: tuple[tuple[str, int], ...] = ()  # (job's name, max_ongoing_requests) of jobs whose limit differs
+    own_limits: tuple[
+        tuple[str, int], ...
+    ] = ()  # (job's name, max_ongoing_requests) of jobs whose limit differs
 
     def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:
-            raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {', '.join(DISPATCH)}")
+            raise ValueError(
+                f"dispatch={self.dispatch!r} is unknown; accepted: {', '.join(DISPATCH)}"
+            )
         for field, minimum in (("queue_limit", 0), ("max_ongoing_requests", 1)):
             value = getattr(self, field)
             if value != int(value) or value < minimum:
@@ -48,7 +64,9 @@ class ServingModel:
 
     def limit_of(self, job: Job) -> int:
         """Limit on requests in a replica of `job`. The default is raised to the minimum for the job's replica kind."""
-        return dict(self.own_limits).get(job.name, max(self.max_ongoing_requests, job.replica.fewest_places))
+        return dict(self.own_limits).get(
+            job.name, max(self.max_ongoing_requests, job.replica.fewest_places)
+        )
 
     @property
     def router(self) -> ServiceTime | None:
@@ -63,9 +81,15 @@ class ServingModel:
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
         """A warning that names jobs whose busiest minute exceeds `max_rps`, or ""; requests_per_min is (jobs, minutes)."""
         most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
-        over = [f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
+        over = [
+            f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps
+        ]
         passes = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s; more arrive in the"
-        return f"{passes} busiest minute of {', '.join(over)}, and more replicas do not help" if over else ""
+        return (
+            f"{passes} busiest minute of {', '.join(over)}, and more replicas do not help"
+            if over
+            else ""
+        )
 
 
 PAPER = ServingModel()
@@ -95,9 +119,13 @@ class SimulatedCluster(Cluster):
         model, jobs = serving_model, arrays_of(workload.jobs)
         seconds = 1 + int(workload.minutes * MINUTE_S)
         limits = np.array([model.limit_of(job) for job in workload.jobs])
-        self._serving = Serving(workload.jobs, draws, seconds, model.dispatch, model.queue_limit, limits)
+        self._serving = Serving(
+            workload.jobs, draws, seconds, model.dispatch, model.queue_limit, limits
+        )
         add, remove = self._serving.add_replica, self._serving.remove_replica
-        self._pods = Pods(jobs.cores, jobs.cold_start_s, capacity, add, remove, model.idle_s, model.retry_s)
+        self._pods = Pods(
+            jobs.cores, jobs.cold_start_s, capacity, add, remove, model.idle_s, model.retry_s
+        )
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))
         self._set_drop(np.zeros(len(workload.jobs)))
@@ -128,15 +156,23 @@ class SimulatedCluster(Cluster):
         running = np.array([p.running for p in pods])
         history = self.minute_edges[:, max(0, minute - HISTORY_MINUTES) : minute + 1]
         return Observation(
-            now_s=self.now_s, capacity=self._pods.capacity, minute=minute, arrivals_per_min=np.diff(history,
-            axis=1).astype(float), mean_latency_s=station.finished_latency_s[:, window].sum(axis=1) /
-            np.maximum(finished, 1), tail_latency_s=self.tail_latency_of(minute - 1), ongoing=station.waiting_count +
-            (station.held >= 0) + station.inside.sum(axis=1), running=running, starting=self._target - running,
-            target=self._target.copy(), terminating=np.array([len(p.idle_since_s) for p in pods]),
+            now_s=self.now_s,
+            capacity=self._pods.capacity,
+            minute=minute,
+            arrivals_per_min=np.diff(history, axis=1).astype(float),
+            mean_latency_s=station.finished_latency_s[:, window].sum(axis=1)
+            / np.maximum(finished, 1),
+            tail_latency_s=self.tail_latency_of(minute - 1),
+            ongoing=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
+            running=running,
+            starting=self._target - running,
+            target=self._target.copy(),
+            terminating=np.array([len(p.idle_since_s) for p in pods]),
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
-            drop=station.drop.copy(), arrivals_now=station.next_arrival - self.minute_edges[:, minute],
+            drop=station.drop.copy(),
+            arrivals_now=station.next_arrival - self.minute_edges[:, minute],
             present=self.present,
-        )  # fmt: skip
+        )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
         for job in np.flatnonzero(target < self._target):

@@ -24,12 +24,18 @@ class Draws:
 
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
-    router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
-    service_s: np.ndarray  # service time; of a request that begins a batch: factor on the duration of the batch
+    router_in_s: (
+        np.ndarray
+    )  # service time of the first pass through the router; empty without a router
+    service_s: (
+        np.ndarray
+    )  # service time; of a request that begins a batch: factor on the duration of the batch
     router_out_s: np.ndarray  # service time of the second pass; empty without a router
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
-    prompt_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # empty if no job generates tokens
+    prompt_tokens: np.ndarray = field(
+        default_factory=lambda: np.empty(0)
+    )  # empty if no job generates tokens
     output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # whole numbers >= 1
 
     def shuffler(self, job: int) -> np.random.Generator:
@@ -37,7 +43,9 @@ class Draws:
         return np.random.default_rng([self.seed, 2, job])
 
 
-def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, scv_factor: float = 1.0) -> Draws:
+def draw(
+    workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, scv_factor: float = 1.0
+) -> Draws:
     """Draw the random numbers of a trial.
 
     `router` is the service time of one pass through the router, None if there is none. `scv_factor` multiplies the squared
@@ -46,7 +54,9 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])
     n = len(arrival_s)
-    passes = rng.standard_normal((2, n if router else 0))  # converted below to service times of the router's two passes
+    passes = rng.standard_normal(
+        (2, n if router else 0)
+    )  # converted below to service times of the router's two passes
     if router:
         router.from_normals(passes)
     service_s = rng.standard_normal(n)
@@ -60,10 +70,15 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
     return Draws(first, arrival_s, passes[0], service_s, passes[1], coin, seed, *tokens)
 
 
-def uniform_arrivals(counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S) -> np.ndarray:
+def uniform_arrivals(
+    counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S
+) -> np.ndarray:
     """Arrival times (requests,), sorted by job and time. Job j has counts[j, w] requests, uniform within window w."""
     windows = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
-    arrival_s, first = (windows + rng.random(len(windows))) * window_s, np.cumsum(counts.sum(axis=1))
+    arrival_s, first = (
+        (windows + rng.random(len(windows))) * window_s,
+        np.cumsum(counts.sum(axis=1)),
+    )
     for part in np.split(arrival_s, first[:-1]):
         part.sort()
     return arrival_s

@@ -17,9 +17,21 @@ from numba import njit
 
 from faro_lib.simulate import replicas
 
-ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch rules: round robin by a router, or the replica with the fewest requests
+ROUTER, LEAST_OUTSTANDING = (
+    0,
+    1,
+)  # dispatch rules: round robin by a router, or the replica with the fewest requests
 NONE = -1
-PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s", *replicas.PER_SLOT}
+PER_SLOT = {
+    "order",
+    "inside",
+    "ring",
+    "ring_done_s",
+    "ring_head",
+    "next_done_s",
+    "last_done_s",
+    *replicas.PER_SLOT,
+}
 
 
 class Requests(NamedTuple):
@@ -45,25 +57,41 @@ class Station(NamedTuple):
     head: np.ndarray  # index of the next request to leave the router's first pass
     router_free_s: np.ndarray  # time at which the router is free; not used without a router
     drop: np.ndarray  # drop rate
-    held: np.ndarray  # index of the request at the head of the queue, which waits for a replica with room, or NONE
-    waiting: np.ndarray  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
+    held: (
+        np.ndarray
+    )  # index of the request at the head of the queue, which waits for a replica with room, or NONE
+    waiting: (
+        np.ndarray
+    )  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
     waiting_head: np.ndarray  # position of the oldest request in `waiting`
     waiting_count: np.ndarray  # number of requests in `waiting`
-    order: np.ndarray  # (jobs, slots) the first `active` entries are the active slots, in the order of dispatch
+    order: (
+        np.ndarray
+    )  # (jobs, slots) the first `active` entries are the active slots, in the order of dispatch
     active: np.ndarray  # number of active slots: those of replicas that have not been removed
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
-    ring: np.ndarray  # (jobs, slots, largest of `places` below) indices of the requests in the slot, a ring buffer
+    ring: (
+        np.ndarray
+    )  # (jobs, slots, largest of `places` below) indices of the requests in the slot, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest of `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the slot's oldest request in `ring`
-    next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial replica: a completion); inf if empty
+    next_done_s: (
+        np.ndarray
+    )  # (jobs, slots) time of the slot's next event (serial replica: a completion); inf if empty
     last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of each of the job's replicas
-    finished: np.ndarray  # (jobs, seconds) number of requests that ended in each second, dropped ones included
-    finished_latency_s: np.ndarray  # (jobs, seconds) sum of the times that these requests spent in the system
+    finished: (
+        np.ndarray
+    )  # (jobs, seconds) number of requests that ended in each second, dropped ones included
+    finished_latency_s: (
+        np.ndarray
+    )  # (jobs, seconds) sum of the times that these requests spent in the system
 
 
-def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
+def new_station(
+    slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray
+) -> Station:
     """Return a `Station` without requests or replicas. `first` (jobs + 1,) is the index of each job's first request."""
     jobs, most = len(places), int(places.max())
 
@@ -71,13 +99,27 @@ def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int,
         return np.zeros((jobs, *shape), dtype)
 
     return Station(
-        next_arrival=first[:-1].copy(), head=first[:-1].copy(), router_free_s=np.zeros(jobs), drop=np.zeros(jobs),
-        held=np.full(jobs, NONE), waiting=zeros(queue_length), waiting_head=zeros(), waiting_count=zeros(),
-        order=zeros(slots), active=zeros(), turn=zeros(), inside=zeros(slots),
-        ring=zeros(slots, most), ring_done_s=zeros(slots, most, dtype=float), ring_head=zeros(slots),
-        next_done_s=np.full((jobs, slots), np.inf), last_done_s=zeros(slots, dtype=float), places=places,
-        finished=zeros(seconds), finished_latency_s=zeros(seconds, dtype=float),
-    )  # fmt: skip
+        next_arrival=first[:-1].copy(),
+        head=first[:-1].copy(),
+        router_free_s=np.zeros(jobs),
+        drop=np.zeros(jobs),
+        held=np.full(jobs, NONE),
+        waiting=zeros(queue_length),
+        waiting_head=zeros(),
+        waiting_count=zeros(),
+        order=zeros(slots),
+        active=zeros(),
+        turn=zeros(),
+        inside=zeros(slots),
+        ring=zeros(slots, most),
+        ring_done_s=zeros(slots, most, dtype=float),
+        ring_head=zeros(slots),
+        next_done_s=np.full((jobs, slots), np.inf),
+        last_done_s=zeros(slots, dtype=float),
+        places=places,
+        finished=zeros(seconds),
+        finished_latency_s=zeros(seconds, dtype=float),
+    )
 
 
 def with_slots(state: Any, slots: int) -> Any:
@@ -140,23 +182,45 @@ def _ended(second, spent, finished, finished_latency_s):
 
 @njit(cache=True, nogil=True)
 def advance_job(
-    job: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station,
+    job: int,
+    until_s: float,
+    dispatch: int,
+    queue_limit: int,
+    requests: Requests,
+    station: Station,
     kinds: replicas.Kinds | None,
-) -> None:  # fmt: skip
+) -> None:
     """Process one job's events up to and including `until_s`; `kinds` is None if the job's replicas are serial.
 
     One long function, because calls and attribute access at every event would make it several times slower. Requests
     wait in the queue only while another request is `held`.
     """
-    arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
+    arrival_s, router_in_s, router_out_s = (
+        requests.arrival_s,
+        requests.router_in_s,
+        requests.router_out_s,
+    )
     latency_s, coin = requests.latency_s, requests.coin
     waiting, order, inside = station.waiting[job], station.order[job], station.inside[job]
-    ring, ring_done_s, ring_head = station.ring[job], station.ring_done_s[job], station.ring_head[job]
+    ring, ring_done_s, ring_head = (
+        station.ring[job],
+        station.ring_done_s[job],
+        station.ring_head[job],
+    )
     next_done_s, last_done_s = station.next_done_s[job], station.last_done_s[job]
     finished, finished_latency_s = station.finished[job], station.finished_latency_s[job]
     end, has_router = requests.first[job + 1], len(router_in_s) > 0
-    queue_length, places, active, drop = len(waiting), station.places[job], station.active[job], station.drop[job]
-    arriving, head, router_free = station.next_arrival[job], station.head[job], station.router_free_s[job]
+    queue_length, places, active, drop = (
+        len(waiting),
+        station.places[job],
+        station.active[job],
+        station.drop[job],
+    )
+    arriving, head, router_free = (
+        station.next_arrival[job],
+        station.head[job],
+        station.router_free_s[job],
+    )
     held, turn = station.held[job], station.turn[job]
     waiting_head, waiting_count = station.waiting_head[job], station.waiting_count[job]
     done, done_slot = _soonest(next_done_s)
@@ -166,7 +230,9 @@ def advance_job(
         if arrives <= routed and arrives <= done:
             if arrives > until_s:
                 break
-            passed = router_free = max(router_free, arrives) + router_in_s[arriving] if has_router else arrives
+            passed = router_free = (
+                max(router_free, arrives) + router_in_s[arriving] if has_router else arrives
+            )
             latency_s[arriving] = -passed
             arriving += 1
             continue
@@ -199,7 +265,9 @@ def advance_job(
             done, done_slot = _soonest(next_done_s)
         else:
             source, n = done_slot, inside[done_slot]
-            gone = replicas.event(kinds, job, source, n, now, arrival_s, requests.service_s, latency_s)
+            gone = replicas.event(
+                kinds, job, source, n, now, arrival_s, requests.service_s, latency_s
+            )
             inside[source] -= gone
             if gone > 0:
                 coming, held = held, NONE
@@ -228,7 +296,9 @@ def advance_job(
                         done, done_slot = completes, slot
             else:
                 n, soonest = inside[slot], next_done_s[slot]
-                next_done_s[slot] = replicas.enter(kinds, job, slot, coming, n, soonest, now, requests.service_s)
+                next_done_s[slot] = replicas.enter(
+                    kinds, job, slot, coming, n, soonest, now, requests.service_s
+                )
             inside[slot] += 1
             coming = NONE
             if waiting_count > 0:
@@ -237,30 +307,48 @@ def advance_job(
                 waiting_count -= 1
 
         if leaving != NONE:  # served or dropped, the request passes the router again
-            leaves = router_free = max(router_free, now) + router_out_s[leaving] if has_router else now
+            leaves = router_free = (
+                max(router_free, now) + router_out_s[leaving] if has_router else now
+            )
             spent = leaves - arrival_s[leaving]
             latency_s[leaving] = spent if served else np.inf
             _ended(int(leaves), spent, finished, finished_latency_s)
         if kinds is not None:
             if source != NONE:
-                next_done_s[source] = replicas.begin(kinds, job, source, inside[source], now, requests.service_s)
+                next_done_s[source] = replicas.begin(
+                    kinds, job, source, inside[source], now, requests.service_s
+                )
             done, done_slot = _soonest(next_done_s)
             for n in range(gone):
                 request = kinds.left[n]
-                leaves = router_free = max(router_free, now) + router_out_s[request] if has_router else now
-                spent = replicas.measured(kinds, job, request, leaves - arrival_s[request], now, latency_s)
+                leaves = router_free = (
+                    max(router_free, now) + router_out_s[request] if has_router else now
+                )
+                spent = replicas.measured(
+                    kinds, job, request, leaves - arrival_s[request], now, latency_s
+                )
                 latency_s[request] = spent
                 _ended(int(leaves), spent, finished, finished_latency_s)
-    station.next_arrival[job], station.head[job], station.router_free_s[job] = arriving, head, router_free
+    station.next_arrival[job], station.head[job], station.router_free_s[job] = (
+        arriving,
+        head,
+        router_free,
+    )
     station.held[job], station.turn[job] = held, turn
     station.waiting_head[job], station.waiting_count[job] = waiting_head, waiting_count
 
 
 @njit(cache=True, nogil=True)
 def advance_jobs(
-    first: int, end: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station,
+    first: int,
+    end: int,
+    until_s: float,
+    dispatch: int,
+    queue_limit: int,
+    requests: Requests,
+    station: Station,
     kinds: replicas.Kinds | None,
-) -> None:  # fmt: skip
+) -> None:
     """Call `advance_job` for the jobs `first` to `end` - 1; `kinds` is None if the replicas of all jobs are serial."""
     for job in range(first, end):
         if kinds is None or kinds.kind[job] == replicas.SERIAL:

@@ -14,7 +14,9 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
-    return np.array([a + np.searchsorted(arrival_s[a:b], edges_s) for a, b in zip(first[:-1], first[1:])])
+    return np.array(
+        [a + np.searchsorted(arrival_s[a:b], edges_s) for a, b in zip(first[:-1], first[1:])]
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -51,5 +53,7 @@ def by_minute(
         dropped[job, k] = len(all_s) - len(served_s)
         slo_missed[job, k] = np.sum(served_s > slo_s[job])
         tail_s[job, k] = quantile_of(all_s, quantile[job])
-        served_tail_s[job, k] = quantile_of(served_s, quantile[job]) if dropped[job, k] else tail_s[job, k]
+        served_tail_s[job, k] = (
+            quantile_of(served_s, quantile[job]) if dropped[job, k] else tail_s[job, k]
+        )
     return dropped, slo_missed, tail_s, served_tail_s

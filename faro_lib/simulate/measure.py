@@ -22,13 +22,37 @@ from faro_lib.workload.service import ServiceTime, true_busy_s, true_service_tim
 
 # The grid is finest near saturation, where latency grows as 1 / (1 - rho) and drops begin.
 UTILISATIONS = (
-    0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1,
-    1.2, 1.5, 2.0, 3.0,
-)  # fmt: skip
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.65,
+    0.7,
+    0.75,
+    0.8,
+    0.84,
+    0.88,
+    0.91,
+    0.94,
+    0.97,
+    1.0,
+    1.03,
+    1.06,
+    1.1,
+    1.2,
+    1.5,
+    2.0,
+    3.0,
+)
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = 7000  # if a minute has more requests than this at utilisation 1, shorter windows are simulated
+WINDOW_REQUESTS = (
+    7000  # if a minute has more requests than this at utilisation 1, shorter windows are simulated
+)
 SEED = 1  # seed of the simulated requests
 WARM_UP = 50  # shortest warm-up before the first minute, in service times; needed because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
@@ -76,21 +100,37 @@ def measure(
         tail_s[rows, 1:, column], excess[rows, 1:, column] = minutes.swapaxes(0, 1)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill, [(model, rows, n) for (*_, model), rows in alike.items() for n in range(len(replicas))]))
+        list(
+            pool.map(
+                fill,
+                [
+                    (model, rows, n)
+                    for (*_, model), rows in alike.items()
+                    for n in range(len(replicas))
+                ],
+            )
+        )
     tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
     saturation_rps = np.array([1 / true_busy_s(job) for job in jobs])
     table = LatencyTable(
-        classes=tuple(members), quantile=np.array([job.quantile for job, _ in members.values()]),
-        max_rps=np.full(len(members), serving_model.max_rps), rate_per_replica_rps=saturation_rps[:, None] *
-        np.array([0.0, *UTILISATIONS]), saturation_rps=saturation_rps, replicas=np.array(replicas), tail_s=tail_s,
-        excess_drops=excess, own=own,
-    )  # fmt: skip
+        classes=tuple(members),
+        quantile=np.array([job.quantile for job, _ in members.values()]),
+        max_rps=np.full(len(members), serving_model.max_rps),
+        rate_per_replica_rps=saturation_rps[:, None] * np.array([0.0, *UTILISATIONS]),
+        saturation_rps=saturation_rps,
+        replicas=np.array(replicas),
+        tail_s=tail_s,
+        excess_drops=excess,
+        own=own,
+    )
     for job, curve in curves:
         table = with_curve(table, curve, job)
     return table
 
 
-def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int) -> np.ndarray:
+def _simulated(
+    job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int
+) -> np.ndarray:
     """Return tail latencies and excess drop rates, an array (quantiles, 2, utilisations, MINUTES) cached on disk."""
 
     def compute() -> np.ndarray:
@@ -99,35 +139,54 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
         return np.array(minutes).swapaxes(1, 2)
 
     grid = requests, UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
-    return cached_array((true_service_time(job), job.replica, model, replicas, quantiles, grid, _code()), compute)
+    return cached_array(
+        (true_service_time(job), job.replica, model, replicas, quantiles, grid, _code()), compute
+    )
 
 
 @cache
 def _code() -> tuple[str, bytes]:
     """numpy's version and the code of `simulate` and `workload`: part of the cache key, because results depend on them."""
-    files = (path for package in ("simulate", "workload") for path in Path(__file__).parents[1].glob(f"{package}/*.py"))
+    files = (
+        path
+        for package in ("simulate", "workload")
+        for path in Path(__file__).parents[1].glob(f"{package}/*.py")
+    )
     return np.__version__, b"".join(path.read_bytes() for path in sorted(files))
 
 
-def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _run(
+    job: Job, replicas: int, model: ServingModel, requests: int
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Simulate a constant arrival rate at each of UTILISATIONS, and divide time into equal windows of at most a minute.
 
     At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns latencies (requests,), the index of each
     window's first request (utilisations, windows + 1), and `shrink`, the square root of the window length in minutes.
     """
     full_rps = replicas / true_busy_s(job)
-    in_service_s = job.replica.max_in_service * true_busy_s(job)  # Little's law: a request's service time at full load
+    in_service_s = job.replica.max_in_service * true_busy_s(
+        job
+    )  # Little's law: a request's service time at full load
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
     # `counts` are whole requests per window. Their running sum differs from that of a constant rate by less than one.
-    ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
-    counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
-    workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
+    ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random(
+        (len(UTILISATIONS), 1)
+    )
+    counts = np.diff(
+        np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1
+    )
+    workload = Workload(
+        tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts
+    )
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
         # The arrivals of `draw` only suit one-minute windows and the paper's model, in which some overrun their minute.
-        draws = replace(draws, arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s))
+        draws = replace(
+            draws,
+            arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s),
+        )
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)
     for n in range(len(counts)):
@@ -138,7 +197,9 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int) -> tuple[n
     return serving.requests.latency_s, edges[:, warm:-1], float(np.sqrt(window_s / MINUTE_S))
 
 
-def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
+def _minutes(
+    latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Tail latency in s of served requests, and excess drop rate, in each of MINUTES equally likely minutes.
 
     The excess drop rate is the drop rate minus (1 - quantile). Time window i has the requests edges[i] to edges[i + 1].

@@ -28,7 +28,9 @@ class JobPods:
     cores: float  # cores per pod
     cold_start_s: float
     running: int = 0
-    births: list[float] = field(default_factory=list)  # times at which starting replicas begin to serve
+    births: list[float] = field(
+        default_factory=list
+    )  # times at which starting replicas begin to serve
     idle_since_s: deque[float] = field(default_factory=deque)
     waiting: int = 0  # replicas that wait for free cores
     removed_s: float = -np.inf

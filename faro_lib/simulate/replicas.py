@@ -37,24 +37,45 @@ class Kinds(NamedTuple):
     prompt_tokens: np.ndarray  # (requests,)
     output_tokens: np.ndarray  # (requests,)
     left: np.ndarray  # (places,) indices of the requests that leave at an event; places = largest max_ongoing_requests
-    line: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
+    line: (
+        np.ndarray
+    )  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
     # (jobs, slots, places) a number for each request in `line`. Concurrent: value of `attained_s` at which the request
     # ends. Batched: time at which it entered the slot. Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
     # Time when `attained_s` was updated (concurrent), the last batch ended (batched) or `iteration` began (continuous).
     since_s: np.ndarray
-    attained_s: np.ndarray  # concurrent: integral of the service speed from when the slot was last empty to `since_s`
+    attained_s: (
+        np.ndarray
+    )  # concurrent: integral of the service speed from when the slot was last empty to `since_s`
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
-    last_iteration: np.ndarray  # continuous: the next event is the end of this iteration; no request leaves before it
-    fresh: np.ndarray  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
+    last_iteration: (
+        np.ndarray
+    )  # continuous: the next event is the end of this iteration; no request leaves before it
+    fresh: (
+        np.ndarray
+    )  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
 
 
-PER_SLOT = ("line", "mark", "serving", "since_s", "attained_s", "iteration", "last_iteration", "fresh")
+PER_SLOT = (
+    "line",
+    "mark",
+    "serving",
+    "since_s",
+    "attained_s",
+    "iteration",
+    "last_iteration",
+    "fresh",
+)
 
 
 def new_kinds(
-    jobs: Sequence[Job], slots: int, places: np.ndarray, prompt_tokens: np.ndarray, output_tokens: np.ndarray
+    jobs: Sequence[Job],
+    slots: int,
+    places: np.ndarray,
+    prompt_tokens: np.ndarray,
+    output_tokens: np.ndarray,
 ) -> Kinds | None:
     """`Kinds` with empty slots; None if all jobs have serial replicas, whose state is in `events.Station`."""
     if all(job.replica == Replica() for job in jobs):
@@ -69,15 +90,30 @@ def new_kinds(
     batch_s = np.array([[*row, *[np.inf] * (max(map(len, batches)) - len(row))] for row in batches])
     shape = (len(jobs), slots)
     return Kinds(
-        kind=np.array([list(KINDS).index(replica.kind) for replica in replicas]), at_once=column("max_in_service"),
-        slowdown=column("slowdown"), wait_s=column("wait_s"), batch_s=batch_s, alpha_s=column("alpha_s"),
-        beta_s=column("beta_s"), gamma_s=column("gamma_s"), max_tokens=column("max_tokens"),
-        slo_on=np.array([SLO_ON.index(getattr(replica, "slo_on", SLO_ON[END_TO_END])) for replica in replicas]),
-        prompt_tokens=prompt_tokens, output_tokens=output_tokens, left=np.zeros(most, np.int64),
-        line=np.zeros((*shape, most), np.int64), mark=np.zeros((*shape, most)), serving=np.zeros(shape, np.int64),
-        since_s=np.zeros(shape), attained_s=np.zeros(shape), iteration=np.zeros(shape, np.int64),
-        last_iteration=np.zeros(shape, np.int64), fresh=np.full(shape, BETWEEN),
-    )  # fmt: skip
+        kind=np.array([list(KINDS).index(replica.kind) for replica in replicas]),
+        at_once=column("max_in_service"),
+        slowdown=column("slowdown"),
+        wait_s=column("wait_s"),
+        batch_s=batch_s,
+        alpha_s=column("alpha_s"),
+        beta_s=column("beta_s"),
+        gamma_s=column("gamma_s"),
+        max_tokens=column("max_tokens"),
+        slo_on=np.array(
+            [SLO_ON.index(getattr(replica, "slo_on", SLO_ON[END_TO_END])) for replica in replicas]
+        ),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        left=np.zeros(most, np.int64),
+        line=np.zeros((*shape, most), np.int64),
+        mark=np.zeros((*shape, most)),
+        serving=np.zeros(shape, np.int64),
+        since_s=np.zeros(shape),
+        attained_s=np.zeros(shape),
+        iteration=np.zeros(shape, np.int64),
+        last_iteration=np.zeros(shape, np.int64),
+        fresh=np.full(shape, BETWEEN),
+    )
 
 
 @njit(cache=True, inline="always")
@@ -100,7 +136,11 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         mark[inside] = now
         if serving > 0:
             return next_s
-        return now if inside + 1 >= at_once else max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
+        return (
+            now
+            if inside + 1 >= at_once
+            else max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
+        )
     if inside == 0:
         return now
     too_long = kinds.prompt_tokens[request] > kinds.max_tokens[job]
@@ -146,7 +186,11 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         if slo_on == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[line[n]] = -now  # time of the first token, stored with a minus sign until the request completes
+            latency_s[
+                line[n]
+            ] = (
+                -now
+            )  # time of the first token, stored with a minus sign until the request completes
     kinds.fresh[job, slot] = BETWEEN
     for n in range(inside):
         if n < serving and mark[n] == iteration:

@@ -15,7 +15,12 @@ from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller import loop
 
-EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # `Plan` fields
+EXPLANATIONS = (
+    "forecast_rps",
+    "predicted_tail_latency_s",
+    "marginal_value_up",
+    "marginal_value_down",
+)  # `Plan` fields
 
 
 @dataclass(slots=True)
@@ -35,8 +40,17 @@ class Decisions:
 
     def append(self, step: control.Step) -> None:
         observation, plan = step.observation, step.plan
-        row = (observation.now_s, step.target, plan.drop, observation.running, plan.reason, step.decision_s)
-        for column, value in zip(fields(self), (*row, *(getattr(plan, name) for name in EXPLANATIONS))):
+        row = (
+            observation.now_s,
+            step.target,
+            plan.drop,
+            observation.running,
+            plan.reason,
+            step.decision_s,
+        )
+        for column, value in zip(
+            fields(self), (*row, *(getattr(plan, name) for name in EXPLANATIONS))
+        ):
             getattr(self, column.name).append(value)
 
 
@@ -49,8 +63,12 @@ class Run:
     requests: np.ndarray  # number of requests
     dropped: np.ndarray  # number of requests dropped
     slo_missed: np.ndarray  # number of served requests slower than the SLO
-    tail_latency_s: np.ndarray  # latency at the job's quantile, with dropped requests as inf; NaN without requests
-    served_tail_latency_s: np.ndarray  # latency at the job's quantile over served requests only; NaN if none was served
+    tail_latency_s: (
+        np.ndarray
+    )  # latency at the job's quantile, with dropped requests as inf; NaN without requests
+    served_tail_latency_s: (
+        np.ndarray
+    )  # latency at the job's quantile over served requests only; NaN if none was served
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions
     wall_s: float  # duration of the simulation
@@ -87,10 +105,18 @@ def simulate(
             raise ValueError("seed=None: a trial needs a seed or its draws")
         draws = draw(workload, seed, router=serving_model.router)
     initial = np.array(policy.initial(workload.jobs, capacity) if initial is None else initial)
-    first_s = {job: min(from_s for other, from_s, _ in lifetimes if other == job) for job, *_ in lifetimes}
+    first_s = {
+        job: min(from_s for other, from_s, _ in lifetimes if other == job) for job, *_ in lifetimes
+    }
     initial[[job for job, from_s in first_s.items() if from_s > 0]] = 0
     cluster = SimulatedCluster(
-        workload, draws, capacity, initial, serving_model, capacity_steps=capacity_steps, lifetimes=lifetimes
+        workload,
+        draws,
+        capacity,
+        initial,
+        serving_model,
+        capacity_steps=capacity_steps,
+        lifetimes=lifetimes,
     )
     decisions, end_s = Decisions(), workload.minutes * MINUTE_S
 
@@ -102,7 +128,9 @@ def simulate(
     loop.run(cluster, policy, workload.jobs, end_s, on_step=record, guardrails=guardrails)
     cluster.finish()
     wall_s = time.perf_counter() - began
-    return evaluate_run(workload, capacity, cluster.latency_s, cluster.minute_edges, initial, decisions, wall_s)
+    return evaluate_run(
+        workload, capacity, cluster.latency_s, cluster.minute_edges, initial, decisions, wall_s
+    )
 
 
 def evaluate_run(
@@ -119,6 +147,8 @@ def evaluate_run(
     `latency_s` is sorted by job and arrival, inf for a dropped request. Job j's minute m begins at request edges[j, m].
     """
     jobs = arrays_of(workload.jobs)
-    dropped, slo_missed, tail_s, served_tail_s = by_minute(latency_s, edges, jobs.slo_s, jobs.quantile)
+    dropped, slo_missed, tail_s, served_tail_s = by_minute(
+        latency_s, edges, jobs.slo_s, jobs.quantile
+    )
     counts = np.diff(edges, axis=1), dropped, slo_missed
     return Run(workload, capacity, *counts, tail_s, served_tail_s, initial, decisions, wall_s)

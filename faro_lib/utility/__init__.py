@@ -7,11 +7,26 @@ from faro_lib.utility.functions import (
     precise_utility,
     relaxed_drop_penalty,
     relaxed_utility,
-)  # fmt: skip
-from faro_lib.utility.table import DROPS, UtilityTable, build_table, predicted_latency, with_switching_cost
+)
+from faro_lib.utility.table import (
+    DROPS,
+    UtilityTable,
+    build_table,
+    predicted_latency,
+    with_switching_cost,
+)
 
 __all__ = [
-    "DROPS", "SOLVER_STEPS", "Configurations", "UtilityTable", "best_configurations", "build_table",
-    "precise_drop_penalty", "precise_utility", "predicted_latency", "relaxed_drop_penalty", "relaxed_utility",
+    "DROPS",
+    "SOLVER_STEPS",
+    "Configurations",
+    "UtilityTable",
+    "best_configurations",
+    "build_table",
+    "precise_drop_penalty",
+    "precise_utility",
+    "predicted_latency",
+    "relaxed_drop_penalty",
+    "relaxed_utility",
     "with_switching_cost",
-]  # fmt: skip
+]

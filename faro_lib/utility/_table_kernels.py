@@ -31,7 +31,9 @@ def _mean(loads, weights, keep, curve, alpha):
     for s in range(samples):
         for m in range(minutes):
             if weights[m] > 0.0:
-                total += weights[m] * _utility(loads[s, m] * keep, first, last, per_load, value, alpha)
+                total += weights[m] * _utility(
+                    loads[s, m] * keep, first, last, per_load, value, alpha
+                )
     return total
 
 
@@ -84,8 +86,24 @@ def _best_drop(cell, phi, undropped, stack):
 
 @njit(cache=True)
 def fill(
-    loads, warm, cold, running, serving, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop
-):  # fmt: skip
+    loads,
+    warm,
+    cold,
+    running,
+    serving,
+    low,
+    high,
+    of_job,
+    first,
+    last,
+    curve,
+    alpha,
+    drops,
+    phi,
+    value,
+    effective,
+    drop,
+):
     """Fill `value`, `effective` and `drop`, all (jobs, X + 1). Return the replica count from which they are constant.
 
     `value` is the expected utility without drops. `effective` is the maximum over d of phi[d] times the utility at rate
@@ -101,23 +119,45 @@ def fill(
         k, k_now, now = of_job[j], of_job[serving[j]], running[j]
         largest = loads[j].max()
         cold_part[:] = np.nan
-        curve_now, loads_now = (first[k_now, now], last[k_now, now], curve[k_now, now]), loads[serving[j]]
+        curve_now, loads_now = (
+            (first[k_now, now], last[k_now, now], curve[k_now, now]),
+            loads[serving[j]],
+        )
         finished = -1
         for x in range(low[j], min(high[j] + 1, columns)):
             if finished >= 0:
-                value[j, x], effective[j, x], drop[j, x] = value[j, finished], effective[j, finished], drop[j, finished]
+                value[j, x], effective[j, x], drop[j, x] = (
+                    value[j, finished],
+                    effective[j, finished],
+                    drop[j, finished],
+                )
                 continue
             saturated = max(saturated, x)
             curve_x = (first[k, x], last[k, x], curve[k, x])
             grown = x > now or serving[j] != j
             weights = warm[j] if grown else both[j]
-            cell = (loads[j], weights, loads_now, cold[j], grown, drops, curve_now, curve_x, alpha, cold_part)
+            cell = (
+                loads[j],
+                weights,
+                loads_now,
+                cold[j],
+                grown,
+                drops,
+                curve_now,
+                curve_x,
+                alpha,
+                cold_part,
+            )
             v = _cell(cell, 0)
             value[j, x], effective[j, x], drop[j, x] = v, v, 0.0
             if len(drops) > 1:
                 effective[j, x], at = _best_drop(cell, phi, v, stack)
                 drop[j, x] = drops[at]
             # Once every sample of every minute meets the SLO, more replicas change nothing.
-            if largest <= first[k, x] and curve[k, x, 0] == 1.0 and (grown or cold[j].sum() == 0.0 or v >= 1.0 - 1e-12):
+            if (
+                largest <= first[k, x]
+                and curve[k, x, 0] == 1.0
+                and (grown or cold[j].sum() == 0.0 or v >= 1.0 - 1e-12)
+            ):
                 finished = x
     return saturated

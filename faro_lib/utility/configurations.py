@@ -15,7 +15,16 @@ from faro_lib.utility.table import UtilityTable, build_table, with_switching_cos
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
 # The fields of `Job` in which configurations of a service may differ.
-OWN = {"name", "model", "replica", "service_time_s", "service_scv", "latency_curve", "cold_start_s", "cores"}
+OWN = {
+    "name",
+    "model",
+    "replica",
+    "service_time_s",
+    "service_scv",
+    "latency_curve",
+    "cold_start_s",
+    "cores",
+}
 OWN |= {"min_replicas", "max_replicas"}
 
 
@@ -35,9 +44,15 @@ class Configurations:
 
 
 def best_configurations(
-    options: Mapping[str, Sequence[Job]], rates_rps, current: Sequence[str], running, *, cores: float,
-    switching_cost: float = 0.0, **settings,
-) -> Configurations:  # fmt: skip
+    options: Mapping[str, Sequence[Job]],
+    rates_rps,
+    current: Sequence[str],
+    running,
+    *,
+    cores: float,
+    switching_cost: float = 0.0,
+    **settings,
+) -> Configurations:
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
     Each cell holds the configuration and replica count with the largest `UtilityTable.effective` of all that fit into
@@ -58,17 +73,23 @@ def best_configurations(
     [('slow', 1), ('slow', 2), ('slow', 3)]
     """
     if not len(rates_rps) == len(current) == len(running) == len(options):
-        raise ValueError(f"rates_rps, current and running must have one entry for each of the {len(options)} services")
+        raise ValueError(
+            f"rates_rps, current and running must have one entry for each of the {len(options)} services"
+        )
     rows = tuple(job for jobs in options.values() for job in jobs)
     of_service = np.repeat(np.arange(len(options)), [len(jobs) for jobs in options.values()])
     names = [(of_service[r], job.name) for r, job in enumerate(rows)]
     now = [names.index((j, name)) if (j, name) in names else -1 for j, name in enumerate(current)]
     for j, (service, jobs) in enumerate(options.items()):
         if now[j] < 0:
-            raise ValueError(f"service {service!r}: current={current[j]!r} is not one of its configurations")
+            raise ValueError(
+                f"service {service!r}: current={current[j]!r} is not one of its configurations"
+            )
         for field in (field.name for field in fields(Job) if field.name not in OWN):
             if len({getattr(job, field) for job in jobs}) > 1:
-                raise ValueError(f"service {service!r}: {field} must be the same in all of its configurations")
+                raise ValueError(
+                    f"service {service!r}: {field} must be the same in all of its configurations"
+                )
     tenths = np.rint(10 * arrays_of(rows).cores).astype(int)
     unit = int(np.gcd.reduce(tenths))
     cost, columns = tenths // unit, int(10 * cores / unit + TOLERANCE) + 1
@@ -82,18 +103,33 @@ def best_configurations(
     row, replicas = np.zeros(shape, int), np.zeros(shape, int)
     for r in sorted(range(len(rows)), key=lambda r: r != serving[r]):
         highest = np.maximum.accumulate(parts.effective[r])
-        fewest = np.searchsorted(highest, highest)  # fewest[x] is the smallest count with the best utility among 0..x
+        fewest = np.searchsorted(
+            highest, highest
+        )  # fewest[x] is the smallest count with the best utility among 0..x
         x, j = fewest[np.minimum(np.arange(columns) // cost[r], parts.columns)], of_service[r]
         better = parts.effective[r, x] > effective[j]
-        for array, found in ((value, parts.value[r, x]), (effective, parts.effective[r, x]), (drop, parts.drop[r, x])):
+        for array, found in (
+            (value, parts.value[r, x]),
+            (effective, parts.effective[r, x]),
+            (drop, parts.drop[r, x]),
+        ):
             array[j, better] = found[better]
         row[j, better], replicas[j, better] = r, x[better]
     units = [
-        replace(jobs[0], name=service, cores=unit / 10, min_replicas=int(np.argmax(value[j] > -np.inf)),
-                max_replicas=columns - 1)
+        replace(
+            jobs[0],
+            name=service,
+            cores=unit / 10,
+            min_replicas=int(np.argmax(value[j] > -np.inf)),
+            max_replicas=columns - 1,
+        )
         for j, (service, jobs) in enumerate(options.items())
-    ]  # fmt: skip
+    ]
     best = UtilityTable.from_values(
-        units, value, running=running * cost[now], effective=effective, drop=drop if parts.with_drops else None
+        units,
+        value,
+        running=running * cost[now],
+        effective=effective,
+        drop=drop if parts.with_drops else None,
     )
     return Configurations(best, rows, row, replicas)

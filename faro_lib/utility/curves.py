@@ -16,13 +16,18 @@ from faro_lib.utility.functions import relaxed_utility
 from faro_lib.workload import Job
 
 KNOTS = 129
-MODEL_RHO_MAX, MODEL_KNOTS = 2.5, 501  # largest utilisation and number of knots for a model that is not a formula
+MODEL_RHO_MAX, MODEL_KNOTS = (
+    2.5,
+    501,
+)  # largest utilisation and number of knots for a model that is not a formula
 
 
 class LearnedModel(Protocol):
     """A latency model that is not a formula; `queueing.LatencyTable` is one."""
 
-    def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float) -> np.ndarray: ...
+    def expected_utility(
+        self, job: Job, rate_rps, replicas, utility: str, alpha: float
+    ) -> np.ndarray: ...
 
 
 LatencyModel = str | LearnedModel
@@ -37,23 +42,34 @@ class Curves(NamedTuple):
     of_job: np.ndarray  # index of each job's class, (jobs,)
 
 
-def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
+def curves_of(
+    jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int
+) -> Curves:
     """Curves of all service classes of `jobs` for 0..X replicas, X >= `columns`; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str | LatencyTable):
-        columns = 1 << (columns - 1).bit_length()  # a power of two, to reuse cached curves for similar `columns`
+        columns = (
+            1 << (columns - 1).bit_length()
+        )  # a power of two, to reuse cached curves for similar `columns`
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
-        first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
+        first, last, value = _formula_stack(
+            latency_model, utility, float(alpha), columns, tuple(classes)
+        )
     elif hasattr(latency_model, "expected_utility"):
         # The curves of a LatencyTable are cached. Other models may learn between calls, so theirs are not cached.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
-            sample, keys = _measured_curves, [(latency_model.class_of(job), job.slo_s, job.busy_s) for job in jobs]
+            sample, keys = (
+                _measured_curves,
+                [(latency_model.class_of(job), job.slo_s, job.busy_s) for job in jobs],
+            )
         classes = dict(zip(reversed(keys), reversed(jobs)))
-        samples = (sample(latency_model, job, utility, float(alpha), columns) for job in classes.values())
+        samples = (
+            sample(latency_model, job, utility, float(alpha), columns) for job in classes.values()
+        )
         first, last, value = _stack(samples)
     else:
         formula = "be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound)"
@@ -79,7 +95,9 @@ def _formula_stack(model: str, utility: str, alpha: float, columns: int, classes
 
 
 @lru_cache(maxsize=1024)
-def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: float, quantile: float, scv: float):
+def _formula_curves(
+    model: str, utility: str, alpha: float, columns: int, slo: float, quantile: float, scv: float
+):
     """(first, last, value) of one class, as in `Curves`. Latencies in this function have the unit of `slo`."""
     c = np.arange(1, columns + 1, dtype=float)
 
@@ -109,10 +127,14 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
 def _model_curves(latency_model, job, utility, alpha, columns):
     """(first, last, value) for all replica counts. `value` has the model's utility at utilisations 0 to `rho_max`."""
     c, rho_max = np.arange(1, columns + 1), MODEL_RHO_MAX
-    if isinstance(latency_model, LatencyTable):  # a measured replica may sustain more than 1 / busy_s requests/s
+    if isinstance(
+        latency_model, LatencyTable
+    ):  # a measured replica may sustain more than 1 / busy_s requests/s
         rho_max = max(rho_max, 1.2 * job.busy_s * latency_model.saturation_of(job))
     loads = np.linspace(0.0, rho_max, MODEL_KNOTS)[None, :] * c[:, None]
-    value = np.asarray(latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha), float)
+    value = np.asarray(
+        latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha), float
+    )
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
         asked = f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}"
         raise ValueError(f"{asked}; got {value.shape}")
@@ -122,7 +144,13 @@ def _model_curves(latency_model, job, utility, alpha, columns):
 def _with_zero_replicas(first, last, value):
     """The curves with a row for zero replicas prepended: utility 1 at load 0, and 0 at any other load."""
     zero = np.eye(1, value.shape[1])
-    return np.concatenate([[0.0], first]), np.concatenate([[0.0], last]), np.concatenate([zero, value])
+    return (
+        np.concatenate([[0.0], first]),
+        np.concatenate([[0.0], last]),
+        np.concatenate([zero, value]),
+    )
 
 
-_measured_curves = lru_cache(maxsize=512)(_model_curves)  # bounded, as an entry for 128 replicas takes 0.5 MB
+_measured_curves = lru_cache(maxsize=512)(
+    _model_curves
+)  # bounded, as an entry for 128 replicas takes 0.5 MB

@@ -8,11 +8,18 @@ import numpy as np
 
 from faro_lib.queueing import LatencyTable, latency
 from faro_lib.utility.curves import LatencyModel, curves_of
-from faro_lib.utility.functions import MEASURE_STEPS, SOLVER_STEPS, precise_drop_penalty, relaxed_drop_penalty
+from faro_lib.utility.functions import (
+    MEASURE_STEPS,
+    SOLVER_STEPS,
+    precise_drop_penalty,
+    relaxed_drop_penalty,
+)
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of, frozen
 
 # Drop rates that a table with drops tries: 0, 0.1, 1, 2, ..., 100 % and every breakpoint of both penalties.
-DROPS = tuple(sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i in range(1, 101))}))
+DROPS = tuple(
+    sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i in range(1, 101))})
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +27,15 @@ class UtilityTable:
     """Expected utility of every job at replica counts 0..X: all that objectives and solvers know of the jobs' load."""
 
     jobs: tuple[Job, ...]
-    running: np.ndarray  # replicas that serve now, (jobs,); solvers break ties by the smallest change of these counts
-    value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
-    effective: np.ndarray  # utility x penalty at the best drop rate, (jobs, X + 1); equals `value` if no rate was tried
+    running: (
+        np.ndarray
+    )  # replicas that serve now, (jobs,); solvers break ties by the smallest change of these counts
+    value: (
+        np.ndarray
+    )  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
+    effective: (
+        np.ndarray
+    )  # utility x penalty at the best drop rate, (jobs, X + 1); equals `value` if no rate was tried
     drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
     with_drops: bool = False  # whether drop rates were tried
 
@@ -30,7 +43,9 @@ class UtilityTable:
         object.__setattr__(self, "jobs", tuple(self.jobs))
         n = len(self.jobs)
         for field in ("value", "effective", "drop", "running"):
-            array = frozen(np.array(getattr(self, field), dtype=np.int64 if field == "running" else float))
+            array = frozen(
+                np.array(getattr(self, field), dtype=np.int64 if field == "running" else float)
+            )
             object.__setattr__(self, field, array)
             if field == "value" and (array.ndim != 2 or len(array) != n):
                 raise ValueError(f"value has shape {array.shape}; expected ({n} jobs, X + 1)")
@@ -38,7 +53,9 @@ class UtilityTable:
             if array.shape != expected:
                 raise ValueError(f"{field} has shape {array.shape}; expected {expected}")
             for j in np.unique(np.argwhere(np.isnan(array) | np.isposinf(array))[:1, 0]):
-                raise ValueError(f"{field} of job {self.jobs[j].name!r} must be finite, or -inf where infeasible")
+                raise ValueError(
+                    f"{field} of job {self.jobs[j].name!r} must be finite, or -inf where infeasible"
+                )
 
     @property
     def columns(self) -> int:
@@ -46,7 +63,9 @@ class UtilityTable:
         return self.value.shape[1] - 1
 
     @classmethod
-    def from_values(cls, jobs: Sequence[Job], value, *, running=None, effective=None, drop=None) -> Self:
+    def from_values(
+        cls, jobs: Sequence[Job], value, *, running=None, effective=None, drop=None
+    ) -> Self:
         """A table from utilities (jobs, X + 1); entries outside the jobs' bounds become -inf."""
         jobs, value = tuple(jobs), np.array(value, dtype=float)
         if value.ndim != 2 or value.shape[0] != len(jobs):
@@ -57,7 +76,9 @@ class UtilityTable:
             jobs,
             np.zeros(len(jobs)) if running is None else running,
             np.where(outside, -np.inf, value),
-            np.where(outside, -np.inf, value if effective is None else np.array(effective, dtype=float)),
+            np.where(
+                outside, -np.inf, value if effective is None else np.array(effective, dtype=float)
+            ),
             np.zeros(value.shape) if drop is None else drop,
             with_drops=drop is not None,
         )
@@ -108,7 +129,11 @@ def build_table(
     grid, phi = _drop_grid(drops, utility)
     arrays = arrays_of(jobs)
     _, samples, minutes = rates_rps.shape
-    start_min = arrays.cold_start_s / MINUTE_S if cold_start_minutes is None else np.full(len(jobs), cold_start_minutes)
+    start_min = (
+        arrays.cold_start_s / MINUTE_S
+        if cold_start_minutes is None
+        else np.full(len(jobs), cold_start_minutes)
+    )
     # Share of each minute in which new replicas are still starting, (jobs, minutes).
     cold_share = np.clip(start_min[:, None] - np.arange(minutes), 0.0, 1.0)
     cold, warm = (1 / samples * share / minutes for share in (cold_share, 1 - cold_share))
@@ -124,9 +149,24 @@ def build_table(
     value = np.full((len(jobs), int(high.max()) + 1), -np.inf)
     effective, drop = value.copy(), np.zeros(value.shape)
     saturated = kernels.fill(
-        rates_rps * arrays.service_time_s[:, None, None], warm, cold, running, serving, low, high,
-        curves.of_job, curves.first, curves.last, curves.value, float(alpha), grid, phi, value, effective, drop,
-    )  # fmt: skip
+        rates_rps * arrays.service_time_s[:, None, None],
+        warm,
+        cold,
+        running,
+        serving,
+        low,
+        high,
+        curves.of_job,
+        curves.first,
+        curves.last,
+        curves.value,
+        float(alpha),
+        grid,
+        phi,
+        value,
+        effective,
+        drop,
+    )
     # The table ends where more replicas change no job's utility, but includes every job's running count and minimum.
     columns = int(max(saturated, np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
@@ -137,7 +177,9 @@ def with_switching_cost(table: UtilityTable, cost: float, unchanged=True) -> Uti
     """Subtract `cost` from all utilities, except at the running replica counts of jobs where `unchanged` is True."""
     if not cost >= 0:
         raise ValueError(f"switching_cost={cost} must be a number >= 0")
-    stays = (np.arange(table.columns + 1) == table.running[:, None]) & np.reshape(unchanged, (-1, 1))
+    stays = (np.arange(table.columns + 1) == table.running[:, None]) & np.reshape(
+        unchanged, (-1, 1)
+    )
     charge = np.where(stays, 0.0, cost)
     return replace(table, value=table.value - charge, effective=table.effective - charge)
 
@@ -169,7 +211,9 @@ def predicted_latency(
         if x <= 0:
             latency_s[j] = np.where(rate > 0, np.inf, job.busy_s)
         elif isinstance(latency_model, str):
-            latency_s[j] = latency(latency_model, rate, x, job.busy_s, job.quantile, service_scv=job.service_scv)
+            latency_s[j] = latency(
+                latency_model, rate, x, job.busy_s, job.quantile, service_scv=job.service_scv
+            )
         elif isinstance(latency_model, LatencyTable):
             latency_s[j] = latency_model.tail_latency_s(job, rate, x)
         else:
@@ -183,12 +227,19 @@ def _checked(jobs, rates_rps, running) -> tuple[np.ndarray, np.ndarray]:
     if not jobs:
         raise ValueError("jobs is empty; at least one job is needed")
     if rates.ndim != 3 or rates.shape[0] != len(jobs) or 0 in rates.shape:
-        raise ValueError(f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, samples, minutes)")
+        raise ValueError(
+            f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, samples, minutes)"
+        )
     for j, s, m in np.argwhere(~(np.isfinite(rates) & (rates >= 0)))[:1]:
         where = f"rates_rps of job {jobs[j].name!r}, sample {s}, minute {m}"
         raise ValueError(f"{where} is {rates[j, s, m]}; it must be a finite number >= 0")
     counts = np.asarray(running)
-    if counts.shape != (len(jobs),) or not np.all(np.isfinite(counts)) or np.any(counts < 0) or np.any(counts % 1):
+    if (
+        counts.shape != (len(jobs),)
+        or not np.all(np.isfinite(counts))
+        or np.any(counts < 0)
+        or np.any(counts % 1)
+    ):
         raise ValueError(f"running={counts.tolist()} must be {len(jobs)} whole numbers >= 0")
     return rates, counts.astype(np.int64)
 
@@ -196,6 +247,12 @@ def _checked(jobs, rates_rps, running) -> tuple[np.ndarray, np.ndarray]:
 def _drop_grid(drops, utility: str) -> tuple[np.ndarray, np.ndarray]:
     """(drop rates to try, their drop penalties); a ValueError if the rates do not increase from 0 to at most 1."""
     grid = np.asarray((0.0,) if drops is None else drops, dtype=float)
-    if grid.ndim != 1 or not len(grid) or grid[0] != 0 or np.any(np.diff(grid) <= 0) or grid[-1] > 1:
+    if (
+        grid.ndim != 1
+        or not len(grid)
+        or grid[0] != 0
+        or np.any(np.diff(grid) <= 0)
+        or grid[-1] > 1
+    ):
         raise ValueError(f"drops={drops} must increase from 0 to at most 1")
     return grid, precise_drop_penalty(grid) if utility == "precise" else relaxed_drop_penalty(grid)

@@ -7,13 +7,29 @@ import numpy as np
 
 from faro_lib.workload.jobs import Traces
 
-Change = Literal["none", "launch", "double", "flash", "stop", "weekend", "idle", "drift", "bursts", "giant", "sparse"]
+Change = Literal[
+    "none",
+    "launch",
+    "double",
+    "flash",
+    "stop",
+    "weekend",
+    "idle",
+    "drift",
+    "bursts",
+    "giant",
+    "sparse",
+]
 CHANGES = get_args(Change)
 CROWD, CROWD_MINUTES = 5, 20  # factor on the load in a flash crowd, and its duration
 WEEKEND = 0.4  # factor on the load at weekends
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
 DRIFT = 1.5  # factor on the load at the end of the evaluation day
-BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor on the load in a burst, its duration, and bursts per day
+BURST, BURST_MINUTES, BURSTS = (
+    3,
+    3,
+    20,
+)  # factor on the load in a burst, its duration, and bursts per day
 GIANT = 5.3  # factor on the load of the first job; all other jobs have the factor GIANT / 100
 
 
@@ -55,8 +71,12 @@ def changed(traces: Traces, change: str) -> Traces:
         elif change == "stop":
             days[-1, :, job, start:] = 0
         elif change == "bursts":
-            for begin in np.random.default_rng([job, 7]).integers(minutes - BURST_MINUTES, size=BURSTS):
+            for begin in np.random.default_rng([job, 7]).integers(
+                minutes - BURST_MINUTES, size=BURSTS
+            ):
                 days[-1, :, job, begin : begin + BURST_MINUTES] *= BURST
         elif change in ("idle", "sparse"):
-            days[:, :, job] = np.random.default_rng([job, 6]).poisson(IDLE_PER_MIN, days[:, :, job].shape)
+            days[:, :, job] = np.random.default_rng([job, 6]).poisson(
+                IDLE_PER_MIN, days[:, :, job].shape
+            )
     return replace(traces, train=days[:-1], evaluation=days[-1])

@@ -28,7 +28,9 @@ class Job:
     name: str  # unique within a workload
     slo_s: float = 0.720
     quantile: float = 0.99  # strictly between 0 and 1
-    service_time_s: float = 0.180  # mean assumed by policies; simulations use the times measured for `model`, if any
+    service_time_s: float = (
+        0.180  # mean assumed by policies; simulations use the times measured for `model`, if any
+    )
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -36,10 +38,16 @@ class Job:
     min_replicas: int = 1  # smallest allowed replica count
     max_replicas: int = 100  # largest allowed replica count
     tenant: str = ""  # the owner; "" = none
-    tenant_quota: float | None = None  # cores that all jobs of the tenant may use together; None = no quota
-    model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
+    tenant_quota: float | None = (
+        None  # cores that all jobs of the tenant may use together; None = no quota
+    )
+    model: str = (
+        "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
+    )
     replica: Replica = SERIAL  # how a replica serves its requests
-    latency_curve: str = ""  # CSV of measured latencies (`queueing.curve`), which replace a simulated latency table
+    latency_curve: str = (
+        ""  # CSV of measured latencies (`queueing.curve`), which replace a simulated latency table
+    )
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
@@ -47,20 +55,42 @@ class Job:
     def __post_init__(self):
         def check(field, accepted, holds):
             if not holds:
-                raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
+                raise ValueError(
+                    f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}"
+                )
 
-        check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
-        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # limits a replica to 10,000 rps
+        check(
+            "name",
+            "1 to 100 printable ASCII characters",
+            re.fullmatch("[ -~]{1,100}", str(self.name)),
+        )
+        check(
+            "service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4
+        )  # limits a replica to 10,000 rps
         for field in ("slo_s", "service_time_s", "cores"):
-            check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
+            check(
+                field,
+                "a finite number > 0",
+                np.isfinite(getattr(self, field)) and getattr(self, field) > 0,
+            )
         for field in ("service_scv", "cold_start_s", "weight"):
-            check(field, "a finite number >= 0", np.isfinite(getattr(self, field)) and getattr(self, field) >= 0)
+            check(
+                field,
+                "a finite number >= 0",
+                np.isfinite(getattr(self, field)) and getattr(self, field) >= 0,
+            )
         check("quantile", "strictly between 0 and 1", 0 < self.quantile < 1)
-        check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < TOLERANCE)
-        check("min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0)
+        check(
+            "cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < TOLERANCE
+        )
+        check(
+            "min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0
+        )
         at_least = f"a whole number from min_replicas={self.min_replicas} to 1000000"
         most = self.max_replicas
-        check("max_replicas", at_least, self.min_replicas <= most <= 1_000_000 and int(most) == most)
+        check(
+            "max_replicas", at_least, self.min_replicas <= most <= 1_000_000 and int(most) == most
+        )
         if self.tenant_quota is not None:
             valid = np.isfinite(self.tenant_quota) and self.tenant_quota >= 0
             check("tenant_quota", "a finite number of cores >= 0, or left out", valid)
@@ -69,7 +99,11 @@ class Job:
     @property
     def busy_s(self) -> float:
         """Seconds per request of a fully loaded replica: `service_time_s` if serial, otherwise 1 / capacity_rps."""
-        return self.service_time_s if self.replica == SERIAL else 1 / self.replica.capacity_rps(self.service_time_s)
+        return (
+            self.service_time_s
+            if self.replica == SERIAL
+            else 1 / self.replica.capacity_rps(self.service_time_s)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +150,9 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
         kind = int if "replicas" in name else float
         columns[name] = np.array([getattr(job, name) for job in jobs], kind)
     columns["service_time_s"] = np.array([job.busy_s for job in jobs], float)
-    columns["group"] = np.array([tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs])
+    columns["group"] = np.array(
+        [tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs]
+    )
     columns["quota"] = np.array([quotas.get(tenant, np.inf) for tenant in tenants])
     return JobArrays(**{name: frozen(column) for name, column in columns.items()})
 
@@ -131,7 +167,9 @@ class Workload:
     def __post_init__(self):
         counts = np.asarray(self.requests_per_min)
         if counts.ndim != 2 or counts.shape[0] != len(self.jobs):
-            raise ValueError(f"requests_per_min has shape {counts.shape}; expected ({len(self.jobs)} jobs, minutes)")
+            raise ValueError(
+                f"requests_per_min has shape {counts.shape}; expected ({len(self.jobs)} jobs, minutes)"
+            )
         check_jobs(self.jobs)
         object.__setattr__(self, "requests_per_min", _whole_numbers(counts, "requests_per_min"))
 
@@ -180,7 +218,9 @@ class Traces:
     def until(self, day: int) -> Traces:
         """The traces in which training day `day` is the evaluation day and only the days before it are for training."""
         if not 2 <= day <= self.days:
-            raise ValueError(f"day={day} must lie in 2..{self.days}: the days before it are for training")
+            raise ValueError(
+                f"day={day} must lie in 2..{self.days}: the days before it are for training"
+            )
         return Traces(self.jobs, self.train[: day - 1], self.train[day - 1])
 
     def first_jobs(self, jobs: int) -> Traces:
@@ -215,7 +255,9 @@ def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
     """The counts as a read-only array of int64; a ValueError names the first that is not a whole number >= 0."""
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
     for where in np.argwhere(bad)[:1].tolist():
-        raise ValueError(f"{field}{where}={counts[tuple(where)]} is not a count; counts are whole numbers >= 0")
+        raise ValueError(
+            f"{field}{where}={counts[tuple(where)]} is not a count; counts are whole numbers >= 0"
+        )
     return frozen(counts.astype(np.int64))
 
 

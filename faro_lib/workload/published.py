@@ -20,11 +20,17 @@ def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
     `evaluation` is the path of input.json. `training` is the path of the pickled data frame. A file with a wrong
     SHA-256 raises ValueError and is not unpickled, because unpickling can run code.
     """
-    lines = [json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()]
-    counts = np.array([[sum(line["counts"][name].values()) for line in lines] for name in lines[0]["counts"]])
+    lines = [
+        json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()
+    ]
+    counts = np.array(
+        [[sum(line["counts"][name].values()) for line in lines] for name in lines[0]["counts"]]
+    )
     table = pickle.loads(_verified(training, TRAINING_SHA256))
     functions = list(dict.fromkeys(table["hash_func"]))
-    days = np.zeros((TRAINING_DAYS + 1, table["sample"].nunique(), len(functions), counts.shape[1]), np.int64)
+    days = np.zeros(
+        (TRAINING_DAYS + 1, table["sample"].nunique(), len(functions), counts.shape[1]), np.int64
+    )
     for row in table.itertuples():
         days[row.day - 1, row.sample, functions.index(row.hash_func)] = row.counts
     if not np.array_equal(days[-1, 0], counts):

@@ -16,13 +16,22 @@ from faro_lib.workload.service import MODELS
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 # Column of a table of jobs -> type of its values. The column `job` has the names of the jobs.
-COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for one in dataclasses.fields(Job)[1:]}
+COLUMNS = {"job": "str"} | {
+    one.name: str(one.type).removesuffix(" | None") for one in dataclasses.fields(Job)[1:]
+}
 EXPECTED = "job, requests, and minute[, day] or time"
-ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
+ALIASES = {
+    "timestamp": "time",
+    "service": "job",
+    "count": "requests",
+}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
 # A table may give the standard deviation of the service time instead of its squared coefficient of variation.
 READ_COLUMNS = COLUMNS | {"service_std_s": "float"}
-SECTIONS = ("serve", "deployment")  # optional sections of a job in .yaml: for Ray Serve, and for Kubernetes
+SECTIONS = (
+    "serve",
+    "deployment",
+)  # optional sections of a job in .yaml: for Ray Serve, and for Kubernetes
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
@@ -31,7 +40,10 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
     If a row has a `service_time_s` but no `model`, the job's model is named after the job. The simulator then uses this
     service time, not the measured one of the default model. A `latency_curve` is a path relative to the table's folder.
     """
-    rows = [{key: value for key, value in row.items() if key not in SECTIONS} for row in _rows(Path(path))]
+    rows = [
+        {key: value for key, value in row.items() if key not in SECTIONS}
+        for row in _rows(Path(path))
+    ]
     for row in rows:
         if row.get("latency_curve"):
             row["latency_curve"] = str(Path(path).parent / str(row["latency_curve"]))
@@ -57,8 +69,13 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
 def assumptions(path: str | Path) -> list[str]:
     """Warnings about missing service times and cold starts. Each message names the jobs and the assumed default."""
     rows, usual = _rows(Path(path)), Job("usual")
-    measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
-    kinds = {str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind for row in rows}
+    measured = [
+        row for row in rows if row.get("service_time_s") is not None or row.get("model") is None
+    ]
+    kinds = {
+        str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind
+        for row in rows
+    }
     timed = [row for row in measured if kinds[str(row.get("job"))] in ("serial", "concurrent")]
     varying = [row for row in measured if row.get("service_std_s") is None]
     columns = {
@@ -70,21 +87,30 @@ def assumptions(path: str | Path) -> list[str]:
     for name, (among, text) in columns.items():
         if absent := [str(row.get("job")) for row in among if row.get(name) is None]:
             more = [f"{len(absent) - 3} more"] if len(absent) > 4 else []
-            messages.append(f"{name} is not given for {', '.join([*absent[: 3 if more else 4], *more])}: {text}")
+            messages.append(
+                f"{name} is not given for {', '.join([*absent[: 3 if more else 4], *more])}: {text}"
+            )
     return messages
 
 
 def _rows(path: Path) -> list[dict]:
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; a table of jobs has the columns {', '.join(COLUMNS)}")
+        raise FileNotFoundError(
+            f"{path}: no such file; a table of jobs has the columns {', '.join(COLUMNS)}"
+        )
     if path.suffix in (".yaml", ".yml"):
         rows = read_yaml(path)
         rows = rows.get("jobs") if isinstance(rows, dict) else rows
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"{path}: expected a list of jobs, each a mapping with any of {', '.join(COLUMNS)}")
+            raise ValueError(
+                f"{path}: expected a list of jobs, each a mapping with any of {', '.join(COLUMNS)}"
+            )
         return rows
     if path.suffix == ".csv":
-        return [{key: cell for key, cell in row.items() if cell != ""} for row in _table(path, str).to_dict("records")]
+        return [
+            {key: cell for key, cell in row.items() if cell != ""}
+            for row in _table(path, str).to_dict("records")
+        ]
     raise ValueError(f"{path}: a table of jobs is a .csv or a .yaml file")
 
 
@@ -93,13 +119,21 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
-            texts = [name for name in dtype if name in table] if isinstance(dtype, dict) else list(table)
-            return table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in texts})
+            texts = (
+                [name for name in dtype if name in table]
+                if isinstance(dtype, dict)
+                else list(table)
+            )
+            return table.assign(
+                **{name: table[name].astype(object).fillna("").astype(str) for name in texts}
+            )
         source = sys.stdin if str(path) == "-" else path
         table = pd.read_csv(source, dtype=dtype, keep_default_na=False, low_memory=False)
     except (ValueError, OverflowError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index if line 2 has surplus cells
+    if not isinstance(
+        table.index, pd.RangeIndex
+    ):  # pandas makes an index if line 2 has surplus cells
         raise ValueError(f"{path}: line 2 has more cells than the header")
     return table.fillna("")
 
@@ -116,7 +150,9 @@ def _job(row: dict, where: str) -> Job:
             name = "name" if key == "job" else key
             values[name] = value if key == "replica" else _converted(value, READ_COLUMNS[key])
         except (ValueError, OverflowError):
-            accepted = {"str": "text", "int": "a whole number", "float": "a number"}[READ_COLUMNS[key]]
+            accepted = {"str": "text", "int": "a whole number", "float": "a number"}[
+                READ_COLUMNS[key]
+            ]
             raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
     if (std_s := values.pop("service_std_s", None)) is not None:
         if not std_s >= 0 or "service_scv" in values or not values.get("service_time_s", 0) > 0:
@@ -125,7 +161,9 @@ def _job(row: dict, where: str) -> Job:
         ratio = std_s / values["service_time_s"]
         values["service_scv"] = ratio * ratio
     if "service_time_s" in values:
-        values.setdefault("model", f"own {values['name']}" if values["name"] in MODELS else values["name"])
+        values.setdefault(
+            "model", f"own {values['name']}" if values["name"] in MODELS else values["name"]
+        )
     try:
         if "replica" in values:
             values["replica"] = replica_of(values["replica"])
@@ -150,7 +188,9 @@ def is_table(path: str | Path) -> bool:
     return str(path) == "-" or str(path).endswith(TABLES)
 
 
-def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: bool = False) -> Traces:
+def read_csv(
+    path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: bool = False
+) -> Traces:
     """Traces from a table with the columns job, requests, and either `time` or `minute` (and optionally `day`).
 
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
@@ -173,11 +213,15 @@ def read_counts(
     if str(path) != "-" and not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a table with columns {EXPECTED}")
     table = _table(path, {"job": str, "service": str})
-    table = table.rename(columns={alias: name for alias, name in ALIASES.items() if name not in table})
+    table = table.rename(
+        columns={alias: name for alias, name in ALIASES.items() if name not in table}
+    )
     when = "time" if "time" in table else "minute"
     if missing := [column for column in (when, "job", "requests") if column not in table]:
         column = "'minute' or 'time'" if missing[0] == "minute" else repr(missing[0])
-        raise ValueError(f"{path}: column {column} is missing; expected {EXPECTED}, got {list(table)}")
+        raise ValueError(
+            f"{path}: column {column} is missing; expected {EXPECTED}, got {list(table)}"
+        )
     if table.empty:
         raise ValueError(f"{path}: no rows; expected one for each minute and job")
     if "time" in table:
@@ -185,7 +229,11 @@ def read_counts(
     if "day" not in table or "time" in table:
         table["day"] = 0
     _check_rows(path, table)
-    names = [job.name for job in jobs] if jobs else sorted(table["job"].unique(), key=lambda name: (len(name), name))
+    names = (
+        [job.name for job in jobs]
+        if jobs
+        else sorted(table["job"].unique(), key=lambda name: (len(name), name))
+    )
     known = table["job"].isin(names)
     if not known.all() and (strict or not known.any()):
         unknown = f"{path}: job {table['job'][~known].iloc[0]!r} is not among the jobs {names}"
@@ -193,7 +241,9 @@ def read_counts(
     return table[known], names
 
 
-def traces_of_minutes(path: Path, table: pd.DataFrame, names: list[str], jobs: tuple[Job, ...] | None) -> Traces:
+def traces_of_minutes(
+    path: Path, table: pd.DataFrame, names: list[str], jobs: tuple[Job, ...] | None
+) -> Traces:
     days, minutes = sorted(table["day"].unique()), int(table["minute"].max()) + 1
     if len(table) < len(days) * minutes * len(names):
         there = set(zip(table["day"], table["minute"], table["job"]))
@@ -225,4 +275,6 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
                 )
         table[column] = values.astype(np.int64)
     for line, row in table[table.duplicated(["day", "minute", "job"])].head(1).iterrows():
-        raise ValueError(f"{path}, line {line + 2}: job {row['job']!r} at {at} {row[at]} occurs a second time")
+        raise ValueError(
+            f"{path}, line {line + 2}: job {row['job']!r} at {at} {row[at]} occurs a second time"
+        )

@@ -16,7 +16,11 @@ import numpy as np
 from faro_lib.errors import nearest
 
 OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
-SLO_ON = ("first_token", "per_token", "end_to_end")  # latencies that the SLO of a token-generating service can limit
+SLO_ON = (
+    "first_token",
+    "per_token",
+    "end_to_end",
+)  # latencies that the SLO of a token-generating service can limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ class Replica:
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value}" for name, value in mapping_of(self).items() if name != "kind")
+        values = ", ".join(
+            f"{name}={value}" for name, value in mapping_of(self).items() if name != "kind"
+        )
         return f"{self.kind}({values})" if values else self.kind
 
     def capacity_rps(self, service_time_s: float) -> float:
@@ -44,7 +50,9 @@ class Replica:
 
     def _check(self, field: str, accepted: str, holds: bool) -> None:
         if not holds:
-            raise ValueError(f"replica of kind {self.kind}: {field}={getattr(self, field)!r} must be {accepted}")
+            raise ValueError(
+                f"replica of kind {self.kind}: {field}={getattr(self, field)!r} must be {accepted}"
+            )
 
     def _check_numbers(self, *fields: str) -> None:
         for field in fields:
@@ -53,7 +61,11 @@ class Replica:
     def _check_counts(self, *fields: str) -> None:
         for field in fields:
             value = getattr(self, field)
-            self._check(field, "a whole number from 1 to 10000", 1 <= value <= 10_000 and value == int(value))
+            self._check(
+                field,
+                "a whole number from 1 to 10000",
+                1 <= value <= 10_000 and value == int(value),
+            )
             object.__setattr__(self, field, int(value))
 
 
@@ -102,10 +114,20 @@ class Batched(Replica):
         self._check_counts("max_batch")
         self._check_numbers("wait_s", "base_s", "per_request_s")
         object.__setattr__(self, "batch_s", tuple(float(value) for value in self.batch_s))
-        fits = not self.batch_s or (len(self.batch_s) == self.max_batch and self.base_s == self.per_request_s == 0)
-        self._check("batch_s", "one time for each size up to max_batch, without base_s and per_request_s", fits)
+        fits = not self.batch_s or (
+            len(self.batch_s) == self.max_batch and self.base_s == self.per_request_s == 0
+        )
+        self._check(
+            "batch_s",
+            "one time for each size up to max_batch, without base_s and per_request_s",
+            fits,
+        )
         positive = all(1e-6 <= time_s < math.inf for time_s in self.durations_s)
-        self._check("batch_s" if self.batch_s else "base_s", "such that a batch takes at least 1e-6 s", positive)
+        self._check(
+            "batch_s" if self.batch_s else "base_s",
+            "such that a batch takes at least 1e-6 s",
+            positive,
+        )
 
     @property
     def max_in_service(self) -> int:
@@ -114,7 +136,9 @@ class Batched(Replica):
     @property
     def durations_s(self) -> tuple[float, ...]:
         """Mean seconds s(1), ..., s(max_batch) that batches of 1, ..., max_batch requests take."""
-        return self.batch_s or tuple(self.base_s + self.per_request_s * b for b in range(1, self.max_batch + 1))
+        return self.batch_s or tuple(
+            self.base_s + self.per_request_s * b for b in range(1, self.max_batch + 1)
+        )
 
     def capacity_rps(self, service_time_s: float) -> float:
         """Largest sustainable requests/s: max_batch divided by the mean duration of a full batch."""
@@ -183,7 +207,9 @@ class Continuous(Replica):
 
 
 SERIAL = Replica()
-KINDS: dict[str, type[Replica]] = {kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous)}
+KINDS: dict[str, type[Replica]] = {
+    kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous)
+}
 
 
 def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
@@ -196,28 +222,46 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
         try:
             mapping = json.loads(mapping)
         except json.JSONDecodeError:
-            raise ValueError(f'replica={mapping!r} is not JSON, such as {{"kind": "serial"}}') from None
+            raise ValueError(
+                f'replica={mapping!r} is not JSON, such as {{"kind": "serial"}}'
+            ) from None
     if not isinstance(mapping, Mapping) or "kind" not in mapping:
-        raise ValueError(f"replica={mapping!r} must be a mapping with a kind; accepted kinds: {', '.join(KINDS)}")
+        raise ValueError(
+            f"replica={mapping!r} must be a mapping with a kind; accepted kinds: {', '.join(KINDS)}"
+        )
     values = dict(mapping)
     kind = KINDS.get(str(values.pop("kind")))
     if kind is None:
-        raise ValueError(f"replica: kind={mapping['kind']!r} is unknown; accepted: {', '.join(KINDS)}")
+        raise ValueError(
+            f"replica: kind={mapping['kind']!r} is unknown; accepted: {', '.join(KINDS)}"
+        )
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in values:
         if name not in fields:
-            raise ValueError(f"replica of kind {kind.kind}: unknown field {name!r}; {nearest(str(name), fields)}")
-    missing = [n for n, field in fields.items() if field.default is dataclasses.MISSING and n not in values]
+            raise ValueError(
+                f"replica of kind {kind.kind}: unknown field {name!r}; {nearest(str(name), fields)}"
+            )
+    missing = [
+        n for n, field in fields.items() if field.default is dataclasses.MISSING and n not in values
+    ]
     if missing:
         raise ValueError(f"replica of kind {kind.kind}: {', '.join(missing)} is missing")
     try:
         return kind(**values)
     except TypeError:
-        raise ValueError(f"replica of kind {kind.kind}: {values} has a value that is not a number") from None
+        raise ValueError(
+            f"replica of kind {kind.kind}: {values} has a value that is not a number"
+        ) from None
 
 
 def mapping_of(replica: Replica) -> dict[str, Any]:
     """The mapping from which `replica_of` makes this replica, without fields that have their default."""
-    names = [field.name for field in dataclasses.fields(replica) if getattr(replica, field.name) != field.default]
+    names = [
+        field.name
+        for field in dataclasses.fields(replica)
+        if getattr(replica, field.name) != field.default
+    ]
     values = {name: getattr(replica, name) for name in names}
-    return {"kind": replica.kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    return {"kind": replica.kind} | {
+        name: list(v) if isinstance(v, tuple) else v for name, v in values.items()
+    }

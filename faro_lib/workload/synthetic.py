@@ -10,7 +10,9 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
-CALIBRATED_QUANTILE = 0.95  # calibration sets this quantile of the evaluation day's load to LOAD_PER_JOB per job
+CALIBRATED_QUANTILE = (
+    0.95  # calibration sets this quantile of the evaluation day's load to LOAD_PER_JOB per job
+)
 LOAD_PER_JOB = 2.26  # erlangs per job at CALIBRATED_QUANTILE, as in the published traces
 
 # How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the rate.
@@ -38,7 +40,9 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
     ((2, 4, 3, 60), (4, 3, 60))
     """
     if min(jobs, minutes) < 1 or days < 0:
-        raise ValueError(f"jobs={jobs}, days={days}, minutes={minutes}: at least 1 job, 0 days and 1 minute are needed")
+        raise ValueError(
+            f"jobs={jobs}, days={days}, minutes={minutes}: at least 1 job, 0 days and 1 minute are needed"
+        )
     rng = np.random.default_rng([seed, 0])
     fine = minutes * DOWNSAMPLE
     steps = (days + 1) * fine
@@ -49,11 +53,15 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
         log_rate += size * np.cos(harmonic * phase + rng.uniform(0, 2 * np.pi, (jobs, 1)))
     log_rate += DRIFT * _drift(rng, jobs, steps, memory=DRIFT_HOURS * (fine / 24))
     log_rate += NOISE * _drift(rng, jobs, steps, memory=NOISE_MINUTES * DOWNSAMPLE)
-    bursts = (rng.random((jobs, steps)) < BURSTS_PER_DAY / fine) * rng.exponential(BURST, (jobs, steps))
+    bursts = (rng.random((jobs, steps)) < BURSTS_PER_DAY / fine) * rng.exponential(
+        BURST, (jobs, steps)
+    )
     log_rate += _decaying_sum(bursts, np.exp(-1 / (BURST_MINUTES * DOWNSAMPLE)))
     # Jitter is per downsampled minute, because averaging would remove finer jitter.
     sizes = JITTER * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
-    log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1)
+    log_rate += sizes * np.repeat(
+        rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1
+    )
     scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine))).astype(float)
     load = scaled[-1, 0].sum(axis=0) / MINUTE_S * TRUE_SERVICE_S
     factor = LOAD_PER_JOB * jobs / np.quantile(load, CALIBRATED_QUANTILE)
@@ -75,7 +83,10 @@ def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
         problem = f"a day of {minutes} minutes cannot be downsampled by {factor}"
         raise ValueError(f"{problem}; the factor must divide the minutes")
     flat = np.pad(per_min.reshape(jobs, -1), ((0, 0), (0, factor - 1)), mode="edge")
-    phases = [flat[:, k : k + days * minutes].reshape(jobs, days, -1, factor).mean(-1) for k in range(factor)]
+    phases = [
+        flat[:, k : k + days * minutes].reshape(jobs, days, -1, factor).mean(-1)
+        for k in range(factor)
+    ]
     return np.stack(phases).transpose(2, 0, 1, 3)
 
 
@@ -101,6 +112,8 @@ def _drift(rng, jobs, steps, memory):
 
 def _decaying_sum(values, keep):
     """y_t = values_t + keep y_{t-1} along the steps, shape (jobs, steps)."""
-    from scipy.signal import lfilter  # imported here because the import takes 0.5 s and only generating traces needs it
+    from scipy.signal import (
+        lfilter,
+    )  # imported here because the import takes 0.5 s and only generating traces needs it
 
     return lfilter([1.0], [1.0, -keep], values, axis=1)

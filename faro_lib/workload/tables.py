@@ -14,7 +14,11 @@ ARTIFACT_TRAINING = "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented
 
 
 def load_workload(
-    workload: str = SYNTHETIC, jobs: str | None = None, *, raw: str = "data/raw", synthetic: dict | None = None
+    workload: str = SYNTHETIC,
+    jobs: str | None = None,
+    *,
+    raw: str = "data/raw",
+    synthetic: dict | None = None,
 ) -> Traces:
     """Traces of a workload: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a table of counts.
 
@@ -30,11 +34,15 @@ def load_workload(
     elif is_table(workload):
         return read_csv(workload, table, strict=True)
     else:
-        accepted = nearest(workload, (SYNTHETIC, PUBLISHED, "the path of a .csv, .csv.gz or .parquet"))
+        accepted = nearest(
+            workload, (SYNTHETIC, PUBLISHED, "the path of a .csv, .csv.gz or .parquet")
+        )
         raise ValueError(f"workload={workload!r} is unknown; {accepted}")
     if table is None:
         return traces
     by_name = {job.name: job for job in table}
     if sorted(by_name) != sorted(traces.names):
-        raise ValueError(f"{jobs}: its jobs are {sorted(by_name)}; workload {workload!r} has {sorted(traces.names)}")
+        raise ValueError(
+            f"{jobs}: its jobs are {sorted(by_name)}; workload {workload!r} has {sorted(traces.names)}"
+        )
     return Traces(tuple(by_name[name] for name in traces.names), traces.train, traces.evaluation)

@@ -24,18 +24,28 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     try:
         if pd.api.types.is_datetime64_any_dtype(times):
             zoned = times.dt.tz is not None
-            stamps = times.dt.tz_convert("UTC").dt.tz_localize(None) + times.max().utcoffset() if zoned else times
+            stamps = (
+                times.dt.tz_convert("UTC").dt.tz_localize(None) + times.max().utcoffset()
+                if zoned
+                else times
+            )
         elif (numbers := pd.to_numeric(times, errors="coerce")).notna().all():
-            stamps = pd.to_datetime(numbers, unit="ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s")
+            stamps = pd.to_datetime(
+                numbers, unit="ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s"
+            )
         else:
             zoned = pd.Timestamp(times.iloc[0]).tz is not None
             stamps = pd.to_datetime(times, format="ISO8601", utc=zoned)
             if zoned:
-                stamps = stamps.dt.tz_convert(pd.Timestamp(times.iloc[stamps.argmax()]).tz).dt.tz_localize(None)
+                stamps = stamps.dt.tz_convert(
+                    pd.Timestamp(times.iloc[stamps.argmax()]).tz
+                ).dt.tz_localize(None)
         return stamps.to_numpy("datetime64[m]").astype(np.int64)
     except (TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({reason})") from None
+        raise ValueError(
+            f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({reason})"
+        ) from None
 
 
 def timed_counts(
@@ -45,9 +55,13 @@ def timed_counts(
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
-        raise ValueError(f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted")
+        raise ValueError(
+            f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted"
+        )
     if (step := np.gcd.reduce(minute - first)) > 1:
-        raise ValueError(f"{where}: the rows are {step} minutes apart; a row has the requests of one minute")
+        raise ValueError(
+            f"{where}: the rows are {step} minutes apart; a row has the requests of one minute"
+        )
     row = table["job"].map({name: n for n, name in enumerate(names)}).to_numpy()
     counts = np.full((len(names), length), np.nan)
     counts[row, minute - first] = table[column]
@@ -64,11 +78,20 @@ def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, wh
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
     days = counts.shape[1] // DAY_MINUTES
     if days <= left_out:
-        raise ValueError(f"{where}: there is no complete day from midnight to midnight; `faro recommend` needs none")
+        raise ValueError(
+            f"{where}: there is no complete day from midnight to midnight; `faro recommend` needs none"
+        )
     counts = counts[:, : days * DAY_MINUTES]
     started = np.logical_or.accumulate(~np.isnan(counts), axis=1)
     for job, minute in np.argwhere(started & np.isnan(counts))[:1]:
         at = np.datetime64((first // DAY_MINUTES) * DAY_MINUTES + int(minute), "m")
-        raise ValueError(f"{where}: {at} is missing for job {jobs[job].name!r}; every minute after its first is needed")
-    by_day = np.nan_to_num(counts).astype(np.int64).reshape(len(jobs), days, 1, DAY_MINUTES).transpose(1, 2, 0, 3)
+        raise ValueError(
+            f"{where}: {at} is missing for job {jobs[job].name!r}; every minute after its first is needed"
+        )
+    by_day = (
+        np.nan_to_num(counts)
+        .astype(np.int64)
+        .reshape(len(jobs), days, 1, DAY_MINUTES)
+        .transpose(1, 2, 0, 3)
+    )
     return Traces(jobs, by_day[left_out:-1], by_day[-1])

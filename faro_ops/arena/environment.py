@@ -12,7 +12,15 @@ from faro_lib.control.guardrails import GUARDRAILS
 from faro_lib.control.tick import Memory, tick
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Fixed
-from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, check_initial, hold, reasons
+from faro_lib.policies.protocol import (
+    PLAN_ATTEMPTS,
+    Observation,
+    Plan,
+    at_least_one_each,
+    check_initial,
+    hold,
+    reasons,
+)
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
 from faro_lib.simulate.run import Decisions, evaluate_run
@@ -22,7 +30,17 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.arena.scenarios import instance, scenario_of
 
 # Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four in replicas.
-FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
+FEATURES = (
+    "load",
+    "load_5min",
+    "ongoing",
+    "mean_latency",
+    "tail_latency",
+    "running",
+    "starting",
+    "target",
+    "share",
+)
 UNKNOWN, LARGEST = -1.0, 1e4  # replacement of NaN; upper limit of all features
 ACTIONS = ("counts", "shares")
 
@@ -30,15 +48,30 @@ ACTIONS = ("counts", "shares")
 def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
     """The observation as float32 (jobs, FEATURES); `share` is the number of replicas in an equal share of the cores."""
     arrays, seen = arrays_of(jobs), observation
-    history = seen.arrivals_per_min if seen.arrivals_per_min.shape[1] else np.full((len(jobs), 1), np.nan)
+    history = (
+        seen.arrivals_per_min if seen.arrivals_per_min.shape[1] else np.full((len(jobs), 1), np.nan)
+    )
     load = history[:, -5:] / MINUTE_S * arrays.service_time_s[:, None]
     latencies = seen.mean_latency_s / arrays.slo_s, seen.tail_latency_s / arrays.slo_s
     share = seen.capacity / len(jobs) / arrays.cores
-    columns = load[:, -1], load.mean(axis=1), seen.ongoing, *latencies, seen.running, seen.starting, seen.target, share
-    return np.nan_to_num(np.minimum(np.stack(columns, axis=1), LARGEST), nan=UNKNOWN).astype(np.float32)
+    columns = (
+        load[:, -1],
+        load.mean(axis=1),
+        seen.ongoing,
+        *latencies,
+        seen.running,
+        seen.starting,
+        seen.target,
+        share,
+    )
+    return np.nan_to_num(np.minimum(np.stack(columns, axis=1), LARGEST), nan=UNKNOWN).astype(
+        np.float32
+    )
 
 
-def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
+def plan_of(
+    jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str
+) -> Plan:
     """Convert an action to a plan. An action has target replicas ("counts") or shares of the spare cores ("shares")."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
@@ -65,7 +98,9 @@ class Agent:
     def start(self, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         return jobs
 
-    def decide(self, jobs: tuple[Job, ...], observation: Observation) -> tuple[tuple[Job, ...], Plan]:
+    def decide(
+        self, jobs: tuple[Job, ...], observation: Observation
+    ) -> tuple[tuple[Job, ...], Plan]:
         return jobs, plan_of(jobs, observation, self.act(features(jobs, observation)), self.actions)
 
 
@@ -131,7 +166,9 @@ class ClusterEnv(gymnasium.Env):
         most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
         self.observation_space = spaces.Box(UNKNOWN, LARGEST, (jobs, len(FEATURES)), np.float32)
         counts = spaces.MultiDiscrete(most - arrays.min_replicas + 1, start=arrays.min_replicas)
-        self.action_space = counts if actions == "counts" else spaces.Box(0.0, 1.0, (jobs,), np.float32)
+        self.action_space = (
+            counts if actions == "counts" else spaces.Box(0.0, 1.0, (jobs,), np.float32)
+        )
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None):
         super().reset(seed=seed)
@@ -139,14 +176,20 @@ class ClusterEnv(gymnasium.Env):
         number = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
         trial = int(options.get("trial", self.np_random.integers(2**31)))
         self._workload = self._traces.workload(number)
-        self._initial = np.array(options.get("initial", at_least_one_each(self.jobs, self.capacity)))
+        self._initial = np.array(
+            options.get("initial", at_least_one_each(self.jobs, self.capacity))
+        )
         check_initial(self.jobs, self._initial, self.capacity)
         steps = self._steps
         if self._lighter:
-            self._cluster = self._lighter(self._workload, trial, self.capacity, self._initial, steps)
+            self._cluster = self._lighter(
+                self._workload, trial, self.capacity, self._initial, steps
+            )
         else:
             day = self._workload, draw(self._workload, trial, router=self._model.router)
-            self._cluster = SimulatedCluster(*day, self.capacity, self._initial, self._model, capacity_steps=steps)
+            self._cluster = SimulatedCluster(
+                *day, self.capacity, self._initial, self._model, capacity_steps=steps
+            )
         self._memory = Memory.start(_Given(), self.jobs)
         self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
         self._cluster.advance(self._tick_s)
@@ -154,7 +197,9 @@ class ClusterEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray | Plan):
         seen = self.observation
-        plan = action if isinstance(action, Plan) else plan_of(self.jobs, seen, action, self._actions)
+        plan = (
+            action if isinstance(action, Plan) else plan_of(self.jobs, seen, action, self._actions)
+        )
         self._memory, step = tick(_Given(plan=plan), GUARDRAILS, self.jobs, self._memory, seen)
         if step.failure:
             raise ValueError(step.failure)
@@ -177,6 +222,8 @@ class ClusterEnv(gymnasium.Env):
         self.observation = seen = self._cluster.observe()
         for minute in range(self._minute, seen.minute):
             tail_s, slo_s = self._cluster.tail_latency_of(minute), arrays_of(self.jobs).slo_s
-            self._lost += float((1 - relaxed_utility(np.where(np.isnan(tail_s), 0.0, tail_s), slo_s)).sum())
+            self._lost += float(
+                (1 - relaxed_utility(np.where(np.isnan(tail_s), 0.0, tail_s), slo_s)).sum()
+            )
         self._minute = seen.minute
         return features(self.jobs, seen)

@@ -40,12 +40,23 @@ class Scenario:
 
     def traces(self, seed: int) -> Traces:
         """The traces of all days; FileNotFoundError if files of a recorded workload are missing."""
-        workload = self.workload if self.workload in (SYNTHETIC, PUBLISHED) else str(find_upwards(self.workload))
-        jobs, generated = self.jobs and str(find_upwards(self.jobs)), GENERATED | dict(self.synthetic) | {"seed": seed}
-        traces = load_workload(workload, jobs, raw=str(find_upwards("data/raw")), synthetic=generated)
+        workload = (
+            self.workload
+            if self.workload in (SYNTHETIC, PUBLISHED)
+            else str(find_upwards(self.workload))
+        )
+        jobs, generated = (
+            self.jobs and str(find_upwards(self.jobs)),
+            GENERATED | dict(self.synthetic) | {"seed": seed},
+        )
+        traces = load_workload(
+            workload, jobs, raw=str(find_upwards("data/raw")), synthetic=generated
+        )
         if self.cold_start_s is None:
             return traces
-        return replace(traces, jobs=tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs))
+        return replace(
+            traces, jobs=tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs)
+        )
 
 
 @cache
@@ -53,7 +64,9 @@ def scenarios() -> dict[str, Scenario]:
     """All scenarios by name."""
     entries = read_yaml(Path(__file__).with_name("scenarios.yaml"))
     for entry in entries.values():
-        entry["capacity_steps"] = tuple((minute * MINUTE_S, cores) for minute, cores in entry.get("capacity_steps", ()))
+        entry["capacity_steps"] = tuple(
+            (minute * MINUTE_S, cores) for minute, cores in entry.get("capacity_steps", ())
+        )
     return {name: Scenario(name, **entry) for name, entry in entries.items()}
 
 
@@ -92,8 +105,16 @@ class Instance:
     def sha256(self) -> str:
         """Hash of the inputs: capacity; SLOs, quantiles and cold starts; requests per minute; arrival and service times."""
         jobs = arrays_of(self.traces.jobs)
-        arrays = jobs.slo_s, jobs.quantile, jobs.cold_start_s, self.traces.train, self.traces.evaluation
-        content = b"".join(array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s))
+        arrays = (
+            jobs.slo_s,
+            jobs.quantile,
+            jobs.cold_start_s,
+            self.traces.train,
+            self.traces.evaluation,
+        )
+        content = b"".join(
+            array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s)
+        )
         capacity = repr((self.scenario.capacity, self.scenario.capacity_steps)).encode()
         return hashlib.sha256(capacity + content).hexdigest()
 

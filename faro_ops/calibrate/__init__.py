@@ -1,10 +1,33 @@
 """Infer from latencies how a service's replicas work (serially, in batches, ...), by Bayesian comparison of models."""
 
-from faro_ops.calibrate.calibration import CALIBRATED, NOT_REPRODUCED, TOO_WIDE, Calibration, calibrate
-from faro_ops.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER, Measurements, requests_together
+from faro_ops.calibrate.calibration import (
+    CALIBRATED,
+    NOT_REPRODUCED,
+    TOO_WIDE,
+    Calibration,
+    calibrate,
+)
+from faro_ops.calibrate.measurements import (
+    FIRST_TOKEN,
+    LATENCY,
+    PER_TOKEN,
+    TOGETHER,
+    Measurements,
+    requests_together,
+)
 from faro_ops.calibrate.priors import CalibratedService
 
 __all__ = [
-    "CALIBRATED", "FIRST_TOKEN", "LATENCY", "NOT_REPRODUCED", "PER_TOKEN", "TOGETHER", "TOO_WIDE",
-    "CalibratedService", "Calibration", "Measurements", "calibrate", "requests_together",
-]  # fmt: skip
+    "CALIBRATED",
+    "FIRST_TOKEN",
+    "LATENCY",
+    "NOT_REPRODUCED",
+    "PER_TOKEN",
+    "TOGETHER",
+    "TOO_WIDE",
+    "CalibratedService",
+    "Calibration",
+    "Measurements",
+    "calibrate",
+    "requests_together",
+]

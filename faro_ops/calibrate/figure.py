@@ -15,7 +15,9 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
     counts = np.unique(measurements.replicas)
     width = COLUMN_IN if len(counts) == 1 else PAGE_IN
     figure, axes = plt.subplots(1, len(counts), figsize=(width, 2.6), sharey=True, squeeze=False)
-    quantiles = [(n, level) for n, (of, level) in enumerate(measurements.columns) if of == LATENCY and level]
+    quantiles = [
+        (n, level) for n, (of, level) in enumerate(measurements.columns) if of == LATENCY and level
+    ]
     for axis, count in zip(axes[0], counts):
         rows = np.flatnonzero(measurements.replicas == count)
         rows = rows[np.argsort(measurements.rate_rps[rows])]
@@ -25,11 +27,24 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
             axis.fill_between(rate, low, high, color=colour, alpha=0.25, linewidth=0)
             axis.plot(rate, middle, color=colour, label=f"p{100 * level:g}, fitted")
             measured = measurements.values[rows, column]
-            axis.plot(rate, measured, marker, color=colour, markersize=3.5, label=f"p{100 * level:g}, measured")
-        axis.set(xlabel="requests/s per replica", yscale="log", title=f"{count} replica{'s' if count > 1 else ''}")
+            axis.plot(
+                rate,
+                measured,
+                marker,
+                color=colour,
+                markersize=3.5,
+                label=f"p{100 * level:g}, measured",
+            )
+        axis.set(
+            xlabel="requests/s per replica",
+            yscale="log",
+            title=f"{count} replica{'s' if count > 1 else ''}",
+        )
     axes[0, 0].set(ylabel="latency (s)")
     ticks = LogLocator(subs=(1, 2, 3, 5))
-    axes[0, 0].yaxis.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter())
+    axes[0, 0].yaxis.set(
+        major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter()
+    )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=4)
     return figure

@@ -14,7 +14,9 @@ from faro_ops.calibrate.priors import CalibratedService, Prior
 
 DISCREPANCIES = np.geomspace(0.002, 0.6, 20)  # grid of relative errors of the model
 EXPECTED_DISCREPANCY = 0.05  # mean of the exponential prior of the discrepancy
-LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # log(prior density x spacing of the grid)
+LOG_PRIOR = (
+    np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY
+)  # log(prior density x spacing of the grid)
 LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured: so large that it has no influence
 POINTS_PER_DIMENSION = 4  # points per coefficient in the regression of `_linearised`
@@ -54,9 +56,15 @@ class Fit:
         self.population = Population(self._simulate, prior.dimensions, self._rng)
         self.services: list[CalibratedService] = []
         self._simulated: list[np.ndarray] = []
-        self._errors_at = np.zeros(measurements.values.shape)  # log predictions at which `errors` was last simulated
-        self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood + log prior, (points, discrepancies)
-        self.predicted = np.empty(0)  # logarithms of the predicted values, shape (points, rows, columns)
+        self._errors_at = np.zeros(
+            measurements.values.shape
+        )  # log predictions at which `errors` was last simulated
+        self.by_discrepancy = np.empty(
+            (0, len(DISCREPANCIES))
+        )  # log likelihood + log prior, (points, discrepancies)
+        self.predicted = np.empty(
+            0
+        )  # logarithms of the predicted values, shape (points, rows, columns)
         rows, columns = measurements.values.shape
         self.errors = np.tile(FIRST_ERROR**2 * np.eye(columns), (rows, 1, 1))
 
@@ -90,14 +98,18 @@ class Fit:
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)
         best = np.argsort(self.log_likelihood)
         if self._rng.random() < ELSEWHERE:
-            apart = (points - points[best[-1]])[best, self._rng.integers(dimensions)] * self._rng.choice([-1, 1])
+            apart = (points - points[best[-1]])[
+                best, self._rng.integers(dimensions)
+            ] * self._rng.choice([-1, 1])
             best = best[apart > 0] if np.count_nonzero(apart > 0) >= number else best
         best = best[-number:]
         features = np.column_stack([np.ones(len(best)), points[best]])
         predicted = self.predicted[best].reshape(len(best), -1)[:, measured]
         (at_zero, *slopes), *_ = np.linalg.lstsq(features, predicted, rcond=None)
         discrepancy = DISCREPANCIES[self.by_discrepancy.max(axis=0).argmax()]
-        errors = block_diag(*self.errors + discrepancy**2 * np.eye(self._values.shape[1]))[np.ix_(measured, measured)]
+        errors = block_diag(*self.errors + discrepancy**2 * np.eye(self._values.shape[1]))[
+            np.ix_(measured, measured)
+        ]
         gain = np.linalg.solve(errors, np.array(slopes).T)
         covariance = np.linalg.inv(np.eye(dimensions) + slopes @ gain)
         middle = covariance @ gain.T @ (np.log(self._values.ravel()[measured]) - at_zero)

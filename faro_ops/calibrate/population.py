@@ -10,7 +10,9 @@ from scipy.stats.qmc import MultivariateNormalQMC
 
 MIN_EFFECTIVE = 20.0  # `Population.draw` flattens the weights until their effective sample size is at least this
 SMALLEST = 1e-9  # points of smaller weight get no kernel in the density estimate
-POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents of the weights, which `flattened` tries in this order
+POWERS = np.append(
+    np.geomspace(1.0, 1e-5, 50), 0.0
+)  # exponents of the weights, which `flattened` tries in this order
 
 
 class Population:
@@ -22,12 +24,21 @@ class Population:
     likelihoods of all points so far.
     """
 
-    def __init__(self, log_likelihood: Callable[[np.ndarray], np.ndarray], dimensions: int, rng: np.random.Generator):
+    def __init__(
+        self,
+        log_likelihood: Callable[[np.ndarray], np.ndarray],
+        dimensions: int,
+        rng: np.random.Generator,
+    ):
         self._log_likelihood, self._rng = log_likelihood, rng
         self.points = np.empty((0, dimensions))
-        self.log_weights = np.empty(0)  # log(prior x likelihood / mixture of the proposals), shape (points,)
+        self.log_weights = np.empty(
+            0
+        )  # log(prior x likelihood / mixture of the proposals), shape (points,)
         self._prior = multivariate_normal(np.zeros(dimensions))
-        self._proposals: list[tuple[int, Callable[[np.ndarray], np.ndarray]]] = []  # (number of points, log density)
+        self._proposals: list[
+            tuple[int, Callable[[np.ndarray], np.ndarray]]
+        ] = []  # (number of points, log density)
 
     @property
     def log_evidence(self) -> float:
@@ -47,11 +58,15 @@ class Population:
             new = kernels.resample(number - others, self._rng).T
             self._proposals.append((number - others, lambda points: kernels.logpdf(points.T)))
             if others:
-                new = np.vstack([new, proposal.rvs(others, random_state=self._rng).reshape(others, -1)])
+                new = np.vstack(
+                    [new, proposal.rvs(others, random_state=self._rng).reshape(others, -1)]
+                )
                 self._proposals.append((others, proposal.logpdf))
         else:
             number = 1 << (number - 1).bit_length()
-            new = MultivariateNormalQMC(np.zeros(self.points.shape[1]), seed=self._rng).random(number)
+            new = MultivariateNormalQMC(np.zeros(self.points.shape[1]), seed=self._rng).random(
+                number
+            )
             self._proposals.append((number, self._prior.logpdf))
         self.points = np.vstack([self.points, new])
         self.weigh(self._log_likelihood(new))

@@ -11,7 +11,13 @@ from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
-from faro_ops.calibrate.measurements import FIRST_TOKEN, LATENCY, TOGETHER, Measurements, requests_together
+from faro_ops.calibrate.measurements import (
+    FIRST_TOKEN,
+    LATENCY,
+    TOGETHER,
+    Measurements,
+    requests_together,
+)
 from faro_ops.calibrate.priors import CalibratedService
 
 ERROR_RUNS = 32  # simulated repetitions of each measured period to estimate its sampling errors
@@ -30,7 +36,13 @@ class Simulator:
     """
 
     def __init__(
-        self, measurements: Measurements, dispatch: str, places: int, tokens: dict[str, Any], requests: int, seed: int
+        self,
+        measurements: Measurements,
+        dispatch: str,
+        places: int,
+        tokens: dict[str, Any],
+        requests: int,
+        seed: int,
     ):
         self._measurements, self._seed = measurements, seed
         self._tokens, self._places, self._model = tokens, places, ServingModel(dispatch)
@@ -55,7 +67,10 @@ class Simulator:
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
         covariance = np.einsum("nri,nrj->rij", apart, apart) / (ERROR_RUNS - 2 - values.shape[2])
-        factor = self._length / (self._measurements.requests * self._measurements.periods) + 1 / self._runs
+        factor = (
+            self._length / (self._measurements.requests * self._measurements.periods)
+            + 1 / self._runs
+        )
         return covariance * factor[:, None, None] + FLOOR**2 * np.eye(values.shape[2])
 
     def _repeated(self, service: CalibratedService, draws: Draws, runs: int) -> np.ndarray:
@@ -69,7 +84,11 @@ class Simulator:
         ordered = {quantity: np.sort(sample, axis=1) for quantity, sample in samples.items()}
         for quantity, level in self._measurements.columns:
             if quantity == TOGETHER:
-                values.append(requests_together(draws.arrival_s.reshape(len(m), -1)[:, -length:] + samples[LATENCY]))
+                values.append(
+                    requests_together(
+                        draws.arrival_s.reshape(len(m), -1)[:, -length:] + samples[LATENCY]
+                    )
+                )
                 continue
             sample = ordered[quantity]
             served = np.maximum(np.isfinite(sample).sum(axis=1), 1)
@@ -82,7 +101,11 @@ class Simulator:
             high = np.minimum(low + 1, served - 1)
             below, above = np.minimum(sample[rows, [low, high]], NEVER_S)
             values.append(below + (position - low) * (above - below))
-        return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
+        return (
+            np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S))
+            .reshape(-1, runs, len(values))
+            .swapaxes(0, 1)
+        )
 
     def _draw(self, runs: int) -> Draws:
         """Draw random numbers for all repetitions. Service times are standard normals until `_run` transforms them."""
@@ -91,7 +114,11 @@ class Simulator:
         rng, n = np.random.default_rng(self._seed), len(rates) * requests
         gaps = rng.standard_exponential((len(rates), requests + 1))
         # Scaling the gaps gives sorted uniform arrival times. Each repetition then has exactly the measured rate.
-        arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
+        arrival_s = (
+            np.cumsum(gaps, axis=1)[:, :-1]
+            / gaps.sum(axis=1, keepdims=True)
+            * (requests / rates)[:, None]
+        )
         normals, lengths = rng.standard_normal(n), rng.standard_normal((2, n))
         passes = rng.standard_normal((2, n if self._model.router else 0))
         if self._model.router:
@@ -100,7 +127,12 @@ class Simulator:
             moments = self._tokens.get(f"{name}_tokens", 1.0), self._tokens.get(f"{name}_cv", 0.0)
             ServiceTime.from_moments(moments[0], moments[1] ** 2).from_normals(row)
         columns = arrival_s.ravel(), passes[0], normals, passes[1], np.ones(n)
-        return Draws(requests * np.arange(len(rates) + 1), *columns, self._seed, *np.maximum(np.rint(lengths), 1.0))
+        return Draws(
+            requests * np.arange(len(rates) + 1),
+            *columns,
+            self._seed,
+            *np.maximum(np.rint(lengths), 1.0),
+        )
 
     def _run(self, service: CalibratedService, draws: Draws, runs: int) -> dict[str, np.ndarray]:
         """Quantity -> simulated values in order of arrival, (rows x runs, requests); inf for a dropped request."""
@@ -119,10 +151,15 @@ class Simulator:
             return serving.requests.latency_s.reshape(jobs, -1)
 
         samples = {LATENCY: simulated(job) + service.overhead_s}
-        for quantity in {quantity for quantity, _ in self._measurements.columns} - {LATENCY, TOGETHER}:
+        for quantity in {quantity for quantity, _ in self._measurements.columns} - {
+            LATENCY,
+            TOGETHER,
+        }:
             if isinstance(job.replica, Continuous):
                 sample = simulated(replace(job, replica=replace(job.replica, slo_on=quantity)))
-                samples[quantity] = sample + (service.overhead_s if quantity == FIRST_TOKEN else 0.0)
+                samples[quantity] = sample + (
+                    service.overhead_s if quantity == FIRST_TOKEN else 0.0
+                )
             else:  # the whole answer arrives at once
                 samples[quantity] = samples[LATENCY]
         return samples

@@ -56,9 +56,13 @@ class Prior:
     kind: str
     scale_s: float  # typical latency: the smallest of the median latencies of all measured rows
     places: int  # max_ongoing_requests
-    tokens: Mapping[str, Any]  # fields of `Continuous` that describe prompts and outputs, such as output_tokens
+    tokens: Mapping[
+        str, Any
+    ]  # fields of `Continuous` that describe prompts and outputs, such as output_tokens
     max_overhead_s: float
-    overhead_probability: float = 1.0  # probability that the overhead is not 0 but uniform up to `max_overhead_s`
+    overhead_probability: float = (
+        1.0  # probability that the overhead is not 0 but uniform up to `max_overhead_s`
+    )
 
     @property
     def dimensions(self) -> int:
@@ -90,7 +94,11 @@ def _serial(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    return Concurrent(prior.at_once(u[2], MOST_AT_ONCE), float(u[3] ** 2)), prior.one_s(u[0]), MAX_CV * u[1]
+    return (
+        Concurrent(prior.at_once(u[2], MOST_AT_ONCE), float(u[3] ** 2)),
+        prior.one_s(u[0]),
+        MAX_CV * u[1],
+    )
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
@@ -103,7 +111,11 @@ def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
     wait_s = shortest + (longest - shortest) * float(u[3] ** 2)
     one_s = max(alone_s - wait_s, SHORTEST_S)
     per_request_s = max(full_s - one_s, 0.0) / (most - 1)
-    return Batched(most, wait_s, max(one_s - per_request_s, 0.0), per_request_s), one_s, MAX_CV / 3 * u[1] ** 2
+    return (
+        Batched(most, wait_s, max(one_s - per_request_s, 0.0), per_request_s),
+        one_s,
+        MAX_CV / 3 * u[1] ** 2,
+    )
 
 
 def _continuous(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:

@@ -23,7 +23,20 @@ from faro_ops.cli.simulate import simulate
 from faro_ops.cli.trust import trust
 
 app = typer.Typer(name="faro")
-for command in (simulate, recommend, audit, deploy, run, explain, replay, shadow, trust, restore, profile, manifests):
+for command in (
+    simulate,
+    recommend,
+    audit,
+    deploy,
+    run,
+    explain,
+    replay,
+    shadow,
+    trust,
+    restore,
+    profile,
+    manifests,
+):
     app.command()(command)
 app.command("set")(set_job)
 app.add_typer(arena, name="arena")
@@ -31,7 +44,8 @@ app.add_typer(arena, name="arena")
 
 @app.callback(invoke_without_command=True)
 def faro(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """SLO-aware autoscaling of ML inference jobs that share a fixed-size cluster.
 
@@ -60,9 +74,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _usage(error) -> str:
     """The message of a usage error (such as an unknown option), with the command that lists all options."""
-    command = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
+    command = (
+        error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
+    )
     text, option = error.format_message(), getattr(error, "option_name", "")
-    accepted = {name for parameter in error.ctx.command.params for name in parameter.opts} if error.ctx else set()
+    accepted = (
+        {name for parameter in error.ctx.command.params for name in parameter.opts}
+        if error.ctx
+        else set()
+    )
     if RENAMED.get(option) in accepted:
         text = f"No such option: {option}; it is now called {RENAMED[option]}."
     return f"{text} All options: faro {f'{command} ' if command else ''}--help"

@@ -9,17 +9,29 @@ import typer
 from faro_ops.cli.shared import option, say
 
 MAX_SEED = 2**31 - 1
-arena = typer.Typer(help="Score policies on versioned scenarios (docs/arena.md).", no_args_is_help=True)
+arena = typer.Typer(
+    help="Score policies on versioned scenarios (docs/arena.md).", no_args_is_help=True
+)
 
 
 @arena.command()
 def run(
-    policy: Annotated[str, typer.Argument(help="Python file that registers policies, or a policy's name.")],
-    scenario: Annotated[list[str] | None, option("Scenario; repeatable.", default="the quick set")] = None,
+    policy: Annotated[
+        str, typer.Argument(help="Python file that registers policies, or a policy's name.")
+    ],
+    scenario: Annotated[
+        list[str] | None, option("Scenario; repeatable.", default="the quick set")
+    ] = None,
     every: Annotated[bool, option("All scenarios; some need `make data`.", "--all")] = False,
-    hidden_seed: Annotated[int | None, option("Repeat a score.", default="drawn", maximum=MAX_SEED)] = None,
-    public: Annotated[bool, option("Only the public seeds, for tuning; no entry.", "--public")] = False,
-    out: Annotated[str | None, option("Write the JSON to this file.", default="standard output")] = None,
+    hidden_seed: Annotated[
+        int | None, option("Repeat a score.", default="drawn", maximum=MAX_SEED)
+    ] = None,
+    public: Annotated[
+        bool, option("Only the public seeds, for tuning; no entry.", "--public")
+    ] = False,
+    out: Annotated[
+        str | None, option("Write the JSON to this file.", default="standard output")
+    ] = None,
 ) -> None:
     """Score a policy on each scenario with a public and a hidden seed; print or write one JSON object."""
     from faro_lib.files import atomic_write, check_writable
@@ -27,7 +39,9 @@ def run(
     from faro_ops.arena.scoring import policy_of, score
 
     if public and hidden_seed is not None:
-        raise ValueError("--public leaves the hidden seed out, and --hidden-seed sets it; give one of them")
+        raise ValueError(
+            "--public leaves the hidden seed out, and --hidden-seed sets it; give one of them"
+        )
     names = scenario or [one.name for one in scenarios().values() if every or one.quick]
     for name in names:
         scenario_of(name)
@@ -39,5 +53,9 @@ def run(
     if out:
         with atomic_write(Path(out)) as partial:
             partial.write_text(text + "\n")
-    seeds = "only public seeds, so this is no entry" if public else f"hidden seed: {scored['hidden_seed']}"
+    seeds = (
+        "only public seeds, so this is no entry"
+        if public
+        else f"hidden seed: {scored['hidden_seed']}"
+    )
     print(seeds if out else text)

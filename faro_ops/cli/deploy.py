@@ -6,10 +6,14 @@ from faro_ops.cli.shared import option, say
 
 
 def deploy(
-    jobs: Annotated[str, option("Table of jobs (.csv, .yaml); a section `serve` says how Ray Serve runs a job.")],
+    jobs: Annotated[
+        str, option("Table of jobs (.csv, .yaml); a section `serve` says how Ray Serve runs a job.")
+    ],
     address: Annotated[str, option("Address of Ray's dashboard, http://host:8265.")],
     start_timeout: Annotated[float, option("Seconds until all jobs must run.")] = 180.0,
-    dry: Annotated[bool, option("Print the configuration of Ray Serve and deploy nothing.", "--dry-run")] = False,
+    dry: Annotated[
+        bool, option("Print the configuration of Ray Serve and deploy nothing.", "--dry-run")
+    ] = False,
 ) -> None:
     """Deploy the jobs to a running Ray, and wait until they serve.
 
@@ -30,7 +34,9 @@ def deploy(
     with serving("rayserve", table, specs, initial, 0, address=address) as endpoint:
         applications, gone = merged(endpoint.ray, configuration(table, specs, initial))
         for name in gone:
-            say(f"application {name!r} is no longer in {jobs}: {'it would be' if dry else 'it is'} removed")
+            say(
+                f"application {name!r} is no longer in {jobs}: {'it would be' if dry else 'it is'} removed"
+            )
         if dry:
             print(yaml.safe_dump({"applications": applications}, sort_keys=False), end="")
         else:

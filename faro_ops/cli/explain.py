@@ -19,7 +19,10 @@ def explain(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
     at: Annotated[
         str | None,
-        option("Time of the decision: seconds, as this command prints them, or 19:05.", default="the last plan"),
+        option(
+            "Time of the decision: seconds, as this command prints them, or 19:05.",
+            default="the last plan",
+        ),
     ] = None,
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
@@ -29,19 +32,32 @@ def explain(
 
     # Reading the journal's archives takes minutes. Without --at, they are read only if the current file has no decision.
     newest = [read(journal)] if at is None else []
-    recorded = newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
-    header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)
+    recorded = (
+        newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
+    )
+    header, tick = decision_at(
+        recorded, None if at is None else _seconds(at, *recorded[-1]), journal
+    )
     rows = explained(header, tick)
     if as_json:
-        print(*(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows), sep="\n")
+        print(
+            *(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows),
+            sep="\n",
+        )
         return
-    outcome = "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
+    outcome = (
+        "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
+    )
     observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
     cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
     clock = "" if header.origin_s is None else f" ({_wall_time(header, tick):%Y-%m-%d %H:%M:%S})"
-    print(f"{header.policy} at {observation.now_s:g} s{clock}, decided in {decision_ms:.0f} ms, {outcome}")
+    print(
+        f"{header.policy} at {observation.now_s:g} s{clock}, decided in {decision_ms:.0f} ms, {outcome}"
+    )
     if at is None and not decided(tick):
-        print("no plan has been made yet since the start or the last change; a first plan takes about two minutes")
+        print(
+            "no plan has been made yet since the start or the last change; a first plan takes about two minutes"
+        )
     for change in header.changes:
         print(change)
     print(f"{cores:g} of {observation.capacity:g} cores requested")
@@ -49,7 +65,9 @@ def explain(
 
 
 def _wall_time(header: Header, tick: Tick) -> datetime:
-    return datetime.fromtimestamp((header.origin_s or 0) + tick.step.observation.now_s / header.scale)
+    return datetime.fromtimestamp(
+        (header.origin_s or 0) + tick.step.observation.now_s / header.scale
+    )
 
 
 def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:

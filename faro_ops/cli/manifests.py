@@ -14,26 +14,48 @@ from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
 def manifests(
     jobs: Annotated[str, option("Table of jobs (.yaml), which says how each job is served.")],
     out: Annotated[str, option("Folder to write to, for `kubectl apply -k`.")] = "manifests",
-    backend: Annotated[str, option("rayserve (KubeRay) or deployments (any model server).")] = "rayserve",
+    backend: Annotated[
+        str, option("rayserve (KubeRay) or deployments (any model server).")
+    ] = "rayserve",
     namespace: Annotated[str, option("Namespace of all objects.")] = "faro",
     name: Annotated[str, option("Name of the RayService and of the FaroPlan.")] = "faro",
-    image: Annotated[str, option("Image of controller and replicas (cluster/Dockerfile).")] = "faro:local",
+    image: Annotated[
+        str, option("Image of controller and replicas (cluster/Dockerfile).")
+    ] = "faro:local",
     policy: PolicyName = DEFAULT_POLICY,
     tick: Annotated[float, option("Seconds between ticks.")] = 10.0,
-    act: Annotated[str, option("What the controller changes: replicas, or ceilings of autoscalers.")] = "replicas",
-    dry: Annotated[bool, option("The controller prints its plans and scales nothing.", "--dry-run")] = False,
+    act: Annotated[
+        str, option("What the controller changes: replicas, or ceilings of autoscalers.")
+    ] = "replicas",
+    dry: Annotated[
+        bool, option("The controller prints its plans and scales nothing.", "--dry-run")
+    ] = False,
     workers: Annotated[int, option("Number of Ray workers.")] = 2,
     worker_cores: Annotated[int, option("Cores per worker, as Ray counts them.")] = 4,
     worker_memory: Annotated[float, option("GiB of memory per worker.")] = 8.0,
-    worker_cpu: Annotated[float | None, option("CPU request per worker, in cores.", default="--worker-cores")] = None,
+    worker_cpu: Annotated[
+        float | None, option("CPU request per worker, in cores.", default="--worker-cores")
+    ] = None,
     head_cpu: Annotated[float, option("CPU request of Ray's head.")] = 2.0,
     head_memory: Annotated[float, option("GiB of memory of Ray's head.")] = 4.0,
-    operator_namespace: Annotated[str, option("Namespace of KubeRay's operator.")] = "kuberay-system",
-    ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
-    prometheus: Annotated[str, option("Address of Prometheus: counts of earlier days, queries of jobs.")] = "",
-    monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
-    service_monitor: Annotated[bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")] = False,
-    options: Annotated[list[str] | None, option("Another option of `faro run`: --option=--earn.", "--option")] = None,
+    operator_namespace: Annotated[
+        str, option("Namespace of KubeRay's operator.")
+    ] = "kuberay-system",
+    ray_version: Annotated[
+        str | None, option("Version of Ray in the image.", default="the installed one")
+    ] = None,
+    prometheus: Annotated[
+        str, option("Address of Prometheus: counts of earlier days, queries of jobs.")
+    ] = "",
+    monitoring_namespace: Annotated[
+        str, option("Namespace of Prometheus; only it gets metrics.")
+    ] = "monitoring",
+    service_monitor: Annotated[
+        bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")
+    ] = False,
+    options: Annotated[
+        list[str] | None, option("Another option of `faro run`: --option=--earn.", "--option")
+    ] = None,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
@@ -47,7 +69,16 @@ def manifests(
     from faro_lib.workload.readers import read_jobs, read_sections
     from faro_ops.cli.model import Source
     from faro_ops.kube.deployments import DeploymentRef
-    from faro_ops.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, arguments, write
+    from faro_ops.kube.manifests import (
+        APPLY_FIRST,
+        SECRET,
+        SECRET_KEY,
+        Head,
+        ManifestSpec,
+        Workers,
+        arguments,
+        write,
+    )
     from faro_ops.kube.status import GROUP, PLURAL
     from faro_ops.rayserve.spec import serve_specs
 
@@ -60,26 +91,44 @@ def manifests(
         problem = "is a file that the controller's pod would not have; leave the column out"
         raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
     if ceilings:
-        bounding(factory(PolicyContext(table, Source().model(table))))  # ValueError unless `policy` is a Faro policy
-    values: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
-    values |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
-    values |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus, options=tuple(options or ()))
+        bounding(
+            factory(PolicyContext(table, Source().model(table)))
+        )  # ValueError unless `policy` is a Faro policy
+    values: dict[str, Any] = dict(
+        jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace
+    )
+    values |= dict(
+        name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor
+    )
+    values |= dict(
+        monitoring_namespace=monitoring_namespace,
+        prometheus=prometheus,
+        options=tuple(options or ()),
+    )
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
         names = tuple(ref.autoscaler if ceilings else ref.name for ref in refs)
-        values |= dict(namespaces=tuple(ref.namespace for ref in refs), deployments=names, ceilings=ceilings)
+        values |= dict(
+            namespaces=tuple(ref.namespace for ref in refs), deployments=names, ceilings=ceilings
+        )
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
-        fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total  # if not, ManifestSpec raises
+        fits = (
+            sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
+        )  # if not, ManifestSpec raises
         initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)
-        values |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
+        values |= dict(
+            ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace
+        )
         values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
     spec, controller = ManifestSpec(**values), typer.Typer()
     controller.command()(run)
     _, *words = arguments(spec)
-    typer.main.get_command(controller).make_context("faro run", words)  # invalid options fail here, not in the pod
+    typer.main.get_command(controller).make_context(
+        "faro run", words
+    )  # invalid options fail here, not in the pod
     for path in write(spec, out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")
@@ -87,9 +136,13 @@ def manifests(
     print(f"kubectl wait --for condition=established --timeout 60s crd/{PLURAL}.{GROUP}")
     if backend == "rayserve":
         secret = f"kubectl -n {namespace} create secret generic {SECRET}"
-        print("# create the token once, before the rest; the pipe hides it from the list of processes:")
+        print(
+            "# create the token once, before the rest; the pipe hides it from the list of processes:"
+        )
         print(f"openssl rand -hex 32 | tr -d '\\n' | {secret} --from-file={SECRET_KEY}=/dev/stdin")
-    print("# --force-conflicts resets fields that others changed, for example the number of controllers:")
+    print(
+        "# --force-conflicts resets fields that others changed, for example the number of controllers:"
+    )
     print(f"kubectl apply --server-side --force-conflicts -k {out}")
 
 
@@ -97,4 +150,6 @@ def _installed_ray() -> str:
     try:
         return version("ray")
     except PackageNotFoundError:
-        raise ValueError("Ray is not installed here; give --ray-version, the version in the image") from None
+        raise ValueError(
+            "Ray is not installed here; give --ray-version, the version in the image"
+        ) from None

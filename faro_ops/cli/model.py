@@ -24,28 +24,46 @@ from faro_ops.controller.overrides import Settings
 from faro_ops.controller.renewal import fitted, renewal
 from faro_ops.recommend.load_history import exported_days, journal_days
 
-PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
+PROMETHEUS, JOURNAL = OWN = (
+    "prometheus",
+    "journal",
+)  # values of --history for counts that controllers recorded
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits on the time and memory of a refit
-REFIT_AFTER_MIDNIGHT_S = 600.0  # start of the nightly refit; by then, yesterday's counts are complete
-PROBATION_S = 600.0  # a refit is reverted if the policy fails within this time after the refit was accepted
-ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
+REFIT_AFTER_MIDNIGHT_S = (
+    600.0  # start of the nightly refit; by then, yesterday's counts are complete
+)
+PROBATION_S = (
+    600.0  # a refit is reverted if the policy fails within this time after the refit was accepted
+)
+ACCEPTED, REFUSED, FAILED, REVERTED = (
+    "accepted",
+    "refused",
+    "failed",
+    "reverted",
+)  # outcomes of a refit
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """The source of the request counts to which the forecaster is fitted."""
 
-    history: str | None = None  # file of counts, or PROMETHEUS or JOURNAL for counts that controllers recorded
+    history: str | None = (
+        None  # file of counts, or PROMETHEUS or JOURNAL for counts that controllers recorded
+    )
     forecaster: str = "auto"
     prometheus: str | None = None
     token_path: str | None = None
     journal: str | None = None
-    namespace: str = ".*"  # regular expression for the namespaces of the controllers that recorded the counts
+    namespace: str = (
+        ".*"  # regular expression for the namespaces of the controllers that recorded the counts
+    )
 
     def __post_init__(self) -> None:
         for name in OWN:
             if self.history == name and getattr(self, name) is None:
-                raise ValueError(f"history={name} needs --{name}, where this controller's counts are")
+                raise ValueError(
+                    f"history={name} needs --{name}, where this controller's counts are"
+                )
 
     def days(self, jobs: tuple[Job, ...]) -> Traces:
         """Read the jobs' requests per minute on complete days. Raise ValueError or OSError if there is no such day."""
@@ -53,7 +71,11 @@ class Source:
             raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:
             return exported_days(str(self.prometheus), jobs, self.token_path, self.namespace)
-        return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
+        return (
+            journal_days(str(self.journal), jobs)
+            if self.history == JOURNAL
+            else read_csv(self.history, jobs)
+        )
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
         """Fit a forecaster to `days`. It is untrained without `history`, or if a controller's counts are unusable."""
@@ -83,10 +105,14 @@ class FreshModel:
         self._begin(jobs)
 
     def _begin(self, jobs: tuple[Job, ...]) -> None:
-        self._serving = self._given = self._source.model(jobs)  # `_given`: the forecaster that `of` last returned
+        self._serving = self._given = self._source.model(
+            jobs
+        )  # `_given`: the forecaster that `of` last returned
         self._jobs = jobs
         self.wanted = False  # whether a refit is requested; a signal handler sets it
-        self._before: Forecaster | None = None  # the forecaster before the last refit, to restore on failure
+        self._before: Forecaster | None = (
+            None  # the forecaster before the last refit, to restore on failure
+        )
         self._accepted_s = 0.0
         self._day = _learning_day()  # day on which the last fit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
@@ -112,7 +138,11 @@ class FreshModel:
             else:
                 new, reason = refit.result()
                 if new:
-                    self._before, self._serving, self._accepted_s = self._serving, new, time.monotonic()
+                    self._before, self._serving, self._accepted_s = (
+                        self._serving,
+                        new,
+                        time.monotonic(),
+                    )
                 self._report(ACCEPTED if new else REFUSED, reason)
         return None if self._serving is self._given else self.of(self._jobs)
 
@@ -120,7 +150,9 @@ class FreshModel:
         """Restore the previous forecaster if the present one was accepted less than PROBATION_S ago."""
         if self._before and time.monotonic() < self._accepted_s + PROBATION_S:
             self._serving, self._before = self._before, None
-            self._report(REVERTED, "the policy failed with the new model; the earlier one serves again")
+            self._report(
+                REVERTED, "the policy failed with the new model; the earlier one serves again"
+            )
 
 
 def _learning_day() -> date:
@@ -128,14 +160,18 @@ def _learning_day() -> date:
     return date.fromtimestamp(time.time() - REFIT_AFTER_MIDNIGHT_S)
 
 
-def context_of(settings: Settings, forecaster: Forecaster, capacity: float | None = None) -> PolicyContext:
+def context_of(
+    settings: Settings, forecaster: Forecaster, capacity: float | None = None
+) -> PolicyContext:
     """The inputs of a policy. A latency table for `capacity` cores is simulated only when the policy needs one."""
     from faro_lib.simulate.measure import measure
     from faro_ops.rayserve.spec import ongoing_limits
     from faro_ops.recommend.recommendation import LIVE
 
     limits = ongoing_limits(settings.jobs, settings.sections.get("serve", {}))
-    measured = partial(measure, settings.jobs, capacity=capacity, serving_model=replace(LIVE, own_limits=limits))
+    measured = partial(
+        measure, settings.jobs, capacity=capacity, serving_model=replace(LIVE, own_limits=limits)
+    )
     return PolicyContext(settings.jobs, forecaster, measure=measured)
 
 
@@ -146,10 +182,15 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
     names = [job.name for job in settings.jobs]
 
     def minute(wall_s: float | None) -> float:
-        return float("inf") if wall_s is None else (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
+        return (
+            float("inf")
+            if wall_s is None
+            else (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
+        )
 
     events = tuple(
-        Event(names.index(one.job), minute(one.from_s), minute(one.until_s), one.load or 1.0) for one in settings.events
+        Event(names.index(one.job), minute(one.from_s), minute(one.until_s), one.load or 1.0)
+        for one in settings.events
     )
     return replace(policy, forecaster=expected(policy.forecaster, events))
 
@@ -161,4 +202,6 @@ def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
     """
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
-    return replace(policy, forecaster=policy.forecaster.start(int(origin_s + time.localtime().tm_gmtoff) // 60))
+    return replace(
+        policy, forecaster=policy.forecaster.start(int(origin_s + time.localtime().tm_gmtoff) // 60)
+    )

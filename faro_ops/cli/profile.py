@@ -14,8 +14,12 @@ def profile(
     address: Address = None,
     serve_address: ServeAddress = None,
     requests: Annotated[int, option("Requests to each job, sent one at a time.")] = 200,
-    seconds: Annotated[float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")] = 20.0,
-    dry: Annotated[bool, option("Print the measurements and leave the table unchanged.", "--dry-run")] = False,
+    seconds: Annotated[
+        float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")
+    ] = 20.0,
+    dry: Annotated[
+        bool, option("Print the measurements and leave the table unchanged.", "--dry-run")
+    ] = False,
 ) -> None:
     """Measure service times, cold starts and the kind of replica.
 
@@ -35,13 +39,19 @@ def profile(
     if backend not in ("local", "rayserve"):
         raise ValueError(f"backend={backend!r} is unknown; accepted: local, rayserve")
     if not jobs.endswith((".yaml", ".yml")):
-        raise ValueError(f"jobs={jobs!r} must be a .yaml table: the measurements are written into it")
+        raise ValueError(
+            f"jobs={jobs!r} must be a .yaml table: the measurements are written into it"
+        )
     table = read_jobs(jobs)
     specs = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]
-    capacity = math.ceil(sum(cores) + max(cores))  # one replica per job, and one more to time a cold start
+    capacity = math.ceil(
+        sum(cores) + max(cores)
+    )  # one replica per job, and one more to time a cold start
     addresses: dict[str, Any] = dict(address=address, serve_address=serve_address)
-    with serving(backend, table, specs, [1] * len(table), capacity, report=say, **addresses) as endpoint:
+    with serving(
+        backend, table, specs, [1] * len(table), capacity, report=say, **addresses
+    ) as endpoint:
         for job, spec in zip(table, specs):
             measured = profile_job(endpoint.ray, endpoint.http, job.name, spec, requests)
             print(
@@ -51,7 +61,9 @@ def profile(
             )
             try:
                 if seconds:
-                    load, calibration = measure_kind(endpoint.ray, endpoint.http, job, spec, measured, seconds)
+                    load, calibration = measure_kind(
+                        endpoint.ray, endpoint.http, job, spec, measured, seconds
+                    )
                     measured = replace(measured, calibration=calibration)
                     print("\n".join(f"  {line}" for line in calibration.lines()))
                     name = f"{Path(jobs).stem}-{spec.application}"

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def replay(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
     policy: shared.PolicyName = shared.DEFAULT_POLICY,
-    history: Annotated[str | None, option("File of counts to learn from, as for `faro run`.")] = None,
+    history: Annotated[
+        str | None, option("File of counts to learn from, as for `faro run`.")
+    ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
 ) -> None:
@@ -34,15 +36,21 @@ def replay(
         for header, was, now in decisions:
             plan = {
                 job.name: {"recorded": int(before), "replayed": int(after), "reason": reason}
-                for job, before, after, reason in zip(header.jobs, was.target, now.target, now.plan.reason)
+                for job, before, after, reason in zip(
+                    header.jobs, was.target, now.target, now.plan.reason
+                )
             }
             print(json.dumps({"now_s": was.observation.now_s, "plan": plan}))
         return
-    print(f"{len(decisions)} decisions; mean replicas of {decisions[-1][0].policy} (recorded) and {policy} (replayed)")
+    print(
+        f"{len(decisions)} decisions; mean replicas of {decisions[-1][0].policy} (recorded) and {policy} (replayed)"
+    )
     print(text_table(_rows(decisions)))
 
 
-def _decisions(journal: str, policy: str, history: str | None, forecaster: str) -> Iterator[tuple[Header, Step, Step]]:
+def _decisions(
+    journal: str, policy: str, history: str | None, forecaster: str
+) -> Iterator[tuple[Header, Step, Step]]:
     """Yield (header of the journal, recorded step, step decided by `policy`) for every recorded tick."""
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
@@ -71,6 +79,10 @@ def _rows(decisions: list[tuple[Header, Step, Step]]) -> list[dict[str, str]]:
         for header, was, now in decisions
         for job, before, after in zip(header.jobs, was.target, now.target)
     ]
-    means = pd.DataFrame(counts, columns=["job", "recorded", "replayed", "different"]).groupby("job", sort=False).mean()
+    means = (
+        pd.DataFrame(counts, columns=["job", "recorded", "replayed", "different"])
+        .groupby("job", sort=False)
+        .mean()
+    )
     shown = means.map("{:.2f}".format).assign(different=means["different"].map("{:.0%}".format))
     return shown.reset_index().to_dict("records")

@@ -9,7 +9,9 @@ def restore(
     jobs: Annotated[str, option("Table of jobs (.yaml) with the sections `deployment`.")],
     plan: Annotated[str, option("NAMESPACE/NAME of the controller's FaroPlan.")],
     unled: Annotated[float, option("Only if no controller has led for this many seconds.")] = 0.0,
-    kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
+    kubeconfig: Annotated[
+        str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")
+    ] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
 ) -> None:
     """Give HPAs their original bounds back. Stop the controller first."""
@@ -24,7 +26,9 @@ def restore(
     api = home.connect()
     check_server(api)
     sections = read_sections(jobs, "deployment")
-    refs = [DeploymentRef.of(job, sections.get(job.name, {}), home.namespace) for job in read_jobs(jobs)]
+    refs = [
+        DeploymentRef.of(job, sections.get(job.name, {}), home.namespace) for job in read_jobs(jobs)
+    ]
     if unled and (idle_s := seconds_unled(api, home.namespace, home.name)) < unled:
         say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
         return

@@ -34,50 +34,95 @@ if TYPE_CHECKING:
     from faro_ops.kube.operate import NamespacedName
     from faro_ops.rayserve.cluster import Lease
 
-CHANGES, REFIT = "changes", "refit"  # failure reasons: CHANGES if new settings are unusable, REFIT if a refit fails
+CHANGES, REFIT = (
+    "changes",
+    "refit",
+)  # failure reasons: CHANGES if new settings are unusable, REFIT if a refit fails
 RETRY_S = 60.0  # seconds until changed settings are tried again after they failed with an OSError
 STALLED_S = 120.0  # /healthz fails if no tick ends for 5 periods plus this time, which allows for API calls of 60 s
 
 
 def run(
-    jobs: Annotated[str, option("Table of jobs, .yaml or .csv; a .yaml says how each job is served.")],
-    backend: Annotated[str, option("local (starts Ray here), rayserve or deployments.")] = "rayserve",
+    jobs: Annotated[
+        str, option("Table of jobs, .yaml or .csv; a .yaml says how each job is served.")
+    ],
+    backend: Annotated[
+        str, option("local (starts Ray here), rayserve or deployments.")
+    ] = "rayserve",
     address: shared.Address = None,
     serve_address: shared.ServeAddress = None,
     policy: shared.PolicyName = shared.DEFAULT_POLICY,
     history: Annotated[
         str | None,
-        option("Counts to learn from: a file (job, requests, minute[, day] or time), or `prometheus` or `journal`."),
+        option(
+            "Counts to learn from: a file (job, requests, minute[, day] or time), or `prometheus` or `journal`."
+        ),
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
-    apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
+    apply: Annotated[
+        bool, option("Scale the jobs; without it, only print plans.", "--apply")
+    ] = False,
     act: Annotated[
-        str, option("What --apply changes: replicas, or ceilings, the bounds of HorizontalPodAutoscalers.")
+        str,
+        option(
+            "What --apply changes: replicas, or ceilings, the bounds of HorizontalPodAutoscalers."
+        ),
     ] = "replicas",
-    earn: Annotated[bool, option("Change a service only as far as it has earned (faro trust).", "--earn")] = False,
-    journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
-    tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
-    capacity: Annotated[int | None, cores("Cores that the jobs may use.", default="all cores of the cluster")] = None,
-    fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
-    max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,
-    stale_after: Annotated[float, option("Seconds without a job's data until the fail mode applies.")] = 60.0,
-    deadline: Annotated[float | None, option("Seconds after which a decision is discarded.", default="never")] = None,
-    metrics_port: Annotated[int | None, option("Port that serves Prometheus metrics; 0: any.")] = None,
+    earn: Annotated[
+        bool, option("Change a service only as far as it has earned (faro trust).", "--earn")
+    ] = False,
+    journal: Annotated[
+        str | None, option("File that records every tick; a run resumes from it.")
+    ] = None,
+    tick: Annotated[
+        float | None, option("Seconds between ticks.", default="the policy's own")
+    ] = None,
+    capacity: Annotated[
+        int | None, cores("Cores that the jobs may use.", default="all cores of the cluster")
+    ] = None,
+    fail_mode: Annotated[
+        str, option("Response to missing data or a failed policy: hold or fair-share.")
+    ] = "hold",
+    max_scaling_actions: Annotated[
+        int | None, option("Replicas that one tick may add or remove.")
+    ] = None,
+    stale_after: Annotated[
+        float, option("Seconds without a job's data until the fail mode applies.")
+    ] = 60.0,
+    deadline: Annotated[
+        float | None, option("Seconds after which a decision is discarded.", default="never")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, option("Port that serves Prometheus metrics; 0: any.")
+    ] = None,
     metrics_address: Annotated[str, option("Network address of the metrics port.")] = "127.0.0.1",
-    seconds: Annotated[float | None, option("Seconds after which the run stops.", default="never")] = None,
-    plan: Annotated[str | None, option("NAMESPACE/NAME of the FaroPlan and its Lease (Kubernetes).")] = None,
-    kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
+    seconds: Annotated[
+        float | None, option("Seconds after which the run stops.", default="never")
+    ] = None,
+    plan: Annotated[
+        str | None, option("NAMESPACE/NAME of the FaroPlan and its Lease (Kubernetes).")
+    ] = None,
+    kubeconfig: Annotated[
+        str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")
+    ] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
     ca_file: shared.CaFile = None,
     log: shared.LogFormat = "text",
-    force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
-    start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
-    watch: Annotated[
-        bool, option("Draw the jobs after every tick instead of printing a line of JSON.", "--watch")
+    force: Annotated[
+        bool, option("Take over from another controller; overrule other clients.", "--force")
     ] = False,
-    wait: Annotated[bool, option("If jobs are not served yet, wait (unready) instead of exiting.", "--wait")] = False,
+    start_timeout: Annotated[
+        float, option("Seconds that a Ray started here, and its jobs, may take.")
+    ] = 180.0,
+    watch: Annotated[
+        bool,
+        option("Draw the jobs after every tick instead of printing a line of JSON.", "--watch"),
+    ] = False,
+    wait: Annotated[
+        bool, option("If jobs are not served yet, wait (unready) instead of exiting.", "--wait")
+    ] = False,
 ) -> None:
     """Run the autoscaling loop; without --apply, only print its plans.
 
@@ -100,7 +145,9 @@ def run(
 
         check_terminal()
     if backend not in backends.BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
+        raise ValueError(
+            f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}"
+        )
     ceilings = backends.sets_ceilings(act, backend)
     home = backends.faro_plan(backend, plan, kubeconfig, context)
     watched = Watched(jobs, backends.overrides_of(home, journal))
@@ -114,7 +161,9 @@ def run(
             exporter.refit(outcome)
         say(f"refit {outcome}: {reason}", REFIT if outcome == FAILED else "")
 
-    source = Source(history, forecaster, prometheus, prometheus_token, journal, home.namespace if home else ".*")
+    source = Source(
+        history, forecaster, prometheus, prometheus_token, journal, home.namespace if home else ".*"
+    )
     model = FreshModel(source, settings.jobs, on_refit)
 
     def policy_of(settings: Settings) -> Policy:
@@ -125,10 +174,14 @@ def run(
     chosen = policy_of(settings)
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals(model))
-        if metrics_port is not None:  # opened early, so that a port in use ends the run before Ray starts
+        if (
+            metrics_port is not None
+        ):  # opened early, so that a port in use ends the run before Ray starts
             from faro_ops.controller.exporter import Exporter
 
-            exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s, apply)
+            exporter = Exporter(
+                settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s, apply
+            )
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         written = None
@@ -162,25 +215,47 @@ def run(
         waits, new = until_passed(stop, waiting) if wait else once, False
 
         def ensure(check: Callable[[], object]) -> None:
-            (once if new else waits)(check)  # Changed settings do not wait. They are rejected if the check fails.
+            (once if new else waits)(
+                check
+            )  # Changed settings do not wait. They are rejected if the check fails.
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
             from faro_ops.kube.operate import connect_deployments
 
             cluster_of = partial(
-                connect_deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
-                cores=capacity, ensure=ensure, ceilings=ceilings, act=apply,
-            )  # fmt: skip
+                connect_deployments,
+                home,
+                prometheus=prometheus,
+                token_path=prometheus_token,
+                clock=clock,
+                cores=capacity,
+                ensure=ensure,
+                ceilings=ceilings,
+                act=apply,
+            )
         else:
             ray = backends.ray_serve(
-                home, backend, settings, address, serve_address, clock, capacity, chosen, ensure,
-                lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
-            )  # fmt: skip
+                home,
+                backend,
+                settings,
+                address,
+                serve_address,
+                clock,
+                capacity,
+                chosen,
+                ensure,
+                lease_of(home, journal, chosen.tick_s, force) if apply else None,
+                start_timeout,
+            )
             cluster_of = stack.enter_context(ray)
-        until_s = float("inf") if seconds is None else clock.now_s + seconds  # `seconds` excludes the start of Ray
+        until_s = (
+            float("inf") if seconds is None else clock.now_s + seconds
+        )  # `seconds` excludes the start of Ray
         last, retry_s = settings, float("inf")
-        while not stop.is_set() and clock.now_s < until_s:  # a new pass begins when settings or the UTC offset change
+        while (
+            not stop.is_set() and clock.now_s < until_s
+        ):  # a new pass begins when settings or the UTC offset change
             table, new, offset_s = settings.jobs, settings is not last, time.localtime().tm_gmtoff
             if exporter:
                 exporter.use_jobs(table)
@@ -198,36 +273,69 @@ def run(
                         from faro_ops.kube.operate import gated_cluster
 
                         gated = gated_cluster(
-                            home, serving, table, policy, stop, act=apply, fixed=capacity is not None, report=say,
+                            home,
+                            serving,
+                            table,
+                            policy,
+                            stop,
+                            act=apply,
+                            fixed=capacity is not None,
+                            report=say,
                             ensure=ensure,
-                        )  # fmt: skip
+                        )
                         cluster, publish = inner.enter_context(gated)
                 except (ValueError, OSError) as error:
                     if not new:
                         raise
                     on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
                     settings, changes = last, ()
-                    retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
-                    chosen = policy_of(settings)  # rebuilt, because the rejected settings may have refitted `model`
+                    retry_s = (
+                        time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
+                    )
+                    chosen = policy_of(
+                        settings
+                    )  # rebuilt, because the rejected settings may have refitted `model`
                     continue
                 chosen = made
                 for change in changes:
                     say(change)
                 title = f"{policy}{'' if apply else ', dry run'}"
                 announce = announcing(table)
-                show = inner.enter_context(watching(table, title)) if watch else partial(print_step, table, apply)
+                show = (
+                    inner.enter_context(watching(table, title))
+                    if watch
+                    else partial(print_step, table, apply)
+                )
 
-                def on_step(step: Step, listeners: Any = (publish, exporter and exporter.step, show, announce)) -> None:
+                def on_step(
+                    step: Step,
+                    listeners: Any = (publish, exporter and exporter.step, show, announce),
+                ) -> None:
                     for listener in filter(None, listeners):
                         listener(step)
 
                 loop.run(
-                    cluster, planner, table, guardrails=replace(guardrails, fixed=settings.fixed_jobs), apply=apply,
-                    journal=written, clock=clock, stop=stop, until_s=until_s, on_step=on_step, on_failure=on_failure,
-                    changes=changes, changed=changed, renewed=model.newer,
-                )  # fmt: skip
+                    cluster,
+                    planner,
+                    table,
+                    guardrails=replace(guardrails, fixed=settings.fixed_jobs),
+                    apply=apply,
+                    journal=written,
+                    clock=clock,
+                    stop=stop,
+                    until_s=until_s,
+                    on_step=on_step,
+                    on_failure=on_failure,
+                    changes=changes,
+                    changed=changed,
+                    renewed=model.newer,
+                )
             last, settings, retry_s = settings, watched.known, float("inf")
-            changes = changes_since(written, settings) if settings is last else tuple(last.changes(settings))
+            changes = (
+                changes_since(written, settings)
+                if settings is last
+                else tuple(last.changes(settings))
+            )
         say("stopped" if backend == "local" else "stopped; the replicas stay as they are")
 
 
@@ -255,7 +363,12 @@ def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
     }
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    tick = {"time": now, "now_s": step.observation.now_s, "applied": applied and step.error is None, "plan": plan}
+    tick = {
+        "time": now,
+        "now_s": step.observation.now_s,
+        "applied": applied and step.error is None,
+        "plan": plan,
+    }
     print(json.dumps(tick), flush=True)
 
 
@@ -269,12 +382,17 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
     def received(number: int, _: object) -> None:
         if number == signal.SIGUSR1:
             model.wanted = True
-        elif number == signal.SIGINT and stop.is_set():  # a second Ctrl-C does not wait for the tick or for Ray
+        elif (
+            number == signal.SIGINT and stop.is_set()
+        ):  # a second Ctrl-C does not wait for the tick or for Ray
             raise KeyboardInterrupt
         else:
             stop.set()
 
-    before = {number: signal.signal(number, received) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {
+        number: signal.signal(number, received)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
     try:
         yield stop
     finally:

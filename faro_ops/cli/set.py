@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     # Three items: each job's replicas, which --freeze keeps (None before the first decision),
     # a function that reads the overrides, and a function that writes them.
-    _Run = tuple[dict[str, int | None], Callable[[], Iterable[Override]], Callable[[Iterable[Override]], None]]
+    _Run = tuple[
+        dict[str, int | None],
+        Callable[[], Iterable[Override]],
+        Callable[[Iterable[Override]], None],
+    ]
 
 
 def set_job(
@@ -28,8 +32,12 @@ def set_job(
     plan: Annotated[str | None, option("Or NAMESPACE/NAME of its FaroPlan (Kubernetes).")] = None,
     replicas: Annotated[int | None, option("Number of replicas.")] = None,
     freeze: Annotated[bool, option("Keep the replicas of the last decision.", "--freeze")] = False,
-    load: Annotated[float | None, option("Factor on the forecast load: 3 for three times as much.")] = None,
-    begin: Annotated[str | None, option("Begin, as HH:MM or 2026-12-01T14:00.", "--from", default="now")] = None,
+    load: Annotated[
+        float | None, option("Factor on the forecast load: 3 for three times as much.")
+    ] = None,
+    begin: Annotated[
+        str | None, option("Begin, as HH:MM or 2026-12-01T14:00.", "--from", default="now")
+    ] = None,
     until: Annotated[str | None, option("End, in the same form.", default="until --clear")] = None,
     clear: Annotated[bool, option("Remove what was set for the job.", "--clear")] = False,
 ) -> None:
@@ -49,7 +57,9 @@ def set_job(
     orders = [one for one in read() if not one.over(time.time())]
     if clear:
         write([one for one in orders if one.job != job])
-        print(f"job {job!r}: nothing is set by hand any more; the next decision may change its replicas")
+        print(
+            f"job {job!r}: nothing is set by hand any more; the next decision may change its replicas"
+        )
         return
     if freeze:
         replicas = targets[job]
@@ -58,7 +68,9 @@ def set_job(
     now_s = time.time()
     from_s = now_s if begin is None else _time_s(begin, now_s)
     until_s = None if until is None else _time_s(until, from_s)
-    order = Override(job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load)
+    order = Override(
+        job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load
+    )
     replaced = [one for one in orders if _replaces(order, one, begin is None)]
     write([*(one for one in orders if one not in replaced), order])
     print(order, *(f"instead of {one}" for one in replaced), sep="\n")
@@ -72,10 +84,14 @@ def _replaces(new: Override, old: Override, now: bool) -> bool:
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
-    new_end_s, old_end_s = (float("inf") if one.until_s is None else one.until_s for one in (new, old))
+    new_end_s, old_end_s = (
+        float("inf") if one.until_s is None else one.until_s for one in (new, old)
+    )
     if new.load is not None:
         return old.from_s < new_end_s and new.from_s < old_end_s
-    return (now and old.from_s <= new.from_s) or (new.from_s <= old.from_s and old_end_s <= new_end_s)
+    return (now and old.from_s <= new.from_s) or (
+        new.from_s <= old.from_s and old_end_s <= new_end_s
+    )
 
 
 def _of_journal(journal: str) -> _Run:
@@ -97,7 +113,9 @@ def _of_plan(plan: str) -> _Run:
     overrides = PlanOverrides(home.connect(), home.namespace, home.name)
     found = overrides.get()
     if found is None:
-        raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
+        raise ValueError(
+            f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it"
+        )
     jobs = found.get("status", {}).get("jobs", [])
     # If a job has floorReplicas, desiredReplicas is only the upper bound of its HPA. --freeze then keeps readyReplicas.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
@@ -114,4 +132,6 @@ def _time_s(text: str, after_s: float) -> float:
             return (found if found.timestamp() > after_s else found + timedelta(days=1)).timestamp()
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"time={text!r} must read HH:MM, or a date and time such as 2026-12-01T14:00") from None
+        raise ValueError(
+            f"time={text!r} must read HH:MM, or a date and time such as 2026-12-01T14:00"
+        ) from None

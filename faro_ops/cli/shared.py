@@ -22,7 +22,9 @@ LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns t
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
     """A typer option. `default` is the default shown in the help. With `maximum`, valid values are 1 to `maximum`."""
-    return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
+    return typer.Option(
+        *names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum
+    )
 
 
 cores = partial(option, maximum=1_000_000)  # an option whose value is a number of cores
@@ -39,15 +41,25 @@ def use_authority(path: str | None) -> str | None:
 
 CaFile = Annotated[
     str | None,
-    typer.Option(help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority),
+    typer.Option(
+        help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority
+    ),
 ]
-OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
+OptionalJobs = Annotated[
+    str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")
+]
 PolicyName = Annotated[str, option("Name of the policy.")]
 Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
-ServeAddress = Annotated[str | None, option("Address of Ray Serve.", default="port 8000 of the same host")]
-PrometheusAddress = Annotated[str | None, option("Address of the Prometheus server to query, http://host:9090.")]
+ServeAddress = Annotated[
+    str | None, option("Address of Ray Serve.", default="port 8000 of the same host")
+]
+PrometheusAddress = Annotated[
+    str | None, option("Address of the Prometheus server to query, http://host:9090.")
+]
 PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
-Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
+Plugins = Annotated[
+    list[str] | None, option("Python file that registers your extensions; repeatable.")
+]
 
 LOG_FORMATS = ("text", "json")
 _log_format = "text"
@@ -62,14 +74,21 @@ def use_log_format(value: str) -> str:
     return value
 
 
-LogFormat = Annotated[str, typer.Option("--log", help="Format of the log: text or json.", callback=use_log_format)]
+LogFormat = Annotated[
+    str, typer.Option("--log", help="Format of the log: text or json.", callback=use_log_format)
+]
 
 
 def say(line: str, reason: str = "") -> None:
     """Log a line to standard error; a failure has a `reason`, other messages have none."""
     if _log_format == "json":
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        fields = {"time": now, "level": "error" if reason else "info", "reason": reason, "message": line}
+        fields = {
+            "time": now,
+            "level": "error" if reason else "info",
+            "reason": reason,
+            "message": line,
+        }
         line = json.dumps({name: value for name, value in fields.items() if value})
     elif reason:
         line = f"faro: {reason}: {line}"
@@ -121,7 +140,9 @@ def check_picture(path: Path) -> None:
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
     if not path.parent.is_dir():
-        raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
+        raise ValueError(
+            f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another"
+        )
     check_writable(path.parent.absolute())
 
 

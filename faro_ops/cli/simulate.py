@@ -4,25 +4,44 @@ import json
 from dataclasses import replace
 from typing import Annotated, Any
 
-from faro_ops.cli.shared import DEFAULT_POLICY, OptionalJobs, Plugins, cores, option, say, text_table
+from faro_ops.cli.shared import (
+    DEFAULT_POLICY,
+    OptionalJobs,
+    Plugins,
+    cores,
+    option,
+    say,
+    text_table,
+)
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
 
 
 def simulate(
-    workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
+    workload: Annotated[
+        str, option("synthetic, faro-10jobs, or a CSV file of counts.")
+    ] = "synthetic",
     jobs: OptionalJobs = None,
-    policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
+    policy: Annotated[
+        list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))
+    ] = None,
     capacity: Annotated[int, cores("Cluster capacity in cores.")] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",
-    posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes or auto.")] = None,
+    posterior: Annotated[
+        str | None, option("Posterior (.npz) for forecaster bayes or auto.")
+    ] = None,
     plugin: Plugins = None,
     watch: Annotated[
-        bool, option("Draw the first trial of each policy tick by tick, then print the table.", "--watch")
+        bool,
+        option(
+            "Draw the first trial of each policy tick by tick, then print the table.", "--watch"
+        ),
     ] = False,
-    as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
+    as_json: Annotated[
+        bool, option("Print one JSON object per policy and trial.", "--json")
+    ] = False,
 ) -> None:
     """Simulate a day, and print the utility that each policy loses."""
     from faro_pipeline import settings as config
@@ -38,14 +57,20 @@ def simulate(
     from faro_lib.workload.tables import load_workload
 
     if posterior and forecaster not in ("bayes", "auto"):
-        raise ValueError("--posterior FILE.npz (forecast/posterior.npz of a run) is for forecaster 'bayes' or 'auto'")
+        raise ValueError(
+            "--posterior FILE.npz (forecast/posterior.npz of a run) is for forecaster 'bayes' or 'auto'"
+        )
     names = policy or list(COMPARED)
-    options: dict[str, Any] = dict(workload=workload, jobs=jobs, policies=names, capacities=[capacity])
+    options: dict[str, Any] = dict(
+        workload=workload, jobs=jobs, policies=names, capacities=[capacity]
+    )
     checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))
     load_plugins(plugin or [])
     for name in names:
         factory_of(name)  # raise an error for an unknown policy before the traces are read
-    traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
+    traces = load_workload(
+        checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump()
+    )
     if not traces.days:
         check_none_learns(checked, traces.jobs)
     context = PolicyContext(traces.jobs, traces=traces)
@@ -62,7 +87,9 @@ def simulate(
         for name in names:
             with watching(day.jobs, f"{name}, simulated") as draw:
                 simulate_day(day, make(name, context), capacity, trial_seeds(1)[0], on_step=draw)
-    summary = summaries(day, {name: make(name, context) for name in names}, capacity, trials, report=say)
+    summary = summaries(
+        day, {name: make(name, context) for name in names}, capacity, trials, report=say
+    )
     if as_json:
         print(*map(json.dumps, summary.to_dict("records")), sep="\n")
         return
@@ -72,7 +99,11 @@ def simulate(
 def _cells(policy: str, rows) -> dict[str, str]:
     """One policy's row of the table: means over its trials, with standard deviations if there are several trials."""
     cells = {"policy": policy}
-    columns = {"lost utility": "lost_utility", "SLO violations": "slo_violation_rate", "dropped": "drop_rate"}
+    columns = {
+        "lost utility": "lost_utility",
+        "SLO violations": "slo_violation_rate",
+        "dropped": "drop_rate",
+    }
     for label, column in columns.items():
         spec = ".3f" if column == "lost_utility" else ".2%"
         spread = f" ± {rows[column].std():{spec}}" if len(rows) > 1 else ""

@@ -37,8 +37,14 @@ def trust(
     at_s, now = recorded[-1]
     rows = []
     for n, job in enumerate(header.jobs):
-        changes = [time_s for (_, old), (time_s, new) in pairwise(recorded) if old.level[n] != new.level[n]]
-        row = {"job": job.name, "level": LEVELS[int(now.level[n])], "since_s": [header.start_s, *changes][-1]}
+        changes = [
+            time_s for (_, old), (time_s, new) in pairwise(recorded) if old.level[n] != new.level[n]
+        ]
+        row = {
+            "job": job.name,
+            "level": LEVELS[int(now.level[n])],
+            "since_s": [header.start_s, *changes][-1],
+        }
         evidence = {"doubt": now.doubt[n], "trust": now.trust[n], "strikes": now.strikes[n]}
         rows.append(row | {name: round(float(value), 3) for name, value in evidence.items()})
     if as_json:
@@ -67,7 +73,9 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
     return listen
 
 
-def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
+def recorded_authority(
+    header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]
+) -> Authority:
     """Return the authority (how much Faro may change each job) with which a resumed run starts.
 
     A resumed policy first repeats its decisions on the last REPLAYED_TICKS recorded ticks. It therefore starts with the
@@ -79,8 +87,13 @@ def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job
     from faro_ops.controller.journal import REPLAYED_TICKS
     from faro_ops.policies.authority import Authority
 
-    columns, names = Authority.none(len(jobs)).to_array(), [job.name for job in header.jobs] if header else []
-    first = ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
+    columns, names = (
+        Authority.none(len(jobs)).to_array(),
+        [job.name for job in header.jobs] if header else [],
+    )
+    first = (
+        ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
+    )
     if first and first.step.plan.authority is not None:
         rows = dict(zip(names, first.step.plan.authority))
         columns = np.stack([rows.get(job.name, row) for job, row in zip(jobs, columns)])

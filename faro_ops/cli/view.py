@@ -20,8 +20,20 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.cli.shared import number
 
 BARS = "▁▂▃▄▅▆▇█"
-REASONS_SHOWN = 6  # number of latest replica changes that are listed below the table, each with its reason
-HEADS = ("job", "last 15 minutes", "requests/s", "next minute", "replicas", "tail latency", "SLO", "one more", "reason")
+REASONS_SHOWN = (
+    6  # number of latest replica changes that are listed below the table, each with its reason
+)
+HEADS = (
+    "job",
+    "last 15 minutes",
+    "requests/s",
+    "next minute",
+    "replicas",
+    "tail latency",
+    "SLO",
+    "one more",
+    "reason",
+)
 
 
 def sparkline(values: np.ndarray) -> str:
@@ -32,7 +44,10 @@ def sparkline(values: np.ndarray) -> str:
     """
     known = values[np.isfinite(values)]
     top = known.max() if known.size and known.max() > 0 else 1.0
-    return "".join(BARS[round(value / top * (len(BARS) - 1))] if math.isfinite(value) else " " for value in values)
+    return "".join(
+        BARS[round(value / top * (len(BARS) - 1))] if math.isfinite(value) else " "
+        for value in values
+    )
 
 
 class View:
@@ -46,7 +61,9 @@ class View:
         """Record the replica changes of a step. Return the table of jobs with the latest replica changes below it."""
         seen, plan = step.observation, step.plan
         deciles, value = plan.next_minute_deciles_rps, plan.marginal_value_up
-        cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
+        cores = sum(
+            job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting)
+        )
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"
         table = Table(*HEADS, title=self.title, caption=caption)
         for column in table.columns[2:8]:
@@ -63,7 +80,9 @@ class View:
                 escape(job.name),
                 sparkline(counts),
                 number(counts[-1] / MINUTE_S if counts.size else math.nan, ".3g"),
-                "" if deciles is None else f"{number(deciles[n, 0], '.3g')} to {number(deciles[n, -1], '.3g')}",
+                ""
+                if deciles is None
+                else f"{number(deciles[n, 0], '.3g')} to {number(deciles[n, -1], '.3g')}",
                 str(has) if wanted == has else f"{has} -> {wanted}",
                 Text(latency, style="red" if late else ""),
                 f"{job.slo_s:g} s",

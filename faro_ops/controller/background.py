@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-SPAWN = multiprocessing.get_context("spawn")  # a forked child could hang on a lock that another thread holds
+SPAWN = multiprocessing.get_context(
+    "spawn"
+)  # a forked child could hang on a lock that another thread holds
 
 
 def in_thread(call: Callable[[], Result]) -> Future[Result]:
@@ -39,7 +41,9 @@ def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], 
         nonlocal asked, known
         asked = in_thread(call) if asked.done() else asked
         wait((asked,), patience_s)
-        known = asked if asked.done() else known  # keep the previous result until the new one is ready
+        known = (
+            asked if asked.done() else known
+        )  # keep the previous result until the new one is ready
         return known.result()  # or raise the error of `call`
 
     return ask
@@ -67,12 +71,18 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
 
 
 def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process, even if its parent has died
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which then ends this process
+    signal.setitimer(
+        signal.ITIMER_REAL, limit_s
+    )  # SIGALRM ends this process, even if its parent has died
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, the kernel ends this process first
+        Path("/proc/self/oom_score_adj").write_text(
+            "1000"
+        )  # if memory runs out, the kernel ends this process first
     try:
         answer: tuple[Any, Exception | None] = call(), None
     except MemoryError:

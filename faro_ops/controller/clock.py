@@ -23,7 +23,9 @@ class StopEvent(threading.Event):
 
     def set(self) -> None:
         self._flag = True
-        with suppress(BlockingIOError):  # raised if the pipe is full, in which case `wait` already returns
+        with suppress(
+            BlockingIOError
+        ):  # raised if the pipe is full, in which case `wait` already returns
             os.write(self._write, b".")
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -45,16 +47,25 @@ class Clock:
     """Measures trace time (seconds since time 0 of a run) by the monotonic clock, so jumps of the wall clock do not matter."""
 
     origin_s: int  # Unix time of trace time 0
-    scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
+    scale: float = (
+        1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
+    )
     stop: threading.Event = field(default_factory=threading.Event)  # ends every wait once it is set
-    offset_s: float = field(default_factory=wall_offset_s)  # `wall_offset_s()` when this clock was created
+    offset_s: float = field(
+        default_factory=wall_offset_s
+    )  # `wall_offset_s()` when this clock was created
 
     def __post_init__(self) -> None:
-        if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
+        if (
+            not self.scale > 0
+            or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE
+        ):
             raise ValueError(f"scale={self.scale!r} must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
 
     @classmethod
-    def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Self:
+    def starting_now(
+        cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0
+    ) -> Self:
         """A clock whose trace time 0 is the first whole Unix second after now + `in_s`. `in_s` may be negative."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 

@@ -34,7 +34,9 @@ class Expected(Forecaster):
 
     def update(self, counts) -> Self:
         inner = self.inner.update(self.checked(counts) / self._factors(1)[:, 0])
-        return replace(self, inner=inner, minute_of_day=inner.minute_of_day, minutes_seen=self.minutes_seen + 1)
+        return replace(
+            self, inner=inner, minute_of_day=inner.minute_of_day, minutes_seen=self.minutes_seen + 1
+        )
 
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, inner=self.inner.forget(jobs))
@@ -50,12 +52,17 @@ class Expected(Forecaster):
         """Load factors (jobs, horizon) of the coming minutes; an event that covers a part of a minute counts in proportion."""
         factors, minute = np.ones((len(self.jobs), horizon)), self.minutes_seen + np.arange(horizon)
         for event in self.events:
-            share = np.clip(np.minimum(event.last, minute + 1) - np.maximum(event.first, minute), 0, 1)
+            share = np.clip(
+                np.minimum(event.last, minute + 1) - np.maximum(event.first, minute), 0, 1
+            )
             factors[event.job] *= 1 + (event.factor - 1) * share
         return factors
 
 
 def expected(inner: Forecaster, events: tuple[Event, ...]) -> Forecaster:
     """An `Expected` forecaster of `inner` and these events."""
-    kept = {name: getattr(inner, name) for name in ("jobs", "seed", "day_minutes", "minute_of_day", "past")}
+    kept = {
+        name: getattr(inner, name)
+        for name in ("jobs", "seed", "day_minutes", "minute_of_day", "past")
+    }
     return Expected(inner=inner, events=events, **kept)

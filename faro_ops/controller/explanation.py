@@ -17,7 +17,9 @@ def decision_at(
     with ticks. Return its last tick that decided anything (see `decided`), or its last tick if none did. Raises
     ValueError if there are no ticks, or if `at_s` is before the first or at least `header.tick_s` after the last tick.
     """
-    decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
+    decisions = [
+        (header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks
+    ]
     if not decisions:
         raise ValueError(f"{journal}: no decision has been made yet")
     header, tick, last_s = decisions[-1]
@@ -39,7 +41,11 @@ def decided(tick: Tick) -> bool:
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
     """Return one dict per job with its replicas, measurements, predictions, SLO and reason. Unknown numbers are NaN."""
-    observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
+    observation, plan, history = (
+        tick.step.observation,
+        tick.step.plan,
+        tick.step.observation.arrivals_per_min,
+    )
     columns = {
         "before": observation.target,
         "running": observation.running,
@@ -55,7 +61,10 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
     }
     return [
         {"job": job.name}
-        | {name: math.nan if column is None else column[n].item() for name, column in columns.items()}
+        | {
+            name: math.nan if column is None else column[n].item()
+            for name, column in columns.items()
+        }
         | {"slo_s": job.slo_s, "reason": plan.reason[n]}
         for n, job in enumerate(header.jobs)
     ]

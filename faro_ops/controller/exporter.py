@@ -22,9 +22,21 @@ GAUGES = (
     ("faro_running_replicas", "replicas that serve", "observation.running"),
     ("faro_drop_ratio", "fraction of requests dropped on arrival", "plan.drop"),
     ("faro_ongoing_requests", "requests in the system", "observation.ongoing"),
-    ("faro_failed_requests_per_minute", "requests that failed in the last minute", "observation.failed_per_min"),
-    ("faro_tail_latency_seconds", "latency quantile of the last complete minute", "observation.tail_latency_s"),
-    ("faro_predicted_tail_latency_seconds", "latency quantile of the plan", "plan.predicted_tail_latency_s"),
+    (
+        "faro_failed_requests_per_minute",
+        "requests that failed in the last minute",
+        "observation.failed_per_min",
+    ),
+    (
+        "faro_tail_latency_seconds",
+        "latency quantile of the last complete minute",
+        "observation.tail_latency_s",
+    ),
+    (
+        "faro_predicted_tail_latency_seconds",
+        "latency quantile of the plan",
+        "plan.predicted_tail_latency_s",
+    ),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
 )
 # Counters per job: name -> help text. `MinuteScores` computes their increases after each complete minute.
@@ -42,23 +54,36 @@ class MinuteScores:
 
     def __init__(self, jobs: tuple[Job, ...]):
         self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
-        self._forecasts: dict[int, np.ndarray] = {}  # minute -> deciles of its forecast rate, requests/s (jobs, 9)
+        self._forecasts: dict[
+            int, np.ndarray
+        ] = {}  # minute -> deciles of its forecast rate, requests/s (jobs, 9)
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
         """Map each counter in SUMS to its increase (jobs,). Return {} if no minute has ended since the last step."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
             self._minute, last = observation.minute, observation.minute - 1
-            rps, latency_s = observation.arrivals_per_min[:, -1] / MINUTE_S, observation.tail_latency_s
+            rps, latency_s = (
+                observation.arrivals_per_min[:, -1] / MINUTE_S,
+                observation.tail_latency_s,
+            )
             known = np.isfinite(rps) & (~np.isnan(latency_s) | (rps == 0))
             deciles = self._forecasts.get(last, np.full((len(rps), len(DECILES)), np.nan))
             error = rps[:, None] - deciles
             # The CRPS is twice the mean pinball loss over all quantiles; the mean over deciles approximates it.
             crps = 2 * np.maximum(DECILES * error, (DECILES - 1) * error).mean(axis=1)
             covered = (deciles[:, 0] <= rps) & (rps <= deciles[:, -1])
-            values = known, known & (latency_s > self._slo_s), np.isfinite(crps), np.nan_to_num(crps), covered
+            values = (
+                known,
+                known & (latency_s > self._slo_s),
+                np.isfinite(crps),
+                np.nan_to_num(crps),
+                covered,
+            )
             scores = dict(zip(SUMS, values))
-            self._forecasts = {minute: one for minute, one in self._forecasts.items() if minute > last}
+            self._forecasts = {
+                minute: one for minute, one in self._forecasts.items() if minute > last
+            }
         if step.plan.next_minute_deciles_rps is not None:
             self._forecasts[observation.minute + 1] = step.plan.next_minute_deciles_rps
         return scores
@@ -74,9 +99,13 @@ class Exporter:
     """
 
     def __init__(
-        self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1", progress_deadline_s: float = math.inf,
+        self,
+        jobs: tuple[Job, ...],
+        port: int,
+        address: str = "127.0.0.1",
+        progress_deadline_s: float = math.inf,
         applies: bool = True,
-    ):  # fmt: skip
+    ):
         self._progress_deadline_s, self._applies = progress_deadline_s, applies
         self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
@@ -85,25 +114,45 @@ class Exporter:
         gauge = partial(prometheus.Gauge, registry=registry)
         counter = partial(prometheus.Counter, registry=registry)
         self._gauges = {path: gauge(name, text, ["inference_job"]) for name, text, path in GAUGES}
-        self._arrivals = gauge("faro_arrivals_per_minute", "requests in the last complete minute", ["inference_job"])
-        self._least = gauge("faro_least_replicas", "replicas that must run, if plans are applied", ["inference_job"])
-        self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", ["inference_job"])
+        self._arrivals = gauge(
+            "faro_arrivals_per_minute", "requests in the last complete minute", ["inference_job"]
+        )
+        self._least = gauge(
+            "faro_least_replicas", "replicas that must run, if plans are applied", ["inference_job"]
+        )
+        self._utility = gauge(
+            "faro_utility", "relaxed utility of the last complete minute", ["inference_job"]
+        )
         self._capacity = gauge("faro_capacity_cores", "cores that the jobs may use")
         self._used = gauge("faro_used_cores", "cores of the replicas requested")
-        histogram = partial(prometheus.Histogram, registry=registry, buckets=[2.0**n for n in range(-10, 5)])
-        self._duration = histogram("faro_decision_duration_seconds", "duration of the policy's decision")
+        histogram = partial(
+            prometheus.Histogram, registry=registry, buckets=[2.0**n for n in range(-10, 5)]
+        )
+        self._duration = histogram(
+            "faro_decision_duration_seconds", "duration of the policy's decision"
+        )
         self._ticks = counter("faro_ticks_total", "ticks of the loop")
         self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
         self._refits = counter("faro_refits_total", "refits of the model by outcome", ["outcome"])
-        self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
-        self._offered = gauge("faro_offered_cores", "cores that the requests of the last minute keep busy")
-        self._budget = gauge("faro_slo_error_budget_ratio", "share of minutes that may miss the SLO", ["inference_job"])
+        self._decisions = counter(
+            "faro_decisions_total", "decisions by reason", ["inference_job", "reason"]
+        )
+        self._offered = gauge(
+            "faro_offered_cores", "cores that the requests of the last minute keep busy"
+        )
+        self._budget = gauge(
+            "faro_slo_error_budget_ratio",
+            "share of minutes that may miss the SLO",
+            ["inference_job"],
+        )
         self._sums = {name: counter(name, text, ["inference_job"]) for name, text in SUMS.items()}
         self.use_jobs(jobs)
         try:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
-            raise ValueError(f"metrics port {port} on {address}: {error.strerror or error}; choose another") from None
+            raise ValueError(
+                f"metrics port {port} on {address}: {error.strerror or error}; choose another"
+            ) from None
         self._server.set_app(partial(self._answer, self._server.get_app()))
         self.port = self._server.server_port
 
@@ -112,14 +161,24 @@ class Exporter:
             return metrics(environ, start_response)
         silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
         waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
-        status = "200 OK" if silent_s <= self._progress_deadline_s and not waits_for else "503 Service Unavailable"
+        status = (
+            "200 OK"
+            if silent_s <= self._progress_deadline_s and not waits_for
+            else "503 Service Unavailable"
+        )
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
         """Export the metrics of these jobs from the next tick on; until then, /healthz ignores the age of the last tick."""
         self._jobs, self._scores, self._progress_s = jobs, MinuteScores(jobs), None
-        for gauge in (*self._gauges.values(), self._arrivals, self._least, self._utility, self._budget):
+        for gauge in (
+            *self._gauges.values(),
+            self._arrivals,
+            self._least,
+            self._utility,
+            self._budget,
+        ):
             gauge.clear()
         for job in jobs:
             self._budget.labels(job.name).set(1 - job.quantile)
@@ -148,7 +207,9 @@ class Exporter:
         self._duration.observe(step.decision_s)
         self._ticks.inc()
         if history.shape[1]:
-            self._offered.set(float(np.nansum(history[:, -1] / MINUTE_S * arrays.service_time_s * arrays.cores)))
+            self._offered.set(
+                float(np.nansum(history[:, -1] / MINUTE_S * arrays.service_time_s * arrays.cores))
+            )
         for name, values in self._scores.of_new_minute(step).items():
             for job, value in zip(self._jobs, values):
                 self._sums[name].labels(job.name).inc(value)

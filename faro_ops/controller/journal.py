@@ -25,7 +25,9 @@ from faro_ops.controller import rotation
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # replayed when a run resumes: 33 min of 10 s ticks, which cover the 15 min that forecasts use
-DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
+DTYPES: dict[str, type] = dict.fromkeys(
+    ("running", "starting", "target", "terminating", "placed", "floor"), int
+)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
@@ -42,7 +44,9 @@ class Header:
     origin_s: int | None = None  # Unix time at time 0 of the run; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # when the loop began to use these settings, in seconds since time 0
-    changes: tuple[str, ...] = ()  # an operator's changes just before this header, as text; () if none
+    changes: tuple[
+        str, ...
+    ] = ()  # an operator's changes just before this header, as text; () if none
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,9 @@ class Tick:
 
     step: Step
     error: str | None = None  # the error message if applying the targets failed, else None
-    replayed_ticks: int | None = None  # number of ticks replayed if a run resumed at this tick, else None
+    replayed_ticks: int | None = (
+        None  # number of ticks replayed if a run resumed at this tick, else None
+    )
 
 
 class Journal:
@@ -80,7 +86,9 @@ class Journal:
         except ValueError:
             self._file.close()
             raise
-        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)  # remove a line that a crash left incomplete
+        os.truncate(
+            self.path, self.path.read_bytes().rfind(b"\n") + 1
+        )  # remove a line that a crash left incomplete
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`. Return the recorded run to resume, or None if there is none.
@@ -95,16 +103,26 @@ class Journal:
             return None
         names = [job.name for job in old.jobs]
         if header.changes:
-            old = replace(old, jobs=header.jobs, guardrails=replace(old.guardrails, fixed=header.guardrails.fixed))
+            old = replace(
+                old,
+                jobs=header.jobs,
+                guardrails=replace(old.guardrails, fixed=header.guardrails.fixed),
+            )
         for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
             if (was := getattr(old, name)) != getattr(header, name):
                 shown = [job.name for job in old.jobs] if name == "jobs" else was
-                raise ValueError(f"{self.path}: written by a run with other {name}, {shown}; name another journal")
+                raise ValueError(
+                    f"{self.path}: written by a run with other {name}, {shown}; name another journal"
+                )
         last = recent[-1].step.observation
         if (ahead_s := last.now_s - now_s) > policy.tick_s:
             problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
             raise ValueError(f"{self.path}: {problem}; set the clock, or name another journal")
-        memory = after_change(policy, names, header, recent) if header.changes else remembered(policy, old, recent)
+        memory = (
+            after_change(policy, names, header, recent)
+            if header.changes
+            else remembered(policy, old, recent)
+        )
         past = Past(memory, last, None if header.changes else len(recent))
         self.begin(header, past.ticks)
         return past
@@ -114,7 +132,11 @@ class Journal:
         jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
         self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
         if replayed_ticks is not None:
-            self._begun = self.header, self.ticks, {"kind": RESUME, "replayed_ticks": replayed_ticks}
+            self._begun = (
+                self.header,
+                self.ticks,
+                {"kind": RESUME, "replayed_ticks": replayed_ticks},
+            )
         if not self._length():  # a new file: write now, because `faro set` reads the jobs' names
             with suppress(OSError):  # the first tick tries again
                 self._write()
@@ -122,9 +144,13 @@ class Journal:
     def tick(self, step: Step, error: str | None) -> None:
         """Append one tick; OSError if the disk is full, in which case the file stays as it was."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
-        self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
+        self._write(
+            record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error}
+        )
         self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
-        if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
+        if self.path.stat().st_size > self._max_bytes and (
+            file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)
+        ):
             self._file.close()
             self._file = file
             # If the kept records exceed MAX_BYTES, the next tick must not rotate the file again.
@@ -175,10 +201,14 @@ def with_same_jobs(path: str | Path) -> tuple[Header, list[Tick]]:
     """The last header of a journal, and the ticks of all its parts whose jobs have the same names as in that header."""
     found = parts(path)
     names = [[job.name for job in header.jobs] for header, _ in found]
-    return found[-1][0], [one for (_, ticks), of in zip(found, names) if of == names[-1] for one in ticks]
+    return found[-1][0], [
+        one for (_, ticks), of in zip(found, names) if of == names[-1] for one in ticks
+    ]
 
 
-def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> list[tuple[Header, list[Tick]]]:
+def _parts(
+    path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]
+) -> list[tuple[Header, list[Tick]]]:
     _, first = next(records, ("", {"kind": None}))
     if first["kind"] != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
@@ -187,7 +217,9 @@ def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> l
     for place, record in records:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            if "generation" not in record:  # otherwise a rotation wrote this header, and the part continues
+            if (
+                "generation" not in record
+            ):  # otherwise a rotation wrote this header, and the part continues
                 found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:
@@ -203,21 +235,33 @@ def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> l
 
 
 def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:
-    observation, plan = _restored(Observation, record["observation"]), _restored(Plan, record["plan"])
+    observation, plan = (
+        _restored(Observation, record["observation"]),
+        _restored(Plan, record["plan"]),
+    )
     target = np.array(record["target"], np.int64)
     if {len(target), len(observation.target), len(plan.target), len(plan.reason)} != {jobs}:
         raise ValueError(f"targets of other than {jobs} jobs")
-    return Tick(Step(observation, plan, target, float(record["decision_s"])), record["error"], replayed_ticks)
+    return Tick(
+        Step(observation, plan, target, float(record["decision_s"])),
+        record["error"],
+        replayed_ticks,
+    )
 
 
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
     try:
         values = {field.name: record[field.name] for field in fields(Header)}
-        jobs = [job | {"replica": replica_of(job.get("replica", {"kind": "serial"}))} for job in record["jobs"]]
+        jobs = [
+            job | {"replica": replica_of(job.get("replica", {"kind": "serial"}))}
+            for job in record["jobs"]
+        ]
         values |= {"jobs": tuple(Job(**job) for job in jobs), "changes": tuple(record["changes"])}
         return Header(**values | {"guardrails": GuardrailConfig(**record["guardrails"])})
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: written by another version of faro_lib ({error}); name another journal") from None
+        raise ValueError(
+            f"{path}: written by another version of faro_lib ({error}); name another journal"
+        ) from None
 
 
 class Past(NamedTuple):
@@ -225,7 +269,9 @@ class Past(NamedTuple):
 
     memory: Memory
     observation: Observation  # the last recorded observation
-    ticks: int | None  # number of ticks replayed to restore `memory`; None if an operator's change begins a new part
+    ticks: (
+        int | None
+    )  # number of ticks replayed to restore `memory`; None if an operator's change begins a new part
 
 
 def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:
@@ -244,7 +290,9 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
             state, _ = policy.decide(state, mask_absent(new.jobs, one.step.observation))
     if not new.apply:
         return replace(memory, state=state)
-    guard = replace(memory.guard, target=last.target, drop=last.plan.drop, present=last.observation.exists)
+    guard = replace(
+        memory.guard, target=last.target, drop=last.plan.drop, present=last.observation.exists
+    )
     return replace(memory, state=state, guard=replace(guard, applied=ticks[-1].error is None))
 
 
@@ -284,19 +332,27 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
     # No deadline, because the decision may take longer on this machine.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
     memory = next_memory(memory, header.apply, one.error)
-    if header.apply:  # remember the recorded request, so that its effect is not taken for another client's change
-        memory = replace(memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop))
+    if (
+        header.apply
+    ):  # remember the recorded request, so that its effect is not taken for another client's change
+        memory = replace(
+            memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop)
+        )
     return memory, step
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
     """Requests per minute (jobs, minutes), from the first observed minute to the last tick; NaN = not observed."""
     observations = [one.step.observation for one in ticks]
-    counts = np.full((len(header.jobs), max((one.minute for one in observations), default=0)), np.nan)
+    counts = np.full(
+        (len(header.jobs), max((one.minute for one in observations), default=0)), np.nan
+    )
     for one in observations:
         history = one.arrivals_per_min
         part = counts[:, one.minute - history.shape[1] : one.minute]
-        part[:] = np.where(np.isnan(history), part, history)  # a later observation of a minute is more complete
+        part[:] = np.where(
+            np.isnan(history), part, history
+        )  # a later observation of a minute is more complete
     known = np.isfinite(counts).any(axis=0)
     return counts[:, known.argmax() :] if known.any() else counts[:, :0]
 

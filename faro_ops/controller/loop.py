@@ -15,7 +15,15 @@ from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, with
 from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
 from faro_lib.forecast import Forecaster
 from faro_lib.policies.loops import LoopState
-from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
+from faro_lib.policies.protocol import (
+    CONTESTED,
+    DEADLINE_EXCEEDED,
+    FAILED,
+    MISSING,
+    Cluster,
+    Observation,
+    Policy,
+)
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.controller.clock import Clock
@@ -70,11 +78,25 @@ def run(
         writer = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
-            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
-            writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
+            header = Header(
+                policy.name,
+                jobs,
+                guardrails,
+                policy.tick_s,
+                apply,
+                origin_s,
+                scale,
+                start_s,
+                changes,
+            )
+            writer = (
+                journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
+            )
             if past := writer.resume(policy, header, clock.now_s if clock else np.inf):
                 memory, start_s = past.memory, past.observation.now_s
-                observation = past.observation if past.ticks is not None else None  # None if the jobs have changed
+                observation = (
+                    past.observation if past.ticks is not None else None
+                )  # None if the jobs have changed
                 # After a long gap, forget the last request, because another controller may have changed the targets.
                 if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
@@ -85,7 +107,10 @@ def run(
             memory = attempt(FAILED, on_failure, refreshed, memory, renewed)[0] or memory
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
-                on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
+                on_failure(
+                    CLOCK,
+                    f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals",
+                )
             observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
@@ -95,7 +120,9 @@ def run(
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
             if apply:
-                act = partial(cluster.apply, **({} if step.plan.floor is None else {"floor": step.plan.floor}))
+                act = partial(
+                    cluster.apply, **({} if step.plan.floor is None else {"floor": step.plan.floor})
+                )
                 _, error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
             memory = next_memory(after, apply, error_line)
             if writer:  # with `on_failure`, a full disk does not stop the loop
@@ -109,12 +136,18 @@ def run(
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
     """If `renewed` returns a new forecaster, update it with the old one's request counts and put it into the memory."""
     state = memory.state
-    if (forecaster := renewed()) and isinstance(state, LoopState):  # only policies with a LoopState have a forecaster
-        return replace(memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster)))
+    if (forecaster := renewed()) and isinstance(
+        state, LoopState
+    ):  # only policies with a LoopState have a forecaster
+        return replace(
+            memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster))
+        )
     return memory
 
 
-def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure) -> Observation | None:
+def observed(
+    cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure
+) -> Observation | None:
     """Observe the cluster. If this fails, return `without_data(last)`, or None if `last` is None."""
     try:
         return cluster.observe()
@@ -126,7 +159,9 @@ def observed(cluster: Cluster, now_s: float, last: Observation | None, on_failur
     return None if last is None else without_data(last, now_s)
 
 
-def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
+def tick_times(
+    start_s: float, until_s: float, tick_s: float, clock: Clock | None = None
+) -> Iterator[float]:
     """Yield the multiples of `tick_s` after `start_s` and before `until_s`; skip those over half a tick in the past."""
     now_s = start_s
     while True:
@@ -155,10 +190,14 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
     n = step.plan.reason.index(CONTESTED)
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
     change = f"{cluster.writer_of(n) or 'another client'} keeps setting {step.target[n]} replicas{wanted}"
-    return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
+    return (
+        f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
+    )
 
 
-def attempt(reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+def attempt(
+    reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any
+) -> tuple[Any, str | None]:
     """Return (result, None), or report an error and return (None, message). Without `on_failure`, raise the error."""
     try:
         return call(*arguments), None

@@ -30,13 +30,21 @@ class Override:
         if not (isinstance(self.job, str) and isinstance(self.by, str)):
             raise ValueError(f"job={self.job!r} and by={self.by!r} must be text")
         if not (0 <= self.from_s < LAST_S and 0 <= (self.until_s or 0) < LAST_S):
-            raise ValueError(f"job {self.job!r}: from {self.from_s!r} until {self.until_s!r} are not Unix times")
+            raise ValueError(
+                f"job {self.job!r}: from {self.from_s!r} until {self.until_s!r} are not Unix times"
+            )
         if (self.replicas is None) == (self.load is None):
             raise ValueError(f"job {self.job!r}: an override has either replicas or load")
-        if self.replicas is not None and (not isinstance(self.replicas, int) or not 1 <= self.replicas <= 1_000_000):
-            raise ValueError(f"job {self.job!r}: replicas={self.replicas!r} must be a whole number from 1 to 1000000")
+        if self.replicas is not None and (
+            not isinstance(self.replicas, int) or not 1 <= self.replicas <= 1_000_000
+        ):
+            raise ValueError(
+                f"job {self.job!r}: replicas={self.replicas!r} must be a whole number from 1 to 1000000"
+            )
         if self.load is not None and not 0 < self.load <= 1000:
-            raise ValueError(f"job {self.job!r}: load={self.load!r} must be a factor > 0, at most 1000")
+            raise ValueError(
+                f"job {self.job!r}: load={self.load!r} must be a factor > 0, at most 1000"
+            )
         if self.until_s is not None and not self.until_s > self.from_s:
             raise ValueError(f"job {self.job!r}: the override ends before it begins")
 
@@ -79,9 +87,13 @@ class Settings:
     """The jobs and overrides of a run at one time."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table
+    sections: dict[
+        str, dict[str, dict]
+    ]  # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
-    events: tuple[Override, ...] = ()  # announced load events; each is listed until EVENT_KEPT_S after its end
+    events: tuple[
+        Override, ...
+    ] = ()  # announced load events; each is listed until EVENT_KEPT_S after its end
 
     @property
     def fixed_jobs(self) -> tuple[str, ...]:
@@ -91,7 +103,9 @@ class Settings:
     def changes(self, new: Self) -> list[str]:
         """The differences between these and the new settings, one line each."""
         old_jobs, new_jobs = ({job.name: job for job in one.jobs} for one in (self, new))
-        lines = [f"job {name!r}: removed from the table" for name in old_jobs if name not in new_jobs]
+        lines = [
+            f"job {name!r}: removed from the table" for name in old_jobs if name not in new_jobs
+        ]
         lines += [f"job {name!r}: added to the table" for name in new_jobs if name not in old_jobs]
         orders = {one.job for one in (*self.fixed, *new.fixed)}
         for name in (name for name in new_jobs if name in old_jobs):
@@ -134,11 +148,19 @@ class Watched:
         return settings
 
     def _mark(self) -> tuple[int, int] | None:
-        return (one.st_mtime_ns, one.st_size) if self._table.exists() and (one := self._table.stat()) else None
+        return (
+            (one.st_mtime_ns, one.st_size)
+            if self._table.exists() and (one := self._table.stat())
+            else None
+        )
 
     def _read(self) -> None:
         self._read_at = self._mark()
-        sections = {one: read_sections(self._table, one) for one in SECTIONS} if self._table.suffix != ".csv" else {}
+        sections = (
+            {one: read_sections(self._table, one) for one in SECTIONS}
+            if self._table.suffix != ".csv"
+            else {}
+        )
         self._jobs, self._sections = read_jobs(self._table), sections
 
     def _settings(self) -> Settings:
@@ -148,7 +170,10 @@ class Watched:
         fixed = {one.job: one for one in orders if one.replicas is not None and one.from_s <= now_s}
         events = tuple(one for one in orders if one.load is not None)
         counts = {one.job: one.replicas for one in fixed.values()}
-        table = (replace(job, min_replicas=n, max_replicas=n) if (n := counts.get(job.name)) else job for job in jobs)
+        table = (
+            replace(job, min_replicas=n, max_replicas=n) if (n := counts.get(job.name)) else job
+            for job in jobs
+        )
         return Settings(tuple(table), sections, tuple(fixed.values()), events)
 
 

@@ -12,7 +12,12 @@ BLOCK = 5  # forecasts per bootstrap block, which is one hour of a backtest with
 
 def fitted(name: str, traces: Traces) -> Forecaster:
     """The forecaster `name`, fitted to the training days and the evaluation day."""
-    return fit(name, Traces(traces.jobs, np.concatenate([traces.train, traces.evaluation[None]]), traces.evaluation))
+    return fit(
+        name,
+        Traces(
+            traces.jobs, np.concatenate([traces.train, traces.evaluation[None]]), traces.evaluation
+        ),
+    )
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
@@ -23,9 +28,17 @@ def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster 
     comparison, the new forecaster's CRPS comes from a fit to the other days, if there are any.
     """
     new, last = fitted(name, traces), traces.evaluation[0]
-    ours, theirs = (backtest_terms(one, last) / 2 for one in (fit(name, traces) if traces.days else new, serving))
+    ours, theirs = (
+        backtest_terms(one, last) / 2
+        for one in (fit(name, traces) if traces.days else new, serving)
+    )
     _, low, high = difference(ours, theirs, block=BLOCK)
-    crps = f"CRPS {ours.mean():.4g} instead of {theirs.mean():.4g} requests per minute on the last day"
+    crps = (
+        f"CRPS {ours.mean():.4g} instead of {theirs.mean():.4g} requests per minute on the last day"
+    )
     finite = np.isfinite(ours).all() and np.isfinite(new.start().update(last[:, 0]).sample()).all()
     worse = not finite or (np.isfinite(theirs).all() and low > 0)
-    return None if worse else new, f"{crps} (95 % interval of the difference {low:+.3g} to {high:+.3g})"
+    return (
+        None if worse else new,
+        f"{crps} (95 % interval of the difference {low:+.3g} to {high:+.3g})",
+    )

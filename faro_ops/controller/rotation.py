@@ -25,7 +25,9 @@ def lock(file: IO, path: str | Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ValueError(f"{path}: another controller writes this journal; stop it, or name another journal") from None
+        raise ValueError(
+            f"{path}: another controller writes this journal; stop it, or name another journal"
+        ) from None
 
 
 def generation_of(path: Path) -> int:
@@ -39,7 +41,9 @@ def generation_of(path: Path) -> int:
 
 def archives(path: Path) -> list[Path]:
     """Paths of the existing archives of a journal, oldest first."""
-    return [one for number in range(generation_of(path)) if (one := _archive(path, number)).exists()]
+    return [
+        one for number in range(generation_of(path)) if (one := _archive(path, number)).exists()
+    ]
 
 
 def _archive(path: Path, generation: int) -> Path:

@@ -8,7 +8,9 @@ import numpy as np
 from faro_lib.workload.jobs import TOLERANCE
 
 NOT_LEADER = "another controller may act now; this one makes no further changes"
-MayAct = Callable[[], bool]  # whether this controller is still the leader; called before each API call
+MayAct = Callable[
+    [], bool
+]  # whether this controller is still the leader; called before each API call
 
 
 def scale_jobs(
@@ -48,7 +50,9 @@ def summary(errors: list[str]) -> str:
     return errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 
-def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
+def growth(
+    target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0
+) -> np.ndarray:
     """Whether each job may grow from `current` to its target while other jobs have not yet shrunk, bool (jobs,).
 
     All jobs together may use `capacity` or the cores of all targets, whichever is more. Earlier jobs have priority.

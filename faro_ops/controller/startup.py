@@ -11,7 +11,9 @@ Ensure = Callable[[Check], object]
 once: Ensure = operator.call  # runs a check once; an exception of the check ends the program
 
 
-def until_passed(stop: threading.Event, report: Callable[[str | None], None], retry_s: float = RETRY_S) -> Ensure:
+def until_passed(
+    stop: threading.Event, report: Callable[[str | None], None], retry_s: float = RETRY_S
+) -> Ensure:
     """A function that runs a check every `retry_s` seconds until the check raises no ValueError.
 
     It calls `report` with each new error message, and with None once the check passes. It raises SystemExit if `stop` is set.

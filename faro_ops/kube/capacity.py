@@ -40,7 +40,9 @@ class Capacity:
     by_node: Mapping[str, float]  # usable node -> cores
     unusable: Mapping[str, str]  # node -> reason why it accepts no replica
     bound: str = "nodes"  # what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota
-    free_cores: np.ndarray | None = None  # (nodes,) free cores per node, in the order of `by_node`; None with Ray
+    free_cores: np.ndarray | None = (
+        None  # (nodes,) free cores per node, in the order of `by_node`; None with Ray
+    )
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None with Ray
 
 
@@ -58,7 +60,9 @@ def capacity(
     namespace : the jobs' namespace; only its quotas count.
     ours : returns whether a pod is a replica of a job.
     """
-    others = [pod for pod in pods if pod.get("status", {}).get("phase") not in FINISHED and not ours(pod)]
+    others = [
+        pod for pod in pods if pod.get("status", {}).get("phase") not in FINISHED and not ours(pod)
+    ]
     on_node: dict[str, dict[str, float]] = {}
     in_namespace: dict[str, float] = {}
     for pod in others:
@@ -73,12 +77,16 @@ def capacity(
         if reason := refuses(node, shape):
             unusable[name] = reason
         else:
-            by_node[name] = _room(node.get("status", {}).get("allocatable", {}), on_node.get(name, {}), shape)
+            by_node[name] = _room(
+                node.get("status", {}).get("allocatable", {}), on_node.get(name, {}), shape
+            )
     cores, bound = sum(by_node.values()), "nodes"
     for quota in quotas:
         if quota["metadata"].get("namespace") == namespace and applies(quota):
             hard = quota.get("spec", {}).get("hard", {})
-            limits = [{name.removeprefix("requests.").removeprefix("count/"): hard[name]} for name in hard]
+            limits = [
+                {name.removeprefix("requests.").removeprefix("count/"): hard[name]} for name in hard
+            ]
             left = min((_room(limit, in_namespace, shape) for limit in limits), default=math.inf)
             if left < cores - EPSILON:
                 cores, bound = left, f"quota {quota['metadata']['name']}"
@@ -86,7 +94,10 @@ def capacity(
 
 
 def placement(
-    pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
+    pods: Iterable[dict],
+    job_of: Callable[[dict], int | None],
+    cores: Sequence[float],
+    by_node: Mapping[str, float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Free cores (nodes,) and replicas (jobs, nodes) of the nodes in `by_node`. Replicas exclude terminating pods.
 
@@ -120,7 +131,9 @@ def applies(quota: dict) -> bool:
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
     """The capacity of a Ray cluster: the cores of its ready workers on ready nodes."""
-    lost = {node["metadata"]["name"]: "not ready" for node in nodes if not has_ready_condition(node)}
+    lost = {
+        node["metadata"]["name"]: "not ready" for node in nodes if not has_ready_condition(node)
+    }
     by_node: dict[str, float] = {}
     for pod in pods:
         node = pod["spec"].get("nodeName", "")
@@ -151,14 +164,22 @@ def refuses(node: dict, shape: Shape) -> str | None:
     if not has_ready_condition(node):
         return "not ready"
     for taint in spec.get("taints", []):
-        if taint["effect"] in REPELLING and not any(tolerates(one, taint) for one in shape.tolerations):
+        if taint["effect"] in REPELLING and not any(
+            tolerates(one, taint) for one in shape.tolerations
+        ):
             return f"taint {taint['key']}"
     offered = node["status"].get("allocatable", {})
-    needed = [name for name, need in shape.per_core.items() if need > 0 and not name.startswith("limits.")]
+    needed = [
+        name for name, need in shape.per_core.items() if need > 0 and not name.startswith("limits.")
+    ]
     if lacking := [name for name in needed if name not in offered]:
         return f"offers no {lacking[0]}"
     labels = node["metadata"].get("labels", {})
-    wrong = (f"label {name} is not {value}" for name, value in shape.selector.items() if labels.get(name) != value)
+    wrong = (
+        f"label {name} is not {value}"
+        for name, value in shape.selector.items()
+        if labels.get(name) != value
+    )
     return next(wrong, None)
 
 
@@ -168,7 +189,9 @@ def tolerates(toleration: dict, taint: dict) -> bool:
         return False
     if toleration.get("operator", "Equal") == "Exists":
         return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get(
+        "value", ""
+    )
 
 
 def has_ready_condition(item: dict) -> bool:
@@ -199,7 +222,11 @@ def requests_of(pod: dict) -> dict[str, float]:
     total = _sum({"pods": 1.0}, sidecars, *map(_requests, spec.get("containers", [])))
     total = {name: max(total.get(name, 0.0), largest.get(name, 0.0)) for name in total | largest}
     of_pod, asked = _requests(spec), spec.get("resources", {}).get("requests", {})
-    total |= {name: of_pod[name] for name in of_pod if name in asked or name not in total or name.startswith("limits.")}
+    total |= {
+        name: of_pod[name]
+        for name in of_pod
+        if name in asked or name not in total or name.startswith("limits.")
+    }
     return _sum(total, {name: amount(value) for name, value in spec.get("overhead", {}).items()})
 
 
@@ -207,7 +234,11 @@ def _requests(container: dict) -> dict[str, float]:
     """Map each resource to its request or, without a request, to its limit. Keys "limits.NAME" hold the limits."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
-    named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
+    named = {
+        **limits,
+        **resources.get("requests", {}),
+        **{f"limits.{name}": limits[name] for name in limits},
+    }
     return {name: amount(value) for name, value in named.items()}
 
 
@@ -220,4 +251,8 @@ def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -
     needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
     left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
     cores = max(0.0, min(left, default=math.inf))
-    return cores if math.isinf(cores) else math.floor((cores + EPSILON) / shape.quantum) * shape.quantum
+    return (
+        cores
+        if math.isinf(cores)
+        else math.floor((cores + EPSILON) / shape.quantum) * shape.quantum
+    )

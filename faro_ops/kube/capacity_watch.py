@@ -18,7 +18,9 @@ def small_pod(pod: dict) -> dict:
     spec = _pick(pod["spec"], "nodeName", "overhead", "resources", "containers", "initContainers")
     for name in ("containers", "initContainers"):
         if name in spec:
-            spec[name] = [_pick(container, "resources", "restartPolicy") for container in spec[name]]
+            spec[name] = [
+                _pick(container, "resources", "restartPolicy") for container in spec[name]
+            ]
     return {
         "metadata": _pick(pod["metadata"], "namespace", "name", "labels", "deletionTimestamp"),
         "spec": spec,
@@ -70,27 +72,47 @@ class NodeCapacity(CapacityWatch):
     """
 
     def __init__(
-        self, api: Api, namespace: str, selectors: Sequence[Mapping[str, str]], cores: Sequence[float],
+        self,
+        api: Api,
+        namespace: str,
+        selectors: Sequence[Mapping[str, str]],
+        cores: Sequence[float],
         shape: Callable[[], Shape],
-    ):  # fmt: skip
+    ):
         super().__init__(
             Informer(api, "/api/v1/nodes", small_node),
             Informer(api, "/api/v1/pods", small_pod),
             Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
         )
-        self._namespace, self._selectors, self._cores, self._shape = namespace, selectors, cores, shape
+        self._namespace, self._selectors, self._cores, self._shape = (
+            namespace,
+            selectors,
+            cores,
+            shape,
+        )
 
     def job_of(self, pod: dict) -> int | None:
         """Index of the job to which a pod belongs; None if it is no replica of a job."""
         labels = pod["metadata"].get("labels", {})
         if pod["metadata"].get("namespace") != self._namespace:
             return None
-        matches = (job for job, selector in enumerate(self._selectors) if selector.items() <= labels.items())
+        matches = (
+            job
+            for job, selector in enumerate(self._selectors)
+            if selector.items() <= labels.items()
+        )
         return next(matches, None)
 
     def current(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
-        now = capacity(nodes, pods, quotas, self._namespace, lambda pod: self.job_of(pod) is not None, self._shape())
+        now = capacity(
+            nodes,
+            pods,
+            quotas,
+            self._namespace,
+            lambda pod: self.job_of(pod) is not None,
+            self._shape(),
+        )
         free_cores, placed = placement(pods, self.job_of, self._cores, now.by_node)
         return replace(now, free_cores=free_cores, placed=placed)
 
@@ -111,5 +133,7 @@ class RayCapacity(CapacityWatch):
         nodes, workers, services = (informer.items() for informer in self._informers)
         for service in services:  # at most one; while the RayService is recreated, there is none
             self._cluster = serving_cluster(service) or self._cluster
-        serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
+        serving = [
+            pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster
+        ]
         return cores_of_workers(serving, nodes)

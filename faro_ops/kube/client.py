@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
 
 RETRIED = (429, 500, 502, 503, 504)
-JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
+JSON, MERGE, APPLY = (
+    "application/json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+)
 MANAGER = "faro"  # the field manager that the API server records for Faro's writes
 LONGEST_PAUSE_S = 10.0  # longest pause between attempts, even if the server asks for more, so that ticks end in time
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -41,7 +45,14 @@ class Api:
     timeout_s : time-out of each attempt.
     """
 
-    def __init__(self, load: Callable[[], Configuration], namespace: str, *, retries: int = 4, timeout_s: float = 5.0):
+    def __init__(
+        self,
+        load: Callable[[], Configuration],
+        namespace: str,
+        *,
+        retries: int = 4,
+        timeout_s: float = 5.0,
+    ):
         self.namespace = namespace
         self._load, self._retries, self._timeout_s = load, retries, timeout_s
         self._client = self._new_client()
@@ -71,17 +82,25 @@ class Api:
     def get(self, path: str, **query: Any) -> dict:
         return self.send("GET", path, **query)
 
-    def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any) -> dict:
+    def send(
+        self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any
+    ) -> dict:
         """Send one request, with a body of media type `kind`, and return the object in the answer; raises ApiError."""
-        text = _read(self._request(method, path, body, kind, query, self._timeout_s), f"{method} {path}")
+        text = _read(
+            self._request(method, path, body, kind, query, self._timeout_s), f"{method} {path}"
+        )
         try:
             return json.loads(text) if text else {}
         except ValueError:
-            raise ApiError(0, f"{method} {path}: {self.host} does not answer as an API server does") from None
+            raise ApiError(
+                0, f"{method} {path}: {self.host} does not answer as an API server does"
+            ) from None
 
     def apply(self, path: str, manifest: dict, **query: Any) -> dict:
         """Create or update an object by server-side apply, overwriting fields that other field managers have set."""
-        return self.send("PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query)
+        return self.send(
+            "PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query
+        )
 
     def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
         """The JSON objects of a stream, one per line; raises ApiError if nothing arrives for `silence_s` seconds."""
@@ -98,7 +117,14 @@ class Api:
             response.release_conn()
 
     def _request(
-        self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any, again: bool = True
+        self,
+        method: str,
+        path: str,
+        body: dict | None,
+        kind: str,
+        query: dict,
+        timeout: Any,
+        again: bool = True,
     ) -> Any:
         """Send a request and return the raw 2xx answer. After a 401, if `again`, reload the credentials and resend it once."""
         from urllib3.exceptions import HTTPError
@@ -116,9 +142,13 @@ class Api:
             raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
         if answer.status == 401 and again:
             try:
-                self._client = self._new_client()  # a new one, as other threads may still use the old one
+                self._client = (
+                    self._new_client()
+                )  # a new one, as other threads may still use the old one
             except Exception as error:  # the loader of kubeconfigs raises many types
-                raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
+                raise ApiError(
+                    401, f"{self.host}: refused, and new credentials cannot be read: {error}"
+                ) from None
             return self._request(method, path, body, kind, query, timeout, again=False)
         if not 200 <= answer.status < 300:
             message = _message(_read(answer, f"{method} {path}"))

@@ -34,12 +34,18 @@ class Queries:
         """Parse a job's `deployment.queries`; ValueError for an unknown key, or a missing or invalid required query."""
         for key in section:
             if key not in cls.__slots__:
-                raise ValueError(f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}")
+                raise ValueError(
+                    f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}"
+                )
         for key in ("requests", "latency_mean_s"):
             if not section.get(key):
-                raise ValueError(f"job {job!r}: deployment.queries.{key} is missing; a PromQL query with {WINDOW}")
+                raise ValueError(
+                    f"job {job!r}: deployment.queries.{key} is missing; a PromQL query with {WINDOW}"
+                )
             if WINDOW not in section[key]:
-                raise ValueError(f"job {job!r}: deployment.queries.{key}={section[key]!r} must look back by {WINDOW}")
+                raise ValueError(
+                    f"job {job!r}: deployment.queries.{key}={section[key]!r} must look back by {WINDOW}"
+                )
         return cls(**section)
 
 
@@ -49,10 +55,16 @@ class DeploymentMetrics:
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        self.error: str | None = None  # why data of the last observation is missing; None if complete
+        self.error: str | None = (
+            None  # why data of the last observation is missing; None if complete
+        )
 
     def observe(
-        self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
+        self,
+        queries: list[Queries],
+        minute_ends_s: np.ndarray,
+        now_s: float,
+        minute_s: float = MINUTE_S,
     ) -> dict[str, Any]:
         """Return the load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
 
@@ -66,23 +78,35 @@ class DeploymentMetrics:
         before, self.error = self.error, None
 
         def values(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
-            return self.values([getattr(one, field).replace(WINDOW, f"{window_s:.0f}s") for one in queries], times_s)
+            return self.values(
+                [getattr(one, field).replace(WINDOW, f"{window_s:.0f}s") for one in queries],
+                times_s,
+            )
 
-        def value(field: str, window_s: float, time_s: float, undefined: float = np.inf) -> np.ndarray:
+        def value(
+            field: str, window_s: float, time_s: float, undefined: float = np.inf
+        ) -> np.ndarray:
             one = values(field, window_s, np.array([time_s]))[:, 0]
             return np.where(np.isinf(one), undefined, one)
 
         load: dict[str, Any] = {
             "arrivals_per_min": values("requests", minute_s, ends),
-            "arrivals_now": value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
-            "mean_latency_s": value("latency_mean_s", window_s, now_s, undefined=0.0) / pace,  # 0 if no request ended
-            "tail_latency_s": value("latency_s", minute_s, ends[-1], undefined=np.nan) / pace if len(ends) else missing,
+            "arrivals_now": value("requests", since_s, now_s)
+            if since_s >= MIN_PARTIAL_MINUTE_S * pace
+            else missing,
+            "mean_latency_s": value("latency_mean_s", window_s, now_s, undefined=0.0)
+            / pace,  # 0 if no request ended
+            "tail_latency_s": value("latency_s", minute_s, ends[-1], undefined=np.nan) / pace
+            if len(ends)
+            else missing,
             "ongoing": value("ongoing", window_s, now_s, undefined=np.nan),
         }
         if np.isnan(load["arrivals_now"]).all():
             load["arrivals_now"] = None
         if self.error and before is None:  # one warning per outage
-            LOG.warning("%s: data is missing: %s", self._prometheus.url, " ".join(self.error.split()))
+            LOG.warning(
+                "%s: data is missing: %s", self._prometheus.url, " ".join(self.error.split())
+            )
         return load
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
@@ -95,14 +119,18 @@ class DeploymentMetrics:
         if len(times_s):
             asked = [i for i, query in enumerate(queries) if query]
             batches = [asked[first : first + BATCH] for first in range(0, len(asked), BATCH)]
-            answers = self._threads.map(lambda batch: self._batch([queries[i] for i in batch], times_s), batches)
+            answers = self._threads.map(
+                lambda batch: self._batch([queries[i] for i in batch], times_s), batches
+            )
             for batch, answer in zip(batches, answers):
                 values[batch] = answer
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
         """Results (queries, instants) of one request that joins the queries by `or`; the label MARK tells them apart."""
-        marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
+        marked = (
+            f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries)
+        )
         values = np.full((len(queries), len(times_s)), np.nan)
         try:
             series = self._prometheus.query_range(" or ".join(marked), times_s)
@@ -118,5 +146,7 @@ class DeploymentMetrics:
         for i, (_, row) in zip(numbers, series):
             values[i] = row if numbers.count(i) == 1 else np.nan
         for i in sorted({i for i in numbers if numbers.count(i) > 1}):
-            self.error = self.error or f"query {queries[i]!r} has several answers; one is needed: sum(...)"
+            self.error = (
+                self.error or f"query {queries[i]!r} has several answers; one is needed: sum(...)"
+            )
         return values

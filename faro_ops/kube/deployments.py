@@ -18,7 +18,9 @@ from faro_ops.kube.capacity import EPSILON, Shape, requests_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
 
-PROGRESS_DEADLINE = 3.0  # a job counts as `changing` for at most this many cold start times after it was scaled
+PROGRESS_DEADLINE = (
+    3.0  # a job counts as `changing` for at most this many cold start times after it was scaled
+)
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
@@ -41,15 +43,29 @@ class DeploymentRef:
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
-                raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
+                raise ValueError(
+                    f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}"
+                )
         if not isinstance(section.get("queries"), dict):
-            raise ValueError(f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s")
-        queries, namespace = Queries.of(job.name, section["queries"]), section.get("namespace", namespace)
+            raise ValueError(
+                f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s"
+            )
+        queries, namespace = (
+            Queries.of(job.name, section["queries"]),
+            section.get("namespace", namespace),
+        )
         if str(namespace).startswith("kube-"):
             problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
             raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
         name = section.get("name", job.name)
-        return cls(job, namespace, name, queries, section.get("autoscaler", name), section.get("resource", "cpu"))
+        return cls(
+            job,
+            namespace,
+            name,
+            queries,
+            section.get("autoscaler", name),
+            section.get("resource", "cpu"),
+        )
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -66,7 +82,11 @@ class DeploymentState:
 
     @classmethod
     def of(cls, deployment: Mapping) -> Self:
-        metadata, status, spec = deployment["metadata"], deployment.get("status", {}), deployment["spec"]
+        metadata, status, spec = (
+            deployment["metadata"],
+            deployment.get("status", {}),
+            deployment["spec"],
+        )
         observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         target, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
         settled = observed and ready == target == status.get("replicas", 0)
@@ -84,9 +104,20 @@ class Deployments:
     """
 
     def __init__(
-        self, api: Api, refs: list[DeploymentRef], metrics: DeploymentMetrics, clock: Clock, cores: float = 0.0
+        self,
+        api: Api,
+        refs: list[DeploymentRef],
+        metrics: DeploymentMetrics,
+        clock: Clock,
+        cores: float = 0.0,
     ):
-        self._api, self.refs, self._metrics, self.clock, self.cores = api, refs, metrics, clock, cores
+        self._api, self.refs, self._metrics, self.clock, self.cores = (
+            api,
+            refs,
+            metrics,
+            clock,
+            cores,
+        )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
         self._arrays = arrays_of(tuple(ref.job for ref in refs))
         self._progress_deadline_s = PROGRESS_DEADLINE * self._arrays.cold_start_s / clock.scale
@@ -94,7 +125,9 @@ class Deployments:
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
         self._autoscalers: list[dict | None] = [None] * len(refs)  # each job's HPA as last read
-        self.seen: list[dict] = [{}] * len(refs)  # each job's Deployment when it last existed; {} if never
+        self.seen: list[dict] = [{}] * len(
+            refs
+        )  # each job's Deployment when it last existed; {} if never
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -108,18 +141,33 @@ class Deployments:
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
-        ends = np.array([clock.wall_s(MINUTE_S * (n + 1)) for n in range(max(0, minute - HISTORY_MINUTES), minute)])
+        ends = np.array(
+            [
+                clock.wall_s(MINUTE_S * (n + 1))
+                for n in range(max(0, minute - HISTORY_MINUTES), minute)
+            ]
+        )
         load = self._metrics.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
         present = np.array([state is not None for state in self._states])
         states = [state or ABSENT for state in self._states]
-        target, ready = np.array([state.target for state in states]), np.array([state.ready for state in states])
+        target, ready = (
+            np.array([state.target for state in states]),
+            np.array([state.ready for state in states]),
+        )
         recently = time.monotonic() - self._scaled_at < self._progress_deadline_s
         return Observation(
-            now_s=now_s, capacity=self.cores, minute=minute, running=np.minimum(ready, target),
-            starting=np.maximum(target - ready, 0), target=target, terminating=np.maximum(ready - target, 0),
-            changing=np.array([not state.settled for state in states]) & recently, drop=self._drop.copy(),
-            present=None if present.all() else present, **load,
-        )  # fmt: skip
+            now_s=now_s,
+            capacity=self.cores,
+            minute=minute,
+            running=np.minimum(ready, target),
+            starting=np.maximum(target - ready, 0),
+            target=target,
+            terminating=np.maximum(ready - target, 0),
+            changing=np.array([not state.settled for state in states]) & recently,
+            drop=self._drop.copy(),
+            present=None if present.all() else present,
+            **load,
+        )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs in parallel. Raises ApiError with the first error and the number of other errors.
@@ -127,11 +175,18 @@ class Deployments:
         `may_act` is checked before each job. Scaling a job with an HPA is an error. `drop` is only kept for `observe`.
         """
         self._drop = np.array(drop, float)
-        current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
+        current = np.array(
+            [state.target if state else wanted for state, wanted in zip(self._states, target)]
+        )
         errors = scale_jobs(
-            [ref.name for ref in self.refs], np.asarray(target), current, self._arrays.cores, self.cores,
-            scale=lambda job, replicas: self._scale(job, replicas, may_act), each=self._threads.map,
-        )  # fmt: skip
+            [ref.name for ref in self.refs],
+            np.asarray(target),
+            current,
+            self._arrays.cores,
+            self.cores,
+            scale=lambda job, replicas: self._scale(job, replicas, may_act),
+            each=self._threads.map,
+        )
         if errors:
             raise ApiError(0, summary(errors))
 
@@ -141,7 +196,9 @@ class Deployments:
 
     def read(self) -> list[DeploymentState | None]:
         """The state of each job's Deployment; None if it does not exist."""
-        return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
+        return [
+            DeploymentState.of(deployment) if deployment else None for deployment in self.objects()
+        ]
 
     def objects(self) -> list[dict | None]:
         """Each job's Deployment as an API object; None if it does not exist."""
@@ -152,8 +209,15 @@ class Deployments:
 
     def autoscalers(self) -> list[dict | None]:
         """The HorizontalPodAutoscaler of each Deployment as an API object; None if it has none."""
-        targets = [(one, one["spec"]["scaleTargetRef"]) for one in listed(self._api, self.refs, *AUTOSCALERS)]
-        found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
+        targets = [
+            (one, one["spec"]["scaleTargetRef"])
+            for one in listed(self._api, self.refs, *AUTOSCALERS)
+        ]
+        found = {
+            place_of(one, target["name"]): one
+            for one, target in targets
+            if target["kind"] == "Deployment"
+        }
         return [found.get(str(ref)) for ref in self.refs]
 
     def _scale(self, job: int, replicas: int, may_act: MayAct) -> None:
@@ -166,8 +230,14 @@ class Deployments:
             raise ApiError(0, NOT_LEADER)
         if autoscaler := self._autoscalers[job]:
             name = autoscaler["metadata"]["name"]
-            raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
-        ref, state = self.refs[job], self._states[job] or ABSENT  # mypy cannot know that the state is never None here
+            raise ApiError(
+                409,
+                f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted",
+            )
+        ref, state = (
+            self.refs[job],
+            self._states[job] or ABSENT,
+        )  # mypy cannot know that the state is never None here
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version
         for _ in range(SCALE_ATTEMPTS):
@@ -192,7 +262,10 @@ class Deployments:
 
 def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> list[dict]:
     """All objects of a kind in the Deployments' namespaces, with one call per namespace."""
-    paths = (f"{group}/namespaces/{namespace}/{plural}" for namespace in sorted({ref.namespace for ref in refs}))
+    paths = (
+        f"{group}/namespaces/{namespace}/{plural}"
+        for namespace in sorted({ref.namespace for ref in refs})
+    )
     return [one for path in paths for one in api.get(path)["items"]]
 
 
@@ -200,7 +273,9 @@ def last_writer(item: Mapping | None, field: str) -> str | None:
     """The field manager, other than Faro, that last wrote a spec field, such as "f:replicas"; None if there is none."""
     fields = (item or {}).get("metadata", {}).get("managedFields", [])
     writes = (one for one in fields if field in one.get("fieldsV1", {}).get("f:spec", {}))
-    others = [(one.get("time", ""), one["manager"]) for one in writes if one.get("manager") != MANAGER]
+    others = [
+        (one.get("time", ""), one["manager"]) for one in writes if one.get("manager") != MANAGER
+    ]
     return max(others)[1] if others else None
 
 
@@ -219,7 +294,9 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     jobs, resource = [ref.job for ref in refs], refs[0].resource
     if any(ref.resource != resource for ref in refs):
         problem = f"differs ({', '.join(sorted({ref.resource for ref in refs}))})"
-        raise ValueError(f"deployments: deployment.resource {problem}; jobs that share capacity share one resource")
+        raise ValueError(
+            f"deployments: deployment.resource {problem}; jobs that share capacity share one resource"
+        )
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
     for job, spec in zip(jobs, specs):
         requests = requests_of({"spec": spec})
@@ -230,11 +307,17 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     affinities = (spec.get("affinity", {}).get("nodeAffinity", {}) for spec in specs)
     if any("requiredDuringSchedulingIgnoredDuringExecution" in one for one in affinities):
-        raise ValueError("deployments: a required nodeAffinity is not read; choose the nodes by nodeSelector")
-    quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1
+        raise ValueError(
+            "deployments: a required nodeAffinity is not read; choose the nodes by nodeSelector"
+        )
+    quantum = (
+        float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10
+    )  # cores are multiples of 0.1
     tolerated = [spec.get("tolerations", []) for spec in specs]
     tolerations = [one for one in tolerated[0] if all(one in others for others in tolerated)]
     selector = dict(specs[0].get("nodeSelector", {}))
     if any(spec.get("nodeSelector", {}) != selector for spec in specs):
-        raise ValueError("deployments: their nodeSelectors differ; jobs share capacity only on the same nodes")
+        raise ValueError(
+            "deployments: their nodeSelectors differ; jobs share capacity only on the same nodes"
+        )
     return Shape(per_core, quantum, tuple(tolerations), selector)

@@ -13,7 +13,13 @@ import numpy as np
 from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
 from faro_ops.controller.scaling import NOT_LEADER, MayAct, growth, summary
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_ops.kube.deployments import AUTOSCALERS, SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
+from faro_ops.kube.deployments import (
+    AUTOSCALERS,
+    SCALE_ATTEMPTS,
+    DeploymentRef,
+    Deployments,
+    last_writer,
+)
 
 ORIGINAL = "autoscaling.faro/original-bounds"  # annotation of an HPA: its original bounds as JSON, [min, max]
 UNLED_S = 300.0  # seconds without a leader after which the standby controller restores the original bounds
@@ -22,7 +28,9 @@ UNLED_S = 300.0  # seconds without a leader after which the standby controller r
 class BoundedDeployments(Deployments):
     """Deployments whose HPAs choose the replica counts; Faro's `target` for a job is the maxReplicas of the job's HPA."""
 
-    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
+    _waiting: np.ndarray | int = (
+        0  # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
+    )
 
     def observe(self) -> Observation:
         observation = super().observe()
@@ -30,10 +38,16 @@ class BoundedDeployments(Deployments):
         _, high, ours = self._bounds()
         target = np.where(self._waiting, self._waiting, np.where(ours, high, observation.target))
         # Report no job as `changing`: bounds can be set even while an HPA adds or removes replicas.
-        return replace(observation, target=target, changing=np.zeros(len(target), bool), unbounded=~ours)
+        return replace(
+            observation, target=target, changing=np.zeros(len(target), bool), unbounded=~ours
+        )
 
     def apply(
-        self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True, floor: np.ndarray | None = None
+        self,
+        target: np.ndarray,
+        drop: np.ndarray,
+        may_act: MayAct = lambda: True,
+        floor: np.ndarray | None = None,
     ) -> None:
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,).
 
@@ -47,7 +61,9 @@ class BoundedDeployments(Deployments):
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
-        target = np.maximum(target, np.minimum(high, 1))  # HPAs require maxReplicas >= 1; `high` is 0 without an HPA
+        target = np.maximum(
+            target, np.minimum(high, 1)
+        )  # HPAs require maxReplicas >= 1; `high` is 0 without an HPA
         wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
         changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
@@ -86,7 +102,9 @@ class BoundedDeployments(Deployments):
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
         observed = bounds_of(hpa)
-        for _ in range(SCALE_ATTEMPTS):  # retry: an update of the HPA's status, every 15 s, changes its resourceVersion
+        for _ in range(
+            SCALE_ATTEMPTS
+        ):  # retry: an update of the HPA's status, every 15 s, changes its resourceVersion
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
             note = json.dumps(original) if bounds else None
             try:
@@ -108,15 +126,21 @@ def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) ->
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
         low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
-        if least < min(max(low, 1), ref.job.max_replicas):  # `faro set` may fix min = max replicas below `low`
+        if least < min(
+            max(low, 1), ref.job.max_replicas
+        ):  # `faro set` may fix min = max replicas below `low`
             problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
             raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
         if name != ref.autoscaler:
-            raise ValueError(f"job {ref.job.name!r}: deployment.autoscaler={ref.autoscaler!r} must be {name!r}")
+            raise ValueError(
+                f"job {ref.job.name!r}: deployment.autoscaler={ref.autoscaler!r} must be {name!r}"
+            )
         if owners:
             owner = f"{owners[0]['kind']} {owners[0]['name']!r}"
-            raise ValueError(f"HorizontalPodAutoscaler {name!r} belongs to {owner}, which would reset its bounds")
+            raise ValueError(
+                f"HorizontalPodAutoscaler {name!r} belongs to {owner}, which would reset its bounds"
+            )
 
 
 def bounds_of(hpa: dict) -> tuple[int, int]:
@@ -138,9 +162,13 @@ def hpa_path(hpa: dict) -> str:
     return f"{group}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
-def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
+def patched(
+    api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None
+) -> dict:
     """Set an HPA's bounds, and its annotation to `original` (None removes it). ApiError 409 if `version` is stale."""
-    metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
+    metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | (
+        {"resourceVersion": version} if version else {}
+    )
     body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
     return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)
 

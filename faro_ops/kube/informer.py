@@ -22,7 +22,9 @@ WARN_AFTER = 3  # failures in a row; a single failure is normal, because resourc
 class Informer:
     """A copy of the collection at `path`, kept up to date by a thread; `keep` returns the part of an object to store."""
 
-    def __init__(self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any):
+    def __init__(
+        self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any
+    ):
         self._api, self._path, self._keep, self._query = api, path, keep, query
         self._items: dict[tuple[str, str], dict] = {}
         self._lock = threading.Lock()
@@ -54,7 +56,11 @@ class Informer:
                 pause_s, failures = FIRST_PAUSE_S, 0
             except Exception as error:  # any error, because without this thread the copy would become stale unnoticed
                 version, failures = None, failures + 1
-                self.error = error if isinstance(error, ApiError) else ApiError(0, f"{self._path}: {error!r}")
+                self.error = (
+                    error
+                    if isinstance(error, ApiError)
+                    else ApiError(0, f"{self._path}: {error!r}")
+                )
                 if failures == WARN_AFTER:
                     LOG.warning("the copy of %s may be stale: %s", self._path, self.error)
                 self._stop.wait(pause_s)
@@ -72,12 +78,16 @@ class Informer:
     def _watch(self, version: str) -> str:
         """Follow the changes since a resource version until the server ends the watch; returns the last version."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S)}
-        for event in self._api.lines(self._path, WATCH_S + 10, **self._query, **query, resourceVersion=version):
+        for event in self._api.lines(
+            self._path, WATCH_S + 10, **self._query, **query, resourceVersion=version
+        ):
             if self._stop.is_set():
                 break
             kind, item = event["type"], event["object"]
             if kind == "ERROR":
-                raise ApiError(item.get("code", 0), f"watch {self._path}: {item.get('message', 'ended')}")
+                raise ApiError(
+                    item.get("code", 0), f"watch {self._path}: {item.get('message', 'ended')}"
+                )
             version = item["metadata"]["resourceVersion"]
             if kind != "BOOKMARK":
                 with self._lock:

@@ -41,7 +41,12 @@ class LeaderGatedCluster:
         leadership: Leadership | None = None,
         diagnose: Callable[[], None] = lambda: None,
     ):
-        self.inner, self._capacity, self._leadership, self._diagnose = inner, capacity, leadership, diagnose
+        self.inner, self._capacity, self._leadership, self._diagnose = (
+            inner,
+            capacity,
+            leadership,
+            diagnose,
+        )
         self.advance, self.writer_of = inner.advance, inner.writer_of
         self.last: Capacity | None = None
 
@@ -61,7 +66,12 @@ class LeaderGatedCluster:
             unusable = "".join(f"; {node}: {reason}" for node, reason in current.unusable.items())
             LOG.info("capacity is %g cores, bound by %s%s", current.cores, current.bound, unusable)
         self.last = current
-        return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
+        return replace(
+            observation,
+            capacity=current.cores,
+            free_cores=current.free_cores,
+            placed=current.placed,
+        )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
         """Apply the plan if this controller is the leader. `floor` (jobs,) is given if Faro sets minReplicas of HPAs.

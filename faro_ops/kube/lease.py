@@ -31,7 +31,9 @@ class LeaseTimings:
 
     def __post_init__(self) -> None:
         if not 0 < self.retry_period_s < self.renew_deadline_s < self.duration_s:
-            rest = f"renew_deadline_s={self.renew_deadline_s} < duration_s={self.duration_s} must hold"
+            rest = (
+                f"renew_deadline_s={self.renew_deadline_s} < duration_s={self.duration_s} must hold"
+            )
             raise ValueError(f"0 < retry_period_s={self.retry_period_s} < {rest}")
 
 
@@ -40,7 +42,9 @@ class Candidate:
     """What one candidate for leadership knows about the lease."""
 
     identity: str  # unique among the candidates
-    record: tuple[str, str] | None = None  # (holder, renewal time) of the lease as last read; None: missing or not read
+    record: tuple[str, str] | None = (
+        None  # (holder, renewal time) of the lease as last read; None: missing or not read
+    )
     since_s: float = 0.0  # when this record was first read, on the monotonic clock
     until_s: float = float("-inf")  # when the leadership of this candidate ends, on the same clock
 
@@ -68,7 +72,9 @@ def observe(
     if record != candidate.record:
         candidate = replace(candidate, record=record, since_s=now_s)
     ours = record[0] in ("", candidate.identity) or (record[0] == NOBODY and leads)
-    expired = now_s - candidate.since_s > float(spec.get("leaseDurationSeconds") or timings.duration_s)
+    expired = now_s - candidate.since_s > float(
+        spec.get("leaseDurationSeconds") or timings.duration_s
+    )
     return candidate, candidate.identity if ours or expired else None
 
 
@@ -81,7 +87,11 @@ def seconds_unled(api: Api, namespace: str, name: str) -> float:
     """Seconds since the last renewal of the lease, by this machine's clock; infinite if it is missing or not yet renewed."""
     lease = found(api, f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}") or {}
     renewed = (lease.get("spec") or {}).get("renewTime")
-    return (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds() if renewed else math.inf
+    return (
+        (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
+        if renewed
+        else math.inf
+    )
 
 
 class Leadership:
@@ -90,7 +100,14 @@ class Leadership:
     `api` should have few retries and a short time-out: a renewal that hangs must fail well before the lease expires.
     """
 
-    def __init__(self, api: Api, namespace: str, name: str, identity: str, timings: LeaseTimings = LeaseTimings()):
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        name: str,
+        identity: str,
+        timings: LeaseTimings = LeaseTimings(),
+    ):
         self._api, self.timings = api, timings
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.candidate = name, Candidate(identity)
@@ -114,7 +131,11 @@ class Leadership:
     @property
     def unled_s(self) -> float:
         """Seconds since this candidate last saw the lease change; 0 if the lease is missing or cannot be read."""
-        return time.monotonic() - self.candidate.since_s if self.candidate.record and not self.error else 0.0
+        return (
+            time.monotonic() - self.candidate.since_s
+            if self.candidate.record and not self.error
+            else 0.0
+        )
 
     def wait(self, timeout_s: float = math.inf) -> bool:
         """Wait until this controller is the leader; returns whether it is."""
@@ -141,9 +162,15 @@ class Leadership:
             try:
                 self.tick()
                 self.error = None
-            except Exception as error:  # any error, because without this thread we would never lead again
+            except (
+                Exception
+            ) as error:  # any error, because without this thread we would never lead again
                 if self.error is None:
-                    LOG.warning("lease %s: %s", self.name, error if isinstance(error, ApiError) else repr(error))
+                    LOG.warning(
+                        "lease %s: %s",
+                        self.name,
+                        error if isinstance(error, ApiError) else repr(error),
+                    )
                 self.error = error
             self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
@@ -156,12 +183,17 @@ class Leadership:
             return
         method, path = ("POST", self._path) if lease is None else ("PUT", path)
         lease = lease or {"metadata": {"name": self.name}}
-        spec = lease["spec"] = lease.get("spec") or {}  # a lease that a user has created may have no spec
+        spec = lease["spec"] = (
+            lease.get("spec") or {}
+        )  # a lease that a user has created may have no spec
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != holder:
             spec |= {"holderIdentity": holder, "acquireTime": now}
             spec["leaseTransitions"] = (spec.get("leaseTransitions") or 0) + (holder != NOBODY)
-        spec |= {"renewTime": now, "leaseDurationSeconds": max(1, math.ceil(self.timings.duration_s))}
+        spec |= {
+            "renewTime": now,
+            "leaseDurationSeconds": max(1, math.ceil(self.timings.duration_s)),
+        }
         sent_s = time.monotonic()
         try:
             self._api.send(method, path, lease)

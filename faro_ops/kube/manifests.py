@@ -27,16 +27,23 @@ BACKENDS = ("rayserve", "deployments")
 # These files stay out of the kustomization. Otherwise `kubectl delete -k` would delete the model servers' namespace.
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
-DASHBOARD = Path(__file__).parent / "dashboard.json"  # as exported by Grafana, which asks for the data source on import
+DASHBOARD = (
+    Path(__file__).parent / "dashboard.json"
+)  # as exported by Grafana, which asks for the data source on import
 IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
 CONSTANTS = {
-    "restricted": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    "restricted": {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+    }
     | SECCOMP,
-    "pod_security": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | SECCOMP,
+    "pod_security": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
+    | SECCOMP,
     "metrics_port": METRICS_PORT,
     "dashboard_port": DASHBOARD_PORT,
     "serving_port": SERVING_PORT,
@@ -55,7 +62,9 @@ class Workers:
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = None  # CPU request per worker; may be below `cores` if replicas use little CPU. None: `cores`
+    cpu: float | None = (
+        None  # CPU request per worker; may be below `cores` if replicas use little CPU. None: `cores`
+    )
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -65,7 +74,9 @@ class Workers:
         if not self.memory_gib > 0:
             raise ValueError(f"workers: memory_gib={self.memory_gib!r} must be > 0")
         if self.cpu is not None and not 0 < self.cpu <= self.cores:
-            raise ValueError(f"workers: cpu={self.cpu!r} must be > 0 and at most its cores={self.cores}")
+            raise ValueError(
+                f"workers: cpu={self.cpu!r} must be > 0 and at most its cores={self.cores}"
+            )
 
     @property
     def total(self) -> int:
@@ -108,35 +119,56 @@ class ManifestSpec:
     workers: Workers = Workers()  # rayserve only
     head: Head = Head()  # rayserve only
     operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
-    monitoring_namespace: str = "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
-    prometheus: str = ""  # URL of Prometheus, the source of past request counts and of the metrics of Deployments
+    monitoring_namespace: str = (
+        "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
+    )
+    prometheus: str = (
+        ""  # URL of Prometheus, the source of past request counts and of the metrics of Deployments
+    )
     monitor: bool = False  # whether to add a ServiceMonitor
     options: tuple[str, ...] = ()  # further options of `faro run` for the controller
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
+            raise ValueError(
+                f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}"
+            )
         # Names may have 47 characters for a RayService, and 52 for the CronJob NAME-controller-restore of `ceilings`.
         longest = 33 if self.ceilings else 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
-            raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
+            raise ValueError(
+                f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -"
+            )
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
-                raise ValueError(f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -")
+                raise ValueError(
+                    f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -"
+                )
         if not IMAGE.fullmatch(self.image):
-            raise ValueError(f"image={self.image!r} is not an image name: NAME:TAG or NAME@sha256:DIGEST")
+            raise ValueError(
+                f"image={self.image!r} is not an image name: NAME:TAG or NAME@sha256:DIGEST"
+            )
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
         if self.backend == "deployments":
             if not self.prometheus:
-                raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
+                raise ValueError(
+                    "backend=deployments needs prometheus, the address that the jobs' queries go to"
+                )
             check_address(self.prometheus, "prometheus")
         elif self.ceilings:
-            raise ValueError("ceilings need backend=deployments, whose HorizontalPodAutoscalers choose the replicas")
-        need, workers = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores), self.workers
+            raise ValueError(
+                "ceilings need backend=deployments, whose HorizontalPodAutoscalers choose the replicas"
+            )
+        need, workers = (
+            float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores),
+            self.workers,
+        )
         if self.backend == "rayserve" and need > workers.total:
             have = f"workers: {workers.count} x {workers.cores} cores"
-            raise ValueError(f"{have} cannot hold the minimum of {len(self.jobs)} jobs, {need:g} cores")
+            raise ValueError(
+                f"{have} cannot hold the minimum of {len(self.jobs)} jobs, {need:g} cores"
+            )
 
 
 def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
@@ -144,8 +176,13 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files = ["rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
-    files += ["restore.yaml"] if spec.ceilings else []  # also without `act`, because an earlier run may have set bounds
-    texts = {name: render(spec, name, resources=files) for name in (*APPLY_FIRST, *files, "kustomization.yaml")}
+    files += (
+        ["restore.yaml"] if spec.ceilings else []
+    )  # also without `act`, because an earlier run may have set bounds
+    texts = {
+        name: render(spec, name, resources=files)
+        for name in (*APPLY_FIRST, *files, "kustomization.yaml")
+    }
     texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -157,21 +194,38 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     """Fill a template in the folder TEMPLATES with `spec` and further `values`, and return the manifest as YAML text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
+    options: dict[str, Any] = {
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+        "keep_trailing_newline": True,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options
+    )
     of_deployments = preflight.FOR_CEILINGS if spec.ceilings else preflight.FOR_DEPLOYMENTS
     own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
     elsewhere = sorted(set(spec.namespaces) - {spec.namespace})
-    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(elsewhere, preflight.QUOTAS + own)
+    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(
+        elsewhere, preflight.QUOTAS + own
+    )
     names, controller = preflight.names_of(spec.name, spec.deployments), f"{spec.name}-controller"
     roles = {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
     return environment.get_template(template).render(
-        CONSTANTS, spec=spec, rayserve=spec.backend == "rayserve", roles=roles, controller=controller,
-        labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"}, arguments=arguments(spec),
-        applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
-        jobs_hash=hash_of(spec.jobs_text), dashboard=DASHBOARD.read_text().rstrip(),
-        rules=yaml.safe_load(RULES.read_text()), **values,
-    )  # fmt: skip
+        CONSTANTS,
+        spec=spec,
+        rayserve=spec.backend == "rayserve",
+        roles=roles,
+        controller=controller,
+        labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"},
+        arguments=arguments(spec),
+        applications=yaml.safe_dump(
+            configuration(spec.jobs, spec.served, spec.initial), sort_keys=False
+        ),
+        jobs_hash=hash_of(spec.jobs_text),
+        dashboard=DASHBOARD.read_text().rstrip(),
+        rules=yaml.safe_load(RULES.read_text()),
+        **values,
+    )
 
 
 def hash_of(text: str) -> str:
@@ -193,8 +247,19 @@ def arguments(spec: ManifestSpec) -> list[str]:
     }
     if spec.backend == "rayserve":
         head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
-        options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
-    if spec.prometheus:  # --history fits forecasts to request counts that Prometheus has scraped from controllers
+        options |= {
+            "--address": f"{head}:{DASHBOARD_PORT}",
+            "--serve-address": f"{head}:{SERVING_PORT}",
+        }
+    if (
+        spec.prometheus
+    ):  # --history fits forecasts to request counts that Prometheus has scraped from controllers
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
     flags = (["--apply"] if spec.act else []) + (["--act", "ceilings"] if spec.ceilings else [])
-    return ["run", "--wait", *flags, *spec.options, *(word for option in options.items() for word in option)]
+    return [
+        "run",
+        "--wait",
+        *flags,
+        *spec.options,
+        *(word for option in options.items() for word in option),
+    ]

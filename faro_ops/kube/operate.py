@@ -32,7 +32,9 @@ class NamespacedName:
 
     namespace: str
     name: str
-    kubeconfig: str | None = None  # path; None: the pod's ServiceAccount, or else the default kubeconfig
+    kubeconfig: str | None = (
+        None  # path; None: the pod's ServiceAccount, or else the default kubeconfig
+    )
     context: str | None = None  # kubeconfig context; None: the current one
 
     @classmethod
@@ -70,20 +72,37 @@ def connect_deployments(
     Raises ValueError if a Deployment does not exist or a permission is missing.
     """
     if prometheus is None:
-        raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
-    metrics, sections = DeploymentMetrics(prometheus, token_path), settings.sections.get("deployment", {})
+        raise ValueError(
+            "backend=deployments needs --prometheus, the address of the server for the jobs' queries"
+        )
+    metrics, sections = (
+        DeploymentMetrics(prometheus, token_path),
+        settings.sections.get("deployment", {}),
+    )
     api = plan.connect()
     preflight.check_server(api)
-    refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs]
-    cluster = (BoundedDeployments if ceilings else Deployments)(api, refs, metrics, clock, cores or 0.0)
+    refs = [
+        DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs
+    ]
+    cluster = (BoundedDeployments if ceilings else Deployments)(
+        api, refs, metrics, clock, cores or 0.0
+    )
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
     if not act:
-        wanted = tuple((group, resource, ("list",)) for group, resource, verbs in wanted if "list" in verbs)
+        wanted = tuple(
+            (group, resource, ("list",)) for group, resource, verbs in wanted if "list" in verbs
+        )
     wanted += preflight.QUOTAS if cores is None else ()  # needed only to measure the capacity
     for namespace in sorted({ref.namespace for ref in refs}):
-        here = [ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace]
+        here = [
+            ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace
+        ]
         preflight.check_permissions(api, namespace, wanted, (), preflight.names_of(plan.name, here))
-    ensure(lambda: preflight.check_deployments({str(ref): state for ref, state in zip(refs, cluster.read())}))
+    ensure(
+        lambda: preflight.check_deployments(
+            {str(ref): state for ref, state in zip(refs, cluster.read())}
+        )
+    )
     return cluster
 
 
@@ -113,10 +132,16 @@ def gated_cluster(
     preflight.check_server(api)
     preflight.check_namespace(api, plan.namespace)
     on_ray = not isinstance(cluster, Deployments)
-    preflight.check_crds(api, (preflight.FARO_PLANS, *((preflight.RAY_SERVICES,) if on_ray else ())) if act else ())
-    permissions = (preflight.ALWAYS if act else ()) + (preflight.FOR_RAY if on_ray and not fixed else ())
+    preflight.check_crds(
+        api, (preflight.FARO_PLANS, *((preflight.RAY_SERVICES,) if on_ray else ())) if act else ()
+    )
+    permissions = (preflight.ALWAYS if act else ()) + (
+        preflight.FOR_RAY if on_ray and not fixed else ()
+    )
     cluster_wide = () if fixed else preflight.CLUSTER_WIDE
-    preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, preflight.names_of(plan.name))
+    preflight.check_permissions(
+        api, plan.namespace, permissions, cluster_wide, preflight.names_of(plan.name)
+    )
     check_ray = partial(preflight.check_rayservice, api, plan.namespace, plan.name)
     diagnose = check_ray if on_ray and not fixed else lambda: None
     try:
@@ -139,15 +164,27 @@ def gated_cluster(
             return
         name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # identity, unique among the candidates
         # No retries and a short time-out: a renewal that hangs must fail well before the lease expires.
-        leadership = Leadership(plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name).start()
+        leadership = Leadership(
+            plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name
+        ).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
-        tell = cache(report)  # prints a line only once, although the loop below reports it every half second
+        tell = cache(
+            report
+        )  # prints a line only once, although the loop below reports it every half second
         while not stop.is_set() and not leadership.wait(0.5):
             restore_unled(api, cluster, leadership, tell)
         if not stop.is_set():
             report(f"{name} leads")
-        reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name, proxied=not on_ray)
+        reporter = Reporter(
+            plan.connect(retries=1),
+            plan.namespace,
+            plan.name,
+            policy,
+            jobs,
+            name,
+            proxied=not on_ray,
+        )
         stack.callback(reporter.close)
         yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
 
@@ -157,10 +194,14 @@ def check_scaling(cluster: Cluster) -> None:
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
-        preflight.check_autoscalers({str(ref): one for ref, one in zip(cluster.refs, cluster.autoscalers())})
+        preflight.check_autoscalers(
+            {str(ref): one for ref, one in zip(cluster.refs, cluster.autoscalers())}
+        )
 
 
-def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
+def restore_unled(
+    api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]
+) -> None:
     """Restore the autoscalers' original bounds if this candidate has not seen the lease change for UNLED_S seconds."""
     if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
         with suppress(ApiError):  # the next call, half a second later, tries again
@@ -168,16 +209,26 @@ def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Ca
                 report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
-def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
+def watch_capacity(
+    api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]
+) -> CapacityWatch:
     """Return a CapacityWatch, not yet started. It watches nodes if the jobs are Deployments, else Ray workers."""
     if not isinstance(cluster, Deployments):
         return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
-        raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
+        raise ValueError(
+            f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one"
+        )
     # In `NodeCapacity`, a selector without matchLabels would match every pod; use the pod template's labels instead.
     specs = [one["spec"] for one in cluster.objects() if one]
-    selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
+    selectors = [
+        one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs
+    ]
     cores = [job.cores for job in jobs]
-    shape_of(cluster.refs, cluster.seen)  # fail at the start, because a ValueError in a later tick does not end the run
-    return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))
+    shape_of(
+        cluster.refs, cluster.seen
+    )  # fail at the start, because a ValueError in a later tick does not end the run
+    return NodeCapacity(
+        api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen)
+    )

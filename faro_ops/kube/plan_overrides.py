@@ -32,7 +32,12 @@ class PlanOverrides:
     def write(self, overrides: Iterable[Override]) -> None:
         """Replace all overrides of the FaroPlan; ValueError if the request fails."""
         try:
-            self._api.send("PATCH", self._path, {"spec": {"overrides": [_row(one) for one in overrides]}}, kind=MERGE)
+            self._api.send(
+                "PATCH",
+                self._path,
+                {"spec": {"overrides": [_row(one) for one in overrides]}},
+                kind=MERGE,
+            )
         except ApiError as error:
             missing = f"FaroPlan {self._place!r} does not exist; a controller creates it"
             raise ValueError(missing if error.status == 404 else str(error)) from None
@@ -40,9 +45,13 @@ class PlanOverrides:
 
 def _override(row: Mapping[str, Any]) -> Override:
     times = (row.get("from"), row.get("until"))
-    from_s, until_s = (None if time is None else datetime.fromisoformat(time).timestamp() for time in times)
+    from_s, until_s = (
+        None if time is None else datetime.fromisoformat(time).timestamp() for time in times
+    )
     load = None if row.get("load") is None else float(row["load"])
-    return Override(row["job"], row.get("by", "FaroPlan"), from_s or 0.0, until_s, row.get("replicas"), load)
+    return Override(
+        row["job"], row.get("by", "FaroPlan"), from_s or 0.0, until_s, row.get("replicas"), load
+    )
 
 
 def _row(one: Override) -> dict[str, Any]:

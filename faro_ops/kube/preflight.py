@@ -12,8 +12,13 @@ from faro_ops.kube.status import GROUP, PLURAL, VERSION
 
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 # The permissions that the controller needs. `faro manifests` writes a Role with them; `check_permissions` checks each.
-CLUSTER_WIDE: tuple[Permission, ...] = (("", "nodes", ("list", "watch")), ("", "pods", ("list", "watch")))
-QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)  # needed in each Deployment's namespace
+CLUSTER_WIDE: tuple[Permission, ...] = (
+    ("", "nodes", ("list", "watch")),
+    ("", "pods", ("list", "watch")),
+)
+QUOTAS: tuple[Permission, ...] = (
+    ("", "resourcequotas", ("list", "watch")),
+)  # needed in each Deployment's namespace
 ALWAYS: tuple[Permission, ...] = (
     *QUOTAS,
     ("", "events", ("create",)),
@@ -40,7 +45,9 @@ RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 def check_server(api: Api) -> None:
     """Raise ValueError if the server does not answer or refuses the credentials."""
     try:
-        may(api, api.namespace, "", "pods", "list")  # any answer, even False, shows that the credentials are valid
+        may(
+            api, api.namespace, "", "pods", "list"
+        )  # any answer, even False, shows that the credentials are valid
     except ApiError as error:
         refused = f"{api.host}: the credentials are refused; has the token expired?"
         raise ValueError(refused if error.status == 401 else str(error)) from None
@@ -50,12 +57,19 @@ def check_namespace(api: Api, namespace: str) -> None:
     """Raise ValueError if the namespace does not exist or is being deleted."""
     try:
         api.get(f"/api/v1/namespaces/{namespace}/resourcequotas", limit="1")
-        if api.get(f"/api/v1/namespaces/{namespace}").get("status", {}).get("phase") == "Terminating":
+        if (
+            api.get(f"/api/v1/namespaces/{namespace}").get("status", {}).get("phase")
+            == "Terminating"
+        ):
             raise ValueError(f"namespace={namespace!r} is being deleted")
     except ApiError as error:
         if error.status == 404:
-            raise ValueError(f"namespace={namespace!r} does not exist; kubectl create namespace {namespace}") from None
-        if error.status != 403:  # a ServiceAccount may lack the permission to read its own namespace
+            raise ValueError(
+                f"namespace={namespace!r} does not exist; kubectl create namespace {namespace}"
+            ) from None
+        if (
+            error.status != 403
+        ):  # a ServiceAccount may lack the permission to read its own namespace
             raise
 
 
@@ -64,7 +78,9 @@ def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None
     for group, version, plural, origin in resources:
         served = found(api, f"/apis/{group}/{version}") or {"resources": []}
         if plural not in {one["name"] for one in served["resources"]}:
-            raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} installs it")
+            raise ValueError(
+                f"the API server does not know {plural}.{group}/{version}; {origin} installs it"
+            )
 
 
 def check_rayservice(api: Api, namespace: str, name: str) -> None:
@@ -86,13 +102,17 @@ def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
     if need > capacity.cores + EPSILON:
         reasons = "".join(f"; {node}: {reason}" for node, reason in capacity.unusable.items())
         have = f"{capacity.bound}: {capacity.cores:g} cores"
-        raise ValueError(f"{have} cannot hold the minimum of {len(jobs)} jobs, {need:g} cores{reasons}")
+        raise ValueError(
+            f"{have} cannot hold the minimum of {len(jobs)} jobs, {need:g} cores{reasons}"
+        )
 
 
 def check_deployments(states: Mapping[str, object]) -> None:
     """Raise ValueError if a Deployment does not exist, that is, if `states` maps its namespace/name to None."""
     if missing := [name for name, state in states.items() if state is None]:
-        raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
+        raise ValueError(
+            f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)"
+        )
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
@@ -105,7 +125,9 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
     return {resource: [plan] for resource in resources} | scaled
 
 
-def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
+def rules(
+    permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str, list, list]]:
     """Return the rules of a Role that grants `permissions`, each as (API group, resource, verbs, object names).
 
     If `names` lists objects of a resource, verbs in NAMED apply only to them. A rule without names is for all objects.
@@ -124,7 +146,9 @@ def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]])
 
 def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
     """Raise ValueError if a Deployment has an HPA. `autoscalers` maps its namespace/name to the HPA or None."""
-    if scaled := [(deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one]:
+    if scaled := [
+        (deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one
+    ]:
         deployment, name = scaled[0]
         more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
         problem = f"is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
@@ -149,7 +173,9 @@ def check_permissions(
                     raise ValueError(f"may not {verb} {what} {where}; `faro manifests` has a Role")
 
 
-def may(api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = "") -> bool:
+def may(
+    api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = ""
+) -> bool:
     """Whether this client has a permission. `namespace=None` means all namespaces. `name=""` means all objects."""
     resource, _, subresource = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}

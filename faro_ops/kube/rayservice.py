@@ -24,7 +24,9 @@ def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
         return None
     clusters = {serving_cluster(service), serving_cluster(service, "pendingServiceStatus")}
     for pod in pods:
-        if pod["metadata"].get("labels", {}).get(CLUSTER) in clusters and (reason := why_not_started(pod)):
+        if pod["metadata"].get("labels", {}).get(CLUSTER) in clusters and (
+            reason := why_not_started(pod)
+        ):
             return f"pod {pod['metadata']['name']} does not start: {reason}"
     return ready.get("message") or "its Ray cluster does not serve yet"
 

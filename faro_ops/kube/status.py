@@ -30,8 +30,11 @@ def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
     """Return the command that sets the jobs' drop rates, for each proxy (envoy, haproxy); see docs/kubernetes.md."""
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
     return {
-        "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
-        "haproxy": "; ".join(f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates),
+        "envoy": "POST /runtime_modify?"
+        + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
+        "haproxy": "; ".join(
+            f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates
+        ),
     }
 
 
@@ -61,10 +64,19 @@ def status_of(
             "drop": float(plan.drop[i]),
         }
         | ({} if plan.floor is None else {"floorReplicas": int(plan.floor[i])})
-        | {name: float(values[i]) for name, values in optional.items() if values is not None and np.isfinite(values[i])}
+        | {
+            name: float(values[i])
+            for name, values in optional.items()
+            if values is not None and np.isfinite(values[i])
+        }
         for i, job in enumerate(jobs)
     ]
-    acting = {"type": "Acting", "status": "True", "reason": "Leads", "message": f"{controller} decides"}
+    acting = {
+        "type": "Acting",
+        "status": "True",
+        "reason": "Leads",
+        "message": f"{controller} decides",
+    }
     return {
         "controller": controller,
         "lastDecisionTime": now,
@@ -74,7 +86,11 @@ def status_of(
         "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
         "jobs": rows,
         "conditions": [acting | {"lastTransitionTime": since}],
-    } | ({"dropRates": {"enforcedBy": "a proxy of yours"} | proxy_settings(jobs, plan.drop)} if proxied else {})
+    } | (
+        {"dropRates": {"enforcedBy": "a proxy of yours"} | proxy_settings(jobs, plan.drop)}
+        if proxied
+        else {}
+    )
 
 
 def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
@@ -100,10 +116,22 @@ class Reporter:
     """Publishes the result of each tick in a thread, so that decisions never wait for the API server."""
 
     def __init__(
-        self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str,
+        self,
+        api: Api,
+        namespace: str,
+        name: str,
+        policy: str,
+        jobs: tuple[Job, ...],
+        controller: str,
         proxied: bool = False,
-    ):  # fmt: skip
-        self._api, self._namespace, self.name, self._policy, self._proxied = api, namespace, name, policy, proxied
+    ):
+        self._api, self._namespace, self.name, self._policy, self._proxied = (
+            api,
+            namespace,
+            name,
+            policy,
+            proxied,
+        )
         self._jobs, self._controller = jobs, controller
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
@@ -131,16 +159,23 @@ class Reporter:
                 if steps:
                     self.publish(steps)
             except Exception as error:  # any error: this status is not published, but the next tick publishes a new one
-                LOG.warning("the plan is not published: %s", error if isinstance(error, ApiError) else repr(error))
+                LOG.warning(
+                    "the plan is not published: %s",
+                    error if isinstance(error, ApiError) else repr(error),
+                )
 
     def publish(self, steps: list[Step]) -> None:
         """Write the status after the last of `steps`, and the Events of all `steps`."""
         now = _now()
         metadata = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND}
-        plan = self._api.apply(self._path, {**head, "metadata": metadata, "spec": {"policy": self._policy}})
+        plan = self._api.apply(
+            self._path, {**head, "metadata": metadata, "spec": {"policy": self._policy}}
+        )
         status = status_of(self._jobs, steps[-1], self._controller, now, self._since, self._proxied)
-        self._api.send("PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER)
+        self._api.send(
+            "PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER
+        )
         common = {
             "metadata": {"generateName": f"{self.name}.", "namespace": self._namespace},
             "involvedObject": {**head, **metadata, "uid": plan["metadata"]["uid"]},

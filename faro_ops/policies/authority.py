@@ -26,12 +26,22 @@ from faro_lib.utility.curves import LatencyModel
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEVELS = ("advise", "ceilings", "one", "full")  # Faro may change nothing, HPAs' bounds, one replica, or any number
+LEVELS = (
+    "advise",
+    "ceilings",
+    "one",
+    "full",
+)  # Faro may change nothing, HPAs' bounds, one replica, or any number
 ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
-ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
+ALPHA = (
+    0.05  # max. probability that a service loses its level within HORIZON though its model is right
+)
 HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
-BETS = (0.3, 0.9)  # the doubt test averages the evidence of both bets; the trust test makes only the larger bet
+BETS = (
+    0.3,
+    0.9,
+)  # the doubt test averages the evidence of both bets; the trust test makes only the larger bet
 INFORMATIVE = 0.2  # trust skips minutes in which a doubled service time adds less than this to the predicted loss
 CALM = 0.2  # a minute counts only if the minute before has at most this predicted loss; else a queue may remain
 UNIT_ERROR = 20.0  # latency and concurrency that contradict each other by more than this factor have a wrong unit
@@ -43,7 +53,9 @@ class Authority:
     """How much Faro may change each service (`level`), and the evidence for this level. Arrays have shape (jobs,)."""
 
     level: np.ndarray  # index into LEVELS
-    doubt_small: np.ndarray  # evidence S of the doubt test (see module docstring) with the smaller bet
+    doubt_small: (
+        np.ndarray
+    )  # evidence S of the doubt test (see module docstring) with the smaller bet
     doubt_large: np.ndarray  # evidence S of the doubt test with the larger bet
     trust: np.ndarray  # evidence S of the trust test
     strikes: np.ndarray  # consecutive minutes with frozen or impossible metrics; missing metrics count as half a minute
@@ -55,7 +67,16 @@ class Authority:
     def none(cls, jobs: int, level: int = ADVISE) -> Self:
         """The authority of `jobs` services at `level`, without any evidence yet."""
         start, zero = np.ones(jobs), np.zeros(jobs)
-        return cls(np.full(jobs, float(level)), start, start, start, zero, zero, np.full(jobs, np.nan), zero)
+        return cls(
+            np.full(jobs, float(level)),
+            start,
+            start,
+            start,
+            zero,
+            zero,
+            np.full(jobs, np.nan),
+            zero,
+        )
 
     @classmethod
     def from_array(cls, columns: np.ndarray) -> Self:
@@ -75,25 +96,46 @@ def with_evidence(
 ) -> Authority:
     """The authority after the last complete minute of the observation; unchanged if that minute is already counted."""
     history, running = observation.arrivals_per_min, observation.running
-    served_by = np.minimum(running, authority.running)  # if the replica count has changed, at least this many served
+    served_by = np.minimum(
+        running, authority.running
+    )  # if the replica count has changed, at least this many served
     if not history.shape[1] or observation.minute <= authority.minute.max():
         return authority
     rate_rps = history[:, -1] / MINUTE_S
-    lost = 1 - relaxed_utility(np.nan_to_num(observation.tail_latency_s, nan=0.0), arrays_of(jobs).slo_s)
-    expected, doubled = (expected_loss(jobs, rate_rps, served_by, model, slower) for slower in (1.0, 2.0))
+    lost = 1 - relaxed_utility(
+        np.nan_to_num(observation.tail_latency_s, nan=0.0), arrays_of(jobs).slo_s
+    )
+    expected, doubled = (
+        expected_loss(jobs, rate_rps, served_by, model, slower) for slower in (1.0, 2.0)
+    )
     queued = expected_loss(jobs, history[:, -2:][:, 0] / MINUTE_S, served_by, model)
     steady = (running == authority.running) & ~observation.changing & (observation.starting <= 0)
-    known = ~np.isnan(observation.tail_latency_s) & np.isfinite(rate_rps) & (np.nan_to_num(rate_rps) > 0)
+    known = (
+        ~np.isnan(observation.tail_latency_s)
+        & np.isfinite(rate_rps)
+        & (np.nan_to_num(rate_rps) > 0)
+    )
     counted = known & (served_by > 0) & (queued <= CALM)
     after = weighed(authority, lost, expected, doubled, counted, counted & steady)
-    odd, missing = implausible(authority, jobs, observation), np.isnan(rate_rps + observation.mean_latency_s)
+    odd, missing = (
+        implausible(authority, jobs, observation),
+        np.isnan(rate_rps + observation.mean_latency_s),
+    )
     strikes = np.where(odd | missing, after.strikes + odd + 0.5 * (missing & ~odd), 0.0)
     seen = dict(running=running.astype(float), mean_latency_s=observation.mean_latency_s)
-    return judged(replace(after, strikes=strikes, minute=np.full(len(jobs), float(observation.minute)), **seen))
+    return judged(
+        replace(
+            after, strikes=strikes, minute=np.full(len(jobs), float(observation.minute)), **seen
+        )
+    )
 
 
 def weighed(
-    authority: Authority, lost: np.ndarray, expected: np.ndarray, doubled: np.ndarray, *counted: np.ndarray
+    authority: Authority,
+    lost: np.ndarray,
+    expected: np.ndarray,
+    doubled: np.ndarray,
+    *counted: np.ndarray,
 ) -> Authority:
     """The authority with the evidence of one more minute. All arrays have shape (jobs,).
 
@@ -120,14 +162,20 @@ def judged(authority: Authority) -> Authority:
     limit = 2 / ALPHA
     back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
     up = ~back & (authority.trust >= limit)
-    small, large = (np.where(back, 1.0, doubt) for doubt in (authority.doubt_small, authority.doubt_large))
+    small, large = (
+        np.where(back, 1.0, doubt) for doubt in (authority.doubt_small, authority.doubt_large)
+    )
     level = np.where(back, ADVISE, np.minimum(authority.level + up, FULL))
     trust = np.where(back | up, 1.0, authority.trust)
     return replace(authority, level=level, doubt_small=small, doubt_large=large, trust=trust)
 
 
 def expected_loss(
-    jobs: Sequence[Job], rate_rps: np.ndarray, replicas: np.ndarray, model: LatencyModel, slower: float = 1.0
+    jobs: Sequence[Job],
+    rate_rps: np.ndarray,
+    replicas: np.ndarray,
+    model: LatencyModel,
+    slower: float = 1.0,
 ) -> np.ndarray:
     """Expected loss (jobs,) of a minute if each service time is `slower` times as long. A rate of NaN counts as 0.
 
@@ -139,10 +187,14 @@ def expected_loss(
         latency_s = predicted_latency(scaled, rates, replicas, latency_model=model)
         return 1 - relaxed_utility(latency_s, arrays_of(tuple(scaled)).slo_s)
     rows = zip(scaled, rates, replicas)
-    return np.array([1 - float(model.expected_utility(job, rate, x, "relaxed", 1.0)) for job, rate, x in rows])
+    return np.array(
+        [1 - float(model.expected_utility(job, rate, x, "relaxed", 1.0)) for job, rate, x in rows]
+    )
 
 
-def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
+def implausible(
+    authority: Authority, jobs: tuple[Job, ...], observation: Observation
+) -> np.ndarray:
     """Whether a service's metrics are frozen or in the wrong unit, bool (jobs,).
 
     Metrics are frozen if count and mean latency equal those of the minute before. A unit seems wrong in three cases:
@@ -155,17 +207,28 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
     inside, ongoing = rate_rps * latency_s, observation.ongoing
     before = history[:, -2:][:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        frozen = (count > 0) & (count == before) & (latency_s > 0) & (latency_s == authority.mean_latency_s)
+        frozen = (
+            (count > 0)
+            & (count == before)
+            & (latency_s > 0)
+            & (latency_s == authority.mean_latency_s)
+        )
         in_time = observation.tail_latency_s <= arrays.slo_s
         impossible = busy & in_time & (rate_rps * arrays.service_time_s > 3 * observation.running)
-        little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (inside > UNIT_ERROR * np.maximum(ongoing, 1))
+        little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (
+            inside > UNIT_ERROR * np.maximum(ongoing, 1)
+        )
         usual = np.median(history[:, :-2], axis=1) if history.shape[1] > 5 else count
         ratio = np.maximum(count, usual) / np.maximum(np.minimum(count, usual), 1)
-        jumped = (np.abs(np.log(ratio / MINUTE_S)) < 0.2) & (np.maximum(count, usual) >= 2 * MINUTE_S)
+        jumped = (np.abs(np.log(ratio / MINUTE_S)) < 0.2) & (
+            np.maximum(count, usual) >= 2 * MINUTE_S
+        )
     return (history.shape[1] > 1) & frozen | impossible | little | jumped
 
 
-def limited_jobs(jobs: tuple[Job, ...], level: np.ndarray, current: np.ndarray, sets_bounds: bool) -> tuple[Job, ...]:
+def limited_jobs(
+    jobs: tuple[Job, ...], level: np.ndarray, current: np.ndarray, sets_bounds: bool
+) -> tuple[Job, ...]:
     """Set replica bounds that keep each job as close to its `current` replicas as its `level` requires.
 
     sets_bounds : whether plans set HPAs' bounds. Only then may replicas change at the level CEILINGS.
@@ -185,7 +248,10 @@ def limited_jobs(jobs: tuple[Job, ...], level: np.ndarray, current: np.ndarray, 
     # Raise a quota that the minimum replicas exceed, because other autoscalers may have chosen these replicas.
     quotas = (job.tenant_quota and max(job.tenant_quota, used[job.tenant]) for job in jobs)
     rows = zip(jobs, all_bounds, quotas)
-    return tuple(replace(job, min_replicas=low, max_replicas=high, tenant_quota=q) for job, (low, high), q in rows)
+    return tuple(
+        replace(job, min_replicas=low, max_replicas=high, tenant_quota=q)
+        for job, (low, high), q in rows
+    )
 
 
 def limited_plan(plan: Plan, authority: Authority, current: np.ndarray, sets_bounds: bool) -> Plan:
@@ -196,9 +262,13 @@ def limited_plan(plan: Plan, authority: Authority, current: np.ndarray, sets_bou
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if sets_bounds:
-        of_plan = KEEP_FLOOR if floor is None else np.where(authority.level >= ONE, plan.target, floor)
+        of_plan = (
+            KEEP_FLOOR if floor is None else np.where(authority.level >= ONE, plan.target, floor)
+        )
         floor = np.where(advised, HAND_BACK, of_plan)
     reason = tuple(AUTHORITY if only else was for only, was in zip(advised, plan.reason))
     target = np.where(advised, current, plan.target)
     drop = np.where(authority.level < (CEILINGS if sets_bounds else ONE), 0.0, plan.drop)
-    return replace(plan, target=target, drop=drop, reason=reason, floor=floor, authority=authority.to_array())
+    return replace(
+        plan, target=target, drop=drop, reason=reason, floor=floor, authority=authority.to_array()
+    )

@@ -47,7 +47,9 @@ def serving(
     """
     if backend != "local":
         if not address:
-            raise ValueError(f"backend={backend} needs --address, Ray's dashboard, http://host:8265")
+            raise ValueError(
+                f"backend={backend} needs --address, Ray's dashboard, http://host:8265"
+            )
         read_token()  # raises if the token file does not exist
         parts = urlsplit(address)
         serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:8000"

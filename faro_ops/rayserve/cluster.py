@@ -21,7 +21,9 @@ from faro_ops.rayserve.spec import ServeSpec
 
 LAG_S = 0.6  # wall seconds; replicas usually report the statistics of a second within this time after its end
 LATE_S = 15  # each read repeats the last LATE_S seconds of the previous read, because replicas may report late
-PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
+PROGRESS_DEADLINE_S = (
+    90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
+)
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 FAILED = "DEPLOY_FAILED"  # an update failed; the replicas of the previous version still serve
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED", FAILED)
@@ -63,20 +65,31 @@ class RayServeCluster(Cluster):
         self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
         self._read_until = 0
         self._now_s = 0.0
-        self._target = np.full(len(jobs), UNKNOWN)  # targets last listed by Ray, or requested since then
+        self._target = np.full(
+            len(jobs), UNKNOWN
+        )  # targets last listed by Ray, or requested since then
         self._drop = np.zeros(len(jobs))  # drop rates as last read
         self._scaled_at = np.full(len(jobs), -np.inf)
-        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # deployments as last listed by Ray
+        self._deployments: list[dict[str, Any] | None] = [None] * len(
+            jobs
+        )  # deployments as last listed by Ray
         self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:
         """Check addresses and tokens with one call to each server, and take the lease; ValueError if a step fails."""
         try:
-            for server, path in ((self._ray, APPLICATIONS), (self._http, f"{STATS_ROUTE}?since={int(time.time())}")):
+            for server, path in (
+                (self._ray, APPLICATIONS),
+                (self._http, f"{STATS_ROUTE}?since={int(time.time())}"),
+            ):
                 if not isinstance(server.get(path), dict):
-                    raise OSError(f"{server.address}{path} is answered, but not by Ray Serve and Faro")
+                    raise OSError(
+                        f"{server.address}{path} is answered, but not by Ray Serve and Faro"
+                    )
         except OSError as error:
-            raise ValueError(f"no Ray Serve at {self._ray.address} and {self._http.address}: {error}") from None
+            raise ValueError(
+                f"no Ray Serve at {self._ray.address} and {self._http.address}: {error}"
+            ) from None
         try:
             self.renew_lease(self._lease is not None and self._lease.force)
         except OSError as error:
@@ -85,10 +98,14 @@ class RayServeCluster(Cluster):
     def renew_lease(self, force: bool = False) -> None:
         """Take or renew the lease; OSError if another controller holds it, unless `force` takes it from that controller."""
         if (lease := self._lease) is not None:
-            query = {"holder": lease.holder, "duration_s": lease.duration_s} | ({"force": 1} if force else {})
+            query = {"holder": lease.holder, "duration_s": lease.duration_s} | (
+                {"force": 1} if force else {}
+            )
             holder = self._http.post(f"{STATS_ROUTE}?{urlencode(query)}", {})
             if holder != lease.holder:
-                raise OSError(f"{self._ray.address}: controller {holder} scales the jobs of this Ray cluster")
+                raise OSError(
+                    f"{self._ray.address}: controller {holder} scales the jobs of this Ray cluster"
+                )
 
     def release_lease(self) -> None:
         """Give up the lease, so that another controller can start at once."""
@@ -111,11 +128,16 @@ class RayServeCluster(Cluster):
         deployments = [self._last_deployment(job, applications) for job in range(len(self.jobs))]
         present = np.array([deployment is not None for deployment in deployments])
         target = np.array([int((one or {}).get("target_num_replicas") or 0) for one in deployments])
-        states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
+        states = [
+            Counter(replica["state"] for replica in (one or {}).get("replicas", []))
+            for one in deployments
+        ]
         running = np.array([count["RUNNING"] for count in states])
         self._target = np.where(listed, target, UNKNOWN)
         if stats:  # without an answer, the last known drop rates stay
-            self._drop = np.array([round(1 - (1.0 if (p := one.get("accept")) is None else p), 6) for one in by_job])
+            self._drop = np.array(
+                [round(1 - (1.0 if (p := one.get("accept")) is None else p), 6) for one in by_job]
+            )
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, recent = self._now_s, self._recent
         minute = int(now_s // MINUTE_S)
@@ -127,7 +149,9 @@ class RayServeCluster(Cluster):
             mean_latency_s=recent.mean_latency_s(now_s),
             tail_latency_s=recent.tail_latency_s(minute, arrays_of(self.jobs).quantile),
             # NaN if no replica has reported in the last 5 s (`statistics.FRESH_S`).
-            ongoing=np.array([float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]),
+            ongoing=np.array(
+                [float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]
+            ),
             running=running,
             starting=np.maximum(target - running, 0),
             target=target,
@@ -161,7 +185,11 @@ class RayServeCluster(Cluster):
         errors = scale_jobs(names, target, current, cores, self._capacity or 0.0, scale)
         self._target = np.where(self._target == UNKNOWN, UNKNOWN, current)
         try:
-            post(self._http, STATS_ROUTE, {name: round(1 - float(rate), 6) for name, rate in zip(names, drop)})
+            post(
+                self._http,
+                STATS_ROUTE,
+                {name: round(1 - float(rate), 6) for name, rate in zip(names, drop)},
+            )
         except (OSError, Unauthorized) as error:
             errors.append(str(error))
         if errors:
@@ -170,12 +198,19 @@ class RayServeCluster(Cluster):
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
         """The job's deployment as last listed by Ray; None if it is being deleted or has been missing for REDEPLOY_S."""
         spec, now = self.specs[job], time.monotonic()
-        deployment, status = _deployment(applications, spec), applications.get(spec.application, {}).get("status")
+        deployment, status = (
+            _deployment(applications, spec),
+            applications.get(spec.application, {}).get("status"),
+        )
         if deployment is not None or status == "DELETING":
             self._deployments[job], self._missing_since[job] = deployment, np.inf
             return deployment
         self._missing_since[job] = min(self._missing_since[job], now)
-        return self._deployments[job] if status == FAILED or now - self._missing_since[job] < REDEPLOY_S else None
+        return (
+            self._deployments[job]
+            if status == FAILED or now - self._missing_since[job] < REDEPLOY_S
+            else None
+        )
 
     def _read_stats(self) -> dict[str, Any]:
         """The statistics of each job (`StatsAggregator.read`); empty if the stats endpoint does not answer."""
@@ -195,7 +230,13 @@ class RayServeCluster(Cluster):
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):
             nodes = self._ray.get(NODES)["data"]["result"]["result"]
-            return float(sum(node["resources_total"].get("CPU", 0.0) for node in nodes if node["state"] == "ALIVE"))
+            return float(
+                sum(
+                    node["resources_total"].get("CPU", 0.0)
+                    for node in nodes
+                    if node["state"] == "ALIVE"
+                )
+            )
         if self._capacity is None:
             raise OSError(f"{self._ray.address}: Ray does not report the resources of its nodes")
         return self._capacity
@@ -203,4 +244,6 @@ class RayServeCluster(Cluster):
 
 def _deployment(applications: dict[str, Any], spec: ServeSpec) -> dict[str, Any] | None:
     state = applications.get(spec.application, {})
-    return state.get("deployments", {}).get(spec.deployment) if state.get("status") in ALIVE else None
+    return (
+        state.get("deployments", {}).get(spec.deployment) if state.get("status") in ALIVE else None
+    )

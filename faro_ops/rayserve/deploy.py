@@ -14,7 +14,9 @@ from faro_ops.rayserve.spec import STATS_APPLICATION, ServeSpec
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = 180.0  # time limit for each of two steps: the start of Ray and the start of the applications
+START_TIMEOUT_S = (
+    180.0  # time limit for each of two steps: the start of Ray and the start of the applications
+)
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -51,7 +53,9 @@ def configuration(
     ]
 
 
-def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+def merged(
+    ray: HttpClient, applications: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the applications to deploy, and the names of Faro's running applications that Ray Serve will remove.
 
     Ray Serve removes every running application that is not deployed again. The applications to deploy therefore include
@@ -60,11 +64,23 @@ def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[di
     running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
     mine = []
     for one in applications:
-        of = running.get(one["name"], {}).get("deployments", {}).get(one["args"].get("deployment"), {})
+        of = (
+            running.get(one["name"], {})
+            .get("deployments", {})
+            .get(one["args"].get("deployment"), {})
+        )
         count = of.get("target_num_replicas")
         mine.append(one | {"args": one["args"] | {"replicas": count}} if count else one)
-    rest = {name: state.get("deployed_app_config") or {} for name, state in running.items() if name not in names}
-    gone = [name for name, one in rest.items() if one.get("import_path", "").startswith(f"{replica.__name__}:")]
+    rest = {
+        name: state.get("deployed_app_config") or {}
+        for name, state in running.items()
+        if name not in names
+    }
+    gone = [
+        name
+        for name, one in rest.items()
+        if one.get("import_path", "").startswith(f"{replica.__name__}:")
+    ]
     return mine + [one for name, one in rest.items() if one and name not in gone], gone
 
 
@@ -84,15 +100,23 @@ def deploy(
     if http:
         body["http_options"] = {"host": http[0], "port": http[1]}
     until, reported = time.monotonic() + timeout_s, -1
-    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)  # takes long if it must start Ray Serve
+    replace(ray, timeout_s=timeout_s).request(
+        "PUT", APPLICATIONS, body
+    )  # takes long if it must start Ray Serve
     while True:
         states = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
-        waiting = [one["name"] for one in applications if states.get(one["name"], {}).get("status") != "RUNNING"]
+        waiting = [
+            one["name"]
+            for one in applications
+            if states.get(one["name"], {}).get("status") != "RUNNING"
+        ]
         for name in waiting:
             state = states.get(name, {})
             if state.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
                 lines = [line for line in state.get("message", "").splitlines() if line.strip()]
-                raise ValueError(f"application {name!r} could not be deployed: {[state['status'], *lines][-1]}")
+                raise ValueError(
+                    f"application {name!r} could not be deployed: {[state['status'], *lines][-1]}"
+                )
         if not waiting:
             return
         if len(waiting) != reported:
@@ -100,6 +124,8 @@ def deploy(
             report(f"{len(applications) - reported} of {len(applications)} applications run")
         if time.monotonic() > until:
             state = states.get(waiting[0], {})
-            reason = " ".join([state.get("status", "not listed"), *state.get("message", "").split()])
+            reason = " ".join(
+                [state.get("status", "not listed"), *state.get("message", "").split()]
+            )
             problem = f"application {waiting[0]!r} does not run after {timeout_s:g} s ({reason})"
             raise ValueError(f"{problem}; --start-timeout sets the limit")

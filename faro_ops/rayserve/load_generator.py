@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import aiohttp
 import numpy as np
 
-SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes; UNSENT = not sent, because too many requests were unanswered
+SERVED, DROPPED, FAILED, UNSENT = (
+    0,
+    1,
+    2,
+    3,
+)  # outcomes; UNSENT = not sent, because too many requests were unanswered
 OUTCOMES = ("served", "dropped", "failed", "unsent")
 MAX_RPS = 200.0
 MAX_IN_FLIGHT = 2000
@@ -25,7 +30,9 @@ class Script:
 
     def check_rate(self, max_rps: float) -> None:
         """Raise ValueError if the mean rate over the busiest ten seconds exceeds `max_rps`."""
-        peak_rps = np.bincount((self.due_s // 10).astype(int)).max() / 10 if len(self.due_s) else 0.0
+        peak_rps = (
+            np.bincount((self.due_s // 10).astype(int)).max() / 10 if len(self.due_s) else 0.0
+        )
         if peak_rps > max_rps:
             raise ValueError(f"load of {peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
 
@@ -35,16 +42,22 @@ class Sent:
     """Outcomes and latencies of a script's requests; arrays have shape (requests,)."""
 
     outcome: np.ndarray  # index into OUTCOMES
-    latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
+    latency_s: (
+        np.ndarray
+    )  # wall seconds from the due time to the end of the answer; NaN unless served
     send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
-    first_s: np.ndarray  # wall seconds from the due time to the first part of the answer's body; NaN unless served
+    first_s: (
+        np.ndarray
+    )  # wall seconds from the due time to the first part of the answer's body; NaN unless served
     parts: np.ndarray  # number of parts of the answer's body, often one per token if it is streamed; 0 unless served
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())
 
 
-async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_flight: int = MAX_IN_FLIGHT) -> Sent:
+async def send(
+    script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_flight: int = MAX_IN_FLIGHT
+) -> Sent:
     """Send every request when it is due, and wait for all answers.
 
     origin_s : Unix time at which `due_s` is 0.
@@ -55,7 +68,9 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     outcome, parts = np.full(n, UNSENT, np.int8), np.zeros(n, int)
     latency_s, send_lag_s, first_s = np.full((3, n), np.nan)
     flying: set[asyncio.Task] = set()
-    offset = time.time() - time.perf_counter()  # perf_counter() + offset is wall time that never jumps
+    offset = (
+        time.time() - time.perf_counter()
+    )  # perf_counter() + offset is wall time that never jumps
 
     async def send_one(i: int, due: float) -> None:
         first, received = None, 0
@@ -63,16 +78,25 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
         try:
             async with session.post(script.urls[script.job[i]], data=body) as answer:
                 async for part, ends in answer.content.iter_chunks():
-                    first, received = first or time.perf_counter(), received + (ends and len(part) > 0)
+                    first, received = (
+                        first or time.perf_counter(),
+                        received + (ends and len(part) > 0),
+                    )
                 outcome[i] = {200: SERVED, 503: DROPPED}.get(answer.status, FAILED)
         except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[i] = FAILED
         if outcome[i] == SERVED:
             last = time.perf_counter()
-            latency_s[i], first_s[i], parts[i] = last + offset - due, (first or last) + offset - due, max(received, 1)
+            latency_s[i], first_s[i], parts[i] = (
+                last + offset - due,
+                (first or last) + offset - due,
+                max(received, 1),
+            )
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=10)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
+    ) as session:
         for i in range(n):
             due = origin_s + script.due_s[i]
             wait_s = due - offset - time.perf_counter()

@@ -21,29 +21,50 @@ import psutil
 from faro_ops.http import HttpClient
 from faro_ops.rayserve.deploy import START_TIMEOUT_S
 
-LOOPBACK = "127.0.0.2"  # node address; not 127.0.0.1, which Ray replaces by the network card's address
+LOOPBACK = (
+    "127.0.0.2"  # node address; not 127.0.0.1, which Ray replaces by the network card's address
+)
 HTTP_HOST = "127.0.0.1"  # address at which HAProxy expects the replicas of its node
 OBJECT_STORE_BYTES = 128 * 2**20
 # Options of `ray start` and environment variables that set a port.
 PORT_OPTIONS = (
-    "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
-    "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port",
-)  # fmt: skip
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
 PORT_VARIABLES = (
-    "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-)  # fmt: skip
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+)
 HTTP = "http"
-LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and what it prints if it gives up
+LOG, GAVE_UP = (
+    "ray-start.log",
+    "timed out during startup",
+)  # output of `ray start`, and what it prints if it gives up
 # Script that binds HAProxy to loopback, because Ray's configuration exposes statistics to the network without a token.
 HAPROXY = "haproxy-on-loopback"
 ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
 exec {haproxy} "$@"
 """
-PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder; the file in it that names the process that started Ray
-CLOCK_STEP_S = 86_400.0  # tolerance for a process's creation time, which changes when the wall clock is set
-PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
-REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
+PREFIX, OWNER = (
+    "faro-",
+    "owner",
+)  # prefix of a cluster's folder; the file in it that names the process that started Ray
+CLOCK_STEP_S = (
+    86_400.0  # tolerance for a process's creation time, which changes when the wall clock is set
+)
+PORT_RANGE = range(
+    28_000, 32_768
+)  # above the ports of workers and replicas, below those of outgoing connections
+REPLICA_PORTS = (
+    200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
+)
 
 
 @dataclass(slots=True)
@@ -97,7 +118,9 @@ def end_abandoned(parent: Path) -> int:
     """Stop each Ray cluster whose folder is in `parent` and whose owner process has ended. Return their number."""
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
-        if len(words := file.read_text().split()) != 2:  # incomplete: it is being written, or the disk was full
+        if (
+            len(words := file.read_text().split()) != 2
+        ):  # incomplete: it is being written, or the disk was full
             continue
         with suppress(psutil.NoSuchProcess):
             if abs(psutil.Process(int(words[0])).create_time() - float(words[1])) < CLOCK_STEP_S:
@@ -105,7 +128,9 @@ def end_abandoned(parent: Path) -> int:
         family = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("RAY_TMPDIR") == str(file.parent):  # it belongs to this cluster
+                if process.environ().get("RAY_TMPDIR") == str(
+                    file.parent
+                ):  # it belongs to this cluster
                     process.kill()
                     family.append(process)
         psutil.wait_procs(family, timeout=10)
@@ -152,23 +177,37 @@ def _launch(cpus: int) -> LocalRay:
 
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because the paths of the Unix sockets in it must be short
+    folder = Path(
+        tempfile.mkdtemp(prefix=PREFIX)
+    )  # short, because the paths of the Unix sockets in it must be short
     (folder / OWNER).write_text(owner())
     (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(get_haproxy_binary())))
     (folder / HAPROXY).chmod(0o700)
     token = secrets.token_hex(32)
     with (folder / LOG).open("w") as output:
         process = subprocess.Popen(
-            _command(cpus, ports, folder), env=_environment(ports, folder, token), cwd=folder, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            _command(cpus, ports, folder),
+            env=_environment(ports, folder, token),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     rest = HttpClient(f"http://{LOOPBACK}:{ports['dashboard-port']}", token)
     return LocalRay(process, folder, rest, HttpClient(f"http://{HTTP_HOST}:{ports[HTTP]}", token))
 
 
 def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
-    options = {"node-ip-address": LOOPBACK, "dashboard-host": LOOPBACK, "num-cpus": cpus, "temp-dir": folder / "r"}
-    options |= {"object-store-memory": OBJECT_STORE_BYTES} | {name: ports[name] for name in PORT_OPTIONS}
+    options = {
+        "node-ip-address": LOOPBACK,
+        "dashboard-host": LOOPBACK,
+        "num-cpus": cpus,
+        "temp-dir": folder / "r",
+    }
+    options |= {"object-store-memory": OBJECT_STORE_BYTES} | {
+        name: ports[name] for name in PORT_OPTIONS
+    }
     ray = str(Path(sys.executable).parent / "ray")
     words = (f"--{name}={value}" for name, value in options.items())
     return [ray, "start", "--head", "--block", "--disable-usage-stats", *words]
@@ -176,7 +215,11 @@ def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
 
 def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str, str]:
     """Environment variables for Ray: those of this process, but with the cluster's own ports, token and folders."""
-    ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")
+    }
     repository = str(Path(__file__).parents[2])
     first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS
     ours |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

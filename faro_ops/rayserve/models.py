@@ -35,7 +35,9 @@ class Emulated:
     scv : squared coefficient of variation of a lognormal service time; None: the distribution of ResNet34, scaled to mean_s.
     """
 
-    def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):
+    def __init__(
+        self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None
+    ):
         scaled = RESNET34.scaled(mean_s / RESNET34.mean_s)
         self.service = scaled if scv is None else ServiceTime.from_moments(mean_s, scv)
         self._rng = np.random.default_rng(seed)
@@ -49,7 +51,9 @@ class Emulated:
         if not 0 <= service_s <= MAX_SERVICE_S:
             from starlette.responses import PlainTextResponse
 
-            return PlainTextResponse(f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}", 400)
+            return PlainTextResponse(
+                f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}", 400
+            )
         await asyncio.sleep(service_s)
         return "ok"
 
@@ -61,10 +65,20 @@ class EmulatedBatches:
     times. If `serve_batch` is true, Ray Serve's @serve.batch forms the batches, and each batch blocks the event loop.
     """
 
-    def __init__(self, replica: dict[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None):
+    def __init__(
+        self,
+        replica: dict[str, Any],
+        scv: float = 0.0,
+        serve_batch: bool = False,
+        seed: int | None = None,
+    ):
         kind = replica_of(replica)
         assert isinstance(kind, Batched)
-        self._kind, self._rng, self._factor = kind, np.random.default_rng(seed), ServiceTime.from_moments(1.0, scv)
+        self._kind, self._rng, self._factor = (
+            kind,
+            np.random.default_rng(seed),
+            ServiceTime.from_moments(1.0, scv),
+        )
         self._waiting: asyncio.Queue[asyncio.Future] = asyncio.Queue()
         self._batches: asyncio.Task | None = None
         self._answer: Callable[[Any], Awaitable[str]] = self._wait
@@ -169,7 +183,9 @@ class TorchVision:
             import torch
             import torchvision
         except ImportError:
-            raise ValueError("model TorchVision needs torch and torchvision: pip install 'faro_lib[torch]'") from None
+            raise ValueError(
+                "model TorchVision needs torch and torchvision: pip install 'faro_lib[torch]'"
+            ) from None
         torch.set_num_threads(threads)
         self._torch = torch
         self._network = torchvision.models.get_model(name, weights=None).eval()

@@ -49,7 +49,9 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
     return mean, max(0.0, row["service_s2"] / row["done"] / mean**2 - 1)
 
 
-def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
+def profile_job(
+    ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200
+) -> Profile:
     """Measure the service time of one job by sending requests one after the other, and then its cold start."""
     began = int(time.time()) + 1
     time.sleep(began - time.time())  # statistics are per second, so start when a second begins
@@ -62,9 +64,19 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
         add_row(total, row)
     # If no answer was 200, the empty row makes `moments` raise. `total` might not, because it counts 4xx answers too.
     mean_s, scv = moments(total if times_s else empty_row())
-    first_s, last_s = np.mean(times_s, axis=0)  # mean seconds to the first and last part of an answer
-    overhead_s = float(first_s) - total["latency_s"] / total["done"]  # replicas measure only until the first part
-    return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
+    first_s, last_s = np.mean(
+        times_s, axis=0
+    )  # mean seconds to the first and last part of an answer
+    overhead_s = (
+        float(first_s) - total["latency_s"] / total["done"]
+    )  # replicas measure only until the first part
+    return Profile(
+        mean_s + float(last_s - first_s),
+        scv,
+        overhead_s,
+        total["done"],
+        measure_cold_start(ray, spec),
+    )
 
 
 @contextmanager
@@ -72,13 +84,18 @@ def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple
     """A context with `more` additional replicas; yields (total replicas, wall seconds until the new ones served)."""
 
     def deployment() -> dict[str, Any]:
-        return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
+        return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][
+            spec.deployment
+        ]
 
     before = deployment()["target_num_replicas"]
     began = time.monotonic()
     ray.post(scale_path(spec), {"target_num_replicas": before + more})
     try:
-        while sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"]) < before + more:
+        while (
+            sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"])
+            < before + more
+        ):
             if time.monotonic() - began > START_S:
                 problem = f"no new replica of {spec.application!r} serves after {START_S:g} s"
                 raise ValueError(f"{problem}; is there room for one?")
@@ -106,14 +123,28 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
             service: Profile | CalibratedService = profile
             if profile.calibration and profile.calibration.verdict == CALIBRATED:
                 service = profile.calibration.service
-                numbers = mapping_of(service.replica).items()  # written with four significant digits
-                found = {name: float(f"{one:.4g}") if isinstance(one, float) else one for name, one in numbers}
-                if found["kind"] == "continuous":  # `slo_on` is the user's choice, not measured: keep it
-                    found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
+                numbers = mapping_of(
+                    service.replica
+                ).items()  # written with four significant digits
+                found = {
+                    name: float(f"{one:.4g}") if isinstance(one, float) else one
+                    for name, one in numbers
+                }
+                if (
+                    found["kind"] == "continuous"
+                ):  # `slo_on` is the user's choice, not measured: keep it
+                    found |= {
+                        key: value for key, value in row["replica"].items() if key == "slo_on"
+                    }
                 row["replica"] = found
             row.pop("service_std_s", None)
-            row["service_time_s"], row["service_scv"] = round(service.service_time_s, 5), round(service.service_scv, 4)
-            if row.get("model") in MODELS:  # the model's published service time would override the measured one
+            row["service_time_s"], row["service_scv"] = (
+                round(service.service_time_s, 5),
+                round(service.service_scv, 4),
+            )
+            if (
+                row.get("model") in MODELS
+            ):  # the model's published service time would override the measured one
                 del row["model"]
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)

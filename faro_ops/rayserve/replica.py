@@ -28,7 +28,9 @@ NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
 REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
 REPORT_TIMEOUT_S = 5.0
-UNREPORTED_S = 300  # seconds of measurements that a replica stores while the aggregator does not answer
+UNREPORTED_S = (
+    300  # seconds of measurements that a replica stores while the aggregator does not answer
+)
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is this multiple of the job's, so that Ray itself never queues
 
@@ -49,7 +51,12 @@ class ReplicaQueue:
     service. `rows` has the measurements of seconds that are not reported yet.
     """
 
-    def __init__(self, max_ongoing_requests: int, concurrency: int = 1, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        max_ongoing_requests: int,
+        concurrency: int = 1,
+        clock: Callable[[], float] = time.time,
+    ):
         self.max_ongoing_requests, self.accept, self.ongoing = max_ongoing_requests, 1.0, 0
         self.rows: dict[int, dict[str, Any]] = {}
         self._clock, self._point = clock, random.random()
@@ -74,7 +81,9 @@ class ReplicaQueue:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except BaseException:  # includes cancellation, so that every arrival counts as done, dropped or failed
+        except (
+            BaseException
+        ):  # includes cancellation, so that every arrival counts as done, dropped or failed
             self._row()["failed"] += 1
             raise
         finally:
@@ -121,7 +130,9 @@ def aggregator() -> Any:
     import ray
 
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
-    return actor.options(name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
+    return actor.options(
+        name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+    ).remote()
 
 
 def load_model(path: str) -> Callable[..., Any]:
@@ -135,7 +146,9 @@ def load_model(path: str) -> Callable[..., Any]:
     try:
         return pkgutil.resolve_name(path)
     except AttributeError:
-        raise ValueError(f"import_path={path!r}: the module {' has no '.join(path.split(':'))}") from None
+        raise ValueError(
+            f"import_path={path!r}: the module {' has no '.join(path.split(':'))}"
+        ) from None
 
 
 def response_of(answer: Any) -> Response:
@@ -147,7 +160,10 @@ def response_of(answer: Any) -> Response:
         return answer
     if answer is None or isinstance(answer, str | bytes):
         return PlainTextResponse(answer)
-    arrays: dict[Any, Callable[[Any], Any]] = {np.ndarray: np.ndarray.tolist, np.generic: np.generic.item}
+    arrays: dict[Any, Callable[[Any], Any]] = {
+        np.ndarray: np.ndarray.tolist,
+        np.generic: np.generic.item,
+    }
     text = json.dumps(jsonable_encoder(answer, custom_encoder=arrays), separators=(",", ":"))
     return Response(text, media_type="application/json")
 
@@ -155,7 +171,14 @@ def response_of(answer: Any) -> Response:
 class ReplicaActor:
     """One replica of the job named `job`. The other arguments are fields of `ServeSpec`."""
 
-    def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
+    def __init__(
+        self,
+        job: str,
+        import_path: str,
+        args: dict[str, Any],
+        max_ongoing_requests: int,
+        concurrency: int,
+    ):
         from ray import serve
 
         self._job, self._name = job, serve.get_replica_context().replica_tag
@@ -174,11 +197,15 @@ class ReplicaActor:
                 answer = await self._model(request)
             else:
                 model = partial(contextvars.copy_context().run, self._model, request)
-                answer = await asyncio.get_running_loop().run_in_executor(self._queue.threads, model)
+                answer = await asyncio.get_running_loop().run_in_executor(
+                    self._queue.threads, model
+                )
             response = response_of(answer)
             if response.status_code >= 500:
                 raise Failed(response)
-            if parts := getattr(response, "body_iterator", None):  # only streaming responses have it
+            if parts := getattr(
+                response, "body_iterator", None
+            ):  # only streaming responses have it
                 response.body_iterator = await self._queue.streamed(parts)  # type: ignore[attr-defined]
             return response
 
@@ -195,8 +222,12 @@ class ReplicaActor:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._queue.finished_seconds()
             try:
-                report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
-                share = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S)
+                report = self._aggregator.report.remote(
+                    self._job, self._name, self._queue.ongoing, rows
+                )
+                share = await asyncio.wait_for(
+                    asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S
+                )
             except Exception:  # serving continues without the aggregator
                 try:
                     self._aggregator = await asyncio.to_thread(aggregator)
@@ -234,7 +265,9 @@ class StatsEndpoint:
     async def _answer(self, request: Request) -> Any:
         query = request.query_params
         if request.method == "POST" and "holder" in query:
-            return await self._aggregator.lease.remote(query["holder"], float(query["duration_s"]), "force" in query)
+            return await self._aggregator.lease.remote(
+                query["holder"], float(query["duration_s"]), "force" in query
+            )
         if request.method == "POST":
             shares = await request.json()
             await self._aggregator.accept.remote(shares)
@@ -264,4 +297,6 @@ def stats_endpoint(arguments: dict[str, Any]) -> Any:
     from ray import serve
 
     deployment: Any = serve.deployment(StatsEndpoint)
-    return deployment.options(name="stats", num_replicas=1, ray_actor_options={"num_cpus": 0}).bind()
+    return deployment.options(
+        name="stats", num_replicas=1, ray_actor_options={"num_cpus": 0}
+    ).bind()

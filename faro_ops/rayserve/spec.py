@@ -14,7 +14,10 @@ from faro_ops.rayserve import models
 MAX_ONGOING_REQUESTS = 10
 MAX_SLOWDOWN = 0.1  # a replica is not emulated if concurrency can lengthen service times by more than this share
 EMULATED = f"{models.__name__}:Emulated"
-EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
+EMULATED_KINDS = {
+    "batched": f"{models.__name__}:EmulatedBatches",
+    "continuous": f"{models.__name__}:EmulatedTokens",
+}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
 
 
@@ -27,13 +30,17 @@ class ServeSpec:
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # maximum requests waiting or in service; further ones get a 503
+    max_ongoing_requests: int = (
+        MAX_ONGOING_REQUESTS  # maximum requests waiting or in service; further ones get a 503
+    )
     concurrency: int = 1  # requests that a replica serves at once
 
     def __post_init__(self) -> None:
         def check(name: str, accepted: str, holds: bool) -> None:
             if not holds:
-                raise ValueError(f"serve of {self.application!r}: {name}={getattr(self, name)!r} must {accepted}")
+                raise ValueError(
+                    f"serve of {self.application!r}: {name}={getattr(self, name)!r} must {accepted}"
+                )
 
         for name in ("max_ongoing_requests", "concurrency"):
             value = getattr(self, name)
@@ -42,14 +49,23 @@ class ServeSpec:
         check("import_path", "read package.module:Class", self.import_path.count(":") == 1)
 
 
-def ongoing_limits(jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+def ongoing_limits(
+    jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[str, int], ...]:
     """(name, max_ongoing_requests) of each job whose section `serve` sets this limit."""
-    limits = ((job.name, spec.max_ongoing_requests) for job, spec in zip(jobs, serve_specs(jobs, sections)))
-    return tuple((name, limit) for name, limit in limits if "max_ongoing_requests" in sections.get(name, {}))
+    limits = (
+        (job.name, spec.max_ongoing_requests)
+        for job, spec in zip(jobs, serve_specs(jobs, sections))
+    )
+    return tuple(
+        (name, limit) for name, limit in limits if "max_ongoing_requests" in sections.get(name, {})
+    )
 
 
 def serve_specs(
-    jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]] | None = None, scale: float = 1.0
+    jobs: tuple[Job, ...],
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+    scale: float = 1.0,
 ) -> tuple[ServeSpec, ...]:
     """The spec of each job, from its section in `sections` (`read_sections(path, "serve")`) and defaults.
 
@@ -62,23 +78,33 @@ def serve_specs(
         section = dict((sections or {}).get(job.name, {}))
         for key in section:
             if key not in accepted:
-                raise ValueError(f"job {job.name!r}: serve has an unknown key {key!r}; {nearest(key, accepted)}")
+                raise ValueError(
+                    f"job {job.name!r}: serve has an unknown key {key!r}; {nearest(key, accepted)}"
+                )
         name = re.sub(r"[^\w.-]+", "-", job.name)
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
-            raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
+            raise ValueError(
+                f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application"
+            )
         if job.replica != SERIAL:
-            limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
+            limit = section.get(
+                "max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places)
+            )
             # A batched or continuous model has its own queue. It therefore receives all ongoing requests at once.
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
-            spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))
+            spec = replace(
+                spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once)
+            )
         if spec.import_path == EMULATED and not spec.args:
             spec = replace(spec, **_emulated(job, scale))
         specs.append(spec)
     for key in ("application", "route"):
         values = [getattr(spec, key) for spec in specs]
         if shared := [value for value in values if values.count(value) > 1]:
-            raise ValueError(f"serve: {key}={shared[0]!r} belongs to two jobs; each job needs its own")
+            raise ValueError(
+                f"serve: {key}={shared[0]!r} belongs to two jobs; each job needs its own"
+            )
     return tuple(specs)
 
 
@@ -86,9 +112,15 @@ def _emulated(job: Job, scale: float) -> dict[str, Any]:
     """The import_path and the args of the model that emulates the job's replica; ValueError if none can."""
     replica, service = job.replica, true_service_time(job)
     if replica.kind in EMULATED_KINDS and scale == 1:
-        args = {"replica": mapping_of(replica)} | ({"scv": job.service_scv} if replica.kind == "batched" else {})
+        args = {"replica": mapping_of(replica)} | (
+            {"scv": job.service_scv} if replica.kind == "batched" else {}
+        )
         return {"import_path": EMULATED_KINDS[replica.kind], "args": args}
-    slows_down = isinstance(replica, Concurrent) and replica.slowdown * (replica.at_once - 1) > MAX_SLOWDOWN
+    slows_down = (
+        isinstance(replica, Concurrent) and replica.slowdown * (replica.at_once - 1) > MAX_SLOWDOWN
+    )
     if replica.kind in EMULATED_KINDS or slows_down:
-        raise ValueError(f"job {job.name!r}: replica={replica} is not emulated at scale {scale:g}; name an import_path")
+        raise ValueError(
+            f"job {job.name!r}: replica={replica} is not emulated at scale {scale:g}; name an import_path"
+        )
     return {"args": {"mean_s": service.mean_s / scale, "scv": service.scv}}

@@ -57,7 +57,9 @@ class StatsAggregator:
         self._accept: dict[str, float] = {}
         self._holder, self._lease_ends_s = "", 0.0
 
-    def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
+    def report(
+        self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]
+    ) -> float | None:
         """Record a replica's heartbeat, and return the share of requests that it should accept; None if never set.
 
         `rows` maps Unix seconds to measurements (`empty_row`). A second that a replica sends twice counts once.
@@ -66,14 +68,21 @@ class StatsAggregator:
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
         _, _, last = replicas.get(replica, (0.0, 0, 0))
         if rows and last > max(rows) + FRESH_S:  # the wall clock was set back
-            last, seconds = 0, {second: row for second, row in seconds.items() if second <= max(rows)}
+            last, seconds = (
+                0,
+                {second: row for second, row in seconds.items() if second <= max(rows)},
+            )
         for second in sorted(rows):
             if second > last:
                 add_row(seconds.setdefault(second, empty_row()), rows[second])
                 last = second
         replicas[replica] = (now, ongoing, last)
-        self._seconds[job] = {second: row for second, row in seconds.items() if second >= now - KEEP_S}
-        self._replicas[job] = {name: one for name, one in replicas.items() if one[0] >= now - KEEP_S}
+        self._seconds[job] = {
+            second: row for second, row in seconds.items() if second >= now - KEEP_S
+        }
+        self._replicas[job] = {
+            name: one for name, one in replicas.items() if one[0] >= now - KEEP_S
+        }
         self._end_lease()
         return self._accept.get(job)
 
@@ -100,7 +109,11 @@ class StatsAggregator:
         self._end_lease()
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
-            fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]
+            fresh = [
+                ongoing
+                for heard, ongoing, _ in self._replicas[job].values()
+                if now - heard <= FRESH_S
+            ]
             jobs[job] = {
                 "seconds": {str(second): row for second, row in seconds.items() if second >= since},
                 "ongoing": sum(fresh),

@@ -34,7 +34,9 @@ DRAWS = 5
 MEASURED = 16  # latencies are simulated up to this many replicas, or 1.5 x the recorded maximum if that is more
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
-    LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # one per service
+    LOST: lambda run: np.array(
+        [lost_utility(one[None]) for one in minute_utility(run)]
+    ),  # one per service
     "slo_violation_rate": slo_violation_rate,
     "cores": lambda run: float((run.decisions.running @ arrays_of(run.workload.jobs).cores).mean()),
 }
@@ -77,8 +79,13 @@ class Audit:
     def observed_lost(self) -> float:
         """Lost utility per replayed minute, summed over the reproduced services, from their recorded latencies."""
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
-        slo_s, tail_s = arrays_of(self.records.jobs).slo_s[kept, None], self.records.tail_s[kept, self.minutes]
-        tail_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)  # a minute without a recorded latency loses nothing
+        slo_s, tail_s = (
+            arrays_of(self.records.jobs).slo_s[kept, None],
+            self.records.tail_s[kept, self.minutes],
+        )
+        tail_s = np.nan_to_num(
+            tail_s, nan=0.0, posinf=np.inf
+        )  # a minute without a recorded latency loses nothing
         return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
@@ -88,24 +95,42 @@ class Audit:
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
             row = {"used_mean": used.mean(), "used_least": used.min(), "needed_most": required}
             lent = {"spare": max(0.0, np.floor(used.min() - required))}
-            rows.append({"from": self.records.history.clock(first)} | {k: float(v) for k, v in (row | lent).items()})
+            rows.append(
+                {"from": self.records.history.clock(first)}
+                | {k: float(v) for k, v in (row | lent).items()}
+            )
         return rows
 
     def to_dict(self) -> dict[str, Any]:
         """The audit in plain types, for JSON; unknown numbers are None."""
         shares = ("inside", "late_minutes", "predicted_late_minutes", "violation_rate")
         services = [
-            {"job": one.job.name, "reproduced": not one.refusal, "refusal": one.refusal, "note": one.note}
+            {
+                "job": one.job.name,
+                "reproduced": not one.refusal,
+                "refusal": one.refusal,
+                "note": one.note,
+            }
             | {"replica": one.calibration.kind if one.calibration else None}
             | {"capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None}
             | {share: _plain(getattr(one, share)) for share in shares}
             for one in self.services
         ]
-        policies = {name: {key: _plain(value) for key, value in of.items()} for name, of in self.policies.items()}
+        policies = {
+            name: {key: _plain(value) for key, value in of.items()}
+            for name, of in self.policies.items()
+        }
         names = [one.job.name for one in self.reproduced]
-        by_service = {policy: dict(zip(names, _plain(of.T))) for policy, of in self.by_service.items()}
+        by_service = {
+            policy: dict(zip(names, _plain(of.T))) for policy, of in self.by_service.items()
+        }
         hours = [{key: _plain(value) for key, value in row.items()} for row in self.hours()]
-        audit = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
+        audit = {
+            "capacity": self.capacity,
+            "replayed": self.replayed,
+            "services": services,
+            "policies": policies,
+        }
         return audit | {"difference_by_service": by_service, "hours": hours}
 
 
@@ -129,7 +154,9 @@ def audit(
     the last day are replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
-        factory_of(name)  # raises for an unknown name; invalid input must fail before minutes of work
+        factory_of(
+            name
+        )  # raises for an unknown name; invalid input must fail before minutes of work
     jobs, history = records.jobs, records.history
     part, first = busiest(history.traces, 60 * REPLAYED_HOURS)
     train = part.train[:0] if history.single_day else part.train
@@ -140,7 +167,9 @@ def audit(
     report(f"calibrating {len(jobs)} services on their recorded latencies")
     with ThreadPoolExecutor(THREADS) as pool:
         limits = [serving_model.limit_of(job) for job in jobs]
-        calibrations = list(pool.map(backcast.calibration_of, [records] * len(jobs), range(len(jobs)), limits))
+        calibrations = list(
+            pool.map(backcast.calibration_of, [records] * len(jobs), range(len(jobs)), limits)
+        )
     minutes = slice(first, first + part.evaluation.shape[-1])
     report(f"simulating the recorded replicas, {history.span(first, minutes.stop)}")
     services = backcast.backcast(records, calibrations, serving_model, minutes)
@@ -152,16 +181,22 @@ def audit(
     if not kept:
         return Audit(records, services, size, {}, {}, used, used, minutes)
     posteriors = [one for n in kept if (one := services[n].calibration)]
-    known = tuple(as_planned(services[n].job, one.service.overhead_s) for n, one in zip(kept, posteriors))
+    known = tuple(
+        as_planned(services[n].job, one.service.overhead_s) for n, one in zip(kept, posteriors)
+    )
     report("measuring the latencies of the calibrated services")
     most = min(size, max(MEASURED, 1.5 * replicas.max()) * arrays_of(known).cores.min())
     latency_model = measure(known, capacity=most, serving_model=serving_model)
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # SLOs before `as_planned` cuts them
+    asked = Workload(
+        tuple(services[n].job for n in kept), traces.evaluation[0]
+    )  # SLOs before `as_planned` cuts them
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
-    made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
+    made: dict[str, Policy] = {
+        name: AfterAMinute(make(name, context), known, name) for name in policies
+    }
     initial = fair_share(known, size)
 
     def measured(seed: int) -> dict[str, dict[str, Any]]:
@@ -170,7 +205,9 @@ def audit(
         requests = uniform_draws(workload, seed, serving_model)
         runs = {RAN: backcast.run_recorded(workload, requests, replicas[:, minutes], serving_model)}
         for name, policy in made.items():
-            runs[name] = simulate(workload, policy, size, draws=requests, serving_model=serving_model, initial=initial)
+            runs[name] = simulate(
+                workload, policy, size, draws=requests, serving_model=serving_model, initial=initial
+            )
         for name, run in runs.items():
             runs[name] = replace(run, workload=asked, tail_latency_s=at_clients(run.tail_latency_s))
         return {name: {key: of(run) for key, of in MEASURES.items()} for name, run in runs.items()}
@@ -178,7 +215,15 @@ def audit(
     report(f"replaying the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(measured, range(DRAWS)))
-    return Audit(records, services, size, *_compared(draws, traces.evaluation.shape[-1]), required, used, minutes)
+    return Audit(
+        records,
+        services,
+        size,
+        *_compared(draws, traces.evaluation.shape[-1]),
+        required,
+        used,
+        minutes,
+    )
 
 
 def _compared(
@@ -188,7 +233,10 @@ def _compared(
 
     The upper end of a lost-utility interval is at least 1 / `minutes` (one lost minute), because the draws are few.
     """
-    values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in draws[0]}
+    values = {
+        name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES}
+        for name in draws[0]
+    }
     compared, by_service = {}, {}
     for name, of in values.items():
         more = of[LOST] - values[RAN][LOST]  # (draws, services)
@@ -205,7 +253,11 @@ class AfterAMinute(Assuming):
     """`policy`, but without changes in the first minute, because an untrained forecaster needs a minute of counts."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        return self.policy.decide(state, observation) if observation.minute else (state, hold(observation))
+        return (
+            self.policy.decide(state, observation)
+            if observation.minute
+            else (state, hold(observation))
+        )
 
 
 def _plain(value: Any) -> Any:

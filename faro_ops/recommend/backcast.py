@@ -22,10 +22,20 @@ from faro_ops.recommend.shadow import Recorded, ample_capacity, unbounded
 
 STEADY_MINUTES = 3  # a minute is used to calibrate if it is the last of this many minutes with the same replica count
 BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
-MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row of `Measurements`; minimum and maximum rows
-OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
+MIN_MINUTES, MIN_ROWS, MAX_ROWS = (
+    5,
+    3,
+    14,
+)  # minimum minutes per row of `Measurements`; minimum and maximum rows
+OTHER_KINDS = (
+    "serial",
+    "concurrent",
+    "batched",
+)  # replica kinds to try if the one in the jobs table does not fit
 OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside the replicas
-MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
+MAX_OVERHEAD = (
+    0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
+)
 DRAWS = 16
 LARGE = 0.1  # the jobs table's service time is reported as wrong if its relative error exceeds this
 MIN_INSIDE = 0.5  # a service is not reproduced if less than this share of its latencies is in the predicted interval
@@ -42,8 +52,12 @@ class Service:
     inside: float  # share of the minutes whose recorded latency was within the predicted interval
     late_minutes: float  # share of the recorded minutes whose latency at the quantile of the SLO exceeded the SLO
     predicted_late_minutes: np.ndarray  # prediction interval (5 %, mean, 95 %) of `late_minutes`
-    violation_rate: np.ndarray  # prediction interval (5 %, mean, 95 %) of the share of requests that miss the SLO
-    predicted_tail_s: np.ndarray  # (5 %, 50 %, 95 %) of the simulated latency at the SLO's quantile, (minutes, 3)
+    violation_rate: (
+        np.ndarray
+    )  # prediction interval (5 %, mean, 95 %) of the share of requests that miss the SLO
+    predicted_tail_s: (
+        np.ndarray
+    )  # (5 %, 50 %, 95 %) of the simulated latency at the SLO's quantile, (minutes, 3)
     refusal: str  # why the service is not reproduced, and what to measure; "" = reproduced
     note: str  # which assumption of the jobs' table is wrong; "" = none
 
@@ -56,7 +70,9 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
         return f"{enough} with latencies, steady replicas and a steady load; record more hours"
-    options: dict[str, Any] = dict(max_ongoing_requests=places, overhead_probability=OVERHEAD_PROBABILITY, attempts=1)
+    options: dict[str, Any] = dict(
+        max_ongoing_requests=places, overhead_probability=OVERHEAD_PROBABILITY, attempts=1
+    )
     options["max_overhead_s"] = MAX_OVERHEAD * float(np.nanmin(measured.values))
     own = job.replica.kind
     lengths = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
@@ -74,26 +90,44 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     A minute is steady if its replica count has not changed for STEADY_MINUTES and its request count is close to that of
     the previous minute. The queue is then nearly stationary. All minutes of a group have the same replica count.
     """
-    counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
+    counts, replicas, latency_s = (
+        records.history.traces.evaluation[0, n],
+        records.replicas[n],
+        records.latency_s[:, n],
+    )
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
     before = np.concatenate([[0], counts[:-1]])
     steady = np.isfinite(latency_s).any(axis=0) & (replicas >= 1) & (counts > 0)
     steady &= np.arange(len(counts)) >= STEADY_MINUTES
     for lag in range(1, STEADY_MINUTES):
         steady &= np.roll(replicas, lag) == replicas
-    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)  # allows a trend and Poisson noise
-    per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(BIN_WIDTH)
-    groups = pd.Series(np.flatnonzero(steady)).groupby([per_replica[steady], replicas[steady]]).agg(list)
-    longest = sorted((max(of_rate, key=len) for _, of_rate in groups.groupby(level=0)), key=len)[-MAX_ROWS:]
+    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(
+        before
+    )  # allows a trend and Poisson noise
+    per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(
+        BIN_WIDTH
+    )
+    groups = (
+        pd.Series(np.flatnonzero(steady)).groupby([per_replica[steady], replicas[steady]]).agg(list)
+    )
+    longest = sorted((max(of_rate, key=len) for _, of_rate in groups.groupby(level=0)), key=len)[
+        -MAX_ROWS:
+    ]
     longest = [minutes for minutes in longest if len(minutes) >= MIN_MINUTES]
     if len(longest) < MIN_ROWS:
         return None
     mean = np.array([counts[minutes].mean() for minutes in longest])
-    columns = tuple((LATENCY, None if np.isnan(level) else float(level)) for level in records.levels[:, n])
-    values = np.exp([pd.DataFrame(np.log(latency_s[:, minutes])).mean(axis=1) for minutes in longest])
+    columns = tuple(
+        (LATENCY, None if np.isnan(level) else float(level)) for level in records.levels[:, n]
+    )
+    values = np.exp(
+        [pd.DataFrame(np.log(latency_s[:, minutes])).mean(axis=1) for minutes in longest]
+    )
     replicas = np.array([replicas[minutes[0]] for minutes in longest])
     periods = np.array([len(minutes) for minutes in longest])
-    return Measurements(mean / MINUTE_S, replicas, np.maximum(np.rint(mean), 1), columns, values, periods)
+    return Measurements(
+        mean / MINUTE_S, replicas, np.maximum(np.rint(mean), 1), columns, values, periods
+    )
 
 
 def world(
@@ -115,15 +149,22 @@ def world(
     return simulated, lambda latency_s: (latency_s + overhead_s) * error
 
 
-def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
+def run_recorded(
+    workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel
+) -> Run:
     """Simulate the recorded replica counts (jobs, minutes), each of which is the count at the end of its minute.
 
     The time of a change is drawn from start, middle and end of its minute, once for additions and once for removals.
     """
-    free, capacity = unbounded(workload.jobs, cold_start_s=0.0), ample_capacity(workload.jobs, replicas.T)
+    free, capacity = (
+        unbounded(workload.jobs, cold_start_s=0.0),
+        ample_capacity(workload.jobs, replicas.T),
+    )
     halves = np.repeat(replicas, 2, axis=1)
     added, removed = np.random.default_rng([draws.seed, 5]).integers(3, size=2)
-    both = [halves[:, np.maximum(np.arange(halves.shape[1]) - late, 0)] for late in (added, removed)]
+    both = [
+        halves[:, np.maximum(np.arange(halves.shape[1]) - late, 0)] for late in (added, removed)
+    ]
     changed = np.minimum(*both) if added >= removed else np.maximum(*both)
     policy = Recorded(changed.T, "recorded", MINUTE_S / 2)
     on = Workload(free, workload.requests_per_min)
@@ -152,7 +193,9 @@ def backcast(
         workload = Workload(drawn, counts[fitted])
         run = run_recorded(workload, uniform_draws(workload, seed, model), replicas, model)
         tail_s = at_clients(run.served_tail_latency_s[:, :-1])
-        late = [_share(row > job.slo_s, seen) for row, job, seen in zip(tail_s, jobs, recorded[fitted])]
+        late = [
+            _share(row > job.slo_s, seen) for row, job, seen in zip(tail_s, jobs, recorded[fitted])
+        ]
         return late, tail_s, violation_rate_by_job(run)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -163,7 +206,9 @@ def backcast(
         unknown = np.full(3, np.nan)
         if isinstance(calibration, str):
             nowhere = np.full((counts.shape[1], 3), np.nan)
-            services.append(Service(job, None, np.nan, share, unknown, unknown, nowhere, calibration, ""))
+            services.append(
+                Service(job, None, np.nan, share, unknown, unknown, nowhere, calibration, "")
+            )
             continue
         at = fitted.index(n)
         predicted = share_interval(np.array(late)[:, at])
@@ -174,7 +219,9 @@ def backcast(
         contradiction = _unlike(share, predicted, inside, int(recorded[n].sum()))
         refusal = "; ".join(filter(None, (contradiction, calibration.reason)))
         violated, note = share_interval(np.array(rates)[:, at]), _wrong_assumption(job, calibration)
-        services.append(Service(known, calibration, inside, share, predicted, violated, tail_s, refusal, note))
+        services.append(
+            Service(known, calibration, inside, share, predicted, violated, tail_s, refusal, note)
+        )
     return tuple(services)
 
 

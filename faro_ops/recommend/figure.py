@@ -9,7 +9,16 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, MEASURES, PAGE_IN, colour, legend_above
+from faro_lib.figures.style import (
+    COLOURS,
+    COLUMN_IN,
+    CYCLE,
+    LIMIT,
+    MEASURES,
+    PAGE_IN,
+    colour,
+    legend_above,
+)
 from faro_lib.metrics.measures import share_of_accepted
 
 COLUMNS, ROW_IN = 2, 1.5  # service panels per row, and the height of a row in inches
@@ -25,9 +34,17 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
         point = (capacity, rate[capacity])
         axis.plot(*point, "s", color="black", markersize=5, markerfacecolor="white")
         label = f"{text}: {capacity}"
-        axis.annotate(label, point, xytext=(5, 9), textcoords="offset points", bbox={"color": "white", "pad": 0.5})
+        axis.annotate(
+            label,
+            point,
+            xytext=(5, 9),
+            textcoords="offset points",
+            bbox={"color": "white", "pad": 0.5},
+        )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)", ylim=(-2, None))
+    axis.set(
+        xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)", ylim=(-2, None)
+    )
     return figure
 
 
@@ -41,10 +58,15 @@ def pictures(audit: Any) -> Figure:
     heights = [1.0] * rows + [1.4] * bool(audit.policies)
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for n, one in enumerate(audit.services):
-        axis, tail_s = figure.add_subplot(grid[n // COLUMNS, n % COLUMNS]), audit.records.tail_s[n, audit.minutes]
+        axis, tail_s = (
+            figure.add_subplot(grid[n // COLUMNS, n % COLUMNS]),
+            audit.records.tail_s[n, audit.minutes],
+        )
         minute = audit.minutes.start + np.arange(len(tail_s))
         low, middle, high = one.predicted_tail_s.T
-        axis.fill_between(minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %")
+        axis.fill_between(
+            minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %"
+        )
         axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
         axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
         title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
@@ -60,13 +82,20 @@ def pictures(audit: Any) -> Figure:
         low = np.maximum(low, 0)
         errors = np.abs([middle - low, high - middle])
         axis.barh(
-            names, middle, xerr=errors, color=[colour(name) for name in names], error_kw={"lw": 0.8}, edgecolor="black",
+            names,
+            middle,
+            xerr=errors,
+            color=[colour(name) for name in names],
+            error_kw={"lw": 0.8},
+            edgecolor="black",
             linewidth=0.3,
-        )  # fmt: skip
+        )
         axis.invert_yaxis()
         axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
         for name, value, end in zip(names, middle, high):
-            axis.annotate(f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center")
+            axis.annotate(
+                f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center"
+            )
         axis = figure.add_subplot(grid[rows, 1])
         minute = np.arange(len(audit.used))
         axis.plot(minute, audit.used, color="black", label="used")
@@ -80,6 +109,8 @@ def pictures(audit: Any) -> Figure:
 def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
     """Label the x axis with times of day, or with minutes if the records have no times of day."""
     at = np.linspace(first, last, 5).astype(int)
-    axis.set_xticks(at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at])
+    axis.set_xticks(
+        at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at]
+    )
     if audit.records.history.end_minute is None:
         axis.set_xlabel("minute")

@@ -23,7 +23,9 @@ EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}}
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 WEEK_MINUTES = 7 * DAY_MINUTES
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # minimum to fit a forecaster or to replay a day
+MIN_HISTORY_MINUTES = (
+    CONTEXT_MINUTES + HORIZON_MINUTES + 1
+)  # minimum to fit a forecaster or to replay a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,9 @@ class History:
         """A minute of the evaluation day as HH:MM, or as its number if the counts have no times."""
         if self.end_minute is None:
             return f"minute {minute}"
-        hour, of_hour = divmod((self.end_minute - self.traces.evaluation.shape[-1] + minute) % DAY_MINUTES, 60)
+        hour, of_hour = divmod(
+            (self.end_minute - self.traces.evaluation.shape[-1] + minute) % DAY_MINUTES, 60
+        )
         return f"{hour:02d}:{of_hour:02d}"
 
     def span(self, first: int, last: int) -> str:
@@ -80,7 +84,9 @@ class History:
     @property
     def unobserved(self) -> tuple[str, ...]:
         """Names of the jobs without requests today and on earlier days."""
-        return tuple(job.name for job, none in zip(self.jobs, _idle(self.today, self.traces.train)) if none)
+        return tuple(
+            job.name for job, none in zip(self.jobs, _idle(self.today, self.traces.train)) if none
+        )
 
     @property
     def single_day(self) -> bool:
@@ -102,7 +108,9 @@ class History:
         return fit(name or "auto", self.traces)
 
 
-def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None) -> History:
+def history_of(
+    jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None
+) -> History:
     """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
 
     earlier : counts of earlier days, (days, samples of each day, jobs, minutes). If it is None, `counts` of 1.5 days or
@@ -124,10 +132,16 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
     minutes = length if at is None else _minutes_until(str(at), length, end_minute)
     if not 1 <= minutes <= length:
         times = [str(np.datetime64(end_minute - x, "m")) for x in (length - 1, 0) if end_minute]
-        raise ValueError(f"at={at} is not on the last day; accepted: {' to '.join(times) or f'1..{length}'}")
+        raise ValueError(
+            f"at={at} is not on the last day; accepted: {' to '.join(times) or f'1..{length}'}"
+        )
     day = _interpolated(counts)
-    traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    idle = _idle(day, traces.train)  # missing counts of idle jobs become 0, because a source may omit idle jobs
+    traces = Traces(
+        jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None]
+    )
+    idle = _idle(
+        day, traces.train
+    )  # missing counts of idle jobs become 0, because a source may omit idle jobs
     return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 
@@ -141,7 +155,9 @@ def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
     if at.lstrip("-").isdigit():
         return int(at)
     if end_minute is None:
-        raise ValueError(f"at={at!r} is not a number, and the counts have no clock times; accepted: 1..{length}")
+        raise ValueError(
+            f"at={at!r} is not a number, and the counts have no clock times; accepted: 1..{length}"
+        )
     if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", at):
         return int(minutes_of(pd.Series([at]), f"at={at!r}")[0]) - (end_minute - length)
     hour, of_hour = at.split(":")
@@ -151,8 +167,12 @@ def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
 def _interpolated(counts: np.ndarray) -> np.ndarray:
     """Counts (jobs, minutes) as integers, with missing minutes interpolated, and 0 before a job's first count."""
     if np.isnan(counts).all():
-        raise ValueError(f"no job has a count in {counts.shape[1]} minutes; does the source use the same names?")
-    return np.rint(pd.DataFrame(counts.T).interpolate().fillna(0).to_numpy().T).astype(np.int64, order="C")
+        raise ValueError(
+            f"no job has a count in {counts.shape[1]} minutes; does the source use the same names?"
+        )
+    return np.rint(pd.DataFrame(counts.T).interpolate().fillna(0).to_numpy().T).astype(
+        np.int64, order="C"
+    )
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
@@ -161,39 +181,69 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
         first, counts = timed_counts(rows, names, path)
-        history = history_of(table or [Job(name) for name in names], counts, at=at, end_minute=first + counts.shape[1])
+        history = history_of(
+            table or [Job(name) for name in names],
+            counts,
+            at=at,
+            end_minute=first + counts.shape[1],
+        )
     else:
-        traces = traces_of_minutes(Path(path), rows, names, table) if names else load_workload(path, jobs)
+        traces = (
+            traces_of_minutes(Path(path), rows, names, table)
+            if names
+            else load_workload(path, jobs)
+        )
         history = history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
     if "replicas" not in rows:
         return history
-    numbers = rows.assign(replicas=pd.to_numeric(rows["replicas"], errors="coerce")).sort_values(["day", "minute"])
+    numbers = rows.assign(replicas=pd.to_numeric(rows["replicas"], errors="coerce")).sort_values(
+        ["day", "minute"]
+    )
     now = numbers["minute"].max() - history.later_minutes
     later = (numbers["day"] == numbers["day"].max()) & (numbers["minute"] > now)
-    return replace(history, replicas=numbers[~later].groupby("job")["replicas"].last().reindex(names).to_numpy(float))
+    return replace(
+        history,
+        replicas=numbers[~later].groupby("job")["replicas"].last().reindex(names).to_numpy(float),
+    )
 
 
 def history_from_prometheus(
-    url: str, query: str, jobs: str | None, *, hours: int, label: str | None = None, token_path: str | None = None
+    url: str,
+    query: str,
+    jobs: str | None,
+    *,
+    hours: int,
+    label: str | None = None,
+    token_path: str | None = None,
 ) -> History:
     """The history of the last `hours`, by a range query to Prometheus.
 
     `label` is the Prometheus label that names the job. If `jobs` is the path of a jobs table, only jobs in it are read.
     """
     end_s = time.time()
-    names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
-    table = [Job(name) for name in names] if jobs is None else _any_of(jobs, names, "the series of the query")
+    names, counts = read_prometheus(
+        url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path
+    )
+    table = (
+        [Job(name) for name in names]
+        if jobs is None
+        else _any_of(jobs, names, "the series of the query")
+    )
     return history_of(table, rows_of(table, names, counts), end_minute=local_minute(end_s))
 
 
-def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*") -> Traces:
+def exported_days(
+    url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*"
+) -> Traces:
     """Counts that controllers of these jobs exported to Prometheus, for the complete days of the last week.
 
     namespace : regular expression for the namespaces of the controllers.
     Missing minutes are interpolated. ValueError if there is no complete day, OSError if Prometheus does not answer.
     """
     end_s, query = time.time(), EXPORTED.format(namespace)
-    names, counts = read_prometheus(url, query, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
+    names, counts = read_prometheus(
+        url, query, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path
+    )
     return _days(jobs, rows_of(jobs, names, counts), end_s, url)
 
 
@@ -203,7 +253,11 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     Missing minutes are interpolated. ValueError if there is no complete day, OSError if there is no journal.
     """
     since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
-    recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
+    recorded = [
+        (header, ticks)
+        for header, ticks in parts(path, since_s)
+        if ticks and header.origin_s is not None
+    ]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
     # Keep the parts whose minute 0 is at the same time as minute 0 of the last part.
@@ -214,7 +268,9 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
         new = rows_of(jobs, [job.name for job in header.jobs], arrivals(header, ticks))
         place = slice(end - new.shape[1], end)
         counts[:, place] = np.where(np.isnan(new), counts[:, place], new)
-    return _days(jobs, counts[:, -WEEK_MINUTES:], (recorded[-1][0].origin_s or 0) + MINUTE_S * ends[-1], path)
+    return _days(
+        jobs, counts[:, -WEEK_MINUTES:], (recorded[-1][0].origin_s or 0) + MINUTE_S * ends[-1], path
+    )
 
 
 def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
@@ -223,7 +279,9 @@ def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")
     counts = counts[:, known.argmax() :]
-    return days_from_midnight(jobs, local_minute(end_s) - counts.shape[1], _interpolated(counts), where)
+    return days_from_midnight(
+        jobs, local_minute(end_s) - counts.shape[1], _interpolated(counts), where
+    )
 
 
 def local_minute(at_s: float) -> int:
@@ -242,7 +300,10 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
     history = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
     now = ticks[-1].step.observation.minute - history.later_minutes
     *_, last = [one for one in ticks if one.step.observation.minute <= now] or ticks
-    return replace(history, replicas=rows_of(table, names, last.step.observation.running.astype(float)[:, None])[:, 0])
+    return replace(
+        history,
+        replicas=rows_of(table, names, last.step.observation.running.astype(float)[:, None])[:, 0],
+    )
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:

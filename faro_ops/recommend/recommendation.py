@@ -21,12 +21,16 @@ from faro_ops.rayserve.spec import MAX_ONGOING_REQUESTS
 from faro_ops.recommend import sizing
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 
-MOST_REQUESTS = 20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
+MOST_REQUESTS = (
+    20_000_000  # if the last day has more requests, only its busiest REPLAYED_HOURS are replayed
+)
 REPLAYED_HOURS = 6
 EARLIER_DAYS = 3  # a capacity is also tested on at most this many earlier days, those with the highest peak load
 # `_silences` reports a gap whose expected requests are >= MISSED and >= UNUSUAL times those of every other gap.
 MISSED, UNUSUAL = 50, 4
-LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
+LIVE = ServingModel(
+    "least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS
+)  # like Ray Serve and service meshes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +86,29 @@ class Recommendation:
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `Advice.rows`, each with `replicas_now`, the replicas that serve now; None = unknown."""
-        known = np.full(len(self.advice.jobs), np.nan) if self.replicas_now is None else self.replicas_now
+        known = (
+            np.full(len(self.advice.jobs), np.nan)
+            if self.replicas_now is None
+            else self.replicas_now
+        )
         now = [int(x) if np.isfinite(x) else None for x in known]
         return [row | {"replicas_now": x} for row, x in zip(self.advice.rows(), now)]
 
     def to_dict(self) -> dict[str, Any]:
         """The recommendation in plain types, for JSON."""
-        now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
+        now: dict[str, Any] = {
+            "capacity": self.advice.capacity,
+            "used": self.advice.used,
+            "slo_met": self.slo_met,
+        }
         now["jobs"] = self.rows()
         if self.curve is None or self.fixed is None or self.variations is None:
             return now
-        tables = {"curve": self.curve, "fixed": self.fixed.replace({np.nan: None}), "variations": self.variations}
+        tables = {
+            "curve": self.curve,
+            "fixed": self.fixed.replace({np.nan: None}),
+            "variations": self.variations,
+        }
         day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores}
         return now | day | {name: table.to_dict("records") for name, table in tables.items()}
 
@@ -120,8 +136,12 @@ def recommend(
     OBJECTIVES.find(objective)
     if history.short and (with_curve or capacity is None):
         few = f"{history.today.shape[1]} minutes of counts"
-        raise ValueError(f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none")
-    fitted = history.forecaster(forecaster)  # an unknown name must fail before the measurements, which take a minute
+        raise ValueError(
+            f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
+        )
+    fitted = history.forecaster(
+        forecaster
+    )  # an unknown name must fail before the measurements, which take a minute
     for line in (*_too_busy(history, capacity), *_silences(history)):
         report(line)
     if capped := serving_model.capped(history.jobs, history.today):
@@ -136,7 +156,11 @@ def recommend(
     replays: dict[str, Any] = {}
     if with_curve or capacity is None:
         quantile = arrays_of(history.jobs).quantile
-        accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
+        accepted = (
+            1 - quantile
+            if max_violation_rate is None
+            else np.full(len(quantile), max_violation_rate)
+        )
         capacity, replays = _replay(history, policy, capacity, accepted, serving_model, report)
         report(f"planning the next minutes on {capacity} cores")
     advice = advise(history.jobs, history.today, policy(history), capacity)
@@ -159,9 +183,13 @@ def _replay(
     """
     traces, jobs, others = history.traces, arrays_of(history.jobs), []
     few = traces.evaluation.sum() <= MOST_REQUESTS
-    part, first = sizing.busiest(traces, traces.evaluation.shape[-1] if few else 60 * REPLAYED_HOURS)
+    part, first = sizing.busiest(
+        traces, traces.evaluation.shape[-1] if few else 60 * REPLAYED_HOURS
+    )
     day = part.workload()
-    learned = policy(history if few else history_of(part.jobs, part.evaluation[0], earlier=part.train))
+    learned = policy(
+        history if few else history_of(part.jobs, part.evaluation[0], earlier=part.train)
+    )
     busy_hours = f"{history.span(first, first + day.minutes)}, the busiest,"
     replayed = f"the last {day.minutes / 60:.3g} hours" if few else busy_hours
     earlier = [] if history.single_day or not few else list(range(traces.days))
@@ -170,33 +198,59 @@ def _replay(
     if history.single_day:
         learns = "the forecaster learns from the replayed one, so the curve is a little optimistic"
         report(f"there is no earlier day: {learns}")
-    peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(axis=1)  # peak load of each training day
+    peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(
+        axis=1
+    )  # peak load of each training day
     busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]
     for n in reversed(busiest):
-        last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)  # in the shape of one training day
+        last = np.broadcast_to(
+            traces.evaluation[None], traces.train[:1].shape
+        )  # in the shape of one training day
         rest = np.concatenate([np.delete(traces.train, n, axis=0), last])
         one = traces.workload(n + 1)
         others.append((one, policy(history_of(history.jobs, one.requests_per_min, earlier=rest))))
     if busiest:
         every = len(busiest) == traces.days
-        replayed = f"all {history.days} days" if every else f"{replayed} and the {len(busiest)} busiest earlier days"
+        replayed = (
+            f"all {history.days} days"
+            if every
+            else f"{replayed} and the {len(busiest)} busiest earlier days"
+        )
     report(f"replaying {replayed} at several capacities, which takes a few minutes")
     days = [*(traces.workload(n + 1) for n in earlier), day]
     options = accepted, learned.latency_model, serving_model, history.replicas
     replicas, rates, rates_now = sizing.fixed_replicas(days, *options)
-    fixed = pd.DataFrame({"job": part.names, "accepted_rate": accepted, "replicas": replicas, "violation_rate": rates})
+    fixed = pd.DataFrame(
+        {
+            "job": part.names,
+            "accepted_rate": accepted,
+            "replicas": replicas,
+            "violation_rate": rates,
+        }
+    )
     fixed = fixed.assign(violation_rate_now=rates_now, minutes=day.minutes * len(days))
     for name in fixed.loc[replicas == 0, "job"]:
         report(f"no number of replicas keeps the SLO of {name}; the capacity is for the other jobs")
     lowest = np.maximum(jobs.min_replicas, 1)
-    smallest, enough = (int(np.ceil(count @ jobs.cores)) for count in (lowest, np.maximum(replicas, lowest)))
+    smallest, enough = (
+        int(np.ceil(count @ jobs.cores)) for count in (lowest, np.maximum(replicas, lowest))
+    )
     accepted = np.where(replicas > 0, accepted, 1.0)
     curve = sizing.violations_by_capacity(
-        day, learned, (smallest, enough), accepted, include=capacity, others=others,
-        serving_model=serving_model, report=report,
-    )  # fmt: skip
+        day,
+        learned,
+        (smallest, enough),
+        accepted,
+        include=capacity,
+        others=others,
+        serving_model=serving_model,
+        report=report,
+    )
     size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
-    needed, past_rps = np.maximum(replicas, lowest) if enough <= size else lowest, learned.forecaster.past / MINUTE_S
+    needed, past_rps = (
+        np.maximum(replicas, lowest) if enough <= size else lowest,
+        learned.forecaster.past / MINUTE_S,
+    )
     spent = with_idle_cores(part.jobs, needed, past_rps, size, learned.latency_model, needed)
     report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(day, learned, size, spent, accepted, serving_model)
@@ -212,7 +266,10 @@ def _too_busy(history: History, capacity: float | None) -> list[str]:
     rates_rps = np.nan_to_num(history.today[:, -15:]).mean(axis=1) / MINUTE_S
     return [
         f"{job.name}: {rate:.1f} requests/s x {job.busy_s:g} s keep {rate * job.busy_s:.0f} replicas busy; {most:g} fit"
-        + (f"; service_time_s is in seconds: did you mean {job.service_time_s / 1000:g}?" * (job.service_time_s >= 1))
+        + (
+            f"; service_time_s is in seconds: did you mean {job.service_time_s / 1000:g}?"
+            * (job.service_time_s >= 1)
+        )
         for job, rate, most in zip(history.jobs, rates_rps, fitting)
         if rate * job.busy_s > most
     ]
@@ -229,7 +286,12 @@ def _silences(history: History) -> list[str]:
     for job, counts in zip(history.jobs, np.concatenate(days, axis=1)):
         edges = np.flatnonzero(np.diff(np.pad(counts == 0, 1)))
         gaps = [
-            (min(counts[max(0, first - 60) : first].mean(), counts[end : end + 60].mean()) * (end - first), first, end)
+            (
+                min(counts[max(0, first - 60) : first].mean(), counts[end : end + 60].mean())
+                * (end - first),
+                first,
+                end,
+            )
             for first, end in zip(edges[::2], edges[1::2])
             if first > 0 and end < len(counts)
         ]

@@ -41,7 +41,9 @@ class Recorded:
         return state, Plan(target, np.zeros(len(target)), (PLANNED,) * len(target), PLAN_ATTEMPTS)
 
 
-def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
+def plan_scores(
+    header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE
+) -> list[dict[str, Any]]:
     """Score the plans of a dry run in its complete minutes. Return one mapping per job, then one for all jobs together.
 
     Raises ValueError for fewer than MIN_MINUTES minutes. Unknown scores are NaN. The keys of a mapping are `job` and:
@@ -52,33 +54,50 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     difference, low, high : lost_planned - lost_ran and its 95 % interval, bootstrapped over trials and half-hour blocks.
     """
     jobs, steps = header.jobs, [one.step for one in ticks]
-    by_minute = {step.observation.minute: step for step in reversed(steps)}  # the first tick of each minute
+    by_minute = {
+        step.observation.minute: step for step in reversed(steps)
+    }  # the first tick of each minute
     minutes = range(min(by_minute) + 1, max(by_minute))
     if len(minutes) < MIN_MINUTES:
         raise ValueError(f"{len(minutes)} minutes of plans; a score needs at least {MIN_MINUTES}")
-    unknown = np.full((len(jobs), len(minutes)), np.nan)  # padding, because `arrivals` may lack the first minutes
+    unknown = np.full(
+        (len(jobs), len(minutes)), np.nan
+    )  # padding, because `arrivals` may lack the first minutes
     counts = np.hstack([unknown, arrivals(header, ticks)])[:, -len(minutes) :]
     planning = [step for step in steps if step.plan.forecast_rps is not None]
     if not planning or planning[0].observation.minute >= minutes[0]:
-        raise ValueError("the policy of this journal makes no forecasts, or its first plan is missing")
+        raise ValueError(
+            "the policy of this journal makes no forecasts, or its first plan is missing"
+        )
     if planning[0].plan.floor is not None:
-        raise ValueError("the plans of this journal are bounds of autoscalers; a score needs planned replicas")
+        raise ValueError(
+            "the plans of this journal are bounds of autoscalers; a score needs planned replicas"
+        )
     # The last plan before each minute.
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
     ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
     recorded = Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int))
     lost = _simulated(recorded, ran, np.array([of.target for of in of_plan]), serving_model)
-    observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
+    observed, ratio = _latencies(
+        jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model
+    )
     inside = _coverage(planning, counts, minutes[0])
     rows = []
-    for index, name in [*((slice(n, n + 1), job.name) for n, job in enumerate(jobs)), (slice(None), "all")]:
+    for index, name in [
+        *((slice(n, n + 1), job.name) for n, job in enumerate(jobs)),
+        (slice(None), "all"),
+    ]:
         ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)
-        blocks = [np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost]
+        blocks = [
+            np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost
+        ]
         sums = np.array([[[part.sum() for part in row] for row in blocks]])
         lengths = np.array([[[len(part) for part in row] for row in blocks]])
         difference, low, high = block_bootstrap(sums, lengths)
         values = dict(coverage=np.nanmean(inside[index]), latency_ratio=np.nanmedian(ratio[index]))
-        values |= dict(lost_observed=np.nansum(observed[index]) / observed.shape[1], lost_ran=ran_lost.mean())
+        values |= dict(
+            lost_observed=np.nansum(observed[index]) / observed.shape[1], lost_ran=ran_lost.mean()
+        )
         values |= dict(lost_planned=planned_lost.mean(), difference=difference, low=low, high=high)
         rows.append({"job": name} | {key: round(float(value), 4) for key, value in values.items()})
     return rows
@@ -86,7 +105,10 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
 
 def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
     """Copy the jobs with `changes` and without replica bounds and quotas, which recorded replicas may violate."""
-    return tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes) for job in jobs)
+    return tuple(
+        replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes)
+        for job in jobs
+    )
 
 
 def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
@@ -95,23 +117,33 @@ def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
     return float(2 * np.ceil((replicas @ cores).max()) + cores.sum() + 1)
 
 
-def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
+def _simulated(
+    workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel
+) -> np.ndarray:
     """Simulate replicas `ran` and `planned`, (minutes, jobs). Return their lost utility, (2, trials, jobs, minutes)."""
     capacity = ample_capacity(workload.jobs, np.concatenate([ran, planned]))
     policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
-    trials = run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0])
-    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])  # in the order ran, planned, ran, ...
+    trials = run_trials(
+        workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]
+    )
+    lost = np.array(
+        [1 - minute_utility(trial.run)[:, :-1] for trial in trials]
+    )  # in the order ran, planned, ran, ...
     return np.array([lost[::2], lost[1::2]])
 
 
-def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
+def _latencies(
+    jobs: tuple[Job, ...], steps: list, serving_model: ServingModel
+) -> tuple[np.ndarray, np.ndarray]:
     """Arrays (jobs, steps) for the minute before each step: lost utility, and observed divided by predicted latency."""
     model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
     tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
     rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
     served = [(np.nan_to_num(rate), step.observation.running) for rate, step in zip(rates.T, steps)]
-    predicted = np.array([predicted_latency(jobs, rate, x, latency_model=model) for rate, x in served]).T
+    predicted = np.array(
+        [predicted_latency(jobs, rate, x, latency_model=model) for rate, x in served]
+    ).T
     loss = 1 - relaxed_utility(np.nan_to_num(tail_s, nan=0.0, posinf=np.inf), slo_s[:, None])
     comparable = (rates > 0) & np.isfinite(tail_s) & np.isfinite(predicted)
     return loss, np.where(comparable, tail_s / np.where(comparable, predicted, 1.0), np.nan)
@@ -124,5 +156,7 @@ def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps
         if deciles is not None and 0 <= index < counts.shape[1]:
             rate = counts[:, index] / MINUTE_S
-            inside.append(np.where(np.isnan(rate), np.nan, (deciles[:, 0] <= rate) & (rate <= deciles[:, -1])))
+            inside.append(
+                np.where(np.isnan(rate), np.nan, (deciles[:, 0] <= rate) & (rate <= deciles[:, -1]))
+            )
     return np.array(inside, float).T if inside else np.full((len(counts), 1), np.nan)

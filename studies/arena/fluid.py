@@ -38,8 +38,12 @@ def latencies(
         tail_s.append(table.minutes(job, rate_rps, counts)[0].astype(np.float32))
         load, busy = rate_rps * p, np.maximum(counts, 1)
         with np.errstate(divide="ignore"):
-            wait_s = np.where(load < busy, erlang_c(load, busy) * p / 2 / np.maximum(busy - load, 0), np.inf)
-        mean_s.append(np.minimum(p + wait_s, p * (1 + model.queue_limit / busy + model.limit_of(job))))
+            wait_s = np.where(
+                load < busy, erlang_c(load, busy) * p / 2 / np.maximum(busy - load, 0), np.inf
+            )
+        mean_s.append(
+            np.minimum(p + wait_s, p * (1 + model.queue_limit / busy + model.limit_of(job)))
+        )
     return np.array(tail_s), np.array(mean_s)
 
 
@@ -56,14 +60,20 @@ class FluidCluster(SimulatedCluster):
         serving_model: ServingModel = PAPER,
     ):
         counts, jobs = workload.requests_per_min, arrays_of(workload.jobs)
-        peak_rps = 2 ** np.ceil(np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0)))  # rounded up for cache hits
+        peak_rps = 2 ** np.ceil(
+            np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0))
+        )  # rounded up for cache hits
         most = int(np.minimum(jobs.replicas_within(capacity), jobs.max_replicas).max())
-        self._latencies, self._mean_s = latencies(workload.jobs, tuple(peak_rps), most, serving_model)
+        self._latencies, self._mean_s = latencies(
+            workload.jobs, tuple(peak_rps), most, serving_model
+        )
         self.workload, self.now_s = workload, 0.0
         self._capacity_steps, self._lifetimes = list(capacity_steps), ()
         place = np.rint(counts / MINUTE_S / peak_rps[:, None] * (RATES - 1))
         self._rows, self._place = np.arange(len(counts)), place.astype(np.int64)
-        self._rank = np.random.default_rng(trial).integers(self._latencies.shape[-1], size=counts.shape)
+        self._rank = np.random.default_rng(trial).integers(
+            self._latencies.shape[-1], size=counts.shape
+        )
         self._tail_s, self._running = np.full(counts.shape, np.nan), np.zeros(len(counts), np.int64)
         self._serving: Any = SimpleNamespace(advance=lambda until_s: None)
         self._pods = Pods(jobs.cores, jobs.cold_start_s, capacity, self._add, self._remove)
@@ -83,7 +93,10 @@ class FluidCluster(SimulatedCluster):
         self._drop = drop
 
     def observe(self) -> Observation:
-        minute, current = int(self.now_s // MINUTE_S), max(int(np.ceil(self.now_s / MINUTE_S)) - 1, 0)
+        minute, current = (
+            int(self.now_s // MINUTE_S),
+            max(int(np.ceil(self.now_s / MINUTE_S)) - 1, 0),
+        )
         counts, pods = self.workload.requests_per_min, self._pods.jobs
         mean_s = self._mean_s[self._rows, self._place[:, current], self._running]
         return Observation(
@@ -105,8 +118,12 @@ class FluidCluster(SimulatedCluster):
     def advance(self, until_s: float) -> None:
         for minute in range(int(self.now_s // MINUTE_S), int(until_s // MINUTE_S)):
             super().advance((minute + 1) * MINUTE_S)
-            tail_s = self._latencies[self._rows, self._place[:, minute], self._fewest, self._rank[:, minute]]
-            self._tail_s[:, minute] = np.where(self.workload.requests_per_min[:, minute] > 0, tail_s, np.nan)
+            tail_s = self._latencies[
+                self._rows, self._place[:, minute], self._fewest, self._rank[:, minute]
+            ]
+            self._tail_s[:, minute] = np.where(
+                self.workload.requests_per_min[:, minute] > 0, tail_s, np.nan
+            )
             self._fewest = self._running.copy()
         super().advance(until_s)
 

@@ -27,12 +27,16 @@ class ScalingPolicy:
 
     def limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
         """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) allowed now, given the recent `changes`."""
-        recent = [np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s]
+        recent = [
+            np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s
+        ]
         start = now - sign * np.sum(recent, axis=0, dtype=np.int64)
         if self.kind == "Pods":
             return start + sign * int(self.value)
         wanted = start * (1 + sign * self.value / 100)
-        return (np.ceil(wanted - TOLERANCE) if sign > 0 else np.floor(wanted + TOLERANCE)).astype(np.int64)
+        return (np.ceil(wanted - TOLERANCE) if sign > 0 else np.floor(wanted + TOLERANCE)).astype(
+            np.int64
+        )
 
 
 DEFAULT_UP = ScalingPolicy("Percent", 100, 15), ScalingPolicy("Pods", 4, 15)
@@ -67,26 +71,37 @@ class BehaviorHPA(HPA):
         desired, known = self.recommend(state, observation)
         window = state.window or ((now_s, now),)
         window = appended(
-            window, now_s, np.where(known, desired, now), max(self.stabilisation_s, self.up_stabilisation_s)
+            window,
+            now_s,
+            np.where(known, desired, now),
+            max(self.stabilisation_s, self.up_stabilisation_s),
         )
         longest = max(policy.period_s for policy in (*self.up, *self.down, DEFAULT_UP[0]))
-        change = now - (now if state.target is None else state.target)  # what the previous tick changed
+        change = now - (
+            now if state.target is None else state.target
+        )  # what the previous tick changed
         changes = appended(state.changes, state.last_s, change, longest)
 
         def over(length_s):  # this recommendation and those of the last `length_s` seconds
             return [desired, *(values for at_s, values in window if at_s > now_s - length_s)]
 
-        lowest, highest = np.min(over(self.up_stabilisation_s), axis=0), np.max(over(self.stabilisation_s), axis=0)
+        lowest, highest = (
+            np.min(over(self.up_stabilisation_s), axis=0),
+            np.max(over(self.stabilisation_s), axis=0),
+        )
         stable = np.where(desired > now, np.maximum(now, lowest), np.minimum(now, highest))
         limits = []
-        for policies, select, sign in ((self.up, self.select_up, 1), (self.down, self.select_down, -1)):
+        for policies, select, sign in (
+            (self.up, self.select_up, 1),
+            (self.down, self.select_down, -1),
+        ):
             allowed = [policy.limit(now, changes, now_s, sign) for policy in policies] or [now]
             limits.append((np.max if (select == "Max") == (sign > 0) else np.min)(allowed, axis=0))
         stable = np.clip(stable, np.minimum(limits[1], now), np.maximum(limits[0], now))
         target = state.within_bounds(np.where(known, stable, now))
-        return replace(state, window=window, changes=changes, target=now, last_s=now_s), reactive_plan(
-            target, observation
-        )
+        return replace(
+            state, window=window, changes=changes, target=now, last_s=now_s
+        ), reactive_plan(target, observation)
 
 
 SLOW_DOWN = (ScalingPolicy("Percent", 10, 60),)

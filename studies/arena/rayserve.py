@@ -28,9 +28,13 @@ class TimedRayServe(RayServe):
         direction = np.sign(desired - now)
         goes_on = direction == np.sign(state.counter_s)
         older = state.counter_s + direction * (observation.now_s - state.last_s)
-        age_s = np.where(goes_on, older, direction * TOLERANCE)  # a new series has age 0, but needs a sign
+        age_s = np.where(
+            goes_on, older, direction * TOLERANCE
+        )  # a new series has age 0, but needs a sign
         act = (age_s >= self.up_after_s) | (age_s <= -self.down_after_s)
-        state = replace(state, window=window, counter_s=np.where(act, 0.0, age_s), last_s=observation.now_s)
+        state = replace(
+            state, window=window, counter_s=np.where(act, 0.0, age_s), last_s=observation.now_s
+        )
         return state, reactive_plan(np.where(act, desired, now), observation)
 
 

@@ -17,7 +17,10 @@ DRAWS, INTERVAL = 2000, (0.025, 0.975)
 def read_entries(folder: str | Path) -> dict[str, Entry]:
     """Policy -> entry, in ascending order of mean regret over all scenarios and seeds."""
     entries = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
-    return {entry["policy"]: entry for entry in sorted(entries, key=lambda entry: per_minute(entry).mean())}
+    return {
+        entry["policy"]: entry
+        for entry in sorted(entries, key=lambda entry: per_minute(entry).mean())
+    }
 
 
 def per_minute(entry: Entry) -> np.ndarray:
@@ -42,19 +45,28 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
         first, last = (int(rank) for rank in np.quantile(ranks[:, n], INTERVAL, method="nearest"))
         rows.append(
             {
-                "entry": name, "rank": n + 1, "first": first, "last": last,
-                "regret": regret[n].mean(), "low": low, "high": high,
-                "public": entry["score"]["public"]["regret"], "hidden": entry["score"]["hidden"]["regret"],
+                "entry": name,
+                "rank": n + 1,
+                "first": first,
+                "last": last,
+                "regret": regret[n].mean(),
+                "low": low,
+                "high": high,
+                "public": entry["score"]["public"]["regret"],
+                "hidden": entry["score"]["hidden"]["regret"],
                 "decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]]),
                 "failures": sum(part["failures"] for part in entry["score"].values()),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows).set_index("entry")
 
 
 def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
     """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per job by scenario."""
-    rows = {name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False) for name, entry in entries.items()}
+    rows = {
+        name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False)
+        for name, entry in entries.items()
+    }
     of_any = next(iter(rows.values()))  # the bound is the same for all entries
     regret = pd.DataFrame({name: of_entry["regret"].mean() for name, of_entry in rows.items()})
     return regret, of_any["bound"].sum() / of_any["jobs"].sum()

@@ -13,7 +13,14 @@ from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.policies.factories import register
-from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
+from faro_lib.policies.protocol import (
+    PLAN_ATTEMPTS,
+    Observation,
+    Plan,
+    at_least_one_each,
+    hold,
+    reasons,
+)
 from faro_lib.simulate import Run
 from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
@@ -24,9 +31,13 @@ from studies.run_tables import running_by_minute
 # Load is in requests per replica per SLO duration, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
-SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
+SIZES = np.array(
+    [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+)  # lower bounds of the classes of replica counts
 PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
-POOLED_WEIGHT = 2.0  # the estimate for a class counts the mean over all classes as this many observations
+POOLED_WEIGHT = (
+    2.0  # the estimate for a class counts the mean over all classes as this many observations
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,12 @@ class LearnedLatency:
         return cls(kinds, zeros, zeros, zeros + np.log(LOADS))
 
     def learn(
-        self, kinds: Sequence[str], slo_s: np.ndarray, rate_rps: np.ndarray, replicas: np.ndarray, latency_s: np.ndarray
+        self,
+        kinds: Sequence[str],
+        slo_s: np.ndarray,
+        rate_rps: np.ndarray,
+        replicas: np.ndarray,
+        latency_s: np.ndarray,
     ) -> Self:
         """The estimate after more observations; the arguments have shape (observations,)."""
         if not len(kinds):
@@ -74,13 +90,17 @@ class LearnedLatency:
             log_latency[kind] = monotone_estimate(count[kind], total[kind])
         return replace(self, count=count, total=total, log_latency=log_latency)
 
-    def latency_s(self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike) -> np.ndarray:
+    def latency_s(
+        self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike
+    ) -> np.ndarray:
         """Estimated latency quantile in seconds; `rate_rps` and `replicas` broadcast.
 
         Beyond the largest of LOADS, it is proportional to the load. It is NaN for a rate of NaN, and infinite without
         replicas.
         """
-        rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
+        rate_rps, replicas = np.broadcast_arrays(
+            np.asarray(rate_rps, float), np.asarray(replicas, float)
+        )
         load = np.maximum(rate_rps * slo_s / np.maximum(replicas, 1e-12), LOADS[0])
         estimate = self.log_latency[self.kinds.index(kind)]
         size = np.maximum(size_class(replicas), 0)
@@ -102,7 +122,9 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     from scipy.optimize import isotonic_regression
 
     weight = PRIOR_WEIGHT + count.sum(axis=0)
-    pooled = isotonic_regression((PRIOR_WEIGHT * np.log(LOADS) + total.sum(axis=0)) / weight, weights=weight).x
+    pooled = isotonic_regression(
+        (PRIOR_WEIGHT * np.log(LOADS) + total.sum(axis=0)) / weight, weights=weight
+    ).x
     weights = POOLED_WEIGHT + count
     means = (POOLED_WEIGHT * pooled + total) / weights
     rising = np.array([isotonic_regression(y, weights=w).x for y, w in zip(means, weights)])
@@ -137,7 +159,9 @@ class Cilantro:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> CilantroState:
-        return CilantroState(jobs, LearnedLatency.prior(job.model for job in jobs), np.full(len(jobs), np.nan))
+        return CilantroState(
+            jobs, LearnedLatency.prior(job.model for job in jobs), np.full(len(jobs), np.nan)
+        )
 
     def decide(self, state: CilantroState, observation: Observation) -> tuple[CilantroState, Plan]:
         if observation.minute == state.minute:
@@ -147,7 +171,9 @@ class Cilantro:
 
     def plan(self, state: CilantroState, observation: Observation) -> Plan:
         now, jobs = observation.target, arrays_of(state.jobs)
-        columns = 1 + int(min(jobs.replicas_within(observation.capacity).max(), jobs.max_replicas.max()))
+        columns = 1 + int(
+            min(jobs.replicas_within(observation.capacity).max(), jobs.max_replicas.max())
+        )
         counts = np.arange(columns)
 
         def value(job: Job, rate_rps: float, target: int) -> np.ndarray:
@@ -159,10 +185,14 @@ class Cilantro:
             return relaxed_utility(latency_s, job.slo_s)
 
         values = [value(*row) for row in zip(state.jobs, state.rate_rps, now)]
-        table = UtilityTable.from_values(state.jobs, values, running=np.minimum(observation.running, columns - 1))
+        table = UtilityTable.from_values(
+            state.jobs, values, running=np.minimum(observation.running, columns - 1)
+        )
         allocation = solve(table, observation.capacity, "Sum", current=now)
         value_up, value_down = marginal_values(table, allocation)
-        rows = zip((job.model for job in state.jobs), jobs.slo_s, state.rate_rps, allocation.replicas)
+        rows = zip(
+            (job.model for job in state.jobs), jobs.slo_s, state.rate_rps, allocation.replicas
+        )
         return Plan(
             target=allocation.replicas,
             drop=np.zeros(len(now)),
@@ -190,11 +220,15 @@ def learn(state: CilantroState, observation: Observation) -> CilantroState:
         observation.tail_latency_s[known],
     )
     rate_rps = np.where(np.isnan(rate_rps), state.rate_rps, rate_rps)
-    return replace(state, model=model, rate_rps=rate_rps, minute=observation.minute, running=running)
+    return replace(
+        state, model=model, rate_rps=rate_rps, minute=observation.minute, running=running
+    )
 
 
 def learning_curve(
-    run: Run, scored_on: Run | None = None, after_minutes: Sequence[int] = (0, 5, 15, 30, 60, 120, 240, 360)
+    run: Run,
+    scored_on: Run | None = None,
+    after_minutes: Sequence[int] = (0, 5, 15, 30, 60, 120, 240, 360),
 ) -> pd.DataFrame:
     """Error of the `LearnedLatency` after N minutes of learning.
 
@@ -205,20 +239,29 @@ def learning_curve(
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)
-    kinds, slo_s = np.array([job.model for job in run.workload.jobs]), arrays_of(run.workload.jobs).slo_s
+    kinds, slo_s = (
+        np.array([job.model for job in run.workload.jobs]),
+        arrays_of(run.workload.jobs).slo_s,
+    )
     model, rows, done = LearnedLatency.prior(kinds), [], 0
     for until in sorted(min(m, run.workload.minutes) for m in after_minutes):
         part = slice(done, int(np.searchsorted(minute, until)))
-        model = model.learn(list(kinds[of_job[part]]), slo_s[of_job[part]], *(values[part] for values in learned))
+        model = model.learn(
+            list(kinds[of_job[part]]), slo_s[of_job[part]], *(values[part] for values in learned)
+        )
         done = part.stop
         errors = []
         for job in np.unique(scored_job):
             rate_rps, replicas, measured_s = (values[scored_job == job] for values in scored)
             predicted_s = model.latency_s(kinds[job], slo_s[job], rate_rps, replicas)
             worst_s = WORST * slo_s[job]
-            errors.append(np.abs(np.log(np.minimum(predicted_s, worst_s) / np.minimum(measured_s, worst_s))))
+            errors.append(
+                np.abs(np.log(np.minimum(predicted_s, worst_s) / np.minimum(measured_s, worst_s)))
+            )
         rows.append((until, float(np.concatenate(errors).mean()), done))
-    return pd.DataFrame(rows, columns=["minute", "log_error", "observations"]).drop_duplicates("minute")
+    return pd.DataFrame(rows, columns=["minute", "log_error", "observations"]).drop_duplicates(
+        "minute"
+    )
 
 
 def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
@@ -228,7 +271,13 @@ def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
     steady = (running > 0) & (requests > 0)
     steady &= np.diff(running, axis=1, prepend=run.initial[:, None]) == 0
     minute, job = np.nonzero(steady.T)
-    return job, minute, requests[job, minute] / MINUTE_S, running[job, minute], tail_latency_s[job, minute]
+    return (
+        job,
+        minute,
+        requests[job, minute] / MINUTE_S,
+        running[job, minute],
+        tail_latency_s[job, minute],
+    )
 
 
 register("Cilantro")(lambda context: Cilantro())

@@ -19,7 +19,9 @@ from studies.edition.replicas import SERVICES, TOKENS
 # A large GPU counts as four small ones. It classifies 3 times as fast. It generates text 2.5 times as fast, with four
 # times as many sequences at once.
 LARGE = 4.0
-FASTER = replace(TOKENS, alpha_s=0.008, beta_s=2e-4, gamma_s=4e-6, max_sequences=64, slo_on="first_token")
+FASTER = replace(
+    TOKENS, alpha_s=0.008, beta_s=2e-4, gamma_s=4e-6, max_sequences=64, slo_on="first_token"
+)
 OPTIONS = {
     "classify": (
         replace(SERVICES["classify"], name="small"),
@@ -34,7 +36,11 @@ OPTIONS = {
         replace(SERVICES["chat"], name="large", replica=FASTER, cores=LARGE),
     ),
 }
-BEST, SMALLEST, LARGEST = "best of all", "smallest", "largest"  # choices of a configuration for each service
+BEST, SMALLEST, LARGEST = (
+    "best of all",
+    "smallest",
+    "largest",
+)  # choices of a configuration for each service
 SAMPLES = 100  # minutes with Poisson arrivals, over which a table's utilities are averaged
 BACKEND = ServingModel("least-outstanding", max_ongoing_requests=64)
 
@@ -42,7 +48,10 @@ BACKEND = ServingModel("least-outstanding", max_ongoing_requests=64)
 def measured(options: Mapping[str, Sequence[Job]] = OPTIONS) -> LatencyTable:
     """The measured latencies of all configurations."""
     return measure(
-        tuple(job for jobs in options.values() for job in jobs), (1, 2, 4, 8), requests=10_000, serving_model=BACKEND
+        tuple(job for jobs in options.values() for job in jobs),
+        (1, 2, 4, 8),
+        requests=10_000,
+        serving_model=BACKEND,
     )
 
 
@@ -54,16 +63,27 @@ def best(
 ) -> tuple[Configurations, Allocation]:
     """The table of the best configurations at mean rates (services,), and its exact allocation on `capacity` GPUs."""
     first, ones = [jobs[0].name for jobs in options.values()], np.ones(len(options), int)
-    counts = np.random.default_rng(4).poisson(np.asarray(rates_rps) * MINUTE_S, (SAMPLES, len(options)))
+    counts = np.random.default_rng(4).poisson(
+        np.asarray(rates_rps) * MINUTE_S, (SAMPLES, len(options))
+    )
     rates = counts.T[:, :, None] / MINUTE_S
     table = best_configurations(
-        options, rates, first, ones, cores=capacity, cold_start_minutes=0.0, latency_model=latency_model
+        options,
+        rates,
+        first,
+        ones,
+        cores=capacity,
+        cold_start_minutes=0.0,
+        latency_model=latency_model,
     )
     return table, solve(table.table, capacity)
 
 
 def compare(
-    rates_rps: Sequence[float], latency_model: LatencyTable, capacities: Sequence[int], minutes: int = 30
+    rates_rps: Sequence[float],
+    latency_model: LatencyTable,
+    capacities: Sequence[int],
+    minutes: int = 30,
 ) -> pd.DataFrame:
     """Compare the best configurations with each service's first and last in OPTIONS. All are allocated exactly.
 
@@ -71,7 +91,9 @@ def compare(
     is one run, averaged over its minutes.
     """
     ends = {SMALLEST: 0, LARGEST: -1}
-    choices = {BEST: OPTIONS} | {end: {key: [jobs[n]] for key, jobs in OPTIONS.items()} for end, n in ends.items()}
+    choices = {BEST: OPTIONS} | {
+        end: {key: [jobs[n]] for key, jobs in OPTIONS.items()} for end, n in ends.items()
+    }
     rows = []
     for capacity in capacities:
         for choice, options in choices.items():
@@ -80,23 +102,39 @@ def compare(
             table, allocation = best(rates_rps, latency_model, capacity, options)
             chosen = table.chosen(allocation.replicas)
             # Rounding errors can make the loss slightly negative.
-            expected = np.maximum(1 - table.table.value[np.arange(len(options)), allocation.replicas], 0.0)
+            expected = np.maximum(
+                1 - table.table.value[np.arange(len(options)), allocation.replicas], 0.0
+            )
             for service, (job, count), lost, live in zip(
                 options, chosen, expected, simulated(chosen, rates_rps, minutes)
             ):
                 key = {"capacity": capacity, "choice": choice, "service": service}
-                rows.append(key | {"configuration": job.name, "replicas": count, "expected": lost, "simulated": live})
+                rows.append(
+                    key
+                    | {
+                        "configuration": job.name,
+                        "replicas": count,
+                        "expected": lost,
+                        "simulated": live,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
-def simulated(chosen: Sequence[tuple[Job, int]], rates_rps: Sequence[float], minutes: int, seed: int = 5) -> np.ndarray:
+def simulated(
+    chosen: Sequence[tuple[Job, int]], rates_rps: Sequence[float], minutes: int, seed: int = 5
+) -> np.ndarray:
     """Lost utility per service (services,) of fixed configurations under Poisson arrivals."""
     jobs = tuple(replace(job, name=f"{n}") for n, (job, _) in enumerate(chosen))
     mean = np.asarray(rates_rps, float)[:, None] * MINUTE_S
     workload = Workload(jobs, np.random.default_rng(seed).poisson(mean, (len(jobs), minutes)))
     counts = np.array([count for _, count in chosen])
     cluster = SimulatedCluster(
-        workload, draw(workload, seed, router=None), float(counts @ arrays_of(jobs).cores), counts, BACKEND
+        workload,
+        draw(workload, seed, router=None),
+        float(counts @ arrays_of(jobs).cores),
+        counts,
+        BACKEND,
     )
     cluster.finish()
     tail_s = np.stack([cluster.tail_latency_of(minute) for minute in range(minutes)], axis=1)

@@ -16,7 +16,9 @@ ROUNDING = 1e-6  # a fraction of a replica up to this is rounded down, not up
 METHODS = ("cobyla", "slsqp", "differential-evolution")
 
 
-def search(score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None):
+def search(
+    score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None
+):
     """The x (jobs,) that maximises score(x) for lower <= x <= upper and cost @ x <= budget, by a method of METHODS."""
     from scipy.optimize import Bounds, LinearConstraint, differential_evolution, minimize
 
@@ -29,15 +31,29 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
 
     if method == "differential-evolution":
         x = differential_evolution(
-            loss, bounds, constraints=LinearConstraint(cost[None, :], -np.inf, budget),
-            rng=np.random.default_rng(seed), x0=np.clip(start, lower, upper), **{"polish": False, **options},
-        ).x  # fmt: skip
+            loss,
+            bounds,
+            constraints=LinearConstraint(cost[None, :], -np.inf, budget),
+            rng=np.random.default_rng(seed),
+            x0=np.clip(start, lower, upper),
+            **{"polish": False, **options},
+        ).x
     elif method == "slsqp":
         room = {"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}
-        x = minimize(loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options).x
+        x = minimize(
+            loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options
+        ).x
     else:
         # No upper bounds: the budget limits x already, and the score clips it.
-        x = published_search(lambda x: score(np.clip(x, lower, upper)), start, lower, upper[:0], cost, budget, options)
+        x = published_search(
+            lambda x: score(np.clip(x, lower, upper)),
+            start,
+            lower,
+            upper[:0],
+            cost,
+            budget,
+            options,
+        )
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
 
 
@@ -55,26 +71,45 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget,
         return np.concatenate([[budget - cost @ x], x - lower, upper_of_last - x[last:]])
 
     constraints, options = {"type": "ineq", "fun": room}, {"rhobeg": 3.0, **(options or {})}
-    x = minimize(lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options).x
+    x = minimize(
+        lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options
+    ).x
     return np.where(np.isfinite(x), x, start)
 
 
 def continuous(method: str) -> Callable:
     """A solver for `SOLVERS` that runs `search` by `method` and rounds its result to whole replicas."""
 
-    def solver(problem: Problem, *, plateau: bool = False, seed: int = 0, options=None) -> tuple[np.ndarray, float]:
+    def solver(
+        problem: Problem, *, plateau: bool = False, seed: int = 0, options=None
+    ) -> tuple[np.ndarray, float]:
         from studies.edition import _kernels as kernels
 
         feasible = problem.feasible
         lower = np.argmax(feasible, axis=1).astype(float)
         upper = feasible.shape[1] - 1.0 - np.argmax(feasible[:, ::-1], axis=1)
-        utility, term = np.where(feasible, problem.utility, 0.0), np.where(feasible, problem.term, 0.0)
+        utility, term = (
+            np.where(feasible, problem.utility, 0.0),
+            np.where(feasible, problem.term, 0.0),
+        )
 
         def score(x):
-            return kernels.score_between(utility, term, x, problem.gamma, problem.objective.leximin, plateau)
+            return kernels.score_between(
+                utility, term, x, problem.gamma, problem.objective.leximin, plateau
+            )
 
         start = np.clip(problem.current.astype(float), lower, upper)
-        x = search(score, start, lower, upper, problem.cost, problem.budget, method, seed=seed, options=options)
+        x = search(
+            score,
+            start,
+            lower,
+            upper,
+            problem.cost,
+            problem.budget,
+            method,
+            seed=seed,
+            options=options,
+        )
         replicas = repaired(problem, np.ceil(x - ROUNDING).astype(np.int64))
         return shrunk(problem, replicas, range(len(replicas))), float("nan")
 

@@ -9,7 +9,9 @@ from faro_lib.workload.jobs import Job, Traces
 from faro_lib.workload.replicas import SERIAL
 
 # EuroSys'25, section 6.1
-RESNET18: dict[str, Any] = dict(model="resnet18", service_time_s=0.1, slo_s=0.4, replica=SERIAL, latency_curve="")
+RESNET18: dict[str, Any] = dict(
+    model="resnet18", service_time_s=0.1, slo_s=0.4, replica=SERIAL, latency_curve=""
+)
 MIN_SCALE, MAX_SCALE = 0.5, 1.5
 
 
@@ -44,7 +46,9 @@ def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
 
 def mixed(traces: Traces) -> Traces:
     """The traces, with the model, service time and SLO of ResNet18 for jobs 0, 2, 4, ..."""
-    jobs = tuple(job if index % 2 else replace(job, **RESNET18) for index, job in enumerate(traces.jobs))
+    jobs = tuple(
+        job if index % 2 else replace(job, **RESNET18) for index, job in enumerate(traces.jobs)
+    )
     return replace(traces, jobs=jobs)
 
 

@@ -14,12 +14,16 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
     from faro_lib.allocate import _solver_kernels as kernels
 
     separable = not problem.objective.leximin and not problem.gamma
-    bound, _, pick, _ = kernels.dual_bound(problem.term, problem.costs, problem.feasible, problem.budget)
+    bound, _, pick, _ = kernels.dual_bound(
+        problem.term, problem.costs, problem.feasible, problem.budget
+    )
     if separable and not problem.has_quotas:
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, pick)
         return pick, bound
     replicas = np.argmax(problem.feasible, axis=1)
-    envelopes = [_envelope(row) for row in (problem.utility if problem.objective.leximin else problem.term)]
+    envelopes = [
+        _envelope(row) for row in (problem.utility if problem.objective.leximin else problem.term)
+    ]
     while True:
         best_rate, best = 0.0, None
         now = _smooth_score(problem, replicas)

@@ -37,9 +37,13 @@ def solve_hierarchical(
     if not 1 <= groups <= len(jobs):
         raise ValueError(f"groups={groups} must lie in 1..{len(jobs)}, the number of jobs")
     if np.ptp(arrays.cores) > 0:
-        raise ValueError("cores differ between the jobs; all replicas of a group must have one size")
+        raise ValueError(
+            "cores differ between the jobs; all replicas of a group must have one size"
+        )
     if np.isfinite(arrays.quota).any():
-        raise ValueError("tenant_quota is not supported by the hierarchical solver, whose groups cut across tenants")
+        raise ValueError(
+            "tenant_quota is not supported by the hierarchical solver, whose groups cut across tenants"
+        )
     started = time.perf_counter()
     cores, chosen, options = float(arrays.cores[0]), objective_of(objective), options or {}
     by_name = np.array(sorted(range(len(jobs)), key=lambda j: jobs[j].name))
@@ -47,7 +51,9 @@ def solve_hierarchical(
     capacity = int(budget / cores + TOLERANCE)
     table = {"max_replicas": capacity, **table}
     aggregates = [_aggregate(g, tuple(jobs[j] for j in rows)) for g, rows in enumerate(members)]
-    group_rates, group_running = (np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running))
+    group_rates, group_running = (
+        np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running)
+    )
     group_table = build_table(aggregates, group_rates, group_running, **table)
     shares = solve(group_table, budget, chosen, solver, gamma=gamma, **options).replicas
     # A pooled group needs fewer replicas than its jobs do separately. Divide the spare ones in proportion to `shares`.
@@ -55,7 +61,11 @@ def solve_hierarchical(
     shares = shares + np.floor(spare).astype(int)
     rest = min(capacity - int(shares.sum()), groups)
     shares[np.argsort(np.floor(spare) - spare, kind="stable")[: max(0, rest)]] += 1
-    replicas, drop, utility = np.empty(len(jobs), np.int64), np.empty(len(jobs)), np.empty(len(jobs))
+    replicas, drop, utility = (
+        np.empty(len(jobs), np.int64),
+        np.empty(len(jobs)),
+        np.empty(len(jobs)),
+    )
     for rows, share, aggregate in zip(members, shares, aggregates):
         part = build_table([jobs[j] for j in rows], rates[rows], running[rows], **table)
         part_budget = max(share, aggregate.min_replicas) * cores
@@ -64,7 +74,9 @@ def solve_hierarchical(
         utility[rows] = chosen.utilities(part)[np.arange(len(rows)), allocation.replicas]
     value, nan = chosen.score(utility, arrays.weight, gamma), float("nan")
     seconds = time.perf_counter() - started
-    return Allocation(replicas, drop, value, nan, nan, seconds, f"hierarchical-{solver}", chosen.name)
+    return Allocation(
+        replicas, drop, value, nan, nan, seconds, f"hierarchical-{solver}", chosen.name
+    )
 
 
 def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
@@ -72,5 +84,9 @@ def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
     arrays = arrays_of(jobs)
     averaged = ("slo_s", "quantile", "service_time_s", "service_scv", "cold_start_s")
     fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}
-    fields |= {field: int(getattr(arrays, field).sum()) for field in ("min_replicas", "max_replicas")}
-    return Job(f"group {group:06d}", cores=jobs[0].cores, weight=float(arrays.weight.sum()), **fields)
+    fields |= {
+        field: int(getattr(arrays, field).sum()) for field in ("min_replicas", "max_replicas")
+    }
+    return Job(
+        f"group {group:06d}", cores=jobs[0].cores, weight=float(arrays.weight.sum()), **fields
+    )

@@ -16,7 +16,9 @@ class Oracle(Forecaster):
     distribution, so the spread of the paths shows how large the error of their centre typically is.
     """
 
-    truth: np.ndarray  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
+    truth: (
+        np.ndarray
+    )  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
     error: float = 0.0  # relative standard deviation of a factor: 0.2 = 20 %
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -52,7 +54,13 @@ def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
     if not 0 <= error < np.inf:
         raise ValueError(f"error={error!r} must be a finite number >= 0")
     names = tuple(job.name for job in workload.jobs)
-    return Oracle(jobs=names, seed=seed, day_minutes=workload.minutes, truth=workload.requests_per_min, error=error)
+    return Oracle(
+        jobs=names,
+        seed=seed,
+        day_minutes=workload.minutes,
+        truth=workload.requests_per_min,
+        error=error,
+    )
 
 
 @register("oracle")

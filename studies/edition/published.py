@@ -24,8 +24,12 @@ MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # maximum and step of the adaptive forec
 class PaperState(LoopState):
     """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays (jobs,)."""
 
-    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # drop rates not in force; NaN = none
-    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # target replicas before the last plan
+    pending_drop: np.ndarray = field(
+        default_factory=lambda: np.empty(0)
+    )  # drop rates not in force; NaN = none
+    target_before: np.ndarray = field(
+        default_factory=lambda: np.empty(0)
+    )  # target replicas before the last plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,22 @@ class PaperFaro(TwoLoops):
     utility: str = "relaxed"  # or "precise"
     predictive: bool = True  # False uses the counts since the last decision instead of a forecast
     quantile: float | None = 0.6  # quantile of each minute's forecast; None: the mean
-    adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
+    adaptive: bool = (
+        True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
+    )
     shrink: bool = True  # remove replicas worth less than 1e-4
-    method: str = "cobyla"  # SciPy's COBYLA. SciPy 1.16 replaced Powell's code, which the paper used.
+    method: str = (
+        "cobyla"  # SciPy's COBYLA. SciPy 1.16 replaced Powell's code, which the paper used.
+    )
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
     def start(self, jobs: tuple[Job, ...]) -> PaperState:
         loops = TwoLoops.start(self, jobs)
         values = {f.name: getattr(loops, f.name) for f in fields(loops)}
-        return PaperState(**values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs)))
+        return PaperState(
+            **values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs))
+        )
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         """The plan of both loops, with drop rates applied by the published rule.
@@ -59,7 +69,11 @@ class PaperFaro(TwoLoops):
         Otherwise, the job keeps its old drop rate.
         """
         assert isinstance(state, PaperState)
-        complete = (observation.target != state.target_before) & ~observation.changing & ~np.isnan(state.pending_drop)
+        complete = (
+            (observation.target != state.target_before)
+            & ~observation.changing
+            & ~np.isnan(state.pending_drop)
+        )
         drop = np.where(complete, state.pending_drop, observation.drop)
         pending = np.where(complete, np.nan, state.pending_drop)
         state, plan = TwoLoops.decide(self, replace(state, pending_drop=pending), observation)
@@ -78,16 +92,23 @@ class PaperFaro(TwoLoops):
             allocation = self.allocate(state, observation, per_min)
         else:
             per_min, allocation = self.allocate_adaptively(state, observation, self.quantile)
-        reason, forecast_rps = reasons(allocation.replicas, observation.target), per_min.mean(axis=1) / MINUTE_S
+        reason, forecast_rps = (
+            reasons(allocation.replicas, observation.target),
+            per_min.mean(axis=1) / MINUTE_S,
+        )
         return Plan(allocation.replicas, allocation.drop, reason, PLAN_ATTEMPTS, forecast_rps)
 
     def allocate_adaptively(
         self, state: LoopState, observation: Observation, quantile: float
     ) -> tuple[np.ndarray, Allocation]:
         """Allocate at the highest quantile that leaves cores free, or at `quantile`. Returns (forecast, allocation)."""
-        quantiles = np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
+        quantiles = (
+            np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
+        )
         samples = state.forecaster.sample(self.horizon_minutes, self.samples * len(quantiles))
-        fresh = np.split(samples, len(quantiles), axis=1)  # each quantile is computed from new samples, as published
+        fresh = np.split(
+            samples, len(quantiles), axis=1
+        )  # each quantile is computed from new samples, as published
         per_min = np.quantile(fresh[0], quantiles[0], axis=1)
         allocation = self.allocate(state, observation, per_min)
         cores = arrays_of(state.jobs).cores
@@ -101,7 +122,9 @@ class PaperFaro(TwoLoops):
             per_min, allocation = higher, raised
         return per_min, allocation
 
-    def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
+    def allocate(
+        self, state: LoopState, observation: Observation, per_min: np.ndarray
+    ) -> Allocation:
         """The allocation for the forecast requests per minute (jobs, minutes)."""
         return solve_paper(
             state.jobs,
@@ -117,7 +140,9 @@ class PaperFaro(TwoLoops):
             cold_start=None if self.predictive else False,
         )
 
-    def table_inputs(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> dict[str, Any]:
+    def table_inputs(
+        self, state: LoopState, observation: Observation, per_min: np.ndarray
+    ) -> dict[str, Any]:
         """Arguments of `utility.build_table` for the paper's formulation."""
         running, jobs = np.maximum(observation.running, 1), arrays_of(state.jobs)
         full = bool(running @ jobs.cores >= observation.capacity)
@@ -139,7 +164,9 @@ class ExactPaperFaro(PaperFaro):
 
     name: str = "Faro-Sum (paper, exact)"
 
-    def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
+    def allocate(
+        self, state: LoopState, observation: Observation, per_min: np.ndarray
+    ) -> Allocation:
         table = build_table(**self.table_inputs(state, observation, per_min))
         allocation = solve(table, observation.capacity, self.objective, current=observation.target)
         return shrink(table, allocation, observation.capacity) if self.shrink else allocation
@@ -153,14 +180,25 @@ class GroupedPaperFaro(PaperFaro):
     groups: int = 10
     solver: str = "cobyla"  # a name in `allocate.SOLVERS`, used at both levels
 
-    def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
-        inputs, groups = self.table_inputs(state, observation, per_min), min(self.groups, len(state.jobs))
-        options: dict[str, Any] = {"groups": groups, "objective": self.objective, "solver": self.solver}
+    def allocate(
+        self, state: LoopState, observation: Observation, per_min: np.ndarray
+    ) -> Allocation:
+        inputs, groups = (
+            self.table_inputs(state, observation, per_min),
+            min(self.groups, len(state.jobs)),
+        )
+        options: dict[str, Any] = {
+            "groups": groups,
+            "objective": self.objective,
+            "solver": self.solver,
+        }
         return solve_hierarchical(budget=observation.capacity, **options, **inputs)
 
 
 def _factory(name: str, objective: str) -> PolicyFactory:
-    return lambda context: PaperFaro(context.require("forecaster", name), name=name, objective=objective)
+    return lambda context: PaperFaro(
+        context.require("forecaster", name), name=name, objective=objective
+    )
 
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):

@@ -32,7 +32,9 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
     program = _Program(problem, boolean=False)
     program.maximise(program.objective(), 600.0)
     shares = np.where(problem.feasible, np.asarray(program.z.value), 0.0)
-    replicas = np.argmax(shares > 1e-6, axis=1)  # each job's smallest replica count with a positive share
+    replicas = np.argmax(
+        shares > 1e-6, axis=1
+    )  # each job's smallest replica count with a positive share
     if not (problem.has_quotas or problem.gamma or problem.objective.leximin):
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, replicas)
         return replicas, float(program.value)
@@ -69,8 +71,12 @@ class _Program:
         if not problem.feasible.all():
             self.constraints.append(cp.sum(self.z[~problem.feasible]) == 0)
         if problem.has_quotas:
-            self.constraints += [cp.sum(spent[problem.group == g]) <= q for g, q in enumerate(problem.quota)]
-        self.utility = cp.sum(cp.multiply(np.where(problem.feasible, problem.utility, 0.0), self.z), axis=1)
+            self.constraints += [
+                cp.sum(spent[problem.group == g]) <= q for g, q in enumerate(problem.quota)
+            ]
+        self.utility = cp.sum(
+            cp.multiply(np.where(problem.feasible, problem.utility, 0.0), self.z), axis=1
+        )
 
     def objective(self):
         cp, problem = self.cp, self.problem
@@ -90,7 +96,9 @@ class _Program:
         options = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "time_limit": time_limit_s}
         self.value = program.solve(solver=self.cp.HIGHS, **options)
         if program.status != "optimal":
-            raise RuntimeError(f"HiGHS stopped as {program.status!r} within time_limit_s={time_limit_s}")
+            raise RuntimeError(
+                f"HiGHS stopped as {program.status!r} within time_limit_s={time_limit_s}"
+            )
 
     def replicas(self) -> np.ndarray:
         return np.argmax(np.where(self.problem.feasible, np.asarray(self.z.value), -1.0), axis=1)

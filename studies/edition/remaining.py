@@ -34,7 +34,9 @@ IDEALS = {
 }
 
 
-def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, max_replicas: int) -> np.ndarray:
+def values_at_constant_rates(
+    workload: Workload, latency_model: LatencyTable, max_replicas: int
+) -> np.ndarray:
     """Expected utility of each minute at its mean rate with 0, 1, ... replicas, (jobs, max_replicas + 1, minutes)."""
     rates_rps = workload.requests_per_min / MINUTE_S
     value = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes))
@@ -44,7 +46,9 @@ def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, ma
     return value
 
 
-def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: Draws) -> pd.DataFrame:
+def remaining(
+    workload: Workload, context: PolicyContext, capacity: int, draws: Draws
+) -> pd.DataFrame:
     """Loss of Faro-Sum with one part of the problem made ideal at a time, one row per part in the order of IDEALS.
 
     Parameters
@@ -57,8 +61,12 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
     columns part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not simulated runs).
     """
     if context.latency_model is None:
-        raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
-    value = values_at_constant_rates(workload, context.latency_model, max_replicas_of_any(workload.jobs, capacity))
+        raise ValueError(
+            "context.latency_model=None: the value at constant rates needs a measured latency table"
+        )
+    value = values_at_constant_rates(
+        workload, context.latency_model, max_replicas_of_any(workload.jobs, capacity)
+    )
     best = best_by_minute(value, workload.jobs, capacity)
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
@@ -75,7 +83,9 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
     ]
     columns, rows = ["lost_utility", "slo_violation_rate"], []
     for part, day, policy, model, initial in cases:
-        for trial in run_trials(day, {part: policy}, capacity, [draws], serving_model=model, initial=initial):
+        for trial in run_trials(
+            day, {part: policy}, capacity, [draws], serving_model=model, initial=initial
+        ):
             measures = summarize(trial.run)
             rows.append((part, *(measures[column] for column in columns)))
     jobs, minutes = best.shape

@@ -6,7 +6,9 @@ import numpy as np
 
 from faro_lib.allocate.problem import Problem
 
-SHRINK_TOLERANCE = 1e-4  # a replica is freed if the objective falls by at most this (the paper's value)
+SHRINK_TOLERANCE = (
+    1e-4  # a replica is freed if the objective falls by at most this (the paper's value)
+)
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:

@@ -19,13 +19,17 @@ from faro_lib.workload.replicas import SERIAL, Batched, Continuous
 from faro_lib.workload.service import true_busy_s
 from studies.paired import paired_difference
 
-TOKENS = Continuous(0.02, 5e-4, 1e-5, 16, output_tokens=150, prompt_tokens=300, output_cv=0.5, prompt_cv=1.0)
+TOKENS = Continuous(
+    0.02, 5e-4, 1e-5, 16, output_tokens=150, prompt_tokens=300, output_cv=0.5, prompt_cv=1.0
+)
 # Service -> job of an image classifier, a batched image generator, and two text generators.
 SERVICES = {
     "classify": Job("service", slo_s=0.72, service_time_s=0.154, service_scv=0.2, model="classify"),
     "images": Job("service", slo_s=2.5, model="images", replica=Batched(4, 0.1, 0.5, 0.1)),
     "chat": Job("service", slo_s=1.0, model="chat", replica=replace(TOKENS, slo_on="first_token")),
-    "summaries": Job("service", slo_s=4.0, model="summaries", replica=replace(TOKENS, output_tokens=60.0)),
+    "summaries": Job(
+        "service", slo_s=4.0, model="summaries", replica=replace(TOKENS, output_tokens=60.0)
+    ),
 }
 LEADER, ASSUMED, TUNED = "Faro-Sum", "Faro-Sum, serial assumed", "RayServe, tuned"
 COUNTS = (1, 2, 3, 4, 6, 8)  # replica counts at which latencies are measured
@@ -35,8 +39,12 @@ TUNED_SHARE = 0.5  # the tuned RayServe aims at this share of `max_in_service` i
 def mixed(traces: Traces) -> Traces:
     """Replace the jobs by SERVICES in turn, and scale requests such that each job needs as many replicas as before."""
     services = [*SERVICES.values()]
-    jobs = tuple(replace(services[n % len(services)], name=name) for n, name in enumerate(traces.names))
-    before_s = [float(f"{true_busy_s(job):.3g}") for job in traces.jobs]  # rounded as in the paper, which gives 0.154 s
+    jobs = tuple(
+        replace(services[n % len(services)], name=name) for n, name in enumerate(traces.names)
+    )
+    before_s = [
+        float(f"{true_busy_s(job):.3g}") for job in traces.jobs
+    ]  # rounded as in the paper, which gives 0.154 s
     factor = np.array([busy_s / job.busy_s for busy_s, job in zip(before_s, jobs)])[:, None]
     return Traces(jobs, np.rint(traces.train * factor), np.rint(traces.evaluation * factor))
 
@@ -47,11 +55,17 @@ def serial_profile(job: Job, requests: int = 2000) -> Job:
     counts = np.full((1, int(requests / (60 * rate_rps)) + 1), max(1, round(60 * rate_rps)))
     model = ServingModel("least-outstanding")
     cluster = SimulatedCluster(
-        Workload((job,), counts), draw(Workload((job,), counts), 1, router=None), 1, np.ones(1), model
+        Workload((job,), counts),
+        draw(Workload((job,), counts), 1, router=None),
+        1,
+        np.ones(1),
+        model,
     )
     cluster.finish()
     mean_s, scv = cluster.latency_s.mean(), cluster.latency_s.var() / cluster.latency_s.mean() ** 2
-    return replace(job, replica=SERIAL, service_time_s=float(mean_s), service_scv=float(np.round(scv, 6)))
+    return replace(
+        job, replica=SERIAL, service_time_s=float(mean_s), service_scv=float(np.round(scv, 6))
+    )
 
 
 def policies_of(traces: Traces, forecaster: str = "auto") -> dict[str, Policy]:
@@ -89,11 +103,22 @@ def compare(
     services = np.array([job.model for job in traces.jobs])
     rows = []
     for capacity in capacities:
-        for trial in run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report):
+        for trial in run_trials(
+            workload, policies, capacity, trial_draws(workload, trials), report=report
+        ):
             measures = summarize(trial.run)
             lost = np.nansum(1 - minute_utility(trial.run)[:, :-1], axis=1) / workload.minutes
-            row = trial.key | {name: measures[name] for name in ("lost_utility", "slo_violation_rate")}
-            rows.append(row | {f"lost_{name}": lost[services == name].sum() for name in SERVICES if name in services})
+            row = trial.key | {
+                name: measures[name] for name in ("lost_utility", "slo_violation_rate")
+            }
+            rows.append(
+                row
+                | {
+                    f"lost_{name}": lost[services == name].sum()
+                    for name in SERVICES
+                    if name in services
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -101,12 +126,16 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
     """Means by capacity and policy, and mean difference from LEADER with half width of its 95 % interval."""
     rows = []
     for (capacity, policy), part in runs.groupby(["capacity_cores", "policy"], sort=False):
-        leader = runs[(runs["capacity_cores"] == capacity) & (runs["policy"] == LEADER)].set_index("trial")[
-            "lost_utility"
-        ]
+        leader = runs[(runs["capacity_cores"] == capacity) & (runs["policy"] == LEADER)].set_index(
+            "trial"
+        )["lost_utility"]
         of_policy = part.set_index("trial")["lost_utility"]
         difference, half = paired_difference(of_policy, leader)
         means = part.drop(columns=["policy", "capacity_cores", "trial"]).mean().to_dict()
         key = {"capacity_cores": capacity, "policy": policy}
-        rows.append(key | means | {"difference": difference, "half": half, "ratio": leader.mean() / of_policy.mean()})
+        rows.append(
+            key
+            | means
+            | {"difference": difference, "half": half, "ratio": leader.mean() / of_policy.mean()}
+        )
     return pd.DataFrame(rows)

@@ -24,7 +24,9 @@ SEED = 1  # seed of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 ONE, EQUAL = "one replica", "equal share"  # values of the column `start`: initial replicas of a job
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
-Results = tuple[pd.DataFrame, pd.DataFrame]  # summary of all runs, and clairvoyant limit of the first trial
+Results = tuple[
+    pd.DataFrame, pd.DataFrame
+]  # summary of all runs, and clairvoyant limit of the first trial
 
 
 def make_any(name: str, context: PolicyContext) -> Policy:
@@ -47,9 +49,14 @@ def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
 
 
 def larger(
-    traces: Traces, latency_model: LatencyTable | None, how: str, jobs: int, replicas: int,
-    policies: Sequence[str] = COMPARED, **options: Any,
-) -> Results:  # fmt: skip
+    traces: Traces,
+    latency_model: LatencyTable | None,
+    how: str,
+    jobs: int,
+    replicas: int,
+    policies: Sequence[str] = COMPARED,
+    **options: Any,
+) -> Results:
     """Run every policy with `jobs` jobs. Both tables of the result get the columns variant (= `how`) and jobs.
 
     The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out if the jobs
@@ -80,9 +87,17 @@ def two_models(
 
 
 def curve(
-    traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 1,
-    minutes: int | None = None, limit: bool = True, equal_start: bool = False, report: Report = print,
-) -> Results:  # fmt: skip
+    traces: Traces,
+    context: PolicyContext,
+    capacities: Sequence[int],
+    policies: Sequence[str],
+    *,
+    trials: int = 1,
+    minutes: int | None = None,
+    limit: bool = True,
+    equal_start: bool = False,
+    report: Report = print,
+) -> Results:
     """Run every policy on the first `minutes` of the evaluation day (None means all), at each capacity in cores.
 
     By the published rules, all policies but FairShare start with one replica per job and spend the first minutes
@@ -92,7 +107,9 @@ def curve(
     made = {name: make_any(name, context) for name in policies}
     initial = {size: fair_share(day.jobs, size) if equal_start else None for size in capacities}
     options: dict[str, Any] = dict(published=True, report=report)
-    summary = [summaries(day, made, size, trials, initial=initial[size], **options) for size in capacities]
+    summary = [
+        summaries(day, made, size, trials, initial=initial[size], **options) for size in capacities
+    ]
     limits = limits_of(day, next(trial_draws(day, 1)), capacities) if limit else pd.DataFrame()
     return pd.concat(summary, ignore_index=True).assign(start=EQUAL if equal_start else ONE), limits
 

@@ -42,7 +42,9 @@ class Setting:
         return made
 
 
-def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
+def settings(
+    workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]
+) -> Iterator[Setting]:
     """One setting per value of each parameter, with everything else unchanged.
 
     - cold_start_s: seconds until a new replica serves. The policies' own parameters stay the same.
@@ -53,22 +55,32 @@ def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Se
     """
     unknown = set(values) - set(PARAMETERS)
     if unknown:
-        raise ValueError(f"parameter={min(unknown)!r} is unknown; accepted: {', '.join(PARAMETERS)}")
+        raise ValueError(
+            f"parameter={min(unknown)!r} is unknown; accepted: {', '.join(PARAMETERS)}"
+        )
     for name in PARAMETERS:
         for value in values.get(name, ()):
             if name == "cold_start_s":
                 jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
-                yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs))
+                yield Setting(
+                    name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs)
+                )
             elif name == "slo_factor":
                 jobs = tuple(
-                    replace(job, slo_s=value * job.busy_s * job.replica.max_in_service) for job in workload.jobs
+                    replace(job, slo_s=value * job.busy_s * job.replica.max_in_service)
+                    for job in workload.jobs
                 )
                 table = context.latency_model and measure(jobs)
                 yield Setting(
-                    name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs, latency_model=table)
+                    name,
+                    value,
+                    replace(workload, jobs=jobs),
+                    replace(context, jobs=jobs, latency_model=table),
                 )
             elif name == "forecast_error":
-                yield Setting(name, value, workload, replace(context, forecaster=oracle(workload, value)))
+                yield Setting(
+                    name, value, workload, replace(context, forecaster=oracle(workload, value))
+                )
             else:
                 yield Setting(name, value, workload, context, **{name: value})
 
@@ -87,7 +99,9 @@ def sensitivity(
     frames = []
     for one in settings(workload, context, values):
         made = one.policies(policies)
-        rows = summaries(one.workload, made, capacity, trials, scv_factor=one.scv_factor, report=None)
+        rows = summaries(
+            one.workload, made, capacity, trials, scv_factor=one.scv_factor, report=None
+        )
         lost = rows.groupby("policy")["lost_utility"].mean().round(3).to_dict()
         report(f"{one.parameter}={one.value:g}: {lost}")
         rows.insert(0, "parameter", one.parameter)
@@ -101,10 +115,16 @@ def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
 
     The margin is the best baseline's lost utility minus the leader's, mean over trials; negative if a baseline is better.
     """
-    mean = summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"].mean().unstack("policy")
+    mean = (
+        summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"]
+        .mean()
+        .unstack("policy")
+    )
     if leader not in mean:
         raise ValueError(f"leader={leader!r} is not among the policies: {', '.join(mean)}")
     others = mean.drop(columns=leader)
-    table = pd.DataFrame({"margin": others.min(axis=1) - mean[leader], "best_other": others.idxmin(axis=1)})
+    table = pd.DataFrame(
+        {"margin": others.min(axis=1) - mean[leader], "best_other": others.idxmin(axis=1)}
+    )
     order = [name for name in PARAMETERS if name in set(summary["parameter"])]
     return table.sort_index().reindex(order, level="parameter").reset_index()

@@ -8,7 +8,13 @@ import numpy as np
 
 from faro_lib.allocate.objectives import Objective, objective_of
 from faro_lib.allocate.problem import Allocation, problem_of
-from faro_lib.utility import SOLVER_STEPS, UtilityTable, build_table, precise_drop_penalty, relaxed_drop_penalty
+from faro_lib.utility import (
+    SOLVER_STEPS,
+    UtilityTable,
+    build_table,
+    precise_drop_penalty,
+    relaxed_drop_penalty,
+)
 from faro_lib.workload import Job, arrays_of
 from studies.edition.continuous import published_search, search
 from studies.edition.repair import repaired, shrunk
@@ -60,7 +66,9 @@ def solve_paper(
     if rates.ndim != 2 or rates.shape[0] != len(jobs):
         raise ValueError(f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, minutes)")
     if latency_model not in MODELS:
-        raise ValueError(f"latency_model={latency_model!r} has no continuous form; accepted: {', '.join(MODELS)}")
+        raise ValueError(
+            f"latency_model={latency_model!r} has no continuous form; accepted: {', '.join(MODELS)}"
+        )
     chosen = MIN_MAX if objective == "Fair" else objective_of(objective)
     arrays, n = arrays_of(jobs), len(jobs)
     if cold_start is None:
@@ -79,7 +87,9 @@ def solve_paper(
         spread_only=chosen is MIN_MAX,
     )
     lower = arrays.min_replicas.astype(float)
-    upper = np.maximum(np.minimum(arrays.max_replicas, arrays.replicas_within(budget)).astype(float), lower)
+    upper = np.maximum(
+        np.minimum(arrays.max_replicas, arrays.replicas_within(budget)).astype(float), lower
+    )
     start, cost = np.clip(running.astype(float), lower, upper), arrays.cores
     if chosen.effective:  # also search the percentage of its requests that each job accepts
         start, cost = np.append(start, np.full(n, 100.0)), np.append(cost, np.zeros(n))
@@ -97,9 +107,14 @@ def solve_paper(
         v = search(score, start, lower, upper, cost, budget, method)
     drop, replicas = drop_of(v), np.clip(np.ceil(v[:n]), lower[:n], upper[:n]).astype(np.int64)
     table = build_table(
-        jobs, rates[:, None, :], running, latency_model=latency_model, utility=utility,
-        cold_start_minutes=float(cold_start), max_replicas=int(arrays.replicas_within(budget).max()),
-    )  # fmt: skip
+        jobs,
+        rates[:, None, :],
+        running,
+        latency_model=latency_model,
+        utility=utility,
+        cold_start_minutes=float(cold_start),
+        max_replicas=int(arrays.replicas_within(budget).max()),
+    )
     table = _with_drops(_widened(table, int(upper[:n].max())), drop, utility)
     problem = problem_of(table, budget, replace(chosen, effective=True), current=current)
     replicas = repaired(problem, replicas[problem.order])
@@ -108,7 +123,9 @@ def solve_paper(
     return problem.allocation(replicas, float("nan"), time.perf_counter() - started, method)
 
 
-def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
+def shrink(
+    table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None
+) -> Allocation:
     """Free replicas that the objective does not need (`repair.shrunk`), job by job in the table's order."""
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
@@ -125,7 +142,8 @@ def _widened(table: UtilityTable, columns: int) -> UtilityTable:
     limit = np.maximum(arrays_of(table.jobs).max_replicas, table.columns)
     outside = np.arange(columns + 1)[None, :] > limit[:, None]
     value, effective, drop = (
-        np.pad(a, ((0, 0), (0, more)), mode="edge") for a in (table.value, table.effective, table.drop)
+        np.pad(a, ((0, 0), (0, more)), mode="edge")
+        for a in (table.value, table.effective, table.drop)
     )
     value, effective = np.where(outside, -np.inf, value), np.where(outside, -np.inf, effective)
     return replace(table, value=value, effective=effective, drop=drop)
@@ -137,4 +155,9 @@ def _with_drops(table: UtilityTable, drop: np.ndarray, utility: str) -> UtilityT
     phi = penalty(np.clip(drop, 0, 1), SOLVER_STEPS)[:, None]
     infeasible = np.isneginf(table.value)
     effective = np.where(infeasible, -np.inf, np.where(infeasible, 0, table.value) * phi)
-    return replace(table, effective=effective, drop=np.repeat(drop[:, None], table.value.shape[1], 1), with_drops=True)
+    return replace(
+        table,
+        effective=effective,
+        drop=np.repeat(drop[:, None], table.value.shape[1], 1),
+        with_drops=True,
+    )

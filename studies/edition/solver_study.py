@@ -24,9 +24,18 @@ FORMULATIONS = ("relaxed", "precise")
 REPLICAS_PER_JOB = 3.2  # capacity per job in `compare_scales`
 # Columns of sloppify/solvers.csv.
 COLUMNS = (
-    "objective", "formulation", "solver", "jobs", "capacity_cores", "window", "value", "optimum", "gap", "seconds",
+    "objective",
+    "formulation",
+    "solver",
+    "jobs",
+    "capacity_cores",
+    "window",
+    "value",
+    "optimum",
+    "gap",
+    "seconds",
     "table_seconds",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +48,30 @@ class DecisionWindow:
     truth_rps: np.ndarray  # actual rates in these minutes, (jobs, minutes)
     running: np.ndarray  # replicas at the time of the decision, (jobs,)
 
-    def table(self, budget: int, objective: str, formulation: str, *, truth: bool = False) -> UtilityTable:
+    def table(
+        self, budget: int, objective: str, formulation: str, *, truth: bool = False
+    ) -> UtilityTable:
         """The utility table for the forecast or, if `truth`, the actual rates; with drops if the objective uses them."""
         rates_rps = self.truth_rps[:, None] if truth else self.rates_rps
         drops = DROPS if objective_of(objective).effective else None
         return build_table(
-            self.jobs, rates_rps, self.running, utility=formulation, drops=drops, max_replicas=int(budget)
+            self.jobs,
+            rates_rps,
+            self.running,
+            utility=formulation,
+            drops=drops,
+            max_replicas=int(budget),
         )
 
 
 def decision_windows(
-    traces: Traces, budget: int, *, days: Sequence[int], count: int, forecaster: str = "ar", samples: int = 100
+    traces: Traces,
+    budget: int,
+    *,
+    days: Sequence[int],
+    count: int,
+    forecaster: str = "ar",
+    samples: int = 100,
 ) -> list[DecisionWindow]:
     """The inputs of `count` decisions on the training days `days`, with a forecaster fitted to the days before these.
 
@@ -59,19 +81,25 @@ def decision_windows(
     fitted = forecast.fit(forecaster, traces.until(days[0]))
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
-    moments = np.unique(np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day).round().astype(int))
+    moments = np.unique(
+        np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day).round().astype(int)
+    )
     windows: list[DecisionWindow] = []
     for day in days:
         counts, state = traces.train[day - 1, 0], fitted.start()
         for minute in range(total):
             if minute in moments and len(windows) < count:
                 past = counts[:, None, minute - 5 : minute] / MINUTE_S
-                before = build_table(traces.jobs, past, np.zeros(len(traces.jobs)), cold_start_minutes=0)
+                before = build_table(
+                    traces.jobs, past, np.zeros(len(traces.jobs)), cold_start_minutes=0
+                )
                 rates_rps = state.sample(HORIZON_MINUTES, samples) / MINUTE_S
                 truth_rps = counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S
                 running = solve(before, budget).replicas
                 windows.append(
-                    DecisionWindow(f"day {day}, minute {minute}", traces.jobs, rates_rps, truth_rps, running)
+                    DecisionWindow(
+                        f"day {day}, minute {minute}", traces.jobs, rates_rps, truth_rps, running
+                    )
                 )
             state = state.update(counts[:, minute])
     return windows
@@ -88,7 +116,12 @@ def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
         window.name,
         tuple(
             replace(
-                job, name=f"job {i:05d}", cores=1.0, min_replicas=min(job.min_replicas, 1), tenant="", tenant_quota=None
+                job,
+                name=f"job {i:05d}",
+                cores=1.0,
+                min_replicas=min(job.min_replicas, 1),
+                tenant="",
+                tenant_quota=None,
             )
             for i, job in enumerate(window.jobs[j] for j in drawn)
         ),
@@ -126,7 +159,10 @@ def compare_solvers(
 
 
 def score_formulations(
-    windows: Iterable[DecisionWindow], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
+    windows: Iterable[DecisionWindow],
+    budgets: Iterable[int],
+    objectives: Sequence[str],
+    solvers: Sequence[str],
 ) -> pd.DataFrame:
     """Solve with precise and with relaxed utilities, and score each solution by both kinds of utility.
 
@@ -145,7 +181,9 @@ def score_formulations(
             for solver in solvers:
                 replicas = _solve(table, budget, objective, solver, formulation).replicas
                 for scored_by in FORMULATIONS:
-                    expected, realised = (_mean_value(tables[scored_by, truth], replicas) for truth in (False, True))
+                    expected, realised = (
+                        _mean_value(tables[scored_by, truth], replicas) for truth in (False, True)
+                    )
                     about = (objective, formulation, solver, budget, window.name, scored_by)
                     rows.append((*about, expected, realised))
     key = ("objective", "formulation", "solver", "capacity_cores", "window", "scored_by")
@@ -177,15 +215,21 @@ def compare_scales(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _decide(window: DecisionWindow, budget: int, solver: str, groups: int | None = None) -> Allocation:
+def _decide(
+    window: DecisionWindow, budget: int, solver: str, groups: int | None = None
+) -> Allocation:
     """Build the table and solve the relaxed Sum: all jobs at once, or hierarchically in `groups` groups."""
     if groups is None:
         return solve(window.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
     groups = min(len(window.jobs), groups)
-    return solve_hierarchical(window.jobs, window.rates_rps, window.running, budget, groups=groups, solver=solver)
+    return solve_hierarchical(
+        window.jobs, window.rates_rps, window.running, budget, groups=groups, solver=solver
+    )
 
 
-def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
+def _solve(
+    table: UtilityTable, budget: int, objective: str, solver: str, formulation: str
+) -> Allocation:
     """Solve the table. As in the paper, continuous methods treat precise utilities as steps between replica counts."""
     options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
     return solve(table, budget, objective, solver, **options)

@@ -46,24 +46,34 @@ def over_days(
     for day in days:
         judged = traces if day == traces.days + 1 else traces.until(day)
         contexts = [
-            PolicyContext(traces.jobs, forecast.fit(name, judged), latency_model, traces=judged) for name in forecasters
+            PolicyContext(traces.jobs, forecast.fit(name, judged), latency_model, traces=judged)
+            for name in forecasters
         ]
         made = {name: make(name, contexts[0]) for name in policies}
-        made |= {f"{policies[-1]}, {name}": make(policies[-1], of) for name, of in zip(forecasters[1:], contexts[1:])}
+        made |= {
+            f"{policies[-1]}, {name}": make(policies[-1], of)
+            for name, of in zip(forecasters[1:], contexts[1:])
+        }
         workload = judged.workload()
         for capacity in capacities:
             for trial in run_trials(workload, made, capacity, trial_draws(workload, trials)):
                 utility, violated = minute_utility(trial.run), slo_violation_rate(trial.run)
                 rows.append((*trial.key.values(), day, utility, violated))
             report(f"day {day}, {capacity} cores: {len(made)} policies, {trials} trials")
-        for capacity, best in zip(capacities, clairvoyants(workload, next(trial_draws(workload, 1)), capacities)):
+        for capacity, best in zip(
+            capacities, clairvoyants(workload, next(trial_draws(workload, 1)), capacities)
+        ):
             rows.append((CLAIRVOYANT, capacity, 0, day, best.utility, np.nan))
     return pd.concat([_blocks(*row) for row in rows], ignore_index=True)
 
 
 def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
     lost = np.array_split(np.nansum(1 - utility[:, :-1], axis=0), BLOCKS)
-    values = {"block": range(BLOCKS), "minutes": [len(part) for part in lost], "lost": [part.sum() for part in lost]}
+    values = {
+        "block": range(BLOCKS),
+        "minutes": [len(part) for part in lost],
+        "lost": [part.sum() for part in lost],
+    }
     key = {"day": day, "capacity_cores": capacity, "policy": policy, "trial": trial}
     return pd.DataFrame(key | values | {"slo_violation_rate": violated})
 
@@ -78,13 +88,27 @@ def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
         reference = blocks[(blocks["capacity_cores"] == capacity) & (blocks["policy"] == leader)]
         reference = reference[reference["trial"].isin(part["trial"])]
         for day in ["all", *part["day"].unique()]:
-            ours, theirs = (table if day == "all" else table[table["day"] == day] for table in (part, reference))
+            ours, theirs = (
+                table if day == "all" else table[table["day"] == day] for table in (part, reference)
+            )
             lost, of_leader = (_by_block(table, "lost") for table in (ours, theirs))
             minutes = _by_block(ours, "minutes")
             difference = block_bootstrap(lost - of_leader, minutes, seed=seed)
-            measures = lost.sum() / minutes.sum(), ours.groupby(RUN)["slo_violation_rate"].first().mean()
+            measures = (
+                lost.sum() / minutes.sum(),
+                ours.groupby(RUN)["slo_violation_rate"].first().mean(),
+            )
             rows.append((str(day), capacity, policy, *measures, *difference))
-    columns = ["day", "capacity_cores", "policy", "lost_utility", "slo_violation_rate", "difference", "low", "high"]
+    columns = [
+        "day",
+        "capacity_cores",
+        "policy",
+        "lost_utility",
+        "slo_violation_rate",
+        "difference",
+        "low",
+        "high",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -17,24 +17,42 @@ def hatch_of(policy: str) -> str | None:
 
 
 def bar_rows(
-    axis: Axes, values: pd.Series, rows: Sequence[str], colours: Sequence[str], *,
-    hatches: Sequence[str | None] = (), published: pd.Series | None = None, limit: float | None = None,
+    axis: Axes,
+    values: pd.Series,
+    rows: Sequence[str],
+    colours: Sequence[str],
+    *,
+    hatches: Sequence[str | None] = (),
+    published: pd.Series | None = None,
+    limit: float | None = None,
     number_format: str = "{:.2f}",
-) -> None:  # fmt: skip
+) -> None:
     """Draw one bar per row, with the mean over trials as length and label, and one standard deviation as whisker.
 
     `values` has one value per trial, with the row as index. `published` has one value per row, drawn as a diamond.
     `limit` is drawn as a dashed line.
     """
-    mean, deviation = (one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std()))
+    mean, deviation = (
+        one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std())
+    )
     place = range(len(rows))
-    bars = axis.barh(place, mean, xerr=deviation.fillna(0), color=colours, error_kw={"linewidth": 0.8}, **EDGE)
+    bars = axis.barh(
+        place, mean, xerr=deviation.fillna(0), color=colours, error_kw={"linewidth": 0.8}, **EDGE
+    )
     for bar, hatch in zip(bars, hatches):
         bar.set_hatch(hatch)
     numbers = [number_format.format(value) if value == value else "" for value in mean]
-    for row, number in zip(place, numbers):  # at the right edge of the panel, where no bar or diamond covers them
+    for row, number in zip(
+        place, numbers
+    ):  # at the right edge of the panel, where no bar or diamond covers them
         axis.annotate(
-            number, (1, row), (-2, 0), axis.get_yaxis_transform(), textcoords="offset points", ha="right", va="center"
+            number,
+            (1, row),
+            (-2, 0),
+            axis.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            va="center",
         )
     known = pd.Series(dtype=float) if published is None else published.reindex(rows)
     if known.notna().any():

@@ -21,13 +21,19 @@ DIAMONDS = " Diamonds: published values; losses are in the published convention.
 
 def as_published(measures: Mapping[str, str]) -> dict[str, str]:
     """`measures` (column -> label), with the columns of losses replaced by those in the published convention."""
-    return {f"{name}_published" if "lost" in name else name: label for name, label in measures.items()}
+    return {
+        f"{name}_published" if "lost" in name else name: label for name, label in measures.items()
+    }
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
     """A sentence on the number of trials per group of equal `by` columns; the smallest number if groups differ."""
     trials = summary.groupby(by)["trial"].nunique().min()
-    return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
+    return (
+        f"Mean over {trials} trials; whiskers: one standard deviation."
+        if trials > 1
+        else "One trial."
+    )
 
 
 def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
@@ -41,8 +47,15 @@ def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
     """Draw mean lost utility against column `x`, with one line per policy and one standard deviation as whisker."""
     for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
         lost = rows.groupby(x)["lost_utility"]
-        line = {"marker": marker, "markersize": 3, "label": policy, "linestyle": "--" if "(paper" in policy else "-"}
-        axis.errorbar(lost.mean().index, lost.mean(), yerr=lost.std().fillna(0), color=colour(policy), **line)
+        line = {
+            "marker": marker,
+            "markersize": 3,
+            "label": policy,
+            "linestyle": "--" if "(paper" in policy else "-",
+        }
+        axis.errorbar(
+            lost.mean().index, lost.mean(), yerr=lost.std().fillna(0), color=colour(policy), **line
+        )
 
 
 def label_log_axis(axis: Axis, low: float, high: float) -> None:

@@ -20,7 +20,14 @@ from studies.figures.prediction import errors_of, predicted_against_simulated, p
 from studies.frames import Tables, read_tables
 
 MAX_LINES = 6
-FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # policies drawn if more than MAX_LINES
+FOLLOWED = (
+    "FairShare",
+    "AIAD",
+    "MArk",
+    "HPA",
+    "Cilantro",
+    "Faro-Sum",
+)  # policies drawn if more than MAX_LINES
 MAX_STEPS = 240  # maximum number of points of a line in a small panel
 NUMBER_FORMATS = {"slo_violation_rate": "{:.1%}"}
 
@@ -30,7 +37,9 @@ def draw(results: Path, published: str | None = None) -> Drawings:
     return figures_of(tables, jobs, published_main(published) if published else None)
 
 
-def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Drawings:
+def figures_of(
+    tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None
+) -> Drawings:
     """All figures of a comparison; figures over the time of day show the first trial at the middle capacity."""
     summary = tables.summary
     capacities = sorted(summary["capacity_cores"].unique())
@@ -39,7 +48,13 @@ def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | 
         frame[(frame["capacity_cores"] == capacity) & (frame["trial"] == 0)]
         for frame in (tables.minutes, tables.running, tables.clairvoyant)
     )
-    ranked = summary[summary["capacity_cores"] == capacity].groupby("policy")["lost_utility"].mean().sort_values().index
+    ranked = (
+        summary[summary["capacity_cores"] == capacity]
+        .groupby("policy")["lost_utility"]
+        .mean()
+        .sort_values()
+        .index
+    )
     extremes = [ranked[-1], ranked[0]]
     figures = {
         "policies": Drawing(
@@ -66,7 +81,9 @@ def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | 
     errors = errors_of(tables, jobs)
     if len(errors):
         figures["predicted_latency"] = Drawing(
-            predicted_against_simulated(errors), "Predicted and simulated tail latency", prediction_caption(errors)
+            predicted_against_simulated(errors),
+            "Predicted and simulated tail latency",
+            prediction_caption(errors),
         )
     return figures
 
@@ -77,10 +94,18 @@ def published_main(directory: str | Path, environment: str = "simulation") -> pd
     The results of a Faro policy appear twice: under our policy's name, and with the suffix " (paper)".
     """
     table = pd.read_csv(Path(directory) / "published_main.csv")
-    table = table[table["env"] == environment].replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
+    table = table[table["env"] == environment].replace(
+        {"system": {"MArk/Cocktail/Barista": "MArk"}}
+    )
     measures = ["lost_utility_published", "slo_violation_rate", "lost_effective_utility_published"]
-    published = ["lost_cluster_utility_mean", "slo_violation_rate_mean", "lost_effective_utility_mean"]
-    table = table.rename(columns={"system": "policy", "replicas": "capacity_cores", **dict(zip(published, measures))})
+    published = [
+        "lost_cluster_utility_mean",
+        "slo_violation_rate_mean",
+        "lost_effective_utility_mean",
+    ]
+    table = table.rename(
+        columns={"system": "policy", "replicas": "capacity_cores", **dict(zip(published, measures))}
+    )
     faro = table[table["policy"].str.startswith("Faro")]
     both = pd.concat([table, faro.assign(policy=faro["policy"] + " (paper)")], ignore_index=True)
     return both[["policy", "capacity_cores", *measures]]
@@ -100,8 +125,13 @@ def policies_by_capacity(
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
-    figure, axes = plt.subplots(len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False)
-    colours, hatches = [colour(policy) for policy in policies], [hatch_of(policy) for policy in policies]
+    figure, axes = plt.subplots(
+        len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False
+    )
+    colours, hatches = (
+        [colour(policy) for policy in policies],
+        [hatch_of(policy) for policy in policies],
+    )
 
     def at(table: pd.DataFrame, capacity: float) -> pd.DataFrame:
         return table[table["capacity_cores"] == capacity]
@@ -109,19 +139,32 @@ def policies_by_capacity(
     for band, (measure, label) in zip(axes, measures.items()):
         for axis, capacity in zip(band, capacities):
             bar_rows(
-                axis, at(summary, capacity).set_index("policy")[measure], policies, colours, hatches=hatches,
-                published=None if published is None else at(published, capacity).set_index("policy")[measure],
-                limit=None if limit is None or measure not in limit else at(limit, capacity)[measure].mean(),
+                axis,
+                at(summary, capacity).set_index("policy")[measure],
+                policies,
+                colours,
+                hatches=hatches,
+                published=None
+                if published is None
+                else at(published, capacity).set_index("policy")[measure],
+                limit=None
+                if limit is None or measure not in limit
+                else at(limit, capacity)[measure].mean(),
                 number_format=NUMBER_FORMATS.get(measure, "{:.2f}"),
-            )  # fmt: skip
+            )
             axis.set(title=f"{capacity:g} cores", xlabel=label)
     if published is not None or limit is not None:
         legend_above(figure, *common.reference_handles(published is not None, limit is not None))
     return figure
 
 
-def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    findings, lost = [], next(iter(style.MEASURES if published is None else common.as_published(style.MEASURES)))
+def capacity_caption(
+    summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None
+) -> str:
+    findings, lost = (
+        [],
+        next(iter(style.MEASURES if published is None else common.as_published(style.MEASURES))),
+    )
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         mean = part.groupby("policy")[lost].mean().sort_values()
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
@@ -138,15 +181,35 @@ def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -
     """Figure 12: mean lost utility of jobs, with a dot per job and a box per policy. `limit` adds the clairvoyant."""
     if limit is not None:
         minutes = pd.concat([minutes, limit.assign(policy=common.CLAIRVOYANT)], ignore_index=True)
-    lost = (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean()).rename("lost").reset_index()
+    lost = (
+        (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean())
+        .rename("lost")
+        .reset_index()
+    )
     capacities = sorted(lost["capacity_cores"].unique(), reverse=True)
     policies = list(dict.fromkeys(minutes["policy"]))
     size_in = (PAGE_IN, 0.6 + 0.24 * len(policies))
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
-    palette = {policy: style.LIMIT if policy == common.CLAIRVOYANT else colour(policy) for policy in policies}
+    palette = {
+        policy: style.LIMIT if policy == common.CLAIRVOYANT else colour(policy)
+        for policy in policies
+    }
     for axis, capacity in zip(axes[0], capacities):
-        shared = {"data": lost[lost["capacity_cores"] == capacity], "x": "lost", "y": "policy", "order": policies}
-        sns.boxplot(**shared, hue="policy", palette=palette, ax=axis, fliersize=0, linewidth=0.7, legend=False)
+        shared = {
+            "data": lost[lost["capacity_cores"] == capacity],
+            "x": "lost",
+            "y": "policy",
+            "order": policies,
+        }
+        sns.boxplot(
+            **shared,
+            hue="policy",
+            palette=palette,
+            ax=axis,
+            fliersize=0,
+            linewidth=0.7,
+            legend=False,
+        )
         sns.stripplot(**shared, ax=axis, color="black", size=2.2, jitter=0.15)
         axis.set(title=f"{capacity:g} cores", xlabel="mean lost utility of a job", ylabel="")
     return figure
@@ -185,7 +248,9 @@ def policy_timeline(
     # Window of the moving mean in minutes; longer for a long day, whose lines would otherwise blur into bands.
     width = max(5, (int(running["minute"].max()) + 1) // 72)
     for policy in distinguishable(minutes["policy"]):
-        top.plot(_lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy)
+        top.plot(
+            _lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy
+        )
         bottom.plot(_cores(running[running["policy"] == policy], jobs, width), color=colour(policy))
     if limit is not None:
         top.plot(_lost(limit, width), linewidth=1.0, label=common.CLAIRVOYANT, **common.LIMIT_LINE)
@@ -199,7 +264,9 @@ def policy_timeline(
 
 def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
     """Moving mean over `width` minutes of the lost utility, summed over jobs. Arrivals after the day are left out."""
-    lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
+    lost = (
+        (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
+    )
     return lost.rolling(width, center=True, min_periods=1).mean()
 
 
@@ -212,8 +279,14 @@ def _cores(running: pd.DataFrame, jobs: tuple[Job, ...], width: int) -> pd.Serie
 def timeline_caption(minutes: pd.DataFrame, capacity: float) -> str:
     minutes = minutes[minutes["policy"].isin(distinguishable(minutes["policy"]))]
     minutes = minutes[minutes["minute"] < minutes["minute"].max()]
-    lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
-    most = f" (least of the policies shown), and {lost.max():.2f} under {lost.idxmax()} (most)" if len(lost) > 1 else ""
+    lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes[
+        "minute"
+    ].nunique()
+    most = (
+        f" (least of the policies shown), and {lost.max():.2f} under {lost.idxmax()} (most)"
+        if len(lost) > 1
+        else ""
+    )
     return (
         f"At {capacity:g} cores, the cluster loses {lost.min():.2f} utility on average under {lost.idxmin()}{most}. "
         "Dashed: clairvoyant limit; dotted: capacity. First trial."
@@ -221,7 +294,10 @@ def timeline_caption(minutes: pd.DataFrame, capacity: float) -> str:
 
 
 def job_timelines(
-    minutes: pd.DataFrame, running: pd.DataFrame, policies: Sequence[str], limit: pd.DataFrame | None = None
+    minutes: pd.DataFrame,
+    running: pd.DataFrame,
+    policies: Sequence[str],
+    limit: pd.DataFrame | None = None,
 ) -> Figure:
     """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
 
@@ -230,12 +306,17 @@ def job_timelines(
     """
     jobs = list(dict.fromkeys(minutes["job"]))
     size_in = (PAGE_IN, 0.9 + 0.42 * len(jobs))
-    figure, axes = plt.subplots(len(jobs), len(policies), figsize=size_in, sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        len(jobs), len(policies), figsize=size_in, sharex=True, sharey="row", squeeze=False
+    )
     last = int(running["minute"].max())
     for row, job in enumerate(jobs):
         of_job = [frame[frame["job"] == job] for frame in (running, minutes)]
         best = None if limit is None else _binned(limit[limit["job"] == job], "running", last)
-        shown = [of_job[0].loc[of_job[0]["policy"].isin(policies), "running"].max(), 1 if best is None else best.max()]
+        shown = [
+            of_job[0].loc[of_job[0]["policy"].isin(policies), "running"].max(),
+            1 if best is None else best.max(),
+        ]
         top = int(np.ceil(max(1, *shown)))
         for axis, policy in zip(axes[row], policies):
             replicas, lost = (frame[frame["policy"] == policy] for frame in of_job)
@@ -245,7 +326,12 @@ def job_timelines(
                 axis.plot(best, **steps | {"color": style.LIMIT, "linewidth": 0.4, "alpha": 0.8})
             strip = 1 - _binned(lost, "utility", last).to_numpy()[None]
             picture = axis.imshow(
-                strip, extent=(0, last, -0.35 * top, -0.05 * top), aspect="auto", cmap="Greys", vmin=0, vmax=1
+                strip,
+                extent=(0, last, -0.35 * top, -0.05 * top),
+                aspect="auto",
+                cmap="Greys",
+                vmin=0,
+                vmax=1,
             )
             axis.set(ylim=(-0.35 * top, 1.1 * top))
             axis.set_yticks([0, top])
@@ -254,7 +340,9 @@ def job_timelines(
     for column, policy in enumerate(policies):
         axes[0][column].set_title(policy)
         axes[-1][column].set_xlabel("minute")
-    figure.colorbar(picture, ax=axes, label="lost utility (strip)", location="bottom", fraction=0.02, shrink=0.4)
+    figure.colorbar(
+        picture, ax=axes, label="lost utility (strip)", location="bottom", fraction=0.02, shrink=0.4
+    )
     return figure
 
 

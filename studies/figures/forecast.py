@@ -27,7 +27,9 @@ SHOWN_MINUTES = 120  # length of the plotted part of a forecast
 
 def draw(results: Path, published: str | None = None) -> Drawings:
     folder = results / "forecast"
-    table, coverage, gains = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "coverage", "gains"))
+    table, coverage, gains = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("scores", "coverage", "gains")
+    )
     bands, steps = (pd.read_parquet(folder / f"{name}.parquet") for name in ("bands", "steps"))
     rmse = pd.read_csv(Path(published) / "published_forecast_rmse.csv") if published else None
     return {
@@ -37,9 +39,13 @@ def draw(results: Path, published: str | None = None) -> Drawings:
             point_caption(bands),
         ),
         "coverage": Drawing(
-            coverage_by_minute(coverage), "Coverage of the prediction intervals", coverage_caption(table)
+            coverage_by_minute(coverage),
+            "Coverage of the prediction intervals",
+            coverage_caption(table),
         ),
-        "forecast_scores": Drawing(scores(table, rmse), "Scores of the forecasters", scores_caption(gains)),
+        "forecast_scores": Drawing(
+            scores(table, rmse), "Scores of the forecasters", scores_caption(gains)
+        ),
         "predictive_check": Drawing(
             posterior_predictive(steps),
             "Changes from minute to minute, replicated and observed",
@@ -51,7 +57,9 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
     """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest minute."""
     jobs = list(dict.fromkeys(bands["job"]))
-    figure, axes = plt.subplots(len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), squeeze=False
+    )
     for axis, job in zip(axes[:, 0], jobs):
         rows = bands[bands["job"] == job]
         busiest = int(rows["requests"].to_numpy().argmax())
@@ -59,7 +67,14 @@ def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
         rows = rows.iloc[first : first + SHOWN_MINUTES]
         band = {"color": "#56B4E9", "alpha": 0.45, "lw": 0, "label": "80 % interval"}
         axis.fill_between(rows["minute"], rows["low"], rows["high"], **band)
-        axis.plot(rows["minute"], rows["mean"], color="#D55E00", lw=0.9, ls="--", label="point forecast (mean)")
+        axis.plot(
+            rows["minute"],
+            rows["mean"],
+            color="#D55E00",
+            lw=0.9,
+            ls="--",
+            label="point forecast (mean)",
+        )
         axis.plot(rows["minute"], rows["requests"], color="black", lw=0.7, label="actual")
         axis.set_title(str(job), pad=2)
     axes[0, 0].legend(ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.15), frameon=False)
@@ -69,7 +84,9 @@ def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
 
 
 def point_caption(bands: pd.DataFrame) -> str:
-    above_mean, above_interval = ((bands["requests"] > bands[column]).mean() for column in ("mean", "high"))
+    above_mean, above_interval = (
+        (bands["requests"] > bands[column]).mean() for column in ("mean", "high")
+    )
     return (
         f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} of the job-minutes, "
         f"provisioning for the upper end of the 80 % interval in {above_interval:.0%}. Shown: up to {SHOWN_MINUTES} minutes "
@@ -84,11 +101,22 @@ def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
     for axis, level in zip(axes[0], levels):
         axis.axhline(level, color="black", ls=":", lw=0.9)
         for name, rows in coverage[coverage["level"] == level].groupby("forecaster", sort=False):
-            line = {"color": colour(name, COLOURS), "marker": MARKERS.get(name, "*"), "ms": 3, "label": name}
+            line = {
+                "color": colour(name, COLOURS),
+                "marker": MARKERS.get(name, "*"),
+                "ms": 3,
+                "label": name,
+            }
             axis.plot(rows["minute"], rows["coverage"], **line)
-        axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval", ylim=(min(0.2, lowest - 0.05), 1.02))
+        axis.set(
+            xlabel="minutes ahead",
+            title=f"{level:.0%} interval",
+            ylim=(min(0.2, lowest - 0.05), 1.02),
+        )
     axes[0, 0].set_ylabel("empirical coverage")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False
+    )
     return figure
 
 
@@ -103,8 +131,14 @@ def coverage_caption(table: pd.DataFrame) -> str:
 
 def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
     """RMSE, CRPS and WQL of every forecaster over all jobs; `published`: columns model, rmse_requests_per_min."""
-    everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values("crps_per_min")
-    labels = {"rmse_per_min": "RMSE (requests/min)", "crps_per_min": "CRPS (requests/min)", "wql": "WQL"}
+    everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values(
+        "crps_per_min"
+    )
+    labels = {
+        "rmse_per_min": "RMSE (requests/min)",
+        "crps_per_min": "CRPS (requests/min)",
+        "wql": "WQL",
+    }
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_IN, 2.3), sharey=True)
     rows = np.arange(len(everything))
     for axis, (column, label) in zip(axes, labels.items()):
@@ -116,7 +150,9 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
     if published is not None:
         for style, (_, row) in zip((":", "--", "-."), published.iterrows()):
             label = f"{row['model']} (published)"
-            axes[0].axvline(row["rmse_requests_per_min"], color="black", lw=0.9, ls=style, label=label)
+            axes[0].axvline(
+                row["rmse_requests_per_min"], color="black", lw=0.9, ls=style, label=label
+            )
         axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
     return figure
 

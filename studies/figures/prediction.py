@@ -18,10 +18,13 @@ BAND = (0.1, 0.9)
 def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
     """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty without PLANNER."""
     decisions, minutes = (
-        frame[(frame["policy"] == PLANNER) & (frame["trial"] == 0)] for frame in (tables.decisions, tables.minutes)
+        frame[(frame["policy"] == PLANNER) & (frame["trial"] == 0)]
+        for frame in (tables.decisions, tables.minutes)
     )
     parts = [
-        prediction_errors(part, minutes[minutes["capacity_cores"] == capacity], jobs).assign(capacity_cores=capacity)
+        prediction_errors(part, minutes[minutes["capacity_cores"] == capacity], jobs).assign(
+            capacity_cores=capacity
+        )
         for capacity, part in decisions.groupby("capacity_cores")
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -30,7 +33,9 @@ def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
 def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
     """Simulated / predicted tail latency by capacity: columns capacity_cores, ratio (median), low and high (80 % band)."""
     cap_s = WORST * errors["slo_s"]
-    ratio = errors["tail_latency_s"].clip(upper=cap_s) / errors["predicted_tail_latency_s"].clip(upper=cap_s)
+    ratio = errors["tail_latency_s"].clip(upper=cap_s) / errors["predicted_tail_latency_s"].clip(
+        upper=cap_s
+    )
     table = ratio.groupby(errors["capacity_cores"]).quantile((BAND[0], 0.5, BAND[1])).unstack()
     table.columns = ["low", "ratio", "high"]
     return table.reset_index().sort_values("capacity_cores", ascending=False)
@@ -50,7 +55,12 @@ def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
     axis.plot(middle, groups.median(), color=colour(PLANNER), marker="o", ms=3, label=label)
     reach = [predicted.min(), predicted.max()]
     axis.plot(reach, reach, color="#555555", lw=0.8, ls="--", label="as predicted")
-    axis.set(xscale="log", yscale="log", xlabel="predicted tail latency / SLO", ylabel="simulated tail latency / SLO")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="predicted tail latency / SLO",
+        ylabel="simulated tail latency / SLO",
+    )
     label_log_axis(axis.xaxis, *reach)
     label_log_axis(axis.yaxis, min(reach[0], low.min()), max(reach[1], high.max()))
     axis.legend(frameon=False, loc="lower right")

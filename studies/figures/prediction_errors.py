@@ -9,7 +9,9 @@ from faro_lib.workload.jobs import MINUTE_S
 WORST = 10.0  # latencies are clipped to this multiple of the SLO
 
 
-def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
+def prediction_errors(
+    decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]
+) -> pd.DataFrame:
     """Compare each predicted tail latency of a run with the tail latency measured in the next full minute.
 
     Decisions that change a job's replicas are left out, because the old replicas serve part of that minute. The error
@@ -22,12 +24,15 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
     moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0
     steady = decisions[~moved & decisions["predicted_tail_latency_s"].notna()]
     steady = steady.assign(minute=np.ceil(steady["time_s"] / MINUTE_S).astype(np.int32))
-    steady = steady.drop_duplicates(["job", "minute"], keep="last")  # the latest prediction of a minute
+    steady = steady.drop_duplicates(
+        ["job", "minute"], keep="last"
+    )  # the latest prediction of a minute
     rows = steady[["job", "minute", "predicted_tail_latency_s"]].merge(
         minutes[["job", "minute", "tail_latency_s"]].dropna(), on=["job", "minute"]
     )
     slo_s = rows["job"].map({job.name: job.slo_s for job in jobs})
     predicted, measured = (
-        (rows[column] / slo_s).clip(upper=WORST) for column in ("predicted_tail_latency_s", "tail_latency_s")
+        (rows[column] / slo_s).clip(upper=WORST)
+        for column in ("predicted_tail_latency_s", "tail_latency_s")
     )
     return rows.assign(slo_s=slo_s, log_error=np.abs(np.log(predicted / measured)))

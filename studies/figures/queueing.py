@@ -12,13 +12,19 @@ from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings
 
 def draw(results: Path) -> Drawings:
     names = ("half_against_exact", "relaxed_latency", "drop_penalty")
-    ratios, latencies, penalties = (pd.read_csv(results / "queueing" / f"{name}.csv") for name in names)
+    ratios, latencies, penalties = (
+        pd.read_csv(results / "queueing" / f"{name}.csv") for name in names
+    )
     return {
         "half_wait": Drawing(
-            half_against_exact(ratios), "The half-wait approximation and exact M/D/c", half_caption(ratios)
+            half_against_exact(ratios),
+            "The half-wait approximation and exact M/D/c",
+            half_caption(ratios),
         ),
         "relaxations": Drawing(
-            relaxations(latencies, penalties), "Relaxed latency and drop penalty", relaxations_caption(latencies)
+            relaxations(latencies, penalties),
+            "Relaxed latency and drop penalty",
+            relaxations_caption(latencies),
         ),
     }
 
@@ -27,7 +33,9 @@ def half_against_exact(ratios: pd.DataFrame) -> Figure:
     """Plot `ratio` (half-wait latency divided by exact M/D/c latency) over `rho`, one line per value of `servers`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
-    sns.lineplot(ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis)
+    sns.lineplot(
+        ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis
+    )
     axis.axhline(1.0, color="black", linewidth=0.6)
     axis.set(xlabel="utilisation", ylabel="half M/M/c over exact M/D/c")
     axis.legend(title="replicas", ncols=2)
@@ -61,7 +69,9 @@ def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
 
 def relaxations_caption(latencies: pd.DataFrame) -> str:
     relaxed = latencies[latencies["kind"] == "relaxed"].set_index("rho")["latency_over_service"]
-    at, beyond = (relaxed.iloc[relaxed.index.get_indexer([rho], "nearest")[0]] for rho in (0.95, 1.5))
+    at, beyond = (
+        relaxed.iloc[relaxed.index.get_indexer([rho], "nearest")[0]] for rho in (0.95, 1.5)
+    )
     return (
         f"The relaxed latency of four replicas grows linearly beyond a utilisation of 0.95, from {at:.1f} service times to "
         f"{beyond:.1f} at 1.5, where the precise latency is infinite."

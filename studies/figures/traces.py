@@ -19,10 +19,14 @@ def draw(results: Path, capacities: Sequence[int]) -> Drawings:
     load = offered_load(requests, read_jobs(results / "traces" / "jobs.csv"))
     return {
         "requests_by_job": Drawing(
-            workload_by_job(requests), "Requests of each job over the day", workload_caption(requests)
+            workload_by_job(requests),
+            "Requests of each job over the day",
+            workload_caption(requests),
         ),
         "offered_load": Drawing(
-            load_against_capacity(load, capacities), "Offered load and capacity", load_caption(load, capacities)
+            load_against_capacity(load, capacities),
+            "Offered load and capacity",
+            load_caption(load, capacities),
         ),
     }
 
@@ -37,11 +41,22 @@ def workload_by_job(requests: pd.DataFrame) -> Figure:
     jobs = list(dict.fromkeys(day["job"]))
     rows = -(-len(jobs) // 5)
     columns = -(-len(jobs) // rows)
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, squeeze=False)
-    for axis, job in zip(axes.flat, jobs):  # no shared scale, because jobs may differ by orders of magnitude
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, squeeze=False
+    )
+    for axis, job in zip(
+        axes.flat, jobs
+    ):  # no shared scale, because jobs may differ by orders of magnitude
         if len(before):
-            band = before[before["job"] == job].groupby("minute")["requests"].quantile([0.1, 0.9]).unstack()
-            axis.fill_between(band.index, band[0.1], band[0.9], color="#56B4E9", alpha=0.4, linewidth=0)
+            band = (
+                before[before["job"] == job]
+                .groupby("minute")["requests"]
+                .quantile([0.1, 0.9])
+                .unstack()
+            )
+            axis.fill_between(
+                band.index, band[0.1], band[0.9], color="#56B4E9", alpha=0.4, linewidth=0
+            )
         line = day[day["job"] == job]
         axis.plot(line["minute"], line["requests"], color="#0072B2", linewidth=0.7)
         axis.set_title(str(job), pad=2)

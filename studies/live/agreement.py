@@ -17,7 +17,9 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.Data
     decided : whether the live and the simulated mean are both more than two standard errors away from zero.
     agree : whether the live and the simulated mean have the same sign.
     """
-    wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
+    wide = summary.pivot_table(
+        index=["environment", "trial"], columns="policy", values=measure, sort=False
+    )
     rows = []
     for policy, other in combinations(dict.fromkeys(summary["policy"]), 2):
         row: dict = {"policy": policy, "other": other, "decided": True}
@@ -27,7 +29,16 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.Data
             row |= {environment: mean, f"{environment}_error": error}
             row["decided"] &= bool(abs(mean) > 2 * error)
         rows.append(row | {"agree": np.sign(row[LIVE]) == np.sign(row[SIMULATION])})
-    columns = ["policy", "other", LIVE, f"{LIVE}_error", SIMULATION, f"{SIMULATION}_error", "decided", "agree"]
+    columns = [
+        "policy",
+        "other",
+        LIVE,
+        f"{LIVE}_error",
+        SIMULATION,
+        f"{SIMULATION}_error",
+        "decided",
+        "agree",
+    ]
     return pd.DataFrame(rows, columns=columns).astype({"decided": bool, "agree": bool})
 
 
@@ -42,8 +53,14 @@ def published_distance(folder: str | None, policies: list[str]) -> float | None:
     if folder is None:
         return None
     table = pd.read_csv(Path(folder) / "published_main.csv")
-    table = table.replace({"system": {"MArk/Cocktail/Barista": "MArk"}, "env": {"cluster": LIVE}}).rename(
-        columns={"system": "policy", "env": "environment", "lost_cluster_utility_mean": "lost_utility"}
+    table = table.replace(
+        {"system": {"MArk/Cocktail/Barista": "MArk"}, "env": {"cluster": LIVE}}
+    ).rename(
+        columns={
+            "system": "policy",
+            "env": "environment",
+            "lost_cluster_utility_mean": "lost_utility",
+        }
     )
     table = table[table["policy"].isin(policies)].assign(trial=0)
     if table["policy"].nunique() < 3:
@@ -53,5 +70,7 @@ def published_distance(folder: str | None, policies: list[str]) -> float | None:
 
 def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
     """Mean lost utility by policy: columns policy, live, simulation, and error = simulation - live."""
-    mean = summary.pivot_table(index="policy", columns="environment", values="lost_utility", sort=False)
+    mean = summary.pivot_table(
+        index="policy", columns="environment", values="lost_utility", sort=False
+    )
     return mean.assign(error=mean[SIMULATION] - mean[LIVE]).reset_index()

@@ -27,7 +27,10 @@ from faro_ops.rayserve.backend import Endpoint
 from faro_ops.rayserve.deploy import APPLICATIONS
 
 RAY_SERVICE = ("faro", "faro")  # namespace and name; the defaults of `faro manifests`
-CONTEXTS = {"kind": "kind-faro", "kubernetes": None}  # backend -> kubeconfig context; None: the current one
+CONTEXTS = {
+    "kind": "kind-faro",
+    "kubernetes": None,
+}  # backend -> kubeconfig context; None: the current one
 FORWARD_S, PUT_S = 30.0, 120.0
 
 
@@ -51,12 +54,18 @@ def exclusive_access(
     api = connect(kubeconfig, CONTEXTS[backend])
     preflight.check_server(api)
     preflight.check_crds(api, [preflight.RAY_SERVICES])
-    service = _get(api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}", "RayService", place)
+    service = _get(
+        api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}", "RayService", place
+    )
     token = token_of(api, namespace, service)
     with ExitStack() as stack:
         if address is None:
             forward = port_forward(
-                namespace, f"service/{name}-head-svc", (DASHBOARD_PORT, SERVING_PORT), kubeconfig, CONTEXTS[backend]
+                namespace,
+                f"service/{name}-head-svc",
+                (DASHBOARD_PORT, SERVING_PORT),
+                kubeconfig,
+                CONTEXTS[backend],
             )
             address, serve_address = stack.enter_context(forward)
         parts = urlsplit(address)
@@ -68,13 +77,17 @@ def exclusive_access(
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).request, "PUT", APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
-        yield Endpoint(ray, HttpClient(serve_address, token), nodes, RayWorkers(api, namespace, name))
+        yield Endpoint(
+            ray, HttpClient(serve_address, token), nodes, RayWorkers(api, namespace, name)
+        )
 
 
 def containers() -> tuple[int, ...]:
     """PIDs of this machine's container shims, which are the containers' root processes. A kind node is a container."""
     running = psutil.process_iter(["name"])
-    return tuple(process.pid for process in running if process.info["name"].startswith("containerd-shim"))
+    return tuple(
+        process.pid for process in running if process.info["name"].startswith("containerd-shim")
+    )
 
 
 class RayWorkers:
@@ -88,7 +101,11 @@ class RayWorkers:
         path = f"namespaces/{self._namespace}"
         service = self._api.get(f"/apis/ray.io/v1/{path}/rayservices/{self._name}")
         selector = f"{CLUSTER}={serving_cluster(service)},{WORKERS}"
-        return [pod for pod in self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"] if is_ready(pod)]
+        return [
+            pod
+            for pod in self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"]
+            if is_ready(pod)
+        ]
 
     def ready(self) -> int:
         return len(self.pods())
@@ -111,7 +128,9 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
     if options.get("mode") != "token":
         return None
     name = options["secretName"]
-    secret = _get(api, f"/api/v1/namespaces/{namespace}/secrets/{name}", "Secret", (namespace, name))
+    secret = _get(
+        api, f"/api/v1/namespaces/{namespace}/secrets/{name}", "Secret", (namespace, name)
+    )
     return base64.b64decode(secret["data"][SECRET_KEY]).decode().strip()
 
 
@@ -140,8 +159,14 @@ def port_forward(
     """A context in which kubectl forwards loopback URLs to the pod or service `target`. It yields one URL per port."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        raise ValueError("kubectl is missing, which forwards ports; or name live.address and live.serve_address")
-    options = [f"--{key}={value}" for key, value in (("kubeconfig", kubeconfig), ("context", context)) if value]
+        raise ValueError(
+            "kubectl is missing, which forwards ports; or name live.address and live.serve_address"
+        )
+    options = [
+        f"--{key}={value}"
+        for key, value in (("kubeconfig", kubeconfig), ("context", context))
+        if value
+    ]
     command = [kubectl, *options, "-n", namespace, "port-forward", "--address=127.0.0.1", target]
     # stderr goes to a file: kubectl logs every broken connection, and a full pipe would block it.
     with tempfile.TemporaryFile("w+") as errors:
@@ -162,7 +187,9 @@ def port_forward(
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)
-                    raise ValueError(f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}")
+                    raise ValueError(
+                        f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}"
+                    )
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
                 if words[:2] == ["Forwarding", "from"]:
                     addresses[int(words[-1])] = f"http://{words[2]}"
@@ -184,5 +211,7 @@ def _get(api: Api, path: str, kind: str, place: tuple[str, str]) -> dict:
     except ApiError as error:
         if error.status == 404:
             name = "/".join(place)
-            raise ValueError(f"{kind} '{name}' does not exist; cluster/up.sh or `faro manifests` creates it") from None
+            raise ValueError(
+                f"{kind} '{name}' does not exist; cluster/up.sh or `faro manifests` creates it"
+            ) from None
         raise ValueError(str(error)) from None

@@ -65,13 +65,19 @@ def compare_live(
     lost_worker_trial : the trial in which a Ray worker is deleted halfway, counted from 0; None = in no trial.
     """
     if lost_worker_trial is not None and backend == "local":
-        raise ValueError(f"lost_worker_trial={lost_worker_trial}: backend=local has no worker that is replaced")
+        raise ValueError(
+            f"lost_worker_trial={lost_worker_trial}: backend=local has no worker that is replaced"
+        )
     traces = read_traces(Path(results) / "traces")
     chosen = range(len(traces.jobs))[:3] if jobs is None else jobs
     traces = part_of(traces, chosen, first_minute - history_minutes)
-    workload, share = limit_rate(traces.workload().between(0, history_minutes + minutes), scale, max_rps)
+    workload, share = limit_rate(
+        traces.workload().between(0, history_minutes + minutes), scale, max_rps
+    )
     if share < 1:
-        report(f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second")
+        report(
+            f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second"
+        )
     before = workload.requests_per_min[:, :history_minutes]
     workload = workload.between(history_minutes, history_minutes + minutes)
     one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests, before=before)
@@ -80,10 +86,20 @@ def compare_live(
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
     journals = Path(results) / "live" / backend
-    settings = (workload, before.tolist(), capacity, scale, tick_s, max_ongoing_requests, lost_worker_trial)
+    settings = (
+        workload,
+        before.tolist(),
+        capacity,
+        scale,
+        tick_s,
+        max_ongoing_requests,
+        lost_worker_trial,
+    )
     finished = journals / "finished" / _fingerprint(repr(settings))
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
-        live = _live(one, made, how, endpoint, trials, lost_worker_trial, journals, finished, max_rps, report)
+        live = _live(
+            one, made, how, endpoint, trials, lost_worker_trial, journals, finished, max_rps, report
+        )
         about = (endpoint.workers.about(),) if endpoint.workers else ()
     tables = replace(joined([live, *_simulated(one, made, live.summary)]), about=about)
     shutil.rmtree(finished)  # otherwise the next comparison would skip these runs
@@ -104,9 +120,15 @@ def _live(
 ) -> Tables:
     """Run every policy live, trial by trial, except for runs whose tables are already in `finished`."""
     for policy in policies.values():  # so that no live decision waits for compilation
-        matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
-    code = {name: _fingerprint(inspect.getsource(type(policy))) for name, policy in policies.items()}
-    cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
+        matched_simulation(
+            replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0]
+        )
+    code = {
+        name: _fingerprint(inspect.getsource(type(policy))) for name, policy in policies.items()
+    }
+    cases = [
+        (name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies
+    ]
     folders = {(name, trial): finished / f"{name}-{trial}-{code[name]}" for name, trial, _ in cases}
     cold_start_s = None
     for name, trial, seed in cases:
@@ -118,7 +140,9 @@ def _live(
         journal = journals / f"journal-{name}-{trial}.jsonl"
         journal.unlink(missing_ok=True)
         lose = trial == lost_worker_trial
-        run, columns, recovery = run_live(one, policies[name], seed, how, endpoint, journal, BURST * max_rps, lose)
+        run, columns, recovery = run_live(
+            one, policies[name], seed, how, endpoint, journal, BURST * max_rps, lose
+        )
         key = {"environment": LIVE, "policy": name, "capacity_cores": one.capacity, "trial": trial}
         tables = tables_of(run, key, **columns, cold_start_s=cold_start_s, scale=one.scale)
         tables = replace(tables, recovery=with_key(recovery, {"policy": name, "trial": trial}))
@@ -139,18 +163,30 @@ def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -
     """Simulate each live run with its changes of capacity, and the mean cold start and overhead of all live runs."""
     overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
-    measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
+    measured = replace(
+        one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s)
+    )
     seeds = trial_seeds(int(live["trial"].max()) + 1)
     for row in live.itertuples():
         steps = tuple((time_s, cores) for time_s, cores in json.loads(row.capacity_steps))
-        key = {"environment": SIMULATION, "policy": row.policy, "capacity_cores": one.capacity, "trial": row.trial}
+        key = {
+            "environment": SIMULATION,
+            "policy": row.policy,
+            "capacity_cores": one.capacity,
+            "trial": row.trial,
+        }
         run = matched_simulation(measured, policies[row.policy], seeds[row.trial], steps)
         yield tables_of(run, key, cold_start_s=cold_start_s, scale=one.scale)
 
 
 @contextmanager
 def _endpoint(
-    backend: str, one: Slice, how: tuple[ServeSpec, ...], address: str | None, serve_address: str | None, report: Report
+    backend: str,
+    one: Slice,
+    how: tuple[ServeSpec, ...],
+    address: str | None,
+    serve_address: str | None,
+    report: Report,
 ) -> Iterator[Endpoint]:
     """A Ray cluster that serves the jobs: a local cluster, the cluster at `address`, or a RayService with exclusive access."""
     from studies.live.exclusive import CONTEXTS, exclusive_access
@@ -162,7 +198,9 @@ def _endpoint(
             deploy(endpoint.ray, configuration(jobs, how, one.initial), report=report)
             yield endpoint
     else:
-        with serving(backend, jobs, how, one.initial, one.capacity, report=report, **addresses) as endpoint:
+        with serving(
+            backend, jobs, how, one.initial, one.capacity, report=report, **addresses
+        ) as endpoint:
             yield endpoint
 
 

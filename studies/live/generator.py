@@ -37,7 +37,9 @@ class Generator:
                 raise ValueError(f"load for {url}: only loopback is allowed here")
         script.check_rate(max_rps)
         code = f"from {__name__} import main; main()"
-        self._process = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
         assert self._process.stdin
         self._process.stdin.write(packed(**asdict(script), origin_s=origin_s, max_rps=max_rps))
         self._process.stdin.close()  # the process starts to send when its input ends

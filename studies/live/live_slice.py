@@ -52,8 +52,12 @@ class Slice:
     scale: float  # trace seconds per wall second
     tick_s: float  # time between two decisions
     max_ongoing_requests: int  # requests that a replica may hold
-    overhead_s: float = 0.0  # time per request that a replica needs in addition to the drawn service time
-    before: np.ndarray | None = None  # (jobs, minutes) requests before the slice, with which forecasts start
+    overhead_s: float = (
+        0.0  # time per request that a replica needs in addition to the drawn service time
+    )
+    before: np.ndarray | None = (
+        None  # (jobs, minutes) requests before the slice, with which forecasts start
+    )
 
     def __post_init__(self):
         wall_s = self.tick_s / self.scale
@@ -121,9 +125,15 @@ def matched_simulation(
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
     with policy_failures_raised():
         return simulate(
-            one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
-            guardrails=one.guardrails, initial=one.initial, capacity_steps=capacity_steps,
-        )  # fmt: skip
+            one.workload,
+            one.paced(policy),
+            one.capacity,
+            draws=draws,
+            serving_model=one.serving_model,
+            guardrails=one.guardrails,
+            initial=one.initial,
+            capacity_steps=capacity_steps,
+        )
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
@@ -134,7 +144,9 @@ def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np
     return Script(tuple(urls), due_s, job[order], service_s), order
 
 
-def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float) -> Run:
+def run_of(
+    one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float
+) -> Run:
     """A live run as a `Run`, in trace seconds; requests that were not served count as dropped."""
     latency_s = np.empty(len(order))
     latency_s[order] = np.where(sent.outcome == SERVED, sent.latency_s * one.scale, np.inf)
@@ -142,7 +154,9 @@ def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: D
     minute_s[-1] = np.inf
     blocks = zip(draws.first[:-1], draws.first[1:])
     edges = np.array([a + np.searchsorted(draws.arrival_s[a:b], minute_s) for a, b in blocks])
-    return evaluate_run(one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s)
+    return evaluate_run(
+        one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s
+    )
 
 
 def run_live(
@@ -177,7 +191,9 @@ def run_live(
     script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
-    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, None if lose_worker else one.capacity)
+    cluster = RayServeCluster(
+        one.workload.jobs, served, ray, http, clock, None if lose_worker else one.capacity
+    )
     decisions, steps = Decisions(), list[control.Step]()
 
     def on_step(step: control.Step) -> None:
@@ -200,20 +216,33 @@ def run_live(
                 half_s = one.workload.minutes * MINUTE_S / one.scale / 2
                 lost = stack.enter_context(LostWorker(endpoint.workers, clock.origin_s, half_s))
             loop.run(
-                cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
-                until_s=one.workload.minutes * MINUTE_S, on_step=on_step, on_failure=on_failure,
-            )  # fmt: skip
+                cluster,
+                one.paced(policy),
+                one.workload.jobs,
+                guardrails=one.guardrails,
+                journal=journal,
+                clock=clock,
+                until_s=one.workload.minutes * MINUTE_S,
+                on_step=on_step,
+                on_failure=on_failure,
+            )
         sent = generator.result(timeout_s=90)
     finally:
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     columns: dict[str, Any] = {"background_cpu": others.processors, "niced_cpu": others.niced}
     columns |= {outcome: sent.count(n) for n, outcome in enumerate(OUTCOMES)}
-    columns["send_lag_ms_p99"] = np.nanquantile(sent.send_lag_s, 0.99) * 1e3 if len(sent.send_lag_s) else 0.0
-    columns["overhead_s"], columns["network_overhead_s"] = overheads(one, draws, order, sent, http, clock)
+    columns["send_lag_ms_p99"] = (
+        np.nanquantile(sent.send_lag_s, 0.99) * 1e3 if len(sent.send_lag_s) else 0.0
+    )
+    columns["overhead_s"], columns["network_overhead_s"] = overheads(
+        one, draws, order, sent, http, clock
+    )
     columns |= {"failures": failures, "capacity_steps": json.dumps(changes_of(steps, one.capacity))}
     slo_s = arrays_of(one.workload.jobs).slo_s
-    recovery = recovery_table(lost, script, sent, slo_s, steps, one.scale) if lost else pd.DataFrame()
+    recovery = (
+        recovery_table(lost, script, sent, slo_s, steps, one.scale) if lost else pd.DataFrame()
+    )
     return run, columns | {"noisy_host": others.processors - others.niced > NOISY_CPUS}, recovery
 
 
@@ -224,7 +253,9 @@ def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[fl
     return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
 
 
-def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
+def overheads(
+    one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock
+) -> tuple[float, float]:
     """Mean overheads of served requests in trace seconds, inside and outside the replica; NaN without statistics.
 
     Inside: service time minus drawn service time. Outside: the client's latency minus the replica's latency.
@@ -246,14 +277,20 @@ def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clo
 
 def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> None:
     """Restore the initial replicas, and wait until all of them serve and no request is ongoing."""
-    cluster = RayServeCluster(one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity)
+    cluster = RayServeCluster(
+        one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity
+    )
     began, running = time.monotonic(), None
     while time.monotonic() - began < RESET_S:
         with suppress(OSError):  # no answer in time: try again
             seen = cluster.observe()
             running = seen.running.tolist()
             cluster.apply(one.initial, np.zeros(len(served)))
-            restored = (seen.running == one.initial) & (seen.target == one.initial) & (seen.terminating == 0)
+            restored = (
+                (seen.running == one.initial)
+                & (seen.target == one.initial)
+                & (seen.terminating == 0)
+            )
             if restored.all() and not np.nansum(seen.ongoing):
                 time.sleep(QUIET_S)
                 return

@@ -66,8 +66,18 @@ def recovery_table(
         "dropped": sent.outcome == DROPPED,
         "failed": (sent.outcome == FAILED) | (sent.outcome == UNSENT),
     }
-    counts = {name: np.histogram(script.due_s[chosen], edges)[0] for name, chosen in outcomes.items()}
-    tick = np.searchsorted([step.observation.now_s / scale for step in steps], second, side="right") - 1
+    counts = {
+        name: np.histogram(script.due_s[chosen], edges)[0] for name, chosen in outcomes.items()
+    }
+    tick = (
+        np.searchsorted([step.observation.now_s / scale for step in steps], second, side="right")
+        - 1
+    )
     seen = [steps[max(0, i)].observation for i in tick]
-    cluster = {"capacity": [one.capacity for one in seen], "replicas": [int(one.running.sum()) for one in seen]}
-    return pd.DataFrame({"second": second} | counts | {"workers": workers} | cluster | {"deleted_s": lost.at_s})
+    cluster = {
+        "capacity": [one.capacity for one in seen],
+        "replicas": [int(one.running.sum()) for one in seen],
+    }
+    return pd.DataFrame(
+        {"second": second} | counts | {"workers": workers} | cluster | {"deleted_s": lost.at_s}
+    )

@@ -13,7 +13,9 @@ def recovery_s(table: pd.DataFrame) -> pd.Series:
     were ready again. `table` has one row per STEP_S seconds. Its column `workers` counts ready workers.
     """
     times = {}
-    for trial, part in table.groupby(["policy", "trial"] if "policy" in table else "trial", sort=False):
+    for trial, part in table.groupby(
+        ["policy", "trial"] if "policy" in table else "trial", sort=False
+    ):
         all_workers, deleted_s = part["workers"].max(), part["deleted_s"].iloc[0]
         after = part[part["second"] >= deleted_s]
         lost = after[after["workers"] < all_workers]["second"]

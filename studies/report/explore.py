@@ -15,7 +15,9 @@ from studies.frames import Tables
 if TYPE_CHECKING:
     import altair
 
-MAX_POINTS = 180  # largest number of points on a line; each point is the mean of an interval of minutes
+MAX_POINTS = (
+    180  # largest number of points on a line; each point is the mean of an interval of minutes
+)
 WIDTH_PX, LEGEND_COLUMNS = 640, 6
 
 
@@ -27,7 +29,9 @@ def explorable(tables: Tables) -> str:
     import vl_convert
 
     figure = chart(mean_by_policy(tables.summary), lost_over_the_day(tables.minutes))
-    specification = figure.to_json(indent=0).replace("<", "\\u003c")  # a policy name may contain "</script>"
+    specification = figure.to_json(indent=0).replace(
+        "<", "\\u003c"
+    )  # a policy name may contain "</script>"
     return (
         f'<div id="chart"></div>\n<script>{vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}</script>\n'
         f'<script>vegaEmbed("#chart", {specification}, {{renderer: "svg", actions: false}})</script>'
@@ -45,7 +49,11 @@ def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
     # Leave out the last minute, because it collects all requests that arrive after the day.
     minutes = minutes[(minutes["trial"] == 0) & (minutes["minute"] < minutes["minute"].max())]
     run = ["policy", "capacity_cores"]
-    lost = (1 - minutes["utility"]).groupby([minutes[name] for name in (*run, "minute")], sort=False).sum()
+    lost = (
+        (1 - minutes["utility"])
+        .groupby([minutes[name] for name in (*run, "minute")], sort=False)
+        .sum()
+    )
     table = lost.rename("lost_utility").reset_index()
     width = -(-minutes["minute"].nunique() // MAX_POINTS)
     table["minute"] = table["minute"] // width * width
@@ -70,7 +78,11 @@ def chart(summary: pd.DataFrame, lost: pd.DataFrame) -> altair.VConcatChart:
     legend = alt.Legend(orient="top", columns=LEGEND_COLUMNS, title="policy (click: show it alone)")
 
     def of_capacity(table: pd.DataFrame) -> Any:
-        return alt.Chart(table).transform_filter("datum.capacity_cores == capacity").transform_filter(shown)
+        return (
+            alt.Chart(table)
+            .transform_filter("datum.capacity_cores == capacity")
+            .transform_filter(shown)
+        )
 
     tooltip: list[Any] = ["policy", alt.Tooltip("trials", title="trials")]
     tooltip += [alt.Tooltip(name, title=label, format=".3") for name, label in MEASURES.items()]
@@ -93,10 +105,18 @@ def chart(summary: pd.DataFrame, lost: pd.DataFrame) -> altair.VConcatChart:
             x=alt.X("minute", title="minute of the day (first trial)", scale=alt.Scale(nice=False)),
             y=alt.Y("lost_utility", title=next(iter(MEASURES.values()))),
             color=alt.Color("policy", scale=colours, legend=legend),
-            tooltip=["policy", "minute", alt.Tooltip("lost_utility", title="lost utility", format=".3")],
+            tooltip=[
+                "policy",
+                "minute",
+                alt.Tooltip("lost_utility", title="lost utility", format=".3"),
+            ],
         )
         .properties(width=WIDTH_PX, height=260)
         .add_params(alt.selection_interval(name="zoom", bind="scales", encodings=["x"]))
     )
-    both = alt.vconcat(alt.hconcat(bars[0].add_params(shown), *bars[1:]), lines).add_params(capacity)
-    return both.configure_axis(labelFontSize=12, titleFontSize=12).configure_legend(labelFontSize=12, titleFontSize=12)
+    both = alt.vconcat(alt.hconcat(bars[0].add_params(shown), *bars[1:]), lines).add_params(
+        capacity
+    )
+    return both.configure_axis(labelFontSize=12, titleFontSize=12).configure_legend(
+        labelFontSize=12, titleFontSize=12
+    )

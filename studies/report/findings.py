@@ -19,10 +19,14 @@ def findings(results: Path, stages: set[str]) -> list[str]:
 
     Forecast tables are read only if `stages` has "forecast". Otherwise they may come from an earlier configuration.
     """
-    summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
+    summary, limit = (
+        pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit")
+    )
     forecasts = "No forecast was scored, because the workload has fewer than two training days."
     if "forecast" in stages:
-        forecasts = calibration(*(pd.read_csv(results / "forecast" / f"{name}.csv") for name in ("scores", "gains")))
+        forecasts = calibration(
+            *(pd.read_csv(results / "forecast" / f"{name}.csv") for name in ("scores", "gains"))
+        )
     return [
         lowest(summary, "lost_utility"),
         lowest(summary, "slo_violation_rate"),
@@ -43,7 +47,9 @@ def lowest(summary: pd.DataFrame, measure: str) -> str:
         mean = runs.mean().sort_values(kind="stable")
         best, others = mean.index[0], list(mean.index[1:])
         margins = {other: paired_difference(runs[other], runs[best]) for other in others}
-        unclear = [other for other, (margin, half_width) in margins.items() if not margin > half_width]
+        unclear = [
+            other for other, (margin, half_width) in margins.items() if not margin > half_width
+        ]
         clause = f"{shape.format(mean.iloc[0])} at {capacity:g} cores, under {best}"
         if others:
             margin, half_width = margins[others[0]]
@@ -66,7 +72,9 @@ def above_the_limit(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
         best = lost.mean().idxmin()
         distance, half_width = paired_difference(lost[best], floor.reindex(lost.index))
         interval = "" if math.isnan(half_width) else f" ± {half_width:.3f}"
-        clauses.append(f"{distance:.3f}{interval} more than {floor.mean():.3f} at {capacity:g} cores ({best})")
+        clauses.append(
+            f"{distance:.3f}{interval} more than {floor.mean():.3f} at {capacity:g} cores ({best})"
+        )
     return f"The best policy loses more utility than the clairvoyant limit: {'; '.join(clauses)}."
 
 

@@ -24,10 +24,23 @@ if TYPE_CHECKING:
 # Heading -> its figures, in this order. Figures that are not listed come after these sections.
 SECTIONS = {
     "Which policy wins?": (
-        *("policies", "lost_utility_over_the_day", "spread_over_jobs", "replicas_by_job", "effective_utility"),
+        *(
+            "policies",
+            "lost_utility_over_the_day",
+            "spread_over_jobs",
+            "replicas_by_job",
+            "effective_utility",
+        ),
     ),
     "Why?": (
-        *("offered_load", "requests_by_job", "ablation", "remaining_loss", "sloppification", "utility_of_latency"),
+        *(
+            "offered_load",
+            "requests_by_job",
+            "ablation",
+            "remaining_loss",
+            "sloppification",
+            "utility_of_latency",
+        ),
         *("relaxations", "half_wait", "predicted_latency", "learned_latency"),
     ),
     "How sure are the forecasts?": ("coverage", "forecast_scores", "forecast", "predictive_check"),
@@ -70,14 +83,19 @@ def write_report(
     results = Path(results)
     posterior = results / "forecast" / "posterior.npz"
     simulated = read_tables(results / "simulate")
-    text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
+    text = Template(
+        Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True
+    ).render(
         workload=results.name,
         folder=results.as_posix(),
         size=size_of(results, config, simulated.summary),
         explorable=explorable(simulated),
         findings=findings(results, set(sources)),
         columns=[*(heading for heading, _, _ in MEASURES.values()), DIFFERENCE[0]],
-        definitions=[*((heading, definition) for heading, _, definition in MEASURES.values()), DIFFERENCE],
+        definitions=[
+            *((heading, definition) for heading, _, definition in MEASURES.values()),
+            DIFFERENCE,
+        ],
         tables=tables(simulated.summary, simulated.limit),
         sections=sections(figures(results, sources)),
         seeds=trial_seeds(config["trials"]),
@@ -86,7 +104,9 @@ def write_report(
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
         commit=commit(),
-        requests_sha256=hashlib.sha256((results / "traces" / "requests.parquet").read_bytes()).hexdigest(),
+        requests_sha256=hashlib.sha256(
+            (results / "traces" / "requests.parquet").read_bytes()
+        ).hexdigest(),
         notebooks=sorted(f"notebooks/{Path(path).name}" for path in notebooks),
     )
     with atomic_write(page) as partial:
@@ -111,7 +131,9 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
 def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Pairs (heading, figures), with the figures numbered in page order. Figures recorded earlier come last."""
     own = {name for name, figure in found.items() if not figure["recorded"]}
-    named = [(heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()]
+    named = [
+        (heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()
+    ]
     others = own.difference(*SECTIONS.values())
     named.append(("Other figures", [name for name in found if name in others]))
     named.append((RECORDED, [name for name in found if name not in own]))
@@ -131,7 +153,10 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     from studies.wording import and_list
 
     jobs = len(read_jobs(results / "traces" / "jobs.csv"))
-    minutes = pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])["minute"].max() + 1
+    minutes = (
+        pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])["minute"].max()
+        + 1
+    )
     counts = [
         (jobs, "job"),
         (min(minutes, config["minutes"] or minutes), "minute"),
@@ -140,14 +165,26 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
         (config["trials"], "trial"),
     ]
     plural = {"policy": "policies"}
-    return and_list(f"{count:,} {word if count == 1 else plural.get(word, f'{word}s')}" for count, word in counts)
+    return and_list(
+        f"{count:,} {word if count == 1 else plural.get(word, f'{word}s')}"
+        for count, word in counts
+    )
 
 
 def commit() -> str:
     """The git commit of the code, with "+ local changes" if tracked files differ; "unknown" outside a checkout."""
-    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty= + local changes"]
+    command = [
+        "git",
+        "describe",
+        "--always",
+        "--exclude=*",
+        "--abbrev=40",
+        "--dirty= + local changes",
+    ]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

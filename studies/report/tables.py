@@ -10,14 +10,24 @@ from studies.paired import paired_difference
 
 # Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is better.
 MEASURES = {
-    "lost_utility": ("lost utility", "{:.3f}", "sum of 1 - utility over jobs, mean over minutes; at most 1 per job"),
-    "slo_violation_rate": (
-        "SLO violations", "{:.2%}", "share of requests dropped or late, mean over jobs with requests, then over minutes"
+    "lost_utility": (
+        "lost utility",
+        "{:.3f}",
+        "sum of 1 - utility over jobs, mean over minutes; at most 1 per job",
     ),
-    "lost_effective_utility": ("lost effective utility", "{:.3f}", "as lost utility, but a drop costs its penalty"),
+    "slo_violation_rate": (
+        "SLO violations",
+        "{:.2%}",
+        "share of requests dropped or late, mean over jobs with requests, then over minutes",
+    ),
+    "lost_effective_utility": (
+        "lost effective utility",
+        "{:.3f}",
+        "as lost utility, but a drop costs its penalty",
+    ),
     "drop_rate": ("dropped", "{:.2%}", "share of all requests of the day"),
     "replicas_used_mean": ("replicas used", "{:.1f}", "running replicas, mean over ticks"),
-}  # fmt: skip
+}
 DIFFERENCE = (
     "above the best",
     "lost utility minus that of the best policy, with a 95 % interval over the paired trials (Student's t)",
@@ -36,7 +46,10 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
         lost = by_run(part)
         rows: list[dict[str, object]] = []
         for policy, trials in part.groupby("policy", sort=False):
-            cells = [(spread(trials[name], shape), policy == best[name]) for name, (_, shape, _) in MEASURES.items()]
+            cells = [
+                (spread(trials[name], shape), policy == best[name])
+                for name, (_, shape, _) in MEASURES.items()
+            ]
             cells.append((above_the_best(lost, policy, best["lost_utility"]), False))
             rows.append({"policy": policy, "cells": cells, "trials": len(trials)})
         floor = limit.loc[limit["capacity_cores"] == capacity, "lost_utility"]
@@ -49,7 +62,11 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
 
 def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame:
     """A measure at one capacity, with one row per trial (index trial, or day and trial) and one column per policy."""
-    return summary.pivot(index=[name for name in ("day", "trial") if name in summary], columns="policy", values=measure)
+    return summary.pivot(
+        index=[name for name in ("day", "trial") if name in summary],
+        columns="policy",
+        values=measure,
+    )
 
 
 def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:

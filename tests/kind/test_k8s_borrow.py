@@ -32,7 +32,9 @@ def controllers(ray) -> int:
 
 
 def lent(ray, name="ray", **places):
-    return exclusive_access("kubernetes", place=(ray.namespace, name), kubeconfig=kubeconfig(), **places)
+    return exclusive_access(
+        "kubernetes", place=(ray.namespace, name), kubeconfig=kubeconfig(), **places
+    )
 
 
 def given_back(ray) -> None:

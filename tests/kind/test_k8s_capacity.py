@@ -19,7 +19,11 @@ class Watched:
     def __init__(self, world: World):
         self.each = half_a_worker(world.api)
         self.source = NodeCapacity(
-            world.api, world.namespace, ({"app": "job"},), (self.each,), lambda: Shape(quantum=self.each)
+            world.api,
+            world.namespace,
+            ({"app": "job"},),
+            (self.each,),
+            lambda: Shape(quantum=self.each),
         ).start()
 
     def __call__(self) -> int:
@@ -42,7 +46,9 @@ def capacity(world):
 
 
 @pytest.mark.fault
-def test_a_cordoned_node_shrinks_it_within_ten_seconds_and_an_uncordoned_one_restores_it(world, capacity):
+def test_a_cordoned_node_shrinks_it_within_ten_seconds_and_an_uncordoned_one_restores_it(
+    world, capacity
+):
     node = workers(world.api)[0]
     cordon(world.api, node)
     try:
@@ -54,12 +60,18 @@ def test_a_cordoned_node_shrinks_it_within_ten_seconds_and_an_uncordoned_one_res
 
 
 def test_the_control_plane_takes_no_replica(world, capacity):
-    assert capacity.source.current().unusable == {"faro-control-plane": "taint node-role.kubernetes.io/control-plane"}
+    assert capacity.source.current().unusable == {
+        "faro-control-plane": "taint node-role.kubernetes.io/control-plane"
+    }
 
 
 @pytest.mark.fault
 def test_a_quota_that_shrinks_and_grows_is_followed(world, capacity):
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": world.namespace}}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "q", "namespace": world.namespace},
+    }
     for room in (1, 3):
         apply(world.api, quota | {"spec": {"hard": {"requests.cpu": f"{room * capacity.each:g}"}}})
         until(lambda room=room: capacity() == room, WITHIN_S)
@@ -76,7 +88,12 @@ def test_pods_that_others_start_take_their_cores_and_give_them_back(world, capac
 def test_our_own_replicas_do_not_lessen_it(world, capacity):
     apply(world.api, world.deployment("job", 3, cpu=capacity.each))
     pods = world.path("/api/v1/{ns}/pods")
-    until(lambda: sum(pod["status"]["phase"] == "Running" for pod in world.api.get(pods)["items"]) == 3, 60)
+    until(
+        lambda: (
+            sum(pod["status"]["phase"] == "Running" for pod in world.api.get(pods)["items"]) == 3
+        ),
+        60,
+    )
     assert capacity() == ALL
 
 

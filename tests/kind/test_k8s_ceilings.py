@@ -33,7 +33,10 @@ def models(tmp_path):
     """Two model servers with an HPA each, and the permissions of `--act ceilings`, which do not include scaling."""
     one = ModelWorld(tmp_path, NAMES, REPLICAS)
     where = dict(namespace=one.namespace, name="main", deployments=NAMES, prometheus="http://x")
-    apply(one.api, *objects(ManifestSpec((), "", backend="deployments", ceilings=True, **where), "rbac.yaml"))
+    apply(
+        one.api,
+        *objects(ManifestSpec((), "", backend="deployments", ceilings=True, **where), "rbac.yaml"),
+    )
     for name in NAMES:
         apply(one.api, one.autoscaler(name, name, 1, 5, utilisation=5))
     yield one
@@ -45,7 +48,10 @@ def hpas(models) -> dict[str, dict]:
 
 
 def bounds(models) -> dict[str, tuple[int, int]]:
-    return {name: (one["spec"]["minReplicas"], one["spec"]["maxReplicas"]) for name, one in hpas(models).items()}
+    return {
+        name: (one["spec"]["minReplicas"], one["spec"]["maxReplicas"])
+        for name, one in hpas(models).items()
+    }
 
 
 def scalers(models, name: str) -> set[str]:
@@ -57,9 +63,17 @@ def scalers(models, name: str) -> set[str]:
 
 def test_hpas_follow_the_bounds_of_faro_and_go_on_when_it_is_killed(models, elsewhere):
     prometheus = Prometheus(elsewhere.api)
-    load = Load(models, f"load-{models.namespace}", 20.0, models.address("busy"), namespace=elsewhere.namespace)
+    load = Load(
+        models,
+        f"load-{models.namespace}",
+        20.0,
+        models.address("busy"),
+        namespace=elsewhere.namespace,
+    )
     faro = models.faro(prometheus, "Faro-Sum", "--apply", "--act", "ceilings")
-    noted = lambda: all(ORIGINAL in one["metadata"].get("annotations", {}) for one in hpas(models).values())  # noqa: E731
+    noted = lambda: all(
+        ORIGINAL in one["metadata"].get("annotations", {}) for one in hpas(models).values()
+    )  # noqa: E731
     until(noted, DECIDED_S, lambda: f"Faro sets the bounds: {faro.said[-5:]}")
     seen = []
 
@@ -81,7 +95,9 @@ def test_hpas_follow_the_bounds_of_faro_and_go_on_when_it_is_killed(models, else
     for name in NAMES:
         assert "faro" not in scalers(models, name)
     assert scalers(models, "busy")
-    assert [one for one in failed(load.end()) if one["at"] > killed_s] == []  # the one replica at the start is too few
+    assert [
+        one for one in failed(load.end()) if one["at"] > killed_s
+    ] == []  # the one replica at the start is too few
 
 
 def test_a_service_gets_its_own_bounds_back(models, elsewhere, capfd):
@@ -90,10 +106,18 @@ def test_a_service_gets_its_own_bounds_back(models, elsewhere, capfd):
     prometheus = Prometheus(elsewhere.api)
     faro = models.faro(prometheus, "Faro-Sum", "--apply", "--act", "ceilings")
     until(
-        lambda: bounds(models) != dict.fromkeys(NAMES, (1, 5)), DECIDED_S, lambda: f"bounds are set: {faro.said[-5:]}"
+        lambda: bounds(models) != dict.fromkeys(NAMES, (1, 5)),
+        DECIDED_S,
+        lambda: f"bounds are set: {faro.said[-5:]}",
     )
     assert faro.end() == 0
-    arguments = ["restore", "--jobs", str(models.folder / "jobs.yaml"), "--plan", f"{models.namespace}/main"]
+    arguments = [
+        "restore",
+        "--jobs",
+        str(models.folder / "jobs.yaml"),
+        "--plan",
+        f"{models.namespace}/main",
+    ]
     arguments += ["--kubeconfig", models.account("main-controller")]
     assert cli.main([*arguments, "--unled", "3600"]) == 0
     assert "nothing is restored" in capfd.readouterr().err

@@ -30,7 +30,10 @@ def helm(*arguments: str) -> subprocess.CompletedProcess:
 
 def by_name(things):
     found = [thing for thing in things if thing and thing["kind"] not in NOT_IN_THE_CHART]
-    return {(thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]): thing for thing in found}
+    return {
+        (thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]): thing
+        for thing in found
+    }
 
 
 @pytest.mark.parametrize("act", ["replicas", "ceilings"])
@@ -39,11 +42,27 @@ def test_helm_renders_the_objects_of_faro_manifests(backend, act, tmp_path):
     if (backend, act) == ("rayserve", "ceilings"):
         assert helm("template", "faro", str(CHART), "--set", f"jobs=x,act={act}").returncode != 0
         return
-    options = ["--backend", backend, "--service-monitor", "--tick", "2.5", "--name", "n", "--prometheus", PROMETHEUS]
+    options = [
+        "--backend",
+        backend,
+        "--service-monitor",
+        "--tick",
+        "2.5",
+        "--name",
+        "n",
+        "--prometheus",
+        PROMETHEUS,
+    ]
     options += ["--act", act]
     assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *options]) == 0
-    written = [one for path in sorted(tmp_path.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
-    values = f"backend={backend},act={act},serviceMonitor=true,name=n,apply=true,prometheus={PROMETHEUS}"
+    written = [
+        one
+        for path in sorted(tmp_path.glob("*.yaml"))
+        for one in yaml.safe_load_all(path.read_text())
+    ]
+    values = (
+        f"backend={backend},act={act},serviceMonitor=true,name=n,apply=true,prometheus={PROMETHEUS}"
+    )
     if backend == "deployments":
         values += f",deployments={{{','.join(sorted(job.name for job in read_jobs(JOBS)))}}}"
     rendered = helm(
@@ -60,7 +79,16 @@ def test_helm_lint_has_no_complaint():
 
 
 @pytest.mark.parametrize(
-    "value", ["image=x y", "tickSeconds=0", "backend=ray", "name=A", "jobs=", "jbos=x", "backend=deployments"]
+    "value",
+    [
+        "image=x y",
+        "tickSeconds=0",
+        "backend=ray",
+        "name=A",
+        "jobs=",
+        "jbos=x",
+        "backend=deployments",
+    ],
 )
 def test_helm_refuses_a_value_outside_the_schema(value):
     done = helm("template", "faro", str(CHART), "--set", "jobs=x", "--set", value)
@@ -72,7 +100,9 @@ def test_helm_refuses_a_value_outside_the_schema(value):
 def release(tmp_path):
     """A namespace with two Deployments, a Prometheus on the host, and a function that runs helm on release `faro`."""
     world = World(tmp_path)
-    gateways = docker("network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}").split()
+    gateways = docker(
+        "network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
+    ).split()
     host = next(address for address in gateways if "." in address)
     prometheus = FakePrometheus({"requests": 60.0, "seconds": 0.2}, host)
     apply(world.api, *(world.deployment(name, cpu=0.1) for name in ("a", "b")))
@@ -82,7 +112,11 @@ def release(tmp_path):
     values += ",deployments={a,b}"
 
     def run(verb: str, *arguments: str) -> str:
-        chart = [str(CHART), "--set", values, "--set-file", f"jobs={jobs}"] if verb in ("install", "upgrade") else []
+        chart = (
+            [str(CHART), "--set", values, "--set-file", f"jobs={jobs}"]
+            if verb in ("install", "upgrade")
+            else []
+        )
         place = ["--namespace", world.namespace, "--kubeconfig", kubeconfig()]
         done = helm(verb, "faro", *chart, *place, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -95,7 +129,10 @@ def release(tmp_path):
 
 
 def replicas(world: World) -> list[int]:
-    return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in ("a", "b")]
+    return [
+        world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"]
+        for name in ("a", "b")
+    ]
 
 
 def kubectl(world: World, *arguments: str) -> str:
@@ -132,10 +169,14 @@ def test_a_release_watches_then_scales_after_an_upgrade_and_stops_scaling_after_
     leader = holder.rpartition("-")[0]  # without the process
     assert "FairShare" in explained(world, leader)
     kubectl(world, "exec", leader, "--", "sh", "-c", "kill 1")
-    until(lambda: restarts(world, leader) == 1 and all_ready(world), 180, "its container starts again")
+    until(
+        lambda: restarts(world, leader) == 1 and all_ready(world), 180, "its container starts again"
+    )
     assert "FairShare" in explained(world, leader), "the journal outlives the container"
     run("rollback", "1", "--wait", "--timeout", "240s")
-    controller = world.get(f"/apis/apps/v1/{{ns}}/deployments/{NAME}")["spec"]["template"]["spec"]["containers"][0]
+    controller = world.get(f"/apis/apps/v1/{{ns}}/deployments/{NAME}")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
     assert "--apply" not in controller["args"]
     revisions = json.loads(run("history", "--output", "json"))
     assert [one["status"] for one in revisions] == ["superseded", "superseded", "deployed"]

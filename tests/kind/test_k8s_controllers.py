@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import Controller, World, apply, cordon, crd, half_a_worker, kubeconfig, table, until, workers
+from k8s_world import (
+    Controller,
+    World,
+    apply,
+    cordon,
+    crd,
+    half_a_worker,
+    kubeconfig,
+    table,
+    until,
+    workers,
+)
 from kube_things import objects
 
 from faro_ops import cli
@@ -29,9 +40,15 @@ def world(tmp_path):
     one = World(tmp_path)
     one.each = half_a_worker(one.api)  # cores of a replica
     apply(one.api, crd(), *(one.deployment(name, cpu=one.each) for name in NAMES))
-    until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
+    until(
+        lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"),
+        60,
+        "FaroPlan is served",
+    )
     where = dict(namespace=one.namespace, name="main", deployments=NAMES)
-    wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", prometheus="http://x", **where)
+    wanted = ManifestSpec(
+        jobs=(), jobs_text="", backend="deployments", prometheus="http://x", **where
+    )
     apply(one.api, *objects(wanted, "rbac.yaml"))
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=one.each)))
     yield one
@@ -66,7 +83,9 @@ def controllers(world, prometheus):
 
 
 def replicas(world):
-    return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in NAMES]
+    return [
+        world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in NAMES
+    ]
 
 
 def acts(controller, within_s=START_S):
@@ -79,7 +98,9 @@ def acts(controller, within_s=START_S):
 
 
 @pytest.mark.fault
-def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(world, controllers):
+def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(
+    world, controllers
+):
     controllers()
     until(lambda: replicas(world) == [2, 2], START_S)
     node = workers(world.api)[1]
@@ -94,7 +115,9 @@ def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods
 
 
 @pytest.mark.fault
-def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_never_both(world, controllers):
+def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_never_both(
+    world, controllers
+):
     first = controllers()
     acts(first)
     second = controllers()
@@ -128,7 +151,11 @@ def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
     first = controllers()
     acts(first)
     taken = {
-        "spec": {"holderIdentity": "other", "renewTime": "2100-01-01T00:00:00.000000Z", "leaseDurationSeconds": 3600}
+        "spec": {
+            "holderIdentity": "other",
+            "renewTime": "2100-01-01T00:00:00.000000Z",
+            "leaseDurationSeconds": 3600,
+        }
     }
     world.api.send("PATCH", world.path(LEASES), taken, kind=MERGE)
     until(lambda: first.process.poll() is not None, 30)
@@ -140,7 +167,12 @@ def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
 def test_someone_who_scales_by_hand_is_overruled_and_it_is_said_so(world, controllers):
     controllers()
     until(lambda: replicas(world) == [2, 2], START_S)
-    world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": 1}}, kind=MERGE)
+    world.api.send(
+        "PATCH",
+        world.path("/apis/apps/v1/{ns}/deployments/a/scale"),
+        {"spec": {"replicas": 1}},
+        kind=MERGE,
+    )
     until(lambda: replicas(world) == [2, 2], 30)
     path = world.path("/api/v1/{ns}/events")
     until(
@@ -203,7 +235,8 @@ def test_a_token_that_is_not_valid_any_more(world, prometheus, capsys):
     world.api.send("DELETE", world.path("/api/v1/{ns}/serviceaccounts/main-controller"))
     until(
         lambda: (
-            "the credentials are refused; has the token expired?" in refused(world, prometheus, capsys, config=config)
+            "the credentials are refused; has the token expired?"
+            in refused(world, prometheus, capsys, config=config)
         ),
         30,
     )
@@ -219,18 +252,26 @@ def test_a_namespace_that_is_not_there(world, prometheus, capsys):
 
 def test_a_deployment_that_is_not_there(world, prometheus, capsys):
     (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table([*NAMES, "c"], cores=world.each)))
-    assert "/c' does not exist (1 of 3 are missing)" in refused(world, prometheus, capsys, config=kubeconfig())
+    assert "/c' does not exist (1 of 3 are missing)" in refused(
+        world, prometheus, capsys, config=kubeconfig()
+    )
 
 
 def test_a_definition_that_is_not_there(world, prometheus, capsys, monkeypatch):
-    monkeypatch.setattr("faro_ops.kube.preflight.FARO_PLANS", ("autoscaling.faro", "v9", PLURAL, "faro manifests"))
+    monkeypatch.setattr(
+        "faro_ops.kube.preflight.FARO_PLANS", ("autoscaling.faro", "v9", PLURAL, "faro manifests")
+    )
     assert "does not know faroplans.autoscaling.faro/v9; faro manifests installs it" in refused(
         world, prometheus, capsys
     )
 
 
 def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": world.namespace}}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "small", "namespace": world.namespace},
+    }
     apply(world.api, quota | {"spec": {"hard": {"requests.cpu": f"{world.each:g}"}}})
     told = f"quota small: {world.each:g} cores cannot hold the minimum of 2 jobs, {2 * world.each:g} cores"
     assert told in refused(world, prometheus, capsys)
@@ -243,7 +284,9 @@ def test_fewer_cores_than_the_pods_request(world, prometheus, capsys):
 
 
 def test_a_right_that_is_missing(world, prometheus, capsys):
-    world.api.send("DELETE", world.path("/apis/rbac.authorization.k8s.io/v1/{ns}/rolebindings/main-controller"))
+    world.api.send(
+        "DELETE", world.path("/apis/rbac.authorization.k8s.io/v1/{ns}/rolebindings/main-controller")
+    )
     account = connect(world.account("main-controller"))
     until(lambda: not preflight.may(account, world.namespace, "apps", "deployments", "list"))
     assert "may not list deployments.apps in namespace" in refused(world, prometheus, capsys)

@@ -37,9 +37,16 @@ def world(tmp_path):
 def deployments(world, names, prometheus, api=None, replicas=1, capacity=8.0, pods=NOWHERE):
     jobs = tuple(Job(name, cold_start_s=5) for name in names)
     apply(world.api, *(world.deployment(name, replicas, **pods) for name in names))
-    addresses = [DeploymentRef.of(job, row["deployment"], world.namespace) for job, row in zip(jobs, table(names))]
+    addresses = [
+        DeploymentRef.of(job, row["deployment"], world.namespace)
+        for job, row in zip(jobs, table(names))
+    ]
     return jobs, Deployments(
-        api or world.api, addresses, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901), capacity
+        api or world.api,
+        addresses,
+        DeploymentMetrics(prometheus.url),
+        Clock.starting_now(in_s=-901),
+        capacity,
     )
 
 
@@ -58,7 +65,9 @@ def test_a_deployment_is_scaled_and_its_pods_are_seen_to_start_and_to_serve(worl
     assert not seen.changing.any()
 
 
-def test_load_comes_from_prometheus_with_a_quarter_of_an_hour_of_history_from_the_first_look_on(world, prometheus):
+def test_load_comes_from_prometheus_with_a_quarter_of_an_hour_of_history_from_the_first_look_on(
+    world, prometheus
+):
     _, cluster = deployments(world, ["a"], prometheus)
     seen = cluster.observe()
     assert seen.arrivals_per_min.tolist() == [[60.0] * 15]
@@ -74,7 +83,9 @@ def test_a_deployment_that_is_not_there_is_an_absent_job(world, prometheus):
     assert replicas(world, "a") == 2
 
 
-def test_a_status_that_changed_between_read_and_write_does_not_keep_it_from_scaling(world, prometheus):
+def test_a_status_that_changed_between_read_and_write_does_not_keep_it_from_scaling(
+    world, prometheus
+):
     _, cluster = deployments(world, ["a"], prometheus)
     cluster.observe()
     label = {"metadata": {"annotations": {"touched": "by someone"}}}
@@ -100,7 +111,10 @@ def test_what_someone_else_has_scaled_meanwhile_is_not_overwritten_but_seen_and_
 
     def someone_else(count):
         world.api.send(
-            "PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": count}}, kind=MERGE
+            "PATCH",
+            world.path("/apis/apps/v1/{ns}/deployments/a/scale"),
+            {"spec": {"replicas": count}},
+            kind=MERGE,
         )
 
     with pytest.raises(ApiError, match="another client has scaled it to 2"):
@@ -128,7 +142,10 @@ def test_two_writers_at_once_leave_what_one_of_them_asked_for(world, prometheus)
             except ApiError as refused:
                 wrong.append(refused)
 
-        threads = [threading.Thread(target=write, args=pair) for pair in ((one, 2 + round_), (other, 20 + round_))]
+        threads = [
+            threading.Thread(target=write, args=pair)
+            for pair in ((one, 2 + round_), (other, 20 + round_))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -143,7 +160,11 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds_of_cpu
         world.api,
         *objects(
             ManifestSpec(
-                jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x"
+                jobs=(),
+                jobs_text="",
+                backend="deployments",
+                namespace=world.namespace,
+                prometheus="http://x",
             ),
             "rbac.yaml",
         ),
@@ -153,7 +174,11 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds_of_cpu
     policy, rules = FairShare(), GuardrailConfig()
     until(lambda: len(cluster.read()) == 200)
     took_s = []
-    for capacity in (400.0, 600.0, 400.0):  # the best of three: the limit is the program's, not the machine's
+    for capacity in (
+        400.0,
+        600.0,
+        400.0,
+    ):  # the best of three: the limit is the program's, not the machine's
         cluster.cores = capacity
         cluster._scaled_at[:] = -np.inf
         began = time.process_time()
@@ -161,7 +186,9 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds_of_cpu
         cluster.apply(step.target, step.plan.drop)
         took_s.append(time.process_time() - began)
         assert [found.target for found in cluster.read()] == [capacity // 200] * 200
-    print("observed, decided and scaled 200 jobs in", ", ".join(f"{one:.2f}" for one in took_s), "s")
+    print(
+        "observed, decided and scaled 200 jobs in", ", ".join(f"{one:.2f}" for one in took_s), "s"
+    )
     assert min(took_s) < 2
 
 
@@ -174,7 +201,8 @@ def test_a_turn_that_changes_nothing_writes_nothing(world, prometheus):
     time.sleep(0.3)
     fields = world.get("/apis/apps/v1/{ns}/deployments/a")["metadata"]
     assert fields["resourceVersion"] == version or not any(
-        one["manager"] == "faro" and one.get("subresource") == "scale" for one in fields.get("managedFields", [])
+        one["manager"] == "faro" and one.get("subresource") == "scale"
+        for one in fields.get("managedFields", [])
     )
 
 
@@ -212,13 +240,19 @@ def test_who_has_lost_the_lease_to_another_ends(world, prometheus):
 
 def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     apply(world.api, crd())
-    until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
+    until(
+        lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"),
+        60,
+        "FaroPlan is served",
+    )
     jobs, cluster = deployments(world, ["a", "b"], prometheus, capacity=6.0)
     policy = FairShare()
     _, step = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), cluster.observe())
     report = Reporter(world.api, world.namespace, "main", "FairShare", jobs, "me-1")
     report(step)
-    plan = until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/main").get("status"))
+    plan = until(
+        lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/main").get("status")
+    )
     report.close()
     assert plan["capacityCores"] == 6
     assert plan["targets"] == "a=3 b=3"
@@ -226,7 +260,11 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
         ("a", 3, "fair-share"),
         ("b", 3, "fair-share"),
     ]
-    events = until(lambda: world.get("/api/v1/{ns}/events", fieldSelector="involvedObject.kind=FaroPlan")["items"])
+    events = until(
+        lambda: world.get("/api/v1/{ns}/events", fieldSelector="involvedObject.kind=FaroPlan")[
+            "items"
+        ]
+    )
     assert {event["reason"] for event in events} == {"FairShare"}
     assert "a: 1 -> 3 replicas (fair-share)" in {event["message"] for event in events}
 
@@ -255,7 +293,9 @@ FORBIDDEN = [
 
 
 def controller_account(world, backend):
-    wanted = dict(jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="http://x")
+    wanted = dict(
+        jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="http://x"
+    )
     wanted["deployments"] = ("a",)
     apply(world.api, *objects(ManifestSpec(**wanted), "rbac.yaml"))
     return connect(world.account("faro-controller"))
@@ -264,7 +304,9 @@ def controller_account(world, backend):
 @pytest.mark.parametrize(("backend", "used"), USED)
 def test_the_controllers_account_may_do_each_thing_that_it_does(world, backend, used):
     account = controller_account(world, backend)
-    preflight.check_permissions(account, world.namespace, used, names=preflight.names_of("faro", ["a"]))
+    preflight.check_permissions(
+        account, world.namespace, used, names=preflight.names_of("faro", ["a"])
+    )
 
 
 @pytest.mark.parametrize(("method", "path"), FORBIDDEN)

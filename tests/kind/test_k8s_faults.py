@@ -28,7 +28,9 @@ AWAY_S = 60.0
 
 @pytest.fixture(scope="module")
 def faro(tmp_path_factory):
-    with faro_world(tmp_path_factory.mktemp("faro"), "rbac", "config", "controller", "network", "quota") as one:
+    with faro_world(
+        tmp_path_factory.mktemp("faro"), "rbac", "config", "controller", "network", "quota"
+    ) as one:
         one.serve()
         yield one
 
@@ -84,7 +86,9 @@ def test_kuberays_operator_is_restarted(faro):
         going = {pod["metadata"]["name"] for pod in pods}
         until(
             lambda: [
-                pod for pod in faro.api.get(OPERATOR)["items"] if is_ready(pod) and pod["metadata"]["name"] not in going
+                pod
+                for pod in faro.api.get(OPERATOR)["items"]
+                if is_ready(pod) and pod["metadata"]["name"] not in going
             ],
             FOLLOWED_S,
             "another operator is ready",
@@ -100,7 +104,11 @@ def test_a_second_rayservice_in_the_namespace_adds_no_capacity(faro):
 
     def ready():
         seen.add(faro.targets())
-        found = faro.get("/apis/ray.io/v1/{ns}/rayservices/other").get("status", {}).get("conditions", [])
+        found = (
+            faro.get("/apis/ray.io/v1/{ns}/rayservices/other")
+            .get("status", {})
+            .get("conditions", [])
+        )
         return any(one["type"] == "Ready" and one["status"] == "True" for one in found)
 
     with under_load(faro, "a second RayService in the namespace") as row:
@@ -121,7 +129,11 @@ def test_a_job_is_added_and_removed(faro):
         faro.describe(changed, jobs=(*JOBS, Job("c", cold_start_s=5)))
         try:
             follows(faro, THIRD)
-            until(lambda: faro.ready_replicas() == [2, 2, 2], FOLLOWED_S, lambda: f"replicas: {faro.plan()}")
+            until(
+                lambda: faro.ready_replicas() == [2, 2, 2],
+                FOLLOWED_S,
+                lambda: f"replicas: {faro.plan()}",
+            )
         finally:
             faro.describe(changed)
     assert row.failed == 0
@@ -148,7 +160,11 @@ def test_a_worker_is_deleted(faro):
 @pytest.mark.slow
 def test_a_worker_is_deleted_while_the_quota_has_no_room_for_another_one(faro):
     with under_load(faro, "worker deleted while the quota has no room") as row:
-        quota = {"metadata": {"name": "faro", "namespace": faro.namespace}, "kind": "ResourceQuota", "apiVersion": "v1"}
+        quota = {
+            "metadata": {"name": "faro", "namespace": faro.namespace},
+            "kind": "ResourceQuota",
+            "apiVersion": "v1",
+        }
         apply(faro.api, quota | {"spec": {"hard": {"pods": "4"}}})
         faro.kill(faro.worker_away_from_the_head())
         follows(faro, QUARTER)

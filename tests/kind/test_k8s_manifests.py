@@ -16,16 +16,31 @@ from faro_ops.kube.client import amount
 from faro_ops.kube.manifests import APPLY_FIRST
 
 JOBS = ROOT / "cluster/jobs.yaml"
-FOREIGN = ("Kustomization", "ServiceMonitor", "PrometheusRule")  # not the API server's own, nor Faro's
+FOREIGN = (
+    "Kustomization",
+    "ServiceMonitor",
+    "PrometheusRule",
+)  # not the API server's own, nor Faro's
 BACKENDS = {
     "rayserve": ["--backend", "rayserve", "--service-monitor"],
-    "deployments": ["--backend", "deployments", "--prometheus", "http://prometheus.monitoring:9090"],
+    "deployments": [
+        "--backend",
+        "deployments",
+        "--prometheus",
+        "http://prometheus.monitoring:9090",
+    ],
 }
 
 
 def write(backend, folder):
-    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(folder), *BACKENDS[backend]]) == 0
-    return [thing for path in sorted(folder.glob("*.yaml")) for thing in yaml.safe_load_all(path.read_text())]
+    assert (
+        cli.main(["manifests", "--jobs", str(JOBS), "--out", str(folder), *BACKENDS[backend]]) == 0
+    )
+    return [
+        thing
+        for path in sorted(folder.glob("*.yaml"))
+        for thing in yaml.safe_load_all(path.read_text())
+    ]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -41,7 +56,9 @@ def for_ray(tmp_path_factory):
 
 def one(things, kind, name=None):
     return next(
-        thing for thing in things if thing["kind"] == kind and (name is None or thing["metadata"]["name"] == name)
+        thing
+        for thing in things
+        if thing["kind"] == kind and (name is None or thing["metadata"]["name"] == name)
     )
 
 
@@ -59,7 +76,9 @@ def pods(things):
 def test_every_object_is_what_the_newest_kubernetes_accepts(written):
     validate = pytest.importorskip("kubernetes_validate")
     _, _, things = written
-    checked = [thing for thing in things if thing["kind"] not in (*FOREIGN, "RayService", "FaroPlan")]
+    checked = [
+        thing for thing in things if thing["kind"] not in (*FOREIGN, "RayService", "FaroPlan")
+    ]
     checked += [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod["spec"]}
         for name, pod in pods(things)
@@ -69,10 +88,14 @@ def test_every_object_is_what_the_newest_kubernetes_accepts(written):
     assert len(checked) > 10
 
 
-def test_kustomize_lists_all_but_the_namespace_and_the_crd_which_a_delete_would_take_with_the_model_servers(written):
+def test_kustomize_lists_all_but_the_namespace_and_the_crd_which_a_delete_would_take_with_the_model_servers(
+    written,
+):
     _, folder, things = written
     listed = one(things, "Kustomization")["resources"]
-    assert {*listed, *APPLY_FIRST, "kustomization.yaml"} == {path.name for path in folder.glob("*.yaml")}
+    assert {*listed, *APPLY_FIRST, "kustomization.yaml"} == {
+        path.name for path in folder.glob("*.yaml")
+    }
     assert not {*listed} & {*APPLY_FIRST}
 
 
@@ -103,8 +126,14 @@ def test_the_controller_has_probes_a_read_only_root_and_a_second_one_beside_it(w
     assert deployment["spec"]["replicas"] == 2
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    probes = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
-    assert probes == {"startupProbe": "/healthz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
+    probes = {
+        name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")
+    }
+    assert probes == {
+        "startupProbe": "/healthz",
+        "readinessProbe": "/readyz",
+        "livenessProbe": "/healthz",
+    }
 
 
 def test_the_pods_of_others_are_not_refused_for_our_sake(written):
@@ -125,12 +154,16 @@ def test_there_is_no_secret_in_it(written):
 
 def test_the_command_line_knows_every_option_that_the_controller_is_started_with(written):
     _, _, things = written
-    args = one(things, "Deployment", "faro-controller")["spec"]["template"]["spec"]["containers"][0]["args"]
+    args = one(things, "Deployment", "faro-controller")["spec"]["template"]["spec"]["containers"][
+        0
+    ]["args"]
     from typer.main import get_command
 
     from faro_ops.cli import app
 
-    known = {option for parameter in get_command(app).commands["run"].params for option in parameter.opts}
+    known = {
+        option for parameter in get_command(app).commands["run"].params for option in parameter.opts
+    }
     assert {word for word in args if word.startswith("--")} <= known
 
 
@@ -147,22 +180,33 @@ def test_a_controller_may_be_asked_to_print_only(tmp_path):
 
 def test_a_node_with_a_worker_can_be_drained(for_ray):
     workers = one(for_ray, "PodDisruptionBudget", "faro-workers")["spec"]
-    count = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"]
+    count = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0][
+        "replicas"
+    ]
     assert workers["minAvailable"] == count - 1
-    assert "maxUnavailable" not in workers, "Kubernetes cannot tell how many workers a RayCluster wants"
+    assert "maxUnavailable" not in workers, (
+        "Kubernetes cannot tell how many workers a RayCluster wants"
+    )
     assert one(for_ray, "PodDisruptionBudget", "faro-controller")["spec"]["maxUnavailable"] == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_commands_that_are_printed_come_in_an_order_that_a_new_cluster_takes(backend, tmp_path, capsys):
+def test_the_commands_that_are_printed_come_in_an_order_that_a_new_cluster_takes(
+    backend, tmp_path, capsys
+):
     write(backend, tmp_path / "m")
     said = [line for line in capsys.readouterr().out.splitlines() if "kubectl" in line]
-    assert said[0] == f"kubectl apply --server-side -f {tmp_path}/m/namespace.yaml -f {tmp_path}/m/crd.yaml"
+    assert (
+        said[0]
+        == f"kubectl apply --server-side -f {tmp_path}/m/namespace.yaml -f {tmp_path}/m/crd.yaml"
+    )
     assert said[1].startswith("kubectl wait --for condition=established")
     assert said[-1] == f"kubectl apply --server-side --force-conflicts -k {tmp_path}/m"
     secrets = [line for line in said if "create secret" in line]
     assert len(secrets) == (backend == "rayserve")
-    assert all(line.startswith("openssl rand -hex 32 | tr -d '\\n' | kubectl -n faro ") for line in secrets)
+    assert all(
+        line.startswith("openssl rand -hex 32 | tr -d '\\n' | kubectl -n faro ") for line in secrets
+    )
 
 
 def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):
@@ -173,17 +217,27 @@ def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):
         assert jobs[name]["external_scaler_enabled"] is True
         assert "autoscaling_config" not in str(jobs[name])
     workers = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
-    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"], "Faro divides what there is"
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"], (
+        "Faro divides what there is"
+    )
 
 
 def test_an_image_may_be_named_by_its_digest(tmp_path):
     image = "registry.example:5000/team/faro:v1@sha256:" + 64 * "a"
-    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), "--image", image]) == 0
-    things = [thing for path in tmp_path.glob("*.yaml") for thing in yaml.safe_load_all(path.read_text())]
-    assert {container["image"] for _, pod in pods(things) for container in pod["spec"]["containers"]} == {image}
+    assert (
+        cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), "--image", image]) == 0
+    )
+    things = [
+        thing for path in tmp_path.glob("*.yaml") for thing in yaml.safe_load_all(path.read_text())
+    ]
+    assert {
+        container["image"] for _, pod in pods(things) for container in pod["spec"]["containers"]
+    } == {image}
 
 
-def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_refused(tmp_path, capsys):
+def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_refused(
+    tmp_path, capsys
+):
     written, given = (
         ["manifests", "--jobs", str(JOBS), "--out"],
         ["--option=--earn", "--option=--max-scaling-actions=1"],
@@ -191,11 +245,16 @@ def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_ref
     assert cli.main([*written, str(tmp_path / "good"), *given]) == 0
     (controller,) = (
         container
-        for name, pod in pods(yaml.safe_load_all((tmp_path / "good" / "controller.yaml").read_text()))
+        for name, pod in pods(
+            yaml.safe_load_all((tmp_path / "good" / "controller.yaml").read_text())
+        )
         for container in pod["spec"]["containers"]
     )
     assert {"--earn", "--max-scaling-actions=1"} < set(controller["args"])
-    for wrong, why in (("--earning", "No such option: --earning"), ("--deadline=x", "Invalid value for '--deadline'")):
+    for wrong, why in (
+        ("--earning", "No such option: --earning"),
+        ("--deadline=x", "Invalid value for '--deadline'"),
+    ):
         capsys.readouterr()
         assert cli.main([*written, str(tmp_path / "bad"), f"--option={wrong}"]) == 2
         assert why in capsys.readouterr().err
@@ -226,24 +285,43 @@ def test_requests_enter_at_the_head_and_never_at_a_worker_where_nothing_listens(
 
 def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own_cluster(for_ray):
     policy = one(for_ray, "NetworkPolicy", "faro-ray")["spec"]
-    open_ports = [port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]]
+    open_ports = [
+        port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]
+    ]
     assert open_ports == [8000]
-    (operator,) = [peer for rule in policy["ingress"] for peer in rule.get("from", []) if "namespaceSelector" in peer]
-    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}
-    assert operator["podSelector"] == {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+    (operator,) = [
+        peer
+        for rule in policy["ingress"]
+        for peer in rule.get("from", [])
+        if "namespaceSelector" in peer
+    ]
+    assert operator["namespaceSelector"] == {
+        "matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}
+    }
+    assert operator["podSelector"] == {
+        "matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}
+    }
 
 
 def test_only_the_namespace_of_prometheus_reaches_the_metrics(written):
     _, _, things = written
     (rule,) = one(things, "NetworkPolicy", "faro-controller")["spec"]["ingress"]
-    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert rule["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
 
 
-@pytest.mark.parametrize("more", [[], ["--head-cpu", "0.5", "--head-memory", "3", "--worker-cpu", "0.3"]])
+@pytest.mark.parametrize(
+    "more", [[], ["--head-cpu", "0.5", "--head-memory", "3", "--worker-cpu", "0.3"]]
+)
 def test_the_quota_has_room_for_the_second_ray_cluster_of_an_upgrade(tmp_path, more):
     assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *more]) == 0
-    things = [thing for path in tmp_path.glob("*.yaml") for thing in yaml.safe_load_all(path.read_text())]
-    hard = {name: amount(value) for name, value in one(things, "ResourceQuota")["spec"]["hard"].items()}
+    things = [
+        thing for path in tmp_path.glob("*.yaml") for thing in yaml.safe_load_all(path.read_text())
+    ]
+    hard = {
+        name: amount(value) for name, value in one(things, "ResourceQuota")["spec"]["hard"].items()
+    }
     cluster = one(things, "RayService")["spec"]["rayClusterConfig"]
     head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     controller = one(things, "Deployment")["spec"]
@@ -251,11 +329,16 @@ def test_the_quota_has_room_for_the_second_ray_cluster_of_an_upgrade(tmp_path, m
     pods = [*two_clusters, *[controller["template"]] * 2 * controller["replicas"]]
     assert hard["pods"] == len(pods)
     for resource in ("cpu", "memory"):
-        assert hard[f"requests.{resource}"] == pytest.approx(sum(requests_of(pod)[resource] for pod in pods))
+        assert hard[f"requests.{resource}"] == pytest.approx(
+            sum(requests_of(pod)[resource] for pod in pods)
+        )
 
 
 def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
-    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), "--head-cpu", "0.5"]) == 0
+    assert (
+        cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), "--head-cpu", "0.5"])
+        == 0
+    )
     service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
     head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     assert head["spec"]["containers"][0]["resources"] == {
@@ -272,7 +355,10 @@ def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
         (["--backend", "nomad"], "backend='nomad' is unknown"),
         (["--workers", "1", "--worker-cores", "2"], "cannot hold the minimum of 3 jobs, 3 cores"),
         (["--backend", "deployments"], "needs prometheus"),
-        (["--backend", "deployments", "--prometheus", "bogus"], "prometheus='bogus' must be an http:// or https://"),
+        (
+            ["--backend", "deployments", "--prometheus", "bogus"],
+            "prometheus='bogus' must be an http:// or https://",
+        ),
         (["--head-cpu", "0"], "head: cpu=0.0 must be a number > 0"),
         (["--operator-namespace", "A"], "operator_namespace='A' is not a Kubernetes name"),
         (["--tick", "0"], "tick_s=0.0 must be a number > 0"),
@@ -280,7 +366,10 @@ def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
         (["--image", "x y"], "image='x y' is not an image name: NAME:TAG or NAME@sha256:DIGEST"),
         (["--image", "faro@sha256:12"], "is not an image name"),
         (["--name", "x" * 64], "must be a letter, then at most 46 of a-z, 0-9 and -"),
-        (["--act", "ceilings", *BACKENDS["deployments"], "--policy", "FairShare"], "policy='FairShare' makes no pred"),
+        (
+            ["--act", "ceilings", *BACKENDS["deployments"], "--policy", "FairShare"],
+            "policy='FairShare' makes no pred",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, said):
@@ -337,7 +426,9 @@ def test_a_second_apply_changes_nothing(written, world):
     versions = []
     for _ in range(2):
         apply(world.api, *ours)
-        versions.append([world.api.get(path_of(thing))["metadata"].get("generation") for thing in ours])
+        versions.append(
+            [world.api.get(path_of(thing))["metadata"].get("generation") for thing in ours]
+        )
     assert versions[0] == versions[1]
 
 
@@ -359,5 +450,13 @@ def test_kubectl_shows_the_plan_as_a_table(world):
     )
     command = ["kubectl", "--kubeconfig", kubeconfig(), "-n", world.namespace, "get", "faroplans"]
     shown = until(lambda: subprocess.run(command, capture_output=True, text=True).stdout, 30)
-    assert shown.split()[:7] == ["NAME", "POLICY", "CAPACITY", "USED", "TARGETS", "REASON", "DECIDED"]
+    assert shown.split()[:7] == [
+        "NAME",
+        "POLICY",
+        "CAPACITY",
+        "USED",
+        "TARGETS",
+        "REASON",
+        "DECIDED",
+    ]
     assert "Faro-Sum" in shown

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import Controller, FakePrometheus, World, apply, crd, half_a_worker, table, until, without_api_server
+from k8s_world import (
+    Controller,
+    FakePrometheus,
+    World,
+    apply,
+    crd,
+    half_a_worker,
+    table,
+    until,
+    without_api_server,
+)
 from kube_things import objects
 
 from faro_ops.kube.client import MERGE, ApiError
@@ -24,15 +34,26 @@ def furnish(world: World) -> None:
     """What an operator applies."""
     each = half_a_worker(world.api)
     apply(world.api, crd(), *(world.deployment(name, cpu=each) for name in NAMES))
-    until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
+    until(
+        lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"),
+        60,
+        "FaroPlan is served",
+    )
     wanted = ManifestSpec(
-        jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, name="main", prometheus="http://x"
+        jobs=(),
+        jobs_text="",
+        backend="deployments",
+        namespace=world.namespace,
+        name="main",
+        prometheus="http://x",
     )
     apply(world.api, *objects(wanted, "rbac.yaml"))
 
 
 def replicas(world: World) -> list[int]:
-    return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in NAMES]
+    return [
+        world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in NAMES
+    ]
 
 
 def gone(world: World, path: str) -> bool:
@@ -83,12 +104,16 @@ def test_while_the_api_server_is_away_the_controller_holds_and_then_goes_on(worl
         assert controller.process.poll() is None, controller.said[-5:]
         assert controller.heard("cannot be reached")
         last = [tick for when, tick in controller.ticks if when > began + 5]
-        assert all(job["replicas"] == 2 for tick in last for job in tick["plan"].values()), "it holds"
+        assert all(job["replicas"] == 2 for tick in last for job in tick["plan"].values()), (
+            "it holds"
+        )
     scale = {"spec": {"replicas": 1}}
     world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), scale, kind=MERGE)
     back = time.monotonic()
     until(lambda: replicas(world) == [2, 2], 60, lambda: f"acting again; {controller.said[-3:]}")
-    print(f"after {AWAY_S:g} s without a server it acted {time.monotonic() - back:.1f} s after its return")
+    print(
+        f"after {AWAY_S:g} s without a server it acted {time.monotonic() - back:.1f} s after its return"
+    )
 
 
 def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_on_once_they_are_applied(
@@ -105,6 +130,12 @@ def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_
         Path(world.account("main-controller")).read_text()
     )  # its token belonged to an account that is gone
     back = time.monotonic()
-    until(lambda: replicas(world) == [2, 2], 90, lambda: f"acting on a server without memory; {controller.said[-3:]}")
-    print(f"on a server that had forgotten everything it acted after {time.monotonic() - back:.1f} s")
+    until(
+        lambda: replicas(world) == [2, 2],
+        90,
+        lambda: f"acting on a server without memory; {controller.said[-3:]}",
+    )
+    print(
+        f"on a server that had forgotten everything it acted after {time.monotonic() - back:.1f} s"
+    )
     assert controller.process.poll() is None

@@ -53,12 +53,23 @@ class Nodes(World):
         (fuller, least), (emptier, most) = sorted(by_node.items(), key=lambda one: one[1])
         if most - least > 0.05:
             apply(self.api, self.deployment(FILLER, cpu=most - least, nodeName=emptier))
-            until(lambda: self.free()[emptier] <= least + 0.01, 60, lambda: f"{emptier} is as full as {fuller}")
+            until(
+                lambda: self.free()[emptier] <= least + 0.01,
+                60,
+                lambda: f"{emptier} is as full as {fuller}",
+            )
         free = list(self.free().values())
         self.large = tenths(0.6 * max(free))
-        self.small = tenths(max(free) - self.large) + 0.1  # beside a large one, no node has room for it
-        assert 0 < max(self.large, self.small) <= min(free), f"the nodes have too little room: {free} cores"
-        self.jobs = (Job("large", cores=self.large, cold_start_s=5), Job("small", cores=self.small, cold_start_s=5))
+        self.small = (
+            tenths(max(free) - self.large) + 0.1
+        )  # beside a large one, no node has room for it
+        assert 0 < max(self.large, self.small) <= min(free), (
+            f"the nodes have too little room: {free} cores"
+        )
+        self.jobs = (
+            Job("large", cores=self.large, cold_start_s=5),
+            Job("small", cores=self.small, cold_start_s=5),
+        )
         apply(self.api, *(self.deployment(job.name, cpu=job.cores) for job in self.jobs))
         until(lambda: self.running() == 2, 60, "a replica of each")
 
@@ -90,8 +101,13 @@ def nodes(tmp_path):
 
 def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(nodes, prometheus):
     rows = table([job.name for job in nodes.jobs])
-    refs = [DeploymentRef.of(job, row["deployment"], nodes.namespace) for job, row in zip(nodes.jobs, rows)]
-    cluster = Deployments(nodes.api, refs, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901))
+    refs = [
+        DeploymentRef.of(job, row["deployment"], nodes.namespace)
+        for job, row in zip(nodes.jobs, rows)
+    ]
+    cluster = Deployments(
+        nodes.api, refs, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901)
+    )
     selectors = tuple({"app": job.name} for job in nodes.jobs)
     shape = shape_of(cluster.refs, cluster.objects())
     source = NodeCapacity(
@@ -102,15 +118,21 @@ def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(no
         seen = gated.observe()
         assert seen.capacity >= WANTED @ [nodes.large, nodes.small], "the sum would hold the plan"
         policy = Wanting()
-        _, step = tick(policy, GuardrailConfig(), nodes.jobs, Memory.start(policy, nodes.jobs), seen)
+        _, step = tick(
+            policy, GuardrailConfig(), nodes.jobs, Memory.start(policy, nodes.jobs), seen
+        )
         assert step.target.tolist() == [1, 1]
         assert step.plan.reason[0] == FRAGMENTED
         gated.apply(step.target, step.plan.drop)
         assert nodes.phases() == ["Running"] * 2
 
         cluster.apply(WANTED, np.zeros(2))  # what the cut has avoided
-        until(lambda: sorted(nodes.phases()) == ["Pending", "Running", "Running"], 30, "a third pod")
+        until(
+            lambda: sorted(nodes.phases()) == ["Pending", "Running", "Running"], 30, "a third pod"
+        )
         time.sleep(3)
-        assert sorted(nodes.phases()) == ["Pending", "Running", "Running"], "no node has room for it"
+        assert sorted(nodes.phases()) == ["Pending", "Running", "Running"], (
+            "no node has room for it"
+        )
     finally:
         source.stop()

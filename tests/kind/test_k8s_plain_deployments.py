@@ -40,7 +40,13 @@ def models(tmp_path):
 def load(models, elsewhere):
     rates = {"busy": BUSY_RPS, "idle": IDLE_RPS}
     return {
-        name: Load(models, f"load-{models.namespace}-{name}", rate, models.address(name), namespace=elsewhere.namespace)
+        name: Load(
+            models,
+            f"load-{models.namespace}-{name}",
+            rate,
+            models.address(name),
+            namespace=elsewhere.namespace,
+        )
         for name, rate in rates.items()
     }
 
@@ -52,17 +58,31 @@ def targets(models) -> tuple[int, int]:
 def planned(controller) -> dict[str, int]:
     """Replicas in the last plan that a controller has printed."""
     ticks = controller.ticks
-    return {name: job["replicas"] for name, job in ticks[-1][1]["plan"].items()} if ticks else {"busy": 0, "idle": 0}
+    return (
+        {name: job["replicas"] for name, job in ticks[-1][1]["plan"].items()}
+        if ticks
+        else {"busy": 0, "idle": 0}
+    )
 
 
-def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(models, load, prometheus):
+def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(
+    models, load, prometheus
+):
     tail = models.row("busy")["deployment"]["queries"]["latency_s"].replace("$window", "60s")
-    before_s = until(lambda: (one := prometheus(tail)) and math.isfinite(one) and one, 180, "Prometheus has a p99")
+    before_s = until(
+        lambda: (one := prometheus(tail)) and math.isfinite(one) and one,
+        180,
+        "Prometheus has a p99",
+    )
     slo_s = models.row("busy")["slo_s"]
     assert before_s > slo_s, "one replica is overloaded"
 
     dry = models.faro(prometheus, "Faro-Sum")
-    until(lambda: planned(dry)["busy"] > planned(dry)["idle"] > 0, PLANNED_S, lambda: f"a plan: {dry.said[-5:]}")
+    until(
+        lambda: planned(dry)["busy"] > planned(dry)["idle"] > 0,
+        PLANNED_S,
+        lambda: f"a plan: {dry.said[-5:]}",
+    )
     assert dry.end() == 0
     assert targets(models) == (1, 1), "a dry run scales nothing"
 
@@ -70,9 +90,16 @@ def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(mo
     until(lambda: targets(models)[0] > 2, PLANNED_S, lambda: f"it scales: {acting.said[-5:]}")
     until(lambda: models.ready("busy") == models.replicas("busy"), 120, "the new replicas serve")
     observed = lambda: models.plan()["jobs"][0].get("observedTailLatencySeconds", math.inf)  # noqa: E731
-    until(lambda: observed() < before_s, 240, lambda: f"the latency falls below {before_s:g} s: {models.plan()}")
+    until(
+        lambda: observed() < before_s,
+        240,
+        lambda: f"the latency falls below {before_s:g} s: {models.plan()}",
+    )
     assert acting.end() == 0
-    assert all(sum(one["replicas"] for one in step["plan"].values()) <= REPLICAS for _, step in acting.ticks)
+    assert all(
+        sum(one["replicas"] for one in step["plan"].values()) <= REPLICAS
+        for _, step in acting.ticks
+    )
     assert models.plan()["capacityCores"] == pytest.approx(REPLICAS * CORES)
     assert models.pending() == []
     idle = load["idle"].end()
@@ -82,9 +109,13 @@ def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(mo
     assert failed(idle) == []
 
 
-def test_the_autoscaler_of_kubernetes_scales_by_the_cpu_that_metrics_server_measures(models, load, prometheus):
+def test_the_autoscaler_of_kubernetes_scales_by_the_cpu_that_metrics_server_measures(
+    models, load, prometheus
+):
     apply(models.api, models.autoscaler("by-cpu", "busy", 1, 3, utilisation=5))
-    status = lambda: models.get("/apis/autoscaling/v2/{ns}/horizontalpodautoscalers/by-cpu")["status"]  # noqa: E731
+    status = lambda: models.get("/apis/autoscaling/v2/{ns}/horizontalpodautoscalers/by-cpu")[
+        "status"
+    ]  # noqa: E731
     until(lambda: models.replicas("busy") == 3, METRICS_S, lambda: f"it scales: {status()}")
     assert models.replicas("idle") == 1
 

@@ -30,9 +30,15 @@ def ray(tmp_path_factory):
     one = RayWorld(tmp_path_factory.mktemp("ray"), JOBS, tuple(FIRST.values()))
     wanted = ManifestSpec(jobs=(), jobs_text="", namespace=one.namespace, name="ray")
     apply(one.api, crd(), *objects(wanted, "rbac.yaml"))
-    until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
+    until(
+        lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"),
+        60,
+        "FaroPlan is served",
+    )
     (one.folder / "token").write_text(one.token)
-    (one.folder / "jobs.yaml").write_text(yaml.safe_dump([{"job": job.name, "cold_start_s": 5} for job in JOBS]))
+    (one.folder / "jobs.yaml").write_text(
+        yaml.safe_dump([{"job": job.name, "cold_start_s": 5} for job in JOBS])
+    )
     yield one
     one.close()
 
@@ -55,17 +61,28 @@ def arguments(ray, jobs=None) -> list[str]:
 def controller(ray):
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray.folder / "token")}
     one = Controller(*arguments(ray), **token)
-    until(lambda: one.ticks and ray.counts() == HALF, START_S, lambda: f"the first plan; {one.said[-3:]}")
+    until(
+        lambda: one.ticks and ray.counts() == HALF,
+        START_S,
+        lambda: f"the first plan; {one.said[-3:]}",
+    )
     yield one
     one.end()
 
 
 def reasons(controller, since: float) -> set[str]:
-    return {job["reason"] for when, tick in controller.ticks if when > since for job in tick["plan"].values()}
+    return {
+        job["reason"]
+        for when, tick in controller.ticks
+        if when > since
+        for job in tick["plan"].values()
+    }
 
 
 def capacity(ray) -> float:
-    return ray.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/ray")["status"]["capacityCores"]
+    return ray.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/ray")["status"][
+        "capacityCores"
+    ]
 
 
 def test_the_pods_bear_what_kuberay_gives_them_and_no_token_in_the_open(ray):
@@ -83,7 +100,11 @@ def test_the_pods_bear_what_kuberay_gives_them_and_no_token_in_the_open(ray):
 def test_someone_who_scales_by_hand_is_overruled(ray, controller):
     began = time.monotonic()
     ray.scale("a", 1)
-    until(lambda: ray.counts() == HALF and "drift-corrected" in reasons(controller, began), AGAIN_S, "as it was")
+    until(
+        lambda: ray.counts() == HALF and "drift-corrected" in reasons(controller, began),
+        AGAIN_S,
+        "as it was",
+    )
 
 
 @pytest.mark.fault
@@ -104,7 +125,9 @@ def test_counts_that_an_edit_of_the_configuration_resets_are_asserted_again(ray,
     ray.describe(JOBS, tuple(FIRST.values()), max_ongoing_requests=20)
     until(lambda: ray.counts() != HALF, 60, "it is submitted again")
     until(lambda: ray.counts() == HALF, AGAIN_S, lambda: f"as it was; {controller.said[-3:]}")
-    print(f"after an edit of the configuration it was as before in {time.monotonic() - began:.1f} s")
+    print(
+        f"after an edit of the configuration it was as before in {time.monotonic() - began:.1f} s"
+    )
     assert controller.process.poll() is None
 
 
@@ -113,7 +136,11 @@ def test_a_worker_that_goes_takes_its_cores_and_its_successor_brings_them_back(r
     until(lambda: capacity(ray) == 8, 30)
     ray.delete("worker")
     began = time.monotonic()
-    until(lambda: ray.counts() == {"a": 2, "b": 2}, 15, lambda: f"the plan follows; {controller.said[-3:]}")
+    until(
+        lambda: ray.counts() == {"a": 2, "b": 2},
+        15,
+        lambda: f"the plan follows; {controller.said[-3:]}",
+    )
     print(f"the plan followed the lost worker after {time.monotonic() - began:.1f} s")
     until(lambda: ray.counts() == HALF, 120, lambda: f"with another worker; {controller.said[-3:]}")
     until(lambda: capacity(ray) == 8, 10)
@@ -121,7 +148,9 @@ def test_a_worker_that_goes_takes_its_cores_and_its_successor_brings_them_back(r
 
 
 @pytest.mark.fault
-def test_a_job_that_leaves_the_configuration_gives_its_cores_to_the_others_and_may_come_back(ray, controller):
+def test_a_job_that_leaves_the_configuration_gives_its_cores_to_the_others_and_may_come_back(
+    ray, controller
+):
     ray.describe(JOBS[:1], (1,))
     until(lambda: ray.counts() == {"a": 8}, 60, lambda: f"alone; {controller.said[-3:]}")
     ray.describe(JOBS, tuple(FIRST.values()))
@@ -129,9 +158,15 @@ def test_a_job_that_leaves_the_configuration_gives_its_cores_to_the_others_and_m
 
 
 @pytest.mark.fault
-def test_a_head_that_crashes_takes_everything_with_it_and_the_controller_waits_and_goes_on(ray, controller):
+def test_a_head_that_crashes_takes_everything_with_it_and_the_controller_waits_and_goes_on(
+    ray, controller
+):
     began, head = time.monotonic(), ray.delete("head")
-    until(lambda: [pod for pod in ray.pods("head") if pod["metadata"]["name"] != head], 60, "another head")
+    until(
+        lambda: [pod for pod in ray.pods("head") if pod["metadata"]["name"] != head],
+        60,
+        "another head",
+    )
     until(lambda: controller.heard("faro: "), 30, "the controller says what is wrong")
     until(lambda: ray.counts() == HALF, HEAD_S, lambda: f"as it was; {controller.said[-3:]}")
     assert controller.process.poll() is None
@@ -144,9 +179,15 @@ def test_the_token_of_ray_rotates_without_a_restart_of_the_controller(ray, contr
     ray.set_token("second")
     for kind in ("worker", "worker", "head"):
         ray.delete(kind)
-    until(lambda: controller.heard("the token is wrong"), HEAD_S, lambda: f"it is refused; {controller.said[-3:]}")
+    until(
+        lambda: controller.heard("the token is wrong"),
+        HEAD_S,
+        lambda: f"it is refused; {controller.said[-3:]}",
+    )
     (ray.folder / "token").write_text("second")
-    until(lambda: ray.counts() == HALF, HEAD_S, lambda: f"with the new token; {controller.said[-3:]}")
+    until(
+        lambda: ray.counts() == HALF, HEAD_S, lambda: f"with the new token; {controller.said[-3:]}"
+    )
     assert controller.process.poll() is None
     assert not controller.heard("first")
     assert not controller.heard("second")
@@ -160,7 +201,9 @@ def refused(ray, monkeypatch, capsys, **changed) -> str:
     before = ray.counts()
     assert cli.main(["run", *arguments(ray, **changed)]) == 2
     assert ray.counts() == before
-    said = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("faro: ")]
+    said = [
+        line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("faro: ")
+    ]
     assert len(said) == 1
     return said[0]
 
@@ -173,8 +216,12 @@ def test_a_wrong_token_of_ray(ray, monkeypatch, capsys, tmp_path):
 
 
 def test_a_cluster_that_kuberay_is_not_installed_on(ray, monkeypatch, capsys):
-    monkeypatch.setattr("faro_ops.kube.preflight.RAY_SERVICES", ("ray.io", "v9", "rayservices", "KubeRay"))
-    assert "does not know rayservices.ray.io/v9; KubeRay installs it" in refused(ray, monkeypatch, capsys)
+    monkeypatch.setattr(
+        "faro_ops.kube.preflight.RAY_SERVICES", ("ray.io", "v9", "rayservices", "KubeRay")
+    )
+    assert "does not know rayservices.ray.io/v9; KubeRay installs it" in refused(
+        ray, monkeypatch, capsys
+    )
 
 
 def test_workers_too_few_for_everybodys_minimum(ray, monkeypatch, capsys, tmp_path):

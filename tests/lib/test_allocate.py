@@ -42,14 +42,26 @@ def instances(draw):
     # Few levels make ties, many make none; sorted rows are monotone, unsorted ones (change penalties) are not.
     level = draw(
         st.sampled_from(
-            [st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 10).map(lambda k: k / 10), st.floats(0, 1)]
+            [
+                st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+                st.integers(0, 10).map(lambda k: k / 10),
+                st.floats(0, 1),
+            ]
         )
     )
-    rows = draw(st.lists(st.lists(level, min_size=columns + 1, max_size=columns + 1), min_size=n, max_size=n))
+    rows = draw(
+        st.lists(
+            st.lists(level, min_size=columns + 1, max_size=columns + 1), min_size=n, max_size=n
+        )
+    )
     value = np.array(rows)
     if draw(st.booleans()):
         value.sort(axis=1)
-    cores = st.sampled_from([1.0]) if draw(st.booleans()) else st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.0])
+    cores = (
+        st.sampled_from([1.0])
+        if draw(st.booleans())
+        else st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.0])
+    )
     quotas = {tenant: draw(st.none() | st.integers(0, 8).map(float)) for tenant in ("red", "blue")}
     jobs = []
     for j in range(n):
@@ -66,7 +78,9 @@ def instances(draw):
             )
         )
     effective = np.minimum(1.0, value * draw(st.sampled_from([1.0, 1.25])) + 0.01)
-    table = UtilityTable.from_values(jobs, value, effective=effective, drop=np.full(value.shape, 0.02))
+    table = UtilityTable.from_values(
+        jobs, value, effective=effective, drop=np.full(value.shape, 0.02)
+    )
     current = np.array(draw(st.lists(st.integers(0, columns), min_size=n, max_size=n)))
     gamma = draw(st.sampled_from([None, None, 0.0, 0.3, 2.5]))
     return table, float(draw(st.integers(1, 10))), current, gamma
@@ -76,7 +90,8 @@ def within_quotas(jobs, replicas):
     """Whether the jobs of no tenant use more cores than its quota."""
     tenths = [round(10 * job.cores) * int(x) for job, x in zip(jobs, replicas)]
     return all(
-        sum(t for t, other in zip(tenths, jobs) if other.tenant == job.tenant) <= round(10 * job.tenant_quota)
+        sum(t for t, other in zip(tenths, jobs) if other.tenant == job.tenant)
+        <= round(10 * job.tenant_quota)
         for job in jobs
         if job.tenant_quota is not None
     )
@@ -87,7 +102,11 @@ def rank(table, replicas, objective, current, gamma):
     chosen = OBJECTIVES[objective]
     utility = chosen.utilities(table)[np.arange(len(replicas)), replicas]
     weight = np.array([job.weight for job in table.jobs])
-    value = tuple(np.sort(quantised(utility))) if chosen.leximin else (chosen.score(utility, weight, gamma),)
+    value = (
+        tuple(np.sort(quantised(utility)))
+        if chosen.leximin
+        else (chosen.score(utility, weight, gamma),)
+    )
     return value, -int(np.abs(replicas - current).sum()), -int(replicas.sum())
 
 
@@ -97,7 +116,9 @@ def brute_force(table, budget, objective, current, gamma):
     best = None
     for choice in itertools.product(*(np.flatnonzero(np.isfinite(row)) for row in table.value)):
         replicas = np.array(choice)
-        if (replicas * tenths).sum() > round(10 * budget) or not within_quotas(table.jobs, replicas):
+        if (replicas * tenths).sum() > round(10 * budget) or not within_quotas(
+            table.jobs, replicas
+        ):
             continue
         found = rank(table, replicas, objective, current, gamma)
         best = found if best is None else max(best, found)
@@ -120,7 +141,9 @@ def test_exact_equals_brute_force(objective, instance):
     assert found.bound == found.value
 
 
-def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=False, quotas=(None, None)):
+def real_table(
+    n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=False, quotas=(None, None)
+):
     """A table of sampled rates by half-M/M/c; with `decorate`, weights and cores differ."""
     rng = np.random.default_rng(seed)
     jobs = [
@@ -141,7 +164,10 @@ def same_as_milp(table, budget, objective):
     exact = solve(table, budget, objective)
     oracle = solve(table, budget, objective, "milp")
     if OBJECTIVES[objective].leximin:
-        ranks = [np.array(rank(table, a.replicas, objective, table.running, None)[0]) for a in (exact, oracle)]
+        ranks = [
+            np.array(rank(table, a.replicas, objective, table.running, None)[0])
+            for a in (exact, oracle)
+        ]
         np.testing.assert_allclose(*ranks, atol=2e-6)
     # HiGHS satisfies constraints to within 1e-6.
     assert exact.value == pytest.approx(oracle.value, abs=2e-6)
@@ -161,11 +187,17 @@ def test_exact_equals_the_mixed_integer_program_with_weights_cores_and_quotas(ob
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", KNOWN)
 @pytest.mark.parametrize("utility", ["relaxed", "precise"])
-@pytest.mark.parametrize(("n", "budget", "seed"), [(10, 36, 3), (10, 16, 4), (20, 70, 5), (20, 40, 6)])
+@pytest.mark.parametrize(
+    ("n", "budget", "seed"), [(10, 36, 3), (10, 16, 4), (20, 70, 5), (20, 40, 6)]
+)
 @pytest.mark.parametrize("decorate", [False, True])
-def test_exact_equals_the_mixed_integer_program_on_10_and_20_jobs(objective, utility, n, budget, seed, decorate):
+def test_exact_equals_the_mixed_integer_program_on_10_and_20_jobs(
+    objective, utility, n, budget, seed, decorate
+):
     quotas = (budget * 0.6, budget * 0.5) if decorate else (None, None)
-    same_as_milp(real_table(n, seed, utility=utility, decorate=decorate, quotas=quotas), budget, objective)
+    same_as_milp(
+        real_table(n, seed, utility=utility, decorate=decorate, quotas=quotas), budget, objective
+    )
 
 
 QUICK = ("convex", "greedy", "slsqp")
@@ -173,7 +205,9 @@ QUICK = ("convex", "greedy", "slsqp")
 
 @examples(30)
 @given(instances(), st.sampled_from(KNOWN), st.sampled_from(QUICK))
-def test_no_solver_beats_exact_and_every_solver_stays_within_the_budget(instance, objective, solver):
+def test_no_solver_beats_exact_and_every_solver_stays_within_the_budget(
+    instance, objective, solver
+):
     table, budget, current, gamma = instance
     try:
         exact = solve(table, budget, objective, current=current, gamma=gamma)
@@ -206,9 +240,13 @@ def test_the_order_of_the_jobs_does_not_change_the_allocation(instance, objectiv
     order = list(range(len(table.jobs)))
     random.shuffle(order)
     shuffled = replace(
-        table, jobs=[table.jobs[j] for j in order], running=table.running[order], value=table.value[order],
-        effective=table.effective[order], drop=table.drop[order],
-    )  # fmt: skip
+        table,
+        jobs=[table.jobs[j] for j in order],
+        running=table.running[order],
+        value=table.value[order],
+        effective=table.effective[order],
+        drop=table.drop[order],
+    )
     try:
         first = solve(table, budget, objective, current=current, gamma=gamma)
     except ValueError:
@@ -233,7 +271,10 @@ def test_fair_raises_the_worst_off_then_the_next():
 def test_the_job_with_the_larger_weight_gets_the_last_replica():
     value = [[0, 0.1, 0.9], [0, 0.1, 0.9]]
     for heavy in (0, 1):
-        jobs = [Job("a", weight=2.0 if heavy == 0 else 1.0), Job("b", weight=2.0 if heavy == 1 else 1.0)]
+        jobs = [
+            Job("a", weight=2.0 if heavy == 0 else 1.0),
+            Job("b", weight=2.0 if heavy == 1 else 1.0),
+        ]
         assert solve(UtilityTable.from_values(jobs, value), 3).replicas[heavy] == 2
 
 
@@ -250,7 +291,10 @@ def test_a_table_of_1000_jobs_is_solved_exactly_and_below_its_bound():
     for objective in ("Sum", "FairSum", "Fair"):
         exact = solve(table, 3200, objective)
         assert exact.replicas.sum() <= 3200
-        assert exact.value >= solve(table, 3200, objective, "greedy" if objective == "Sum" else "exact").value
+        assert (
+            exact.value
+            >= solve(table, 3200, objective, "greedy" if objective == "Sum" else "exact").value
+        )
 
 
 @given(instances(), st.sampled_from(KNOWN))
@@ -271,7 +315,10 @@ def test_marginal_values_are_differences_of_the_objective(instance, name):
             if not 0 <= moved[j] <= table.columns or np.isneginf(utilities[j, moved[j]]):
                 assert np.isnan(found)
             else:
-                now, then = (objective.score(utilities[rows, x], weight, gamma) for x in (plan.replicas, moved))
+                now, then = (
+                    objective.score(utilities[rows, x], weight, gamma)
+                    for x in (plan.replicas, moved)
+                )
                 assert found == then - now  # sums of quantised terms are exact
 
 
@@ -286,7 +333,9 @@ def test_shrink_frees_replicas_whose_loss_is_within_the_tolerance():
 
 def test_shrink_terminates_though_many_small_losses_add_up_to_a_large_gain():
     slowly = 0.9 + 0.5e-4 * np.arange(41)
-    table = UtilityTable.from_values([Job("a", max_replicas=40), Job("b", max_replicas=40)], [slowly, slowly])
+    table = UtilityTable.from_values(
+        [Job("a", max_replicas=40), Job("b", max_replicas=40)], [slowly, slowly]
+    )
     plan = solve(table, 60, "Sum")
     assert 2 <= shrink(table, plan, 60).replicas.sum() <= 60
 
@@ -294,7 +343,16 @@ def test_shrink_terminates_though_many_small_losses_add_up_to_a_large_gain():
 def test_in_the_papers_objective_a_job_without_replicas_leaves_nobody_any_utility():
     running = np.ones(2)
     formulation = paper_kernels.Formulation(
-        np.ones((2, 1)), running, False, 4 * running, 0.99 * running, running, False, False, 0.0, False
+        np.ones((2, 1)),
+        running,
+        False,
+        4 * running,
+        0.99 * running,
+        running,
+        False,
+        False,
+        0.0,
+        False,
     )
     assert paper_kernels.score(np.array([2.0, 2.0]), np.zeros(2), formulation) > 1
     assert paper_kernels.score(np.array([9.0, -0.1]), np.zeros(2), formulation) == 0
@@ -310,7 +368,9 @@ def test_the_papers_search_steps_over_drop_rates_in_per_cent():
 def test_a_repair_takes_equal_losses_from_the_job_that_stays_closest_to_its_replicas():
     flat = UtilityTable.from_values([Job("a"), Job("b")], [np.ones(9), np.ones(9)])
     problem = problem_of(flat, 10, objective_of("Sum"), current=[1, 6])
-    assert repaired(problem, np.array([6, 6])[problem.order])[np.argsort(problem.order)].tolist() == [6, 4]
+    assert repaired(problem, np.array([6, 6])[problem.order])[
+        np.argsort(problem.order)
+    ].tolist() == [6, 4]
 
 
 def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
@@ -331,10 +391,14 @@ def test_the_papers_solver_stays_within_the_budget_and_below_the_optimum(objecti
     rng = np.random.default_rng(14)
     jobs = [Job(f"job {j}") for j in range(6)]
     rates, running = rng.uniform(2, 30, (6, 7)), np.full(6, 2)
-    plan = solve_paper(jobs, rates, running, 18, objective, latency_model=latency_model, method="slsqp")
+    plan = solve_paper(
+        jobs, rates, running, 18, objective, latency_model=latency_model, method="slsqp"
+    )
     assert plan.replicas.sum() <= 18
     if objective != "Fair":
-        table = build_table(jobs, rates[:, None], running, latency_model=latency_model, cold_start_minutes=0)
+        table = build_table(
+            jobs, rates[:, None], running, latency_model=latency_model, cold_start_minutes=0
+        )
         assert plan.value <= solve(table, 18, objective).value + 1e-3
 
 
@@ -371,7 +435,10 @@ def test_a_registered_objective_is_solved_exactly():
 
 def test_a_registered_solver_is_found_by_its_name():
     try:
-        register_solver("least", lambda problem: (np.argmax(~np.isneginf(problem.utility), axis=1), float("nan")))
+        register_solver(
+            "least",
+            lambda problem: (np.argmax(~np.isneginf(problem.utility), axis=1), float("nan")),
+        )
         assert solve(real_table(3, 1), 9, solver="least").replicas.tolist() == [1, 1, 1]
     finally:
         SOLVERS.pop("least", None)
@@ -415,7 +482,9 @@ def test_a_negative_weight_is_refused_when_the_job_is_created():
 
 def test_a_quota_below_the_minimum_of_its_tenants_jobs_is_refused():
     jobs = (replace(JOBS[0], tenant_quota=1.0), JOBS[1])
-    with pytest.raises(ValueError, match=r"tenant 'red': tenant_quota=1 cores is too small: min_replicas .* need 2"):
+    with pytest.raises(
+        ValueError, match=r"tenant 'red': tenant_quota=1 cores is too small: min_replicas .* need 2"
+    ):
         solve(UtilityTable.from_values(jobs, np.ones((2, 5))), 9)
 
 
@@ -433,7 +502,9 @@ def test_the_papers_solver_stays_within_quotas(objective):
 
 def test_the_hierarchical_solver_refuses_quotas():
     jobs = [Job("a", tenant="red", tenant_quota=5.0), Job("b")]
-    with pytest.raises(ValueError, match="tenant_quota is not supported by the hierarchical solver"):
+    with pytest.raises(
+        ValueError, match="tenant_quota is not supported by the hierarchical solver"
+    ):
         solve_hierarchical(jobs, np.ones((2, 1, 7)), [1, 1], 9, groups=2)
 
 
@@ -450,7 +521,9 @@ def test_the_best_allocation_of_each_minute_equals_the_exact_solver(instance):
         return
     plan = solve(replace(table, jobs=tuple(jobs)), budget)
     rows = np.arange(len(jobs))
-    assert table.value[rows, best[:, 0]].sum() == pytest.approx(table.value[rows, plan.replicas].sum())
+    assert table.value[rows, best[:, 0]].sum() == pytest.approx(
+        table.value[rows, plan.replicas].sum()
+    )
     assert within_quotas(jobs, best[:, 1])
 
 
@@ -467,8 +540,12 @@ def test_large_weights_cost_no_optimum(seed):
 def test_a_budget_that_rounding_brings_just_below_a_whole_number_of_replicas_loses_none():
     """0.3 / 0.1 is 2.999... in floating point."""
     jobs = [Job("a", cores=0.1)]
-    assert solve_hierarchical(jobs, np.full((1, 1, 7), 20.0), [1], 0.3, groups=1).replicas.tolist() == [3]
-    assert solve_paper(jobs, np.full((1, 7), 20.0), [1], 0.3, method="slsqp").replicas.tolist() == [3]
+    assert solve_hierarchical(
+        jobs, np.full((1, 1, 7), 20.0), [1], 0.3, groups=1
+    ).replicas.tolist() == [3]
+    assert solve_paper(jobs, np.full((1, 7), 20.0), [1], 0.3, method="slsqp").replicas.tolist() == [
+        3
+    ]
 
 
 @pytest.mark.parametrize("objective", ["Sum", "FairSum"])
@@ -477,7 +554,9 @@ def test_dynamic_programming_is_left_with_few_of_2000_jobs(objective, monkeypatc
     from faro_lib.allocate import _solver_kernels as kernels
 
     rows, compiled = [], kernels.knapsack
-    monkeypatch.setattr(kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest))
+    monkeypatch.setattr(
+        kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest)
+    )
     allocation = solve(real_table(2000, 1, drops=None), 6400, objective)
     assert allocation.gap == 0
     assert max(rows, default=0) < 100
@@ -488,7 +567,9 @@ def test_with_enough_for_all_jobs_only_the_least_change_is_left_to_find(monkeypa
     from faro_lib.allocate import _solver_kernels as kernels
 
     rows, compiled = [], kernels.knapsack
-    monkeypatch.setattr(kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest))
+    monkeypatch.setattr(
+        kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest)
+    )
     jobs = [Job(f"{j:03d}", max_replicas=9) for j in range(100)]
     running = np.arange(100) % 8 + 1
     table = UtilityTable.from_values(jobs, np.ones((100, 10)), running=running)

@@ -13,7 +13,11 @@ from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP
 from faro_lib.workload import Job
 
-ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0  # mean latencies around the SLO of 0.720 s; SILENT: no request ended
+ABOVE, BELOW, SILENT = (
+    1.0,
+    0.2,
+    0.0,
+)  # mean latencies around the SLO of 0.720 s; SILENT: no request ended
 
 
 def targets(policy, latencies, start=5, changing=()):
@@ -82,7 +86,9 @@ def test_oneshot_grows_to_the_maximum_at_an_infinite_latency():
     jobs = (Job("a", max_replicas=9),)
     state, plan = Oneshot().start(jobs), None
     for n in range(1, 4):
-        state, plan = Oneshot().decide(state, observed([8], now_s=10.0 * n, mean_latency_s=np.array([np.inf])))
+        state, plan = Oneshot().decide(
+            state, observed([8], now_s=10.0 * n, mean_latency_s=np.array([np.inf]))
+        )
     assert (plan.target.tolist(), plan.reason) == ([9], (REACTIVE_UP,))
 
 
@@ -96,7 +102,9 @@ def test_targets_stay_within_the_bounds_of_a_job(policy):
     for latency_s, bound in ((50.0, 6), (0.01, 2)):
         state, target = policy.start(job), 4
         for tick in range(1, 601):
-            observation = observed([target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
+            observation = observed(
+                [target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])
+            )
             state, plan = policy.decide(state, observation)
             target = int(plan.target[0])
             assert 2 <= target <= 6
@@ -105,11 +113,19 @@ def test_targets_stay_within_the_bounds_of_a_job(policy):
 
 def test_reactive_plans_have_their_reasons():
     state = AIAD().start((Job("a"),))
-    for tick, latency_s, reason in [(1, ABOVE, "hold"), (2, ABOVE, "hold"), (3, ABOVE, REACTIVE_UP)]:
-        state, plan = AIAD().decide(state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))
+    for tick, latency_s, reason in [
+        (1, ABOVE, "hold"),
+        (2, ABOVE, "hold"),
+        (3, ABOVE, REACTIVE_UP),
+    ]:
+        state, plan = AIAD().decide(
+            state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
+        )
         assert plan.reason == (reason,)
     for tick in range(4, 64):
-        state, plan = AIAD().decide(state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([BELOW])))
+        state, plan = AIAD().decide(
+            state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([BELOW]))
+        )
     assert plan.reason == (REACTIVE_DOWN,)
 
 
@@ -119,11 +135,16 @@ def test_fair_share_gives_ten_jobs_three_each_at_36_and_at_32(capacity):
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 20), st.integers(0, 4), st.integers(4, 9)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.integers(1, 20), st.integers(0, 4), st.integers(4, 9)), min_size=1, max_size=6
+    ),
     st.integers(0, 200),
 )
 def test_fair_share_keeps_within_capacity_and_bounds(bounds, spare):
-    jobs = tuple(Job(str(n), cores=c / 10, min_replicas=lo, max_replicas=hi) for n, (c, lo, hi) in enumerate(bounds))
+    jobs = tuple(
+        Job(str(n), cores=c / 10, min_replicas=lo, max_replicas=hi)
+        for n, (c, lo, hi) in enumerate(bounds)
+    )
     fewest = np.array([max(1, job.min_replicas) for job in jobs])
     tenths = np.array([c for c, _, _ in bounds])
     capacity = int(fewest @ tenths) + spare

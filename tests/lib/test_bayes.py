@@ -19,20 +19,31 @@ def world(seed=0, days=8, minutes=300):
     rng = np.random.default_rng(seed)
     z = np.zeros((days + 1, 1, 2, minutes + 50))
     for t in range(1, z.shape[-1]):
-        z[..., t] = np.array(LAGS) * z[..., t - 1] + np.array(SPREADS) * rng.standard_t(NU, (days + 1, 1, 2))
+        z[..., t] = np.array(LAGS) * z[..., t - 1] + np.array(SPREADS) * rng.standard_t(
+            NU, (days + 1, 1, 2)
+        )
     counts = np.rint(from_root(60 * (1 + z[..., 50:]))).astype(int)
     return Traces((Job("steady"), Job("rough")), counts[:-1], counts[-1])
 
 
 @pytest.mark.slow
-def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_without_a_warning(tmp_path, recwarn):
+def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_without_a_warning(
+    tmp_path, recwarn
+):
     from faro_lib.bayes import convergence, fit_bayes, posterior_of
 
     messages = []
     traces = world(days=2, minutes=90)
     idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, progress=messages.append)
-    assert [line.split(" in ")[0] for line in messages] == ["model of 2 jobs compiled", "fitted", "fitted"]
-    assert ["with 2 x (40 + 20) draws" in messages[1], "with 2 x (80 + 40) draws" in messages[2]] == [True, True]
+    assert [line.split(" in ")[0] for line in messages] == [
+        "model of 2 jobs compiled",
+        "fitted",
+        "fitted",
+    ]
+    assert [
+        "with 2 x (40 + 20) draws" in messages[1],
+        "with 2 x (80 + 40) draws" in messages[2],
+    ] == [True, True]
     assert "has not converged and is not used" in messages[2]
     assert [str(warning.message) for warning in recwarn if "BLAS" in str(warning.message)] == []
     made = posterior_of(idata, traces, draws=30)
@@ -56,7 +67,9 @@ def fit_of(jobs, draws=50):
     posterior |= {name: rng.normal(0, 0.01, (*of_job, 32)) for name in ("coefficients", "theta")}
     dims = {name: ["job", "feature"][: values.ndim - 2] for name, values in posterior.items()}
     diverging = {"diverging": np.zeros(of_job[:2], bool)}
-    return az.from_dict(posterior=posterior, sample_stats=diverging, coords={"job": list(jobs)}, dims=dims)
+    return az.from_dict(
+        posterior=posterior, sample_stats=diverging, coords={"job": list(jobs)}, dims=dims
+    )
 
 
 def test_a_single_training_day_is_not_expected_to_repeat_minute_by_minute():
@@ -70,10 +83,15 @@ def test_a_job_with_constant_counts_does_not_end_the_forecasts_of_the_others():
     from faro_lib.bayes import posterior_of
 
     traces = world(days=2, minutes=90)
-    counts = [np.where([[[True], [False]]], 60, days).astype(int) for days in (traces.train, traces.evaluation)]
+    counts = [
+        np.where([[[True], [False]]], 60, days).astype(int)
+        for days in (traces.train, traces.evaluation)
+    ]
     traces = Traces(traces.jobs, *counts)
     made = posterior_of(fit_of(traces.names), traces)
-    np.testing.assert_allclose(made.root_correlation @ made.root_correlation.T, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(
+        made.root_correlation @ made.root_correlation.T, np.eye(2), atol=1e-12
+    )
     assert np.isfinite(bayes_forecaster(made).update([60, 3600]).sample()).all()
 
 
@@ -106,7 +124,9 @@ def test_the_fit_has_converged_at_once(fits):
 @pytest.mark.slow
 def test_the_same_seed_gives_equal_posterior_arrays(fits):
     for name in fits[0].posterior.data_vars:
-        np.testing.assert_array_equal(fits[0].posterior[name].values, fits[1].posterior[name].values, err_msg=name)
+        np.testing.assert_array_equal(
+            fits[0].posterior[name].values, fits[1].posterior[name].values, err_msg=name
+        )
 
 
 @pytest.mark.slow
@@ -115,7 +135,9 @@ def test_prediction_intervals_have_nominal_coverage_on_a_new_day(fits):
 
     traces = world()
     forecaster = bayes_forecaster(posterior_of(fits[0], traces), recalibrate=False)
-    assert coverage(*rolling(forecaster, traces.evaluation[0], n=300)) == pytest.approx(0.8, abs=0.07)
+    assert coverage(*rolling(forecaster, traces.evaluation[0], n=300)) == pytest.approx(
+        0.8, abs=0.07
+    )
 
 
 @pytest.mark.slow
@@ -126,7 +148,9 @@ def test_a_saved_posterior_gives_the_same_samples_as_the_fit(fits, tmp_path):
     save_posterior(made, tmp_path / "posterior.npz")
     read = load_posterior(tmp_path / "posterior.npz")
     assert read.draws == 50
-    np.testing.assert_array_equal(*(bayes_forecaster(p, seed=1).update([3000, 3000]).sample() for p in (made, read)))
+    np.testing.assert_array_equal(
+        *(bayes_forecaster(p, seed=1).update([3000, 3000]).sample() for p in (made, read))
+    )
 
 
 @pytest.mark.slow

@@ -16,19 +16,31 @@ NAMES = {"job0": "caption", "job1": "detect", "job2": "search", "job3": "transla
 
 
 def test_the_example_is_what_the_generator_makes():
-    made = traces_frame(synthetic(seed=3, jobs=4, days=3, minutes=120)).query("sample == 0").replace({"job": NAMES})
+    made = (
+        traces_frame(synthetic(seed=3, jobs=4, days=3, minutes=120))
+        .query("sample == 0")
+        .replace({"job": NAMES})
+    )
     made = made[["day", "minute", "job", "requests"]].reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.read_csv(ROOT / "data" / "example.csv"), made)
 
 
 def test_the_example_s_jobs_are_those_of_its_counts():
-    traces = load_workload(str(ROOT / "data" / "example.csv"), str(ROOT / "data" / "example-jobs.csv"))
+    traces = load_workload(
+        str(ROOT / "data" / "example.csv"), str(ROOT / "data" / "example-jobs.csv")
+    )
     assert traces.jobs == read_jobs(ROOT / "data" / "example-jobs.csv")
 
 
 def test_the_citation_names_the_paper_its_authors_and_where_it_is():
     (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
-    assert [author["family-names"] for author in paper["authors"]] == ["Jeon", "Wang", "Arroyo", "Youssef", "Gupta"]
+    assert [author["family-names"] for author in paper["authors"]] == [
+        "Jeon",
+        "Wang",
+        "Arroyo",
+        "Youssef",
+        "Gupta",
+    ]
     assert paper["doi"] == "10.1145/3689031.3696071"
 
 
@@ -59,10 +71,14 @@ class TestATableOfJobsForANamedWorkload:
 
     def test_one_of_other_jobs_is_refused(self, tmp_path):
         write_jobs([Job("stranger")], tmp_path / "jobs.csv")
-        with pytest.raises(ValueError, match=r"jobs\.csv: its jobs are \['stranger'\]; workload 'synthetic' has"):
+        with pytest.raises(
+            ValueError, match=r"jobs\.csv: its jobs are \['stranger'\]; workload 'synthetic' has"
+        ):
             load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=SMALL)
 
 
 def test_a_workload_that_does_not_exist_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match=r"workload='synthetc' is unknown; did you mean 'synthetic'\?"):
+    with pytest.raises(
+        ValueError, match=r"workload='synthetc' is unknown; did you mean 'synthetic'\?"
+    ):
         load_workload("synthetc")

@@ -49,14 +49,21 @@ class TestTheForecasterOfThePolicies:
         assert "bayes" in policy_context(TRACES, tmp_path, report=quiet).forecaster.inner.names
         assert policy_context(TRACES, tmp_path, "ar", quiet).forecaster is not None
 
-    def test_a_single_day_does_not_take_the_posterior_that_other_days_left_in_the_results(self, tmp_path):
+    def test_a_single_day_does_not_take_the_posterior_that_other_days_left_in_the_results(
+        self, tmp_path
+    ):
         (tmp_path / "forecast").mkdir()
-        forecast.save_posterior(ar1_posterior(day_minutes=60, traces=TRACES), tmp_path / "forecast" / "posterior.npz")
+        forecast.save_posterior(
+            ar1_posterior(day_minutes=60, traces=TRACES), tmp_path / "forecast" / "posterior.npz"
+        )
         day = synthetic(seed=3, jobs=4, days=1, minutes=60)
         assert "bayes" not in policy_context(day, tmp_path, report=quiet).forecaster.inner.names
 
     def test_without_training_days_there_is_none(self):
-        assert policy_context(synthetic(seed=3, jobs=2, days=0, minutes=20), report=quiet).forecaster is None
+        assert (
+            policy_context(synthetic(seed=3, jobs=2, days=0, minutes=20), report=quiet).forecaster
+            is None
+        )
 
     def test_a_policy_cannot_read_the_counts_of_the_scored_day(self):
         known = policy_context(TRACES, report=quiet).traces
@@ -75,7 +82,10 @@ class TestMoreJobs:
         many = shifted(TRACES, 6, seed=1)
         for job in range(6):
             source = TRACES.evaluation[0, job % 4].astype(float)
-            rotated = [np.corrcoef(np.roll(source, shift), many.evaluation[0, job])[0, 1] for shift in range(60)]
+            rotated = [
+                np.corrcoef(np.roll(source, shift), many.evaluation[0, job])[0, 1]
+                for shift in range(60)
+            ]
             assert max(rotated) > 0.999
 
     def test_a_job_has_the_same_shift_on_every_day(self):
@@ -109,7 +119,9 @@ class TestMoreJobs:
         assert jobs[1] == TRACES.jobs[1]
 
     def test_the_smaller_model_is_served_one_request_at_a_time_and_simulated(self):
-        batched = replace(TRACES.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1), latency_curve="curve.csv")
+        batched = replace(
+            TRACES.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1), latency_curve="curve.csv"
+        )
         job = mixed(replace(TRACES, jobs=(batched, *TRACES.jobs[1:]))).jobs[0]
         assert (job.replica, job.latency_curve) == (SERIAL, "")
 
@@ -117,7 +129,15 @@ class TestMoreJobs:
     def test_a_quota_that_holds_the_jobs_once_does_not_hold_many_of_them(self, how):
         jobs = tuple(replace(job, tenant="team", tenant_quota=4.0) for job in TRACES.jobs)
         summary, _ = scale.larger(
-            replace(TRACES, jobs=jobs), None, how, 8, 24, policies=("FairShare",), minutes=2, limit=False, report=quiet
+            replace(TRACES, jobs=jobs),
+            None,
+            how,
+            8,
+            24,
+            policies=("FairShare",),
+            minutes=2,
+            limit=False,
+            report=quiet,
         )
         assert summary["replicas_used_mean"].tolist() == [24]
 
@@ -126,12 +146,22 @@ class TestMoreJobs:
     def test_a_larger_cluster_holds_its_jobs_whatever_they_need_at_least(self, how, fields):
         jobs = tuple(replace(job, **fields) for job in TRACES.jobs)
         summary, _ = scale.larger(
-            replace(TRACES, jobs=jobs), None, how, 8, 8, policies=("FairShare",), minutes=2, limit=False, report=quiet
+            replace(TRACES, jobs=jobs),
+            None,
+            how,
+            8,
+            8,
+            policies=("FairShare",),
+            minutes=2,
+            limit=False,
+            report=quiet,
         )
         assert summary["replicas_used_mean"].tolist() == [8]
 
     def test_an_unknown_way_to_enlarge_is_refused_with_the_known_ones(self):
-        with pytest.raises(ValueError, match="how='copied' is unknown; accepted: repeated, shifted"):
+        with pytest.raises(
+            ValueError, match="how='copied' is unknown; accepted: repeated, shifted"
+        ):
             scale.enlarged(TRACES, "copied", 8)
 
     def test_groups_keep_within_capacity_and_every_policy_has_a_row(self):
@@ -146,9 +176,16 @@ class TestMoreJobs:
     def test_the_capacity_counts_mean_replicas_and_jobs_of_unequal_cores_are_not_grouped(self):
         jobs = tuple(replace(job, cores=2.0 if n else 4.0) for n, job in enumerate(TRACES.jobs))
         summary, _ = scale.larger(
-            replace(TRACES, jobs=jobs), None, scale.REPEATED, 8, 24, policies=("FairShare", scale.GROUPED), minutes=5,
-            limit=False, report=quiet,
-        )  # fmt: skip
+            replace(TRACES, jobs=jobs),
+            None,
+            scale.REPEATED,
+            8,
+            24,
+            policies=("FairShare", scale.GROUPED),
+            minutes=5,
+            limit=False,
+            report=quiet,
+        )
         assert summary["policy"].tolist() == ["FairShare"]
         assert summary["capacity_cores"].tolist() == [60]  # the mean of 4, 2, 2 and 2 cores is 2.5
         assert "at 8 jobs on 60 cores (repeated" in scale_figures.larger_caption(summary)
@@ -156,14 +193,21 @@ class TestMoreJobs:
 
     def test_the_limit_falls_as_the_cluster_grows(self):
         context = PolicyContext(TRACES.jobs)
-        rows, limit = scale.curve(TRACES, context, [6, 10, 14], ["FairShare"], trials=1, minutes=15, report=quiet)
+        rows, limit = scale.curve(
+            TRACES, context, [6, 10, 14], ["FairShare"], trials=1, minutes=15, report=quiet
+        )
         assert limit["lost_utility"].is_monotonic_decreasing
         assert rows["lost_utility"].iloc[0] > rows["lost_utility"].iloc[-1]
 
     def test_every_policy_may_start_with_an_equal_share(self):
-        context, options = PolicyContext(TRACES.jobs), {"trials": 1, "minutes": 5, "limit": False, "report": quiet}
+        context, options = (
+            PolicyContext(TRACES.jobs),
+            {"trials": 1, "minutes": 5, "limit": False, "report": quiet},
+        )
         one, equal = (
-            scale.curve(TRACES, context, [20], ["FairShare", "AIAD"], equal_start=start, **options)[0]
+            scale.curve(TRACES, context, [20], ["FairShare", "AIAD"], equal_start=start, **options)[
+                0
+            ]
             for start in (False, True)
         )
         lost = pd.concat([one, equal]).set_index(["start", "policy"])["lost_utility"]
@@ -172,17 +216,29 @@ class TestMoreJobs:
 
     def test_the_table_of_sizes_has_the_columns_of_the_published_one(self):
         options = {"trials": 2, "minutes": 5, "report": quiet}
-        small, _ = scale.curve(TRACES, PolicyContext(TRACES.jobs), [6, 10], ["FairShare"], limit=False, **options)
-        large, _ = scale.larger(TRACES, None, scale.REPEATED, 8, 24, policies=["FairShare"], **options)
+        small, _ = scale.curve(
+            TRACES, PolicyContext(TRACES.jobs), [6, 10], ["FairShare"], limit=False, **options
+        )
+        large, _ = scale.larger(
+            TRACES, None, scale.REPEATED, 8, 24, policies=["FairShare"], **options
+        )
         table = scale.as_published(pd.concat([small.assign(variant="ten traces", jobs=4), large]))
         published = pd.read_csv(ROOT / "data/published/published_main.csv", nrows=0).columns
         assert set(table.columns) == {"variant", "jobs", *published}
-        assert table[["jobs", "replicas", "trials"]].to_numpy().tolist() == [[4, 6, 2], [4, 10, 2], [8, 24, 2]]
+        assert table[["jobs", "replicas", "trials"]].to_numpy().tolist() == [
+            [4, 6, 2],
+            [4, 10, 2],
+            [8, 24, 2],
+        ]
         mean = small[small["capacity_cores"] == 6]["lost_utility_published"].mean()
         assert table["lost_cluster_utility_mean"][0] == pytest.approx(mean)
 
     def test_the_caption_of_the_curve_names_required_capacities_and_the_best_policies(self):
-        lost = {"A": {20: 2.0, 40: 0.6, 60: 0.1}, "B": {20: 1.0, 40: 0.5, 60: 0.4}, "C": {20: 3.0, 40: 2.0, 60: 1.0}}
+        lost = {
+            "A": {20: 2.0, 40: 0.6, 60: 0.1},
+            "B": {20: 1.0, 40: 0.5, 60: 0.4},
+            "C": {20: 3.0, 40: 2.0, 60: 1.0},
+        }
         rows = [
             {"policy": policy, "capacity_cores": size, "trial": 0, "lost_utility": value}
             for policy, sizes in lost.items()
@@ -193,7 +249,9 @@ class TestMoreJobs:
         text = scale_figures.curve_caption(pd.concat([one, equal]))
         assert "A 60, B 40, C more than 60" in text
         assert "Lowest loss at each capacity: 20 B, 40 B, 60 A" in text
-        assert "equal share of the replicas instead: 20 B (0.250), 40 B (0.250), 60 B (0.250)" in text
+        assert (
+            "equal share of the replicas instead: 20 B (0.250), 40 B (0.250), 60 B (0.250)" in text
+        )
 
 
 class TestTheOracle:
@@ -202,21 +260,29 @@ class TestTheOracle:
         np.testing.assert_array_equal(seen.mean(3), DAY.requests_per_min[:, 1:4])
 
     def test_a_day_may_begin_at_any_minute(self):
-        later = forecast.fit("oracle", TRACES).start(minute_of_day=20).update(DAY.requests_per_min[:, 20])
+        later = (
+            forecast.fit("oracle", TRACES)
+            .start(minute_of_day=20)
+            .update(DAY.requests_per_min[:, 20])
+        )
         np.testing.assert_array_equal(later.mean(3), DAY.requests_per_min[:, 21:24])
 
     def test_after_the_end_of_the_day_it_repeats_the_last_minute(self):
         seen = oracle(DAY)
         for counts in DAY.requests_per_min.T:
             seen = seen.update(counts)
-        np.testing.assert_array_equal(seen.mean(7), np.repeat(DAY.requests_per_min[:, -1:], 7, axis=1))
+        np.testing.assert_array_equal(
+            seen.mean(7), np.repeat(DAY.requests_per_min[:, -1:], 7, axis=1)
+        )
 
     @pytest.mark.parametrize("error", [0.1, 0.5])
     def test_its_median_has_the_given_error_and_no_bias(self, error):
         state, ratios = oracle(DAY, error), []
         for counts in DAY.requests_per_min.T:
             truth = counts
-            ratios.append(np.median(state.sample(1, 801)[:, :, 0], axis=1) * np.sqrt(1 + error**2) / truth)
+            ratios.append(
+                np.median(state.sample(1, 801)[:, :, 0], axis=1) * np.sqrt(1 + error**2) / truth
+            )
             state = state.update(counts)
         ratios = np.array(ratios)[DAY.requests_per_min.T > 0]
         assert ratios.std() == pytest.approx(error, rel=0.25)
@@ -236,19 +302,25 @@ class TestWhereTheMarginEnds:
         context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
         of = {
             s.parameter: s
-            for s in settings(DAY, context, {"cold_start_s": [90], "scv_factor": [4], "forecast_error": [0]})
+            for s in settings(
+                DAY, context, {"cold_start_s": [90], "scv_factor": [4], "forecast_error": [0]}
+            )
         }
         assert {job.cold_start_s for job in of["cold_start_s"].workload.jobs} == {90}
         assert of["cold_start_s"].context.forecaster is context.forecaster
         assert of["scv_factor"].workload is DAY
         assert of["forecast_error"].context.forecaster.truth is DAY.requests_per_min
 
-    def test_an_slo_of_four_service_times_is_that_of_four_full_batches_for_a_job_with_batches(self, monkeypatch):
+    def test_an_slo_of_four_service_times_is_that_of_four_full_batches_for_a_job_with_batches(
+        self, monkeypatch
+    ):
         monkeypatch.setattr("studies.edition.sensitivity.measure", lambda jobs: None)
         batched = replace(DAY.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1))
         day = replace(DAY, jobs=(batched, *DAY.jobs[1:]))
         (setting,) = settings(day, PolicyContext(day.jobs), {"slo_factor": [4]})
-        assert [job.slo_s for job in setting.workload.jobs[:2]] == pytest.approx([4 * 4 * batched.busy_s, 4 * 0.18])
+        assert [job.slo_s for job in setting.workload.jobs[:2]] == pytest.approx(
+            [4 * 4 * batched.busy_s, 4 * 0.18]
+        )
         assert 4 * batched.busy_s == pytest.approx(0.9)
 
     def test_the_interval_changes_only_policies_that_plan(self):
@@ -258,10 +330,14 @@ class TestWhereTheMarginEnds:
         assert made["MArk"].interval_s == made["Faro-Sum"].interval_s == 120
         assert not hasattr(made["AIAD"], "interval_s")
 
-    def test_the_forecaster_of_the_notebook_begins_at_the_first_minute_of_its_slice(self, monkeypatch):
+    def test_the_forecaster_of_the_notebook_begins_at_the_first_minute_of_its_slice(
+        self, monkeypatch
+    ):
         monkeypatch.setattr("faro_lib.experiments.trials.measure", lambda jobs: None)
         notebook = nbformat.read(ROOT / "notebooks" / "65_sensitivity.ipynb", as_version=4)
-        parameters, setting = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:2]
+        parameters, setting = [cell.source for cell in notebook.cells if cell.cell_type == "code"][
+            :2
+        ]
         names: dict = {}
         exec(parameters, names)
         names |= {"first_minute": 60, "forecaster": "oracle"}
@@ -271,7 +347,9 @@ class TestWhereTheMarginEnds:
         np.testing.assert_array_equal(seen.mean(3), actual[:, 1:4])
 
     def test_an_unknown_parameter_is_refused_with_the_known_ones(self):
-        with pytest.raises(ValueError, match="parameter='weather' is unknown; accepted: cold_start_s"):
+        with pytest.raises(
+            ValueError, match="parameter='weather' is unknown; accepted: cold_start_s"
+        ):
             list(settings(DAY, PolicyContext(TRACES.jobs), {"weather": [1]}))
 
     def test_the_summary_has_a_row_per_setting_and_policy(self):
@@ -287,11 +365,26 @@ class TestWhereTheMarginEnds:
     def test_the_caption_counts_the_settings_in_which_the_leader_wins(self):
         def rows(parameter, leader):
             for value, lost in leader.items():
-                yield {"parameter": parameter, "value": value, "policy": "A", "trial": 0, "lost_utility": 1.0}
-                yield {"parameter": parameter, "value": value, "policy": "F", "trial": 0, "lost_utility": lost}
+                yield {
+                    "parameter": parameter,
+                    "value": value,
+                    "policy": "A",
+                    "trial": 0,
+                    "lost_utility": 1.0,
+                }
+                yield {
+                    "parameter": parameter,
+                    "value": value,
+                    "policy": "F",
+                    "trial": 0,
+                    "lost_utility": lost,
+                }
 
         frame = pd.DataFrame(
-            [*rows("forecast_error", {0.5: 1.2, 0.0: 0.3, 0.2: 0.7}), *rows("cold_start_s", {5.0: 0.2, 120.0: 0.9})]
+            [
+                *rows("forecast_error", {0.5: 1.2, 0.0: 0.3, 0.2: 0.7}),
+                *rows("cold_start_s", {5.0: 0.2, 120.0: 0.9}),
+            ]
         )
         text = sensitivity_figures.margin_caption(frame)
         assert text.startswith("F loses less utility than the best baseline in 4 of 5 settings.")
@@ -334,7 +427,13 @@ class TestAPolicyThatRaises:
 
     def test_stops_a_summary(self, stops):
         with stops:
-            summaries(DAY.between(0, 8), {"FairShare": FairShare(), "Broken": Broken()}, 13, 1, report=None)
+            summaries(
+                DAY.between(0, 8),
+                {"FairShare": FairShare(), "Broken": Broken()},
+                13,
+                1,
+                report=None,
+            )
 
     def test_stops_tuning(self, stops):
         with stops:
@@ -345,4 +444,6 @@ class TestAPolicyThatRaises:
         table = measure(TRACES.jobs, (1, 2), requests=1000)
         with stops:
             day = DAY.between(0, 8)
-            remaining.remaining(day, PolicyContext(TRACES.jobs, None, table), 13, next(trial_draws(day, 1)))
+            remaining.remaining(
+                day, PolicyContext(TRACES.jobs, None, table), 13, next(trial_draws(day, 1))
+            )

@@ -25,7 +25,14 @@ from studies.compare import compare
 from studies.edition.published import PaperFaro
 from studies.figures.comparison import published_main
 
-POLICIES = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
+POLICIES = [
+    "MArk",
+    "Faro-Sum",
+    "Faro-FairSum",
+    "Faro-Fair",
+    "Faro-Sum (paper)",
+    "Faro-FairSum (paper)",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,11 @@ def observation(traces):
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_same_state_and_observation_give_the_same_plan(context, observation, name):
     policy = make(name, context)
-    at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name or name == "MArk" else observation
+    at = (
+        replace(observation, now_s=1500.0, minute=25)
+        if "(paper)" in name or name == "MArk"
+        else observation
+    )
     state = policy.start(context.jobs)
     (state_1, plan_1), (state_2, plan_2) = policy.decide(state, at), policy.decide(state, at)
     assert state.minute == 0
@@ -114,23 +125,39 @@ def planned_at(policy, jobs, times_s):
     ],
     ids=["a tick is missed", "every other tick is missed"],
 )
-def test_a_plan_whose_tick_is_missed_is_made_at_the_next_tick(context, times_s, expected_s, reactive):
-    policy = Planned(context.forecaster, first_s=10.0, interval_s=60.0, phase_s=50.0, reactive=reactive)
+def test_a_plan_whose_tick_is_missed_is_made_at_the_next_tick(
+    context, times_s, expected_s, reactive
+):
+    policy = Planned(
+        context.forecaster, first_s=10.0, interval_s=60.0, phase_s=50.0, reactive=reactive
+    )
     assert planned_at(policy, context.jobs, times_s) == expected_s
 
 
-def test_a_run_that_begins_with_a_slow_job_adds_no_replica_for_the_time_before_its_first_tick(context):
+def test_a_run_that_begins_with_a_slow_job_adds_no_replica_for_the_time_before_its_first_tick(
+    context,
+):
     policy = Planned(context.forecaster, interval_s=60.0, phase_s=50.0)
-    slow = observed([2] * 4, now_s=910.0, minute=15, arrivals_per_min=np.zeros((4, 15)), mean_latency_s=np.full(4, 9.0))
+    slow = observed(
+        [2] * 4,
+        now_s=910.0,
+        minute=15,
+        arrivals_per_min=np.zeros((4, 15)),
+        mean_latency_s=np.full(4, 9.0),
+    )
     _, plan = policy.decide(policy.start(context.jobs), slow)
     assert plan.target.tolist() == [2] * 4
 
 
-FAR_AWAY = expected(forecast.fit("persistence", synthetic(jobs=4, days=2, minutes=60)), (Event(0, 1e6, 2e6, 3.0),))
+FAR_AWAY = expected(
+    forecast.fit("persistence", synthetic(jobs=4, days=2, minutes=60)), (Event(0, 1e6, 2e6, 3.0),)
+)
 
 
 @pytest.mark.parametrize("kind", ["ar", "kalman", "auto", "expected"])
-def test_a_forecaster_that_has_missed_months_is_told_of_four_hours_and_knows_the_time(traces, monkeypatch, kind):
+def test_a_forecaster_that_has_missed_months_is_told_of_four_hours_and_knows_the_time(
+    traces, monkeypatch, kind
+):
     forecaster, updates = FAR_AWAY if kind == "expected" else forecast.fit(kind, traces), []
     update = type(forecaster).update
 
@@ -141,7 +168,9 @@ def test_a_forecaster_that_has_missed_months_is_told_of_four_hours_and_knows_the
 
     monkeypatch.setattr(type(forecaster), "update", counted)
     state = Planned(forecaster).start(traces.jobs)
-    after = fold_minutes(state, observed([2] * 4, minute=100_000, arrivals_per_min=np.full((4, 15), 60.0))).forecaster
+    after = fold_minutes(
+        state, observed([2] * 4, minute=100_000, arrivals_per_min=np.full((4, 15), 60.0))
+    ).forecaster
     assert (after.minute_of_day, after.minutes_seen) == (100_000 % after.day_minutes, 100_000)
 
 
@@ -158,13 +187,17 @@ def test_a_published_drop_rate_acts_when_the_change_of_its_job_is_complete(conte
     state, plan = policy.decide(policy.start(context.jobs), replace(none, now_s=1500.0, minute=25))
     np.testing.assert_array_equal(plan.drop, 0)
     later = replace(none, target=np.array([3, 2, 2, 1]), now_s=1510.0, minute=25)
-    state, plan = policy.decide(state, replace(later, changing=np.array([True, False, False, False])))
+    state, plan = policy.decide(
+        state, replace(later, changing=np.array([True, False, False, False]))
+    )
     np.testing.assert_array_equal(plan.drop, [0, 0, 0, 0.4])
     state, plan = policy.decide(state, replace(later, now_s=1520.0, drop=plan.drop))
     np.testing.assert_array_equal(plan.drop, [0.1, 0, 0, 0.4])
 
 
-def test_before_a_forecast_is_possible_the_published_policy_plans_for_each_counted_minute(context, observation):
+def test_before_a_forecast_is_possible_the_published_policy_plans_for_each_counted_minute(
+    context, observation
+):
     seen = []
 
     class Watched(PaperFaro):
@@ -173,7 +206,10 @@ def test_before_a_forecast_is_possible_the_published_policy_plans_for_each_count
             return PaperFaro.allocate(self, state, observation, per_min)
 
     policy = Watched(context.forecaster)
-    policy.decide(replace(policy.start(context.jobs), since_minute=1), replace(observation, now_s=300.0, minute=5))
+    policy.decide(
+        replace(policy.start(context.jobs), since_minute=1),
+        replace(observation, now_s=300.0, minute=5),
+    )
     np.testing.assert_array_equal(seen[0], observation.arrivals_per_min[:, -4:])
 
 
@@ -190,8 +226,12 @@ def test_each_quantile_of_the_published_policy_is_of_samples_of_its_own(context,
             return Allocation(np.ones(4, int), np.zeros(4), 0.0, 0.0, 0.0, 0.0, "cobyla", "Sum")
 
     policy = Watched(context.forecaster)
-    policy.allocate_adaptively(replace(policy.start(context.jobs), forecaster=Forecaster()), observation, 0.6)
-    np.testing.assert_allclose(np.array(seen) * 1e3, [0.6 * 99, 100 + 0.7 * 99, 200 + 0.8 * 99, 300 + 0.9 * 99])
+    policy.allocate_adaptively(
+        replace(policy.start(context.jobs), forecaster=Forecaster()), observation, 0.6
+    )
+    np.testing.assert_allclose(
+        np.array(seen) * 1e3, [0.6 * 99, 100 + 0.7 * 99, 200 + 0.8 * 99, 300 + 0.9 * 99]
+    )
 
 
 def test_a_change_that_costs_more_than_it_gains_is_not_made(context, observation):
@@ -205,7 +245,9 @@ def test_deficit_weighting_serves_the_job_that_has_lost_most_first(context, obse
     fair = tuned(context, "Fair")
     table = UtilityTable.from_values(context.jobs[:2], [[0, 0.5, 0.9]] * 2, running=[1, 1])
     for first, lost in enumerate(([9.0, 1.0], [1.0, 9.0])):
-        helped = solve(deficit_weighted(table, np.array(lost), fair.deficit_weighting), 3, fair.objective).replicas
+        helped = solve(
+            deficit_weighted(table, np.array(lost), fair.deficit_weighting), 3, fair.objective
+        ).replicas
         assert helped[first] == 2
 
 
@@ -223,7 +265,9 @@ def test_losses_add_up_by_minute_and_an_unknown_minute_loses_nothing(context, ob
 def test_losses_count_within_a_day_of_1440_minutes(context, observation):
     state, lost = make("Faro-Fair", context).start(context.jobs), []
     for minute in (1, 1440, 1441, 1442):
-        seen = replace(observation, minute=minute, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan]))
+        seen = replace(
+            observation, minute=minute, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan])
+        )
         state = fold_minutes(state, seen)
         lost.append(state.lost.tolist())
     assert lost == [[0, 0.5, 1, 0], [0, 1, 2, 0], [0, 0.5, 1, 0], [0, 1, 2, 0]]
@@ -262,7 +306,9 @@ def test_a_job_that_does_not_exist_gets_no_cores_beyond_its_minimum():
     jobs, load = (Job("a"), Job("b")), np.full((2, 15), 3000.0)
     train = np.full((1, 1, 2, 60), 3000)
     policy = tuned(PolicyContext(jobs, forecast.fit("persistence", Traces(jobs, train, train[0]))))
-    at = observed([1, 1], 8.0, now_s=910.0, minute=15, arrivals_per_min=load, present=np.array([False, True]))
+    at = observed(
+        [1, 1], 8.0, now_s=910.0, minute=15, arrivals_per_min=load, present=np.array([False, True])
+    )
     plan = policy.plan(fold_minutes(policy.start(jobs), at), at)
     assert plan.target.tolist() == [1, 7]
 
@@ -276,7 +322,9 @@ def test_a_policy_that_needs_a_forecaster_says_so(traces):
 
 def test_a_nowcast_of_a_complete_minute_is_its_count(context):
     now = nowcast(context.forecaster.start(), [100, 200, 300, 400], share=1.0)[:, :, 0]
-    np.testing.assert_allclose(now, np.array([[100], [200], [300], [400]]) * np.ones((1, 100)), rtol=1e-3)
+    np.testing.assert_allclose(
+        now, np.array([[100], [200], [300], [400]]) * np.ones((1, 100)), rtol=1e-3
+    )
 
 
 def test_a_nowcast_follows_the_count_more_as_the_minute_proceeds(context):
@@ -304,7 +352,8 @@ def test_a_share_beyond_the_minute_is_refused(context):
 def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
     day, draws = traces.workload(), draw(traces.workload(), 24)
     dropped = {
-        name: simulate(day, make(name, context), 13, draws=draws).dropped.sum() for name in ("FairShare", "Faro-Sum")
+        name: simulate(day, make(name, context), 13, draws=draws).dropped.sum()
+        for name in ("FairShare", "Faro-Sum")
     }
     assert dropped["Faro-Sum"] < dropped["FairShare"]
 
@@ -348,5 +397,7 @@ def test_faro_as_published_loses_what_the_paper_reports(published_traces, replic
         report=lambda line: None,
     )
     published = published_main(Path(__file__).parents[2] / "data" / "published")
-    lost = published.set_index(["policy", "capacity_cores"])["lost_utility_published"][policy, replicas]
+    lost = published.set_index(["policy", "capacity_cores"])["lost_utility_published"][
+        policy, replicas
+    ]
     assert tables.summary["lost_utility_published"].mean() == pytest.approx(lost, rel=within)

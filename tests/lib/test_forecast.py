@@ -25,7 +25,9 @@ KINDS = forecasters()
 
 
 def fitted(kind, seed=0):
-    options = {"posterior": ar1_posterior(day_minutes=120, traces=TRACES)} if kind == "bayes" else {}
+    options = (
+        {"posterior": ar1_posterior(day_minutes=120, traces=TRACES)} if kind == "bayes" else {}
+    )
     return fit(kind, TRACES, seed=seed, **options)
 
 
@@ -64,7 +66,12 @@ def test_start_forgets_all_counts(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @examples(40)
-@given(st.lists(st.lists(st.sampled_from([np.nan, 0, 1, 30, 2000, 10**7]), min_size=4, max_size=4), max_size=35))
+@given(
+    st.lists(
+        st.lists(st.sampled_from([np.nan, 0, 1, 30, 2000, 10**7]), min_size=4, max_size=4),
+        max_size=35,
+    )
+)
 def test_samples_are_finite_and_never_negative_after_any_history(kind, history):
     forecaster = fitted(kind)
     for counts in history:
@@ -138,7 +145,9 @@ def without_counts_of_b(forecaster, level, minutes):
 def test_persistence_adds_the_errors_after_random_training_minutes_to_the_last_count(horizon):
     train, last = TRACES.train.reshape(-1, *TRACES.train.shape[2:]), TRACES.train.shape[-1] - 15
     errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, 16)], axis=-1)
-    errors = np.moveaxis(errors, 2, 1).reshape(-1, *errors.shape[1::2])  # (minutes, jobs, minutes ahead)
+    errors = np.moveaxis(errors, 2, 1).reshape(
+        -1, *errors.shape[1::2]
+    )  # (minutes, jobs, minutes ahead)
     forecaster = fitted("persistence").update([100, 200, 300, 400])
     rows = forecaster.rng().integers(len(errors), size=50)
     added = errors[rows][:, :, np.minimum(np.arange(horizon), 14)].transpose(1, 0, 2)
@@ -157,7 +166,9 @@ def test_a_fitted_forecaster_keeps_the_past_minutes_of_each_job_in_order_with_th
     assert past.shape == (len(long.jobs), PAST_MINUTES)
     assert (np.diff(past) >= 0).all()
     by_job = long.train.swapaxes(0, 2).reshape(len(long.jobs), -1)
-    np.testing.assert_array_equal(past[:, [0, -1]], np.stack([by_job.min(axis=1), by_job.max(axis=1)], axis=1))
+    np.testing.assert_array_equal(
+        past[:, [0, -1]], np.stack([by_job.min(axis=1), by_job.max(axis=1)], axis=1)
+    )
     np.testing.assert_allclose(past.mean(axis=1), by_job.mean(axis=1), rtol=0.01)
 
 
@@ -167,7 +178,9 @@ def test_half_an_hour_without_counts_is_no_sign_of_an_idle_job():
 
 @pytest.mark.parametrize("start", [untrained_poisson, untrained])
 def test_the_level_of_a_job_is_kept_through_a_day_without_counts(start):
-    assert 0.5 < without_counts_of_b(start(("a", "b")), 100, 1500).sample(n=1000)[1].mean() / 100 < 2
+    assert (
+        0.5 < without_counts_of_b(start(("a", "b")), 100, 1500).sample(n=1000)[1].mean() / 100 < 2
+    )
 
 
 def test_seasonal_naive_repeats_the_same_minutes_of_the_training_days():
@@ -186,5 +199,8 @@ def test_the_pooled_autoregression_beats_persistence_on_days_with_a_shape():
 def test_forecasting_online_imports_neither_pymc_nor_pandas():
     code = "import sys, faro_lib.forecast; print([m for m in ('pymc', 'pandas', 'arviz', 'numba') if m in sys.modules])"
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
     )

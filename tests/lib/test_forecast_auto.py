@@ -16,7 +16,9 @@ JOBS = (Job("old"), Job("new"))
 
 def poisson_days(level, days, minutes=120, seed=0):
     """Counts about `level` (jobs,), shape (days, 1, jobs, minutes)."""
-    return np.random.default_rng(seed).poisson(np.array(level)[:, None], (days, 1, len(level), minutes))
+    return np.random.default_rng(seed).poisson(
+        np.array(level)[:, None], (days, 1, len(level), minutes)
+    )
 
 
 def updated(forecaster, *minutes):
@@ -52,7 +54,9 @@ def days_with_late_job(days=5, jobs=3, minutes=120):
 def test_days_before_the_first_request_do_not_make_a_forecast_more_certain(kind):
     traces, late = days_with_late_job()
     own = replace(traces, train=traces.train[-1:])
-    of_late, of_own = (backtest_terms(fit(kind, one), traces.evaluation[0])[:, -1].mean() for one in (late, own))
+    of_late, of_own = (
+        backtest_terms(fit(kind, one), traces.evaluation[0])[:, -1].mean() for one in (late, own)
+    )
     assert of_late < 1.1 * of_own
 
 
@@ -83,32 +87,47 @@ def test_without_training_days_and_counts_there_is_no_forecast():
 
 
 def test_a_single_training_day_is_not_taken_for_a_daily_profile():
-    days = np.repeat(np.arange(120) % 60 < 30, 1)[None, None, None] * 300 + poisson_days([100, 100], 2)
+    days = np.repeat(np.arange(120) % 60 < 30, 1)[None, None, None] * 300 + poisson_days(
+        [100, 100], 2
+    )
     for kind in ("ar", "auto"):
-        forecaster = updated(fit(kind, Traces(JOBS, days[:1], days[1])).start(45), *[[400, 400]] * 14)
-        assert forecaster.mean(1)[0, 0] > 300  # minute 59 of the training day had 100 and minute 0 had 400
+        forecaster = updated(
+            fit(kind, Traces(JOBS, days[:1], days[1])).start(45), *[[400, 400]] * 14
+        )
+        assert (
+            forecaster.mean(1)[0, 0] > 300
+        )  # minute 59 of the training day had 100 and minute 0 had 400
 
 
 def test_the_first_weights_are_those_of_a_backtest_on_the_last_training_day():
     traces = shaped_traces()
     mixture = fit("auto", traces).inner
     earlier = traces.until(traces.days)
-    scores = [backtest_terms(fit(name, earlier), earlier.evaluation[0]).mean(axis=0) for name in mixture.names]
+    scores = [
+        backtest_terms(fit(name, earlier), earlier.evaluation[0]).mean(axis=0)
+        for name in mixture.names
+    ]
     np.testing.assert_array_equal(mixture.backtest, scores)
     np.testing.assert_array_equal(mixture.weights().argmax(axis=0), np.argmin(scores, axis=0))
 
 
 def test_a_forecaster_that_has_become_worse_loses_its_weight():
     days = poisson_days([200, 200], 4)
-    mixture = updated(fit("auto", Traces(JOBS, days[:3], days[3])), *[[200, 200]] * 20, *[[450, 200]] * 15).inner
-    shape_following = mixture.weights()[[mixture.names.index(name) for name in ("ar", "seasonal")]].sum(axis=0)
+    mixture = updated(
+        fit("auto", Traces(JOBS, days[:3], days[3])), *[[200, 200]] * 20, *[[450, 200]] * 15
+    ).inner
+    shape_following = mixture.weights()[
+        [mixture.names.index(name) for name in ("ar", "seasonal")]
+    ].sum(axis=0)
     assert shape_following[0] < 0.05
     assert shape_following[1] > 0.2
 
 
 def test_weights_sum_to_1_even_if_the_estimate_of_a_crps_is_negative():
     mixture = fit("auto", shaped_traces()).inner
-    score = np.where(np.arange(len(mixture.members))[:, None] == 1, -0.01, 1.0) * np.ones(len(mixture.jobs))
+    score = np.where(np.arange(len(mixture.members))[:, None] == 1, -0.01, 1.0) * np.ones(
+        len(mixture.jobs)
+    )
     weights = replace(mixture, score=score).weights()
     np.testing.assert_allclose(weights.sum(axis=0), 1)
     np.testing.assert_allclose(weights[1], 1)
@@ -129,14 +148,18 @@ def test_the_bayesian_forecaster_weighs_as_much_as_all_others_together_where_all
 
 def test_a_posterior_that_has_not_converged_is_left_out_with_one_warning(caplog):
     traces = shaped_traces()
-    mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD)).inner
+    mixture = fit(
+        "auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD)
+    ).inner
     assert mixture.names == ("ar", "persistence", "poisson", "structural", "seasonal")
     assert [record.message for record in caplog.records] == [str(BAD)]
 
 
 def test_a_posterior_of_other_training_days_is_refused():
     traces = shaped_traces()
-    with pytest.raises(ValueError, match=r"posterior of job 'job0' was fitted to other training days"):
+    with pytest.raises(
+        ValueError, match=r"posterior of job 'job0' was fitted to other training days"
+    ):
         fit("auto", shaped_traces(seed=1), posterior=ar1_posterior(day_minutes=120, traces=traces))
 
 

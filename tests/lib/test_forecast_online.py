@@ -25,7 +25,10 @@ def deviations(samples):
 
 
 def test_paths_of_an_ar1_have_its_mean_and_variance_at_every_minute():
-    forecaster = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), [np.full(4, from_root(UNIT * 1.3))] * 15)
+    forecaster = seen(
+        bayes_forecaster(ar1_posterior(), recalibrate=False),
+        [np.full(4, from_root(UNIT * 1.3))] * 15,
+    )
     z = deviations(forecaster.sample(7, 20_000))
     h = np.arange(1, 8)
     np.testing.assert_allclose(z.mean(axis=1), np.tile(0.3 * LAG**h, (4, 1)), atol=0.003)
@@ -36,13 +39,18 @@ def test_paths_of_an_ar1_have_its_mean_and_variance_at_every_minute():
 def test_paths_have_the_autocorrelation_of_an_ar1():
     forecaster = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), [np.full(4, 400)] * 15)
     z = deviations(forecaster.sample(7, 20_000))[0]
-    expected = LAG * np.sqrt((1 - LAG**12) / (1 - LAG**14))  # corr(z6, z7) of an AR(1) started at a known value
+    expected = LAG * np.sqrt(
+        (1 - LAG**12) / (1 - LAG**14)
+    )  # corr(z6, z7) of an AR(1) started at a known value
     assert np.corrcoef(z[:, 5], z[:, 6])[0, 1] == pytest.approx(expected, abs=0.01)
 
 
 def test_correlated_jobs_have_correlated_samples():
     together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    forecaster = seen(bayes_forecaster(ar1_posterior(correlation=together), recalibrate=False), [np.full(4, 400)] * 15)
+    forecaster = seen(
+        bayes_forecaster(ar1_posterior(correlation=together), recalibrate=False),
+        [np.full(4, 400)] * 15,
+    )
     z = deviations(forecaster.sample(7, 20_000))
     np.testing.assert_allclose(np.corrcoef(z[:, :, 3]), together, atol=0.03)
 
@@ -69,7 +77,9 @@ def test_without_counts_the_forecast_is_the_profile_with_the_spread_of_days():
 
 def test_selected_jobs_keep_their_parameters_in_any_order():
     together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    posterior = dataclasses.replace(ar1_posterior(correlation=together), unit=np.array([10.0, 20.0, 30.0, 40.0]))
+    posterior = dataclasses.replace(
+        ar1_posterior(correlation=together), unit=np.array([10.0, 20.0, 30.0, 40.0])
+    )
     forecaster = bayes_forecaster(posterior.select(["job2", "job1", "job0"]), recalibrate=False)
     assert forecaster.jobs == ("job2", "job1", "job0")
     samples = forecaster.sample(1, 20_000)[:, :, 0]
@@ -89,8 +99,15 @@ def test_bayes_without_a_posterior_is_rejected():
 
 def test_a_fit_that_has_not_converged_is_refused_with_what_it_lacks():
     traces = shaped_traces()
-    with pytest.raises(ValueError, match=r"has not converged and is not used: largest R-hat 1\.220 \(at most 1\.01\)"):
-        fit("bayes", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD))
+    with pytest.raises(
+        ValueError,
+        match=r"has not converged and is not used: largest R-hat 1\.220 \(at most 1\.01\)",
+    ):
+        fit(
+            "bayes",
+            traces,
+            posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD),
+        )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,9 @@ def test_the_gate_needs_r_hat_both_effective_sample_sizes_and_no_divergence(reac
 )
 def test_a_posterior_of_other_training_days_is_refused_with_the_name_of_the_job(other):
     posterior = ar1_posterior(day_minutes=120, traces=shaped_traces())
-    with pytest.raises(ValueError, match=r"posterior of job 'job0' was fitted to other training days"):
+    with pytest.raises(
+        ValueError, match=r"posterior of job 'job0' was fitted to other training days"
+    ):
         fit("bayes", other, posterior=posterior)
 
 
@@ -123,7 +142,9 @@ def test_a_posterior_is_read_as_saved_and_other_files_are_rejected(tmp_path):
     posterior = ar1_posterior()
     save_posterior(posterior, tmp_path / "posterior.npz")
     again = load_posterior(tmp_path / "posterior.npz")
-    first, second = (seen(bayes_forecaster(p, seed=3), ar1_day().T[:20]).sample() for p in (posterior, again))
+    first, second = (
+        seen(bayes_forecaster(p, seed=3), ar1_day().T[:20]).sample() for p in (posterior, again)
+    )
     np.testing.assert_array_equal(first, second)
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"lacks 'jobs'"):
@@ -234,7 +255,9 @@ def test_the_structural_forecast_follows_what_repeats_daily():
 
 
 def test_the_structural_forecast_ignores_what_does_not_repeat():
-    repeated, shifted = (fit("structural", waves(phases)) for phases in ([0] * 6, [0, 2, 4, 1, 5, 3]))
+    repeated, shifted = (
+        fit("structural", waves(phases)) for phases in ([0] * 6, [0, 2, 4, 1, 5, 3])
+    )
     assert np.ptp(repeated.profile) > 9, "the wave is 10 high"
     assert np.ptp(shifted.profile) < 2
 

@@ -38,7 +38,9 @@ def judged(traces):
 
 def test_the_rmse_is_below_that_of_least_squares_and_of_the_published_networks(judged):
     paths, truth = judged
-    assert scores.rmse(paths["bayes"], truth) < 107  # N-HiTS 116.2, least squares with daily terms 107.5
+    assert (
+        scores.rmse(paths["bayes"], truth) < 107
+    )  # N-HiTS 116.2, least squares with daily terms 107.5
 
 
 def test_coverage_is_nominal_over_all_jobs_and_near_it_for_each(judged):
@@ -48,8 +50,12 @@ def test_coverage_is_nominal_over_all_jobs_and_near_it_for_each(judged):
     assert ((by_job >= 0.7) & (by_job <= 0.9)).all()
 
 
-@pytest.mark.parametrize(("terms", "weighted"), [(crps_terms, False), (scores.wql_terms, True)], ids=["crps", "wql"])
-def test_the_bayesian_forecaster_scores_significantly_better_than_every_baseline(judged, terms, weighted):
+@pytest.mark.parametrize(
+    ("terms", "weighted"), [(crps_terms, False), (scores.wql_terms, True)], ids=["crps", "wql"]
+)
+def test_the_bayesian_forecaster_scores_significantly_better_than_every_baseline(
+    judged, terms, weighted
+):
     paths, truth = judged
     mine = terms(paths["bayes"], truth)
     for name in set(paths) - {"bayes"}:
@@ -58,7 +64,9 @@ def test_the_bayesian_forecaster_scores_significantly_better_than_every_baseline
 
 
 @pytest.mark.parametrize("day", [7, 8, 9, 10])
-def test_auto_scores_5_percent_better_than_ar_with_nominal_coverage_on_each_validation_day(traces, day):
+def test_auto_scores_5_percent_better_than_ar_with_nominal_coverage_on_each_validation_day(
+    traces, day
+):
     earlier = traces.until(day)
     auto, truth = scores.rolling(fit("auto", earlier), earlier.evaluation[0])
     ar, _ = scores.rolling(fit("ar", earlier), earlier.evaluation[0])

@@ -55,14 +55,18 @@ def test_rmse_is_that_of_the_mean_and_splits_by_job_and_minute():
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 def test_intervals_of_a_calibrated_forecast_have_nominal_coverage(level):
-    assert scores.coverage(*normal_forecasts(origins=2000, n=1000), level=level) == pytest.approx(level, abs=0.015)
+    assert scores.coverage(*normal_forecasts(origins=2000, n=1000), level=level) == pytest.approx(
+        level, abs=0.015
+    )
 
 
 def test_the_bootstrap_interval_has_about_nominal_coverage():
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
-        errors = np.convolve(rng.standard_normal(368), np.ones(8) / 8, mode="valid")  # runs of 8 minutes, mean 0
+        errors = np.convolve(
+            rng.standard_normal(368), np.ones(8) / 8, mode="valid"
+        )  # runs of 8 minutes, mean 0
         _, low, high = difference(errors, np.zeros_like(errors), block=30, draws=400, seed=trial)
         held += low <= 0 <= high
     assert 0.85 <= held / 200 <= 0.99
@@ -71,7 +75,9 @@ def test_the_bootstrap_interval_has_about_nominal_coverage():
 def test_a_difference_of_wql_is_the_difference_of_the_wqls():
     samples, truth = normal_forecasts()
     worse, _ = normal_forecasts(spread=3.0)
-    gap, low, high = difference(scores.wql_terms(samples, truth), scores.wql_terms(worse, truth), truth)
+    gap, low, high = difference(
+        scores.wql_terms(samples, truth), scores.wql_terms(worse, truth), truth
+    )
     assert gap == pytest.approx(scores.wql(samples, truth) - scores.wql(worse, truth))
     assert low < gap < high < 0
 
@@ -96,8 +102,13 @@ def test_the_plans_of_the_regret_hold_the_jobs_minimum_whatever_they_need(fields
 
 
 def test_the_score_table_has_a_row_per_job_and_one_for_all():
-    table = forecast_tables.score_table("ar", *normal_forecasts(), ["a", "b"], fit_s=1.0, predict_ms=2.0)
-    assert ",".join(table.columns) == "forecaster,job,rmse_per_min,crps_per_min,wql,coverage_80,fit_s,predict_ms"
+    table = forecast_tables.score_table(
+        "ar", *normal_forecasts(), ["a", "b"], fit_s=1.0, predict_ms=2.0
+    )
+    assert (
+        ",".join(table.columns)
+        == "forecaster,job,rmse_per_min,crps_per_min,wql,coverage_80,fit_s,predict_ms"
+    )
     assert table["job"].tolist() == ["a", "b", "all"]
 
 

@@ -44,7 +44,10 @@ class World:
 
 def worlds(days: int) -> list[World]:
     cases = itertools.product(KINDS, LEVELS, [False, True])
-    return [World(kind, level, MINUTES[n % 3], days, shaped) for n, (kind, level, shaped) in enumerate(cases)]
+    return [
+        World(kind, level, MINUTES[n % 3], days, shaped)
+        for n, (kind, level, shaped) in enumerate(cases)
+    ]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Observed:
 
     worlds: list[World]
     rates: np.ndarray  # the truth
-    forecasts: np.ndarray  # mean requests per minute over the next 7 minutes, NaN where none is made
+    forecasts: (
+        np.ndarray
+    )  # mean requests per minute over the next 7 minutes, NaN where none is made
 
     def rows(self, kind):
         return np.flatnonzero([world.kind == kind for world in self.worlds])
@@ -64,7 +69,11 @@ class Observed:
 
 @pytest.fixture(
     scope="module",
-    params=[0, 3, *(pytest.param(days, marks=pytest.mark.slow) for days in DAYS if days not in (0, 3))],
+    params=[
+        0,
+        3,
+        *(pytest.param(days, marks=pytest.mark.slow) for days in DAYS if days not in (0, 3)),
+    ],
     ids="{} training days".format,
 )
 def observed(request):
@@ -73,7 +82,9 @@ def observed(request):
     rates = np.stack([world.rates() for world in cases], axis=1)  # (days + 1, worlds, DAY)
     counts = rng.poisson(rates).astype(float)
     at = np.array([world.at for world in cases])
-    traces = Traces(tuple(Job(f"job{n}") for n in range(len(cases))), counts[:-1, None], counts[-1:])
+    traces = Traces(
+        tuple(Job(f"job{n}") for n in range(len(cases))), counts[:-1, None], counts[-1:]
+    )
     today = counts[-1].copy()
     for row, world in enumerate(cases):
         if world.kind in ("spike", "outage"):
@@ -94,7 +105,11 @@ def misses(observed, rows, minute, factor):
     forecast = observed.forecasts[rows, minute]
     off = np.maximum(forecast, truth) > factor * np.minimum(forecast, truth)
     off &= np.abs(forecast - truth) > 3 * np.sqrt(np.maximum(truth, 1))
-    return [(observed.worlds[row], minute, forecast[n], truth[n]) for n, row in enumerate(rows) if off[n]]
+    return [
+        (observed.worlds[row], minute, forecast[n], truth[n])
+        for n, row in enumerate(rows)
+        if off[n]
+    ]
 
 
 def test_a_level_that_has_been_the_same_for_15_minutes_is_forecast_within_a_factor_of_1_5(observed):
@@ -108,9 +123,17 @@ def test_a_level_that_has_been_the_same_for_15_minutes_is_forecast_within_a_fact
 
 @pytest.mark.parametrize("kind", ["launch", *CHANGES])
 def test_a_change_is_forecast_within_a_factor_of_1_3_after_15_minutes(observed, kind):
-    assert [miss for row in observed.rows(kind) for miss in misses(observed, [row], observed.at(row) + 15, 1.3)] == []
+    assert [
+        miss
+        for row in observed.rows(kind)
+        for miss in misses(observed, [row], observed.at(row) + 15, 1.3)
+    ] == []
 
 
 @pytest.mark.parametrize("kind", ["spike", "outage", "gap"])
 def test_one_odd_minute_does_not_change_the_next_forecast_by_a_factor_of_1_5(observed, kind):
-    assert [miss for row in observed.rows(kind) for miss in misses(observed, [row], observed.at(row) + 1, 1.5)] == []
+    assert [
+        miss
+        for row in observed.rows(kind)
+        for miss in misses(observed, [row], observed.at(row) + 1, 1.5)
+    ] == []

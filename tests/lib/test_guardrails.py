@@ -56,7 +56,9 @@ class Wish:
         }
         target = np.array(self.target)
         reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
-        return state + 1, Plan(target, np.full(len(target), self.drop), reason, attempts=self.attempts, **value)
+        return state + 1, Plan(
+            target, np.full(len(target), self.drop), reason, attempts=self.attempts, **value
+        )
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,27 @@ class Ticks:
         self.memory = Memory.start(policy, jobs)
 
     def after(self, observation):
-        self.memory, step = tick(
-            self.policy, self.guardrails, self.jobs, self.memory, observation
-        )  # fmt: skip
+        self.memory, step = tick(self.policy, self.guardrails, self.jobs, self.memory, observation)
         report_failures(step, on_failure=None)
         return step.target.tolist(), step.plan.reason
 
 
 def blind(observation, *jobs):
     """The observation without the data of these jobs."""
-    latency_s, counts = observation.mean_latency_s.astype(float), observation.arrivals_per_min.astype(float)
+    latency_s, counts = (
+        observation.mean_latency_s.astype(float),
+        observation.arrivals_per_min.astype(float),
+    )
     latency_s, counts = latency_s.copy(), counts.copy()
     latency_s[list(jobs)], counts[list(jobs), -1] = np.nan, np.nan
     return replace(observation, mean_latency_s=latency_s, arrivals_per_min=counts)
 
 
 def test_a_plan_within_the_guardrails_is_not_changed():
-    assert Ticks(Wish((3, 1, 2))).after(observed([2, 2, 2])) == ([3, 1, 2], (PLANNED, PLANNED, HOLD))
+    assert Ticks(Wish((3, 1, 2))).after(observed([2, 2, 2])) == (
+        [3, 1, 2],
+        (PLANNED, PLANNED, HOLD),
+    )
 
 
 def test_data_that_is_missing_for_a_short_time_is_left_to_the_policy():
@@ -108,7 +114,10 @@ def test_data_that_is_missing_for_a_short_time_is_left_to_the_policy():
 
 def test_only_a_job_whose_data_stays_missing_is_held():
     ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
-    assert ticks.after(blind(observed([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
+    assert ticks.after(blind(observed([2, 2, 2], now_s=60.0), 0)) == (
+        [2, 1, 2],
+        (MISSING, PLANNED, HOLD),
+    )
 
 
 @pytest.mark.parametrize("field", ["arrivals_per_min", "mean_latency_s"])
@@ -138,7 +147,9 @@ def test_missing_latencies_are_not_read_as_low_latencies():
     for latency_s, expected in ((0.1, 4), (np.nan, 5)):
         ticks = Ticks(AIAD(), jobs_of("a"), GuardrailConfig(stale_after_s=1e9))
         for n in range(1, 61):
-            target, _ = ticks.after(observed([5], now_s=10.0 * n, mean_latency_s=np.array([latency_s])))
+            target, _ = ticks.after(
+                observed([5], now_s=10.0 * n, mean_latency_s=np.array([latency_s]))
+            )
         assert target == [expected]
 
 
@@ -156,7 +167,9 @@ def test_when_the_policy_raises_the_fail_mode_can_be_a_fair_share():
 
 def test_equal_shares_that_would_exceed_a_quota_are_not_made_and_the_loop_holds():
     ticks = Ticks(
-        Failing((1, 1, 1)), jobs_of("a", "b", "c", tenant="t", tenant_quota=2.0), GuardrailConfig("fair-share")
+        Failing((1, 1, 1)),
+        jobs_of("a", "b", "c", tenant="t", tenant_quota=2.0),
+        GuardrailConfig("fair-share"),
     )
     with pytest.warns(PolicyFailed):
         assert ticks.after(observed([2, 1, 1])) == ([2, 1, 1], (FAILED,) * 3)
@@ -192,7 +205,10 @@ def test_an_invalid_plan_counts_as_a_failure(wish, message):
 
 def test_targets_stay_within_the_bounds_of_the_jobs():
     jobs = jobs_of("a", "b", "c", min_replicas=2, max_replicas=4)
-    assert Ticks(Wish((1, 9, 3)), jobs).after(observed([3, 3, 3])) == ([2, 4, 3], (BOUNDS, BOUNDS, HOLD))
+    assert Ticks(Wish((1, 9, 3)), jobs).after(observed([3, 3, 3])) == (
+        [2, 4, 3],
+        (BOUNDS, BOUNDS, HOLD),
+    )
 
 
 def test_scaling_actions_are_limited_in_the_order_of_the_jobs():
@@ -202,12 +218,16 @@ def test_scaling_actions_are_limited_in_the_order_of_the_jobs():
 
 def test_the_most_valuable_starts_come_first_if_the_plan_has_values():
     wish = Wish((3, 3, 4), less=(0.1, 0.2, 0.3))
-    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=2)).after(observed([2, 2, 2]))[0] == [2, 2, 4]
+    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=2)).after(
+        observed([2, 2, 2])
+    )[0] == [2, 2, 4]
 
 
 def test_a_start_in_a_full_cluster_and_the_least_valuable_stop_are_one_action():
     wish = Wish((4, 1, 1), more=(0.0, 0.5, 0.1), less=(0.9, 0.0, 0.0))
-    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).after(observed([2, 2, 2], capacity=6))[0] == [
+    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).after(
+        observed([2, 2, 2], capacity=6)
+    )[0] == [
         3,
         2,
         1,
@@ -215,7 +235,10 @@ def test_a_start_in_a_full_cluster_and_the_least_valuable_stop_are_one_action():
 
 
 def test_actions_beyond_the_limit_are_made_by_later_decisions():
-    ticks, target = Ticks(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1)), [2, 4, 3]
+    ticks, target = (
+        Ticks(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1)),
+        [2, 4, 3],
+    )
     for n in range(1, 4):
         target, _ = ticks.after(observed(target, capacity=9, now_s=60.0 * n))
     assert target == [5, 1, 3]
@@ -223,11 +246,20 @@ def test_actions_beyond_the_limit_are_made_by_later_decisions():
 
 def test_a_delayed_scaling_action_has_the_reason_of_the_plan_that_requested_it():
     ticks = Ticks(Wish((3, 1, 2)))
-    assert ticks.after(observed([2, 1, 2], capacity=5, now_s=60.0)) == ([2, 1, 2], (PLANNED, HOLD, HOLD))
+    assert ticks.after(observed([2, 1, 2], capacity=5, now_s=60.0)) == (
+        [2, 1, 2],
+        (PLANNED, HOLD, HOLD),
+    )
     ticks.policy = Wish((2, 1, 2), attempts=1)  # holds
-    assert ticks.after(observed([2, 1, 2], capacity=9, now_s=120.0)) == ([3, 1, 2], (PLANNED, HOLD, HOLD))
+    assert ticks.after(observed([2, 1, 2], capacity=9, now_s=120.0)) == (
+        [3, 1, 2],
+        (PLANNED, HOLD, HOLD),
+    )
     ticks.policy = Wish((3, 1, 2), attempts=1)
-    assert ticks.after(observed([3, 1, 2], capacity=9, now_s=180.0)) == ([3, 1, 2], (HOLD, HOLD, HOLD))
+    assert ticks.after(observed([3, 1, 2], capacity=9, now_s=180.0)) == (
+        [3, 1, 2],
+        (HOLD, HOLD, HOLD),
+    )
 
 
 def test_without_a_known_capacity_no_job_grows_and_none_shrinks_for_it():
@@ -238,7 +270,10 @@ def test_without_a_known_capacity_no_job_grows_and_none_shrinks_for_it():
 def test_targets_changed_by_another_client_are_restored():
     ticks = Ticks(Wish((3, 1, 2)))
     ticks.after(observed([2, 2, 2], now_s=60.0))
-    assert ticks.after(observed([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (DRIFT_CORRECTED, HOLD, DRIFT_CORRECTED))
+    assert ticks.after(observed([1, 1, 1], now_s=120.0)) == (
+        [3, 1, 2],
+        (DRIFT_CORRECTED, HOLD, DRIFT_CORRECTED),
+    )
 
 
 def test_a_policy_steps_from_the_requested_target_not_from_a_changed_one():
@@ -250,7 +285,9 @@ def test_a_policy_steps_from_the_requested_target_not_from_a_changed_one():
 
 def test_restored_bounds_of_autoscalers_do_not_say_how_many_replicas_start():
     guard = Guard(np.zeros(1), target=np.array([9]), drop=np.zeros(1))
-    observation = observed([4], running=np.array([2]), starting=np.array([1]), unbounded=np.array([False]))
+    observation = observed(
+        [4], running=np.array([2]), starting=np.array([1]), unbounded=np.array([False])
+    )
     assert restore_targets(guard, observation, np.array([False])).starting.tolist() == [1]
 
 
@@ -267,13 +304,23 @@ def test_if_capacity_shrinks_unwanted_replicas_go_first_even_during_changes():
 
 
 def test_wanted_replicas_go_from_the_last_job_with_most_cores_above_its_minimum():
-    assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=9)) == ([4, 2, 3], (HOLD, HOLD, CAPACITY))
-    assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=6)) == ([2, 2, 2], (CAPACITY, HOLD, CAPACITY))
+    assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=9)) == (
+        [4, 2, 3],
+        (HOLD, HOLD, CAPACITY),
+    )
+    assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=6)) == (
+        [2, 2, 2],
+        (CAPACITY, HOLD, CAPACITY),
+    )
 
 
 def test_replicas_removed_for_capacity_do_not_return_by_an_older_plan():
     ticks = Ticks(Wish((9, 2, 2)))
-    assert ticks.after(observed([2, 2, 2], capacity=8, now_s=60.0))[0] == [4, 2, 2]  # the rest is carried over
+    assert ticks.after(observed([2, 2, 2], capacity=8, now_s=60.0))[0] == [
+        4,
+        2,
+        2,
+    ]  # the rest is carried over
     ticks.policy = Wish((4, 2, 2))
     assert ticks.after(observed([4, 2, 2], capacity=7, now_s=120.0))[0] == [3, 2, 2]
     ticks.policy = Wish((3, 2, 2))
@@ -290,9 +337,15 @@ def test_minima_go_last_and_from_the_job_of_the_least_weight():
     ("minima", "capacity", "expected"),
     [((4, 1, 1, 1), 5, [2, 1, 1, 1]), ((50, 1, 1, 1), 8, [5, 1, 1, 1]), ((3, 3, 1), 4, [2, 1, 1])],
 )
-def test_no_job_goes_to_zero_for_the_minimum_of_another_that_has_several_replicas(minima, capacity, expected):
-    jobs = tuple(Job(str(n), min_replicas=fewest, max_replicas=50) for n, fewest in enumerate(minima))
-    assert Ticks(Wish(minima), jobs).after(observed([1] * len(jobs), capacity=capacity))[0] == expected
+def test_no_job_goes_to_zero_for_the_minimum_of_another_that_has_several_replicas(
+    minima, capacity, expected
+):
+    jobs = tuple(
+        Job(str(n), min_replicas=fewest, max_replicas=50) for n, fewest in enumerate(minima)
+    )
+    assert (
+        Ticks(Wish(minima), jobs).after(observed([1] * len(jobs), capacity=capacity))[0] == expected
+    )
 
 
 def with_present(observation, *present):
@@ -302,16 +355,25 @@ def with_present(observation, *present):
 def test_a_new_job_starts_at_its_minimum_whatever_the_plan():
     jobs = (Job("a"), Job("b"), Job("c", min_replicas=2))
     ticks = Ticks(Wish((3, 3, 5)), jobs)
-    assert ticks.after(with_present(observed([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
+    assert ticks.after(with_present(observed([3, 3, 0]), True, True, False)) == (
+        [3, 3, 0],
+        (HOLD, HOLD, HOLD),
+    )
     added = with_present(observed([3, 3, 0], now_s=120.0), True, True, True)
     assert ticks.after(added) == ([3, 3, 2], (HOLD, HOLD, JOB_ADDED))
-    assert ticks.after(with_present(observed([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
+    assert ticks.after(with_present(observed([3, 3, 2], now_s=180.0), True, True, True))[0] == [
+        3,
+        3,
+        5,
+    ]
 
 
 def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():
     ticks = Ticks(Wish((2, 4, 1)))
     ticks.after(with_present(observed([2, 4, 0], capacity=6), True, True, False))
-    assert ticks.after(with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)) == (
+    assert ticks.after(
+        with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)
+    ) == (
         [2, 3, 1],
         (HOLD, CAPACITY, JOB_ADDED),
     )
@@ -319,7 +381,8 @@ def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():
 
 def test_a_new_job_that_may_have_no_replicas_takes_none_below_the_minimum_of_another():
     ticks = Ticks(
-        Wish((2, 2, 1)), (Job("a", min_replicas=2), Job("b", min_replicas=2), Job("c", min_replicas=0, weight=2.0))
+        Wish((2, 2, 1)),
+        (Job("a", min_replicas=2), Job("b", min_replicas=2), Job("c", min_replicas=0, weight=2.0)),
     )
     ticks.after(with_present(observed([2, 2, 0], capacity=4), True, True, False))
     added = with_present(observed([2, 2, 0], capacity=4, now_s=120.0), True, True, True)
@@ -329,7 +392,9 @@ def test_a_new_job_that_may_have_no_replicas_takes_none_below_the_minimum_of_ano
 def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
     ticks = Ticks(Wish((2, 4, 1)))
     ticks.after(with_present(observed([2, 4, 1]), True, True, True))
-    observation = with_present(observed([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
+    observation = with_present(
+        observed([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True
+    )
     assert ticks.after(observation) == ([2, 0, 1], (HOLD, JOB_REMOVED, HOLD))
     assert ticks.after(with_present(observed([2, 0, 1], now_s=180.0), True, False, True)) == (
         [2, 0, 1],
@@ -343,12 +408,18 @@ def test_pending_targets_of_a_removed_job_do_not_block_other_jobs():
         with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)
     )  # 5 of its 9 are carried over
     ticks.policy = Wish((8, 2, 4), attempts=1)
-    assert ticks.after(with_present(observed([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
+    assert ticks.after(
+        with_present(observed([2, 2, 4], capacity=10, now_s=120.0), True, True, False)
+    )[0] == [8, 2, 0]
 
 
 def test_present_jobs_divide_the_share_of_absent_jobs():
     ticks = Ticks(FairShare())
-    assert ticks.after(with_present(observed([2, 2, 0], capacity=8), True, True, False))[0] == [4, 4, 0]
+    assert ticks.after(with_present(observed([2, 2, 0], capacity=8), True, True, False))[0] == [
+        4,
+        4,
+        0,
+    ]
 
 
 class Broken:
@@ -371,7 +442,14 @@ class Broken:
 
 def test_a_cluster_that_cannot_be_observed_holds_its_targets():
     cluster, steps = Broken(120.0), []
-    run(cluster, Wish((3, 1, 2)), ABC, 400.0, on_step=steps.append, guardrails=GuardrailConfig(stale_after_s=90))
+    run(
+        cluster,
+        Wish((3, 1, 2)),
+        ABC,
+        400.0,
+        on_step=steps.append,
+        guardrails=GuardrailConfig(stale_after_s=90),
+    )
     assert cluster.applied == [[3, 1, 2]] * 6
     assert [step.plan.reason[0] for step in steps] == [PLANNED, DRIFT_CORRECTED, *[MISSING] * 4]
     assert [step.observation.minute for step in steps] == [1, 2, 3, 4, 5, 6]
@@ -385,7 +463,12 @@ def test_without_a_single_observation_the_run_ends_with_the_error():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("fail_mode", "panic"), ("max_scaling_actions", -1), ("stale_after_s", -1.0), ("deadline_s", 0.0)],
+    [
+        ("fail_mode", "panic"),
+        ("max_scaling_actions", -1),
+        ("stale_after_s", -1.0),
+        ("deadline_s", 0.0),
+    ],
 )
 def test_invalid_guardrails_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}={value!r}"):
@@ -401,9 +484,14 @@ def test_targets_always_fit_the_capacity_keep_the_minima_and_have_a_reason(data)
 
     jobs = tuple(
         Job(str(k), cores=tenths / 10, min_replicas=fewest, max_replicas=fewest + 5)
-        for k, (tenths, fewest) in enumerate(per_job(st.tuples(st.integers(1, 20), st.integers(0, 2))))
+        for k, (tenths, fewest) in enumerate(
+            per_job(st.tuples(st.integers(1, 20), st.integers(0, 2)))
+        )
     )
-    cores, fewest = np.array([job.cores for job in jobs]), np.array([job.min_replicas for job in jobs])
+    cores, fewest = (
+        np.array([job.cores for job in jobs]),
+        np.array([job.min_replicas for job in jobs]),
+    )
     guardrails = GuardrailConfig(
         data.draw(st.sampled_from(["hold", "fair-share"])),
         data.draw(st.sampled_from([None, 0, 1, 3])),
@@ -415,11 +503,16 @@ def test_targets_always_fit_the_capacity_keep_the_minima_and_have_a_reason(data)
         policy = Failing(wish.target) if data.draw(st.booleans()) else wish
         ticks = ticks or Ticks(policy, jobs, guardrails)
         ticks.policy = policy
-        capacity = int(np.ceil(10 * np.maximum(1, fewest) @ cores)) / 10 + data.draw(st.integers(0, 100)) / 10
+        capacity = (
+            int(np.ceil(10 * np.maximum(1, fewest) @ cores)) / 10
+            + data.draw(st.integers(0, 100)) / 10
+        )
         present = np.array(per_job(st.booleans()))
         drifted = data.draw(st.booleans())  # something else changed the targets
         now = np.array(per_job(st.integers(0, 5)) if drifted else target)
-        observation = with_present(observed(now, capacity, per_job(st.booleans()), now_s=60.0 * number), *present)
+        observation = with_present(
+            observed(now, capacity, per_job(st.booleans()), now_s=60.0 * number), *present
+        )
         if data.draw(st.booleans()):
             observation = blind(observation, *range(n))
         if isinstance(policy, Failing):

@@ -15,7 +15,16 @@ from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.forecast.kalman import LocalLevel, kalman
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.protocol import CAPACITY, DRIFT_CORRECTED, FAILED, HOLD, JOB_ADDED, JOB_REMOVED, MISSING, REASONS
+from faro_lib.policies.protocol import (
+    CAPACITY,
+    DRIFT_CORRECTED,
+    FAILED,
+    HOLD,
+    JOB_ADDED,
+    JOB_REMOVED,
+    MISSING,
+    REASONS,
+)
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
@@ -67,7 +76,9 @@ def decided(tmp_path):
 
 def recovered(run, undisturbed):
     """Whether the utility from RECOVERED_MINUTE on is within 0.2 percent of that without the fault."""
-    utility, reference = (np.nanmean(minute_utility(r)[:, RECOVERED_MINUTE:-1]) for r in (run, undisturbed))
+    utility, reference = (
+        np.nanmean(minute_utility(r)[:, RECOVERED_MINUTE:-1]) for r in (run, undisturbed)
+    )
     return utility >= 0.998 * reference
 
 
@@ -92,15 +103,23 @@ def test_a_day_without_faults_has_no_reasons_of_the_guardrails(undisturbed, deci
 
 
 @pytest.mark.parametrize("fail_mode", ["hold", "fair-share"])
-def test_when_forecasts_are_nan_the_fail_mode_applies(day, draws, context, undisturbed, decided, fail_mode):
-    fields = {name: getattr(context.forecaster, name) for name in context.forecaster.__dataclass_fields__}
+def test_when_forecasts_are_nan_the_fail_mode_applies(
+    day, draws, context, undisturbed, decided, fail_mode
+):
+    fields = {
+        name: getattr(context.forecaster, name) for name in context.forecaster.__dataclass_fields__
+    }
     policy = make("Faro-Sum", replace(context, forecaster=NoForecast(**fields)))
     with pytest.warns(PolicyFailed):
-        run = simulate(day, policy, CAPACITY_CORES, draws=draws, guardrails=GuardrailConfig(fail_mode))
+        run = simulate(
+            day, policy, CAPACITY_CORES, draws=draws, guardrails=GuardrailConfig(fail_mode)
+        )
     decisions = decided(run)
     failed = decisions[decisions.reason == FAILED]
     assert len(failed) >= len(day.jobs)
-    assert failed.time_s.between(FROM_S - 60, UNTIL_S + 60).all()  # it plans up to a minute ahead of the count
+    assert failed.time_s.between(
+        FROM_S - 60, UNTIL_S + 60
+    ).all()  # it plans up to a minute ahead of the count
     if fail_mode == "fair-share":
         assert (
             failed.replicas_target <= CAPACITY_CORES // len(day.jobs)
@@ -138,7 +157,11 @@ def data_missing(observe):
         counts = observation.arrivals_per_min.copy()
         counts[:, -1] = np.nan
         return replace(
-            observation, arrivals_per_min=counts, mean_latency_s=nothing, tail_latency_s=nothing, ongoing=nothing
+            observation,
+            arrivals_per_min=counts,
+            mean_latency_s=nothing,
+            tail_latency_s=nothing,
+            ongoing=nothing,
         )
 
     return observed
@@ -153,17 +176,23 @@ def no_answer(observe):
 
 @pytest.mark.parametrize("fault", [data_missing, no_answer])
 @pytest.mark.parametrize("name", POLICIES)
-def test_when_observations_stop_targets_are_held_after_a_minute(day, draws, context, decided, monkeypatch, name, fault):
+def test_when_observations_stop_targets_are_held_after_a_minute(
+    day, draws, context, decided, monkeypatch, name, fault
+):
     observe = SimulatedCluster.observe
     broken = fault(observe)
     monkeypatch.setattr(
-        SimulatedCluster, "observe", lambda c: broken(c) if FROM_S < c.now_s <= UNTIL_S else observe(c)
-    )  # fmt: skip
+        SimulatedCluster,
+        "observe",
+        lambda c: broken(c) if FROM_S < c.now_s <= UNTIL_S else observe(c),
+    )
     policy = make(name, context)
     run = simulate(day, policy, CAPACITY_CORES, draws=draws)
     decisions = decided(run)
     missing = decisions[decisions.reason == MISSING]
-    ticks = np.arange(FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s)  # more than 60 s without data
+    ticks = np.arange(
+        FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s
+    )  # more than 60 s without data
     assert sorted(missing.time_s.unique()) == ticks.tolist()
     assert (missing.groupby("time_s").size() == len(day.jobs)).all()
     held = missing.sort_values("time_s").groupby("job").replicas_target
@@ -175,7 +204,9 @@ def test_when_observations_stop_targets_are_held_after_a_minute(day, draws, cont
 def test_after_capacity_shrinks_by_a_third_the_targets_fit_and_no_job_is_without_replicas(
     day, draws, context, decided, name
 ):
-    run = simulate(day, make(name, context), CAPACITY_CORES, draws=draws, capacity_steps=((FROM_S - 1, 24.0),))
+    run = simulate(
+        day, make(name, context), CAPACITY_CORES, draws=draws, capacity_steps=((FROM_S - 1, 24.0),)
+    )
     decisions = decided(run, lambda now_s: 36 if now_s < FROM_S - 1 else 24)
     before = np.searchsorted(run.decisions.time_s, FROM_S) - 1
     if run.decisions.target[before].sum() > 24 and name != "FairShare":
@@ -188,22 +219,30 @@ def test_after_capacity_shrinks_by_a_third_the_targets_fit_and_no_job_is_without
 
 def test_replicas_that_no_longer_fit_have_the_reason_capacity(day, draws, context, decided):
     steps = ((FROM_S + 5, 24.0),)  # not at a tick of the long-term loop
-    run = simulate(day, make("Faro-Sum", context), CAPACITY_CORES, draws=draws, capacity_steps=steps)
+    run = simulate(
+        day, make("Faro-Sum", context), CAPACITY_CORES, draws=draws, capacity_steps=steps
+    )
     decisions = decided(run, lambda now_s: 36 if now_s < FROM_S + 5 else 24)
     at_once = decisions[decisions.time_s == FROM_S + 10]
     assert (at_once.reason == CAPACITY).any()
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_replicas(day, draws, context, decided, name):
+def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_replicas(
+    day, draws, context, decided, name
+):
     added_s, removed_s = 25 * 60.0, 50 * 60.0
     counts = day.requests_per_min.copy()
     counts[0, :25], counts[1, 50:] = 0, 0
     workload = Workload(day.jobs, counts)
     policy = make(name, context)
     run = simulate(
-        workload, policy, CAPACITY_CORES, SEED, lifetimes=((0, added_s, np.inf), (1, 0.0, removed_s))
-    )  # fmt: skip
+        workload,
+        policy,
+        CAPACITY_CORES,
+        SEED,
+        lifetimes=((0, added_s, np.inf), (1, 0.0, removed_s)),
+    )
     decisions = decided(run)
     time_s, target = np.array(run.decisions.time_s), np.array(run.decisions.target)
     assert (target[time_s < added_s, 0] == 0).all()
@@ -214,14 +253,24 @@ def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_repli
         decisions[decisions.reason == JOB_ADDED].index,
         decisions[decisions.reason == JOB_REMOVED].index,
     )
-    assert decisions.loc[added, ["time_s", "job", "replicas_target"]].tolist() == [added_s, "job0", 1]
-    assert decisions.loc[removed, ["time_s", "job", "replicas_target"]].tolist() == [removed_s, "job1", 0]
+    assert decisions.loc[added, ["time_s", "job", "replicas_target"]].tolist() == [
+        added_s,
+        "job0",
+        1,
+    ]
+    assert decisions.loc[removed, ["time_s", "job", "replicas_target"]].tolist() == [
+        removed_s,
+        "job1",
+        0,
+    ]
     served = run.requests - run.dropped
     assert served[0, 30:MINUTES].sum() > 0.5 * run.requests[0, 30:MINUTES].sum()
     assert served[1, :50].sum() > 0.5 * run.requests[1, :50].sum()
 
 
-def test_targets_changed_by_another_client_are_restored(day, draws, context, undisturbed, decided, monkeypatch):
+def test_targets_changed_by_another_client_are_restored(
+    day, draws, context, undisturbed, decided, monkeypatch
+):
     observe = SimulatedCluster.observe
 
     def meddled(cluster):

@@ -22,7 +22,12 @@ def latency_s(rate: float, replicas: int) -> float:
 
 def table(**columns) -> pd.DataFrame:
     rows = [
-        {"replicas": x, "rate_per_replica_rps": rate, "p50_s": latency_s(rate, x) / 3, "p99_s": latency_s(rate, x)}
+        {
+            "replicas": x,
+            "rate_per_replica_rps": rate,
+            "p50_s": latency_s(rate, x) / 3,
+            "p99_s": latency_s(rate, x),
+        }
         for x in COUNTS
         for rate in RATES
     ]
@@ -43,7 +48,9 @@ def test_the_latencies_of_the_file_are_those_of_the_table(path, quantile, share)
     for replicas in COUNTS:
         for rate in RATES:
             expected = share * latency_s(rate, replicas)
-            assert float(curve.tail_latency_s(job, replicas * rate, replicas)) == pytest.approx(expected)
+            assert float(curve.tail_latency_s(job, replicas * rate, replicas)) == pytest.approx(
+                expected
+            )
     between = float(curve.tail_latency_s(job, 3.0, 1))
     assert share * latency_s(2.0, 1) < between < share * latency_s(4.0, 1)
 
@@ -64,18 +71,25 @@ def test_a_job_of_the_jobs_table_uses_its_curve_and_others_their_simulation(path
     plain = measure(jobs[1:], (1, 2, 4), requests=1000)
     for replicas in COUNTS:
         of_curve = float(measured.tail_latency_s(jobs[0], 4.0 * replicas, replicas))
-        assert of_curve == pytest.approx(latency_s(4.0, replicas), rel=0.03)  # interpolated on another grid
+        assert of_curve == pytest.approx(
+            latency_s(4.0, replicas), rel=0.03
+        )  # interpolated on another grid
         np.testing.assert_array_equal(
-            measured.tail_latency_s(jobs[1], 4.0, replicas), plain.tail_latency_s(jobs[1], 4.0, replicas)
+            measured.tail_latency_s(jobs[1], 4.0, replicas),
+            plain.tail_latency_s(jobs[1], 4.0, replicas),
         )
     assert measured.expected_utility(jobs[0], 4.0, 1, "precise") == pytest.approx(1.0)
 
 
-def test_a_curve_is_believed_at_rates_beyond_what_the_service_time_of_the_jobs_table_allows(tmp_path):
+def test_a_curve_is_believed_at_rates_beyond_what_the_service_time_of_the_jobs_table_allows(
+    tmp_path,
+):
     path = tmp_path / "curve.csv"
     table(rate_per_replica_rps=[10.0, 20.0, 30.0, 40.0] * len(COUNTS)).to_csv(path, index=False)
     job = Job("a", service_time_s=0.1, slo_s=1.0, latency_curve=str(path))
-    at_40_rps = build_table([job], np.full((1, 1, 1), 40.0), [1], latency_model=read_curve(path, job))
+    at_40_rps = build_table(
+        [job], np.full((1, 1, 1), 40.0), [1], latency_model=read_curve(path, job)
+    )
     assert at_40_rps.value[0, 1] == pytest.approx(1.0)
 
 
@@ -84,14 +98,22 @@ def test_drop_rates_of_the_file_are_kept(tmp_path):
     table(drop_rate=[0.0, 0.0, 0.1, 0.3] * len(COUNTS)).to_csv(path, index=False)
     job = Job("a", latency_curve=str(path))
     assert read_curve(path, job).minutes(job, 4.0, 1)[1].mean() == pytest.approx(0.1)
-    assert measure((job,), (1, 2), requests=500).minutes(job, 8.0, 1)[1].mean() == pytest.approx(0.3, abs=0.01)
+    assert measure((job,), (1, 2), requests=500).minutes(job, 8.0, 1)[1].mean() == pytest.approx(
+        0.3, abs=0.01
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="p99_s"), "column 'p99_s' is missing; the latency columns are: p50_s"),
-        (lambda t: t[t["rate_per_replica_rps"] < 8], "3 rates are too few for a curve; at least 4 are needed"),
+        (
+            lambda t: t.drop(columns="p99_s"),
+            "column 'p99_s' is missing; the latency columns are: p50_s",
+        ),
+        (
+            lambda t: t[t["rate_per_replica_rps"] < 8],
+            "3 rates are too few for a curve; at least 4 are needed",
+        ),
         (lambda t: t.drop(index=5), "rate_per_replica_rps=2 is missing for 2 replicas"),
         (
             lambda t: t.assign(p99_s=t["p99_s"].where(t.index != 2, 0.1)),
@@ -104,7 +126,10 @@ def test_drop_rates_of_the_file_are_kept(tmp_path):
         (lambda t: t.assign(replicas="many"), "line 2: replicas=many must be a finite number > 0"),
         (lambda t: t.assign(drop_rate=-0.1), "line 2: drop_rate=-0.1 must be a number from 0 to 1"),
         (lambda t: t.assign(drop_rate="no"), "line 2: drop_rate=no must be a number from 0 to 1"),
-        (lambda t: t.assign(drop_rate=0.0).replace({"drop_rate": {0.0: None}}), "line 2: drop_rate=nan must be"),
+        (
+            lambda t: t.assign(drop_rate=0.0).replace({"drop_rate": {0.0: None}}),
+            "line 2: drop_rate=nan must be",
+        ),
     ],
 )
 def test_a_curve_that_cannot_be_used_is_refused_in_one_line(tmp_path, change, message):
@@ -127,11 +152,14 @@ def test_a_curve_that_cannot_be_read_is_refused_in_one_line(tmp_path, name, mess
         measure((Job("a", latency_curve=str(tmp_path / name)),), (1,))
 
 
-def test_manifests_refuse_a_table_that_names_a_curve_because_the_controller_would_not_find_it(path, tmp_path, capsys):
+def test_manifests_refuse_a_table_that_names_a_curve_because_the_controller_would_not_find_it(
+    path, tmp_path, capsys
+):
     (tmp_path / "jobs.yaml").write_text("- {job: a, latency_curve: curve.csv}\n")
-    assert cli.main(["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")]) == 2
-    problem = (
-        f"job 'a': latency_curve='{path}' is a file that the controller's pod would not have; leave the column out"
+    assert (
+        cli.main(["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")])
+        == 2
     )
+    problem = f"job 'a': latency_curve='{path}' is a file that the controller's pod would not have; leave the column out"
     assert capsys.readouterr().err == f"faro: {problem}\n"
     assert not (tmp_path / "m").exists()

@@ -21,10 +21,15 @@ def synthetic(**changes):
     tail_s = np.ones((1, 3, 2, 1)) * np.array([1.0, 2.0, 4.0])[None, :, None, None]
     excess = np.ones((1, 3, 2, 1)) * np.array([-0.01, -0.01, 0.03])[None, :, None, None]
     arrays = {
-        "classes": ("resnet34 of 0.18 s, p99",), "quantile": [0.99], "max_rps": [np.inf],
-        "rate_per_replica_rps": [[0.0, 4.0, 8.0]], "saturation_rps": [8.0], "replicas": [1, 4], "tail_s": tail_s,
+        "classes": ("resnet34 of 0.18 s, p99",),
+        "quantile": [0.99],
+        "max_rps": [np.inf],
+        "rate_per_replica_rps": [[0.0, 4.0, 8.0]],
+        "saturation_rps": [8.0],
+        "replicas": [1, 4],
+        "tail_s": tail_s,
         "excess_drops": excess,
-    }  # fmt: skip
+    }
     return LatencyTable(**{**arrays, **changes})
 
 
@@ -68,7 +73,9 @@ def test_a_rate_that_the_router_cannot_pass_is_dropped_at_any_replica_count():
 def test_a_job_of_its_own_class_is_read_from_there():
     table = synthetic(classes=("wide",), own={"a": "wide"})
     assert table.tail_latency_s(JOB, 4.0, 1) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match=r"'resnet34 of 0.18 s, p99' was not measured; there are: wide"):
+    with pytest.raises(
+        ValueError, match=r"'resnet34 of 0.18 s, p99' was not measured; there are: wide"
+    ):
         table.tail_latency_s(Job("b"), 4.0, 1)
 
 
@@ -108,7 +115,9 @@ def runs_of(monkeypatch):
 def test_a_table_that_was_measured_before_is_read_from_disk_and_is_the_same(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     runs = runs_of(monkeypatch)
-    first, second = (measure((Job("a"), Job("b", quantile=0.9)), (1, 2), requests=500) for _ in range(2))
+    first, second = (
+        measure((Job("a"), Job("b", quantile=0.9)), (1, 2), requests=500) for _ in range(2)
+    )
     assert len(runs) == 2  # one for each replica count
     np.testing.assert_array_equal(first.tail_s, second.tail_s)
     np.testing.assert_array_equal(first.excess_drops, second.excess_drops)
@@ -122,7 +131,9 @@ def test_a_table_that_was_measured_before_is_read_from_disk_and_is_the_same(monk
         lambda **at: measure((Job("a"),), (2,), **at),
         lambda **at: measure((Job("a"),), (1,), **at | {"requests": 600}),
         lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(queue_limit=9), **at),
-        lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(own_limits=(("a", 9),)), **at),
+        lambda **at: measure(
+            (Job("a"),), (1,), serving_model=ServingModel(own_limits=(("a", 9),)), **at
+        ),
     ],
 )
 def test_whatever_changes_a_table_measures_it_again(change, monkeypatch, tmp_path):
@@ -140,7 +151,9 @@ def test_a_table_of_other_code_of_the_services_is_not_read_from_the_cache():
     assert Path(service.__file__).read_bytes() in module._code()[1]
 
 
-def test_a_broken_file_in_the_cache_and_a_folder_that_cannot_be_made_do_no_harm(monkeypatch, tmp_path):
+def test_a_broken_file_in_the_cache_and_a_folder_that_cannot_be_made_do_no_harm(
+    monkeypatch, tmp_path
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     table = measure((Job("a"),), (1,), requests=500)
     for path in (tmp_path / "faro").iterdir():
@@ -191,7 +204,11 @@ RATE_RPS = 0.6 * 2 / VARIABLE.service_time_s  # utilisation 0.6 of two replicas
 @pytest.fixture(scope="module")
 def expected():
     """Utility of two live replicas, by the measured table."""
-    return float(measure((VARIABLE,), (1, 2), serving_model=LIVE).expected_utility(VARIABLE, RATE_RPS, 2, "relaxed"))
+    return float(
+        measure((VARIABLE,), (1, 2), serving_model=LIVE).expected_utility(
+            VARIABLE, RATE_RPS, 2, "relaxed"
+        )
+    )
 
 
 def test_the_table_of_a_real_service_has_the_utility_of_poisson_arrivals(expected):
@@ -202,18 +219,26 @@ def test_the_table_of_a_real_service_has_the_utility_of_poisson_arrivals(expecte
     service_s = VARIABLE.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
     latency_s = latencies(arrival_s, service_s, 2, LIVE.max_ongoing_requests)
     by_minute = np.split(latency_s, np.searchsorted(arrival_s, 60 * np.arange(1, minutes)))
-    utility = [min(1, VARIABLE.slo_s / np.quantile(one, 0.99, method="higher")) for one in by_minute]
+    utility = [
+        min(1, VARIABLE.slo_s / np.quantile(one, 0.99, method="higher")) for one in by_minute
+    ]
     assert expected == pytest.approx(np.mean(utility), abs=0.02)
 
 
 def test_a_replay_of_a_recommendation_has_the_utility_of_the_table(expected):
     day = Workload((VARIABLE,), np.full((1, 400), 60 * RATE_RPS, int))
     accepted, quiet = np.full(1, 0.01), lambda line: None
-    curve = violations_by_capacity(day, Fixed(2, tick_s=60.0), (2, 2), accepted, serving_model=LIVE, report=quiet)
-    assert 1 - curve.set_index("capacity_cores")["lost_utility"][2] == pytest.approx(expected, abs=0.02)
+    curve = violations_by_capacity(
+        day, Fixed(2, tick_s=60.0), (2, 2), accepted, serving_model=LIVE, report=quiet
+    )
+    assert 1 - curve.set_index("capacity_cores")["lost_utility"][2] == pytest.approx(
+        expected, abs=0.02
+    )
 
 
-@pytest.mark.parametrize("seed", [10, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (9, 35))])
+@pytest.mark.parametrize(
+    "seed", [10, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (9, 35))]
+)
 def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
     error, within, about = errors(seed, 0.02)
     assert error.max() <= 0.1 + within, about

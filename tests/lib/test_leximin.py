@@ -22,12 +22,16 @@ def tied_table(seed, n=6, columns=4, quotas=False):
     low = rng.integers(0, 2, n)
     jobs = [
         Job(
-            f"{j}", cores=float(rng.choice(cores)), weight=float(rng.choice([0.5, 3.0])), min_replicas=int(low[j]),
-            max_replicas=int(rng.integers(max(1, low[j]), columns)), tenant="xy"[j % 2],
+            f"{j}",
+            cores=float(rng.choice(cores)),
+            weight=float(rng.choice([0.5, 3.0])),
+            min_replicas=int(low[j]),
+            max_replicas=int(rng.integers(max(1, low[j]), columns)),
+            tenant="xy"[j % 2],
             tenant_quota=(3.0, 4.5)[j % 2] if quotas else None,
         )
         for j in range(n)
-    ]  # fmt: skip
+    ]
     return UtilityTable.from_values(jobs, value, running=rng.integers(0, columns, n))
 
 
@@ -85,8 +89,12 @@ def test_in_overload_fair_serves_as_many_of_1000_jobs_as_fit(unequal):
     rng = np.random.default_rng(7)
     need = rng.integers(2, 9, 1000)
     cores = rng.choice([0.5, 1.0, 1.5], 1000) if unequal else np.ones(1000)
-    jobs = [Job(f"{j:04d}", min_replicas=0, max_replicas=9, cores=float(c)) for j, c in enumerate(cores)]
-    table = UtilityTable.from_values(jobs, (np.arange(10) >= need[:, None]).astype(float), running=np.full(1000, 3))
+    jobs = [
+        Job(f"{j:04d}", min_replicas=0, max_replicas=9, cores=float(c)) for j, c in enumerate(cores)
+    ]
+    table = UtilityTable.from_values(
+        jobs, (np.arange(10) >= need[:, None]).astype(float), running=np.full(1000, 3)
+    )
     for budget in (500, 1600):
         replicas = solve(table, budget, "Fair").replicas
         fit = int((np.cumsum(np.sort(need * cores)) <= budget).sum())
@@ -99,7 +107,8 @@ def test_fair_within_quotas_serves_each_tenants_cheapest_jobs():
     need = rng.integers(2, 9, 100)
     tenants = np.arange(100) % 5
     jobs = [
-        Job(f"{j:03d}", min_replicas=0, max_replicas=9, tenant=f"{t}", tenant_quota=20.0) for j, t in enumerate(tenants)
+        Job(f"{j:03d}", min_replicas=0, max_replicas=9, tenant=f"{t}", tenant_quota=20.0)
+        for j, t in enumerate(tenants)
     ]
     table = UtilityTable.from_values(jobs, (np.arange(10) >= need[:, None]).astype(float))
     replicas = solve(table, 160, "Fair").replicas
@@ -111,8 +120,13 @@ def test_the_order_of_tied_jobs_does_not_change_what_fair_achieves():
     table = tied_table(3, n=30, columns=6)
     order = np.random.default_rng(1).permutation(30)
     shuffled = replace(
-        table, jobs=[table.jobs[j] for j in order], **{
-            field: getattr(table, field)[order] for field in ("running", "value", "effective", "drop")
+        table,
+        jobs=[table.jobs[j] for j in order],
+        **{
+            field: getattr(table, field)[order]
+            for field in ("running", "value", "effective", "drop")
         },
-    )  # fmt: skip
-    np.testing.assert_array_equal(solve(table, 40, "Fair").replicas[order], solve(shuffled, 40, "Fair").replicas)
+    )
+    np.testing.assert_array_equal(
+        solve(table, 40, "Fair").replicas[order], solve(shuffled, 40, "Fair").replicas
+    )

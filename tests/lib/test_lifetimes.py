@@ -16,7 +16,9 @@ def cluster_of(per_min, lifetime, replicas, dispatch="round-robin"):
     workload = Workload((Job("a"),), np.array([per_min]))
     draws = draw(workload, 24)
     serving_model = ServingModel(dispatch)
-    return SimulatedCluster(workload, draws, 8, np.array([replicas]), serving_model, lifetimes=((0, *lifetime),)), draws
+    return SimulatedCluster(
+        workload, draws, 8, np.array([replicas]), serving_model, lifetimes=((0, *lifetime),)
+    ), draws
 
 
 def request(cluster, now_s, replicas):
@@ -49,7 +51,9 @@ def test_requests_wait_for_the_first_replica_of_a_new_job_and_are_all_served():
     assert np.isfinite(cluster.latency_s).all()
     first = draws.arrival_s < 65  # these waited for a cold start of 35 s
     assert (draws.arrival_s + cluster.latency_s)[first].min() >= 95.0
-    assert len(np.unique(draws.arrival_s + cluster.latency_s)) == len(draws.arrival_s)  # one after another
+    assert len(np.unique(draws.arrival_s + cluster.latency_s)) == len(
+        draws.arrival_s
+    )  # one after another
 
 
 def test_a_removed_job_drops_waiting_requests_and_finishes_those_in_service():

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from faro_lib import forecast
 from faro_lib.allocate import best_by_minute
 from faro_lib.experiments import limits
-from faro_lib.experiments.limits import clairvoyant, enough_replicas, max_replicas_of_any, measured_utility
+from faro_lib.experiments.limits import (
+    clairvoyant,
+    enough_replicas,
+    max_replicas_of_any,
+    measured_utility,
+)
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
@@ -40,7 +45,9 @@ def clusters(draw):
     )
     value = draw(st.lists(st.floats(0, 1), min_size=len(jobs) * 10, max_size=len(jobs) * 10))
     arrays = arrays_of(jobs)
-    capacity = float(arrays.min_replicas @ arrays.cores) + draw(st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0]))
+    capacity = float(arrays.min_replicas @ arrays.cores) + draw(
+        st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0])
+    )
     return jobs, np.array(value).reshape(len(jobs), 5, 2), capacity
 
 
@@ -86,7 +93,8 @@ ONE_AT_ONCE_S = 2.0  # duration of a request alone, in either kind of replica
 
 
 @pytest.mark.parametrize(
-    "replica", [Batched(8, base_s=2.0), Continuous(0.02, 0.0, 0.0, 16, output_tokens=100, prompt_tokens=1)]
+    "replica",
+    [Batched(8, base_s=2.0), Continuous(0.02, 0.0, 0.0, 16, output_tokens=100, prompt_tokens=1)],
 )
 def test_enough_replicas_hold_every_request_alone(replica):
     assert enough_replicas(Workload((Job("a", replica=replica),), [[600]])) >= 10 * ONE_AT_ONCE_S
@@ -102,7 +110,10 @@ def limit_of(day, capacity):
 
 def test_no_fixed_allocation_beats_the_limit_of_a_job_of_exponential_services():
     """With a tight SLO, replicas help far beyond the load: each further one avoids a queue of two."""
-    day = Workload((Job("a", model="own", service_time_s=0.1, service_scv=1.0, slo_s=0.5),), np.full((1, 30), 300))
+    day = Workload(
+        (Job("a", model="own", service_time_s=0.1, service_scv=1.0, slo_s=0.5),),
+        np.full((1, 30), 300),
+    )
     for size in (8, 16):
         run = simulate(day, make("FairShare", PolicyContext(day.jobs)), size, 24)
         assert limit_of(day, size) <= summarize(run)["lost_utility"] + 1e-9
@@ -122,7 +133,11 @@ def test_the_limit_keeps_within_the_bounds_of_the_jobs():
     free = limit_of(day_of(), 8)
     assert limit_of(day_of(max_replicas=2), 8) == limit_of(day_of(max_replicas=2), 4) > free
     assert limit_of(day_of(min_replicas=4), 8) >= free
-    assert limit_of(day_of(min_replicas=2), 4) == limit_of(day_of(max_replicas=2), 4) > limit_of(day_of(), 4)
+    assert (
+        limit_of(day_of(min_replicas=2), 4)
+        == limit_of(day_of(max_replicas=2), 4)
+        > limit_of(day_of(), 4)
+    )
 
 
 def test_the_minutes_of_the_clairvoyant_add_up_to_the_limit_and_fit():
@@ -144,16 +159,31 @@ INSTANT = replace(PAPER, idle_s=0.0, retry_s=1.0)
     spare=st.integers(0, 5),
     name=st.sampled_from(["FairShare", "AIAD", "Oneshot", "MArk", "Faro-Sum", "Faro-PenaltySum"]),
 )
-def test_no_policy_loses_less_than_the_limit_even_with_instant_moves_and_an_oracle(counts, spare, name):
+def test_no_policy_loses_less_than_the_limit_even_with_instant_moves_and_an_oracle(
+    counts, spare, name
+):
     jobs = tuple(Job(str(n), cold_start_s=0.0) for n in range(len(counts)))
     day = Workload(jobs, np.array(counts))
     capacity, draws = len(jobs) + spare, draw(day, 24)
-    run = simulate(day, make(name, PolicyContext(jobs, oracle(day))), capacity, draws=draws, serving_model=INSTANT)
-    assert summarize(run)["lost_utility"] >= limits_of(day, draws, (capacity,))["lost_utility"].item() - 1e-9
+    run = simulate(
+        day,
+        make(name, PolicyContext(jobs, oracle(day))),
+        capacity,
+        draws=draws,
+        serving_model=INSTANT,
+    )
+    assert (
+        summarize(run)["lost_utility"]
+        >= limits_of(day, draws, (capacity,))["lost_utility"].item() - 1e-9
+    )
 
 
 def test_no_limit_is_claimed_for_measures_that_drops_can_lower():
-    assert list(limits_of(day_of(), draw(day_of(), 24), (4,))) == ["capacity_cores", "trial", "lost_utility"]
+    assert list(limits_of(day_of(), draw(day_of(), 24), (4,))) == [
+        "capacity_cores",
+        "trial",
+        "lost_utility",
+    ]
 
 
 @pytest.mark.parametrize("fields", [{"min_replicas": 3}, {"max_replicas": 2}, {"cores": 2.0}])
@@ -168,7 +198,9 @@ DAY = TRACES.workload()
 
 @pytest.fixture(scope="module")
 def context():
-    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), requests=3000))
+    return PolicyContext(
+        TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), requests=3000)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +210,9 @@ def parts(context):
 
 def test_each_component_of_the_remaining_loss_has_a_row(parts):
     assert list(parts.index) == list(IDEALS)
-    assert parts["slo_violation_rate"].isna().tolist() == [part in (CONSTANT, LIMIT) for part in parts.index]
+    assert parts["slo_violation_rate"].isna().tolist() == [
+        part in (CONSTANT, LIMIT) for part in parts.index
+    ]
 
 
 def test_the_first_row_is_the_loss_of_the_tuned_policy(parts, context):

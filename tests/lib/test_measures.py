@@ -31,7 +31,9 @@ def run_of(*jobs, decisions=None):
     edges = first[:, None] + np.cumsum(np.column_stack([np.zeros(len(jobs), int), counts]), axis=1)
     named = tuple(Job(str(n), slo_s=SLO_S) for n in range(len(jobs)))
     workload = Workload(named, np.zeros((len(jobs), minutes), int))
-    return evaluate_run(workload, 4, latency_s, edges, np.ones(len(jobs), int), decisions or Decisions(), 1.0)
+    return evaluate_run(
+        workload, 4, latency_s, edges, np.ones(len(jobs), int), decisions or Decisions(), 1.0
+    )
 
 
 IN_TIME, TWICE = [0.1] * 4, [1.0] * 4  # every request in time; all of them take twice the SLO
@@ -54,12 +56,19 @@ def test_only_the_published_convention_counts_minutes_without_requests_as_lost()
     idle=st.floats(0, 1),
     seed=st.integers(0, 9),
 )
-def test_nothing_is_lost_with_enough_replicas_whatever_the_share_of_idle_minutes(counts, idle, seed):
+def test_nothing_is_lost_with_enough_replicas_whatever_the_share_of_idle_minutes(
+    counts, idle, seed
+):
     counts = np.array(counts)
     counts[np.random.default_rng(seed).random(counts.shape) < idle] = 0
     workload = Workload(tuple(Job(str(n)) for n in range(len(counts))), counts)
     measures = summarize(simulate(workload, FairShare(), 8 * len(counts), seed))
-    assert measures["lost_utility"] == measures["lost_effective_utility"] == measures["slo_violation_rate"] == 0
+    assert (
+        measures["lost_utility"]
+        == measures["lost_effective_utility"]
+        == measures["slo_violation_rate"]
+        == 0
+    )
 
 
 def test_measures_in_the_published_convention_are_computed_only_on_demand():
@@ -70,7 +79,9 @@ def test_measures_in_the_published_convention_are_computed_only_on_demand():
 
 def test_the_violation_rate_averages_over_jobs_first_and_over_minutes_then():
     run = run_of([IN_TIME, TWICE, []], [[1.0, 0.1, 0.1, DROPPED], [], []])
-    assert slo_violation_rate(run) == ((0 + 0.5) / 2 + 1.0) / 2, "jobs and minutes without requests are left out"
+    assert slo_violation_rate(run) == ((0 + 0.5) / 2 + 1.0) / 2, (
+        "jobs and minutes without requests are left out"
+    )
 
 
 def test_a_dropped_request_costs_its_penalty_and_does_not_count_as_late_too():
@@ -90,14 +101,25 @@ def decisions_of(seconds, planned):
     return decisions
 
 
-@pytest.mark.parametrize(("planned", "median_ms"), [((True, False, False), 30.0), ((False, False, False), 1.0)])
+@pytest.mark.parametrize(
+    ("planned", "median_ms"), [((True, False, False), 30.0), ((False, False, False), 1.0)]
+)
 def test_decision_times_are_those_of_planning_ticks_where_there_are_any(planned, median_ms):
-    measures = summarize(run_of([IN_TIME, []], decisions=decisions_of((0.030, 0.001, 0.001), planned)))
+    measures = summarize(
+        run_of([IN_TIME, []], decisions=decisions_of((0.030, 0.001, 0.001), planned))
+    )
     assert measures["decision_ms_p50"] == pytest.approx(median_ms)
 
 
 def test_the_summary_has_the_columns_of_the_table():
     assert list(summarize(run_of([IN_TIME, []]))) == [
-        "lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate",
-        "replicas_used_mean", "decision_ms_p50", "decision_ms_p99", "requests", "wall_s",
-    ]  # fmt: skip
+        "lost_utility",
+        "slo_violation_rate",
+        "lost_effective_utility",
+        "drop_rate",
+        "replicas_used_mean",
+        "decision_ms_p50",
+        "decision_ms_p99",
+        "requests",
+        "wall_s",
+    ]

@@ -18,7 +18,9 @@ from faro_ops.kube.capacity import Shape, capacity, placement
 
 
 def fitting(target, cores, placed, free):
-    return placeable(np.array(target), np.array(cores, float), np.array(placed), np.array(free, float)).tolist()
+    return placeable(
+        np.array(target), np.array(cores, float), np.array(placed), np.array(free, float)
+    ).tolist()
 
 
 def test_two_halves_of_a_replica_on_two_nodes_are_not_a_replica():
@@ -31,7 +33,9 @@ def test_replicas_that_run_stay_where_they_are():
 
 
 def test_a_job_that_shrinks_makes_room_where_most_of_its_replicas_are():
-    assert fitting([1, 1], [1, 2], [[1, 1, 1], [0, 0, 0]], [0, 0, 0]) == [1, 0], "one core on each of two nodes"
+    assert fitting([1, 1], [1, 2], [[1, 1, 1], [0, 0, 0]], [0, 0, 0]) == [1, 0], (
+        "one core on each of two nodes"
+    )
     assert fitting([1, 1], [1, 2], [[3, 0], [0, 0]], [0, 0]) == [1, 1]
 
 
@@ -42,14 +46,18 @@ def test_a_cluster_without_a_usable_node_has_room_for_nothing():
 counts = st.integers(0, 6)
 
 
-@given(st.lists(counts, min_size=3, max_size=3), st.lists(st.integers(0, 8), min_size=1, max_size=4))
+@given(
+    st.lists(counts, min_size=3, max_size=3), st.lists(st.integers(0, 8), min_size=1, max_size=4)
+)
 def test_replicas_of_one_core_fit_exactly_if_the_sum_of_free_cores_holds_them(target, free):
     placed = np.zeros((3, len(free)), int)
     kept = sum(fitting(target, [1, 1, 1], placed, free))
     assert kept == min(sum(target), sum(free))
 
 
-@given(st.lists(counts, min_size=2, max_size=2), st.lists(st.integers(0, 8), min_size=1, max_size=4))
+@given(
+    st.lists(counts, min_size=2, max_size=2), st.lists(st.integers(0, 8), min_size=1, max_size=4)
+)
 def test_no_more_is_kept_than_wanted_nor_than_the_nodes_have(target, free):
     kept = fitting(target, [3, 1], np.zeros((2, len(free)), int), free)
     assert all(0 <= have <= want for have, want in zip(kept, target))
@@ -60,7 +68,10 @@ def test_no_more_is_kept_than_wanted_nor_than_the_nodes_have(target, free):
 def test_a_plan_that_would_leave_a_pod_pending_is_cut_and_says_fragmented():
     jobs = (Job("large", cores=3.0), Job("small"))
     nodes = [node("a", "4"), node("b", "4")]
-    pods = [pod("large-1", "3", on="a", labels={"app": "0"}), pod("small-1", on="b", labels={"app": "1"})]
+    pods = [
+        pod("large-1", "3", on="a", labels={"app": "0"}),
+        pod("small-1", on="b", labels={"app": "1"}),
+    ]
 
     def job_of(one):
         return int(one["metadata"]["labels"]["app"])

@@ -26,7 +26,9 @@ from faro_lib.queueing._latency_kernels import wait_quantile
 def mdc_wait_cdf(x, rho, servers):
     """P(W <= x D) in M/D/c."""
     below = np.cumsum(kernels.waiting_distribution(rho, servers, 1e-12))
-    return np.vectorize(lambda one: kernels.wait_cdf(one, rho, servers, below))(np.asarray(x, float))
+    return np.vectorize(lambda one: kernels.wait_cdf(one, rho, servers, below))(
+        np.asarray(x, float)
+    )
 
 
 rates = st.floats(0.01, 200.0)
@@ -36,7 +38,9 @@ quantiles = st.sampled_from([0.5, 0.9, 0.99])
 CASES = [(2, 0.5), (2, 0.9), (4, 0.8), (8, 0.9), (16, 0.9), (32, 0.95)]
 
 
-@pytest.mark.parametrize(("load", "servers"), [(0.3, 1), (1.7, 2), (7.2, 8), (30.0, 32), (95.0, 100)])
+@pytest.mark.parametrize(
+    ("load", "servers"), [(0.3, 1), (1.7, 2), (7.2, 8), (30.0, 32), (95.0, 100)]
+)
 def test_erlang_c_is_the_share_of_poisson_states_that_wait(load, servers):
     # Textbook sum over the states of M/M/c.
     states = [load**k / math.factorial(k) for k in range(servers)]
@@ -58,7 +62,10 @@ def test_mmc_waits_as_erlang_c_says():
 @pytest.mark.parametrize("rho", [0.2, 0.7, 0.95])
 @pytest.mark.parametrize("x", [0.0, 0.4, 1.3, 2.9, 4.7])
 def test_an_md1_queue_waits_as_erlang_said_in_1909(rho, x):
-    terms = [(-rho * (x - k)) ** k / math.factorial(k) * math.exp(rho * (x - k)) for k in range(int(x) + 1)]
+    terms = [
+        (-rho * (x - k)) ** k / math.factorial(k) * math.exp(rho * (x - k))
+        for k in range(int(x) + 1)
+    ]
     assert mdc_wait_cdf(x, rho, 1) == pytest.approx((1 - rho) * sum(terms), abs=1e-9)
 
 
@@ -76,7 +83,9 @@ def test_the_mean_wait_in_mdc_is_crommelins_series(servers, rho):
     a = rho * servers
     k = np.arange(1, 20_000)
     # Crommelin (1932): E[W] / D = sum_k P(N_ka >= kc) - P(N_ka >= kc + 1) / rho, N_m Poisson with mean m.
-    series = np.sum(stats.poisson.sf(k * servers - 1, k * a) - stats.poisson.sf(k * servers, k * a) / rho)
+    series = np.sum(
+        stats.poisson.sf(k * servers - 1, k * a) - stats.poisson.sf(k * servers, k * a) / rho
+    )
     waiting = _compiled.waiting_distribution(rho, servers, 1e-13)
     assert np.arange(len(waiting)) @ waiting / a == pytest.approx(series, rel=1e-6)
 
@@ -115,10 +124,14 @@ def test_the_interpolated_latency_is_within_half_a_percent_near_saturation(serve
     np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, 0.99), exact, rtol=0.005)
 
 
-def test_a_quantile_that_was_not_used_before_needs_few_exact_waits_and_none_of_one_server_near_saturation(monkeypatch):
+def test_a_quantile_that_was_not_used_before_needs_few_exact_waits_and_none_of_one_server_near_saturation(
+    monkeypatch,
+):
     """An exact wait takes seconds at 99 % utilisation, and a table of 700 utilisations took half a minute."""
     computed, exact = [], kernels.wait_quantile
-    monkeypatch.setattr(kernels, "wait_quantile", lambda rho, c, q: computed.append((c, rho)) or exact(rho, c, q))
+    monkeypatch.setattr(
+        kernels, "wait_quantile", lambda rho, c, q: computed.append((c, rho)) or exact(rho, c, q)
+    )
     mgc(0.5 * np.arange(1, 101), np.arange(1, 101), 1.0, 0.9713, service_scv=0.3)
     assert len(computed) <= 182 * 100
     assert max(rho for c, rho in computed if c < 10) <= 0.97
@@ -150,12 +163,24 @@ def test_mgc_equals_mdc_at_scv_0_and_mmc_at_scv_1_and_lies_between_them():
 
 @given(rates, counts, services, quantiles, st.sampled_from([upper_bound, mmc, half_mmc, mdc]))
 def test_more_replicas_never_increase_the_latency(rate, replicas, service, quantile, model):
-    assert model(rate, replicas + 1, service, quantile) <= model(rate, replicas, service, quantile) * (1 + 1e-3)
+    assert model(rate, replicas + 1, service, quantile) <= model(
+        rate, replicas, service, quantile
+    ) * (1 + 1e-3)
 
 
-@given(rates, counts, services, quantiles, st.sampled_from(["upper-bound", "mmc", "half-mmc", "mdc", "mgc"]))
-def test_the_relaxed_latency_is_finite_and_grows_with_the_rate(rate, replicas, service, quantile, model):
-    low, high = (latency(model, r, replicas, service, quantile, service_scv=0.4) for r in (rate, rate * 1.01))
+@given(
+    rates,
+    counts,
+    services,
+    quantiles,
+    st.sampled_from(["upper-bound", "mmc", "half-mmc", "mdc", "mgc"]),
+)
+def test_the_relaxed_latency_is_finite_and_grows_with_the_rate(
+    rate, replicas, service, quantile, model
+):
+    low, high = (
+        latency(model, r, replicas, service, quantile, service_scv=0.4) for r in (rate, rate * 1.01)
+    )
     assert np.isfinite(high)
     assert low <= high * (1 + 1e-9)
 
@@ -164,7 +189,8 @@ def test_the_relaxed_latency_is_finite_and_grows_with_the_rate(rate, replicas, s
 def test_the_relaxation_is_continuous_at_rho_max(replicas, service, quantile, rho_max):
     at = rho_max * replicas / service
     below, above = (
-        relaxed(half_mmc, at * f, replicas, service, quantile, rho_max=rho_max) for f in (1 - 1e-9, 1 + 1e-9)
+        relaxed(half_mmc, at * f, replicas, service, quantile, rho_max=rho_max)
+        for f in (1 - 1e-9, 1 + 1e-9)
     )
     assert above == pytest.approx(below, rel=1e-5)
 
@@ -196,5 +222,7 @@ def test_bad_input_is_named_with_what_is_accepted(arguments, field):
 
 
 def test_an_unknown_model_is_named_with_what_is_accepted():
-    with pytest.raises(ValueError, match=r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"):
+    with pytest.raises(
+        ValueError, match=r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"
+    ):
         latency("mm1", 1.0, 1, 0.1, 0.99)

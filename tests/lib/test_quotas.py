@@ -43,7 +43,9 @@ def test_quotas_are_read_back_as_written(jobs_yaml, tmp_path, suffix):
 
 def test_jobs_of_one_tenant_with_different_quotas_are_refused(jobs_yaml):
     jobs_yaml.write_text(TABLE.replace("tenant_quota: 3}", "tenant_quota: 4}", 1))
-    with pytest.raises(ValueError, match=r"jobs.yaml: job 'job1': tenant_quota=3.0 differs from 4.0.* must agree"):
+    with pytest.raises(
+        ValueError, match=r"jobs.yaml: job 'job1': tenant_quota=3.0 differs from 4.0.* must agree"
+    ):
         read_jobs(jobs_yaml)
 
 
@@ -51,8 +53,14 @@ def test_jobs_of_one_tenant_with_different_quotas_are_refused(jobs_yaml):
     ("fields", "message"),
     [
         ({"tenant_quota": 2.0}, "tenant='' must be named where the job has a tenant_quota"),
-        ({"tenant": "red", "tenant_quota": -1.0}, "tenant_quota=-1.0 must be a finite number of cores >= 0"),
-        ({"tenant": "red", "tenant_quota": np.inf}, "tenant_quota=inf must be a finite number of cores >= 0"),
+        (
+            {"tenant": "red", "tenant_quota": -1.0},
+            "tenant_quota=-1.0 must be a finite number of cores >= 0",
+        ),
+        (
+            {"tenant": "red", "tenant_quota": np.inf},
+            "tenant_quota=inf must be a finite number of cores >= 0",
+        ),
     ],
 )
 def test_a_bad_quota_is_named_with_what_is_accepted(fields, message):
@@ -62,7 +70,10 @@ def test_a_bad_quota_is_named_with_what_is_accepted(fields, message):
 
 def test_a_quota_below_the_minimum_replicas_is_refused():
     jobs = tuple(Job(name, tenant="red", tenant_quota=1.0) for name in "ab")
-    with pytest.raises(ValueError, match="tenant 'red': tenant_quota=1 cores cannot hold the minimum of its jobs, 2"):
+    with pytest.raises(
+        ValueError,
+        match="tenant 'red': tenant_quota=1 cores cannot hold the minimum of its jobs, 2",
+    ):
         at_least_one_each(jobs, 9)
 
 
@@ -80,11 +91,15 @@ def test_recommend_plans_within_the_quotas_of_the_table(jobs_yaml, tmp_path, cap
     assert sum(plan[:2]) <= 3 < plan[2]
 
 
-@pytest.mark.parametrize("name", ["Faro-Sum", "Faro-Fair", "Faro-FairSum", "FairShare", "AIAD", "Oneshot", "MArk"])
+@pytest.mark.parametrize(
+    "name", ["Faro-Sum", "Faro-Fair", "Faro-FairSum", "FairShare", "AIAD", "Oneshot", "MArk"]
+)
 def test_no_policy_exceeds_a_quota_in_the_simulator(jobs_yaml, name):
     jobs = read_jobs(jobs_yaml)
     traces = Traces(jobs, TRACES.train, TRACES.evaluation)
-    day = Workload(jobs, np.full((3, 12), 1800))  # 5.4 erlangs each, so that every policy wants more than the quota
+    day = Workload(
+        jobs, np.full((3, 12), 1800)
+    )  # 5.4 erlangs each, so that every policy wants more than the quota
     context = PolicyContext(jobs, forecast.fit("ar", traces))
     targets = np.array(simulate(day, make(name, context), 20, draws=draw(day, 24)).decisions.target)
     assert targets[:, :2].sum(axis=1).max() <= 3 < targets[:, 2].max()

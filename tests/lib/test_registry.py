@@ -40,7 +40,10 @@ def plugin(tmp_path):
 
 
 UNKNOWN = [
-    ({"policies": ["FairShare", "aiad"]}, "policies: policy='aiad' is unknown; did you mean 'AIAD'?"),
+    (
+        {"policies": ["FairShare", "aiad"]},
+        "policies: policy='aiad' is unknown; did you mean 'AIAD'?",
+    ),
     (
         {"scale": {"policies": ["FairShair"]}},
         "scale.policies: policy='FairShair' is unknown; did you mean 'FairShare'?",
@@ -49,10 +52,22 @@ UNKNOWN = [
         {"scale": {"largest_policies": ["FairShair"]}},
         "scale.largest_policies: policy='FairShair' is unknown; did you mean 'FairShare'?",
     ),
-    ({"sensitivity": {"policies": ["AIAD", "Fa"]}}, "sensitivity.policies: policy='Fa' is unknown; accepted: "),
-    ({"sloppify": {"objectives": ["sum"]}}, "sloppify.objectives: objective='sum' is unknown; did you mean 'Sum'?"),
-    ({"sloppify": {"solvers": ["exactly"]}}, "sloppify.solvers: solver='exactly' is unknown; did you mean 'exact'?"),
-    ({"forecast": {"baselines": ["seasonel"]}}, "forecast.baselines: forecaster='seasonel' is unknown; did you mean "),
+    (
+        {"sensitivity": {"policies": ["AIAD", "Fa"]}},
+        "sensitivity.policies: policy='Fa' is unknown; accepted: ",
+    ),
+    (
+        {"sloppify": {"objectives": ["sum"]}},
+        "sloppify.objectives: objective='sum' is unknown; did you mean 'Sum'?",
+    ),
+    (
+        {"sloppify": {"solvers": ["exactly"]}},
+        "sloppify.solvers: solver='exactly' is unknown; did you mean 'exact'?",
+    ),
+    (
+        {"forecast": {"baselines": ["seasonel"]}},
+        "forecast.baselines: forecaster='seasonel' is unknown; did you mean ",
+    ),
     ({"plugins": ["none.py"]}, "none.py: no such file; a plugin is a .py file"),
 ]
 
@@ -121,14 +136,17 @@ def test_a_plugin_that_was_imported_already_is_not_run_again(tmp_path, monkeypat
     assert make("Imported", None).name == "FairShare"
 
 
-@pytest.mark.parametrize(("name", "file"), [("Cilantro", "cilantro"), ("Faro-Sum (paper)", "published")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("Cilantro", "cilantro"), ("Faro-Sum (paper)", "published")]
+)
 def test_a_policy_of_the_papers_edition_needs_its_plugin(name, file):
     """In a fresh process, because the tests of these policies import them."""
     code = "import sys\nfrom faro_pipeline.check import check_names\nfrom faro_pipeline.settings import load\n"
     code += "check_names(load({'policies': [sys.argv[1]], 'plugins': sys.argv[2:]}))"
     command, plugin = [sys.executable, "-c", code, name], f"studies/edition/{file}.py"
     without, with_it = (
-        subprocess.run([*command, *plugins], cwd=ROOT, capture_output=True, text=True) for plugins in ([], [plugin])
+        subprocess.run([*command, *plugins], cwd=ROOT, capture_output=True, text=True)
+        for plugins in ([], [plugin])
     )
     assert f"policies: policy={name!r} is unknown" in without.stderr
     assert with_it.returncode == 0, with_it.stderr

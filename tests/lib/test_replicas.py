@@ -13,7 +13,14 @@ from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
-from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, mapping_of, replica_of
+from faro_lib.workload.replicas import (
+    SERIAL,
+    Batched,
+    Concurrent,
+    Continuous,
+    mapping_of,
+    replica_of,
+)
 from studies.traces import write_jobs
 
 REPLICAS = (
@@ -21,7 +28,16 @@ REPLICAS = (
     Concurrent(4, 0.5),
     Batched(8, 0.01, 0.03, 0.002),
     Batched(3, batch_s=(0.1, 0.11, 0.15)),
-    Continuous(0.02, 0.001, 1e-4, 16, output_tokens=50, prompt_tokens=200, output_cv=0.5, slo_on="first_token"),
+    Continuous(
+        0.02,
+        0.001,
+        1e-4,
+        16,
+        output_tokens=50,
+        prompt_tokens=200,
+        output_cv=0.5,
+        slo_on="first_token",
+    ),
 )
 
 
@@ -40,21 +56,38 @@ def test_a_table_of_jobs_carries_the_kinds_of_replica(ending, tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "yaml"])
 def test_a_table_of_serial_jobs_has_no_column_replica(ending, tmp_path):
     write_jobs((Job("a"),), tmp_path / f"jobs.{ending}")
-    assert "replica:" not in (tmp_path / f"jobs.{ending}").read_text().replace(",replica,", "replica:")
+    assert "replica:" not in (tmp_path / f"jobs.{ending}").read_text().replace(
+        ",replica,", "replica:"
+    )
 
 
 @pytest.mark.parametrize(
     ("replica", "problem"),
     [
-        ("{kind: magic}", "kind='magic' is unknown; accepted: serial, concurrent, batched, continuous"),
+        (
+            "{kind: magic}",
+            "kind='magic' is unknown; accepted: serial, concurrent, batched, continuous",
+        ),
         ("{max_batch: 4}", "must be a mapping with a kind"),
         ("{kind: batched}", "max_batch is missing"),
-        ("{kind: batched, max_batch: 4}", "base_s=0.0 must be such that a batch takes at least 1e-6 s"),
-        ("{kind: batched, max_batch: 0, base_s: 1}", "max_batch=0 must be a whole number from 1 to 10000"),
-        ("{kind: batched, max_batch: 2, batch_s: [1, 2, 3]}", "one time for each size up to max_batch"),
+        (
+            "{kind: batched, max_batch: 4}",
+            "base_s=0.0 must be such that a batch takes at least 1e-6 s",
+        ),
+        (
+            "{kind: batched, max_batch: 0, base_s: 1}",
+            "max_batch=0 must be a whole number from 1 to 10000",
+        ),
+        (
+            "{kind: batched, max_batch: 2, batch_s: [1, 2, 3]}",
+            "one time for each size up to max_batch",
+        ),
         ("{kind: batched, max_batch: 2, base: 1}", "unknown field 'base'; did you mean 'base_s'"),
         ("{kind: concurrent, at_once: many}", "has a value that is not a number"),
-        ("{kind: concurrent, at_once: 2, slowdown: -1}", "slowdown=-1 must be a finite number >= 0"),
+        (
+            "{kind: concurrent, at_once: 2, slowdown: -1}",
+            "slowdown=-1 must be a finite number >= 0",
+        ),
         ("'{'", "is not JSON"),
     ],
 )
@@ -67,7 +100,9 @@ def test_a_wrong_replica_is_refused_in_one_line(replica, problem, tmp_path):
 
 
 def test_the_load_of_a_job_is_relative_to_the_capacity_of_its_replicas():
-    jobs = tuple(Job(f"job{n}", service_time_s=0.1, replica=replica) for n, replica in enumerate(REPLICAS))
+    jobs = tuple(
+        Job(f"job{n}", service_time_s=0.1, replica=replica) for n, replica in enumerate(REPLICAS)
+    )
     # 4 at once at 1 / 2.5 of the speed; 8 requests in 46 ms; 3 in 150 ms; 50 iterations of 36 ms for 16 sequences each.
     expected = [0.1, 0.1 * 2.5 / 4, 0.046 / 8, 0.05, 50 * 0.036 / 16 + 0.02]
     np.testing.assert_allclose(arrays_of(jobs).service_time_s, expected)
@@ -84,7 +119,9 @@ def tail_latency_s(job, rate_rps, replicas, minutes):
     draws = draw(workload, 5)
     cluster = SimulatedCluster(workload, draws, replicas, np.full(1, replicas))
     cluster.finish()
-    return np.median([np.quantile(part, job.quantile) for part in np.array_split(cluster.latency_s, minutes)])
+    return np.median(
+        [np.quantile(part, job.quantile) for part in np.array_split(cluster.latency_s, minutes)]
+    )
 
 
 TRANSLATE = Job("a", slo_s=1.15, model="own", replica=Batched(8, 0.1, 0.3, 0.03))
@@ -96,7 +133,9 @@ CHAT = Job("a", slo_s=0.5, model="own", replica=replace(REPLICAS[4], prompt_cv=0
 def test_the_measured_table_has_the_latencies_of_the_kind(job, rho):
     table = measure((job,), (2,), requests=100_000)
     rate_rps = rho * 2 / job.busy_s
-    assert table.tail_latency_s(job, rate_rps, 2) == pytest.approx(tail_latency_s(job, rate_rps, 2, 200), rel=0.1)
+    assert table.tail_latency_s(job, rate_rps, 2) == pytest.approx(
+        tail_latency_s(job, rate_rps, 2, 200), rel=0.1
+    )
 
 
 def test_faro_gives_a_batched_job_the_fewest_replicas_that_keep_its_slo():

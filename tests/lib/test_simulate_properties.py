@@ -26,7 +26,9 @@ SERVING_MODELS = [
     ServingModel(dispatch="least-outstanding"),
     ServingModel(queue_limit=3, max_ongoing_requests=2),
 ]
-BUSY = Workload((Job("a"), Job("b"), Job("c")), np.random.default_rng(5).integers(200, 1200, (3, 12)))
+BUSY = Workload(
+    (Job("a"), Job("b"), Job("c")), np.random.default_rng(5).integers(200, 1200, (3, 12))
+)
 
 
 @examples(60)
@@ -39,7 +41,9 @@ def test_every_request_is_either_served_or_dropped(schedule, serving_model):
     fastest_s = draws.router_in_s + draws.service_s + draws.router_out_s
     assert (cluster.latency_s[served] >= fastest_s[served] - 1e-9).all()
     assert np.isposinf(cluster.latency_s[~served]).all()
-    ended = cluster._serving.station.finished.sum(axis=1)  # requests that ended within the minutes of the workload
+    ended = cluster._serving.station.finished.sum(
+        axis=1
+    )  # requests that ended within the minutes of the workload
     assert (ended <= np.diff(draws.first)).all()
 
 
@@ -93,9 +97,12 @@ def test_jobs_do_not_affect_each_other_while_the_capacity_is_ample(schedule, ser
             drop=[[row[job]] for row in schedule.drop],
         )
         own = [
-            getattr(draws, field)[a:b] for field in ("arrival_s", "router_in_s", "service_s", "router_out_s", "coin")
+            getattr(draws, field)[a:b]
+            for field in ("arrival_s", "router_in_s", "service_s", "router_out_s", "coin")
         ]
-        its_cluster, _ = alone.run(Shuffled(np.array([0, b - a]), *own, draws.seed, as_job=job), serving_model)
+        its_cluster, _ = alone.run(
+            Shuffled(np.array([0, b - a]), *own, draws.seed, as_job=job), serving_model
+        )
         np.testing.assert_array_equal(its_cluster.latency_s, cluster.latency_s[a:b])
 
 
@@ -125,7 +132,11 @@ def test_another_seed_gives_other_results():
 @pytest.mark.parametrize("policy", [FairShare(), AIAD(), Oneshot()], ids=lambda policy: policy.name)
 def test_policies_that_share_draws_receive_the_same_requests(policy):
     draws = draw(BUSY, 24)
-    names = [field.name for field in dataclasses.fields(Draws) if isinstance(getattr(draws, field.name), np.ndarray)]
+    names = [
+        field.name
+        for field in dataclasses.fields(Draws)
+        if isinstance(getattr(draws, field.name), np.ndarray)
+    ]
     before = [getattr(draws, name).copy() for name in names]
     shared = simulate(BUSY, policy, 9, draws=draws)
     for name, array in zip(names, before):
@@ -147,7 +158,9 @@ def test_a_request_that_meets_no_other_takes_its_own_service_times():
 
 @given(
     st.integers(1, 4).flatmap(
-        lambda jobs: st.lists(st.lists(st.integers(0, 40), min_size=jobs, max_size=jobs), min_size=1)
+        lambda jobs: st.lists(
+            st.lists(st.integers(0, 40), min_size=jobs, max_size=jobs), min_size=1
+        )
     ),
     st.sampled_from(TRIAL_SEEDS),
 )
@@ -160,9 +173,13 @@ def test_arrivals_are_those_of_the_published_rule(by_minute, seed):
             if n:
                 gaps = rng.exponential(60 / n, n)
                 expected[job] += list(60 * minute + np.concatenate(([0.0], np.cumsum(gaps[:-1]))))
-    arrival_s, first = sample_arrivals(Workload(tuple(Job(str(n)) for n in range(len(counts))), counts), seed)
+    arrival_s, first = sample_arrivals(
+        Workload(tuple(Job(str(n)) for n in range(len(counts))), counts), seed
+    )
     for job, arrivals in enumerate(expected):
-        np.testing.assert_allclose(arrival_s[first[job] : first[job + 1]], sorted(arrivals), rtol=1e-12)
+        np.testing.assert_allclose(
+            arrival_s[first[job] : first[job + 1]], sorted(arrivals), rtol=1e-12
+        )
 
 
 @examples(30)
@@ -185,9 +202,13 @@ def test_a_run_counts_every_request_once():
 
 
 @given(
-    st.lists(st.floats(0.01, 100), min_size=1, max_size=40), st.integers(0, 5), st.sampled_from([0.5, 0.9, 0.99, 1.0])
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=40),
+    st.integers(0, 5),
+    st.sampled_from([0.5, 0.9, 0.99, 1.0]),
 )
-def test_a_quantile_interpolates_like_numpy_and_is_infinite_if_a_drop_has_weight(served, dropped, q):
+def test_a_quantile_interpolates_like_numpy_and_is_infinite_if_a_drop_has_weight(
+    served, dropped, q
+):
     values = np.random.default_rng(0).permutation(np.array(served + [np.inf] * dropped))
     position = q * (len(values) - 1)
     if np.ceil(position) > len(served) - 1:
@@ -213,7 +234,10 @@ def test_an_unreferenced_cluster_frees_its_requests_at_once():
 def test_a_replica_that_waits_for_cores_is_not_forgotten_when_more_are_asked_for():
     workload = Workload((Job("a"), Job("b")), np.zeros((2, 4), int))
     cluster = SimulatedCluster(workload, draw(workload, 24), 4, np.array([3, 1]))
-    for at_s, target in ((10.0, [1, 2]), (20.0, [1, 3])):  # the idle pods of job a keep their cores until 40 s
+    for at_s, target in (
+        (10.0, [1, 2]),
+        (20.0, [1, 3]),
+    ):  # the idle pods of job a keep their cores until 40 s
         cluster.advance(at_s)
         cluster.apply(np.array(target), np.zeros(2))
     cluster.advance(200.0)
@@ -244,7 +268,9 @@ def test_a_pod_that_was_reused_and_given_up_again_stays_warm():
 
 def test_a_capacity_step_shows_in_the_next_observation():
     workload = Workload((Job("a"),), [[10, 10]])
-    cluster = SimulatedCluster(workload, draw(workload, 24), 8, np.array([2]), capacity_steps=((30.0, 5.0),))
+    cluster = SimulatedCluster(
+        workload, draw(workload, 24), 8, np.array([2]), capacity_steps=((30.0, 5.0),)
+    )
     cluster.advance(20.0)
     assert cluster.observe().capacity == 8.0
     cluster.advance(40.0)
@@ -257,7 +283,8 @@ def test_an_unknown_dispatch_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("queue_limit", -1), ("max_ongoing_requests", 0), ("max_ongoing_requests", 1.5)]
+    ("field", "value"),
+    [("queue_limit", -1), ("max_ongoing_requests", 0), ("max_ongoing_requests", 1.5)],
 )
 def test_invalid_limits_of_a_serving_model_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}={value} must be a whole number"):
@@ -265,7 +292,9 @@ def test_invalid_limits_of_a_serving_model_are_refused_by_name(field, value):
 
 
 def test_fewer_cores_than_jobs_are_refused():
-    with pytest.raises(ValueError, match=r"capacity=2 cores cannot hold the minimum of 3 jobs, 3 cores"):
+    with pytest.raises(
+        ValueError, match=r"capacity=2 cores cannot hold the minimum of 3 jobs, 3 cores"
+    ):
         simulate(BUSY, FairShare(), 2, 24)
 
 

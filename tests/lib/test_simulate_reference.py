@@ -13,7 +13,9 @@ from schedules import Schedule, schedules
 
 def parameters(replica):
     """The kind and all parameters of a replica, as a mapping."""
-    values = {field.name: getattr(replica, field.name) for field in fields(replica)} | {"kind": replica.kind}
+    values = {field.name: getattr(replica, field.name) for field in fields(replica)} | {
+        "kind": replica.kind
+    }
     return values | ({"batch_s": replica.durations_s} if replica.kind == "batched" else {})
 
 
@@ -31,11 +33,16 @@ def run_plainly(schedule: Schedule, draws):
         schedule.initial,
         [
             (schedule.tick_s * (tick + 1), wanted, drop, attempts)
-            for tick, (wanted, drop, attempts) in enumerate(zip(schedule.wanted, schedule.drop, schedule.attempts))
+            for tick, (wanted, drop, attempts) in enumerate(
+                zip(schedule.wanted, schedule.drop, schedule.attempts)
+            )
         ],
         [draws.shuffler(job).permutation for job in range(len(schedule.tenths))],
         [parameters(job.replica) for job in jobs],
-        [max(4, 2 * job.replica.max_in_service) if job.replica.kind != "serial" else 4 for job in jobs],
+        [
+            max(4, 2 * job.replica.max_in_service) if job.replica.kind != "serial" else 4
+            for job in jobs
+        ],
     )
     return plain, np.concatenate(plain.run())
 

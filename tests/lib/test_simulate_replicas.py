@@ -29,7 +29,9 @@ def in_lockstep(draws):
         "arrival_s": np.floor(draws.arrival_s * 4) / 4,
         "service_s": np.maximum(rounded(draws.service_s, 0.125), 0.125),
     }
-    passes = {name: rounded(getattr(draws, name), 2.0**-8) for name in ("router_in_s", "router_out_s")}
+    passes = {
+        name: rounded(getattr(draws, name), 2.0**-8) for name in ("router_in_s", "router_out_s")
+    }
     return replace(draws, **times, **passes)
 
 
@@ -69,7 +71,9 @@ def bulk_service_mean_s(rate_rps, replica, most=400):
     waiting = np.arange(most)
     size = np.clip(waiting, 1, replica.max_batch)
     duration_s = np.array(replica.durations_s)[size - 1]
-    after = np.maximum(waiting, 1) - size  # an empty server waits for the next request, which makes a batch of one
+    after = (
+        np.maximum(waiting, 1) - size
+    )  # an empty server waits for the next request, which makes a batch of one
     jumps = waiting[None, :] - after[:, None]
     chain = np.where(jumps >= 0, poisson.pmf(jumps, rate_rps * duration_s[:, None]), 0.0)
     chain[:, -1] += 1 - chain.sum(axis=1)
@@ -90,27 +94,49 @@ def test_without_a_wait_batches_are_the_bulk_service_queue(rho):
 
 
 @pytest.mark.parametrize(
-    "service", [exponential(1.0), constant(1.0), two_point], ids=["exponential", "constant", "scv 4"]
+    "service",
+    [exponential(1.0), constant(1.0), two_point],
+    ids=["exponential", "constant", "scv 4"],
 )
-def test_the_mean_time_under_processor_sharing_is_one_over_mu_minus_lambda_for_any_service_time(service):
+def test_the_mean_time_under_processor_sharing_is_one_over_mu_minus_lambda_for_any_service_time(
+    service,
+):
     latency_s, _ = run_queue(0.7, service, 1, ONE_LINE, replica=Concurrent(300, 1.0))
     assert latency_s.mean() == pytest.approx(1 / (1 - 0.7), rel=0.04)
 
 
-@pytest.mark.parametrize("service", [exponential(1.0), constant(1.0)], ids=["exponential", "constant"])
+@pytest.mark.parametrize(
+    "service", [exponential(1.0), constant(1.0)], ids=["exponential", "constant"]
+)
 def test_without_a_slowdown_k_at_once_are_k_servers(service):
     together, _ = run_queue(3.2, service, 1, ONE_LINE, replica=Concurrent(4))
-    alone, service_s = run_queue(3.2, service, 4, ServingModel(queue_limit=100_000, max_ongoing_requests=1))
+    alone, service_s = run_queue(
+        3.2, service, 4, ServingModel(queue_limit=100_000, max_ongoing_requests=1)
+    )
     np.testing.assert_allclose(together, alone, rtol=1e-6)
     if service is exponential(1.0):
-        assert (together - service_s).mean() == pytest.approx(erlang_c(3.2, 4) / (4 - 3.2), rel=0.06)
+        assert (together - service_s).mean() == pytest.approx(
+            erlang_c(3.2, 4) / (4 - 3.2), rel=0.06
+        )
 
 
 def cluster_of(replica, arrival_s, prompt_tokens, output_tokens):
     """The latencies of these requests on one replica, without a router."""
     n = len(arrival_s)
-    columns = np.array(arrival_s, float), np.empty(0), np.ones(n), np.empty(0), np.ones(n, np.float32)
-    draws = Draws(np.array([0, n]), *columns, 1, np.array(prompt_tokens, float), np.array(output_tokens, float))
+    columns = (
+        np.array(arrival_s, float),
+        np.empty(0),
+        np.ones(n),
+        np.empty(0),
+        np.ones(n, np.float32),
+    )
+    draws = Draws(
+        np.array([0, n]),
+        *columns,
+        1,
+        np.array(prompt_tokens, float),
+        np.array(output_tokens, float),
+    )
     workload = Workload((Job("job", replica=replica),), np.array([[n]]))
     cluster = SimulatedCluster(workload, draws, 1, np.ones(1), ONE_LINE)
     cluster.finish()
@@ -134,7 +160,9 @@ def test_a_short_schedule_of_tokens_computed_by_hand(slo_on, expected):
 
 
 def test_a_prompt_that_exceeds_the_tokens_of_an_iteration_waits_for_the_next_one():
-    replica = Continuous(1.0, 0.0, 0.0, 4, output_tokens=1, prompt_tokens=6, max_tokens=10, slo_on="first_token")
+    replica = Continuous(
+        1.0, 0.0, 0.0, 4, output_tokens=1, prompt_tokens=6, max_tokens=10, slo_on="first_token"
+    )
     cluster = cluster_of(replica, [0.0, 0.5, 0.5, 0.5, 0.5], [1, 6, 6, 3, 20], [1, 1, 1, 1, 1])
     # The third does not fit beside the second; the last fits into no iteration, and is admitted when it is alone.
     np.testing.assert_allclose(cluster.latency_s, [1.0, 1.5, 2.5, 2.5, 3.5])
@@ -145,7 +173,9 @@ def test_a_prompt_that_exceeds_the_tokens_of_an_iteration_waits_for_the_next_one
     [
         Concurrent(4, 0.5),
         Batched(16, 0.01, 0.03, 0.002),
-        Continuous(0.02, 0.001, 1e-4, 16, output_tokens=50, prompt_tokens=200, output_cv=0.5, prompt_cv=1.0),
+        Continuous(
+            0.02, 0.001, 1e-4, 16, output_tokens=50, prompt_tokens=200, output_cv=0.5, prompt_cv=1.0
+        ),
         Continuous(0.02, 0.001, 1e-4, 64, output_tokens=10, prompt_tokens=500, max_tokens=1000),
     ],
     ids=str,
@@ -155,7 +185,9 @@ def test_a_replica_that_never_runs_out_of_requests_completes_them_at_its_capacit
     capacity_rps = 1 / job.busy_s
     counts = np.full((1, 20), int(2 * capacity_rps * 60))
     model = ServingModel("round-robin", queue_limit=300)
-    draws = replace(draw(Workload((job,), counts), 1), router_in_s=np.empty(0), router_out_s=np.empty(0))
+    draws = replace(
+        draw(Workload((job,), counts), 1), router_in_s=np.empty(0), router_out_s=np.empty(0)
+    )
     cluster = SimulatedCluster(Workload((job,), counts), draws, 1, np.ones(1), model)
     cluster.advance(1200.0)
     served = np.isfinite(cluster.latency_s[cluster.latency_s > 0]).sum()

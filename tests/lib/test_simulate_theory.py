@@ -34,24 +34,38 @@ def constant(mean_s):
 
 
 @cache  # two tests share the M/M/1 queue
-def run_queue(rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQUESTS, replica=SERIAL):
+def run_queue(
+    rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQUESTS, replica=SERIAL
+):
     """Poisson arrivals, no router: (latency, service) of every request once the queue is warm."""
     rng = np.random.default_rng(SEED)
     arrival_s = np.cumsum(rng.exponential(1 / rate_rps, requests))
     service_s = service(rng, requests)
     draws = Draws(
-        np.array([0, requests]), arrival_s, np.empty(0), service_s, np.empty(0), np.ones(requests, np.float32), SEED
+        np.array([0, requests]),
+        arrival_s,
+        np.empty(0),
+        service_s,
+        np.empty(0),
+        np.ones(requests, np.float32),
+        SEED,
     )
     counts = np.bincount((arrival_s // MINUTE_S).astype(int))
     cluster = SimulatedCluster(
-        Workload((Job("job", replica=replica),), counts[None]), draws, servers, np.array([servers]), serving_model
+        Workload((Job("job", replica=replica),), counts[None]),
+        draws,
+        servers,
+        np.array([servers]),
+        serving_model,
     )
     cluster.finish()
     return cluster.latency_s[requests // 100 :], service_s[requests // 100 :]
 
 
 def erlang_b(load, servers):
-    return (load**servers / factorial(servers)) / sum(load**k / factorial(k) for k in range(servers + 1))
+    return (load**servers / factorial(servers)) / sum(
+        load**k / factorial(k) for k in range(servers + 1)
+    )
 
 
 def erlang_c(load, servers):
@@ -78,7 +92,10 @@ def test_in_an_mmc_queue_the_erlang_c_share_waits_exponentially_long(servers, rh
 
 def test_an_md1_queue_waits_half_as_long_on_average_as_an_mm1_queue():
     rho = 0.7
-    for service, expected in ((exponential(1.0), rho / (1 - rho)), (constant(1.0), rho / (1 - rho) / 2)):
+    for service, expected in (
+        (exponential(1.0), rho / (1 - rho)),
+        (constant(1.0), rho / (1 - rho) / 2),
+    ):
         latency_s, service_s = run_queue(rho, service, 1)
         assert (latency_s - service_s).mean() == pytest.approx(expected, rel=0.04)
 
@@ -87,8 +104,13 @@ def test_waits_in_an_md1_queue_follow_erlangs_distribution():
     rho = 0.6
     latency_s, _ = run_queue(rho, constant(1.0), 1)
     for wait in (0.0, 0.5, 1.0, 2.5):
-        terms = [(rho * (k - wait)) ** k / factorial(k) * exp(-rho * (k - wait)) for k in range(int(wait) + 1)]
-        assert (latency_s - 1.0 <= wait + 1e-9).mean() == pytest.approx((1 - rho) * sum(terms), abs=0.005)
+        terms = [
+            (rho * (k - wait)) ** k / factorial(k) * exp(-rho * (k - wait))
+            for k in range(int(wait) + 1)
+        ]
+        assert (latency_s - 1.0 <= wait + 1e-9).mean() == pytest.approx(
+            (1 - rho) * sum(terms), abs=0.005
+        )
 
 
 @pytest.mark.parametrize(("servers", "rho"), [(3, 0.7), (8, 0.9)])
@@ -113,7 +135,9 @@ def test_waits_in_an_mg1_queue_follow_pollaczek_and_khinchine():
     assert (latency_s - service_s).mean() == pytest.approx(expected, rel=0.04)
 
 
-@pytest.mark.parametrize("service", [exponential(1.0), constant(1.0)], ids=["exponential", "constant"])
+@pytest.mark.parametrize(
+    "service", [exponential(1.0), constant(1.0)], ids=["exponential", "constant"]
+)
 def test_without_a_queue_the_erlang_b_share_is_dropped_for_any_service_times(service):
     latency_s, _ = run_queue(3.0, service, 4, NO_QUEUE)
     assert np.isinf(latency_s).mean() == pytest.approx(erlang_b(3.0, 4), rel=0.02)
@@ -122,8 +146,12 @@ def test_without_a_queue_the_erlang_b_share_is_dropped_for_any_service_times(ser
 def test_one_replica_behind_the_router_is_an_mm1k_queue():
     rho, serving_model = 1.2, ServingModel(queue_limit=5, max_ongoing_requests=4)
     latency_s, _ = run_queue(rho, exponential(1.0), 1, serving_model)
-    k = 4 + 1 + (5 + 1)  # "more than 5 waiting" lets a sixth in; the request held by the dispatcher is not counted
-    assert np.isinf(latency_s).mean() == pytest.approx((1 - rho) * rho**k / (1 - rho ** (k + 1)), rel=0.02)
+    k = (
+        4 + 1 + (5 + 1)
+    )  # "more than 5 waiting" lets a sixth in; the request held by the dispatcher is not counted
+    assert np.isinf(latency_s).mean() == pytest.approx(
+        (1 - rho) * rho**k / (1 - rho ** (k + 1)), rel=0.02
+    )
     served_s = latency_s[np.isfinite(latency_s)]
     states = rho ** np.arange(k + 1)
     inside = (states * np.arange(k + 1)).sum() / states.sum()

@@ -21,8 +21,12 @@ FIRST = pd.Timestamp("2026-03-01 18:00")  # in UTC
 def table(hours, jobs=("a", "b"), first=FIRST, started_h=0):
     """60 requests a minute, plus the hour of the day; the last job begins `started_h` hours later."""
     minutes = pd.date_range(first, periods=60 * hours, freq="min")
-    whole = pd.concat([pd.DataFrame({"time": minutes, "job": job, "requests": 60 + minutes.hour}) for job in jobs])
-    return whole[(whole["job"] != jobs[-1]) | (whole["time"] >= first + pd.Timedelta(hours=started_h))]
+    whole = pd.concat(
+        [pd.DataFrame({"time": minutes, "job": job, "requests": 60 + minutes.hour}) for job in jobs]
+    )
+    return whole[
+        (whole["job"] != jobs[-1]) | (whole["time"] >= first + pd.Timedelta(hours=started_h))
+    ]
 
 
 FORMS = {
@@ -38,7 +42,12 @@ def test_days_begin_at_midnight_of_the_time_zone_of_the_file(form, tmp_path):
     rows = table(6 + 24 + 24 + 3)
     rows.assign(time=FORMS[form](rows["time"])).to_csv(tmp_path / "my.csv", index=False)
     traces = read_csv(tmp_path / "my.csv")
-    assert traces.train.shape == (1, 1, 2, 1440)  # the first day has six hours only, the last one three: left out
+    assert traces.train.shape == (
+        1,
+        1,
+        2,
+        1440,
+    )  # the first day has six hours only, the last one three: left out
     for day in (traces.evaluation[0], traces.train[0, 0, 0]):
         np.testing.assert_array_equal(day, np.broadcast_to(60 + np.arange(1440) // 60, day.shape))
 
@@ -67,7 +76,9 @@ def test_no_minute_is_missing_or_repeated_when_the_clocks_change(first):
 @pytest.mark.parametrize("form", ["text", "stamps"])
 @pytest.mark.parametrize("order", [1, -1])
 def test_days_are_cut_at_the_offset_of_the_latest_time(form, order):
-    times = pd.Series(pd.date_range("2026-03-28 12:00", periods=4, freq="12h", tz="Europe/Berlin", unit="ns"))[::order]
+    times = pd.Series(
+        pd.date_range("2026-03-28 12:00", periods=4, freq="12h", tz="Europe/Berlin", unit="ns")
+    )[::order]
     times = times if form == "stamps" else times.map(lambda time: time.isoformat())
     hours = (minutes_of(times, "my.csv") // 60 % 24)[::order]
     assert hours.tolist() == [13, 1, 13, 1], "it is +01:00 at the first two times, and +02:00 later"
@@ -112,7 +123,9 @@ def test_a_job_without_counts_is_planned_without_requests(tmp_path):
 @pytest.mark.parametrize("name", ["my.csv.gz", "my.parquet"])
 def test_other_files_hold_the_same_counts(name, tmp_path):
     rows = table(48, first=FIRST.normalize())
-    rows.to_parquet(tmp_path / name) if name.endswith("parquet") else rows.to_csv(tmp_path / name, index=False)
+    rows.to_parquet(tmp_path / name) if name.endswith("parquet") else rows.to_csv(
+        tmp_path / name, index=False
+    )
     assert read_csv(tmp_path / name).train.sum() == rows["requests"].iloc[:1440].sum() * 2
 
 
@@ -162,20 +175,38 @@ def test_a_bad_table_is_refused_in_one_line(text, tmp_path):
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):
-    for name, content in (("cut.csv.gz", gzip.compress(b"time,job\n" * 99)[:20]), ("cut.parquet", b"PAR1")):
+    for name, content in (
+        ("cut.csv.gz", gzip.compress(b"time,job\n" * 99)[:20]),
+        ("cut.parquet", b"PAR1"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name}: not a table"):
             read_csv(tmp_path / name)
 
 
 QUERIES = [
-    ("sum by (job) (rate(http_requests_total[5m]))", "sum by (job) (increase(http_requests_total[1m]))"),
+    (
+        "sum by (job) (rate(http_requests_total[5m]))",
+        "sum by (job) (increase(http_requests_total[1m]))",
+    ),
     ('irate(http_requests_total{job="a"}[2m])', 'increase(http_requests_total{job="a"}[1m])'),
-    ("sum by (job) (increase(http_requests_total[5m]))", "sum by (job) (increase(http_requests_total[1m]))"),
+    (
+        "sum by (job) (increase(http_requests_total[5m]))",
+        "sum by (job) (increase(http_requests_total[1m]))",
+    ),
     ('sum by (job) (latency_count{ns="x"})', 'sum by (job) (increase(latency_count{ns="x"}[1m]))'),
-    ('rate(http_requests_total{path="/predict"}[1m])', 'increase(http_requests_total{path="/predict"}[1m])'),
-    ("rate(http_requests_total{path=~'/a.*'}[1m])", "increase(http_requests_total{path=~'/a.*'}[1m])"),
-    ('rate(http_requests_total{code=~"[23].."}[5m])', 'increase(http_requests_total{code=~"[23].."}[1m])'),
+    (
+        'rate(http_requests_total{path="/predict"}[1m])',
+        'increase(http_requests_total{path="/predict"}[1m])',
+    ),
+    (
+        "rate(http_requests_total{path=~'/a.*'}[1m])",
+        "increase(http_requests_total{path=~'/a.*'}[1m])",
+    ),
+    (
+        'rate(http_requests_total{code=~"[23].."}[5m])',
+        'increase(http_requests_total{code=~"[23].."}[1m])',
+    ),
 ]
 
 

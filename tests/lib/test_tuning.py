@@ -32,7 +32,9 @@ def world():
 
 def test_tuning_scores_training_days_with_forecasters_fitted_to_earlier_ones(world, monkeypatch):
     seen = {}
-    monkeypatch.setattr(tuning.forecast, "fit", lambda name, traces, **_: seen.setdefault(name, traces.days))
+    monkeypatch.setattr(
+        tuning.forecast, "fit", lambda name, traces, **_: seen.setdefault(name, traces.days)
+    )
     monkeypatch.setattr(tuning, "measure", lambda jobs: None)
     tuning.contexts(world[0], posterior=None)
     assert seen == {"bayes": 8, "ar": 8}
@@ -52,9 +54,15 @@ def test_an_alternative_differs_from_the_tuned_defaults_in_the_option_it_names(w
         }
         for name, policy in every.items()
     }
-    assert differ["no switching cost"] == differ["FairSum: switching cost 0.1"] == {"switching_cost"}
+    assert (
+        differ["no switching cost"] == differ["FairSum: switching cost 0.1"] == {"switching_cost"}
+    )
     assert differ["no nowcast"] == {"nowcast"}
-    assert differ["FairSum: no deficit weighting"] == differ["Fair: no deficit weighting"] == {"deficit_weighting"}
+    assert (
+        differ["FairSum: no deficit weighting"]
+        == differ["Fair: no deficit weighting"]
+        == {"deficit_weighting"}
+    )
     assert all(len(changed) <= 1 for changed in differ.values())
     assert [name for name, changed in differ.items() if not changed] == [
         "chosen",
@@ -85,16 +93,28 @@ def test_differences_are_taken_between_runs_of_the_same_day_phase_and_capacity()
     table = pd.DataFrame([row for option, values in lost.items() for row in rows(option, values)])
     table = tuning.differences(table).set_index("option")
     assert table["more"].to_dict() == pytest.approx(
-        {"chosen": 0, "no switching cost": 0.2, "FairSum: chosen": 0, "FairSum: no deficit weighting": 0.5}
+        {
+            "chosen": 0,
+            "no switching cost": 0.2,
+            "FairSum: chosen": 0,
+            "FairSum: no deficit weighting": 0.5,
+        }
     )
-    assert table.loc["no switching cost", "more_error"] == pytest.approx(np.std([0.1, 0.3], ddof=1) / np.sqrt(2))
+    assert table.loc["no switching cost", "more_error"] == pytest.approx(
+        np.std([0.1, 0.3], ddof=1) / np.sqrt(2)
+    )
     assert table.loc["no switching cost", "lost_utility"] == pytest.approx(2.2)
 
 
 def test_a_run_reports_its_key_its_measures_and_its_worst_job(world):
     traces, context = world
     table = tuning.measured(traces, {"chosen": tuned(context)}, day=9, phase=0, capacity=6, seed=24)
-    assert table[["option", "day", "phase", "capacity_cores"]].iloc[0].tolist() == ["chosen", 9, 0, 6]
+    assert table[["option", "day", "phase", "capacity_cores"]].iloc[0].tolist() == [
+        "chosen",
+        9,
+        0,
+        6,
+    ]
     assert 0 <= table["worst_job"].iloc[0] <= 1 - table["lost_utility"].iloc[0] / 3
 
 

@@ -37,7 +37,9 @@ OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 def simulated() -> dict:
     """A few minutes under policies that grow, shrink and drop, on both dispatches."""
     workload, told = Workload(JOBS, COUNTS), {}
-    context = PolicyContext(JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)), "half-mmc")
+    context = PolicyContext(
+        JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)), "half-mmc"
+    )
     for dispatch in ("round-robin", "least-outstanding"):
         serving_model = ServingModel(dispatch, queue_limit=5)
         for name in ("AIAD", "Oneshot", "Faro-PenaltySum"):
@@ -63,7 +65,12 @@ def of_kinds() -> dict:
     )
     jobs = tuple(replace(job, replica=replica, tenant="") for job, replica in zip(JOBS, replicas))
     run = simulate(Workload(jobs, COUNTS), AIAD(), 7, seed=3)
-    return {"kinds": [*np.nan_to_num(run.tail_latency_s, posinf=-1).ravel().tolist(), *run.dropped.ravel().tolist()]}
+    return {
+        "kinds": [
+            *np.nan_to_num(run.tail_latency_s, posinf=-1).ravel().tolist(),
+            *run.dropped.ravel().tolist(),
+        ]
+    }
 
 
 def allocated() -> dict:
@@ -76,7 +83,10 @@ def allocated() -> dict:
             for jobs in (JOBS, WITH_QUOTAS):
                 if objective != "Fair" or solver != "greedy":
                     found = solve(replace(table, jobs=jobs), 9, objective, solver)
-                    told[f"{objective}, {solver}, {jobs is JOBS}"] = [*found.replicas.tolist(), found.value]
+                    told[f"{objective}, {solver}, {jobs is JOBS}"] = [
+                        *found.replicas.tolist(),
+                        found.value,
+                    ]
     table = build_table(JOBS, RATES_RPS, [1, 2, 1], utility="precise", max_replicas=9)
     told["precise"] = table.value[:, 1:].ravel().tolist()
     told["cobyla"] = solve(table, 9, "FairSum", "cobyla").replicas.tolist()
@@ -89,7 +99,10 @@ def allocated() -> dict:
 
 def queued() -> dict:
     rates = np.array([2.0, 9.0, 16.0])
-    told = {name: queueing.latency(name, rates, 4, 0.18, 0.99).tolist() for name in ("half-mmc", "mdc", "mgc")}
+    told = {
+        name: queueing.latency(name, rates, 4, 0.18, 0.99).tolist()
+        for name in ("half-mmc", "mdc", "mgc")
+    }
     return told | {"wait": [float(queues.wait_quantile(rho, 2, 0.9)) for rho in (0.2, 0.7)]}
 
 
@@ -104,9 +117,13 @@ def both():
     code = "import json, test_uncompiled; print(json.dumps(test_uncompiled.world()))"
     environment = os.environ | {
         "NUMBA_DISABLE_JIT": other,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "lib"), str(ROOT / "workflow")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(ROOT / "tests" / "lib"), str(ROOT / "workflow")]
+        ),
     }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     return json.loads(json.dumps(world())), json.loads(
         done.stdout.splitlines()[-1]
     )  # a solver may print a banner first
@@ -118,7 +135,20 @@ def test_compiled_and_uncompiled_runs_compute_the_same_quantities(both):
 
 
 @pytest.mark.parametrize(
-    "what", ["AIAD", "kinds", "Oneshot", "Faro", "exact", "greedy", "precise", "cobyla", "paper", "mdc", "wait"]
+    "what",
+    [
+        "AIAD",
+        "kinds",
+        "Oneshot",
+        "Faro",
+        "exact",
+        "greedy",
+        "precise",
+        "cobyla",
+        "paper",
+        "mdc",
+        "wait",
+    ],
 )
 def test_compiled_or_not_the_numbers_are_the_same(both, what):
     here, there = both

@@ -32,31 +32,62 @@ RUNNING = np.array([2, 4, 3])
 
 def sampled_rates(seed=0, samples=20, minutes=4, scale=1.0):
     rng = np.random.default_rng(seed)
-    return scale * rng.gamma(3.0, 4.0, (len(JOBS), 1, 1)) * rng.lognormal(0, 0.4, (len(JOBS), samples, minutes))
+    return (
+        scale
+        * rng.gamma(3.0, 4.0, (len(JOBS), 1, 1))
+        * rng.lognormal(0, 0.4, (len(JOBS), samples, minutes))
+    )
 
 
-def by_definition(job, rates, running, x, *, latency_model, utility, alpha=1.0, drop=0.0, cold_min=1.0):
+def by_definition(
+    job, rates, running, x, *, latency_model, utility, alpha=1.0, drop=0.0, cold_min=1.0
+):
     """Expected utility of one job at x replicas, computed directly from the equations."""
 
     def of(replicas):
         if replicas == 0:
             return (rates == 0).astype(float)
         kept = rates * (1 - drop)
-        late = latency(latency_model, kept, replicas, job.service_time_s, job.quantile, service_scv=job.service_scv)
-        return relaxed_utility(late, job.slo_s, alpha) if utility == "relaxed" else precise_utility(late, job.slo_s)
+        late = latency(
+            latency_model,
+            kept,
+            replicas,
+            job.service_time_s,
+            job.quantile,
+            service_scv=job.service_scv,
+        )
+        return (
+            relaxed_utility(late, job.slo_s, alpha)
+            if utility == "relaxed"
+            else precise_utility(late, job.slo_s)
+        )
 
-    cold = np.clip(cold_min - np.arange(rates.shape[1]), 0, 1) if x > running else np.zeros(rates.shape[1])
+    cold = (
+        np.clip(cold_min - np.arange(rates.shape[1]), 0, 1)
+        if x > running
+        else np.zeros(rates.shape[1])
+    )
     mixed = cold * of(running) + (1 - cold) * of(x)
     return float(mixed.mean())
 
 
 @pytest.mark.parametrize("latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound"])
-@pytest.mark.parametrize(("utility", "alpha"), [("relaxed", 1.0), ("relaxed", 4.0), ("precise", 1.0)])
+@pytest.mark.parametrize(
+    ("utility", "alpha"), [("relaxed", 1.0), ("relaxed", 4.0), ("precise", 1.0)]
+)
 @pytest.mark.parametrize("cold_min", [0.0, 0.4, 1.0, 2.5])
-def test_every_cell_equals_the_definition_of_expected_utility(latency_model, utility, alpha, cold_min):
+def test_every_cell_equals_the_definition_of_expected_utility(
+    latency_model, utility, alpha, cold_min
+):
     rates = sampled_rates()
     table = build_table(
-        JOBS, rates, RUNNING, latency_model=latency_model, utility=utility, alpha=alpha, cold_start_minutes=cold_min
+        JOBS,
+        rates,
+        RUNNING,
+        latency_model=latency_model,
+        utility=utility,
+        alpha=alpha,
+        cold_start_minutes=cold_min,
     )
     for j, job in enumerate(JOBS):
         for x in range(job.min_replicas, min(job.max_replicas, table.columns) + 1):
@@ -90,7 +121,9 @@ def test_the_drop_rate_of_every_cell_is_the_best_on_the_grid(utility):
         for x in range(max(job.min_replicas, 1), min(job.max_replicas, table.columns, 7) + 1):
             each = [
                 penalty(d)
-                * by_definition(job, rates[j], RUNNING[j], x, latency_model="half-mmc", utility=utility, drop=d)
+                * by_definition(
+                    job, rates[j], RUNNING[j], x, latency_model="half-mmc", utility=utility, drop=d
+                )
                 for d in DROPS
             ]
             assert table.effective[j, x] == pytest.approx(max(each), abs=3e-4)
@@ -110,9 +143,16 @@ def test_the_drop_grid_contains_every_percent_and_every_breakpoint():
     st.sampled_from(["half-mmc", "mdc", "upper-bound"]),
     st.sampled_from(["relaxed", "precise"]),
 )
-def test_utility_increases_with_replicas_and_the_best_drop_rate_never_lowers_it(seed, scale, latency_model, utility):
+def test_utility_increases_with_replicas_and_the_best_drop_rate_never_lowers_it(
+    seed, scale, latency_model, utility
+):
     table = build_table(
-        JOBS, sampled_rates(seed, scale=scale), RUNNING, latency_model=latency_model, utility=utility, drops=DROPS
+        JOBS,
+        sampled_rates(seed, scale=scale),
+        RUNNING,
+        latency_model=latency_model,
+        utility=utility,
+        drops=DROPS,
     )
     for row, effective in zip(table.value, table.effective):
         inside = np.isfinite(row)
@@ -168,7 +208,9 @@ class Learned:
 
 def test_a_learned_model_is_read_through_its_expected_utility():
     rates = sampled_rates(scale=0.5)
-    table = build_table(JOBS, rates, RUNNING, latency_model=Learned(), cold_start_minutes=0, max_replicas=8)
+    table = build_table(
+        JOBS, rates, RUNNING, latency_model=Learned(), cold_start_minutes=0, max_replicas=8
+    )
     expected = np.mean(1 / (1 + (rates[0] * 0.18 / 3) ** 2))
     assert table.value[0, 3] == pytest.approx(expected, abs=1e-3)
 
@@ -178,18 +220,27 @@ def measured(quantile=0.99):
     rho = np.linspace(0, 4, 401)
     tail_s = np.broadcast_to(0.36 * (1 + rho[None, :, None, None]), (1, 401, 8, 1))
     return LatencyTable(
-        classes=(latency_class(Job("any", quantile=quantile)),), quantile=[quantile], max_rps=[np.inf],
-        rate_per_replica_rps=rho[None] / 0.18, saturation_rps=[1 / 0.18], replicas=np.arange(1, 9), tail_s=tail_s,
+        classes=(latency_class(Job("any", quantile=quantile)),),
+        quantile=[quantile],
+        max_rps=[np.inf],
+        rate_per_replica_rps=rho[None] / 0.18,
+        saturation_rps=[1 / 0.18],
+        replicas=np.arange(1, 9),
+        tail_s=tail_s,
         excess_drops=0 * tail_s - 0.01,
-    )  # fmt: skip
+    )
 
 
 def test_a_measured_table_is_read_through_its_mean_utilities():
     rates = 1 + sampled_rates(scale=0.5)
     table = build_table(
-        (Job("a"), Job("b"), Job("c", slo_s=0.5)), rates, RUNNING, latency_model=measured(), cold_start_minutes=0,
+        (Job("a"), Job("b"), Job("c", slo_s=0.5)),
+        rates,
+        RUNNING,
+        latency_model=measured(),
+        cold_start_minutes=0,
         max_replicas=8,
-    )  # fmt: skip
+    )
     for row, slo_s in ((0, 0.72), (2, 0.5)):
         tail_s = 0.36 * (1 + rates[row] * 0.18 / 3)
         assert table.value[row, 3] == pytest.approx(np.minimum(1, slo_s / tail_s).mean(), abs=2e-3)
@@ -199,13 +250,17 @@ def test_plans_of_300_services_at_other_capacities_compute_no_curve_again():
     jobs, model = [Job(f"j{n}", slo_s=0.4 + n / 1000) for n in range(300)], measured()
     misses = []
     for capacity in (5, 5, 8, 7):
-        build_table(jobs, np.ones((300, 1, 1)), np.ones(300), latency_model=model, max_replicas=capacity)
+        build_table(
+            jobs, np.ones((300, 1, 1)), np.ones(300), latency_model=model, max_replicas=capacity
+        )
         misses.append(curves._measured_curves.cache_info().misses)
     assert len(set(misses)) == 1
 
 
 @pytest.mark.parametrize("columns", [5, 33])
-@pytest.mark.parametrize("latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound", measured()])
+@pytest.mark.parametrize(
+    "latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound", measured()]
+)
 def test_curves_of_more_replica_counts_do_not_change_those_of_fewer(latency_model, columns):
     job = Job("a", service_scv=0.5 if latency_model == "mgc" else 0.0)
     if isinstance(latency_model, str):
@@ -218,14 +273,17 @@ def test_curves_of_more_replica_counts_do_not_change_those_of_fewer(latency_mode
 
 
 def test_a_measured_table_refuses_a_quantile_that_was_not_measured():
-    with pytest.raises(ValueError, match=r"'resnet34 of 0.18 s, p99' was not measured; there are: .* p90"):
+    with pytest.raises(
+        ValueError, match=r"'resnet34 of 0.18 s, p99' was not measured; there are: .* p90"
+    ):
         build_table([Job("a")], np.ones((1, 1, 1)), [1], latency_model=measured(0.9))
 
 
 def test_predicted_latency_is_the_latency_of_the_model_at_the_rates_that_are_not_dropped():
     rates = np.array([5.0, 20.0, 3.0])
     expected = [
-        float(latency("half-mmc", r * 0.9, x, j.service_time_s, j.quantile)) for j, r, x in zip(JOBS, rates, [2, 4, 3])
+        float(latency("half-mmc", r * 0.9, x, j.service_time_s, j.quantile))
+        for j, r, x in zip(JOBS, rates, [2, 4, 3])
     ]
     assert predicted_latency(JOBS, rates, [2, 4, 3], drop=0.1) == pytest.approx(expected)
     assert np.isinf(predicted_latency(JOBS, rates, [0, 4, 3])[0])
@@ -233,7 +291,12 @@ def test_predicted_latency_is_the_latency_of_the_model_at_the_rates_that_are_not
 
 def test_drop_penalties_have_the_breakpoints_of_the_paper():
     assert precise_drop_penalty([0.01, 0.0101, 0.05, 0.1, 0.11]).tolist() == [1, 0.75, 0.75, 0.5, 0]
-    assert precise_drop_penalty([0.001, 0.03, 0.08, 0.081], SOLVER_STEPS).tolist() == [1, 0.75, 0.5, 0]
+    assert precise_drop_penalty([0.001, 0.03, 0.08, 0.081], SOLVER_STEPS).tolist() == [
+        1,
+        0.75,
+        0.5,
+        0,
+    ]
     assert relaxed_drop_penalty([0.001, 0.03, 0.08, 1.0]).tolist() == [1, 0.75, 0.5, 0]
 
 
@@ -249,12 +312,21 @@ def test_the_relaxed_utility_is_never_below_the_precise(late, slo, alpha):
             {"rates_rps": np.full((3, 2, 2), np.nan)},
             r"rates_rps of job 'a', sample 0, minute 0 is nan; .*finite number >= 0",
         ),
-        ({"rates_rps": np.full((3, 2, 2), -1.0)}, r"rates_rps of job 'a', sample 0, minute 0 is -1.0"),
-        ({"rates_rps": np.ones((2, 2, 2))}, r"rates_rps has shape \(2, 2, 2\); expected \(3 jobs, samples, minutes\)"),
+        (
+            {"rates_rps": np.full((3, 2, 2), -1.0)},
+            r"rates_rps of job 'a', sample 0, minute 0 is -1.0",
+        ),
+        (
+            {"rates_rps": np.ones((2, 2, 2))},
+            r"rates_rps has shape \(2, 2, 2\); expected \(3 jobs, samples, minutes\)",
+        ),
         ({"running": [1, 2]}, r"running=\[1, 2\] must be 3 whole numbers >= 0"),
         ({"running": [1, 2, -1]}, r"running=\[1, 2, -1\] must be"),
         ({"utility": "soft"}, r"utility='soft' is not a utility; accepted: relaxed, precise"),
-        ({"latency_model": "mm1"}, r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"),
+        (
+            {"latency_model": "mm1"},
+            r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc",
+        ),
         ({"latency_model": 3}, r"latency_model=3 must be the name of a formula"),
         ({"drops": (0.1, 0.2)}, r"drops=\(0.1, 0.2\) must increase from 0"),
         ({"cold_start_minutes": -1.0}, r"cold_start_minutes=-1.0 must be a number >= 0"),
@@ -273,13 +345,23 @@ def test_a_table_with_nan_names_the_job():
 
 @pytest.mark.parametrize("latency_model", ["half-mmc", "mmc", "mdc", "mgc", "upper-bound"])
 @pytest.mark.parametrize("slo_over_service", [0.9, 1.0, 1.0001, 1.01, 1.1])
-def test_a_formula_is_read_to_0_02_where_the_slo_is_about_the_service_time(latency_model, slo_over_service):
-    job = Job("a", service_time_s=2.0, slo_s=2.0 * slo_over_service, service_scv=0.5, max_replicas=4)
+def test_a_formula_is_read_to_0_02_where_the_slo_is_about_the_service_time(
+    latency_model, slo_over_service
+):
+    job = Job(
+        "a", service_time_s=2.0, slo_s=2.0 * slo_over_service, service_scv=0.5, max_replicas=4
+    )
     for rho in np.linspace(0.02, 1.2, 25):
         for replicas in (1, 2, 4):
             rate_rps = rho * replicas / 2.0
             table = build_table(
-                [job], np.full((1, 1, 1), rate_rps), [4], latency_model=latency_model, cold_start_minutes=0
+                [job],
+                np.full((1, 1, 1), rate_rps),
+                [4],
+                latency_model=latency_model,
+                cold_start_minutes=0,
             )
-            exact = relaxed_utility(latency(latency_model, rate_rps, replicas, 2.0, 0.99, service_scv=0.5), job.slo_s)
+            exact = relaxed_utility(
+                latency(latency_model, rate_rps, replicas, 2.0, 0.99, service_scv=0.5), job.slo_s
+            )
             assert table.value[0, replicas] == pytest.approx(float(exact), abs=0.02)

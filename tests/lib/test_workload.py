@@ -126,8 +126,12 @@ def csv(tmp_path):
 
 @examples(25)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_a_csv_is_read_as_written_in_any_order_of_rows(tmp_path_factory, days, jobs, minutes, random):
-    counts = np.array([random.randrange(2000) for _ in range(days * jobs * minutes)]).reshape(days, jobs, minutes)
+def test_a_csv_is_read_as_written_in_any_order_of_rows(
+    tmp_path_factory, days, jobs, minutes, random
+):
+    counts = np.array([random.randrange(2000) for _ in range(days * jobs * minutes)]).reshape(
+        days, jobs, minutes
+    )
     rows = [
         (day, minute, f"job{job}", counts[day, job, minute])
         for day in range(days)
@@ -166,21 +170,45 @@ def test_jobs_come_in_the_order_of_their_table(csv):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("minute,job\n0,a\n", "column 'requests' is missing; expected job, requests, and minute[, day] or time"),
-        ("minutes,job,requests\n0,a,1\n", "column 'minute' or 'time' is missing; expected job, requests, and minute"),
+        (
+            "minute,job\n0,a\n",
+            "column 'requests' is missing; expected job, requests, and minute[, day] or time",
+        ),
+        (
+            "minutes,job,requests\n0,a,1\n",
+            "column 'minute' or 'time' is missing; expected job, requests, and minute",
+        ),
         ("timestamp,service\n0,a\n", "column 'requests' is missing"),
         ("minute,job,requests\n", "no rows"),
         ("", "not a table"),
-        ("minute,job,requests\n0,a,1\n1,a,-3\n", "line 3: requests=-3 for job 'a' at minute 1 is negative"),
-        ("minute,job,requests\n0,a,1\n1,a,2.5\n", "line 3: requests=2.5 for job 'a' at minute 1 is not whole"),
-        ("minute,job,requests\n0,a,many\n", "line 2: requests=many for job 'a' at minute 0 is not a number"),
+        (
+            "minute,job,requests\n0,a,1\n1,a,-3\n",
+            "line 3: requests=-3 for job 'a' at minute 1 is negative",
+        ),
+        (
+            "minute,job,requests\n0,a,1\n1,a,2.5\n",
+            "line 3: requests=2.5 for job 'a' at minute 1 is not whole",
+        ),
+        (
+            "minute,job,requests\n0,a,many\n",
+            "line 2: requests=many for job 'a' at minute 0 is not a number",
+        ),
         ("minute,job,requests\n0,a,\n", "is not a number"),
-        ("minute,job,requests\n0,a,inf\n", "line 2: requests=inf for job 'a' at minute 0 is too large"),
+        (
+            "minute,job,requests\n0,a,inf\n",
+            "line 2: requests=inf for job 'a' at minute 0 is too large",
+        ),
         ("minute,job,requests\n0.5,a,1\n", "line 2: minute=0.5"),
-        ("minute,job,requests\n0,a,1\n2,a,1\n", "minute 1 is missing for job 'a'; minutes 0..2 are needed"),
+        (
+            "minute,job,requests\n0,a,1\n2,a,1\n",
+            "minute 1 is missing for job 'a'; minutes 0..2 are needed",
+        ),
         ("minute,job,requests\n1,a,1\n", "minute 0 is missing for job 'a'"),
         ("minute,job,requests\n0,a,1\n0,b,1\n1,a,1\n", "minute 1 is missing for job 'b'"),
-        ("day,minute,job,requests\n1,0,a,1\n1,1,a,1\n2,0,a,1\n", "minute 1 of day 2 is missing for job 'a'"),
+        (
+            "day,minute,job,requests\n1,0,a,1\n1,1,a,1\n2,0,a,1\n",
+            "minute 1 of day 2 is missing for job 'a'",
+        ),
         ("minute,job,requests\n0,a,1\n0,a,1\n", "line 3: job 'a' at minute 0 occurs a second time"),
     ],
 )
@@ -217,13 +245,18 @@ def test_a_file_that_does_not_exist_is_named(tmp_path, reader):
 
 @pytest.mark.parametrize("suffix", [".csv", ".yaml"])
 def test_jobs_are_read_as_written(tmp_path, suffix):
-    jobs = (Job("a", slo_s=1.5, cores=0.5, tenant="x", min_replicas=2), Job("7", quantile=0.9, model="resnet18"))
+    jobs = (
+        Job("a", slo_s=1.5, cores=0.5, tenant="x", min_replicas=2),
+        Job("7", quantile=0.9, model="resnet18"),
+    )
     write_jobs(jobs, tmp_path / f"jobs{suffix}")
     assert read_jobs(tmp_path / f"jobs{suffix}") == jobs
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".yaml"])
-def test_a_jobs_table_written_to_another_folder_names_the_same_latency_curve(tmp_path, monkeypatch, suffix):
+def test_a_jobs_table_written_to_another_folder_names_the_same_latency_curve(
+    tmp_path, monkeypatch, suffix
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "curve.csv").touch()
     (tmp_path / "elsewhere").mkdir()
@@ -245,7 +278,10 @@ def test_empty_fields_of_a_jobs_table_take_the_defaults(tmp_path):
     ("rows", "complaint"),
     [
         ([{"job": "a", "slo": 1.0}], "job 1: unknown field 'slo'; did you mean 'slo_s'?"),
-        ([{"job": "a", "max_replica": 3}], "job 1: unknown field 'max_replica'; did you mean 'max_replicas'?"),
+        (
+            [{"job": "a", "max_replica": 3}],
+            "job 1: unknown field 'max_replica'; did you mean 'max_replicas'?",
+        ),
         ([{"job": "a", "zzz": 3}], "job 1: unknown field 'zzz'; accepted: job, slo_s"),
         ([{"slo_s": 1.0}], "job 1: column `job` (the name) is missing"),
         ([{"job": "a"}, {"job": "b", "slo_s": "soon"}], "job 2: slo_s='soon' is not a number"),
@@ -272,9 +308,17 @@ def test_a_jobs_table_of_another_file_type_is_rejected(tmp_path):
 # --- downsampling, scaling
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 5), st.integers(0, 999))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 5),
+    st.integers(0, 999),
+)
 def test_downsampling_averages_every_few_minutes_from_every_phase(jobs, days, factor, points, seed):
-    per_min = np.random.default_rng(seed).integers(0, 100, (jobs, days, factor * points)).astype(float)
+    per_min = (
+        np.random.default_rng(seed).integers(0, 100, (jobs, days, factor * points)).astype(float)
+    )
     downsampled = downsample(per_min, factor)
     assert downsampled.shape == (days, factor, jobs, points)
     for job in range(jobs):
@@ -326,7 +370,8 @@ def small_artifact(tmp_path, monkeypatch):
 
     def write_evaluation(day):
         lines = [
-            {"counts": {f"f{job}": {"a": 1, "b": int(day[job, minute]) - 1} for job in range(2)}} for minute in range(3)
+            {"counts": {f"f{job}": {"a": 1, "b": int(day[job, minute]) - 1} for job in range(2)}}
+            for minute in range(3)
         ]
         evaluation.write_text("".join(json.dumps(line) + "\n" for line in lines))
         for name, path in (("EVALUATION_SHA256", evaluation), ("TRAINING_SHA256", training)):
@@ -355,7 +400,9 @@ def test_a_file_whose_checksum_does_not_match_is_not_opened(small_artifact, monk
     path = small_artifact[which]
     path.write_bytes(path.read_bytes() + b"\n")
     if which == 1:
-        monkeypatch.setattr(artifact.pickle, "loads", lambda content: pytest.fail("the pickle was opened"))
+        monkeypatch.setattr(
+            artifact.pickle, "loads", lambda content: pytest.fail("the pickle was opened")
+        )
     with pytest.raises(ValueError) as error:
         read_artifact(*small_artifact[:2])
     assert f"{path}: SHA-256" in one_line(error)

@@ -23,14 +23,18 @@ from faro_ops.controller.exporter import DECILES, Exporter, MinuteScores
 from faro_ops.kube.manifests import RULES
 
 needs_promtool = pytest.mark.skipif(
-    not shutil.which("promtool"), reason="promtool is not there: on Debian, apt-get install prometheus"
+    not shutil.which("promtool"),
+    reason="promtool is not there: on Debian, apt-get install prometheus",
 )
 JOB, DAY = '{inference_job="a"}', 24 * 60
 
 
 def minutes(missed: str) -> dict[str, str]:
     """A job with a minute of known latency per minute, of which `missed` (a step of a series) miss the SLO."""
-    counters = {f"faro_slo_minutes_total{JOB}": "0+1x{n}", f"faro_slo_missed_minutes_total{JOB}": f"0+{missed}x{{n}}"}
+    counters = {
+        f"faro_slo_minutes_total{JOB}": "0+1x{n}",
+        f"faro_slo_missed_minutes_total{JOB}": f"0+{missed}x{{n}}",
+    }
     return {f"faro_slo_error_budget_ratio{JOB}": "0.01+0x{n}"} | counters
 
 
@@ -41,7 +45,10 @@ def replicas(running: int, least: int | None = 3) -> dict[str, str]:
 
 
 def of_namespace(name: str, series: dict[str, str]) -> dict[str, str]:
-    return {key.replace("{", f'{{namespace="{name}",').replace(",}", "}"): text for key, text in series.items()}
+    return {
+        key.replace("{", f'{{namespace="{name}",').replace(",}", "}"): text
+        for key, text in series.items()
+    }
 
 
 def load(growth: float) -> dict[str, str]:
@@ -57,7 +64,11 @@ def decided(reason: str) -> dict[str, str]:
 CASES = {
     "FaroSloBurnsFast": (minutes("0.2"), minutes("0.1"), 70),
     "FaroSloBurnsSlowly": (minutes("0.07"), minutes("0.05"), 370),
-    "FaroControllerSilent": ({"faro_ticks_total{}": "7+0x{n}"}, {"faro_ticks_total{}": "0+1x{n}"}, 30),
+    "FaroControllerSilent": (
+        {"faro_ticks_total{}": "7+0x{n}"},
+        {"faro_ticks_total{}": "0+1x{n}"},
+        30,
+    ),
     "FaroPlanNotCarriedOut": (replicas(2), replicas(3), 15),
     "FaroTargetContested": (decided("contested"), decided("drift-corrected"), 15),
     "FaroCapacityShort": (load(2 / 72), load(0.5 / 72), 10 * DAY),
@@ -66,10 +77,15 @@ CASES = {
 
 def firing(alert: str, series: dict[str, str], after_min: int, folder, labels: str = "{}") -> bool:
     """Whether promtool finds the alert firing in the namespace of `labels`, and in no other."""
-    summary = [rule for group in rules()["groups"] for rule in group["rules"] if rule.get("alert") == alert]
+    summary = [
+        rule for group in rules()["groups"] for rule in group["rules"] if rule.get("alert") == alert
+    ]
     assert len(summary) == 1
     step = 20 if after_min > DAY else 1
-    values = [{"series": name, "values": text.format(n=after_min // step + 1)} for name, text in series.items()]
+    values = [
+        {"series": name, "values": text.format(n=after_min // step + 1)}
+        for name, text in series.items()
+    ]
     case = {
         "interval": f"{step}m",
         "input_series": values,
@@ -82,8 +98,14 @@ def firing(alert: str, series: dict[str, str], after_min: int, folder, labels: s
         ],
     }
     file = folder / "test.yml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": f"{step}m", "tests": [case]}))
-    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=300)
+    file.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(RULES)], "evaluation_interval": f"{step}m", "tests": [case]}
+        )
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0 or "got:" in done.stdout + done.stderr, done.stdout + done.stderr
     return done.returncode == 0
 
@@ -108,7 +130,9 @@ def test_replicas_that_the_plan_does_not_demand_are_not_missed(least, tmp_path):
 
 @needs_promtool
 @pytest.mark.parametrize("alert", [name for name in CASES if name != "FaroCapacityShort"])
-def test_an_alert_fires_only_in_its_namespace_although_another_has_a_job_of_the_same_name(alert, tmp_path):
+def test_an_alert_fires_only_in_its_namespace_although_another_has_a_job_of_the_same_name(
+    alert, tmp_path
+):
     fires, silent, after_min = CASES[alert]
     series = of_namespace("x", silent) | of_namespace("y", fires)
     assert firing(alert, series, after_min, tmp_path, labels='{namespace="y"}')
@@ -121,19 +145,27 @@ def test_a_controller_that_is_gone_is_silent_too(tmp_path):
 
 @needs_promtool
 def test_a_controller_that_has_waited_for_its_capacity_does_not_make_it_short(tmp_path):
-    waited = {"faro_capacity_cores": "0+0x30 100+0x{n}", "faro_offered_cores": "40+0.001x{n}"}  # 30 minutes of 0
+    waited = {
+        "faro_capacity_cores": "0+0x30 100+0x{n}",
+        "faro_offered_cores": "40+0.001x{n}",
+    }  # 30 minutes of 0
     assert not firing("FaroCapacityShort", waited, 180, tmp_path)
 
 
 def test_every_alert_has_a_case():
-    assert {rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule} == set(CASES)
+    assert {
+        rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule
+    } == set(CASES)
 
 
 @needs_promtool
 def test_the_error_budget_that_is_left_is_recorded_by_job(tmp_path):
     case = {
         "interval": "5m",
-        "input_series": [{"series": name, "values": text.format(n=3 * 288)} for name, text in minutes("0.005").items()],
+        "input_series": [
+            {"series": name, "values": text.format(n=3 * 288)}
+            for name, text in minutes("0.005").items()
+        ],
         "promql_expr_test": [
             {
                 "expr": "round(100 * faro:slo_error_budget_left:ratio28d)",
@@ -145,22 +177,31 @@ def test_the_error_budget_that_is_left_is_recorded_by_job(tmp_path):
     (tmp_path / "t.yml").write_text(
         yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "5m", "tests": [case]})
     )
-    done = subprocess.run(["promtool", "test", "rules", str(tmp_path / "t.yml")], capture_output=True, text=True)
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "t.yml")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def step_at(minute: int, requests: list, latency_s: list, deciles=None) -> Step:
     observation = observed(
-        [1, 1], now_s=60.0 * minute, minute=minute, arrivals_per_min=np.array(requests, float)[:, None],
+        [1, 1],
+        now_s=60.0 * minute,
+        minute=minute,
+        arrivals_per_min=np.array(requests, float)[:, None],
         tail_latency_s=np.array(latency_s),
-    )  # fmt: skip
+    )
     plan = Plan(np.array([1, 1]), np.zeros(2), ("hold", "hold"), next_minute_deciles_rps=deciles)
     return Step(observation, plan, np.array([1, 1]), 0.01)
 
 
 def least_replicas(exporter: Exporter) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics", timeout=10) as answer:
-        found = re.findall(r'^faro_least_replicas{inference_job="(\w+)"} (\S+)$', answer.read().decode(), re.MULTILINE)
+        found = re.findall(
+            r'^faro_least_replicas{inference_job="(\w+)"} (\S+)$',
+            answer.read().decode(),
+            re.MULTILINE,
+        )
     return {job: float(value) for job, value in found}
 
 
@@ -188,7 +229,9 @@ def test_the_least_replicas_of_a_job_with_an_hpa_are_its_last_floor():
         assert least_replicas(exporter) == {"a": 2, "b": 2}, "a floor is at most its ceiling"
         exporter.step(bounded(None))
         exporter.step(bounded([KEEP_FLOOR, HAND_BACK]))
-        assert least_replicas(exporter) == {"a": 2, "b": 0}, "an HPA with its own bounds owes no replica"
+        assert least_replicas(exporter) == {"a": 2, "b": 0}, (
+            "an HPA with its own bounds owes no replica"
+        )
 
 
 def test_a_minute_is_compared_with_the_slo_once_and_only_if_its_latency_is_known():
@@ -205,14 +248,18 @@ def test_a_minute_is_compared_with_the_slo_once_and_only_if_its_latency_is_known
 
 def test_the_score_of_a_forecast_is_its_crps_and_whether_the_interval_held_the_requests():
     scores, deciles = MinuteScores(JOBS), np.array([DECILES, DECILES + 9])
-    assert "faro_forecast_minutes_total" in scores.of_new_minute(step_at(1, [60, 60], [0.1, 0.1], deciles))
+    assert "faro_forecast_minutes_total" in scores.of_new_minute(
+        step_at(1, [60, 60], [0.1, 0.1], deciles)
+    )
     scores.of_new_minute(step_at(2, [60, 60], [0.1, 0.1]))
     of = scores.of_new_minute(step_at(3, [30, 60], [0.1, 0.1]))
     assert of["faro_forecast_minutes_total"].tolist() == [1, 1]
     assert of["faro_forecast_covered_minutes_total"].tolist() == [1, 0]
     # A uniform forecast on [0, 1] has a CRPS of 1/12 at its median, and 8 + 1/3 at a distance of 8 below its lower end.
     assert of["faro_forecast_crps_rps_total"] == pytest.approx([1 / 12, 8.5 - 1 / 6], rel=0.15)
-    assert not scores.of_new_minute(step_at(4, [30, 60], [0.1, 0.1]))["faro_forecast_minutes_total"].any()
+    assert not scores.of_new_minute(step_at(4, [30, 60], [0.1, 0.1]))[
+        "faro_forecast_minutes_total"
+    ].any()
 
 
 @pytest.mark.slow
@@ -225,7 +272,11 @@ def test_in_a_real_prometheus_each_job_has_its_own_series_and_an_alert_fires(tmp
     (tmp_path / "alerts.yml").write_text(text)
     scrape = {"job_name": "faro", "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"]}]}
     settings = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config = {"global": settings, "rule_files": [str(tmp_path / "alerts.yml")], "scrape_configs": [scrape]}
+    config = {
+        "global": settings,
+        "rule_files": [str(tmp_path / "alerts.yml")],
+        "scrape_configs": [scrape],
+    }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     with closing(exporter), prometheus_in(tmp_path) as address:
         # Job a has its replica; job b loses its replica, which its plan keeps.
@@ -235,7 +286,10 @@ def test_in_a_real_prometheus_each_job_has_its_own_series_and_an_alert_fires(tmp
         alerts = wait_for(address, 'ALERTS{alertname="FaroPlanNotCarriedOut",alertstate="firing"}')
         assert [one["metric"]["inference_job"] for one in alerts] == ["b"]
         running = wait_for(address, "max by (inference_job) (faro_running_replicas)")
-        assert {one["metric"]["inference_job"]: one["value"][1] for one in running} == {"a": "1", "b": "0"}
+        assert {one["metric"]["inference_job"]: one["value"][1] for one in running} == {
+            "a": "1",
+            "b": "0",
+        }
         assert wait_for(address, "faro_running_replicas")[0]["metric"]["job"] == "faro"
 
 

@@ -49,7 +49,9 @@ def episode(env, policy, trial=24):
     raise AssertionError("the episode does not end")
 
 
-@pytest.mark.parametrize("options", [{}, {"actions": "shares"}, {"cluster": FluidCluster}, {"train": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"actions": "shares"}, {"cluster": FluidCluster}, {"train": True}], ids=str
+)
 def test_gymnasium_accepts_the_environment(options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -57,7 +59,9 @@ def test_gymnasium_accepts_the_environment(options):
 
 
 @pytest.mark.parametrize("policy", [FairShare(), AIAD(), HPA()], ids=lambda policy: policy.name)
-def test_a_policy_does_in_the_arena_what_it_does_in_the_pipeline_and_its_return_is_its_lost_utility(policy):
+def test_a_policy_does_in_the_arena_what_it_does_in_the_pipeline_and_its_return_is_its_lost_utility(
+    policy,
+):
     env = make(tick_s=policy.tick_s)
     total, steps = episode(env, policy)
     run = simulate(DAY.workload(), policy, CAPACITY, 24)
@@ -68,7 +72,9 @@ def test_a_policy_does_in_the_arena_what_it_does_in_the_pipeline_and_its_return_
 
 
 def test_the_same_agent_is_a_policy_of_the_pipeline():
-    agent = Agent(lambda seen: 1 + np.floor(seen[:, FEATURES.index("load")]).clip(0).astype(int) % 5)
+    agent = Agent(
+        lambda seen: 1 + np.floor(seen[:, FEATURES.index("load")]).clip(0).astype(int) % 5
+    )
     env = make()
     (seen, _), total, ended = env.reset(options={"trial": 7}), 0.0, False
     while not ended:
@@ -84,7 +90,12 @@ def test_counts_are_targets_and_shares_divide_what_the_minima_leave():
     observation.reset(seed=1)
     seen = observation.observation
     assert plan_of(DAY.jobs, seen, np.array([1, 2, 3, 4]), "counts").target.tolist() == [1, 2, 3, 4]
-    assert plan_of(DAY.jobs, seen, np.array([1.0, 0.5, 0.5, 0.0]), "shares").target.tolist() == [6, 3, 3, 1]
+    assert plan_of(DAY.jobs, seen, np.array([1.0, 0.5, 0.5, 0.0]), "shares").target.tolist() == [
+        6,
+        3,
+        3,
+        1,
+    ]
     assert plan_of(DAY.jobs, seen, np.zeros(4), "shares").target.tolist() == [1, 1, 1, 1]
 
 
@@ -104,7 +115,9 @@ def test_seeds_repeat_an_episode_and_training_days_are_never_the_evaluation_day(
 
 @pytest.mark.parametrize("cluster", [None, FluidCluster])
 def test_initial_replicas_beyond_the_capacity_are_refused(cluster):
-    with pytest.raises(ValueError, match=r"initial=\[4, 4, 4, 4\] needs 16 cores; the capacity is 14"):
+    with pytest.raises(
+        ValueError, match=r"initial=\[4, 4, 4, 4\] needs 16 cores; the capacity is 14"
+    ):
         make(cluster=cluster).reset(options={"initial": [4, 4, 4, 4]})
 
 
@@ -149,7 +162,9 @@ def constant(per_min, replicas, cluster, minutes=120):
 
 @pytest.mark.parametrize(("per_min", "replicas"), [(600, 4), (900, 2), (900, 3), (1400, 4)])
 def test_the_fluid_model_loses_what_the_requests_lose_at_a_constant_load(per_min, replicas):
-    assert constant(per_min, replicas, FluidCluster) == pytest.approx(constant(per_min, replicas, None), abs=0.1)
+    assert constant(per_min, replicas, FluidCluster) == pytest.approx(
+        constant(per_min, replicas, None), abs=0.1
+    )
 
 
 def test_a_fluid_replica_serves_from_the_minute_after_its_cold_start():
@@ -163,7 +178,9 @@ def test_a_fluid_replica_serves_from_the_minute_after_its_cold_start():
         running.append(int(env.unwrapped.observation.running[0]))
         rewards.append(reward)
     assert running[0] == 6  # 35 s after the decision
-    assert rewards[0] < -1.5  # the minute before the decision and the minute of the cold start are lost
+    assert (
+        rewards[0] < -1.5
+    )  # the minute before the decision and the minute of the cold start are lost
     assert rewards[1:] == [0.0] * 3
 
 
@@ -173,7 +190,9 @@ def test_every_scenario_of_the_list_can_be_made_and_holds_its_minima():
             continue
         traces = scenario.traces(scenario.public_seed)
         assert traces.days >= 1
-        assert len(traces.jobs) <= min(scenario.capacity, *(cores for _, cores in scenario.capacity_steps), np.inf)
+        assert len(traces.jobs) <= min(
+            scenario.capacity, *(cores for _, cores in scenario.capacity_steps), np.inf
+        )
     assert sum(scenario.quick for scenario in scenarios().values()) >= 6
 
 
@@ -241,7 +260,12 @@ def test_the_bound_follows_the_capacity_and_no_policy_beats_it(small):
 def test_a_score_can_be_repeated_with_its_hidden_seed_and_differs_with_another(small):
     one = score("HPA", ["small"])
     again = score("HPA", ["small"], one["hidden_seed"])
-    for row in (*one["scenarios"], *again["scenarios"], *one["score"].values(), *again["score"].values()):
+    for row in (
+        *one["scenarios"],
+        *again["scenarios"],
+        *one["score"].values(),
+        *again["score"].values(),
+    ):
         for column in MEASURED:
             row.pop(column, None)
     assert one == again
@@ -271,10 +295,14 @@ register("%s")(lambda context: Failing())
 """
 
 
-def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_counted(small, tmp_path, capsys):
+def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_counted(
+    small, tmp_path, capsys
+):
     file, out = tmp_path / "failing.py", tmp_path / "score.json"
     file.write_text(FAILING % "Failing")
-    status = cli.main(["arena", "run", str(file), "--scenario", "small", "--hidden-seed", "3", "--out", str(out)])
+    status = cli.main(
+        ["arena", "run", str(file), "--scenario", "small", "--hidden-seed", "3", "--out", str(out)]
+    )
     assert status == 0, capsys.readouterr().err
     printed = capsys.readouterr()
     assert printed.out == "hidden seed: 3\n"
@@ -300,7 +328,10 @@ def test_tuning_needs_the_public_seeds_only(small, capsys):
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [("x = 1\n", "registers 0 policies"), (FAILING % "One" + FAILING % "Two", "registers 2 policies")],
+    [
+        ("x = 1\n", "registers 0 policies"),
+        (FAILING % "One" + FAILING % "Two", "registers 2 policies"),
+    ],
 )
 def test_a_file_that_is_no_entry_is_refused_in_one_line(content, line, tmp_path, capsys):
     file = tmp_path / f"entry{len(content)}.py"

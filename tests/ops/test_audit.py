@@ -85,10 +85,27 @@ class TestRecords:
         ],
     )
     def test_a_bad_cell_is_named_in_one_line(self, column, value, message, tmp_path, capsys):
-        row = {"job": "a", "minute": "0", "requests": "3", "replicas": "1", "latency_p99_s": "0.1"} | {column: value}
+        row = {
+            "job": "a",
+            "minute": "0",
+            "requests": "3",
+            "replicas": "1",
+            "latency_p99_s": "0.1",
+        } | {column: value}
         pd.DataFrame([row]).to_csv(tmp_path / "r.csv", index=False)
         write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml")]) == 2
+        assert (
+            main(
+                [
+                    "audit",
+                    "--workload",
+                    str(tmp_path / "r.csv"),
+                    "--jobs",
+                    str(tmp_path / "jobs.yaml"),
+                ]
+            )
+            == 2
+        )
         assert message in capsys.readouterr().err
 
     @pytest.mark.parametrize("absent", ["replicas", "latency_p99_s"])
@@ -96,12 +113,31 @@ class TestRecords:
         row = {"job": "a", "minute": 0, "requests": 3, "replicas": 1, "latency_p99_s": 0.1}
         pd.DataFrame([row]).drop(columns=absent).to_csv(tmp_path / "r.csv", index=False)
         write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml")]) == 2
+        assert (
+            main(
+                [
+                    "audit",
+                    "--workload",
+                    str(tmp_path / "r.csv"),
+                    "--jobs",
+                    str(tmp_path / "jobs.yaml"),
+                ]
+            )
+            == 2
+        )
         assert f"column {absent}" in capsys.readouterr().err
 
     @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "nan=q", "0.99=", "q"])
     def test_a_latency_query_needs_a_quantile(self, latency, capsys):
-        arguments = ["audit", "--prometheus", "http://localhost:1", "--jobs", "j.yaml", "--query", "q"]
+        arguments = [
+            "audit",
+            "--prometheus",
+            "http://localhost:1",
+            "--jobs",
+            "j.yaml",
+            "--query",
+            "q",
+        ]
         assert main([*arguments, "--replicas-query", "r", "--latency", latency]) == 2
         assert "must be QUANTILE=PROMQL" in capsys.readouterr().err
 
@@ -126,7 +162,11 @@ class TestIntervals:
     def test_a_prediction_interval_holds_nine_of_ten_values(self):
         rng = np.random.default_rng(1)
         samples = rng.standard_normal((2000, 9))
-        held = [low <= new <= high for *old, new in samples for low, _, high in [prediction_interval(np.array(old))]]
+        held = [
+            low <= new <= high
+            for *old, new in samples
+            for low, _, high in [prediction_interval(np.array(old))]
+        ]
         assert 0.88 < np.mean(held) < 0.92
 
     def test_an_interval_of_shares_stays_within_zero_and_one(self):
@@ -137,7 +177,9 @@ class TestIntervals:
 def test_a_minute_without_a_recorded_latency_loses_nothing():
     job = Job("a")
     tail_s = np.array([[[2 * job.slo_s, np.nan]]])
-    records = records_of((job,), np.full((1, 2), 5.0), np.ones((1, 2)), np.array([[job.quantile]]), tail_s)
+    records = records_of(
+        (job,), np.full((1, 2), 5.0), np.ones((1, 2)), np.array([[job.quantile]]), tail_s
+    )
     reproduced = (SimpleNamespace(refusal=""),)
     audited = Audit(records, reproduced, 1, {}, {}, np.zeros(2), np.zeros(2), slice(0, 2))
     assert audited.observed_lost() == 0.25
@@ -146,14 +188,18 @@ def test_a_minute_without_a_recorded_latency_loses_nothing():
 def recorded_service(job, minutes_s):
     """Records of one service on one replica with these tail latencies, one for each minute."""
     one = np.ones((1, len(minutes_s)))
-    return records_of((job,), 600 * one, one, np.array([[job.quantile]]), np.array(minutes_s)[None, None])
+    return records_of(
+        (job,), 600 * one, one, np.array([[job.quantile]]), np.array(minutes_s)[None, None]
+    )
 
 
 def test_a_minute_with_more_drops_than_the_slo_allows_is_late_and_loses_everything():
     records = recorded_service(Job("a"), [0.1, np.inf, np.nan, np.inf])
     (service,) = backcast(records, ["no advice"], WAITING, slice(0, 4))
     assert service.late_minutes == pytest.approx(2 / 3)
-    audited = Audit(records, (SimpleNamespace(refusal=""),), 1, {}, {}, np.zeros(4), np.zeros(4), slice(0, 4))
+    audited = Audit(
+        records, (SimpleNamespace(refusal=""),), 1, {}, {}, np.zeros(4), np.zeros(4), slice(0, 4)
+    )
     assert audited.observed_lost() == 0.5
 
 
@@ -161,14 +207,27 @@ def test_the_calibration_leaves_out_minutes_of_unknown_or_infinite_latency():
     counts = 50.0 + 25 * (np.arange(90) // 15)[None]
     latency_s = np.full((2, 1, 90), 0.2)
     latency_s[1, 0, ::3] = np.inf
-    records = records_of((Job("a"),), counts, np.ones((1, 90)), np.array([[np.nan], [0.99]]), latency_s)
+    records = records_of(
+        (Job("a"),), counts, np.ones((1, 90)), np.array([[np.nan], [0.99]]), latency_s
+    )
     np.testing.assert_allclose(steady_minutes(records, 0).values, 0.2)
 
 
 def calibrated(service: CalibratedService, discrepancy=0.02) -> Calibration:
     """A calibration that is certain of `service`."""
     capacity_rps = np.full(3, service.capacity_rps)
-    return Calibration("serial", {}, service, {}, capacity_rps, (service,), capacity_rps, discrepancy, "calibrated", "")
+    return Calibration(
+        "serial",
+        {},
+        service,
+        {},
+        capacity_rps,
+        (service,),
+        capacity_rps,
+        discrepancy,
+        "calibrated",
+        "",
+    )
 
 
 def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latency():
@@ -177,7 +236,9 @@ def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latenc
     one, workload = np.ones((1, 20), int), Workload((job,), np.full((1, 20), 1200))
     ran = run_recorded(workload, uniform_draws(workload, 99, WAITING), one, WAITING)
     tail_s = ran.served_tail_latency_s[None, :, :-1] + 0.06
-    records = records_of((job,), workload.requests_per_min.astype(float), one, np.array([[0.95]]), tail_s)
+    records = records_of(
+        (job,), workload.requests_per_min.astype(float), one, np.array([[0.95]]), tail_s
+    )
     known = calibrated(CalibratedService(SERIAL, 0.02, 0.5, overhead_s=0.06))
     (service,) = backcast(records, [known], WAITING, slice(0, 20))
     assert not service.refusal
@@ -190,7 +251,9 @@ def test_a_minute_without_requests_is_backcast_without_a_warning():
     counts, one = np.full((1, 10), 60.0), np.ones((1, 10))
     counts[0, 3] = 0
     records = records_of((job,), counts, one, np.array([[0.95]]), 0.2 * one[None])
-    (service,) = backcast(records, [calibrated(CalibratedService(SERIAL, 0.18, 0.0))], WAITING, slice(0, 10))
+    (service,) = backcast(
+        records, [calibrated(CalibratedService(SERIAL, 0.18, 0.0))], WAITING, slice(0, 10)
+    )
     assert np.flatnonzero(np.isnan(service.predicted_tail_s).any(axis=1)).tolist() == [3]
 
 
@@ -218,12 +281,18 @@ def reproduced(monkeypatch):
         service = CalibratedService(SERIAL, 0.1, 0.0, overhead_s=0.1)
         found = SimpleNamespace(service=service, draws=(service,), discrepancy=0.0)
         nowhere = np.full(3, np.nan)
-        services = tuple(Service(job, found, 1.0, 0.0, nowhere, nowhere, nowhere, "", "") for job in jobs)
+        services = tuple(
+            Service(job, found, 1.0, 0.0, nowhere, nowhere, nowhere, "", "") for job in jobs
+        )
         monkeypatch.setattr("faro_ops.recommend.backcast.calibration_of", lambda *_: found)
         monkeypatch.setattr("faro_ops.recommend.backcast.backcast", lambda *_: services)
         one = np.ones((len(jobs), 30))
         records = records_of(jobs, 6 * one, one, np.full((1, len(jobs)), 0.99), 0.2 * one[None])
-        return audit(records, policies=(), report=lambda line: None), seen["planned"], seen["simulated"]
+        return (
+            audit(records, policies=(), report=lambda line: None),
+            seen["planned"],
+            seen["simulated"],
+        )
 
     def measured(jobs, **_):
         seen["planned"] = jobs
@@ -238,7 +307,9 @@ def reproduced(monkeypatch):
     return watched
 
 
-def test_the_time_outside_the_replicas_is_subtracted_once_from_the_slo_of_plans_and_of_simulations(reproduced):
+def test_the_time_outside_the_replicas_is_subtracted_once_from_the_slo_of_plans_and_of_simulations(
+    reproduced,
+):
     _, *known = reproduced(Job("a", slo_s=0.5))
     assert [jobs[0].slo_s for jobs in known] == [0.4, 0.4]
 
@@ -263,8 +334,12 @@ def test_replicas_of_different_sizes_are_compared_in_cores(reproduced):
         ({"capacity": 1}, "capacity=1 cores cannot hold the minimum of 2 jobs"),
     ],
 )
-def test_what_cannot_succeed_is_refused_before_the_calibration(wrong, message, recorded, monkeypatch):
-    monkeypatch.setattr("faro_ops.recommend.backcast.calibration_of", lambda *_: pytest.fail("calibrates"))
+def test_what_cannot_succeed_is_refused_before_the_calibration(
+    wrong, message, recorded, monkeypatch
+):
+    monkeypatch.setattr(
+        "faro_ops.recommend.backcast.calibration_of", lambda *_: pytest.fail("calibrates")
+    )
     with pytest.raises(ValueError, match=message):
         audit(recorded[1], **wrong, report=lambda line: None)
 
@@ -282,7 +357,9 @@ def test_an_audit_has_room_for_the_minimum_of_every_job_though_fewer_replicas_ra
 @pytest.fixture(scope="module")
 def result(recorded):
     world, records, _ = recorded
-    return audit(records, world.capacity, policies=("FairShare", "Faro-Sum"), report=lambda line: None)
+    return audit(
+        records, world.capacity, policies=("FairShare", "Faro-Sum"), report=lambda line: None
+    )
 
 
 @pytest.fixture
@@ -291,7 +368,11 @@ def calibrated_once(result, monkeypatch):
 
     def reuse(*indices):
         def found(records, n, places):
-            return result.services[n].calibration if n in indices else calibration_of(records, n, places)
+            return (
+                result.services[n].calibration
+                if n in indices
+                else calibration_of(records, n, places)
+            )
 
         monkeypatch.setattr("faro_ops.recommend.backcast.calibration_of", found)
 
@@ -317,7 +398,9 @@ class TestAudit:
         assert not result.policies["recorded replicas"]["difference"].any()
         assert result.policies["Faro-Sum"]["difference"][2] < 0
         assert result.by_service["Faro-Sum"].shape == (3, len(result.reproduced))
-        assert result.by_service["Faro-Sum"][1].sum() == pytest.approx(result.policies["Faro-Sum"]["difference"][1])
+        assert result.by_service["Faro-Sum"][1].sum() == pytest.approx(
+            result.policies["Faro-Sum"]["difference"][1]
+        )
 
     def test_what_is_not_reproduced_gets_no_advice(self, recorded, calibrated_once):
         world, records, _ = recorded
@@ -337,7 +420,17 @@ class TestAudit:
         table.to_csv(tmp_path / "r.csv", index=False)
         write_jobs(world.jobs, tmp_path / "jobs.yaml")
         assert (
-            main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml"), "--json"]) == 3
+            main(
+                [
+                    "audit",
+                    "--workload",
+                    str(tmp_path / "r.csv"),
+                    "--jobs",
+                    str(tmp_path / "jobs.yaml"),
+                    "--json",
+                ]
+            )
+            == 3
         )
         answer = json.loads(capsys.readouterr().out)
         assert answer["policies"] == {}
@@ -347,7 +440,17 @@ class TestAudit:
         records, jobs = map(str, files)
         calibrated_once(0, 1)
         page = tmp_path / "audit.html"
-        arguments = ["audit", "--workload", records, "--jobs", jobs, "--policy", "FairShare", "--plot", str(page)]
+        arguments = [
+            "audit",
+            "--workload",
+            records,
+            "--jobs",
+            jobs,
+            "--policy",
+            "FairShare",
+            "--plot",
+            str(page),
+        ]
         assert main(arguments) == 0
         printed = capsys.readouterr().out
         assert "reproduced" in printed

@@ -29,16 +29,22 @@ def outcome(seed: int) -> dict:
             "refusal": one.refusal,
             "late": float(truth),
             "interval": one.violation_rate.tolist(),
-            "busy": float(1 / one.calibration.capacity_rps[1]) / true_s if one.calibration else np.nan,
+            "busy": float(1 / one.calibration.capacity_rps[1]) / true_s
+            if one.calibration
+            else np.nan,
         }
         for one, truth, true_s in zip(result.services, late, world.true_s)
     ]
     found = {"seed": seed, "services": services, "lost": np.nan, "counterfactual": None}
     if not any(one["refused"] for one in services):  # Faro then runs with what the audit has found
         jobs = tuple(one.job for one in result.services)
-        untrained = replace(records.history.traces, jobs=jobs, train=records.history.traces.train[:0])
+        untrained = replace(
+            records.history.traces, jobs=jobs, train=records.history.traces.train[:0]
+        )
         latency_model = measure(jobs, capacity=world.capacity, serving_model=WAITING)
-        policy = make("Faro-Sum", PolicyContext(jobs, forecast.fit("auto", untrained), latency_model))
+        policy = make(
+            "Faro-Sum", PolicyContext(jobs, forecast.fit("auto", untrained), latency_model)
+        )
         later = worlds.run_policy(world, policy, jobs, fair_share(jobs, world.capacity))
         found["lost"] = worlds.lost(world, later)
         found["counterfactual"] = result.policies["Faro-Sum"]["lost_utility"].tolist()
@@ -66,6 +72,8 @@ def test_a_wrong_service_time_is_found_or_refused(outcomes):
 
 def test_a_later_run_of_faro_lies_in_the_interval(outcomes):
     runs = [world for world in outcomes if world["counterfactual"]]
-    held = [world["counterfactual"][0] <= world["lost"] <= world["counterfactual"][2] for world in runs]
+    held = [
+        world["counterfactual"][0] <= world["lost"] <= world["counterfactual"][2] for world in runs
+    ]
     assert len(runs) >= 10
     assert np.mean(held) >= 0.8

@@ -55,7 +55,9 @@ def first_rollback(lost, expected, doubled=None):
     first = np.full(lost.shape[1], -1)
     for minute, (y, p) in enumerate(zip(lost, expected)):
         counted = np.ones(len(y), bool)
-        authority = judged(weighed(authority, y, p, p if doubled is None else doubled[minute], counted, counted))
+        authority = judged(
+            weighed(authority, y, p, p if doubled is None else doubled[minute], counted, counted)
+        )
         first = np.where((first < 0) & (authority.level < FULL), minute, first)
     return first
 
@@ -71,13 +73,17 @@ def test_a_service_at_the_very_margin_of_its_model_is_rolled_back_in_24_days_at_
 
 def test_a_service_that_agrees_with_its_model_is_never_rolled_back_in_24_days():
     rng = np.random.default_rng(2)
-    expected = np.clip(0.3 * np.sin(np.arange(MINUTES_24_DAYS) / 1440 * 2 * np.pi), 0, 1)[:, None] * np.ones(20)
+    expected = np.clip(0.3 * np.sin(np.arange(MINUTES_24_DAYS) / 1440 * 2 * np.pi), 0, 1)[
+        :, None
+    ] * np.ones(20)
     lost = np.clip(expected + rng.normal(0, 0.05, expected.shape), 0, 1)
     assert (first_rollback(lost, expected) == -1).all()
 
 
 @pytest.mark.parametrize(("loss", "within"), [(0.5, 3), (0.3, 5), (0.15, 60)])
-def test_a_service_that_is_slower_from_the_start_is_rolled_back_the_sooner_the_more_it_loses(loss, within):
+def test_a_service_that_is_slower_from_the_start_is_rolled_back_the_sooner_the_more_it_loses(
+    loss, within
+):
     rng = np.random.default_rng(3)
     lost = np.clip(rng.normal(loss, 0.1, (100, 50)), 0, 1)
     first = first_rollback(lost, np.zeros(lost.shape))
@@ -96,7 +102,9 @@ def test_authority_grows_only_from_minutes_that_a_service_time_twice_as_long_wou
     authority, counted = Authority.none(2), np.ones(2, bool)
     levels = []
     for _ in range(60):
-        authority = judged(weighed(authority, np.zeros(2), np.zeros(2), np.array([0.6, 0.1]), counted, counted))
+        authority = judged(
+            weighed(authority, np.zeros(2), np.zeros(2), np.array([0.6, 0.1]), counted, counted)
+        )
         levels.append(authority.level)
     levels = np.array(levels)
     assert (np.diff(levels[:, 0]) <= 1).all()
@@ -108,8 +116,12 @@ def test_a_service_that_is_twice_as_slow_earns_a_level_in_30_days_at_most_as_oft
     doubled, authority = np.full(services, 0.5), Authority.none(services)
     earned = np.zeros(services, bool)
     for _ in range(MINUTES_24_DAYS):
-        lost = (rng.random(services) < doubled / 2).astype(float)  # the least that the hypothesis allows
-        authority = weighed(authority, lost, np.zeros(services), doubled, *np.ones((2, services), bool))
+        lost = (rng.random(services) < doubled / 2).astype(
+            float
+        )  # the least that the hypothesis allows
+        authority = weighed(
+            authority, lost, np.zeros(services), doubled, *np.ones((2, services), bool)
+        )
         earned |= authority.trust >= 2 / ALPHA
     assert earned.mean() <= ALPHA + 2 * np.sqrt(ALPHA / services)
 
@@ -124,12 +136,18 @@ def model(coarse_tables):
 
 def minute(n, count=300.0, running=2, latency_s=0.1, tail_s=0.2, **fields):
     history = np.full((1, min(n, 15)), count) + np.arange(min(n, 15))[::-1] % 7
-    defaults = dict(now_s=60.0 * n, minute=n, arrivals_per_min=history, tail_latency_s=np.array([tail_s]))
-    defaults |= dict(mean_latency_s=np.array([latency_s + n * 1e-6]), ongoing=np.array([count / 60 * latency_s]))
+    defaults = dict(
+        now_s=60.0 * n, minute=n, arrivals_per_min=history, tail_latency_s=np.array([tail_s])
+    )
+    defaults |= dict(
+        mean_latency_s=np.array([latency_s + n * 1e-6]), ongoing=np.array([count / 60 * latency_s])
+    )
     return observed([running], **(defaults | fields))
 
 
-def test_at_twice_the_service_time_the_model_expects_the_loss_of_a_service_that_is_twice_as_slow(model):
+def test_at_twice_the_service_time_the_model_expects_the_loss_of_a_service_that_is_twice_as_slow(
+    model,
+):
     slow = replace(JOB, service_time_s=0.2, slo_s=0.4)
     rates = np.array([6.0])
     expected = expected_loss((JOB,), rates, np.array([2]), model, slower=2.0)
@@ -143,19 +161,33 @@ def test_a_minute_counts_once_and_not_if_data_is_missing(model):
     counted = with_evidence(start, (JOB,), minute(5, tail_s=0.8), model)
     assert counted.doubt[0] > 1
     assert with_evidence(counted, (JOB,), minute(5, tail_s=0.8), model) is counted
-    for fields in (dict(tail_latency_s=np.array([np.nan])), dict(arrivals_per_min=np.array([[300.0, np.nan]]))):
-        assert with_evidence(start, (JOB,), minute(5, tail_s=0.8, **fields), model).doubt[0] == 1, fields
+    for fields in (
+        dict(tail_latency_s=np.array([np.nan])),
+        dict(arrivals_per_min=np.array([[300.0, np.nan]])),
+    ):
+        assert with_evidence(start, (JOB,), minute(5, tail_s=0.8, **fields), model).doubt[0] == 1, (
+            fields
+        )
 
 
 def test_while_replicas_change_only_the_fewer_are_expected_to_serve_and_nothing_is_earned(model):
     before = replace(Authority.none(1), running=np.array([1.0]), minute=np.array([4.0]))
-    grown = minute(5, count=500.0, tail_s=0.8, starting=np.array([0]))  # one replica would be overloaded
-    assert with_evidence(before, (JOB,), grown, model).doubt[0] == 1, "a large loss is no surprise with one replica"
+    grown = minute(
+        5, count=500.0, tail_s=0.8, starting=np.array([0])
+    )  # one replica would be overloaded
+    assert with_evidence(before, (JOB,), grown, model).doubt[0] == 1, (
+        "a large loss is no surprise with one replica"
+    )
     same = replace(before, running=np.array([2.0]))
     assert with_evidence(same, (JOB,), grown, model).doubt[0] > 1
     good = with_evidence(same, (JOB,), minute(5, count=500.0), model)
     assert good.trust[0] > 1
-    assert with_evidence(same, (JOB,), minute(5, count=500.0, changing=np.array([True])), model).trust[0] == 1
+    assert (
+        with_evidence(same, (JOB,), minute(5, count=500.0, changing=np.array([True])), model).trust[
+            0
+        ]
+        == 1
+    )
 
 
 # --- metrics that cannot be right ------------------------------------------------------------------------------------
@@ -188,7 +220,9 @@ def test_the_same_count_in_two_minutes_without_a_latency_is_not_frozen(model):
     assert level_after(model, [minute(n, **quiet) for n in range(10, 15)]) == [FULL] * 5
 
 
-@pytest.mark.parametrize("broken", [frozen, wrong_unit(60), wrong_unit(1 / 60)], ids=["frozen", "x 60", "/ 60"])
+@pytest.mark.parametrize(
+    "broken", [frozen, wrong_unit(60), wrong_unit(1 / 60)], ids=["frozen", "x 60", "/ 60"]
+)
 def test_metrics_that_cannot_be_right_take_the_authority_away_within_two_minutes(model, broken):
     good = [minute(n) for n in range(10, 21)]
     assert set(level_after(model, good)) == {FULL}
@@ -210,10 +244,16 @@ def test_on_14_real_days_of_six_functions_no_two_minutes_in_a_row_look_implausib
     traces = load_workload("data/azure-2019.csv.gz", "data/azure-2019-jobs.csv")
     counts = np.concatenate([*traces.train[:, 0], traces.evaluation[0]], axis=1).astype(float)
     jobs = traces.jobs * (counts.shape[1] - 15)  # every minute at once, as if it were a service
-    history = np.lib.stride_tricks.sliding_window_view(counts, 15, axis=1)[:, 1:].transpose(1, 0, 2).reshape(-1, 15)
+    history = (
+        np.lib.stride_tricks.sliding_window_view(counts, 15, axis=1)[:, 1:]
+        .transpose(1, 0, 2)
+        .reshape(-1, 15)
+    )
     latency_s = 0.1 + 1e-6 * np.arange(len(history))
     at = observed(np.full(len(history), 50), arrivals_per_min=history, mean_latency_s=latency_s)
-    odd = implausible(Authority.none(len(history)), jobs, replace(at, ongoing=history[:, -1] / 60 * latency_s))
+    odd = implausible(
+        Authority.none(len(history)), jobs, replace(at, ongoing=history[:, -1] / 60 * latency_s)
+    )
     odd = odd.reshape(-1, 6)
     assert not (odd[1:] & odd[:-1]).any()
 
@@ -229,9 +269,15 @@ def test_missing_data_costs_the_authority_after_four_minutes(model):
 def test_a_level_bounds_the_replicas():
     jobs, now = tuple(Job(name, max_replicas=9) for name in "abcd"), np.array([4, 4, 4, 4])
     level = np.arange(4)
-    replicas = [(job.min_replicas, job.max_replicas) for job in limited_jobs(jobs, level, now, sets_bounds=False)]
+    replicas = [
+        (job.min_replicas, job.max_replicas)
+        for job in limited_jobs(jobs, level, now, sets_bounds=False)
+    ]
     assert replicas == [(4, 4), (4, 4), (3, 5), (1, 9)]
-    bounded = [(job.min_replicas, job.max_replicas) for job in limited_jobs(jobs, level, now, sets_bounds=True)]
+    bounded = [
+        (job.min_replicas, job.max_replicas)
+        for job in limited_jobs(jobs, level, now, sets_bounds=True)
+    ]
     assert bounded == [(4, 4), (1, 9), (3, 5), (1, 9)]
 
 
@@ -242,12 +288,16 @@ def test_a_service_that_is_only_advised_gets_its_own_autoscaler_back_and_from_on
     assert bounded.floor.tolist() == [HAND_BACK, 2, 5, 5]
     assert bounded.target.tolist() == [4, 5, 5, 5]
     assert bounded.reason == (AUTHORITY, PLANNED, PLANNED, PLANNED)
-    held = limited_plan(replace(plan, floor=None), authority, np.array([4, 4, 4, 4]), sets_bounds=True)
+    held = limited_plan(
+        replace(plan, floor=None), authority, np.array([4, 4, 4, 4]), sets_bounds=True
+    )
     assert held.floor.tolist() == [HAND_BACK, KEEP_FLOOR, KEEP_FLOOR, KEEP_FLOOR]
     assert [LEVELS[n] for n in (ADVISE, CEILINGS, ONE, FULL)] == list(LEVELS)
 
 
-@pytest.mark.parametrize(("is_bounding", "drop"), [(False, [0, 0, 0.4, 0.4]), (True, [0, 0.4, 0.4, 0.4])])
+@pytest.mark.parametrize(
+    ("is_bounding", "drop"), [(False, [0, 0, 0.4, 0.4]), (True, [0, 0.4, 0.4, 0.4])]
+)
 def test_requests_are_dropped_only_of_a_service_that_faro_may_change(is_bounding, drop):
     plan = Plan(np.array([4, 4, 4, 4]), np.full(4, 0.4), (PLANNED,) * 4)
     authority = replace(Authority.none(4), level=np.arange(4.0))
@@ -277,7 +327,9 @@ def run(workload, policy, capacity=14, **options):
 
 def slower(workload, job, factor):
     """The requests of the workload, of which those of one job really take `factor` times as long."""
-    changed = replace(workload.jobs[job], model="slow", service_time_s=factor * 0.18, service_scv=0.2)
+    changed = replace(
+        workload.jobs[job], model="slow", service_time_s=factor * 0.18, service_scv=0.2
+    )
     jobs = (*workload.jobs[:job], changed, *workload.jobs[job + 1 :])
     return draw(replace(workload, jobs=jobs), 24, router=PAPER.router)
 
@@ -286,7 +338,9 @@ def busy(traces, per_min=900):
     return Workload(traces.jobs, np.full((3, 60), per_min))
 
 
-def test_a_service_time_that_is_twice_as_long_is_rolled_back_within_five_minutes_of_load(traces, context):
+def test_a_service_time_that_is_twice_as_long_is_rolled_back_within_five_minutes_of_load(
+    traces, context
+):
     policy = replace(tuned(context), earned=Authority.none(3, FULL))
     day = busy(traces)
     steps = run(day, policy, draws=slower(day, 0, 2.0), initial=np.array([4, 4, 4]))
@@ -297,8 +351,12 @@ def test_a_service_time_that_is_twice_as_long_is_rolled_back_within_five_minutes
     assert (level[: back + 1, 1:] == FULL).all(), "the others keep their level"
 
 
-def test_services_that_agree_with_their_model_earn_every_level_and_are_not_scaled_before(traces, context):
-    steps = run(busy(traces), replace(tuned(context), earned=Authority.none(3)), initial=np.array([4, 4, 4]))
+def test_services_that_agree_with_their_model_earn_every_level_and_are_not_scaled_before(
+    traces, context
+):
+    steps = run(
+        busy(traces), replace(tuned(context), earned=Authority.none(3)), initial=np.array([4, 4, 4])
+    )
     level = np.array([step.plan.authority[:, 0] for step in steps])
     assert (level[-1] == FULL).all()
     assert (np.diff(level, axis=0) >= 0).all()
@@ -323,7 +381,9 @@ class Failing:
         return self.inner.decide(state, observation)
 
 
-def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_another_autoscaler(traces, context):
+def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_another_autoscaler(
+    traces, context
+):
     day, steps = busy(traces), []
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
 
@@ -373,7 +433,12 @@ def decided(policy, observation, jobs=AT_MOST_10, **config):
         ([0, 2], {}, {}),
         ([7, 2], dict(mean_latency_s=UNKNOWN, now_s=90.0), dict(fail_mode="fair-share")),
     ],
-    ids=["more than the capacity", "more than the maximum", "less than the minimum", "missing data"],
+    ids=[
+        "more than the capacity",
+        "more than the maximum",
+        "less than the minimum",
+        "missing data",
+    ],
 )
 def test_the_replicas_of_services_that_are_only_advised_stay_as_they_are(now, fields, config):
     step = decided(Planning([ADVISE, ADVISE], [3, 3]), observed(now, **fields), **config)
@@ -389,7 +454,13 @@ def test_other_services_make_room_for_one_that_is_only_advised():
 def test_an_earlier_plan_ends_when_a_service_falls_back_to_advice():
     policy = Planning([FULL, FULL], [6, 2])
     jobs = Job("a"), Job("b")
-    memory, _ = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), observed([2, 2], 4.0, now_s=10.0))
+    memory, _ = tick(
+        policy,
+        GuardrailConfig(),
+        jobs,
+        Memory.start(policy, jobs),
+        observed([2, 2], 4.0, now_s=10.0),
+    )
     policy = Planning([ADVISE, FULL], [6, 2])
     _, step = tick(policy, GuardrailConfig(), jobs, memory, observed([2, 2], 9.0, now_s=20.0))
     assert step.target.tolist() == [2, 2]
@@ -408,11 +479,15 @@ def test_the_autoscaler_of_a_service_that_falls_back_to_advice_for_missing_data_
             plan = Plan(self.target, np.zeros(2), (PLANNED,) * 2, floor=np.array([2, 2]))
             return state, limited_plan(plan, self.authority, observation.target, sets_bounds=True)
 
-    step = decided(Bounding([ADVISE, FULL], [3, 3]), observed([2, 2], mean_latency_s=UNKNOWN, now_s=90.0))
+    step = decided(
+        Bounding([ADVISE, FULL], [3, 3]), observed([2, 2], mean_latency_s=UNKNOWN, now_s=90.0)
+    )
     assert step.plan.floor.tolist() == [HAND_BACK, KEEP_FLOOR]
 
 
-def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_without_a_contest(traces, context):
+def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_without_a_contest(
+    traces, context
+):
     policy = replace(tuned(context), earned=Authority.none(3))
     day = busy(traces)
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
@@ -429,7 +504,9 @@ def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_withou
     assert steps[-1].target.tolist() == steps[-1].observation.target.tolist()
 
 
-def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_it(traces, context, tmp_path):
+def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_it(
+    traces, context, tmp_path
+):
     day, path = busy(traces), tmp_path / "run.jsonl"
     whole = replace(tuned(context), earned=Authority.none(3))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
@@ -443,10 +520,15 @@ def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_i
     np.testing.assert_allclose(past.memory.state.authority.to_array(), last)
 
 
-def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(traces, context, tmp_path, capsys):
+def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(
+    traces, context, tmp_path, capsys
+):
     day, path = busy(traces), tmp_path / "run.jsonl"
     earning = replace(tuned(context), earned=Authority.none(3))
-    cluster, said = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4])), announcing(day.jobs)
+    cluster, said = (
+        SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4])),
+        announcing(day.jobs),
+    )
     loop.run(cluster, earning, day.jobs, 1200.0, journal=path, on_step=said)
     assert "job 'job0': authority advise -> ceilings" in capsys.readouterr().err
     assert cli.main(["trust", str(path), "--json"]) == 0
@@ -454,9 +536,13 @@ def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(traces, con
     ticks = read(path)[1]
     last = ticks[-1].step.plan.authority
     for n, row in enumerate(rows):  # since_s is the first tick with the present level
-        since = next((t for t in reversed(ticks) if t.step.plan.authority[n, 0] != last[n, 0]), None)
+        since = next(
+            (t for t in reversed(ticks) if t.step.plan.authority[n, 0] != last[n, 0]), None
+        )
         later = [
-            t.step.observation.now_s for t in ticks if since and t.step.observation.now_s > since.step.observation.now_s
+            t.step.observation.now_s
+            for t in ticks
+            if since and t.step.observation.now_s > since.step.observation.now_s
         ]
         assert row["since_s"] == (later[0] if since else 0.0)
     assert [row["level"] for row in rows] == [LEVELS[int(level)] for level in last[:, 0]]
@@ -473,7 +559,9 @@ def test_faro_trust_says_how_authority_is_recorded(traces, context, tmp_path, ca
     assert "no authority is recorded; start `faro run` with --earn" in capsys.readouterr().err
 
 
-def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs(traces, context, tmp_path):
+def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs(
+    traces, context, tmp_path
+):
     day, path = busy(traces), tmp_path / "run.jsonl"
     earning = replace(tuned(context), earned=Authority.none(3, ONE))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
@@ -483,7 +571,9 @@ def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs
 
 
 def test_bounds_follow_the_levels(traces, context):
-    policy = replace(bounding(tuned(context)), earned=replace(Authority.none(3), level=np.array([0.0, 1.0, 3.0])))
+    policy = replace(
+        bounding(tuned(context)), earned=replace(Authority.none(3), level=np.array([0.0, 1.0, 3.0]))
+    )
     day = busy(traces)
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     cluster.advance(10.0)
@@ -499,10 +589,16 @@ def test_bounds_follow_the_levels(traces, context):
 @pytest.mark.parametrize(
     ("quota", "capacity"), [(4.0, 14.0), (None, 4.0)], ids=["above its quota", "above the capacity"]
 )
-def test_a_plan_is_possible_beside_an_advised_service_with_more_replicas_than_faro_would_allow(quota, capacity):
+def test_a_plan_is_possible_beside_an_advised_service_with_more_replicas_than_faro_would_allow(
+    quota, capacity
+):
     jobs = (Job("a", tenant="t", tenant_quota=quota), Job("b"))
     few = synthetic(seed=2, jobs=2, days=2, minutes=60)
     earned = replace(Authority.none(2), level=np.array([ADVISE, FULL]))
-    policy = replace(tuned(PolicyContext(jobs, forecast.fit("ar", replace(few, jobs=jobs)))), earned=earned)
-    _, plan = policy.decide(policy.start(jobs), observed([5, 1], capacity=capacity, now_s=policy.first_s))
+    policy = replace(
+        tuned(PolicyContext(jobs, forecast.fit("ar", replace(few, jobs=jobs)))), earned=earned
+    )
+    _, plan = policy.decide(
+        policy.start(jobs), observed([5, 1], capacity=capacity, now_s=policy.first_s)
+    )
     assert plan.target[0] == 5

@@ -10,8 +10,16 @@ GOOD = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
 
 FILES = [
     ("missing column", GOOD.replace("requests", "request"), "column 'requests' is missing"),
-    ("negative count", GOOD.replace("1,a,5", "1,a,-5"), "line 4: requests=-5 for job 'a' at minute 1 is negative"),
-    ("fractional count", GOOD.replace("1,a,5", "1,a,5.5"), "requests=5.5 for job 'a' at minute 1 is not whole"),
+    (
+        "negative count",
+        GOOD.replace("1,a,5", "1,a,-5"),
+        "line 4: requests=-5 for job 'a' at minute 1 is negative",
+    ),
+    (
+        "fractional count",
+        GOOD.replace("1,a,5", "1,a,5.5"),
+        "requests=5.5 for job 'a' at minute 1 is not whole",
+    ),
     ("gap in minutes", GOOD.replace("1,", "2,"), "minute 1 is missing for job 'a'"),
     ("gap of one job", GOOD.replace("1,b,5\n", ""), "minute 1 is missing for job 'b'"),
     ("duplicate", GOOD + "1,b,5\n", "line 6: job 'b' at minute 1 occurs a second time"),
@@ -19,20 +27,39 @@ FILES = [
     ("empty", "", "not a table"),
     ("blank job", GOOD.replace("1,a", "1,"), "line 4: job is empty"),
     ("minute far away", GOOD + "999999999,a,5\n", "minute 2 is missing for job 'a'"),
-    ("minutes since 1970", GOOD.replace("\n0", "\n29300000").replace("\n1", "\n29300001"), "minute 0 is missing"),
-    ("huge count", GOOD.replace("1,a,5", "1,a,1e30"), "line 4: requests=1e+30 for job 'a' at minute 1 is too large"),
+    (
+        "minutes since 1970",
+        GOOD.replace("\n0", "\n29300000").replace("\n1", "\n29300001"),
+        "minute 0 is missing",
+    ),
+    (
+        "huge count",
+        GOOD.replace("1,a,5", "1,a,1e30"),
+        "line 4: requests=1e+30 for job 'a' at minute 1 is too large",
+    ),
     ("more cells than columns", GOOD.replace("1,a,5", "1,a,5,6"), "bad.csv"),
-    ("only more cells than columns", "minute,job,requests\n0,a,5,6\n", "line 2 has more cells than the header"),
+    (
+        "only more cells than columns",
+        "minute,job,requests\n0,a,5,6\n",
+        "line 2 has more cells than the header",
+    ),
     ("escape sequence in a name", GOOD.replace(",a,", ",a\x1b[31m,"), r"job 'a\x1b[31m'"),
     ("name that is not ASCII", GOOD.replace(",a,", ",été,"), "job 'été'"),
 ]
 
 
-@pytest.mark.parametrize(("content", "told"), [case[1:] for case in FILES], ids=[case[0] for case in FILES])
-def test_the_command_line_refuses_a_bad_file_in_one_line(content, told, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "told"), [case[1:] for case in FILES], ids=[case[0] for case in FILES]
+)
+def test_the_command_line_refuses_a_bad_file_in_one_line(
+    content, told, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text(content)
-    assert cli.main(["simulate", "--workload", "bad.csv", "--policy", "FairShare", "--capacity", "4"]) == 2
+    assert (
+        cli.main(["simulate", "--workload", "bad.csv", "--policy", "FairShare", "--capacity", "4"])
+        == 2
+    )
     assert_one_line(capsys.readouterr().err, told)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
@@ -45,7 +72,11 @@ TABLES = [
         "- job: !!python/object:os.system a\n",
         "bad.yaml, line 1: anchors, aliases and tags are not accepted",
     ),
-    ("unknown tag", "- job: !mine a\n", "bad.yaml, line 1: anchors, aliases and tags are not accepted"),
+    (
+        "unknown tag",
+        "- job: !mine a\n",
+        "bad.yaml, line 1: anchors, aliases and tags are not accepted",
+    ),
     (
         "alias bomb",
         "a: &a [x, x]\nb: &b [*a, *a]\njobs: [*b, *b]\n",
@@ -53,29 +84,53 @@ TABLES = [
     ),
     ("empty", "", "bad.yaml: expected a list of jobs"),
     ("binary", bytes(range(256)), "bad.yaml: not UTF-8 text"),
-    ("name that is not ASCII", "- job: été\n", "name='été' must be 1 to 100 printable ASCII characters"),
+    (
+        "name that is not ASCII",
+        "- job: été\n",
+        "name='été' must be 1 to 100 printable ASCII characters",
+    ),
     ("line break in a name", '- job: "a\\nb"\n', r"name='a\nb' must be"),
     ("escape sequence in a name", '- job: "a\\e[31m"\n', r"name='a\x1b[31m' must be"),
     ("long name", f"- job: {'x' * 5000}\n", "must be 1 to 100 printable ASCII characters"),
     ("list as a name", "- job: [1, 2]\n", "job 1: job=[1, 2] is not text"),
-    ("fraction of a replica", "- job: a\n  min_replicas: 1.5\n", "job 1: min_replicas=1.5 is not a whole number"),
+    (
+        "fraction of a replica",
+        "- job: a\n  min_replicas: 1.5\n",
+        "job 1: min_replicas=1.5 is not a whole number",
+    ),
     ("truth as a number", "- job: a\n  slo_s: true\n", "job 1: slo_s=True is not a number"),
     ("mapping as a number", "- job: a\n  slo_s: {x: 1}\n", "job 1: slo_s={'x': 1} is not a number"),
     ("not a number", "- job: a\n  slo_s: .nan\n", "slo_s=nan must be a finite number > 0"),
     ("number that no float holds", f"- job: a\n  slo_s: {'9' * 400}\n", "is not a number"),
     ("number of too many digits", f"- job: a\n  slo_s: {'9' * 5000}\n", "bad.yaml: "),
     ("date that does not exist", "- job: 2026-13-45\n", "bad.yaml: "),
-    ("service faster than a clock", "- job: a\n  service_time_s: 1.0e-9\n", "service_time_s=1e-09 must be"),
-    ("replicas without a bound", "- job: a\n  max_replicas: 1000000000\n", "max_replicas=1000000000 must be"),
-    ("blank name in a CSV", "job,slo_s\n,0.5\n", "bad.csv, job 1: column `job` (the name) is missing"),
+    (
+        "service faster than a clock",
+        "- job: a\n  service_time_s: 1.0e-9\n",
+        "service_time_s=1e-09 must be",
+    ),
+    (
+        "replicas without a bound",
+        "- job: a\n  max_replicas: 1000000000\n",
+        "max_replicas=1000000000 must be",
+    ),
+    (
+        "blank name in a CSV",
+        "job,slo_s\n,0.5\n",
+        "bad.csv, job 1: column `job` (the name) is missing",
+    ),
     ("empty CSV", "job", "bad.csv: jobs is empty"),
     ("CSV without a byte", b"", "bad.csv: not a table"),
     ("binary CSV", bytes(range(256)), "bad.csv: not a table"),
 ]
 
 
-@pytest.mark.parametrize(("content", "told"), [case[1:] for case in TABLES], ids=[case[0] for case in TABLES])
-def test_a_bad_table_of_jobs_is_refused_in_one_line(content, told, request, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "told"), [case[1:] for case in TABLES], ids=[case[0] for case in TABLES]
+)
+def test_a_bad_table_of_jobs_is_refused_in_one_line(
+    content, told, request, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     name = "bad.csv" if "CSV" in request.node.callspec.id else "bad.yaml"
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -94,7 +149,9 @@ def test_a_capacity_beyond_every_cluster_is_refused_at_once(command, tmp_path, c
     (tmp_path / "jobs.yaml").write_text("- job: a\n")
     jobs = ["--jobs", str(tmp_path / "jobs.yaml")] if command == "run" else []
     assert cli.main([command, *jobs, "--capacity", "1000000000"]) == 2
-    assert_one_line(capsys.readouterr().err, "'--capacity': Input should be less than or equal to 1000000")
+    assert_one_line(
+        capsys.readouterr().err, "'--capacity': Input should be less than or equal to 1000000"
+    )
 
 
 def test_a_billion_trials_are_refused_at_once(capsys):
@@ -110,7 +167,9 @@ def test_a_long_value_is_shortened_and_its_line_breaks_are_not_printed(capsys):
     assert "\x1b" not in said
 
 
-@pytest.mark.parametrize(("content", "told"), [case[1:] for case in FILES[::6]], ids=[case[0] for case in FILES[::6]])
+@pytest.mark.parametrize(
+    ("content", "told"), [case[1:] for case in FILES[::6]], ids=[case[0] for case in FILES[::6]]
+)
 def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
     (checkout.folder / "bad.csv").write_text(content)
     assert_refused(checkout, told, "--config", "workload=bad.csv", "capacities=[4]")
@@ -126,7 +185,10 @@ def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
         (["workload=none.csv"], "none.csv: no such file"),
         (["capacities=[36,9]"], "9 replicas are fewer than the 10 jobs"),
         (["trails=5"], "unknown key 'trails'; did you mean 'trials'?"),
-        (["policies=[FairShar]"], "config: policies: policy='FairShar' is unknown; did you mean 'FairShare'?"),
+        (
+            ["policies=[FairShar]"],
+            "config: policies: policy='FairShar' is unknown; did you mean 'FairShare'?",
+        ),
         (["jobs=none.csv"], "none.csv: no such file"),
     ],
     ids=lambda part: part[0] if isinstance(part, list) else "",
@@ -155,11 +217,15 @@ def test_the_pipeline_refuses_published_traces_with_another_content(checkout):
     raw = checkout.folder / "elsewhere"
     raw.mkdir()
     (raw / "input.json").write_text("{}")
-    assert_refused(checkout, "input.json: SHA-256 ", "--config", "workload=faro-10jobs", "raw=elsewhere")
+    assert_refused(
+        checkout, "input.json: SHA-256 ", "--config", "workload=faro-10jobs", "raw=elsewhere"
+    )
     assert (raw / "input.json").read_text() == "{}"
 
 
-def test_the_command_line_refuses_published_traces_with_another_content(tmp_path, capsys, monkeypatch):
+def test_the_command_line_refuses_published_traces_with_another_content(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "raw").mkdir(parents=True)
     (tmp_path / "data" / "raw" / "input.json").write_text("{}")
@@ -179,7 +245,10 @@ def test_the_command_line_refuses_published_traces_with_another_content(tmp_path
         (["--polcy", "AIAD"], "--policy"),
         (["--trials", "0"], "trials=0"),
         (["--jobs", "none.yaml"], "none.yaml: no such file"),
-        (["--forecaster", "crystal-ball", "--minutes", "1"], "forecaster='crystal-ball' is unknown"),
+        (
+            ["--forecaster", "crystal-ball", "--minutes", "1"],
+            "forecaster='crystal-ball' is unknown",
+        ),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )
@@ -199,6 +268,10 @@ def assert_refused(checkout, told: str, *arguments: str) -> None:
     done = checkout.snakemake(*arguments)
     assert done.returncode != 0
     own = ("Using workflow specific profile", "Config file config/default.yaml is extended")
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line and not line.startswith(own)]
+    said = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if line and not line.startswith(own)
+    ]
     assert_one_line("\n".join(said), told)
     assert not checkout.results.exists()

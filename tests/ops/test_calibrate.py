@@ -10,7 +10,15 @@ from examples import SHARE
 from reference_services import COLUMNS, SERVICES, found, profiled, recorded
 
 from faro_lib.workload.replicas import SERIAL, Batched
-from faro_ops.calibrate import CALIBRATED, LATENCY, NOT_REPRODUCED, TOGETHER, TOO_WIDE, Measurements, calibrate
+from faro_ops.calibrate import (
+    CALIBRATED,
+    LATENCY,
+    NOT_REPRODUCED,
+    TOGETHER,
+    TOO_WIDE,
+    Measurements,
+    calibrate,
+)
 from faro_ops.calibrate.fit import DISCREPANCIES, log_likelihoods
 from faro_ops.calibrate.population import Population
 from faro_ops.calibrate.predict import NEVER_S, Simulator
@@ -22,7 +30,13 @@ WITHIN = 0.15
 
 def answer(known, measurements, **options):
     limit = known.places
-    return calibrate(measurements, max_ongoing_requests=limit, dispatch="round-robin", tokens=known.tokens, **options)
+    return calibrate(
+        measurements,
+        max_ongoing_requests=limit,
+        dispatch="round-robin",
+        tokens=known.tokens,
+        **options,
+    )
 
 
 def assert_found(known, calibration):
@@ -37,7 +51,9 @@ def assert_found(known, calibration):
 
 
 @pytest.mark.parametrize(
-    "known", [SERIAL_100_MS, pytest.param(BATCHES_OF_8, marks=pytest.mark.slow)], ids=["serial", "batched"]
+    "known",
+    [SERIAL_100_MS, pytest.param(BATCHES_OF_8, marks=pytest.mark.slow)],
+    ids=["serial", "batched"],
 )
 def test_the_kind_and_its_parameters_are_found(known):
     other = "concurrent" if known.replica.kind == "serial" else "serial"
@@ -65,7 +81,9 @@ class TestTailLatencyAlone:
     @pytest.mark.parametrize("seed", range(round(8 * SHARE)))
     def test_the_answer_is_right_or_refused(self, seed):
         known = replace(SERVICES[2], requests=600)
-        calibration = answer(known, recorded(known, self.ONLY_TAIL, self.RATES, seed), kinds=("serial",))
+        calibration = answer(
+            known, recorded(known, self.ONLY_TAIL, self.RATES, seed), kinds=("serial",)
+        )
         error = abs(calibration.intervals["service_time_s"][1] / known.service_time_s - 1)
         assert calibration.verdict == TOO_WIDE or error < WITHIN
 
@@ -74,8 +92,13 @@ class TestTailLatencyAlone:
         tail = answer(known, recorded(known, self.ONLY_TAIL, self.RATES), kinds=("serial",))
         assert tail.verdict == TOO_WIDE
         assert "measure the p50 latency" in tail.reason
-        both = answer(known, recorded(known, (*self.ONLY_TAIL, (LATENCY, 0.5)), self.RATES), kinds=("serial",))
-        widths = [calibration.capacity_rps[2] - calibration.capacity_rps[0] for calibration in (tail, both)]
+        both = answer(
+            known, recorded(known, (*self.ONLY_TAIL, (LATENCY, 0.5)), self.RATES), kinds=("serial",)
+        )
+        widths = [
+            calibration.capacity_rps[2] - calibration.capacity_rps[0]
+            for calibration in (tail, both)
+        ]
         assert widths[1] < 0.6 * widths[0]
         assert both.verdict == CALIBRATED
 
@@ -97,10 +120,14 @@ def test_a_value_that_is_wrong_by_a_factor_of_two_is_named():
     values = wrong.values.copy()
     values[2, 0] *= 2.5
     calibration = answer(
-        known, Measurements(wrong.rate_rps, wrong.replicas, wrong.requests, COLUMNS, values), kinds=("serial",)
+        known,
+        Measurements(wrong.rate_rps, wrong.replicas, wrong.requests, COLUMNS, values),
+        kinds=("serial",),
     )
     assert calibration.verdict == NOT_REPRODUCED
-    assert f"the p50 latency at {wrong.rate_rps[2]:.3g} requests/s on 1 replica" in calibration.reason
+    assert (
+        f"the p50 latency at {wrong.rate_rps[2]:.3g} requests/s on 1 replica" in calibration.reason
+    )
 
 
 def test_the_sampling_errors_are_those_of_repeated_runs():
@@ -112,27 +139,39 @@ def test_the_sampling_errors_are_those_of_repeated_runs():
     errors = simulator.errors(CalibratedService(SERIAL, known.service_time_s, known.cv**2))
     predicted = np.sqrt(np.diagonal(errors, axis1=1, axis2=2))
     assert np.all(np.abs(np.log(predicted / spread)) < np.log(1.6))
-    assert np.all(spread[1, :2] > 2 * spread[0, :2])  # near saturation, neighbouring requests are late together
+    assert np.all(
+        spread[1, :2] > 2 * spread[0, :2]
+    )  # near saturation, neighbouring requests are late together
 
 
 def test_a_period_that_serves_no_request_has_the_longest_latencies(monkeypatch):
     columns = ((LATENCY, None), (LATENCY, 0.5))
     period = Measurements([5.0], [1], [100], columns, [[0.2, 0.1]])
     simulator = Simulator(period, "round-robin", 10, {}, 8000, seed=1)
-    monkeypatch.setattr(Simulator, "_run", lambda self, service, draws, runs: {LATENCY: np.full((runs, 9000), np.inf)})
-    np.testing.assert_allclose(simulator.values(CalibratedService(SERIAL, 0.1, 0.0)), np.log(NEVER_S))
+    monkeypatch.setattr(
+        Simulator,
+        "_run",
+        lambda self, service, draws, runs: {LATENCY: np.full((runs, 9000), np.inf)},
+    )
+    np.testing.assert_allclose(
+        simulator.values(CalibratedService(SERIAL, 0.1, 0.0)), np.log(NEVER_S)
+    )
 
 
 def test_kinds_that_the_limit_of_requests_excludes_are_refused():
     known = SERIAL_100_MS
     measured = recorded(known, COLUMNS, ((1, (0.3, 0.5)),))
-    with pytest.raises(ValueError, match=r"kinds=\['batched'\]: none is possible with max_ongoing_requests=1"):
+    with pytest.raises(
+        ValueError, match=r"kinds=\['batched'\]: none is possible with max_ongoing_requests=1"
+    ):
         calibrate(measured, kinds=("batched",), max_ongoing_requests=1)
 
 
 def test_requests_that_end_together_are_a_batch_of_those_that_arrive_while_it_waits():
     """A batch that takes no time has the request that opens it and those of the next `wait_s`: 1 + rate x wait_s."""
-    measurements = Measurements([10.0], [1], [1500], ((LATENCY, 0.5), (TOGETHER, None)), [[0.2, 3.0]])
+    measurements = Measurements(
+        [10.0], [1], [1500], ((LATENCY, 0.5), (TOGETHER, None)), [[0.2, 3.0]]
+    )
     simulator = Simulator(measurements, "least-outstanding", 100, {}, 6000, seed=1)
     batches = CalibratedService(Batched(50, 0.2, 0.0005, 0.0), 0.001, 0.0)
     assert np.exp(simulator.values(batches))[0, 1] == pytest.approx(1 + 10 * 0.2, rel=0.05)
@@ -155,7 +194,9 @@ def test_a_population_has_the_evidence_and_the_moments_of_a_normal_posterior():
     variance = weights @ (population.points - mean) ** 2 / weights.sum()
     assert mean == pytest.approx([1.5 / 1.25] * 2, abs=0.06)
     assert variance == pytest.approx([0.2] * 2, rel=0.25)
-    assert population.log_evidence == pytest.approx(2 * (0.5 * np.log(0.2) - 0.5 * 2.25 / 1.25), abs=0.15)
+    assert population.log_evidence == pytest.approx(
+        2 * (0.5 * np.log(0.2) - 0.5 * 2.25 / 1.25), abs=0.15
+    )
 
 
 def test_a_value_that_was_not_measured_does_not_change_the_likelihood():
@@ -181,6 +222,12 @@ def test_a_value_that_was_not_measured_does_not_change_the_likelihood():
     ],
 )
 def test_measurements_that_cannot_be_are_refused(change, message):
-    fields = {"rate_rps": [5.0], "replicas": [1], "requests": [100], "columns": ((LATENCY, 0.5),), "values": [[0.1]]}
+    fields = {
+        "rate_rps": [5.0],
+        "replicas": [1],
+        "requests": [100],
+        "columns": ((LATENCY, 0.5),),
+        "values": [[0.1]],
+    }
     with pytest.raises(ValueError, match=message):
         Measurements(**(fields | change))

@@ -52,7 +52,9 @@ def run(traces, context):
 def test_a_floor_is_the_smallest_count_that_costs_at_most_the_tolerance():
     table = UtilityTable.from_values([Job("a"), Job("b")], [RISING, RISING])
     for tolerance, expected in ((0.0, 4), (0.045, 3), (0.2, 2), (1.0, 1)):
-        floor, _ = bounds(table, np.array([4, 4]), np.array([np.zeros(2), np.ones(2)]), 8, tolerance)
+        floor, _ = bounds(
+            table, np.array([4, 4]), np.array([np.zeros(2), np.ones(2)]), 8, tolerance
+        )
         assert floor.tolist() == [expected, expected]
 
 
@@ -85,7 +87,9 @@ def test_ceilings_respect_cores_quotas_and_maxima():
         Job("c", max_replicas=2),
     )
     table = UtilityTable.from_values(jobs, [[0, 1, 1, 1]] * 3)
-    _, ceiling = bounds(table, np.array([1, 1, 1]), np.array([np.zeros(3), [1.0, 9.0, 9.0]]), 9.0, 0.02)
+    _, ceiling = bounds(
+        table, np.array([1, 1, 1]), np.array([np.zeros(3), [1.0, 9.0, 9.0]]), 9.0, 0.02
+    )
     assert ceiling.tolist() == [2, 2, 2]  # 4 + 2 + 2 cores; another replica of a needs two
 
 
@@ -143,11 +147,22 @@ def test_static_floors_divide_their_share_by_the_load_and_never_change(traces, c
 
 def test_static_floors_can_be_simulated_from_the_command_line(coarse_tables, monkeypatch, capsys):
     monkeypatch.setenv("FARO_PLUGINS", "")
-    arguments = ["--plugin", adoption.__file__, "--policy", "StaticFloors", "--minutes", "5", "--forecaster", "ar"]
+    arguments = [
+        "--plugin",
+        adoption.__file__,
+        "--policy",
+        "StaticFloors",
+        "--minutes",
+        "5",
+        "--forecaster",
+        "ar",
+    ]
     assert cli.main(["simulate", *arguments]) == 0
     assert "StaticFloors" in capsys.readouterr().out
 
 
 def test_a_context_without_traces_is_refused_in_plain_words(traces):
-    with pytest.raises(ValueError, match=r"policy 'StaticFloors' needs traces; its context has none"):
+    with pytest.raises(
+        ValueError, match=r"policy 'StaticFloors' needs traces; its context has none"
+    ):
         make("StaticFloors", PolicyContext(traces.jobs))

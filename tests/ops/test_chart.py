@@ -34,7 +34,9 @@ def test_no_marker_is_left_in_a_template(name):
 
 def test_the_schema_knows_exactly_the_values():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert set(values) | {"global"} == set(json.loads((CHART / "values.schema.json").read_text())["properties"])
+    assert set(values) | {"global"} == set(
+        json.loads((CHART / "values.schema.json").read_text())["properties"]
+    )
 
 
 def test_the_chart_has_the_version_of_the_package():
@@ -53,11 +55,16 @@ def test_a_dry_run_with_ceilings_restores_the_bounds_of_an_earlier_release():
 def test_the_disruption_budget_of_the_ray_workers_follows_their_number():
     budget = (CHART / "templates/controller.yaml").read_text().split("-workers, ")[1]
     assert "minAvailable: {{ sub $.Values.workers 1 }}\n" in budget
-    assert yaml.safe_load((CHART / "values.yaml").read_text())["workers"] == ManifestSpec((), "").workers.count
+    assert (
+        yaml.safe_load((CHART / "values.yaml").read_text())["workers"]
+        == ManifestSpec((), "").workers.count
+    )
 
 
 def test_the_prometheus_operator_finds_both_objects_by_the_labels_of_the_user():
-    labelled = re.findall(r"(?m)^metadata: .* labels: {(.*)}$", (CHART / "templates/monitor.yaml").read_text())
+    labelled = re.findall(
+        r"(?m)^metadata: .* labels: {(.*)}$", (CHART / "templates/monitor.yaml").read_text()
+    )
     assert len(labelled) == 2
     assert all("range $label, $value := $.Values.monitorLabels" in one for one in labelled)
 
@@ -71,18 +78,24 @@ def test_the_files_written_by_hand_name_the_controller_of_the_release(name):
 
 def test_the_notes_say_how_to_give_hpas_their_bounds_back_before_uninstalling():
     notes = (CHART / "templates/NOTES.txt").read_text().split('if eq .Values.act "ceilings"')[1]
-    steps = [notes.index(word) for word in ("--replicas 0", "faro restore --jobs", "helm uninstall")]
+    steps = [
+        notes.index(word) for word in ("--replicas 0", "faro restore --jobs", "helm uninstall")
+    ]
     assert steps == sorted(steps)
 
 
-WITH_CONTAINERS = [path for path in sorted(CHART.glob("templates/**/*.yaml")) if "containers:" in path.read_text()]
+WITH_CONTAINERS = [
+    path for path in sorted(CHART.glob("templates/**/*.yaml")) if "containers:" in path.read_text()
+]
 
 
 def containers(thing):
     """The containers anywhere in an object."""
     if isinstance(thing, dict):
         yield from thing.get("containers", [])
-    for value in thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list) else []:
+    for value in (
+        thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list) else []
+    ):
         yield from containers(value)
 
 
@@ -92,4 +105,6 @@ def test_every_container_requests_cpu_and_memory(path):
     objects = [yaml.safe_load(re.sub("{{.*?}}", "x", branch)) for branch in branches]
     found = [one for thing in objects for one in containers(thing)]
     assert found
-    assert all({"cpu", "memory"} <= one.get("resources", {}).get("requests", {}).keys() for one in found)
+    assert all(
+        {"cpu", "memory"} <= one.get("resources", {}).get("requests", {}).keys() for one in found
+    )

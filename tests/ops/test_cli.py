@@ -16,7 +16,19 @@ from faro_ops.cli import shared
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
-HOUR = ["simulate", "--policy", "FairShare", "--policy", "AIAD", "--minutes", "10", "--trials", "2", "--capacity", "16"]
+HOUR = [
+    "simulate",
+    "--policy",
+    "FairShare",
+    "--policy",
+    "AIAD",
+    "--minutes",
+    "10",
+    "--trials",
+    "2",
+    "--capacity",
+    "16",
+]
 
 
 def test_version_prints_the_version(capsys):
@@ -31,7 +43,10 @@ def test_without_a_command_it_lists_the_commands(capsys):
 
 def test_the_shell_completes_commands_and_options():
     def completed(*words):
-        environment = os.environ | {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        environment = os.environ | {
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
         code = "import sys; from faro_ops.cli import main; sys.argv[0] = 'faro'; sys.exit(main())"
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -70,7 +85,9 @@ def test_the_table_has_a_row_per_policy_in_the_given_order(capsys):
 def test_standard_output_has_one_json_object_per_policy_and_trial_and_nothing_else(capsys):
     assert cli.main([*HOUR, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {(row["policy"], row["trial"]) for row in rows} == {(p, t) for p in ("FairShare", "AIAD") for t in (0, 1)}
+    assert {(row["policy"], row["trial"]) for row in rows} == {
+        (p, t) for p in ("FairShare", "AIAD") for t in (0, 1)
+    }
     assert all(0 <= row["lost_utility"] <= 10 for row in rows)
 
 
@@ -102,16 +119,26 @@ def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
 
     day = synthetic(seed=1, jobs=2, days=0).workload().between(0, 3)
     run(
-        SimulatedCluster(day, draw(day, 24), 6, [1, 1]), Wanting([2, 3]), day.jobs, journal=tmp_path / "j", until_s=90.0
+        SimulatedCluster(day, draw(day, 24), 6, [1, 1]),
+        Wanting([2, 3]),
+        day.jobs,
+        journal=tmp_path / "j",
+        until_s=90.0,
     )
     assert cli.main(["explain", str(tmp_path / "j"), "--at", "15", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row["job"], row["before"], row["after"]) for row in rows] == [("job0", 1, 2), ("job1", 1, 3)]
+    assert [(row["job"], row["before"], row["after"]) for row in rows] == [
+        ("job0", 1, 2),
+        ("job1", 1, 3),
+    ]
     assert cli.main(["explain", str(tmp_path / "j")]) == 0
     assert "Wanting at 80 s" in capsys.readouterr().out
     assert cli.main(["explain", str(tmp_path / "j"), "--at", "1"]) == 2
     assert capsys.readouterr().err == "faro: at=1 is before the first decision, at 10 s\n"
-    for at, message in (("noon", "must be seconds or a clock time such as 19:05"), ("19:05", "has no clock times")):
+    for at, message in (
+        ("noon", "must be seconds or a clock time such as 19:05"),
+        ("19:05", "has no clock times"),
+    ):
         assert cli.main(["explain", str(tmp_path / "j"), "--at", at]) == 2
         assert message in capsys.readouterr().err
     assert cli.main(["explain", str(tmp_path / "j"), "--at", "nan"]) == 2
@@ -141,7 +168,10 @@ RUN_ERRORS = [
     (["--deadline", "0"], "deadline_s=0.0 must be None or a number > 0"),
     (["--policy", "AIDA"], "policy='AIDA' is unknown; did you mean 'AIAD'?"),
     (["--policy", "AIAD"], "backend=rayserve needs --address, Ray's dashboard, http://host:8265"),
-    (["--policy", "AIAD", "--address", "here"], "address='here' must be an http:// or https:// address"),
+    (
+        ["--policy", "AIAD", "--address", "here"],
+        "address='here' must be an http:// or https:// address",
+    ),
     (
         ["--policy", "AIAD", "--backend", "local"],
         "backend=local needs --capacity, the cores of the cluster that it starts",
@@ -151,7 +181,9 @@ RUN_ERRORS = [
 
 
 @pytest.mark.parametrize(("arguments", "told"), RUN_ERRORS, ids=lambda part: str(part)[:30])
-def test_a_controller_that_cannot_start_says_why_in_one_line(arguments, told, tmp_path, capsys, monkeypatch):
+def test_a_controller_that_cannot_start_says_why_in_one_line(
+    arguments, told, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
     assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *arguments]) == 2
@@ -160,7 +192,9 @@ def test_a_controller_that_cannot_start_says_why_in_one_line(arguments, told, tm
     assert said.count("\n") == 1
 
 
-def test_without_apply_the_controller_prints_plans_and_changes_nothing(tmp_path, capsys, monkeypatch):
+def test_without_apply_the_controller_prints_plans_and_changes_nothing(
+    tmp_path, capsys, monkeypatch
+):
     from live_things import FakeRay
 
     monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
@@ -176,20 +210,29 @@ def test_without_apply_the_controller_prints_plans_and_changes_nothing(tmp_path,
         assert all(not one["applied"] and one["plan"]["a"]["replicas"] == 4 for one in told)
         assert ray.scaled == []
         (tmp_path / "j").unlink()
-        assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options, "--apply"]) == 0
+        assert (
+            cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options, "--apply"])
+            == 0
+        )
         assert sorted(ray.scaled) == [("a", 4), ("b", 4)]
 
 
 def test_the_simulator_needs_no_package_beyond_the_base_installation(tmp_path):
     """psutil, which Ray Serve and the pipeline need, is not part of it."""
-    (tmp_path / "my.csv").write_text("minute,job,requests\n" + "".join(f"{minute},a,60\n" for minute in range(10)))
+    (tmp_path / "my.csv").write_text(
+        "minute,job,requests\n" + "".join(f"{minute},a,60\n" for minute in range(10))
+    )
     code = "import sys; sys.modules['psutil'] = None; from faro_lib import cli; sys.exit(cli.main(sys.argv[1:]))"
     arguments = ["simulate", "--workload", "my.csv", "--capacity", "3", "--policy", "AIAD"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
-ONE_DAY = "minute,job,requests\n" + "".join(f"{minute},{job},5\n" for minute in range(10) for job in "ab")
+ONE_DAY = "minute,job,requests\n" + "".join(
+    f"{minute},{job},5\n" for minute in range(10) for job in "ab"
+)
 
 
 class TestASingleDay:
@@ -206,12 +249,22 @@ class TestASingleDay:
         assert said.count("\n") == 1
 
     def test_is_enough_for_a_policy_that_does_not_learn(self, counts, capsys):
-        assert cli.main(["simulate", "--workload", counts, "--capacity", "6", "--policy", "AIAD"]) == 0
+        assert (
+            cli.main(["simulate", "--workload", counts, "--capacity", "6", "--policy", "AIAD"]) == 0
+        )
 
     def test_a_second_short_day_is_not_needed_for_learning(self, tmp_path, capsys):
         rows = [f"{day},{minute},{job},5" for day in (1, 2) for minute in range(10) for job in "ab"]
         (tmp_path / "two.csv").write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
-        told = ["simulate", "--workload", str(tmp_path / "two.csv"), "--capacity", "6", "--policy", "FairShare"]
+        told = [
+            "simulate",
+            "--workload",
+            str(tmp_path / "two.csv"),
+            "--capacity",
+            "6",
+            "--policy",
+            "FairShare",
+        ]
         assert cli.main(told) == 0
 
 
@@ -246,7 +299,11 @@ def test_the_log_of_a_run_can_be_json(capsys, monkeypatch):
     logging.getLogger("faro.test").addHandler(shared.SayHandler())
     logging.getLogger("faro.test").warning("the plan is not published")
     failure, warning = map(json.loads, capsys.readouterr().err.splitlines())
-    assert (failure["level"], failure["reason"], failure["message"]) == ("error", "observe", "no answer")
+    assert (failure["level"], failure["reason"], failure["message"]) == (
+        "error",
+        "observe",
+        "no answer",
+    )
     assert warning["message"] == "the plan is not published"
     assert datetime.fromisoformat(failure["time"]).tzinfo
     with pytest.raises(ValueError, match="log='xml' is unknown; accepted: text, json"):

@@ -21,7 +21,9 @@ from faro_ops.rayserve.spec import serve_specs
 def controller(address, holder, duration_s=30.0, force=False) -> RayServeCluster:
     rest = HttpClient(address)
     lease = Lease(holder, duration_s, force)
-    return RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, Clock(int(time.time()) - 120), None, lease)
+    return RayServeCluster(
+        JOBS, serve_specs(JOBS), rest, rest, Clock(int(time.time()) - 120), None, lease
+    )
 
 
 class TestTheLeaseOfARay:
@@ -32,7 +34,9 @@ class TestTheLeaseOfARay:
     def test_a_second_controller_is_refused_and_told_who_is_first(self, ray):
         with ray.served() as address:
             controller(address, "first").connect()
-            with pytest.raises(ValueError, match="controller first scales the jobs of this Ray cluster; stop it"):
+            with pytest.raises(
+                ValueError, match="controller first scales the jobs of this Ray cluster; stop it"
+            ):
                 controller(address, "second").connect()
 
     def test_a_controller_that_starts_again_with_its_name_continues_at_once(self, ray):
@@ -99,9 +103,14 @@ class Contested:
 def told_by(cluster, until_s=100.0, **options):
     told, steps = [], []
     run(
-        cluster, Wanting([3, 2]), JOBS, until_s, on_step=steps.append,
-        on_failure=lambda reason, line: told.append((reason, line)), **options,
-    )  # fmt: skip
+        cluster,
+        Wanting([3, 2]),
+        JOBS,
+        until_s,
+        on_step=steps.append,
+        on_failure=lambda reason, line: told.append((reason, line)),
+        **options,
+    )
     return told, steps
 
 
@@ -110,7 +119,11 @@ def test_a_target_that_another_client_undoes_three_times_in_a_row_is_left_alone_
     told, steps = told_by(cluster)
     assert [request[0] for request in cluster.requests] == [3, 3, 3, 1, 1, 1, 1, 1, 1]
     assert {request[1] for request in cluster.requests} == {2}
-    assert [step.plan.reason[0] for step in steps[1:4]] == [DRIFT_CORRECTED, DRIFT_CORRECTED, CONTESTED]
+    assert [step.plan.reason[0] for step in steps[1:4]] == [
+        DRIFT_CORRECTED,
+        DRIFT_CORRECTED,
+        CONTESTED,
+    ]
     assert told[0] == (
         CONTESTED,
         "job 'a': an HPA keeps setting 1 replicas instead of 3; Faro leaves it alone, and overrules it only with --force",
@@ -128,7 +141,9 @@ def test_a_change_by_hand_now_and_then_is_no_contest():
     policy, memory, reasons = Wanting([3, 2]), Memory.start(Wanting([3, 2]), JOBS), []
     for n in range(40):
         target = [1, 2] if n % 5 == 4 else [3, 2]
-        memory, step = tick(policy, GuardrailConfig(), JOBS, memory, observed(target, now_s=10.0 * n))
+        memory, step = tick(
+            policy, GuardrailConfig(), JOBS, memory, observed(target, now_s=10.0 * n)
+        )
         reasons.append(step.plan.reason[0])
     assert CONTESTED not in reasons
 
@@ -147,7 +162,8 @@ def test_a_contest_is_remembered_over_a_restart(tmp_path):
     assert {request[0] for request in cluster.requests} == {1}
     header, ticks = journal.read(tmp_path / "j")
     assert all(
-        old.target.tolist() == new.target.tolist() for old, new in journal.replay(Wanting([3, 2]), header, ticks)
+        old.target.tolist() == new.target.tolist()
+        for old, new in journal.replay(Wanting([3, 2]), header, ticks)
     )
 
 
@@ -165,6 +181,8 @@ def test_other_jobs_make_room_for_a_contested_job():
     policy, config = Wanting([1, 5]), GuardrailConfig()
     memory = Memory.start(policy, jobs)
     for n in range(6):
-        memory, step = tick(policy, config, jobs, memory, observed([4, 5 if n == 0 else 2], 6.0, now_s=10.0 * n))
+        memory, step = tick(
+            policy, config, jobs, memory, observed([4, 5 if n == 0 else 2], 6.0, now_s=10.0 * n)
+        )
     assert step.plan.reason[0] == CONTESTED
     assert step.target.tolist() == [4, 2]

@@ -26,7 +26,9 @@ def plan(target, attempts=1):
 def clamped(wanted, observation, pending=None, attempts=1, cores=None):
     cores = [1.0] * len(wanted) if cores is None else cores
     jobs = arrays_of(tuple(Job(str(n), cores=c) for n, c in enumerate(cores)))
-    target, pending = clamp_to_capacity(pending or Pending.none(len(wanted)), plan(wanted, attempts), observation, jobs)
+    target, pending = clamp_to_capacity(
+        pending or Pending.none(len(wanted)), plan(wanted, attempts), observation, jobs
+    )
     return target.tolist(), pending
 
 
@@ -158,7 +160,9 @@ class Holding(Wanting):
         return state, hold(observation)
 
 
-def test_a_run_that_resumes_after_more_than_a_minute_keeps_the_replicas_that_another_controller_has_set(tmp_path):
+def test_a_run_that_resumes_after_more_than_a_minute_keeps_the_replicas_that_another_controller_has_set(
+    tmp_path,
+):
     class Led(Recorder):
         def observe(self):
             return observed([5], now_s=self.now_s)

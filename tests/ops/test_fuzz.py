@@ -39,24 +39,37 @@ pytestmark = pytest.mark.slow
 INPUTS = int(os.environ.get("FARO_FUZZ", "1000"))
 fuzz = settings(max_examples=INPUTS, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-NUMBERS = st.one_of(st.integers(-(10**20), 10**20), st.floats(), st.sampled_from([0, 1, 2, 999_999_999, 1e30]))
-CELLS = st.one_of(NUMBERS.map(str), st.text(max_size=8), st.sampled_from(["", "a", "b", "nan", "\x1b[31m", '"']))
+NUMBERS = st.one_of(
+    st.integers(-(10**20), 10**20), st.floats(), st.sampled_from([0, 1, 2, 999_999_999, 1e30])
+)
+CELLS = st.one_of(
+    NUMBERS.map(str), st.text(max_size=8), st.sampled_from(["", "a", "b", "nan", "\x1b[31m", '"'])
+)
 ROWS = st.lists(st.lists(CELLS, max_size=5).map(",".join), max_size=8)
 HEADERS = st.sampled_from(
     ["minute,job,requests", "day,minute,job,requests", "minute,job", "", "job,slo_s,min_replicas"]
 )
-CSV = st.builds(lambda header, rows: "\n".join([header, *rows]).encode(errors="replace"), HEADERS, ROWS)
+CSV = st.builds(
+    lambda header, rows: "\n".join([header, *rows]).encode(errors="replace"), HEADERS, ROWS
+)
 VALUES = st.recursive(
     st.one_of(NUMBERS, st.booleans(), st.none(), st.text(max_size=8), st.dates()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 JOBS = st.lists(
-    st.dictionaries(st.one_of(st.sampled_from(list(READ_COLUMNS)), st.text(max_size=4)), VALUES), max_size=3
+    st.dictionaries(st.one_of(st.sampled_from(list(READ_COLUMNS)), st.text(max_size=4)), VALUES),
+    max_size=3,
 )
-YAML = st.one_of(JOBS, VALUES).map(lambda content: yaml.safe_dump(content, allow_unicode=True).encode(errors="replace"))
+YAML = st.one_of(JOBS, VALUES).map(
+    lambda content: yaml.safe_dump(content, allow_unicode=True).encode(errors="replace")
+)
 FRAGMENTS = st.lists(
-    st.sampled_from(["- ", "job: ", "a", "&x ", "*x", "!t ", "[", "{", ": ", "\n", "  ", "'", "1e9", "|"])
+    st.sampled_from(
+        ["- ", "job: ", "a", "&x ", "*x", "!t ", "[", "{", ": ", "\n", "  ", "'", "1e9", "|"]
+    )
 )
 BROKEN = FRAGMENTS.map(lambda parts: "".join(parts).encode())
 
@@ -106,7 +119,11 @@ def test_a_csv_table_of_jobs(tmp_path, content):
 
 
 @fuzz
-@given(st.dictionaries(st.sampled_from(list(config.Config.model_fields)) | st.text(max_size=4), VALUES, max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(list(config.Config.model_fields)) | st.text(max_size=4), VALUES, max_size=3
+    )
+)
 def test_a_configuration(mapping):
     result_or_one_line(config.load, mapping)
 
@@ -119,7 +136,13 @@ def replaced(thing, place, value):
     places = []
 
     def walk(one):
-        items = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        items = (
+            one.items()
+            if isinstance(one, dict)
+            else enumerate(one)
+            if isinstance(one, list)
+            else ()
+        )
         for key, inner in items:
             places.append((one, key))
             walk(inner)
@@ -134,7 +157,13 @@ def replaced(thing, place, value):
 PLACES = st.integers(0, 10**6)
 JSON = VALUES.filter(lambda value: "datetime" not in repr(value))
 OVERRIDES = [
-    {"job": "a", "by": "me", "replicas": 2, "from": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
+    {
+        "job": "a",
+        "by": "me",
+        "replicas": 2,
+        "from": "2026-01-01T00:00:00Z",
+        "until": "2026-01-02T00:00:00Z",
+    },
     {"job": "b", "load": 2.0},
 ]
 
@@ -174,7 +203,10 @@ def test_the_file_of_faro_set(tmp_path, rows):
     result_or_one_line(read_overrides, tmp_path / "o.json")
 
 
-ANSWER = {"status": "success", "data": {"result": [{"metric": {"job": "a"}, "values": [[60, "1"], [120, "2"]]}]}}
+ANSWER = {
+    "status": "success",
+    "data": {"result": [{"metric": {"job": "a"}, "values": [[60, "1"], [120, "2"]]}]},
+}
 
 
 @fuzz
@@ -198,10 +230,15 @@ def test_an_answer_of_ray_makes_at_most_a_tick_without_observation(name, place, 
     server = HttpClient("http://localhost:8265")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            HttpClient, "request",
-            lambda self, method, path, *_, **__: answers.get(path.split("?")[0], {"now_s": 0, "jobs": {}}),
-        )  # fmt: skip
-        cluster = RayServeCluster(TWO_JOBS, serve_specs(TWO_JOBS), server, server, Clock.starting_now())
+            HttpClient,
+            "request",
+            lambda self, method, path, *_, **__: answers.get(
+                path.split("?")[0], {"now_s": 0, "jobs": {}}
+            ),
+        )
+        cluster = RayServeCluster(
+            TWO_JOBS, serve_specs(TWO_JOBS), server, server, Clock.starting_now()
+        )
         observed(cluster, 10.0, None, lambda reason, line: failures.append(line))
     assert all("\n" not in line for line in failures)
 
@@ -209,15 +246,34 @@ def test_an_answer_of_ray_makes_at_most_a_tick_without_observation(name, place, 
 # --- objects of Kubernetes --------------------------------------------------------------------------------------------
 
 # The API server checks types and the fields that its schema requires. Anything else may be missing.
-REQUIRED = {"metadata", "name", "namespace", "spec", "key", "effect", "type", "status", "scopeName", "containers"}
-QUANTITIES = st.from_regex(r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,3})?(n|u|m|k|M|G|Ki|Mi|Gi|e[0-9])?", fullmatch=True)
+REQUIRED = {
+    "metadata",
+    "name",
+    "namespace",
+    "spec",
+    "key",
+    "effect",
+    "type",
+    "status",
+    "scopeName",
+    "containers",
+}
+QUANTITIES = st.from_regex(
+    r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,3})?(n|u|m|k|M|G|Ki|Mi|Gi|e[0-9])?", fullmatch=True
+)
 SHAPE = Shape({"cpu": 1.0, "memory": 2.0**30}, tolerations=({"key": "gpu", "operator": "Exists"},))
 NODE = kube_things.node(taints=[{"key": "gpu", "value": "a", "effect": "NoSchedule"}])
-SIDECAR = {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}}
+SIDECAR = {
+    "name": "s",
+    "restartPolicy": "Always",
+    "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}},
+}
 OURS = kube_things.replica("r", initContainers=[SIDECAR], overhead={"cpu": "100m"})
 OTHER = kube_things.pod("o", initContainers=[SIDECAR | {"restartPolicy": None}])
 QUOTA = kube_things.quota(requests_cpu="5", limits_memory="9Gi")
-QUOTA["spec"]["scopeSelector"] = {"matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]}
+QUOTA["spec"]["scopeSelector"] = {
+    "matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]
+}
 SERVICE = {
     "metadata": {"name": "faro"},
     "status": {
@@ -248,10 +304,15 @@ def without(thing, place):
 
 @fuzz
 @given(st.lists(PLACES, min_size=5, max_size=5), QUANTITIES, QUANTITIES, QUANTITIES)
-def test_objects_of_kubernetes_without_optional_fields_and_with_any_quantity(places, of_node, of_pod, of_quota):
+def test_objects_of_kubernetes_without_optional_fields_and_with_any_quantity(
+    places, of_node, of_pod, of_quota
+):
     node, ours, other, quota, service = map(without, (NODE, OURS, OTHER, QUOTA, SERVICE), places)
     node["status"].get("allocatable", {})["cpu"] = of_node
-    other["spec"]["containers"][0].get("resources", {})["requests"] = {"cpu": of_pod, "memory": of_pod}
+    other["spec"]["containers"][0].get("resources", {})["requests"] = {
+        "cpu": of_pod,
+        "memory": of_pod,
+    }
     quota["spec"].get("hard", {})["requests.cpu"] = of_quota
 
     def is_ours(pod):

@@ -20,7 +20,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked += 1
         busy = self.path == "/busy" and self.server.asked < 3
-        text = json.dumps({"error": "not now"} if busy else {"token": self.headers.get("Authorization")}).encode()
+        text = json.dumps(
+            {"error": "not now"} if busy else {"token": self.headers.get("Authorization")}
+        ).encode()
         self.send_response(503 if busy else 200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -67,14 +69,36 @@ def test_no_password_of_netrc_is_sent(server, tmp_path, monkeypatch):
 def certificate(tmp_path_factory):
     """A PEM file with a self-signed certificate of 127.0.0.1, and its key."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{path}.key", "-out", f"{path}.crt"]
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=127.0.0.1",
+    ]
+    names = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        f"{path}.key",
+        "-out",
+        f"{path}.crt",
+    ]
     subprocess.run([*request, *names], check=True, capture_output=True)
-    path.write_text(path.with_name("both.pem.crt").read_text() + path.with_name("both.pem.key").read_text())
+    path.write_text(
+        path.with_name("both.pem.crt").read_text() + path.with_name("both.pem.key").read_text()
+    )
     return str(path)
 
 
-def test_a_private_authority_and_a_client_certificate_come_from_the_environment(server, certificate, monkeypatch):
+def test_a_private_authority_and_a_client_certificate_come_from_the_environment(
+    server, certificate, monkeypatch
+):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.load_verify_locations(certificate)
@@ -91,7 +115,9 @@ def test_a_private_authority_and_a_client_certificate_come_from_the_environment(
 
 def test_an_address_with_a_password_is_refused_without_printing_it(capsys):
     address = "https://operator:hunter2@ray.example:8265"
-    with pytest.raises(ValueError, match=r"^address=https://ray.example:8265 has a user or a password") as refused:
+    with pytest.raises(
+        ValueError, match=r"^address=https://ray.example:8265 has a user or a password"
+    ) as refused:
         HttpClient(address)
     assert "hunter2" not in str(refused.value)
     assert one_line(f"no answer from {address}") == "no answer from https://***@ray.example:8265"

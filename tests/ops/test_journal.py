@@ -40,7 +40,9 @@ def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
         journal.begin(header, **options)
         for n in range(first, last):
             counts = np.full((len(header.jobs), 1), n)
-            seen = observed([4, 4], capacity=8, now_s=10.0 * (n + 1), minute=n // 6 + 1, arrivals_per_min=counts)
+            seen = observed(
+                [4, 4], capacity=8, now_s=10.0 * (n + 1), minute=n // 6 + 1, arrivals_per_min=counts
+            )
             memory, step = tick(policy, header.guardrails, header.jobs, memory, seen)
             journal.tick(step, None)
 
@@ -90,7 +92,9 @@ def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch)
     assert times_s(ticks)[-1] == 30.0 * TICKS
 
 
-def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(tmp_path, often, monkeypatch):
+def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(
+    tmp_path, often, monkeypatch
+):
     write_ticks(tmp_path / "rotated.jsonl")
     monkeypatch.setattr(rotation, "MAX_BYTES", 1 << 30)
     write_ticks(tmp_path / "whole.jsonl")
@@ -126,11 +130,15 @@ def guard_after(path, until_s):
         return journal.resume(Wanting([4, 2]), journal.header).memory.guard
 
 
-def test_the_requests_of_an_earlier_version_of_the_policy_are_no_changes_by_another_client(tmp_path):
+def test_the_requests_of_an_earlier_version_of_the_policy_are_no_changes_by_another_client(
+    tmp_path,
+):
     assert not guard_after(tmp_path / "j", until_s=105.0).contested(GuardrailConfig()).any()
 
 
-def test_a_resumed_run_remembers_the_recorded_request_and_not_what_the_policy_would_request_now(tmp_path):
+def test_a_resumed_run_remembers_the_recorded_request_and_not_what_the_policy_would_request_now(
+    tmp_path,
+):
     assert guard_after(tmp_path / "j", until_s=25.0).target.tolist() == [3, 2]
 
 
@@ -147,8 +155,16 @@ def test_a_resumed_run_goes_on_in_the_next_generation(tmp_path, often):
 def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, often):
     path = tmp_path / "run.jsonl"
     write_ticks(path)
-    write_ticks(path, TICKS, 2 * TICKS, Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0))
-    assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [["a", "b"], ["a", "c"]]
+    write_ticks(
+        path,
+        TICKS,
+        2 * TICKS,
+        Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0),
+    )
+    assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [
+        ["a", "b"],
+        ["a", "c"],
+    ]
     assert [job.name for job in read(path)[0].jobs] == ["a", "c"]
     assert decision_at(parts(path), 55.0)[1].step.observation.now_s == 50.0
 
@@ -158,18 +174,29 @@ def changed_twice(tmp_path):
     """A journal whose operator replaced a job, and then took it back with another SLO: three parts of ten minutes."""
     path = tmp_path / "run.jsonl"
     write_ticks(path)
-    write_ticks(path, TICKS, 2 * TICKS, Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0))
+    write_ticks(
+        path,
+        TICKS,
+        2 * TICKS,
+        Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0),
+    )
     again = Header("FairShare", (Job("a"), Job("b", slo_s=0.5)), GuardrailConfig(), 10.0, True, 0)
     write_ticks(path, 2 * TICKS, 3 * TICKS, again)
     return str(path)
 
 
 @pytest.mark.parametrize(
-    "read_history", [history_from_journal, lambda path: records_from_journal(path).history], ids=["history", "records"]
+    "read_history",
+    [history_from_journal, lambda path: records_from_journal(path).history],
+    ids=["history", "records"],
 )
-def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_with_others(changed_twice, read_history):
+def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_with_others(
+    changed_twice, read_history
+):
     minute = np.arange(30)
-    last_tick = np.where((minute >= 10) & (minute < 20), np.nan, 6.0 * minute + 5)  # a count is the number of its tick
+    last_tick = np.where(
+        (minute >= 10) & (minute < 20), np.nan, 6.0 * minute + 5
+    )  # a count is the number of its tick
     np.testing.assert_array_equal(read_history(changed_twice).today, [last_tick, last_tick])
 
 
@@ -182,7 +209,9 @@ def test_faro_shadow_scores_all_parts_of_a_journal_with_the_same_jobs(changed_tw
 
     monkeypatch.setattr("faro_ops.recommend.shadow.plan_scores", plan_scores)
     main(["shadow", changed_twice])
-    assert times_s(scored) == [10.0 * (n + 1) for n in range(3 * TICKS) if not TICKS <= n < 2 * TICKS]
+    assert times_s(scored) == [
+        10.0 * (n + 1) for n in range(3 * TICKS) if not TICKS <= n < 2 * TICKS
+    ]
 
 
 def test_a_rotation_that_was_interrupted_is_repeated_without_a_record_twice(tmp_path):
@@ -204,7 +233,9 @@ def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
         journal._max_bytes = 0
         memory = Memory.start(FairShare(), JOBS)
         for n in range(2 * REPLAYED_TICKS + 5):
-            memory, step = tick(FairShare(), HEADER.guardrails, JOBS, memory, observed([4, 4], now_s=10.0 * (n + 1)))
+            memory, step = tick(
+                FairShare(), HEADER.guardrails, JOBS, memory, observed([4, 4], now_s=10.0 * (n + 1))
+            )
             journal.tick(step, None)
         assert rotation.archives(path)
         with pytest.raises(ValueError, match="another controller writes this journal"):
@@ -242,13 +273,17 @@ def test_the_last_decision_is_explained_without_the_archives(tmp_path, often, mo
     archives = rotation.archives(path)
     for archive in archives:
         archive.write_bytes(b"damaged")
-    planned = path.read_text().replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]')
+    planned = path.read_text().replace(
+        '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]'
+    )
     path.write_text(planned)
     assert main(["explain", str(path)]) == 0
     assert f"FairShare at {10 * TICKS} s" in capsys.readouterr().out
 
 
-def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_holds(tmp_path, often, capsys):
+def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_holds(
+    tmp_path, often, capsys
+):
     path = tmp_path / "run.jsonl"
     write_ticks(path)
     archive = rotation.archives(path)[0]
@@ -293,7 +328,9 @@ def test_what_the_recorded_policy_requested_is_no_change_by_another_client(tmp_p
     rows = replayed(path, capsys, "--policy", "AIAD")
     reasons = {job["reason"] for row in rows for job in row["plan"].values()}
     assert not reasons & {CONTESTED, DRIFT_CORRECTED}
-    assert any(job["replayed"] < job["recorded"] for job in rows[-1]["plan"].values()), "to the last decision"
+    assert any(job["replayed"] < job["recorded"] for job in rows[-1]["plan"].values()), (
+        "to the last decision"
+    )
 
 
 def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path, capsys):
@@ -307,7 +344,10 @@ def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path
 
 
 def test_a_journal_keeps_the_kind_of_each_replica(tmp_path):
-    jobs = (Job("a"), Job("b", replica=replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02})))
+    jobs = (
+        Job("a"),
+        Job("b", replica=replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02})),
+    )
     header = Header("Faro-Sum", jobs, GuardrailConfig(), 10.0, False)
     with Journal(tmp_path / "run.jsonl") as journal:
         journal.begin(header)

@@ -35,7 +35,12 @@ class Server:
         self.autoscalers, self.scaled = list(autoscalers), {}
 
     def get(self, path):
-        return {"items": {DEPLOYMENTS: [deployment("a"), deployment("b")], AUTOSCALERS: self.autoscalers}[path]}
+        return {
+            "items": {
+                DEPLOYMENTS: [deployment("a"), deployment("b")],
+                AUTOSCALERS: self.autoscalers,
+            }[path]
+        }
 
     def send(self, method, path, body, **_):
         self.scaled[path.split("/")[-2]] = body["spec"]["replicas"]
@@ -59,7 +64,9 @@ def test_a_job_that_an_autoscaler_scales_is_left_to_it_and_the_autoscaler_is_nam
     server = Server(autoscaler("by-cpu", "a"))
     cluster = cluster_on(server)
     cluster.observe()
-    with pytest.raises(ApiError, match=r"^a is not scaled to 3: HorizontalPodAutoscaler 'by-cpu' scales it too"):
+    with pytest.raises(
+        ApiError, match=r"^a is not scaled to 3: HorizontalPodAutoscaler 'by-cpu' scales it too"
+    ):
         cluster.apply(np.array([3, 3]), np.zeros(2))
     assert server.scaled == {"b": 3}
 
@@ -81,7 +88,8 @@ def test_an_autoscaler_of_something_else_does_not_matter():
 
 def test_a_controller_does_not_start_beside_an_autoscaler():
     with pytest.raises(
-        ValueError, match=r"^deployment 'jobs/a' is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it$"
+        ValueError,
+        match=r"^deployment 'jobs/a' is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it$",
     ):
         preflight.check_autoscalers({"jobs/a": autoscaler("by-cpu", "a"), "jobs/b": None})
     preflight.check_autoscalers({"jobs/a": None})

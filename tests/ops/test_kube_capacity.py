@@ -76,7 +76,12 @@ def test_tolerations_cover_taints_by_the_rules_of_the_scheduler(toleration, hold
 
 def test_a_tolerated_node_counts():
     tainted = node(taints=[{"key": "gpu", "effect": "NoSchedule"}])
-    assert cores([tainted], shape=Shape(quantum=1.0, tolerations=({"key": "gpu", "operator": "Exists"},))) == 8
+    assert (
+        cores(
+            [tainted], shape=Shape(quantum=1.0, tolerations=({"key": "gpu", "operator": "Exists"},))
+        )
+        == 8
+    )
 
 
 def test_only_nodes_that_the_pods_select_count():
@@ -84,7 +89,9 @@ def test_only_nodes_that_the_pods_select_count():
 
 
 def test_a_node_that_lacks_a_resource_of_the_replicas_has_no_room():
-    found = capacity([node("a")], [], [], "jobs", is_replica, Shape({"cpu": 1.0, "nvidia.com/gpu": 1.0}))
+    found = capacity(
+        [node("a")], [], [], "jobs", is_replica, Shape({"cpu": 1.0, "nvidia.com/gpu": 1.0})
+    )
     assert (found.cores, found.unusable) == (0, {"a": "offers no nvidia.com/gpu"})
 
 
@@ -95,7 +102,9 @@ QUERIES = {"requests": "sum(increase(r[$window]))", "latency_mean_s": "avg_over_
 def sharing_gpus(*gpus: int, resource: str = GPU):
     """(refs, Deployments) of jobs with these GPUs per replica, and four CPUs each."""
     jobs = [Job(f"job{n}", cores=float(count)) for n, count in enumerate(gpus)]
-    refs = [DeploymentRef.of(job, {"queries": QUERIES, "resource": resource}, "jobs") for job in jobs]
+    refs = [
+        DeploymentRef.of(job, {"queries": QUERIES, "resource": resource}, "jobs") for job in jobs
+    ]
     requests = [{"cpu": "4", GPU: str(count)} for count in gpus]
     specs = [{"containers": [{"name": "c", "resources": {"requests": one}}]} for one in requests]
     return refs, [{"spec": {"template": {"spec": spec}}} for spec in specs]
@@ -110,7 +119,10 @@ def with_gpus(name: str, cpu: str, gpus: str) -> dict:
 def test_jobs_that_share_gpus_have_the_gpus_of_the_nodes_where_cpu_and_quota_allow_them():
     shape = shape_of(*sharing_gpus(1, 2))
     assert (shape.per_core[GPU], shape.per_core["cpu"], shape.quantum) == (1, 4, 1)
-    assert cores([with_gpus("a", "64", "8"), with_gpus("b", "64", "4"), node("c", "64")], shape=shape) == 12
+    assert (
+        cores([with_gpus("a", "64", "8"), with_gpus("b", "64", "4"), node("c", "64")], shape=shape)
+        == 12
+    )
     assert cores([with_gpus("a", "9", "8")], shape=shape) == 2, "CPUs for two replicas with one GPU"
     hard = {f"requests.{GPU}": "3"}
     limit = {"metadata": {"name": "q", "namespace": "jobs"}, "spec": {"hard": hard}}
@@ -121,7 +133,8 @@ def test_pods_may_not_request_more_gpus_than_the_table_says():
     refs, deployments = sharing_gpus(1)
     deployments[0]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"][GPU] = "2"
     with pytest.raises(
-        ValueError, match=r"^job 'job0': cores=1 is less than the 2 nvidia.com/gpu that its pods request$"
+        ValueError,
+        match=r"^job 'job0': cores=1 is less than the 2 nvidia.com/gpu that its pods request$",
     ):
         shape_of(refs, deployments)
 
@@ -136,40 +149,60 @@ def test_cores_may_include_what_admission_adds_to_the_requests_of_the_template(r
 
 def test_a_rollout_changes_what_the_replicas_require_of_a_node():
     deployment = {"metadata": {"name": "a", "namespace": "jobs", "resourceVersion": "1"}}
-    deployment["spec"] = {"selector": {"matchLabels": {"app": "a"}}, "template": pod("template", "1")}
+    deployment["spec"] = {
+        "selector": {"matchLabels": {"app": "a"}},
+        "template": pod("template", "1"),
+    }
     api = SimpleNamespace(get=lambda path: {"items": [deployment]})
     refs = [DeploymentRef.of(Job("a"), {"queries": QUERIES}, "jobs")]
     cluster = Deployments(api, refs, None, Clock.starting_now())
     watch = watch_capacity(api, NamespacedName("jobs", "faro"), cluster, (Job("a"),))
-    watch._informers = [SimpleNamespace(items=lambda found=found: found) for found in ([node(memory="8Gi")], [], [])]
+    watch._informers = [
+        SimpleNamespace(items=lambda found=found: found) for found in ([node(memory="8Gi")], [], [])
+    ]
     assert watch.current().cores == 8
     deployment["spec"]["template"] = pod("template", "1", memory="2Gi")
     cluster.read()
     assert watch.current().cores == 4
     deployment["spec"]["template"] = pod("template", "2")
     cluster.read()
-    with pytest.raises(ValueError, match=r"^job 'a': cores=1 is less than the 2 cpu that its pods request$"):
+    with pytest.raises(
+        ValueError, match=r"^job 'a': cores=1 is less than the 2 cpu that its pods request$"
+    ):
         watch.current()
 
 
 def test_pods_whose_node_affinity_is_required_are_refused():
     refs, deployments = sharing_gpus(1, 1)
     term = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
-    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
+        }
+    }
     deployments[1]["spec"]["template"]["spec"]["affinity"] = affinity
-    with pytest.raises(ValueError, match=r"^deployments: a required nodeAffinity is not read; .*nodeSelector$"):
+    with pytest.raises(
+        ValueError, match=r"^deployments: a required nodeAffinity is not read; .*nodeSelector$"
+    ):
         shape_of(refs, deployments)
 
 
 def test_jobs_that_share_capacity_share_one_resource():
     refs, deployments = sharing_gpus(1, 1)
     other, _ = sharing_gpus(1, resource="cpu")
-    with pytest.raises(ValueError, match=r"^deployments: deployment.resource differs \(cpu, nvidia.com/gpu\)"):
+    with pytest.raises(
+        ValueError, match=r"^deployments: deployment.resource differs \(cpu, nvidia.com/gpu\)"
+    ):
         shape_of([refs[0], other[0]], deployments)
 
 
 def test_finished_pods_do_not_reduce_the_capacity():
-    assert cores([node(cpu="8")], [pod("job", "4", phase="Succeeded"), pod("crash", "4", phase="Failed")]) == 8
+    assert (
+        cores(
+            [node(cpu="8")], [pod("job", "4", phase="Succeeded"), pod("crash", "4", phase="Failed")]
+        )
+        == 8
+    )
 
 
 def test_a_quota_below_the_nodes_binds_and_is_named():
@@ -178,7 +211,11 @@ def test_a_quota_below_the_nodes_binds_and_is_named():
 
 
 def test_other_pods_of_the_namespace_use_its_quota_even_without_a_node():
-    others = [pod("web", "2", on=None), pod("elsewhere", "3", namespace="other", on=None), replica("r", cpu="1")]
+    others = [
+        pod("web", "2", on=None),
+        pod("elsewhere", "3", namespace="other", on=None),
+        replica("r", cpu="1"),
+    ]
     assert cores([node(cpu="8")], others, [quota(requests_cpu="5")]) == 3
 
 
@@ -191,7 +228,14 @@ def test_the_tightest_of_several_quotas_and_resources_binds():
     assert cores([node(cpu="8", memory="64Gi")], shape=shape) == 8
     assert cores([node(cpu="8", memory="10Gi")], shape=shape) == 5
     assert cores([node(cpu="8", pods="3")], shape=shape) == 3
-    assert cores([node(cpu="8")], quotas=[quota(pods="4"), quota(name="r", requests_memory="4Gi")], shape=shape) == 2
+    assert (
+        cores(
+            [node(cpu="8")],
+            quotas=[quota(pods="4"), quota(name="r", requests_memory="4Gi")],
+            shape=shape,
+        )
+        == 2
+    )
 
 
 def test_a_quota_of_limits_binds_too_and_counts_the_limits_of_others():
@@ -223,9 +267,30 @@ def test_every_limit_of_a_quota_binds(hard, left):
         ({"scopes": ["BestEffort"]}, False),
         ({"scopes": ["Terminating", "NotBestEffort"]}, False),
         ({"scopes": ["NotTerminating"]}, True),
-        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}}, False),
-        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "DoesNotExist"}]}}, True),
-        ({"scopeSelector": {"matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]}}, True),
+        (
+            {
+                "scopeSelector": {
+                    "matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]
+                }
+            },
+            False,
+        ),
+        (
+            {
+                "scopeSelector": {
+                    "matchExpressions": [{"scopeName": "PriorityClass", "operator": "DoesNotExist"}]
+                }
+            },
+            True,
+        ),
+        (
+            {
+                "scopeSelector": {
+                    "matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]
+                }
+            },
+            True,
+        ),
     ],
 )
 def test_a_quota_whose_scopes_exclude_replicas_does_not_count(scoped, binds):
@@ -242,12 +307,25 @@ def test_a_pod_reserves_its_containers_sidecars_and_overhead_or_an_init_containe
         return requests_of({"spec": spec})["cpu"]
 
     assert reserved(containers=[container("1"), container("500m")]) == 1.5
-    assert reserved(containers=[container("1")], initContainers=[container("3"), container("2")]) == 3
-    assert reserved(containers=[container("1")], initContainers=[container("1", restartPolicy="Always")]) == 2
+    assert (
+        reserved(containers=[container("1")], initContainers=[container("3"), container("2")]) == 3
+    )
+    assert (
+        reserved(
+            containers=[container("1")], initContainers=[container("1", restartPolicy="Always")]
+        )
+        == 2
+    )
     assert reserved(containers=[container("1")], overhead={"cpu": "250m"}) == 1.25
     assert reserved(containers=[{"name": "c", "resources": {"limits": {"cpu": "2"}}}]) == 2
-    started = [container("2", restartPolicy="Always"), container("3"), container("1", restartPolicy="Always")]
-    assert reserved(containers=[container("1")], initContainers=started) == 5, "the second one starts beside the first"
+    started = [
+        container("2", restartPolicy="Always"),
+        container("3"),
+        container("1", restartPolicy="Always"),
+    ]
+    assert reserved(containers=[container("1")], initContainers=started) == 5, (
+        "the second one starts beside the first"
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,9 +347,14 @@ def test_a_limit_of_the_whole_pod_is_its_request_if_no_container_has_one():
     assert requests_of(described) == {"pods": 1, "cpu": 2, "limits.cpu": 2}
 
 
-@given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 3000), st.booleans()), max_size=8), st.integers(0, 40))
+@given(
+    st.lists(st.tuples(st.integers(0, 64), st.integers(0, 3000), st.booleans()), max_size=8),
+    st.integers(0, 40),
+)
 def test_capacity_is_never_negative_and_never_above_nodes_and_quota(described, limit):
-    nodes = [node(f"n{i}", str(cpu), unschedulable=gone) for i, (cpu, _, gone) in enumerate(described)]
+    nodes = [
+        node(f"n{i}", str(cpu), unschedulable=gone) for i, (cpu, _, gone) in enumerate(described)
+    ]
     pods = [pod(f"p{i}", f"{milli}m", on=f"n{i}") for i, (_, milli, _) in enumerate(described)]
     found = cores(nodes, pods, [quota(requests_cpu=str(limit))])
     assert 0 <= found <= min(limit, sum(cpu for cpu, _, gone in described if not gone))
@@ -290,7 +373,10 @@ def test_the_informers_keep_enough_of_nodes_and_pods():
 
 def test_ray_capacity_is_that_of_ready_workers_on_ready_nodes():
     workers = [pod("w1", "4", on="a"), pod("w2", "4", on="b"), pod("w3", "4", on="a", ready=False)]
-    workers.append(pod("w4", "4", on="a") | {"metadata": {"name": "w4", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    workers.append(
+        pod("w4", "4", on="a")
+        | {"metadata": {"name": "w4", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    )
     assert cores_of_workers(workers, [node("a"), node("b", ready=False)]).cores == 4
     assert cores_of_workers(workers, [node("a", unschedulable=True), node("b")]).cores == 8, (
         "a cordoned node still serves"

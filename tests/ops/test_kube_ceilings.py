@@ -41,7 +41,12 @@ class Server:
     """Two Deployments with an HPA each, whose versions change whenever `busy` is true; it records every write."""
 
     def __init__(self, replicas=(2, 2), bounds=((1, 4), (1, 4))):
-        self.replicas, self.written, self.busy, self.lock = dict(zip("ab", replicas)), [], 0, threading.Lock()
+        self.replicas, self.written, self.busy, self.lock = (
+            dict(zip("ab", replicas)),
+            [],
+            0,
+            threading.Lock(),
+        )
         self.hpas = {name: self.hpa(name, *of) for name, of in zip("ab", bounds)}
         self.lease = None
 
@@ -49,15 +54,25 @@ class Server:
     def hpa(name, low, high):
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
         spec = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": high}
-        return {"metadata": {"name": name, "namespace": "jobs", "resourceVersion": "1"}, "spec": spec}
+        return {
+            "metadata": {"name": name, "namespace": "jobs", "resourceVersion": "1"},
+            "spec": spec,
+        }
 
     def deployment(self, name):
         metadata = {"name": name, "namespace": "jobs", "resourceVersion": "1", "generation": 1}
-        status = {"observedGeneration": 1, "readyReplicas": self.replicas[name], "replicas": self.replicas[name]}
+        status = {
+            "observedGeneration": 1,
+            "readyReplicas": self.replicas[name],
+            "replicas": self.replicas[name],
+        }
         return {"metadata": metadata, "spec": {"replicas": self.replicas[name]}, "status": status}
 
     def bounds(self):
-        return {n: (one["spec"]["minReplicas"], one["spec"]["maxReplicas"]) for n, one in self.hpas.items()}
+        return {
+            n: (one["spec"]["minReplicas"], one["spec"]["maxReplicas"])
+            for n, one in self.hpas.items()
+        }
 
     def get(self, path, **_):
         if path == DEPLOYMENTS:
@@ -77,11 +92,16 @@ class Server:
             if self.busy:  # the HPA controller has written its status
                 self.busy -= 1
                 metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
-            if body["metadata"].get("resourceVersion", metadata["resourceVersion"]) != metadata["resourceVersion"]:
+            if (
+                body["metadata"].get("resourceVersion", metadata["resourceVersion"])
+                != metadata["resourceVersion"]
+            ):
                 raise ApiError(409, "changed")
             self.written.append((method, path, body))
             notes = metadata.setdefault("annotations", {}) | body["metadata"]["annotations"]
-            metadata["annotations"] = {key: value for key, value in notes.items() if value is not None}
+            metadata["annotations"] = {
+                key: value for key, value in notes.items() if value is not None
+            }
             metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
             hpa["spec"] |= body["spec"]
             return json.loads(json.dumps(hpa))
@@ -137,7 +157,9 @@ def test_a_service_is_handed_back_with_its_own_bounds_and_its_replicas_as_they_a
     cluster = applied(server, [2, 4], [HAND_BACK, 2])
     assert server.bounds() == {"a": (2, 5), "b": (2, 4)}
     assert ORIGINAL not in server.hpas["a"]["metadata"]["annotations"]
-    assert cluster.observe().target.tolist() == [2, 4], "the replicas of its HPA count, and not its own maximum"
+    assert cluster.observe().target.tolist() == [2, 4], (
+        "the replicas of its HPA count, and not its own maximum"
+    )
     count = len(server.written)
     applied(server, [2, 4], [HAND_BACK, 2], cluster)
     assert len(server.written) == count
@@ -226,7 +248,9 @@ def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
     cluster.observe()
     server.hpas["a"]["spec"]["maxReplicas"] = 9
     server.busy = 1
-    with pytest.raises(ApiError, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"):
+    with pytest.raises(
+        ApiError, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"
+    ):
         cluster.apply(np.array([4, 3]), np.zeros(2))
     assert server.bounds()["a"] == (1, 9)
 
@@ -319,14 +343,23 @@ def test_a_job_without_data_keeps_its_bounds():
 
     server = Server(bounds=((1, 4), (3, 4)))
     cluster = Ticks(server, REFS, Blind(), Clock.starting_now(), 8.0)
-    loop.run(cluster, Bounds([5, 1], [2, 1]), JOBS, 300.0, guardrails=control.GuardrailConfig(stale_after_s=0.0))
+    loop.run(
+        cluster,
+        Bounds([5, 1], [2, 1]),
+        JOBS,
+        300.0,
+        guardrails=control.GuardrailConfig(stale_after_s=0.0),
+    )
     assert server.bounds() == {"a": (2, 5), "b": (3, 4)}
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (None, r"^deployment 'jobs/a' has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one$"),
+        (
+            None,
+            r"^deployment 'jobs/a' has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one$",
+        ),
         ({"name": "by-cpu"}, r"^job 'a': deployment.autoscaler='a' must be 'by-cpu'$"),
         (
             {"ownerReferences": [{"kind": "ScaledObject", "name": "x"}]},
@@ -367,24 +400,43 @@ def test_an_operator_may_fix_fewer_replicas_than_an_hpa_keeps():
 
 
 def test_the_role_may_change_the_named_autoscalers_and_no_replicas():
-    where = dict(namespace="faro", prometheus="http://x", deployments=("hpa-a", "hpa-b"), namespaces=("models",))
+    where = dict(
+        namespace="faro",
+        prometheus="http://x",
+        deployments=("hpa-a", "hpa-b"),
+        namespaces=("models",),
+    )
     spec = ManifestSpec(jobs=(), jobs_text="", backend="deployments", ceilings=True, **where)
     roles = [one for one in objects(spec, "rbac.yaml") if one["kind"] == "Role"]
     rules = [rule for role in roles for rule in role["rules"]]
     assert not any("deployments/scale" in rule["resources"] for rule in rules)
-    changing = [one for one in rules if "horizontalpodautoscalers" in one["resources"] and "patch" in one["verbs"]]
+    changing = [
+        one
+        for one in rules
+        if "horizontalpodautoscalers" in one["resources"] and "patch" in one["verbs"]
+    ]
     assert changing
     assert all(one["resourceNames"] == ["hpa-a", "hpa-b"] for one in changing)
-    assert not any("patch" in rule["verbs"] and rule["resources"] == ["deployments"] for rule in rules)
+    assert not any(
+        "patch" in rule["verbs"] and rule["resources"] == ["deployments"] for rule in rules
+    )
 
 
 def test_the_permissions_that_the_controller_checks_are_those_of_the_role():
-    assert {resource for _, resource, _ in preflight.FOR_CEILINGS} == {"deployments", "horizontalpodautoscalers"}
+    assert {resource for _, resource, _ in preflight.FOR_CEILINGS} == {
+        "deployments",
+        "horizontalpodautoscalers",
+    }
     assert preflight.names_of("faro", ["x"])["horizontalpodautoscalers"] == ["x"]
 
 
 def test_manifests_for_ceilings_have_a_job_that_restores_the_bounds(tmp_path):
-    row = {"job": "a", "slo_s": 1.0, "service_time_s": 0.1, "deployment": {"autoscaler": "hpa-a", "queries": QUERIES}}
+    row = {
+        "job": "a",
+        "slo_s": 1.0,
+        "service_time_s": 0.1,
+        "deployment": {"autoscaler": "hpa-a", "queries": QUERIES},
+    }
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([row]))
     arguments = ["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")]
     arguments += ["--backend", "deployments", "--prometheus", "http://p:9090", "--act", "ceilings"]
@@ -393,7 +445,13 @@ def test_manifests_for_ceilings_have_a_job_that_restores_the_bounds(tmp_path):
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     container = pod["containers"][0]
     words = container["args"]
-    assert words[: words.index("--unled")] == ["restore", "--jobs", "/etc/faro/jobs.yaml", "--plan", "faro/faro"]
+    assert words[: words.index("--unled")] == [
+        "restore",
+        "--jobs",
+        "/etc/faro/jobs.yaml",
+        "--plan",
+        "faro/faro",
+    ]
     assert float(words[-1]) == 300
     assert pod["serviceAccountName"] == "faro-controller"
     assert container["securityContext"]["readOnlyRootFilesystem"]
@@ -427,7 +485,9 @@ def test_what_to_act_on_is_checked_first(options, message, tmp_path, capsys):
 def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():
     from faro_lib.policies import AIAD
 
-    with pytest.raises(ValueError, match=r"^policy='AIAD' makes no predictions; accepted: Faro-Sum"):
+    with pytest.raises(
+        ValueError, match=r"^policy='AIAD' makes no predictions; accepted: Faro-Sum"
+    ):
         bounding(AIAD())
 
 
@@ -446,22 +506,44 @@ def test_faro_restore_acts_only_if_nobody_has_led_for_long_enough(
 
     server = Server()
     applied(server, [6, 2], [3, 1])
-    server.lease = {"spec": {"renewTime": (datetime.now(UTC) - timedelta(seconds=renewed_s_ago)).isoformat()}}
+    server.lease = {
+        "spec": {"renewTime": (datetime.now(UTC) - timedelta(seconds=renewed_s_ago)).isoformat()}
+    }
     monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
     monkeypatch.setattr(preflight, "check_server", lambda api: None)
     rows = [
-        {"job": job.name, "slo_s": 1.0, "service_time_s": 0.1, "deployment": dict(SECTION, queries=dict(QUERIES))}
+        {
+            "job": job.name,
+            "slo_s": 1.0,
+            "service_time_s": 0.1,
+            "deployment": dict(SECTION, queries=dict(QUERIES)),
+        }
         for job in JOBS
     ]
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(rows))
-    assert cli.main(["restore", "--jobs", str(tmp_path / "jobs.yaml"), "--plan", "jobs/faro", "--unled", "300"]) == 0
+    assert (
+        cli.main(
+            [
+                "restore",
+                "--jobs",
+                str(tmp_path / "jobs.yaml"),
+                "--plan",
+                "jobs/faro",
+                "--unled",
+                "300",
+            ]
+        )
+        == 0
+    )
     assert (server.bounds() == {"a": (1, 4), "b": (1, 4)}) is restored
     said = capsys.readouterr().err
     assert ("a: bounds 1-4 restored" in said) is restored
     assert ("nothing is restored" in said) is not restored
 
 
-def test_faro_restore_restores_the_autoscalers_of_jobs_that_are_no_longer_in_the_table(tmp_path, monkeypatch):
+def test_faro_restore_restores_the_autoscalers_of_jobs_that_are_no_longer_in_the_table(
+    tmp_path, monkeypatch
+):
     from faro_ops.kube.operate import NamespacedName
 
     server = Server()
@@ -474,7 +556,9 @@ def test_faro_restore_restores_the_autoscalers_of_jobs_that_are_no_longer_in_the
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
 
 
-def test_faro_restore_fails_after_trying_all_if_an_autoscaler_is_not_restored(tmp_path, monkeypatch, capsys):
+def test_faro_restore_fails_after_trying_all_if_an_autoscaler_is_not_restored(
+    tmp_path, monkeypatch, capsys
+):
     from faro_ops.kube.operate import NamespacedName
 
     server = Server()
@@ -503,7 +587,9 @@ def test_a_standby_restores_the_bounds_if_nobody_has_led_for_five_minutes(unled_
 
 def test_a_standby_that_cannot_read_the_lease_does_not_take_it_for_unled():
     leadership = Leadership(None, "jobs", "faro", "standby")
-    leadership.candidate = replace(leadership.candidate, record=("other", "1"), since_s=time.monotonic() - 400)
+    leadership.candidate = replace(
+        leadership.candidate, record=("other", "1"), since_s=time.monotonic() - 400
+    )
     assert leadership.unled_s == pytest.approx(400, abs=30)
     leadership.error = ApiError(0, "no answer")
     assert leadership.unled_s == 0

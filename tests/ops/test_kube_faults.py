@@ -46,7 +46,9 @@ def test_a_truncated_answer_is_one_line():
 
 
 def test_an_answer_that_is_not_json_is_one_line():
-    class Page(list):  # the fake sends the lines of a list as JSON, one after the other: two are no object
+    class Page(
+        list
+    ):  # the fake sends the lines of a list as JSON, one after the other: two are no object
         pass
 
     with (
@@ -83,7 +85,9 @@ def test_an_informer_survives_nonsense_and_warns_that_its_copy_is_stale(caplog):
     def answer(method, path, query, headers):
         if "watch" in query:
             return 200, []
-        return 200, next(answers, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}})
+        return 200, next(
+            answers, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}}
+        )
 
     with serving(answer) as server:
         informer = Informer(api_at(server, retries=0), "/things").start()
@@ -115,7 +119,9 @@ class Leases:
         return body
 
 
-@pytest.mark.parametrize("nonsense", [KeyError("spec"), TypeError("?"), ValueError("no JSON"), ApiError(500, "busy")])
+@pytest.mark.parametrize(
+    "nonsense", [KeyError("spec"), TypeError("?"), ValueError("no JSON"), ApiError(500, "busy")]
+)
 def test_a_candidate_survives_any_answer_of_the_server_and_logs_it_once(nonsense, caplog):
     held = {"spec": {"holderIdentity": "me", "renewTime": "1", "leaseDurationSeconds": 3}}
     leadership = Leadership(Leases([nonsense] * 3, held), "n", "faro", "me", TIMINGS).start()
@@ -205,7 +211,9 @@ class Silent:
 
 
 def deployments(server, clock=None, cores=8.0):
-    addresses = [DeploymentRef(job, "jobs", job.name, Queries("r[$window]", "m[$window]")) for job in JOBS]
+    addresses = [
+        DeploymentRef(job, "jobs", job.name, Queries("r[$window]", "m[$window]")) for job in JOBS
+    ]
     return Deployments(server, addresses, Silent(), clock or Clock.starting_now(in_s=-1000), cores)
 
 
@@ -217,7 +225,11 @@ def test_an_observation_of_deployments_has_the_time_of_the_tick():
     assert seen.now_s == 960.0
     assert seen.minute == 16
     ends, asked_s = cluster._metrics.asked
-    assert (len(ends), ends[-1], asked_s) == (HISTORY_MINUTES, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
+    assert (len(ends), ends[-1], asked_s) == (
+        HISTORY_MINUTES,
+        clock.origin_s + 16 * MINUTE_S,
+        clock.origin_s + 960.0,
+    )
 
 
 def test_a_job_that_fails_to_shrink_blocks_growth_into_its_cores_until_it_shrinks():
@@ -273,14 +285,28 @@ def test_without_a_known_leader_a_tick_reports_that_it_changes_nothing():
 )
 def test_the_client_that_last_scaled_a_deployment_is_known_from_its_managed_fields(writers, told):
     fields = [
-        {"manager": manager, "time": f"2026-01-01T00:00:0{n}Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        {
+            "manager": manager,
+            "time": f"2026-01-01T00:00:0{n}Z",
+            "fieldsV1": {"f:spec": {"f:replicas": {}}},
+        }
         for n, manager in enumerate(writers)
     ]
 
     class Api:
         def get(self, path):
             other = {"manager": "other", "fieldsV1": {"f:spec": {}}}
-            return {"items": [{"metadata": {"name": "a", "namespace": "jobs", "managedFields": [*fields, other]}}]}
+            return {
+                "items": [
+                    {
+                        "metadata": {
+                            "name": "a",
+                            "namespace": "jobs",
+                            "managedFields": [*fields, other],
+                        }
+                    }
+                ]
+            }
 
     assert LeaderGatedCluster(deployments(Api())).writer_of(0) == told
 

@@ -54,7 +54,10 @@ def test_a_port_forward_survives_its_own_errors_and_ends_with_us(kubectl):
 def test_a_refused_port_forward_is_one_line(kubectl):
     kubectl(REFUSES)
     with (
-        pytest.raises(ValueError, match=r'^kubectl port-forward service/faro: error: services "faro" not found$'),
+        pytest.raises(
+            ValueError,
+            match=r'^kubectl port-forward service/faro: error: services "faro" not found$',
+        ),
         port_forward("faro", "service/faro", (8265,), None, None),
     ):
         pass

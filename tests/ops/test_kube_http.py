@@ -39,7 +39,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        form = body if self.headers.get("Content-Type") == "application/x-www-form-urlencoded" else parts.query
+        form = (
+            body
+            if self.headers.get("Content-Type") == "application/x-www-form-urlencoded"
+            else parts.query
+        )
         query = {key: values[0] for key, values in parse_qs(form).items()}
         self.server.asked.append((self.command, parts.path, query))
         status, thing, *headers = self.server.answer(self.command, parts.path, query, self.headers)
@@ -93,7 +97,9 @@ def failing(times, status, **headers):
 @pytest.mark.parametrize("method", ["GET", "PATCH", "POST"])
 def test_a_busy_server_is_retried(status, method):
     with serving(failing(2, status)) as server:
-        assert api_at(server).send(method, "/x", {} if method != "GET" else None) == {"kind": "fine"}
+        assert api_at(server).send(method, "/x", {} if method != "GET" else None) == {
+            "kind": "fine"
+        }
         assert len(server.asked) == 3
 
 
@@ -105,7 +111,10 @@ def test_a_retry_after_header_is_honoured():
 
 
 def test_a_server_that_stays_busy_is_one_line():
-    with serving(failing(100, 503)) as server, pytest.raises(ApiError, match="GET /x: 503 not now") as raised:
+    with (
+        serving(failing(100, 503)) as server,
+        pytest.raises(ApiError, match="GET /x: 503 not now") as raised,
+    ):
         api_at(server, retries=2).get("/x")
     assert raised.value.status == 503
 
@@ -130,7 +139,11 @@ def test_a_token_that_has_rotated_is_read_again_without_a_restart():
     valid = ["old"]
 
     def answer(method, path, query, headers):
-        return (200, {}) if headers["authorization"] == f"Bearer {valid[0]}" else (401, {"message": "Unauthorized"})
+        return (
+            (200, {})
+            if headers["authorization"] == f"Bearer {valid[0]}"
+            else (401, {"message": "Unauthorized"})
+        )
 
     with serving(answer) as server:
         api = api_at(server, token=lambda: valid[0])
@@ -150,7 +163,8 @@ def test_no_error_contains_the_token():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "kubeconfig"), ("", "kubeconfig"), ("apiVersion: v1\nkind: Config\n", "kubeconfig")]
+    ("text", "message"),
+    [("{", "kubeconfig"), ("", "kubeconfig"), ("apiVersion: v1\nkind: Config\n", "kubeconfig")],
 )
 def test_a_broken_kubeconfig_is_one_line(tmp_path, text, message):
     path = tmp_path / "config"
@@ -178,7 +192,10 @@ def test_an_informer_relists_when_its_resource_version_has_expired():
         informer = Informer(api_at(server), "/things").start()
         informer.wait(5)
         until = time.monotonic() + 5
-        while {one["metadata"]["name"] for one in informer.items()} != {"b", "c"} and time.monotonic() < until:
+        while {one["metadata"]["name"] for one in informer.items()} != {
+            "b",
+            "c",
+        } and time.monotonic() < until:
             time.sleep(0.02)
         informer.stop()
     assert sum("watch" not in query for _, _, query in server.asked) >= 2
@@ -192,7 +209,10 @@ def test_an_informer_resumes_from_its_last_version_when_a_watch_ends():
             return 200, {"items": [], "metadata": {"resourceVersion": "5"}}
         time.sleep(0.05)
         return 200, [
-            {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(int(query["resourceVersion"]) + 1)}}}
+            {
+                "type": "BOOKMARK",
+                "object": {"metadata": {"resourceVersion": str(int(query["resourceVersion"]) + 1)}},
+            }
         ]
 
     with serving(answer) as server:
@@ -207,7 +227,10 @@ def test_an_informer_resumes_from_its_last_version_when_a_watch_ends():
 
 def test_an_informer_without_a_server_keeps_its_items_and_the_error():
     def answer(method, path, query, headers):
-        return 200, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}} if "watch" not in query else []
+        return 200, {
+            "items": [thing("a", "1")],
+            "metadata": {"resourceVersion": "1"},
+        } if "watch" not in query else []
 
     with serving(answer) as server:
         informer = Informer(api_at(server, retries=0), "/things").start()
@@ -235,7 +258,9 @@ def prometheus(values: dict[str, list[tuple[float, object]]], refused=()):
         for query, place in MARKED.findall(form["query"]):
             for word, samples in values.items():
                 times = [
-                    (when, str(value)) for when, value in samples if float(form["start"]) <= when <= float(form["end"])
+                    (when, str(value))
+                    for when, value in samples
+                    if float(form["start"]) <= when <= float(form["end"])
                 ]
                 if word in query and times:
                     result.append({"metric": {"faro_query": place}, "values": times})
@@ -252,20 +277,26 @@ def observed(answer, queries=(QUERIES,), now_s=1030.0):
 
 def test_counts_and_latencies_are_by_the_minute():
     counts = [(880, 60), (940, 120), (1000, 90), (1030, 50)]
-    load, asked = observed(prometheus({"requests": counts, "mean": [(1030, 0.25)], "p99": [(1000, 0.5)]}))
+    load, asked = observed(
+        prometheus({"requests": counts, "mean": [(1030, 0.25)], "p99": [(1000, 0.5)]})
+    )
     assert load["arrivals_per_min"].tolist() == [[60, 120, 90]]
     assert load["arrivals_now"].tolist() == [50]
     assert load["mean_latency_s"].tolist() == [0.25]
     assert load["tail_latency_s"].tolist() == [0.5]
     ranges = [form for _, _, form in asked if "requests[60s]" in form["query"]]
-    assert [(form["start"], form["end"], form["step"]) for form in ranges] == [("880.000", "1000.000", "60")]
+    assert [(form["start"], form["end"], form["step"]) for form in ranges] == [
+        ("880.000", "1000.000", "60")
+    ]
 
 
 def test_a_minute_without_a_sample_is_missing_and_not_zero():
     load, _ = observed(prometheus({"requests": [(880, 60), (1000, 90)]}))
     assert np.isnan(load["arrivals_per_min"][0, 1])
     assert load["arrivals_per_min"][0, [0, 2]].tolist() == [60, 90]
-    assert np.isnan([load["mean_latency_s"][0], load["tail_latency_s"][0], load["ongoing"][0]]).all()
+    assert np.isnan(
+        [load["mean_latency_s"][0], load["tail_latency_s"][0], load["ongoing"][0]]
+    ).all()
     assert load["arrivals_now"] is None
 
 
@@ -284,14 +315,17 @@ def test_two_hundred_jobs_need_few_requests_and_keep_their_own_answers():
 
 
 def test_without_prometheus_everything_is_missing():
-    load = DeploymentMetrics("http://127.0.0.1:9", timeout_s=1).observe([QUERIES, QUERIES], ENDS, 1030.0)
+    load = DeploymentMetrics("http://127.0.0.1:9", timeout_s=1).observe(
+        [QUERIES, QUERIES], ENDS, 1030.0
+    )
     assert load["arrivals_per_min"].shape == (2, 3)
     assert np.isnan(load["arrivals_per_min"]).all()
     assert np.isnan(load["mean_latency_s"]).all()
 
 
 @pytest.mark.parametrize(
-    "answer", [(200, {"status": "error"}), (200, ["?"]), (500, {}), (200, {"data": {"result": [{}]}})]
+    "answer",
+    [(200, {"status": "error"}), (200, ["?"]), (500, {}), (200, {"data": {"result": [{}]}})],
 )
 def test_a_nonsense_answer_of_prometheus_leaves_everything_missing(answer):
     load, _ = observed(lambda *_: answer)
@@ -318,7 +352,10 @@ def test_a_missing_token_file_is_one_line():
 
 OTHER = Queries("other[$window]", "late[$window]")
 OF_OTHER = {"other": [(when, 7) for when in (*ENDS, 1030)], "late": [(1030, 0.5)]}
-SEVERAL = {"requests": [(880, 1)], "increase": [(880, 1)]}  # both are words of the query for requests
+SEVERAL = {
+    "requests": [(880, 1)],
+    "increase": [(880, 1)],
+}  # both are words of the query for requests
 
 
 @pytest.mark.parametrize(
@@ -338,7 +375,11 @@ def test_a_wrong_query_of_one_job_leaves_the_data_of_the_others_whole(answer, wr
 @pytest.mark.parametrize(
     ("answer", "query", "error"),
     [
-        (prometheus(SEVERAL), "increase(requests)", "query 'increase(requests)' has several answers; one is needed"),
+        (
+            prometheus(SEVERAL),
+            "increase(requests)",
+            "query 'increase(requests)' has several answers; one is needed",
+        ),
         (prometheus({}, refused=["bad"]), "bad(", "query 'bad(': parse error"),
     ],
 )
@@ -369,7 +410,10 @@ def test_the_token_of_prometheus_is_read_for_every_request(tmp_path):
     ("section", "message"),
     [
         ({}, r"queries.requests is missing"),
-        ({"requests": "sum(rate(x[1m]))", "latency_mean_s": "y[$window]"}, r"must look back by \$window"),
+        (
+            {"requests": "sum(rate(x[1m]))", "latency_mean_s": "y[$window]"},
+            r"must look back by \$window",
+        ),
         ({"request": "x"}, "did you mean 'requests'"),
     ],
 )

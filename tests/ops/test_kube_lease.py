@@ -16,7 +16,9 @@ TIMINGS = LeaseTimings(duration_s=10, retry_period_s=2, renew_deadline_s=8)
 
 
 def lease(holder, renewed="1", lasts_s=10):
-    return {"spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": lasts_s}}
+    return {
+        "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": lasts_s}
+    }
 
 
 def test_a_released_lease_is_taken_at_once():
@@ -55,12 +57,16 @@ def test_a_leader_takes_back_a_lease_that_vanished():
     me = written(Candidate("me"), TIMINGS, sent_s=0)
     assert observe(me, None, 1, TIMINGS)[1] == "me"
     assert observe(me, lease(NOBODY), 7.9, TIMINGS)[1] == "me"
-    assert observe(me, lease(NOBODY), 8, TIMINGS)[1] is None, "it is no longer the leader, and waits like any candidate"
+    assert observe(me, lease(NOBODY), 8, TIMINGS)[1] is None, (
+        "it is no longer the leader, and waits like any candidate"
+    )
 
 
 def test_a_lease_that_vanishes_twice_is_waited_for_again():
     me, _ = observe(Candidate("me"), None, 0, TIMINGS)
-    assert observe(me, None, 11, TIMINGS)[1] == NOBODY, "another candidate may have written it at 1, and lead until 9"
+    assert observe(me, None, 11, TIMINGS)[1] == NOBODY, (
+        "another candidate may have written it at 1, and lead until 9"
+    )
 
 
 def test_a_leader_stops_renew_deadline_s_after_it_sent_its_last_renewal():

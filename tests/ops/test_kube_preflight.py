@@ -45,7 +45,9 @@ class Server:
 
 def reviewed(allowed):
     """A server where `allowed` (resource attributes) -> bool decides who may do what."""
-    return Server({REVIEWS: lambda body: {"status": {"allowed": allowed(body["spec"]["resourceAttributes"])}}})
+    return Server(
+        {REVIEWS: lambda body: {"status": {"allowed": allowed(body["spec"]["resourceAttributes"])}}}
+    )
 
 
 class TestServer:
@@ -54,7 +56,8 @@ class TestServer:
 
     def test_refused_credentials_mention_the_token(self):
         with pytest.raises(
-            ValueError, match=r"^https://faro\.test: the credentials are refused; has the token expired\?$"
+            ValueError,
+            match=r"^https://faro\.test: the credentials are refused; has the token expired\?$",
         ):
             preflight.check_server(Server({REVIEWS: 401}))
 
@@ -67,10 +70,14 @@ class TestNamespace:
     QUOTAS, ITSELF = "/api/v1/namespaces/faro/resourcequotas", "/api/v1/namespaces/faro"
 
     def test_an_active_namespace_is_accepted(self):
-        preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Active"}}}), "faro")
+        preflight.check_namespace(
+            Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Active"}}}), "faro"
+        )
 
     def test_a_missing_namespace_says_how_to_create_it(self):
-        with pytest.raises(ValueError, match="namespace='faro' does not exist; kubectl create namespace faro"):
+        with pytest.raises(
+            ValueError, match="namespace='faro' does not exist; kubectl create namespace faro"
+        ):
             preflight.check_namespace(Server({}), "faro")
 
     def test_a_terminating_namespace_is_refused(self):
@@ -92,11 +99,18 @@ class TestCustomResources:
 
     def test_a_resource_that_is_served_passes(self):
         path = f"/apis/{self.GROUP}/{self.VERSION}"
-        preflight.check_crds(Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS])
+        preflight.check_crds(
+            Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS]
+        )
 
-    @pytest.mark.parametrize("answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}])
+    @pytest.mark.parametrize(
+        "answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}]
+    )
     def test_a_missing_resource_names_what_installs_it(self, answers):
-        with pytest.raises(ValueError, match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator installs it"):
+        with pytest.raises(
+            ValueError,
+            match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator installs it",
+        ):
             preflight.check_crds(Server(answers), [preflight.RAY_SERVICES])
 
     def test_a_failing_server_is_not_taken_for_a_missing_resource(self):
@@ -126,7 +140,10 @@ class TestPermissions:
     @pytest.mark.parametrize(
         ("lacking", "message"),
         [
-            ({"resource": "deployments", "verb": "patch"}, "may not patch deployments/scale.apps in namespace 'faro'"),
+            (
+                {"resource": "deployments", "verb": "patch"},
+                "may not patch deployments/scale.apps in namespace 'faro'",
+            ),
             ({"resource": "nodes", "verb": "watch"}, "may not watch nodes in the whole cluster"),
         ],
     )
@@ -138,52 +155,82 @@ class TestPermissions:
 
 def test_missing_deployments_are_counted():
     preflight.check_deployments({"faro/a": object()})
-    with pytest.raises(ValueError, match=r"deployment 'faro/b' does not exist \(2 of 3 are missing\)"):
+    with pytest.raises(
+        ValueError, match=r"deployment 'faro/b' does not exist \(2 of 3 are missing\)"
+    ):
         preflight.check_deployments({"faro/a": object(), "faro/b": None, "faro/c": None})
 
 
 def test_a_capacity_below_the_minimum_names_its_bound_and_the_unusable_nodes():
     jobs = (Job("a", cores=2.0), Job("b", min_replicas=3))
     preflight.check_minima(jobs, Capacity(5.0, {"n1": 5.0}, {}))
-    with pytest.raises(ValueError, match=r"^nodes: 4 cores cannot hold the minimum of 2 jobs, 5 cores; n2: cordoned$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^nodes: 4 cores cannot hold the minimum of 2 jobs, 5 cores; n2: cordoned$",
+    ):
         preflight.check_minima(jobs, Capacity(4.0, {"n1": 4.0}, {"n2": "cordoned"}))
 
 
 def test_permissions_on_objects_are_asked_for_by_name():
     server = reviewed(lambda asked: asked.get("name") != "b")
     names = preflight.names_of("faro", ["a", "b"])
-    with pytest.raises(ValueError, match=r"may not get deployments/scale.apps 'b' in namespace 'faro'; `faro manif"):
+    with pytest.raises(
+        ValueError, match=r"may not get deployments/scale.apps 'b' in namespace 'faro'; `faro manif"
+    ):
         preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS, (), names)
-    preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS, (), preflight.names_of("faro", ["a"]))
+    preflight.check_permissions(
+        server, "faro", preflight.FOR_DEPLOYMENTS, (), preflight.names_of("faro", ["a"])
+    )
 
 
 def test_the_role_names_the_deployments_and_the_plan_that_the_controller_changes():
-    where = dict(namespace="faro", name="main", prometheus="http://x", deployments=("a", "b"), namespaces=("models",))
+    where = dict(
+        namespace="faro",
+        name="main",
+        prometheus="http://x",
+        deployments=("a", "b"),
+        namespaces=("models",),
+    )
     spec = ManifestSpec(jobs=(), jobs_text="", backend="deployments", **where)
-    roles = {one["metadata"]["namespace"]: one for one in objects(spec, "rbac.yaml") if one["kind"] == "Role"}
+    roles = {
+        one["metadata"]["namespace"]: one
+        for one in objects(spec, "rbac.yaml")
+        if one["kind"] == "Role"
+    }
     for role in roles.values():
         for rule in role["rules"]:
             if not {"create", "list", "watch"} & set(rule["verbs"]):
                 on_deployments = rule["resources"] == ["deployments/scale"]
                 assert rule["resourceNames"] == (["a", "b"] if on_deployments else ["main"])
     resources = [rule["resources"] for rule in roles["models"]["rules"]]
-    assert resources == [["resourcequotas"], ["deployments"], ["deployments/scale"], ["horizontalpodautoscalers"]]
+    assert resources == [
+        ["resourcequotas"],
+        ["deployments"],
+        ["deployments/scale"],
+        ["horizontalpodautoscalers"],
+    ]
 
 
 @pytest.mark.parametrize("ceilings", [False, True])
 def test_the_role_in_another_namespace_may_read_its_quotas(ceilings):
-    where = dict(namespace="faro", prometheus="http://x", deployments=("a",), namespaces=("models",))
+    where = dict(
+        namespace="faro", prometheus="http://x", deployments=("a",), namespaces=("models",)
+    )
     spec = ManifestSpec(jobs=(), jobs_text="", backend="deployments", ceilings=ceilings, **where)
     (role,) = [
         one
         for one in objects(spec, "rbac.yaml")
         if (one["kind"], one["metadata"].get("namespace")) == ("Role", "models")
     ]
-    assert {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list", "watch"]} in role["rules"]
+    assert {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list", "watch"]} in role[
+        "rules"
+    ]
 
 
 @pytest.mark.parametrize("ceilings", [False, True])
-def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_start(ceilings, monkeypatch):
+def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_start(
+    ceilings, monkeypatch
+):
     server = reviewed(lambda asked: asked["resource"] != "resourcequotas")
     monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
     queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
@@ -203,10 +250,20 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
 def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeypatch, capsys):
     server = reviewed(lambda asked: asked["verb"] in ("get", "list", "watch"))
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: server)
-    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: None)  # which takes seconds
+    monkeypatch.setattr(
+        "faro_lib.simulate.measure.measure", lambda *_, **__: None
+    )  # which takes seconds
     section = {"queries": {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}}
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([{"job": "a", "deployment": section}]))
-    command = ["run", "--jobs", str(tmp_path / "jobs.yaml"), "--backend", "deployments", "--plan", "faro/main"]
+    command = [
+        "run",
+        "--jobs",
+        str(tmp_path / "jobs.yaml"),
+        "--backend",
+        "deployments",
+        "--plan",
+        "faro/main",
+    ]
     command += ["--prometheus", "http://x", "--act", act]
 
     def refused(*more: str) -> str:
@@ -214,13 +271,17 @@ def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeyp
         return capsys.readouterr().err
 
     assert "may not patch" in refused("--apply")
-    assert "GET /apis/apps/v1/namespaces/faro/deployments: 404 answered" in refused(), "all permissions are there"
+    assert "GET /apis/apps/v1/namespaces/faro/deployments: 404 answered" in refused(), (
+        "all permissions are there"
+    )
 
 
 @pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])
 def test_a_deployment_of_kubernetes_itself_is_refused(section):
     queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
-    with pytest.raises(ValueError, match=r"deployment\.namespace='kube-system' belongs to Kubernetes itself"):
+    with pytest.raises(
+        ValueError, match=r"deployment\.namespace='kube-system' belongs to Kubernetes itself"
+    ):
         DeploymentRef.of(Job("a"), section | {"queries": queries}, "kube-system")
 
 
@@ -242,17 +303,26 @@ def place(thing: dict) -> tuple:
 def test_the_default_name_gives_the_objects_their_names(backend):
     places = {place(one) for one in everything(backend, "faro", "faro")}
     assert {("Deployment", "faro", "faro-controller"), ("ConfigMap", "faro", "faro-jobs")} <= places
-    assert {name for kind, namespace, name in places if kind == "ClusterRole"} == {"faro-controller-faro"}
+    assert {name for kind, namespace, name in places if kind == "ClusterRole"} == {
+        "faro-controller-faro"
+    }
 
 
 @pytest.mark.parametrize(("namespace", "name"), [("faro", "other"), ("elsewhere", "faro")])
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])
 def test_a_second_controller_replaces_no_object_of_the_first(backend, namespace, name):
     shared = dict(namespaces=("models",)) if backend == "deployments" else {}
-    first, second = everything(backend, "faro", "faro", **shared), everything(backend, namespace, name, **shared)
+    first, second = (
+        everything(backend, "faro", "faro", **shared),
+        everything(backend, namespace, name, **shared),
+    )
     assert not {place(one) for one in first} & {place(one) for one in second}
     bindings = [one for one in second if one["kind"] == "RoleBinding"]
-    roles = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in second if one["kind"] == "Role"}
+    roles = {
+        (one["metadata"]["namespace"], one["metadata"]["name"])
+        for one in second
+        if one["kind"] == "Role"
+    }
     assert {(one["metadata"]["namespace"], one["roleRef"]["name"]) for one in bindings} == roles
     assert len(roles) == (2 if backend == "deployments" else 1)
 
@@ -265,7 +335,10 @@ def test_a_selector_selects_only_the_pods_of_its_own_controller(backend):
         for thing in things:
             if thing["kind"] == "RayService":  # KubeRay adds labels to the pods of a RayCluster
                 cluster = thing["spec"]["rayClusterConfig"]
-                for kind, group in (("head", cluster["headGroupSpec"]), ("worker", *cluster["workerGroupSpecs"])):
+                for kind, group in (
+                    ("head", cluster["headGroupSpec"]),
+                    ("worker", *cluster["workerGroupSpecs"]),
+                ):
                     yield group["template"]["metadata"]["labels"] | {
                         "ray.io/is-ray-node": "yes",
                         "ray.io/node-type": kind,
@@ -283,12 +356,19 @@ def test_a_selector_selects_only_the_pods_of_its_own_controller(backend):
             for value in thing:
                 yield from selectors(value)
 
-    found = [one for thing in first if thing["kind"] not in ("RayService", "Service") for one in selectors(thing)]
+    found = [
+        one
+        for thing in first
+        if thing["kind"] not in ("RayService", "Service")
+        for one in selectors(thing)
+    ]
     found += [thing["spec"]["selector"] for thing in first if thing["kind"] == "Service"]
     assert len(found) >= 6
     for selector in found:
         assert any(selector.items() <= labels.items() for labels in labels_of_pods(first)), selector
-        assert not any(selector.items() <= labels.items() for labels in labels_of_pods(second)), selector
+        assert not any(selector.items() <= labels.items() for labels in labels_of_pods(second)), (
+            selector
+        )
 
 
 @pytest.mark.parametrize("namespace", ["on", "123", "1e3"])
@@ -326,24 +406,32 @@ def test_the_plan_in_the_manifests_has_no_field_that_the_controller_writes():
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])
 def test_every_container_has_a_limit_on_the_disk_that_it_uses(backend):
     jobs = (Job("a"),)
-    spec = ManifestSpec(jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,))
+    spec = ManifestSpec(
+        jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,)
+    )
     files = ["controller.yaml", *(["rayservice.yaml"] if backend == "rayserve" else [])]
     pods = [pod for file in files for one in objects(spec, file) for pod in pod_specs(one)]
     assert len(pods) == (3 if backend == "rayserve" else 1)
     for pod in pods:
         assert all("ephemeral-storage" in one["resources"]["limits"] for one in pod["containers"])
-        assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+        assert all(
+            "sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume
+        )
 
 
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])
 def test_the_controller_writes_its_journal_into_a_volume_of_its_pod(backend):
     jobs = (Job("a"),)
-    spec = ManifestSpec(jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,))
+    spec = ManifestSpec(
+        jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,)
+    )
     (pod,) = [pod for one in objects(spec, "controller.yaml") for pod in pod_specs(one)]
     (container,) = pod["containers"]
     journal = container["args"][container["args"].index("--journal") + 1]
     mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
-    assert mounts[str(Path(journal).parent)] in [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume]
+    assert mounts[str(Path(journal).parent)] in [
+        volume["name"] for volume in pod["volumes"] if "emptyDir" in volume
+    ]
 
 
 def pod_specs(thing):
@@ -361,7 +449,9 @@ def pod_specs(thing):
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])
 def test_controllers_learn_from_earlier_days_and_have_memory_for_a_refit(backend):
     jobs = (Job("a"),)
-    spec = ManifestSpec(jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,))
+    spec = ManifestSpec(
+        jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,)
+    )
     (pod,) = [pod for one in objects(spec, "controller.yaml") for pod in pod_specs(one)]
     arguments = pod["containers"][0]["args"]
     assert arguments[arguments.index("--history") + 1] == "prometheus"

@@ -28,7 +28,9 @@ def service(ready=False, active="", pending="", message=""):
 
 
 def ray_pod(name, cluster, **fields):
-    return pod(name, "4", labels={"ray.io/cluster": cluster, "ray.io/node-type": "worker"}, **fields)
+    return pod(
+        name, "4", labels={"ray.io/cluster": cluster, "ray.io/node-type": "worker"}, **fields
+    )
 
 
 def unschedulable(name, cluster):
@@ -46,7 +48,9 @@ def test_an_image_that_cannot_be_pulled_is_the_reason():
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     one = ray_pod("new-head", "new", phase="Pending")
     one["status"]["containerStatuses"] = [{"state": {"waiting": waiting}}]
-    assert why_not_ready(service(pending="new"), [one]).endswith("does not start: ErrImagePull: not found")
+    assert why_not_ready(service(pending="new"), [one]).endswith(
+        "does not start: ErrImagePull: not found"
+    )
 
 
 def test_pods_of_another_rayservice_are_not_the_reason():
@@ -55,7 +59,12 @@ def test_pods_of_another_rayservice_are_not_the_reason():
 
 
 def test_a_ready_rayservice_has_no_reason_even_if_its_upgrade_is_pending():
-    assert why_not_ready(service(True, active="old", pending="new"), [unschedulable("new-head", "new")]) is None
+    assert (
+        why_not_ready(
+            service(True, active="old", pending="new"), [unschedulable("new-head", "new")]
+        )
+        is None
+    )
 
 
 def test_a_rayservice_that_kuberay_has_not_seen_yet_is_not_ready():
@@ -94,10 +103,16 @@ PODS = "/api/v1/namespaces/faro/pods"
 
 def test_the_preflight_check_names_the_rayservice_and_the_pod():
     preflight.check_rayservice(Server({PATH: service(True), PODS: {"items": []}}), "faro", "faro")
-    with pytest.raises(ValueError, match=r"^RayService 'faro/faro' does not exist; `faro manifests` writes it$"):
+    with pytest.raises(
+        ValueError, match=r"^RayService 'faro/faro' does not exist; `faro manifests` writes it$"
+    ):
         preflight.check_rayservice(Server({}), "faro", "faro")
-    pending = Server({PATH: service(pending="new"), PODS: {"items": [unschedulable("new-head", "new")]}})
-    with pytest.raises(ValueError, match=r"'faro/faro' is not ready: pod new-head does not start: 0/3 nodes"):
+    pending = Server(
+        {PATH: service(pending="new"), PODS: {"items": [unschedulable("new-head", "new")]}}
+    )
+    with pytest.raises(
+        ValueError, match=r"'faro/faro' is not ready: pod new-head does not start: 0/3 nodes"
+    ):
         preflight.check_rayservice(pending, "faro", "faro")
 
 

@@ -27,7 +27,9 @@ ROOT = Path(__file__).parents[2]
 
 def cluster_at(address, clock=None, token=None, timeout_s=2.0) -> RayServeCluster:
     rest = HttpClient(address, token, timeout_s)
-    return RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, clock or Clock(int(time.time()) - 120))
+    return RayServeCluster(
+        JOBS, serve_specs(JOBS), rest, rest, clock or Clock(int(time.time()) - 120)
+    )
 
 
 @pytest.fixture
@@ -50,7 +52,9 @@ def test_the_dead_nodes_that_ray_lists_hide_no_live_one(ray):
     def of_many_nodes(method, path, body):
         if not path.startswith("/api/v0/nodes"):
             return answer(method, path, body)
-        dead, live = ({"state": state, "resources_total": {"CPU": 4.0}} for state in ("DEAD", "ALIVE"))
+        dead, live = (
+            {"state": state, "resources_total": {"CPU": 4.0}} for state in ("DEAD", "ALIVE")
+        )
         limit = int(parse_qs(urlsplit(path).query)["limit"][0])
         return 200, {"data": {"result": {"result": [*[dead] * 1000, live, live][:limit]}}}
 
@@ -195,7 +199,8 @@ def test_a_restart_of_the_stats_aggregator_loses_no_history_of_the_controller(ra
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [(None, "requires a token and none was given"), ("other", "token is wrong")]
+    ("given", "message"),
+    [(None, "requires a token and none was given"), ("other", "token is wrong")],
 )
 def test_a_wrong_or_missing_token_is_refused_with_the_variable_to_set(given, message):
     ray = FakeRay({"a": 1, "b": 1}, token="right")
@@ -225,7 +230,11 @@ def test_replicas_about_to_stop_are_not_counted_as_starting(ray):
     ray.application = shrinking
     with ray.served() as address:
         seen = cluster_at(address).observe()
-    assert (seen.target.tolist(), seen.running.tolist(), seen.starting.tolist()) == ([1, 2], [2, 3], [0, 0])
+    assert (seen.target.tolist(), seen.running.tolist(), seen.starting.tolist()) == (
+        [1, 2],
+        [2, 3],
+        [0, 0],
+    )
 
 
 @contextmanager
@@ -246,7 +255,9 @@ def raw(answer: bytes):
             server.shutdown()
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"nonsense\r\n\r\n", b""])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"nonsense\r\n\r\n", b""]
+)
 def test_a_truncated_answer_is_an_error_like_any_other(answer):
     with raw(answer) as (address, _), pytest.raises(OSError, match=address):
         HttpClient(address).get("/x")
@@ -263,7 +274,9 @@ def test_a_page_of_another_server_is_not_taken_for_ray():
 
 def test_a_token_does_not_follow_a_redirection():
     with raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (elsewhere, heard):
-        moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\n\r\n".encode()
+        moved = (
+            f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\n\r\n".encode()
+        )
         with raw(moved) as (address, _), pytest.raises(OSError, match="status 302"):
             HttpClient(address, "secret").get("/x")
     assert heard == []
@@ -271,11 +284,11 @@ def test_a_token_does_not_follow_a_redirection():
 
 def test_no_proxy_is_used_for_this_machine(ray):
     with ray.served() as address:
-        code = (
-            f"from faro_ops.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
-        )
+        code = f"from faro_ops.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
         proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60
+        )
     assert done.stdout == "1\n", done.stderr
 
 
@@ -315,8 +328,12 @@ class Fault:
             setattr(self.ray, *self.at[self.ticks])
 
 
-@pytest.mark.parametrize(("field", "value"), [("status", 500), ("hang_s", 0.4), ("window_status", 503)])
-def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets(ray, field, value, monkeypatch):
+@pytest.mark.parametrize(
+    ("field", "value"), [("status", 500), ("hang_s", 0.4), ("window_status", 503)]
+)
+def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets(
+    ray, field, value, monkeypatch
+):
     monkeypatch.setattr("faro_ops.rayserve.cluster.LAG_S", 0.02)
     clock = Clock(int(time.time()), scale=30.0)
     failures, steps = [], []
@@ -334,9 +351,13 @@ def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets
         cluster = cluster_at(address, clock, timeout_s=0.2)
         policy = Wanting([3, 4])
         run(
-            cluster, policy, JOBS, clock=clock, on_step=on_step,
+            cluster,
+            policy,
+            JOBS,
+            clock=clock,
+            on_step=on_step,
             on_failure=lambda reason, text: failures.append(reason),
-        )  # fmt: skip
+        )
     assert ray.targets == {"a": 3, "b": 4}
     assert all(step.target.tolist() == [3, 4] for step in steps)
     assert {OBSERVE, APPLY} & set(failures)
@@ -344,7 +365,13 @@ def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets
 
 def test_failed_requests_are_observed_and_violate_the_slo():
     recent = RecentSeconds(("a",), Clock(1000))
-    row = empty_row() | {"arrivals": 10, "done": 9, "failed": 1, "latency_s": 0.9, "buckets": {"100": 9}}
+    row = empty_row() | {
+        "arrivals": 10,
+        "done": 9,
+        "failed": 1,
+        "latency_s": 0.9,
+        "buckets": {"100": 9},
+    }
     recent.add("a", {str(second): row for second in range(1000, 1060)})
     assert recent.failed_per_min(1).tolist() == [60]
     assert np.isinf(recent.tail_latency_s(1, np.array([0.99])))
@@ -352,7 +379,10 @@ def test_failed_requests_are_observed_and_violate_the_slo():
 
 def test_a_job_whose_requests_all_fail_does_not_look_idle():
     recent = RecentSeconds(("a",), Clock(1000))
-    recent.add("a", {str(second): empty_row() | {"arrivals": 1, "failed": 1} for second in range(1000, 1060)})
+    recent.add(
+        "a",
+        {str(second): empty_row() | {"arrivals": 1, "failed": 1} for second in range(1000, 1060)},
+    )
     assert np.isnan(recent.mean_latency_s(60.0)).all()
 
 
@@ -369,7 +399,9 @@ def test_a_minute_with_few_unknown_seconds_is_scaled_up_and_with_many_is_missing
 @pytest.mark.parametrize(("known", "count"), [(0, np.nan), (10, np.nan), (18, 20.0), (20, 20.0)])
 def test_an_incomplete_minute_is_unknown_if_too_many_of_its_seconds_are(known, count):
     recent = RecentSeconds(("a",), Clock(1000))
-    recent.add("a", {str(second): empty_row() | {"arrivals": 1} for second in range(1000, 1000 + known)})
+    recent.add(
+        "a", {str(second): empty_row() | {"arrivals": 1} for second in range(1000, 1000 + known)}
+    )
     assert recent.arrivals_now(0, 20.0) == pytest.approx([count], nan_ok=True)
 
 
@@ -398,7 +430,13 @@ def test_trace_time_is_scaled_wall_time():
 
 def test_dropped_requests_that_reach_into_the_quantile_make_it_infinite():
     recent = RecentSeconds(("a",), Clock(1000))
-    row = empty_row() | {"arrivals": 10, "done": 9, "dropped": 1, "latency_s": 0.9, "buckets": {"100": 9}}
+    row = empty_row() | {
+        "arrivals": 10,
+        "done": 9,
+        "dropped": 1,
+        "latency_s": 0.9,
+        "buckets": {"100": 9},
+    }
     recent.add("a", {str(second): row for second in range(1000, 1060)})
     assert np.isinf(recent.tail_latency_s(1, np.array([0.99])))
     assert np.isfinite(recent.tail_latency_s(1, np.array([0.5])))

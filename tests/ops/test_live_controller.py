@@ -46,7 +46,9 @@ def day(traces):
 @pytest.fixture(scope="module")
 def context(traces):
     return PolicyContext(
-        traces.jobs, forecast.fit("ar", traces), measure(traces.jobs, replicas=(1, 2, 4, 8), requests=2000)
+        traces.jobs,
+        forecast.fit("ar", traces),
+        measure(traces.jobs, replicas=(1, 2, 4, 8), requests=2000),
     )
 
 
@@ -99,10 +101,18 @@ def same(one, other):
     assert one.plan.reason == other.plan.reason
 
 
-@pytest.mark.parametrize("name", ["FairShare", "AIAD", "MArk", "Faro-FairSum", "Faro-PenaltySum", "Cilantro"])
+@pytest.mark.parametrize(
+    "name", ["FairShare", "AIAD", "MArk", "Faro-FairSum", "Faro-PenaltySum", "Cilantro"]
+)
 def test_a_journal_replays_to_the_same_plans(name, day, context, tmp_path):
     policy = make(name, context)
-    run(cluster_of(day, policy), policy, day.jobs, journal=tmp_path / "journal", until_s=60.0 * MINUTES)
+    run(
+        cluster_of(day, policy),
+        policy,
+        day.jobs,
+        journal=tmp_path / "journal",
+        until_s=60.0 * MINUTES,
+    )
     header, ticks = journal.read(tmp_path / "journal")
     assert len(ticks) >= MINUTES - 1
     for taken, again in journal.replay(make(name, context), header, ticks):
@@ -111,13 +121,25 @@ def test_a_journal_replays_to_the_same_plans(name, day, context, tmp_path):
 
 def test_the_journal_holds_observations_and_plans_to_the_last_bit(day, context, tmp_path):
     policy, recorder = make("Faro-Sum", context), Recorder()
-    run(cluster_of(day, policy), policy, day.jobs, journal=tmp_path / "j", until_s=60.0 * MINUTES, on_step=recorder)
+    run(
+        cluster_of(day, policy),
+        policy,
+        day.jobs,
+        journal=tmp_path / "j",
+        until_s=60.0 * MINUTES,
+        on_step=recorder,
+    )
     _, ticks = journal.read(tmp_path / "j")
     assert len(ticks) == len(recorder.steps)
     for one, step in zip(ticks, recorder.steps):
-        for noun, original in ((one.step.observation, step.observation), (one.step.plan, step.plan)):
+        for noun, original in (
+            (one.step.observation, step.observation),
+            (one.step.plan, step.plan),
+        ):
             for field in type(noun).__dataclass_fields__:
-                np.testing.assert_array_equal(getattr(noun, field), getattr(original, field), err_msg=field)
+                np.testing.assert_array_equal(
+                    getattr(noun, field), getattr(original, field), err_msg=field
+                )
 
 
 def test_a_journal_is_json_that_any_tool_reads(day, context, tmp_path):
@@ -146,11 +168,27 @@ def test_a_run_resumes_after_a_crash_left_an_incomplete_line(torn, day, context,
 
 def test_a_resumed_run_decides_as_if_it_had_never_stopped(day, context, tmp_path):
     policy, whole, parts = make("Faro-FairSum", context), Recorder(), Recorder()
-    run(cluster_of(day, policy), policy, day.jobs, journal=tmp_path / "w", until_s=60.0 * MINUTES, on_step=whole)
+    run(
+        cluster_of(day, policy),
+        policy,
+        day.jobs,
+        journal=tmp_path / "w",
+        until_s=60.0 * MINUTES,
+        on_step=whole,
+    )
     cluster = cluster_of(day, policy)
     for until_s in (250.0, 60.0 * MINUTES):
-        run(cluster, make("Faro-FairSum", context), day.jobs, journal=tmp_path / "p", until_s=until_s, on_step=parts)
-    assert [step.observation.now_s for step in parts.steps] == [step.observation.now_s for step in whole.steps]
+        run(
+            cluster,
+            make("Faro-FairSum", context),
+            day.jobs,
+            journal=tmp_path / "p",
+            until_s=until_s,
+            on_step=parts,
+        )
+    assert [step.observation.now_s for step in parts.steps] == [
+        step.observation.now_s for step in whole.steps
+    ]
     for one, other in zip(parts.steps, whole.steps):
         same(one, other)
 
@@ -167,13 +205,23 @@ def test_after_a_restart_the_targets_are_restored(day, context, tmp_path):
     assert recorder.steps[0].plan.reason == (DRIFT_CORRECTED, DRIFT_CORRECTED)
 
 
-@pytest.mark.parametrize("bad", [{"observe": range(5, 12)}, {"apply": range(5, 12)}, {"observe": [1]}])
-def test_the_loop_survives_a_cluster_that_cannot_be_observed_or_changed(bad, day, context, tmp_path):
+@pytest.mark.parametrize(
+    "bad", [{"observe": range(5, 12)}, {"apply": range(5, 12)}, {"observe": [1]}]
+)
+def test_the_loop_survives_a_cluster_that_cannot_be_observed_or_changed(
+    bad, day, context, tmp_path
+):
     policy, recorder = make("Faro-Sum", context), Recorder()
     cluster = Wrapped(cluster_of(day, policy), **bad)
     run(
-        cluster, policy, day.jobs, journal=tmp_path / "j", until_s=60.0 * MINUTES, on_step=recorder, on_failure=recorder.failed
-    )  # fmt: skip
+        cluster,
+        policy,
+        day.jobs,
+        journal=tmp_path / "j",
+        until_s=60.0 * MINUTES,
+        on_step=recorder,
+        on_failure=recorder.failed,
+    )
     assert recorder.steps[-1].observation.now_s >= 60.0 * MINUTES - policy.tick_s
     assert {reason for reason, _ in recorder.failures} >= {OBSERVE if "observe" in bad else APPLY}
     assert all("\n" not in line for _, line in recorder.failures)
@@ -194,9 +242,16 @@ def test_the_journal_records_why_targets_could_not_be_applied(day, context, tmp_
 
 def test_the_line_of_a_tick_says_whether_its_targets_were_applied(day, context, capsys):
     policy, recorder = make("AIAD", context), Recorder()
-    cluster, listen = Wrapped(cluster_of(day, policy), apply=[2]), partial(print_step, day.jobs, True)
+    cluster, listen = (
+        Wrapped(cluster_of(day, policy), apply=[2]),
+        partial(print_step, day.jobs, True),
+    )
     run(cluster, policy, day.jobs, until_s=40.0, on_step=listen, on_failure=recorder.failed)
-    assert [json.loads(line)["applied"] for line in capsys.readouterr().out.splitlines()] == [True, False, True]
+    assert [json.loads(line)["applied"] for line in capsys.readouterr().out.splitlines()] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_the_loop_survives_an_output_that_cannot_be_written(day, context):
@@ -206,7 +261,14 @@ def test_the_loop_survives_an_output_that_cannot_be_written(day, context):
         recorder(step)
         raise OSError(28, "No space left on device")
 
-    run(cluster_of(day, policy), policy, day.jobs, until_s=40.0, on_step=listen, on_failure=recorder.failed)
+    run(
+        cluster_of(day, policy),
+        policy,
+        day.jobs,
+        until_s=40.0,
+        on_step=listen,
+        on_failure=recorder.failed,
+    )
     assert len(recorder.steps) == 3
     assert recorder.failures == [("report", "OSError: [Errno 28] No space left on device")] * 3
 
@@ -214,7 +276,15 @@ def test_the_loop_survives_an_output_that_cannot_be_written(day, context):
 def test_a_dry_run_changes_nothing_and_reports_its_plans(day, context, tmp_path):
     policy, recorder = make("Faro-Sum", context), Recorder()
     cluster = Wrapped(cluster_of(day, policy))
-    run(cluster, policy, day.jobs, apply=False, journal=tmp_path / "j", until_s=300.0, on_step=recorder)
+    run(
+        cluster,
+        policy,
+        day.jobs,
+        apply=False,
+        journal=tmp_path / "j",
+        until_s=300.0,
+        on_step=recorder,
+    )
     assert cluster.asked == []
     assert any(step.target.sum() > 2 for step in recorder.steps)
     assert not any(DRIFT_CORRECTED in step.plan.reason for step in recorder.steps)
@@ -226,7 +296,14 @@ def test_a_dry_run_changes_nothing_and_reports_its_plans(day, context, tmp_path)
 def test_stopping_leaves_the_cluster_as_it_is(day, context):
     policy, stop = make("Faro-Sum", context), threading.Event()
     cluster = Wrapped(cluster_of(day, policy))
-    run(cluster, policy, day.jobs, stop=stop, until_s=60.0 * MINUTES, on_step=lambda step: stop.set())
+    run(
+        cluster,
+        policy,
+        day.jobs,
+        stop=stop,
+        until_s=60.0 * MINUTES,
+        on_step=lambda step: stop.set(),
+    )
     assert cluster.ticks == {"observe": 1, "apply": 1}
 
 
@@ -251,13 +328,25 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
         (policy, JOBS, GuardrailConfig()),
         (policy, day.jobs, GuardrailConfig(max_scaling_actions=1)),
     ):
-        with journal.Journal(path) as opened, pytest.raises(ValueError, match="name another journal"):
-            opened.resume(other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
+        with (
+            journal.Journal(path) as opened,
+            pytest.raises(ValueError, match="name another journal"),
+        ):
+            opened.resume(
+                other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True)
+            )
 
 
 def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, context, tmp_path):
     path = tmp_path / "j"
-    run(None, make("MArk", context), day.jobs, journal=path, until_s=0.0, clock=Slow(0.0, origin_s=100, stop=stopped()))
+    run(
+        None,
+        make("MArk", context),
+        day.jobs,
+        journal=path,
+        until_s=0.0,
+        clock=Slow(0.0, origin_s=100, stop=stopped()),
+    )
     policy = make("AIAD", context)
     run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
     header, ticks = journal.read(path)
@@ -279,7 +368,9 @@ def test_a_run_begins_its_journal_in_an_empty_file(day, context, tmp_path):
     assert len(journal.read(path)[1]) == 2
 
 
-def test_while_the_disk_is_full_ticks_go_on_and_no_line_is_incomplete(day, context, tmp_path, monkeypatch):
+def test_while_the_disk_is_full_ticks_go_on_and_no_line_is_incomplete(
+    day, context, tmp_path, monkeypatch
+):
     policy, path, recorder = make("AIAD", context), tmp_path / "j", Recorder()
     fsync, calls = journal.os.fsync, iter(range(1000))
 
@@ -305,7 +396,9 @@ def test_while_the_disk_is_full_ticks_go_on_and_no_line_is_incomplete(day, conte
 
 
 @pytest.mark.parametrize("before_s", [0.0, 30.0], ids=["a new journal", "a run that resumes"])
-def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(day, context, tmp_path, monkeypatch, before_s):
+def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(
+    day, context, tmp_path, monkeypatch, before_s
+):
     policy, path, recorder = make("AIAD", context), tmp_path / "j", Recorder()
     if before_s:
         run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=before_s)
@@ -317,7 +410,12 @@ def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(day, context, tmp
         fsync(number)
 
     monkeypatch.setattr(journal.os, "fsync", full)
-    options = {"journal": path, "until_s": before_s + 50.0, "on_step": recorder, "on_failure": recorder.failed}
+    options = {
+        "journal": path,
+        "until_s": before_s + 50.0,
+        "on_step": recorder,
+        "on_failure": recorder.failed,
+    }
     run(cluster_of(day, policy), policy, day.jobs, **options)
     _, ticks = journal.read(path)
     times_s = [step.observation.now_s for step in steps]
@@ -339,10 +437,20 @@ def test_a_file_that_is_not_a_journal_is_refused_in_one_line(tmp_path):
 
 def test_jobs_without_history_hold_until_a_minute_of_counts_is_known(day, context):
     policy = make(
-        "Faro-Sum", PolicyContext(day.jobs, untrained(tuple(job.name for job in day.jobs)), context.latency_model)
+        "Faro-Sum",
+        PolicyContext(
+            day.jobs, untrained(tuple(job.name for job in day.jobs)), context.latency_model
+        ),
     )
     recorder = Recorder()
-    run(cluster_of(day, policy), policy, day.jobs, until_s=300.0, on_step=recorder, on_failure=recorder.failed)
+    run(
+        cluster_of(day, policy),
+        policy,
+        day.jobs,
+        until_s=300.0,
+        on_step=recorder,
+        on_failure=recorder.failed,
+    )
     assert recorder.steps[0].plan.reason == (FAILED, FAILED)
     assert (recorder.steps[0].target == 1).all()
     assert "planned" in {why for step in recorder.steps for why in step.plan.reason}
@@ -350,7 +458,14 @@ def test_jobs_without_history_hold_until_a_minute_of_counts_is_known(day, contex
 
 def test_a_paced_policy_plans_at_every_tick(context):
     policy = paced(make("Faro-Sum", context), 60.0)
-    assert [now for now in np.arange(60.0, 400.0, 60.0) if policy.is_long_term(now)] == [60, 120, 180, 240, 300, 360]
+    assert [now for now in np.arange(60.0, 400.0, 60.0) if policy.is_long_term(now)] == [
+        60,
+        120,
+        180,
+        240,
+        300,
+        360,
+    ]
     with pytest.raises(ValueError, match="tick_s=0"):
         paced(policy, 0)
 
@@ -402,7 +517,14 @@ def exported(day, context, jobs, until_s: float):
     policy, exporter = make("Faro-Sum", context), Exporter(jobs, 0)
     try:
         cluster = Wrapped(cluster_of(day, policy), apply=[3])
-        run(cluster, policy, day.jobs, until_s=until_s, on_step=exporter.step, on_failure=exporter.failure)
+        run(
+            cluster,
+            policy,
+            day.jobs,
+            until_s=until_s,
+            on_step=exporter.step,
+            on_failure=exporter.failure,
+        )
         text = urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
     finally:
         exporter.close()
@@ -416,7 +538,11 @@ def test_every_metric_of_the_grafana_dashboard_is_exported(day, context):
 
     text, _ = exported(day, context, day.jobs, until_s=60.0)
     metrics = set(re.findall(r"^(faro_\w+)", text, re.MULTILINE))
-    queries = [target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel["targets"]]
+    queries = [
+        target["expr"]
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel["targets"]
+    ]
     shown = set(re.findall(r"faro_\w+", str(queries)))
     assert shown
     assert shown <= metrics
@@ -445,7 +571,9 @@ def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context):
         exporter.close()
 
 
-def test_with_new_jobs_the_loop_may_wait_for_its_lease_again_and_old_jobs_are_no_longer_exported(day, context):
+def test_with_new_jobs_the_loop_may_wait_for_its_lease_again_and_old_jobs_are_no_longer_exported(
+    day, context
+):
     from faro_ops.controller.exporter import Exporter
 
     exporter, steps = Exporter(day.jobs, 0, progress_deadline_s=0.0), []
@@ -489,11 +617,17 @@ def test_the_exporter_serves_targets_predictions_and_failures(day, context):
     text, cluster = exported(day, context, jobs, until_s=240.0)
     metrics = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     name = day.jobs[0].name
-    assert float(metrics[f'faro_desired_replicas{{inference_job="{name}"}}']) == cluster.asked[-1][0]
+    assert (
+        float(metrics[f'faro_desired_replicas{{inference_job="{name}"}}']) == cluster.asked[-1][0]
+    )
     assert float(metrics[f'faro_tail_latency_seconds{{inference_job="{name}"}}']) > 0
     assert 0 < float(metrics[f'faro_utility{{inference_job="{name}"}}']) <= 1
-    assert metrics[f'faro_failed_requests_per_minute{{inference_job="{name}"}}'] == "NaN", "no cluster reports it here"
-    assert float(metrics["faro_used_cores"]) == 2.0 * cluster.asked[-1][0] + 0.5 * cluster.asked[-1][1]
+    assert metrics[f'faro_failed_requests_per_minute{{inference_job="{name}"}}'] == "NaN", (
+        "no cluster reports it here"
+    )
+    assert (
+        float(metrics["faro_used_cores"]) == 2.0 * cluster.asked[-1][0] + 0.5 * cluster.asked[-1][1]
+    )
     assert float(metrics['faro_failures_total{reason="apply"}']) == 1
     assert float(metrics["faro_ticks_total"]) == 23
     assert float(metrics["faro_decision_duration_seconds_count"]) == 23

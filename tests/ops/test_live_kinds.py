@@ -107,7 +107,9 @@ def offer():
 @pytest.mark.study
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.85])
 def test_the_live_p99_and_throughput_are_those_of_the_twin(offer, share):
-    for job, (arrival_s, latency_s, lengths) in zip(JOBS, offer([share / job.busy_s for job in JOBS])):
+    for job, (arrival_s, latency_s, lengths) in zip(
+        JOBS, offer([share / job.busy_s for job in JOBS])
+    ):
         live, simulated = measures(arrival_s, latency_s), twin(job, arrival_s, lengths)
         assert live[0] == pytest.approx(simulated[0], rel=0.15), job.name
         assert live[1] == pytest.approx(simulated[1], rel=0.05), job.name

@@ -27,7 +27,14 @@ from faro_ops.rayserve.spec import EMULATED, serve_specs
 from faro_ops.rayserve.statistics import empty_row
 from studies.live.agreement import lost_utility_error, pairs, published_distance, ranking_distance
 from studies.live.generator import Generator
-from studies.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
+from studies.live.live_slice import (
+    Slice,
+    limit_rate,
+    matched_simulation,
+    part_of,
+    run_of,
+    script_of,
+)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -59,7 +66,9 @@ class Answers(BaseHTTPRequestHandler):
                 self.wfile.write(part)
                 threading.Event().wait(0.02)
             return
-        self.send_response(int(self.path.rsplit("/", 1)[1]) if self.path.startswith("/status/") else 200)
+        self.send_response(
+            int(self.path.rsplit("/", 1)[1]) if self.path.startswith("/status/") else 200
+        )
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -140,8 +149,15 @@ def test_the_time_per_token_is_measured_if_a_streamed_answer_has_a_part_for_each
     rng = np.random.default_rng(1)
     of_tokens = offer_load(f"{address}/tokens", 20.0, 1.0, rng, output_tokens=5.0)[1]
     assert np.all((of_tokens[PER_TOKEN] > 0.019) & (of_tokens[PER_TOKEN] < 0.1))
-    for path, tokens in (("tokens", 20.0), ("tokens", 0.0), ("slow", 5.0)):  # several tokens a part; unknown; one part
-        assert PER_TOKEN not in offer_load(f"{address}/{path}", 20.0, 1.0, rng, output_tokens=tokens)[1]
+    for path, tokens in (
+        ("tokens", 20.0),
+        ("tokens", 0.0),
+        ("slow", 5.0),
+    ):  # several tokens a part; unknown; one part
+        assert (
+            PER_TOKEN
+            not in offer_load(f"{address}/{path}", 20.0, 1.0, rng, output_tokens=tokens)[1]
+        )
 
 
 def test_the_generator_runs_in_its_own_process(address):
@@ -252,13 +268,19 @@ def test_a_single_policy_has_no_pair_to_compare():
     alone = summary_of(A=([0.1, 0.11, 0.1], [0.1, 0.1, 0.11]))
     assert len(pairs(alone)) == 0
     assert ranking_distance(alone) == 0
-    more = dict.fromkeys(("failed", "unsent", "noisy_host", "background_cpu", "niced_cpu"), 0) | {"requests": 10}
-    assert "no ranking is claimed" in draw.live_caption(alone.assign(lost_utility=0.5, scale=2.0, **more))
+    more = dict.fromkeys(("failed", "unsent", "noisy_host", "background_cpu", "niced_cpu"), 0) | {
+        "requests": 10
+    }
+    assert "no ranking is claimed" in draw.live_caption(
+        alone.assign(lost_utility=0.5, scale=2.0, **more)
+    )
 
 
 def test_a_pair_is_decided_only_if_both_environments_are_certain():
     steady, noisy = [0.1, 0.11, 0.1], [0.1, 0.4, 0.0]
-    table = pairs(summary_of(A=(steady, steady), B=([0.3, 0.31, 0.3], [0.3, 0.32, 0.3]), C=(noisy, noisy)))
+    table = pairs(
+        summary_of(A=(steady, steady), B=([0.3, 0.31, 0.3], [0.3, 0.32, 0.3]), C=(noisy, noisy))
+    )
     decided = {(row.policy, row.other): row.decided for row in table.itertuples()}
     assert decided[("A", "B")]
     assert not decided[("A", "C")]
@@ -275,7 +297,9 @@ def test_the_ranking_distance_is_0_for_the_same_order_and_1_for_the_reverse():
 
 
 def test_the_papers_ranking_distance_needs_three_policies_that_the_paper_has():
-    assert published_distance(ROOT / "data/published", ["AIAD", "MArk", "FairShare", "Oneshot"]) == 0.0
+    assert (
+        published_distance(ROOT / "data/published", ["AIAD", "MArk", "FairShare", "Oneshot"]) == 0.0
+    )
     assert published_distance(ROOT / "data/published", ["AIAD", "MArk", "HPA", "RayServe"]) is None
     assert published_distance(None, ["AIAD", "MArk", "FairShare"]) is None
 
@@ -297,19 +321,27 @@ def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
         return Sent(np.array([outcome]), last_s * one, one, first_s * one, np.ones(1, int))
 
     row = empty_row() | {"arrivals": 10, "done": 10} | of_replicas
-    http = SimpleNamespace(address="http://127.0.0.1", get=lambda *_: {"a": {"seconds": {"1": row}}})
+    http = SimpleNamespace(
+        address="http://127.0.0.1", get=lambda *_: {"a": {"seconds": {"1": row}}}
+    )
     monkeypatch.setattr("faro_ops.rayserve.profile.send", send)
-    monkeypatch.setattr("faro_ops.rayserve.profile.time", SimpleNamespace(time=lambda: 0.5, sleep=lambda _: None))
+    monkeypatch.setattr(
+        "faro_ops.rayserve.profile.time", SimpleNamespace(time=lambda: 0.5, sleep=lambda _: None)
+    )
     monkeypatch.setattr("faro_ops.rayserve.profile.measure_cold_start", lambda *_: 6.0)
     return profile_job(None, http, "a", serve_specs((Job("a"),))[0], requests=10)
 
 
 def test_a_service_that_refuses_every_request_has_no_service_time(monkeypatch):
     with pytest.raises(ValueError, match=r"^no request was served"):
-        profiled(monkeypatch, FAILED, np.nan, np.nan, service_s=0.01, service_s2=1e-5, latency_s=0.01)
+        profiled(
+            monkeypatch, FAILED, np.nan, np.nan, service_s=0.01, service_s2=1e-5, latency_s=0.01
+        )
 
 
-def test_a_streamed_answer_is_served_until_its_last_part_and_the_network_delays_its_first(monkeypatch):
+def test_a_streamed_answer_is_served_until_its_last_part_and_the_network_delays_its_first(
+    monkeypatch,
+):
     one = profiled(monkeypatch, SERVED, 0.13, 0.63, service_s=1.0, service_s2=0.1, latency_s=1.2)
     assert one.network_overhead_s == pytest.approx(0.01)
     assert one.service_time_s == pytest.approx(0.6)

@@ -37,14 +37,20 @@ def ray_like(folder):
     """A process that belongs to the Ray cluster in `folder`."""
     folder.mkdir()
     return subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)"], env={"RAY_TMPDIR": str(folder)}, start_new_session=True
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        env={"RAY_TMPDIR": str(folder)},
+        start_new_session=True,
     )
 
 
 def test_the_ray_of_a_controller_that_was_killed_ends_before_the_next_one_starts(tmp_path, other):
     killed, alive = ray_like(tmp_path / "faro-a"), ray_like(tmp_path / "faro-b")
-    gone = subprocess.run([sys.executable, "-c", "import psutil; print(psutil.Process().create_time())"], text=True,
-                          capture_output=True, check=True)  # fmt: skip
+    gone = subprocess.run(
+        [sys.executable, "-c", "import psutil; print(psutil.Process().create_time())"],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     (tmp_path / "faro-a" / OWNER).write_text(f"999999999 {gone.stdout}")
     (tmp_path / "faro-b" / OWNER).write_text(owner())
     try:
@@ -85,10 +91,18 @@ def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):
     assert head.stdout is not None
     orphan = psutil.Process(int(head.stdout.readline()))
     until = time.monotonic() + 10
-    while orphan.ppid() in {head.pid, *(child.pid for child in psutil.Process(head.pid).children())}:
+    while orphan.ppid() in {
+        head.pid,
+        *(child.pid for child in psutil.Process(head.pid).children()),
+    }:
         assert time.monotonic() < until
         time.sleep(0.01)
-    LocalRay(head, tmp_path / "folder", HttpClient("http://127.0.0.1:1"), HttpClient("http://127.0.0.1:1")).stop()
+    LocalRay(
+        head,
+        tmp_path / "folder",
+        HttpClient("http://127.0.0.1:1"),
+        HttpClient("http://127.0.0.1:1"),
+    ).stop()
     assert not orphan.is_running()
     assert head.poll() is not None
     assert other.poll() is None
@@ -99,7 +113,9 @@ OTHERWISE = "print('no such option', flush=True); raise SystemExit(1)"
 
 
 @pytest.mark.parametrize(("text", "starts"), [(GIVES_UP, 3), (OTHERWISE, 1)])
-def test_a_ray_that_gives_up_because_it_is_slow_is_started_again_within_the_time_limit(text, starts, monkeypatch):
+def test_a_ray_that_gives_up_because_it_is_slow_is_started_again_within_the_time_limit(
+    text, starts, monkeypatch
+):
     commands = []
 
     def command(*arguments):
@@ -128,10 +144,14 @@ def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_onl
     haproxy.write_text(local.ON_LOOPBACK.format(haproxy=get_haproxy_binary()))
     haproxy.chmod(0o700)
     binds = ["bind :28901", "bind 127.0.0.1:28902", "bind *:28903"]
-    sections = [f"listen l{n}\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\n  {bind}\n"
-                for n, bind in enumerate(binds)]  # fmt: skip
+    sections = [
+        f"listen l{n}\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\n  {bind}\n"
+        for n, bind in enumerate(binds)
+    ]
     configuration.write_text("".join(sections))
-    done = subprocess.run([haproxy, "-db", "-c", "-f", configuration], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [haproxy, "-db", "-c", "-f", configuration], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     ours = [line.strip() for line in configuration.read_text().splitlines() if "bind" in line]
     assert ours == ["bind 127.0.0.1:28901", "bind 127.0.0.1:28902", "bind 127.0.0.1:28903"]

@@ -70,7 +70,9 @@ def state(ray, job) -> dict:
 
 
 def running(ray) -> list[int]:
-    return [sum(one["state"] == "RUNNING" for one in state(ray, job.name)["replicas"]) for job in JOBS]
+    return [
+        sum(one["state"] == "RUNNING" for one in state(ray, job.name)["replicas"]) for job in JOBS
+    ]
 
 
 class Loop:
@@ -114,7 +116,9 @@ def controlled(ray, policy=None, path=None):
         loop.stop.set()
         loop.thread.join(60)
     for step in loop.steps:
-        here = step.observation.present if step.observation.present is not None else [True] * len(JOBS)
+        here = (
+            step.observation.present if step.observation.present is not None else [True] * len(JOBS)
+        )
         assert step.target.sum() <= CAPACITY
         assert (step.target[here] >= 1).all()
 
@@ -161,7 +165,9 @@ def test_a_drop_rate_of_0_3_is_in_force_two_seconds_later(ray):
 
 
 def test_the_observation_agrees_with_the_requests_sent(ray):
-    time.sleep(LATENCY_WINDOW_S)  # what the test before had refused took no time; none of it shall be in the mean
+    time.sleep(
+        LATENCY_WINDOW_S
+    )  # what the test before had refused took no time; none of it shall be in the mean
     with controlled(ray) as loop:
         began = time.time()
         with loaded(ray, 8, rate_rps=30.0) as result:
@@ -197,7 +203,9 @@ def test_the_statistics_come_back_when_their_actor_is_killed(ray):
     with controlled(ray) as loop:
         before = loop.steps[-1].observation.minute
         (aggregator,) = [
-            one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())
+            one
+            for one in local.processes(ray.pids[0])
+            if "ray::StatsAggregator" in " ".join(one.cmdline())
         ]
         aggregator.kill()
         killed = int(time.time())
@@ -207,7 +215,10 @@ def test_the_statistics_come_back_when_their_actor_is_killed(ray):
                 told = ray.http.get(f"/faro-statistics?since={killed + 1}")
             except OSError:
                 return False
-            return all(told.get(job.name, {}).get("replicas", 0) >= 1 and told[job.name]["seconds"] for job in JOBS)
+            return all(
+                told.get(job.name, {}).get("replicas", 0) >= 1 and told[job.name]["seconds"]
+                for job in JOBS
+            )
 
         until(heard_again)
         loop.ticks(2)
@@ -217,7 +228,11 @@ def test_the_statistics_come_back_when_their_actor_is_killed(ray):
 
 
 def test_a_dashboard_that_hangs_for_a_minute_stops_neither_the_loop_nor_the_service(ray):
-    (dashboard,) = [one for one in local.processes(ray.pids[0]) if "dashboard/dashboard.py" in " ".join(one.cmdline())]
+    (dashboard,) = [
+        one
+        for one in local.processes(ray.pids[0])
+        if "dashboard/dashboard.py" in " ".join(one.cmdline())
+    ]
     with controlled(ray) as loop, loaded(ray, 55) as result:
         dashboard.suspend()
         try:
@@ -250,7 +265,18 @@ def command(ray, path, *arguments) -> tuple[list[str], dict[str, str]]:
     jobs = path / "jobs.yaml"
     jobs.write_text("".join(f"- {{job: {job.name}, slo_s: 0.5, model: m}}\n" for job in JOBS))
     where = ["--address", ray.ray.address, "--serve-address", ray.http.address, "--jobs", str(jobs)]
-    line = [sys.executable, "-m", "faro_ops.cli", "run", *where, "--policy", "FairShare", "--tick", "2", *arguments]
+    line = [
+        sys.executable,
+        "-m",
+        "faro_ops.cli",
+        "run",
+        *where,
+        "--policy",
+        "FairShare",
+        "--tick",
+        "2",
+        *arguments,
+    ]
     return line, os.environ | {"RAY_AUTH_TOKEN": ray.ray.token, "RAY_AUTH_MODE": "token"}
 
 
@@ -287,7 +313,8 @@ def test_a_killed_controller_resumes_within_two_ticks_and_ends_on_sigterm(ray, t
 
 
 @pytest.mark.parametrize(
-    ("token", "message"), [("wrong", "the token is wrong"), (None, "requires a token and none was given")]
+    ("token", "message"),
+    [("wrong", "the token is wrong"), (None, "requires a token and none was given")],
 )
 def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tmp_path):
     line, environment = command(ray, tmp_path)
@@ -312,7 +339,10 @@ def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
         context = PolicyContext(JOBS, untrained(("a", "b")))
         return paced(make("Faro-PenaltySum", context), TICK_S, switching_cost=0.0)
 
-    with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:
+    with (
+        controlled(ray, policy(), tmp_path / "journal") as loop,
+        loaded(ray, 20, rate_rps=60.0) as result,
+    ):
         assert result().count(FAILED) == 0
         loop.ticks(1)
     header, ticks = journal.read(tmp_path / "journal")
@@ -326,7 +356,10 @@ def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
 def test_a_profile_measures_the_service_time_and_restores_the_replica_count(ray):
     before = [state(ray, job.name)["target_num_replicas"] for job in JOBS]
     if sum(before) == CAPACITY:
-        ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": before[0] - 1})
+        ray.ray.post(
+            "/api/v1/applications/a/deployments/replica/scale",
+            {"target_num_replicas": before[0] - 1},
+        )
         before[0] -= 1
         until(lambda: running(ray) == before)
     measured = profile_job(ray.ray, ray.http, "a", SERVED[0], requests=50)

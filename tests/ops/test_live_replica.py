@@ -22,7 +22,9 @@ async def at_once(queue: ReplicaQueue, requests: int, service_s: float = 0.0) ->
     async def work():
         await asyncio.sleep(service_s)
 
-    results = await asyncio.gather(*(queue.serve(work) for _ in range(requests)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(queue.serve(work) for _ in range(requests)), return_exceptions=True
+    )
     return sum(isinstance(result, Dropped) for result in results)
 
 
@@ -37,7 +39,11 @@ def test_a_replica_holds_at_most_max_ongoing_requests():
     queue = ReplicaQueue(max_ongoing_requests=4)
     assert asyncio.run(at_once(queue, 10, service_s=0.01)) == 6
     assert queue.ongoing == 0
-    assert (totals(queue)["arrivals"], totals(queue)["dropped"], totals(queue)["done"]) == (10, 6, 4)
+    assert (totals(queue)["arrivals"], totals(queue)["dropped"], totals(queue)["done"]) == (
+        10,
+        6,
+        4,
+    )
 
 
 def test_a_replica_serves_one_request_at_a_time():
@@ -127,7 +133,10 @@ def test_a_second_that_is_reported_twice_counts_once():
 
 def test_the_replicas_of_a_job_add_up_in_any_order():
     one, other = StatsAggregator(), StatsAggregator()
-    reports = [("a", "a#1", 2, {2_000_000_000: row(arrivals=3)}), ("a", "a#2", 5, {2_000_000_000: row(arrivals=4)})]
+    reports = [
+        ("a", "a#1", 2, {2_000_000_000: row(arrivals=3)}),
+        ("a", "a#2", 5, {2_000_000_000: row(arrivals=4)}),
+    ]
     for report in reports:
         one.report(*report)
     for report in reversed(reports):
@@ -196,7 +205,9 @@ def test_the_statistics_survive_json():
     assert json.loads(json.dumps(stats.read())) == stats.read()
 
 
-@pytest.mark.parametrize(("path", "message"), [("json", "package.module:Name"), ("json:nothing", "has no nothing")])
+@pytest.mark.parametrize(
+    ("path", "message"), [("json", "package.module:Name"), ("json:nothing", "has no nothing")]
+)
 def test_a_missing_model_is_one_line(path, message):
     with pytest.raises(ValueError, match=message):
         load_model(path)
@@ -220,10 +231,15 @@ def test_a_body_that_the_emulated_model_cannot_read_is_answered_with_400():
             return b"{}"
 
     answer = asyncio.run(Emulated()(Request()))
-    assert (answer.status_code, answer.body) == (400, b"the body must be a service time in seconds, 0 to 60")
+    assert (answer.status_code, answer.body) == (
+        400,
+        b"the body must be a service time in seconds, 0 to 60",
+    )
 
 
-@pytest.mark.parametrize(("status", "counted"), [(200, "done"), (400, "done"), (500, "failed"), (503, "failed")])
+@pytest.mark.parametrize(
+    ("status", "counted"), [(200, "done"), (400, "done"), (500, "failed"), (503, "failed")]
+)
 def test_an_answer_of_the_model_with_status_5xx_counts_as_failed_and_is_passed_on(status, counted):
     from starlette.responses import PlainTextResponse
 
@@ -231,7 +247,11 @@ def test_an_answer_of_the_model_with_status_5xx_counts_as_failed_and_is_passed_o
     replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=1), False
     replica._model = lambda request: PlainTextResponse("answer", status)
     assert asyncio.run(replica(None)).status_code == status
-    assert {key: totals(replica._queue)[key] for key in ("done", "failed")} == {"done": 0, "failed": 0, counted: 1}
+    assert {key: totals(replica._queue)[key] for key in ("done", "failed")} == {
+        "done": 0,
+        "failed": 0,
+        counted: 1,
+    }
 
 
 def test_calls_whose_clients_have_stopped_waiting_still_count_against_the_concurrency():
@@ -260,7 +280,10 @@ def test_calls_whose_clients_have_stopped_waiting_still_count_against_the_concur
 
 def test_as_many_calls_run_at_once_as_the_concurrency_allows():
     replica, many = ReplicaActor.__new__(ReplicaActor), 40  # more than the threads of asyncio
-    replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=many, concurrency=many), False
+    replica._queue, replica._is_async = (
+        ReplicaQueue(max_ongoing_requests=many, concurrency=many),
+        False,
+    )
     replica._model = lambda request: threading.Barrier.wait(together, timeout=10)
     together = threading.Barrier(many)
 
@@ -279,7 +302,9 @@ def test_without_torch_the_torchvision_model_says_what_to_install(monkeypatch):
 
 
 def test_the_torchvision_model_answers_a_class():
-    pytest.importorskip("torchvision", reason="the extra `torch` is not installed: the real network is NOT tested")
+    pytest.importorskip(
+        "torchvision", reason="the extra `torch` is not installed: the real network is NOT tested"
+    )
     from faro_ops.rayserve.models import TorchVision
 
     assert 0 <= int(TorchVision("resnet18")(None)) < 1000

@@ -30,7 +30,14 @@ from faro_ops.controller import journal
 from faro_ops.controller.expected import Event, expected
 from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.loop import run
-from faro_ops.controller.overrides import Override, Settings, Watched, path_of, read_overrides, write_overrides
+from faro_ops.controller.overrides import (
+    Override,
+    Settings,
+    Watched,
+    path_of,
+    read_overrides,
+    write_overrides,
+)
 from faro_ops.controller.startup import once
 from faro_ops.kube.operate import NamespacedName
 
@@ -53,9 +60,11 @@ class TestTheSettings:
         new = watched.new()
         assert [job.name for job in new.jobs] == ["a", "c"]
         assert before.changes(new) == [
-            "job 'b': removed from the table", "job 'c': added to the table", "job 'a': slo_s 0.5 -> 0.7",
+            "job 'b': removed from the table",
+            "job 'c': added to the table",
+            "job 'a': slo_s 0.5 -> 0.7",
             "job 'a': weight 1.0 -> 2.0",
-        ]  # fmt: skip
+        ]
         assert watched.new() is None
 
     def test_a_fixed_count_is_minimum_and_maximum_while_it_is_in_force(self, table, tmp_path):
@@ -63,7 +72,11 @@ class TestTheSettings:
         watched = Watched(table, partial(read_overrides, path))
         write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
         new = watched.new()
-        assert (new.jobs[0].min_replicas, new.jobs[0].max_replicas, new.fixed_jobs) == (5, 5, ("a",))
+        assert (new.jobs[0].min_replicas, new.jobs[0].max_replicas, new.fixed_jobs) == (
+            5,
+            5,
+            ("a",),
+        )
         assert new.jobs[1] == Job("b")
 
     def test_an_override_ends_without_an_edit(self, table, tmp_path, monkeypatch):
@@ -76,7 +89,9 @@ class TestTheSettings:
         assert (new.jobs[0].max_replicas, new.fixed_jobs) == (Job("a").max_replicas, ())
         assert before.changes(new)[0].startswith("over or cleared: job 'a': 5 replicas from ")
 
-    def test_an_event_is_kept_until_forecasters_have_forgotten_its_counts(self, table, tmp_path, monkeypatch):
+    def test_an_event_is_kept_until_forecasters_have_forgotten_its_counts(
+        self, table, tmp_path, monkeypatch
+    ):
         path = path_of(tmp_path / "j")
         event = Override("a", "me", NOW_S - 1, NOW_S + 3600, load=3.0)
         write_overrides(path, [event])
@@ -87,9 +102,13 @@ class TestTheSettings:
         assert watched.new() is None
         assert before.events == (event,)
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3600 + 1801)
-        assert before.changes(watched.new())[0].startswith("over or cleared: job 'a': load x 3 from ")
+        assert before.changes(watched.new())[0].startswith(
+            "over or cleared: job 'a': load x 3 from "
+        )
 
-    @pytest.mark.parametrize("content", ["- job: a\n- job: a\n", "- {job: a, slo_s: -1}\n", "[", ""])
+    @pytest.mark.parametrize(
+        "content", ["- job: a\n- job: a\n", "- {job: a, slo_s: -1}\n", "[", ""]
+    )
     def test_a_damaged_table_is_reported_once_and_the_settings_stay(self, table, content):
         watched = Watched(table)
         table.write_text(content)
@@ -113,11 +132,15 @@ class TestTheSettings:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({}, "either replicas or load"), ({"replicas": 2, "load": 2.0}, "either"), ({"replicas": 0}, "replicas=0"),
-        ({"replicas": 1.5}, "replicas=1.5"), ({"load": 0.0}, "load=0.0"), ({"load": float("nan")}, "load=nan"),
+        ({}, "either replicas or load"),
+        ({"replicas": 2, "load": 2.0}, "either"),
+        ({"replicas": 0}, "replicas=0"),
+        ({"replicas": 1.5}, "replicas=1.5"),
+        ({"load": 0.0}, "load=0.0"),
+        ({"load": float("nan")}, "load=nan"),
         ({"replicas": 2, "until_s": NOW_S - 1}, "ends before it begins"),
     ],
-)  # fmt: skip
+)
 def test_an_impossible_override_is_refused(fields, told):
     with pytest.raises(ValueError, match=told):
         Override("a", "me", NOW_S, **fields)
@@ -125,7 +148,9 @@ def test_an_impossible_override_is_refused(fields, told):
 
 def stopped_at(now_s):
     """A clock that always shows this time."""
-    return SimpleNamespace(now_s=now_s, origin_s=1_700_000_000, scale=1.0, jump_s=0, stop=threading.Event())
+    return SimpleNamespace(
+        now_s=now_s, origin_s=1_700_000_000, scale=1.0, jump_s=0, stop=threading.Event()
+    )
 
 
 def header_of(path):
@@ -138,7 +163,9 @@ class TestAJournalWithChanges:
         path = tmp_path / "j"
         run(Still(), Wanting([1, 1]), JOBS, 35.0, journal=path)
         fixed = (Job("a", cold_start_s=5.0, min_replicas=3, max_replicas=3), JOBS[1])
-        options = dict(guardrails=GuardrailConfig(fixed=("a",)), changes=("job 'a': 3 replicas, by me",))
+        options = dict(
+            guardrails=GuardrailConfig(fixed=("a",)), changes=("job 'a': 3 replicas, by me",)
+        )
         run(Still(30.0), Wanting([1, 1]), fixed, 55.0, journal=path, **options)
         return path
 
@@ -151,7 +178,15 @@ class TestAJournalWithChanges:
     def test_the_policy_has_seen_the_earlier_ticks(self, path):
         policy = Wanting([1, 1])
         changed = journal.Header(
-            policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
+            policy.name,
+            JOBS,
+            GuardrailConfig(),
+            policy.tick_s,
+            True,
+            None,
+            1.0,
+            0.0,
+            ("over: job 'a'",),
         )
         with journal.Journal(path) as opened:
             assert opened.resume(policy, changed).memory.state == 2  # ticks since the last change
@@ -165,7 +200,15 @@ class TestAJournalWithChanges:
 
         policy = Failing([1, 1])
         header = journal.Header(
-            policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
+            policy.name,
+            JOBS,
+            GuardrailConfig(),
+            policy.tick_s,
+            True,
+            None,
+            1.0,
+            0.0,
+            ("over: job 'a'",),
         )
         with journal.Journal(path) as opened:
             assert opened.resume(policy, header).memory.state == 1, "the tick at 50 s"
@@ -186,8 +229,13 @@ class TestAJournalWithChanges:
 
     def test_other_settings_than_the_jobs_are_refused_as_before(self, path):
         policy = Wanting([1, 1])
-        other = journal.Header(policy.name, JOBS, GuardrailConfig("fair-share"), 10.0, True, changes=("x",))
-        with journal.Journal(path) as opened, pytest.raises(ValueError, match="run with other guardrails"):
+        other = journal.Header(
+            policy.name, JOBS, GuardrailConfig("fair-share"), 10.0, True, changes=("x",)
+        )
+        with (
+            journal.Journal(path) as opened,
+            pytest.raises(ValueError, match="run with other guardrails"),
+        ):
             opened.resume(policy, other)
 
     def test_a_run_resumes_after_a_change_and_after_its_end(self, path):
@@ -202,7 +250,14 @@ class TestAJournalWithChanges:
             def observe(self):
                 return observed([1, 1, 1], now_s=self.now_s)
 
-        run(Three(50.0), Wanting([1, 1, 1]), jobs, 75.0, journal=path, changes=("job 'a': removed from the table",))
+        run(
+            Three(50.0),
+            Wanting([1, 1, 1]),
+            jobs,
+            75.0,
+            journal=path,
+            changes=("job 'a': removed from the table",),
+        )
         header, ticks = journal.read(path)
         assert ([job.name for job in header.jobs], len(ticks)) == (["b", "c", "d"], 2)
 
@@ -216,15 +271,23 @@ class TestAPartWithoutATick:
     def path(self, tmp_path, request):
         path = tmp_path / "j"
         run(Still(), Wanting([4, 1]), JOBS, 35.0, journal=path, clock=stopped_at(0.0))
-        options = {"journal": path, "clock": stopped_at(30.0), "changes": ("job 'a': slo_s 0.72 -> 0.3",)}
+        options = {
+            "journal": path,
+            "clock": stopped_at(30.0),
+            "changes": ("job 'a': slo_s 0.72 -> 0.3",),
+        }
         run(Still(30.0), Wanting([4, 1]), self.CHANGED, 35.0, **options)
         if request.param == "by an earlier version":
-            path.write_text(path.read_text() + path.read_text().splitlines()[0].replace('"a"', '"c"') + "\n")
+            path.write_text(
+                path.read_text() + path.read_text().splitlines()[0].replace('"a"', '"c"') + "\n"
+            )
         return path
 
     def test_the_memory_is_that_of_the_last_part_with_ticks(self, path):
         policy = Wanting([4, 1])
-        header = journal.Header(policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, changes=("back again",))
+        header = journal.Header(
+            policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, changes=("back again",)
+        )
         with journal.Journal(path) as opened:
             past = opened.resume(policy, header)
             again = opened.resume(policy, header)
@@ -234,7 +297,9 @@ class TestAPartWithoutATick:
     def test_the_next_run_continues_its_clock_and_knows_what_has_changed(self, path):
         with journal.Journal(path) as opened:
             assert clock_of(opened, threading.Event()).origin_s == 1_700_000_000
-            assert changes_since(opened, Settings(self.CHANGED, {})) == ("job 'a': slo_s 0.72 -> 0.3",)
+            assert changes_since(opened, Settings(self.CHANGED, {})) == (
+                "job 'a': slo_s 0.72 -> 0.3",
+            )
 
     def test_services_keep_what_they_have_earned(self, path):
         with journal.Journal(path) as opened:
@@ -247,14 +312,28 @@ class TestAPartWithoutATick:
         assert [one.replicas for one in read_overrides(path_of(path))] == [4]
 
     def test_the_new_part_begins_with_its_first_tick(self, path):
-        options = {"journal": path, "clock": stopped_at(30.0), "changes": ("job 'a': slo_s 0.72 -> 0.3",)}
+        options = {
+            "journal": path,
+            "clock": stopped_at(30.0),
+            "changes": ("job 'a': slo_s 0.72 -> 0.3",),
+        }
         run(Still(30.0), Wanting([4, 1]), self.CHANGED, 55.0, **options)
-        assert [(header.jobs, len(ticks)) for header, ticks in journal.parts(path)] == [(JOBS, 3), (self.CHANGED, 2)]
+        assert [(header.jobs, len(ticks)) for header, ticks in journal.parts(path)] == [
+            (JOBS, 3),
+            (self.CHANGED, 2),
+        ]
 
 
 def test_a_run_ends_when_the_settings_have_changed():
     steps = []
-    run(Still(), Wanting([1, 1]), JOBS, 1000.0, on_step=steps.append, changed=lambda: len(steps) == 3)
+    run(
+        Still(),
+        Wanting([1, 1]),
+        JOBS,
+        1000.0,
+        on_step=steps.append,
+        changed=lambda: len(steps) == 3,
+    )
     assert len(steps) == 3
 
 
@@ -289,8 +368,13 @@ class TestAnExpectedEvent:
         forecaster = forecaster.renewed(inner).update([100])
         assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 300, 100]
 
-    def test_past_minutes_for_the_reserve_of_idle_cores_are_those_of_the_forecaster_without_the_event(self, inner):
-        forecaster, busier = expected(inner, (Event(0, 45.0, 47.0, 3.0),)), replace(inner, past=2 * inner.past)
+    def test_past_minutes_for_the_reserve_of_idle_cores_are_those_of_the_forecaster_without_the_event(
+        self, inner
+    ):
+        forecaster, busier = (
+            expected(inner, (Event(0, 45.0, 47.0, 3.0),)),
+            replace(inner, past=2 * inner.past),
+        )
         np.testing.assert_array_equal(forecaster.past, inner.past)
         np.testing.assert_array_equal(forecaster.renewed(busier).past, busier.past)
 
@@ -314,11 +398,18 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     def operator():
         try:
             until(lambda: path.exists() and path.read_text().count("\n") > 1)
-            assert cli.main(["set", "a", "--journal", str(path), "--replicas", "2", "--until", "23:59"]) == 0
+            assert (
+                cli.main(
+                    ["set", "a", "--journal", str(path), "--replicas", "2", "--until", "23:59"]
+                )
+                == 0
+            )
             until(lambda: ray.targets["a"] == 2)
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: b}\n")  # a mistake
             ticks = path.read_text().count("\n")
-            until(lambda: path.read_text().count("\n") >= ticks + 3)  # the table is read before each tick
+            until(
+                lambda: path.read_text().count("\n") >= ticks + 3
+            )  # the table is read before each tick
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: c, min_replicas: 3}\n")
             until(lambda: ray.targets["c"] >= 3)
             assert cli.main(["set", "a", "--journal", str(path), "--clear"]) == 0
@@ -331,8 +422,20 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     with ray.served() as address:
         thread = threading.Thread(target=operator)
         thread.start()
-        command = ["run", "--jobs", str(jobs), "--address", address, "--serve-address", address, "--apply"]
-        assert cli.main([*command, "--policy", "FairShare", "--tick", "0.5", "--journal", str(path)]) == 0
+        command = [
+            "run",
+            "--jobs",
+            str(jobs),
+            "--address",
+            address,
+            "--serve-address",
+            address,
+            "--apply",
+        ]
+        assert (
+            cli.main([*command, "--policy", "FairShare", "--tick", "0.5", "--journal", str(path)])
+            == 0
+        )
         thread.join()
     assert problems == []
     said = capfd.readouterr().err
@@ -361,7 +464,9 @@ def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypa
     table.write_text("- {job: a}\n- {job: b}\n")
 
     @contextmanager
-    def served(home, backend, settings, address, serve_address, clock, capacity, policy, ensure, *_):
+    def served(
+        home, backend, settings, address, serve_address, clock, capacity, policy, ensure, *_
+    ):
         def check(new):
             if len(new.jobs) == 3:
                 refused.append(new)
@@ -414,7 +519,9 @@ def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
     return cli.main(["run", "--jobs", str(table), "--policy", "AIAD", "--tick", "0.1", *options])
 
 
-def test_new_settings_that_fail_while_a_server_does_not_answer_are_tried_again(table, monkeypatch, capfd):
+def test_new_settings_that_fail_while_a_server_does_not_answer_are_tried_again(
+    table, monkeypatch, capfd
+):
     monkeypatch.setattr(sys.modules["faro_ops.cli.run"], "RETRY_S", 0.0)
     tried, jobs = [], []
 
@@ -449,10 +556,14 @@ def timezone(monkeypatch):
     time.tzset()
 
 
-def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(table, tmp_path, timezone, monkeypatch, capfd):
+def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(
+    table, tmp_path, timezone, monkeypatch, capfd
+):
     path, offsets_s = tmp_path / "j", []
     monkeypatch.setattr(
-        models, "at_time_of_day", lambda policy, _: offsets_s.append(time.localtime().tm_gmtoff) or policy
+        models,
+        "at_time_of_day",
+        lambda policy, _: offsets_s.append(time.localtime().tm_gmtoff) or policy,
     )
     timezone(1)
 
@@ -464,7 +575,9 @@ def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(table, tmp
 
     assert faro_run(monkeypatch, table, at_tick, lambda new: None, "--journal", str(path)) == 0
     assert offsets_s == [3600, 7200]
-    assert [len(ticks) for _, ticks in journal.parts(path)] == [6], "no part begins, because nothing has changed"
+    assert [len(ticks) for _, ticks in journal.parts(path)] == [6], (
+        "no part begins, because nothing has changed"
+    )
     assert "job" not in capfd.readouterr().err
 
 
@@ -481,12 +594,17 @@ def test_new_settings_are_used_although_ray_is_away():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["x", "--replicas", "2"], "job='x' is not in"), (["a"], "needs one of --replicas"),
-        (["a", "--replicas", "2", "--freeze"], "needs one of"), (["a", "--load", "0"], "load=0.0"),
+        (["x", "--replicas", "2"], "job='x' is not in"),
+        (["a"], "needs one of --replicas"),
+        (["a", "--replicas", "2", "--freeze"], "needs one of"),
+        (["a", "--load", "0"], "load=0.0"),
         (["a", "--load", "2", "--until", "25:00"], "time='25:00' must read HH:MM"),
-        (["a", "--load", "2", "--from", "2030-01-02", "--until", "2030-01-01"], "ends before it begins"),
+        (
+            ["a", "--load", "2", "--from", "2030-01-02", "--until", "2030-01-01"],
+            "ends before it begins",
+        ),
     ],
-)  # fmt: skip
+)
 def test_faro_set_refuses_a_mistake_in_one_line(tmp_path, capsys, arguments, told):
     run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
     assert cli.main(["set", *arguments, "--journal", str(tmp_path / "j")]) == 2
@@ -500,7 +618,10 @@ def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
     run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
     assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--freeze"]) == 0
     assert [one.replicas for one in read_overrides(path_of(tmp_path / "j"))] == [4]
-    assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--load", "3", "--until", "23:59"]) == 0
+    assert (
+        cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--load", "3", "--until", "23:59"])
+        == 0
+    )
     assert [one.load for one in read_overrides(path_of(tmp_path / "j"))] == [None, 3.0]
 
 
@@ -515,7 +636,12 @@ class TestOrdersThatOverlap:
 
         def give(*words, begin=None, until=None, job="a"):
             times = {"--from": begin, "--until": until}
-            times = [word for name, hour in times.items() if hour for word in (name, f"2035-01-01T{hour}:00")]
+            times = [
+                word
+                for name, hour in times.items()
+                if hour
+                for word in (name, f"2035-01-01T{hour}:00")
+            ]
             assert cli.main(["set", job, "--journal", str(tmp_path / "j"), *words, *times]) == 0
             orders = read_overrides(path_of(tmp_path / "j"))
             self.said = capsys.readouterr().out
@@ -523,7 +649,9 @@ class TestOrdersThatOverlap:
             def hour(at_s):
                 return None if at_s is None else max(0, round((at_s - start_s) / self.HOUR_S))
 
-            return [(one.replicas or one.load, hour(one.from_s), hour(one.until_s)) for one in orders]
+            return [
+                (one.replicas or one.load, hour(one.from_s), hour(one.until_s)) for one in orders
+            ]
 
         return give
 
@@ -533,7 +661,9 @@ class TestOrdersThatOverlap:
         faro_set("--load", "4", begin=14, until=16, job="b")
         orders = faro_set("--load", "2", begin=15, until=16)
         assert orders == [(5.0, 16, 18), (4.0, 14, 16), (2.0, 15, 16)]
-        assert "instead of job 'a': load x 3 from 2035-01-01 14:00 until 2035-01-01 16:00" in self.said
+        assert (
+            "instead of job 'a': load x 3 from 2035-01-01 14:00 until 2035-01-01 16:00" in self.said
+        )
 
     def test_a_count_for_later_keeps_the_freeze_until_then(self, faro_set):
         faro_set("--freeze")
@@ -541,23 +671,35 @@ class TestOrdersThatOverlap:
         assert orders == [(4, 0, None), (9, 14, 16)]
         assert "instead of" not in self.said
 
-    def test_a_count_replaces_those_within_its_time_and_from_now_on_the_one_in_force(self, faro_set):
+    def test_a_count_replaces_those_within_its_time_and_from_now_on_the_one_in_force(
+        self, faro_set
+    ):
         faro_set("--replicas", "9", begin=14, until=16)
         assert faro_set("--replicas", "8", begin=13, until=17) == [(8, 13, 17)]
         assert faro_set("--freeze", until=15) == [(8, 13, 17), (4, 0, 15)]
         assert faro_set("--replicas", "7", until=14) == [(8, 13, 17), (7, 0, 14)]
 
-    def test_of_two_counts_the_later_order_is_in_force_while_it_lasts(self, faro_set, table, tmp_path, monkeypatch):
+    def test_of_two_counts_the_later_order_is_in_force_while_it_lasts(
+        self, faro_set, table, tmp_path, monkeypatch
+    ):
         faro_set("--freeze")
         faro_set("--replicas", "9", begin=14, until=16)
         counts = []
         for hour in (13, 15, 17):
-            monkeypatch.setattr(time, "time", lambda hour=hour: time.mktime((2035, 1, 1, hour, 0, 0, 0, 0, -1)))
-            counts.append(Watched(table, partial(read_overrides, path_of(tmp_path / "j"))).known.jobs[0].max_replicas)
+            monkeypatch.setattr(
+                time, "time", lambda hour=hour: time.mktime((2035, 1, 1, hour, 0, 0, 0, 0, -1))
+            )
+            counts.append(
+                Watched(table, partial(read_overrides, path_of(tmp_path / "j")))
+                .known.jobs[0]
+                .max_replicas
+            )
         assert counts == [4, 9, 4]
 
 
-def test_a_frozen_job_under_another_autoscaler_keeps_the_replicas_that_are_ready_and_not_its_ceiling(monkeypatch):
+def test_a_frozen_job_under_another_autoscaler_keeps_the_replicas_that_are_ready_and_not_its_ceiling(
+    monkeypatch,
+):
     jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
     api = FakeApi({"spec": {}, "status": {"jobs": jobs}})
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)

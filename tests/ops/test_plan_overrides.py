@@ -49,7 +49,9 @@ def set_job(*words) -> int:
     return cli.main(["set", *words, "--plan", "faro/faro"])
 
 
-def test_a_count_that_is_set_in_the_plan_is_in_force_at_the_next_tick_until_it_is_cleared(api, watched):
+def test_a_count_that_is_set_in_the_plan_is_in_force_at_the_next_tick_until_it_is_cleared(
+    api, watched
+):
     assert set_job("a", "--replicas", "5") == 0
     assert watched.new().jobs[0].max_replicas == 5
     assert api.plan["spec"]["policy"] == "Faro-Sum"
@@ -64,7 +66,10 @@ def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(api, watched):
 
 
 def test_an_event_is_read_as_it_was_written(api, watched):
-    assert set_job("b", "--load", "3", "--from", "2099-01-01T14:00", "--until", "2099-01-01T16:00") == 0
+    assert (
+        set_job("b", "--load", "3", "--from", "2099-01-01T14:00", "--until", "2099-01-01T16:00")
+        == 0
+    )
     (event,) = watched.new().events
     assert (event.job, event.load) == ("b", 3.0)
     assert event.from_s == time.mktime((2099, 1, 1, 14, 0, 0, 0, 0, -1))
@@ -77,7 +82,14 @@ def test_what_is_written_by_hand_may_omit_times_and_author(api, watched):
 
 
 @pytest.mark.parametrize(
-    "row", [{"replicas": 2}, {"job": "a"}, {"job": "a", "replicas": 0}, {"job": "a", "replicas": 1, "until": "noon"}, 3]
+    "row",
+    [
+        {"replicas": 2},
+        {"job": "a"},
+        {"job": "a", "replicas": 0},
+        {"job": "a", "replicas": 1, "until": "noon"},
+        3,
+    ],
 )
 def test_a_wrong_override_is_reported_once_and_the_settings_stay(api, watched, row):
     api.plan["spec"]["overrides"] = [row]
@@ -107,9 +119,15 @@ def test_while_the_api_server_is_away_the_settings_stay_and_it_is_said_once(api,
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("c", "--replicas", "2", "--plan", "faro/faro"), "job='c' is not in faro/faro; accepted: a, b"),
+        (
+            ("c", "--replicas", "2", "--plan", "faro/faro"),
+            "job='c' is not in faro/faro; accepted: a, b",
+        ),
         (("a", "--replicas", "2"), "needs one of --journal and --plan"),
-        (("a", "--replicas", "2", "--plan", "faro/faro", "--journal", "j"), "needs one of --journal and --plan"),
+        (
+            ("a", "--replicas", "2", "--plan", "faro/faro", "--journal", "j"),
+            "needs one of --journal and --plan",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line(api, capsys, words, reason):

@@ -28,12 +28,20 @@ def test_a_running_pod_with_the_annotation_is_a_target_by_the_name_of_its_servic
 
 
 def test_other_pods_are_no_targets():
-    assert pod_targets.targets([pod("plain"), model("off", scrape="false"), model("new", phase="Pending")]) == []
+    assert (
+        pod_targets.targets(
+            [pod("plain"), model("off", scrape="false"), model("new", phase="Pending")]
+        )
+        == []
+    )
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="prometheus is not installed")
 def test_debians_prometheus_accepts_the_configuration(tmp_path):
-    things = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "cluster/monitoring.yaml").read_text())}
+    things = {
+        one["kind"]: one
+        for one in yaml.safe_load_all((ROOT / "cluster/monitoring.yaml").read_text())
+    }
     (tmp_path / "prometheus.yml").write_text(things["ConfigMap"]["data"]["prometheus.yml"])
     command = ["promtool", "check", "config", "--syntax-only", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True)

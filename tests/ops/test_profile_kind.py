@@ -17,10 +17,25 @@ from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import SERIAL, Batched, Continuous, mapping_of
 from faro_lib.workload.service import true_service_time
 from faro_ops import cli
-from faro_ops.calibrate import CALIBRATED, FIRST_TOKEN, LATENCY, TOO_WIDE, CalibratedService, Calibration, calibrate
+from faro_ops.calibrate import (
+    CALIBRATED,
+    FIRST_TOKEN,
+    LATENCY,
+    TOO_WIDE,
+    CalibratedService,
+    Calibration,
+    calibrate,
+)
 from faro_ops.calibrate.figure import latency_by_rate
 from faro_ops.rayserve.load_generator import MAX_RPS
-from faro_ops.rayserve.load_profile import MIN_SERVED, STOP, climb, measure_kind, measurements_of, to_repeat
+from faro_ops.rayserve.load_profile import (
+    MIN_SERVED,
+    STOP,
+    climb,
+    measure_kind,
+    measurements_of,
+    to_repeat,
+)
 from faro_ops.rayserve.profile import Profile, write_profiles
 from faro_ops.rayserve.spec import serve_specs
 
@@ -78,7 +93,9 @@ def test_quantiles_are_those_of_the_served_requests_and_rates_with_few_of_them_a
     latency_s = np.append(np.linspace(0.1, 0.2, 99), np.inf)
     few = np.append(np.full(MIN_SERVED - 1, 0.1), np.full(100, np.inf))
     streamed = {LATENCY: latency_s, FIRST_TOKEN: latency_s / 2}
-    measurements = measurements_of([(5.0, 1, streamed), (50.0, 2, {LATENCY: few, FIRST_TOKEN: few})])
+    measurements = measurements_of(
+        [(5.0, 1, streamed), (50.0, 2, {LATENCY: few, FIRST_TOKEN: few})]
+    )
     assert measurements.rate_rps.tolist() == [5.0]
     assert measurements.requests.tolist() == [100]
     values = dict(zip(measurements.columns, measurements.values[0]))
@@ -96,7 +113,9 @@ def answer(replica, verdict) -> Calibration:
     """A calibration with this replica; what is not written into the table is empty."""
     one = CalibratedService(replica, 0.0523456, 0.04)
     interval = np.ones(3)
-    return Calibration(replica.kind, {}, one, {}, interval, (), np.empty((0, 0, 3)), 0.0, verdict, "")
+    return Calibration(
+        replica.kind, {}, one, {}, interval, (), np.empty((0, 0, 3)), 0.0, verdict, ""
+    )
 
 
 class TestTable:
@@ -128,8 +147,14 @@ class TestTable:
         assert (job.replica, job.service_time_s) == (SERIAL, 0.07)
 
     def test_what_the_slo_of_a_token_service_limits_stays(self, path):
-        tokens = Continuous(0.03, 0.003, 2e-4, 6, output_tokens=15.0, prompt_tokens=100.0, slo_on="first_token")
-        table = {"jobs": [{"job": "a", "slo_s": 0.5, "service_time_s": 0.5, "replica": mapping_of(tokens)}]}
+        tokens = Continuous(
+            0.03, 0.003, 2e-4, 6, output_tokens=15.0, prompt_tokens=100.0, slo_on="first_token"
+        )
+        table = {
+            "jobs": [
+                {"job": "a", "slo_s": 0.5, "service_time_s": 0.5, "replica": mapping_of(tokens)}
+            ]
+        }
         path.write_text(yaml.safe_dump(table))
         _, job = self.written(path, replace(tokens, alpha_s=0.04, slo_on="end_to_end"), CALIBRATED)
         assert (job.replica.alpha_s, job.replica.slo_on) == (0.04, "first_token")
@@ -143,17 +168,23 @@ class TestTable:
 def test_the_picture_has_the_measured_points_and_the_fitted_curves_of_each_replica_count(tmp_path):
     known = SERVICES[1]
     measurements = profiled(known)
-    calibration = calibrate(measurements, kinds=("serial",), max_ongoing_requests=known.places, dispatch="round-robin")
+    calibration = calibrate(
+        measurements, kinds=("serial",), max_ongoing_requests=known.places, dispatch="round-robin"
+    )
     figure = latency_by_rate(measurements, calibration)
     one, two = figure.axes
     assert (one.get_title(), two.get_title()) == ("1 replica", "2 replicas")
     drawn = {line.get_label(): line.get_ydata() for line in one.lines}
-    np.testing.assert_array_equal(drawn["p99, measured"], measurements.values[measurements.replicas == 1, 3])
+    np.testing.assert_array_equal(
+        drawn["p99, measured"], measurements.values[measurements.replicas == 1, 3]
+    )
     assert len(one.collections) == 4  # bands
     assert save(figure, tmp_path, "picture").exists()
 
 
-def offered_to(monkeypatch, job: Job, service_time_s: float, latency_s: float, seconds: float = 20.0):
+def offered_to(
+    monkeypatch, job: Job, service_time_s: float, latency_s: float, seconds: float = 20.0
+):
     """(requests/s, seconds) of each load that `measure_kind` offers to a service with this latency at every rate."""
     offered = []
 
@@ -167,7 +198,9 @@ def offered_to(monkeypatch, job: Job, service_time_s: float, latency_s: float, s
 
     for name, stub in (("offer_load", offer_load), ("more_replicas", more_replicas)):
         monkeypatch.setattr(f"faro_ops.rayserve.load_profile.{name}", stub)
-    monkeypatch.setattr("faro_ops.rayserve.load_profile.calibrate", lambda measurements, **options: None)
+    monkeypatch.setattr(
+        "faro_ops.rayserve.load_profile.calibrate", lambda measurements, **options: None
+    )
     monkeypatch.setattr("faro_ops.rayserve.load_profile.measurements_of", lambda rows: None)
     (spec,) = serve_specs((job,))
     http = SimpleNamespace(address="http://127.0.0.1")
@@ -176,7 +209,9 @@ def offered_to(monkeypatch, job: Job, service_time_s: float, latency_s: float, s
 
 
 @pytest.mark.parametrize("service_time_s", [0.0001, 0.001])
-def test_the_load_on_all_replicas_stays_below_what_the_generator_may_send(service_time_s, monkeypatch):
+def test_the_load_on_all_replicas_stays_below_what_the_generator_may_send(
+    service_time_s, monkeypatch
+):
     offered = offered_to(monkeypatch, Job("a"), service_time_s, latency_s=service_time_s)
     assert max(rate_rps for rate_rps, _ in offered) <= 0.9 * MAX_RPS + 1e-9
 
@@ -187,7 +222,9 @@ def test_a_slow_service_is_loaded_for_longer_at_each_rate(monkeypatch):
 
 
 def test_a_service_whose_slo_is_that_of_a_token_is_offered_several_rates(monkeypatch):
-    tokens = Continuous(0.03, 0.003, 2e-4, 6, output_tokens=15.0, prompt_tokens=100.0, slo_on="per_token")
+    tokens = Continuous(
+        0.03, 0.003, 2e-4, 6, output_tokens=15.0, prompt_tokens=100.0, slo_on="per_token"
+    )
     offered = offered_to(monkeypatch, Job("a", slo_s=0.05, replica=tokens), 0.5, latency_s=0.6)
     assert len({rate_rps for rate_rps, _ in offered}) > 3
 
@@ -205,7 +242,8 @@ class TestCommand:
 
         monkeypatch.setattr("faro_ops.rayserve.backend.serving", serving)
         monkeypatch.setattr(
-            "faro_ops.rayserve.profile.profile_job", lambda *_: Profile(0.07, 0.2, 0.003, 200, cold_start_s=6.0)
+            "faro_ops.rayserve.profile.profile_job",
+            lambda *_: Profile(0.07, 0.2, 0.003, 200, cold_start_s=6.0),
         )
         monkeypatch.setattr("faro_ops.rayserve.load_profile.measure_kind", self.failing)
         return asked
@@ -220,11 +258,28 @@ class TestCommand:
     def failing(*_):
         raise ValueError("no rate had 30 served requests")
 
-    def test_with_an_address_the_jobs_of_that_ray_are_measured_and_no_other_ray_is_started(self, backends, path):
-        assert cli.main(["profile", "--jobs", str(path), "--address", "http://127.0.0.1:8265", "--seconds", "0"]) == 0
+    def test_with_an_address_the_jobs_of_that_ray_are_measured_and_no_other_ray_is_started(
+        self, backends, path
+    ):
+        assert (
+            cli.main(
+                [
+                    "profile",
+                    "--jobs",
+                    str(path),
+                    "--address",
+                    "http://127.0.0.1:8265",
+                    "--seconds",
+                    "0",
+                ]
+            )
+            == 0
+        )
         assert backends == ["rayserve"]
 
-    def test_what_was_measured_before_a_job_fails_is_in_the_table(self, backends, path, monkeypatch):
+    def test_what_was_measured_before_a_job_fails_is_in_the_table(
+        self, backends, path, monkeypatch
+    ):
         def profile_job(ray, http, job, *_):
             if job == "b":
                 raise ValueError("no request was served")
@@ -235,7 +290,12 @@ class TestCommand:
         a, b = read_jobs(path)
         assert (a.service_time_s, b) == (0.07, Job("b", slo_s=0.5))
 
-    def test_a_kind_that_cannot_be_measured_is_one_line_and_the_service_time_is_written(self, backends, path, capsys):
+    def test_a_kind_that_cannot_be_measured_is_one_line_and_the_service_time_is_written(
+        self, backends, path, capsys
+    ):
         assert cli.main(["profile", "--jobs", str(path)]) == 0
-        assert "a: its kind of replica is not measured: no rate had 30 served requests\n" in capsys.readouterr().err
+        assert (
+            "a: its kind of replica is not measured: no rate had 30 served requests\n"
+            in capsys.readouterr().err
+        )
         assert [job.service_time_s for job in read_jobs(path)] == [0.07, 0.07]

@@ -48,10 +48,20 @@ def server(tmp_path_factory):
             at_s = end_s - (len(per_step) - 1 - n) * STEP_S
             if service == "a" or not 100 <= n * STEP_S / 60 < 110:
                 # Two replicas, so that the query has something to sum.
-                lines += [f'http_requests_total{{service="{service}",pod="{pod}"}} {total / 2} {at_s}' for pod in "xy"]
+                lines += [
+                    f'http_requests_total{{service="{service}",pod="{pod}"}} {total / 2} {at_s}'
+                    for pod in "xy"
+                ]
     (folder / "counters.txt").write_text("\n".join([*lines, "# EOF", ""]))
     (folder / "config.yaml").write_text("scrape_configs: []\n")
-    backfill = ["promtool", "tsdb", "create-blocks-from", "openmetrics", folder / "counters.txt", folder / "data"]
+    backfill = [
+        "promtool",
+        "tsdb",
+        "create-blocks-from",
+        "openmetrics",
+        folder / "counters.txt",
+        folder / "data",
+    ]
     subprocess.run(backfill, check=True, capture_output=True)
     with prometheus_in(folder) as address:
         yield f"http://{address}", float(end_s)
@@ -63,7 +73,9 @@ def prometheus_in(folder):
     address = f"127.0.0.1:{free_port()}"
     options = [f"--config.file={folder}/config.yaml", f"--storage.tsdb.path={folder}/data"]
     with (folder / "log").open("w") as log:
-        running = subprocess.Popen(["prometheus", *options, f"--web.listen-address={address}"], stdout=log, stderr=log)
+        running = subprocess.Popen(
+            ["prometheus", *options, f"--web.listen-address={address}"], stdout=log, stderr=log
+        )
     try:
         until_ready(f"http://{address}/-/ready", running)
         yield address
@@ -90,7 +102,9 @@ def test_a_range_query_gives_the_counts_of_every_service(server):
     names, counts = read_prometheus(url, QUERY, minutes=90, end_s=end_s)
     assert names == ("a", "b")
     truth = np.stack([counts_per_min(name)[-90:] for name in names])
-    assert np.abs(counts / truth - 1).max() < 0.05  # `increase` extrapolates from its samples to the whole minute
+    assert (
+        np.abs(counts / truth - 1).max() < 0.05
+    )  # `increase` extrapolates from its samples to the whole minute
 
 
 @pytest.mark.slow
@@ -113,7 +127,18 @@ def test_a_history_fills_gaps_for_training_and_keeps_them_missing_for_decisions(
 @pytest.mark.slow
 def test_the_recommend_command_accepts_a_range_query(server, capsys):
     url, _ = server
-    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--capacity", "8", "--json"]
+    arguments = [
+        "recommend",
+        "--prometheus",
+        url,
+        "--query",
+        QUERY,
+        "--hours",
+        "5",
+        "--capacity",
+        "8",
+        "--json",
+    ]
     assert cli.main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     by_job = {row["job"]: row for row in found["jobs"]}
@@ -144,7 +169,11 @@ def stub():
                 self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
                 return self.end_headers()
-            body = Answers.answer if isinstance(Answers.answer, bytes) else json.dumps(Answers.answer).encode()
+            body = (
+                Answers.answer
+                if isinstance(Answers.answer, bytes)
+                else json.dumps(Answers.answer).encode()
+            )
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)
@@ -162,14 +191,25 @@ def stub():
 
 
 def matrix(*labels):
-    return {"status": "success", "data": {"result": [{"metric": one, "values": [[60.0, "5"]]} for one in labels]}}
+    return {
+        "status": "success",
+        "data": {"result": [{"metric": one, "values": [[60.0, "5"]]} for one in labels]},
+    }
 
 
 BAD = [
     (matrix(), None, "has no series in the last 5 minutes"),
-    (matrix({"a": "x", "b": "y"}), None, "label=None does not name the job; its series have the labels: a, b"),
+    (
+        matrix({"a": "x", "b": "y"}),
+        None,
+        "label=None does not name the job; its series have the labels: a, b",
+    ),
     (matrix({"a": "x", "b": "y"}), "c", "label='c' does not name the job"),
-    (matrix({"a": "x", "b": "1"}, {"a": "x", "b": "2"}), "a", "several series belong to job 'x'; sum by"),
+    (
+        matrix({"a": "x", "b": "1"}, {"a": "x", "b": "2"}),
+        "a",
+        "several series belong to job 'x'; sum by",
+    ),
     (b"<html>", None, "not a Prometheus server"),
 ]
 
@@ -186,7 +226,9 @@ def test_a_bad_answer_is_rejected_in_one_line(stub, answer, label, message):
 def test_a_value_belongs_to_the_minute_that_it_ends(stub):
     stub.answer = matrix({"service": "a"})
     _, counts = read_prometheus(stub.url, "up", minutes=3, end_s=130)
-    np.testing.assert_array_equal(counts, [[np.nan, 5, np.nan]])  # minutes that end at 0, 60 and 120 s
+    np.testing.assert_array_equal(
+        counts, [[np.nan, 5, np.nan]]
+    )  # minutes that end at 0, 60 and 120 s
 
 
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])

@@ -26,9 +26,19 @@ from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.controller.loop import run
 from faro_ops.recommend import recommendation
-from faro_ops.recommend.load_history import History, history_from_csv, history_from_journal, history_of
+from faro_ops.recommend.load_history import (
+    History,
+    history_from_csv,
+    history_from_journal,
+    history_of,
+)
 from faro_ops.recommend.recommendation import LIVE, Recommendation, recommend
-from faro_ops.recommend.sizing import busiest, required_cores, required_replicas, violations_by_capacity
+from faro_ops.recommend.sizing import (
+    busiest,
+    required_cores,
+    required_replicas,
+    violations_by_capacity,
+)
 from studies.edition.oracle import Oracle
 from studies.traces import traces_frame
 
@@ -89,7 +99,9 @@ def test_missing_minutes_are_not_zero_in_decisions():
     history = history_of(JOBS, gap)
     assert isinstance(history, History)
     assert history.missing == 6
-    advice = advise(JOBS, history.today, tuned(PolicyContext(JOBS, history.forecaster()), "Sum"), 12)
+    advice = advise(
+        JOBS, history.today, tuned(PolicyContext(JOBS, history.forecaster()), "Sum"), 12
+    )
     assert advice.forecast_rps[0] == pytest.approx(20, rel=0.1)
 
 
@@ -107,7 +119,9 @@ def test_a_job_that_began_36_hours_ago_is_learnt_from_its_first_count():
 
 
 def test_a_history_without_a_single_count_is_refused():
-    with pytest.raises(ValueError, match="no job has a count in 30 minutes; does the source use the same names"):
+    with pytest.raises(
+        ValueError, match="no job has a count in 30 minutes; does the source use the same names"
+    ):
         history_of(JOBS, np.full_like(STEADY, np.nan))
 
 
@@ -117,7 +131,9 @@ def test_two_days_are_not_taken_for_a_single_one():
     assert history_of(JOBS, two_days[:, :1440]).single_day
 
 
-@pytest.mark.parametrize(("minutes", "days"), [(2159, None), (2160, 1), (3599, 1), (3600, 2), (5040, 3)])
+@pytest.mark.parametrize(
+    ("minutes", "days"), [(2159, None), (2160, 1), (3599, 1), (3600, 2), (5040, 3)]
+)
 def test_a_first_day_of_which_half_is_known_is_a_day(minutes, days):
     history = history_of(JOBS[:1], np.ones((1, minutes)))
     assert history.single_day if days is None else len(history.traces.train) == days
@@ -125,16 +141,23 @@ def test_a_first_day_of_which_half_is_known_is_a_day(minutes, days):
 
 @pytest.mark.parametrize(("at", "minutes"), [("12:00", 2000), ("11:00", 1940)])
 def test_a_clock_time_in_a_day_of_more_than_24_hours_is_its_last_one(at, minutes):
-    assert history_of(JOBS[:1], np.ones((1, 2000)), at=at, end_minute=12 * 60).today.shape == (1, minutes)
+    assert history_of(JOBS[:1], np.ones((1, 2000)), at=at, end_minute=12 * 60).today.shape == (
+        1,
+        minutes,
+    )
 
 
 def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
     history = history_of(JOBS, STEADY[:, :5])
     quiet = lambda line: None  # noqa: E731
     assert (recommend(history, 9, report=quiet).advice.plan.target >= 1).all()
-    with pytest.raises(ValueError, match="5 minutes of counts; a replay needs at least 23; --capacity needs none"):
+    with pytest.raises(
+        ValueError, match="5 minutes of counts; a replay needs at least 23; --capacity needs none"
+    ):
         recommend(history, report=quiet)
-    with pytest.raises(ValueError, match="a forecaster needs at least one day of more than 22 minutes"):
+    with pytest.raises(
+        ValueError, match="a forecaster needs at least one day of more than 22 minutes"
+    ):
         recommend(history, 9, forecaster="ar", report=quiet)
 
 
@@ -155,7 +178,9 @@ def test_the_busiest_part_of_a_day_is_the_one_with_the_most_work_and_not_the_mos
     day = np.full((2, 100), 10)
     day[0, 10:30], day[1, 70:90] = 1000, 100
     jobs = Job("light", service_time_s=0.01), Job("heavy", service_time_s=0.5, cores=4.0)
-    assert busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 60  # the first ten of twenty are a run-up
+    assert (
+        busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 60
+    )  # the first ten of twenty are a run-up
 
 
 def test_the_busiest_part_does_not_begin_with_a_burst():
@@ -167,7 +192,11 @@ def test_the_busiest_part_does_not_begin_with_a_burst():
 
 def test_there_may_be_no_sufficient_capacity():
     assert (
-        required_cores(pd.DataFrame({"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2], "accepted_rate": 0.1}))
+        required_cores(
+            pd.DataFrame(
+                {"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2], "accepted_rate": 0.1}
+            )
+        )
         is None
     )
 
@@ -185,8 +214,17 @@ def test_a_job_whose_slo_no_number_of_replicas_meets_needs_those_that_its_load_k
 
 
 def test_a_capacity_meets_the_slos_if_its_own_replay_does():
-    curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.01, 0.2, 0.0], "accepted_rate": 0.05})
-    met = [Recommendation(SimpleNamespace(capacity=cores), None, curve).slo_met for cores in (2, 4, 8, 12)]
+    curve = pd.DataFrame(
+        {
+            "capacity_cores": [4, 8, 12],
+            "slo_violation_rate": [0.01, 0.2, 0.0],
+            "accepted_rate": 0.05,
+        }
+    )
+    met = [
+        Recommendation(SimpleNamespace(capacity=cores), None, curve).slo_met
+        for cores in (2, 4, 8, 12)
+    ]
     assert met == [False, True, False, True]
 
 
@@ -240,10 +278,22 @@ def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
     assert "would meet it" in capsys.readouterr().out
 
 
-def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(counts_csv, tmp_path, capsys):
+def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(
+    counts_csv, tmp_path, capsys
+):
     picture = tmp_path / "curve.html"
     assert (
-        cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0.05", "--plot", str(picture)])
+        cli.main(
+            [
+                "recommend",
+                "--workload",
+                str(counts_csv),
+                "--max-violation-rate",
+                "0.05",
+                "--plot",
+                str(picture),
+            ]
+        )
         == 0
     )
     said = capsys.readouterr().out
@@ -252,7 +302,15 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(count
 
 
 def test_a_rate_that_the_given_capacity_does_not_keep_is_exit_status_3(counts_csv, capsys):
-    arguments = ["--workload", str(counts_csv), "--max-violation-rate", "0", "--curve", "--capacity", "7"]
+    arguments = [
+        "--workload",
+        str(counts_csv),
+        "--max-violation-rate",
+        "0",
+        "--curve",
+        "--capacity",
+        "7",
+    ]
     assert cli.main(["recommend", *arguments]) == 3
     assert "<- meets 0 % for every job" in capsys.readouterr().out
 
@@ -274,12 +332,16 @@ def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is
     (trial,) = run_trials(workload, {"faro": learned}, size, draws, initial=fair_share(jobs, size))
     rates = violation_rate_by_job(trial.run)
     assert (rates > accepted).any()
-    assert short["slo_violation_rate"].iloc[-1] == pytest.approx(rates[np.argmax(rates / accepted)], abs=1e-6)
+    assert short["slo_violation_rate"].iloc[-1] == pytest.approx(
+        rates[np.argmax(rates / accepted)], abs=1e-6
+    )
     assert required_cores(curve) is None or required_cores(curve) > size
 
 
 def test_a_single_day_is_its_own_training_day(tmp_path):
-    table = pd.DataFrame({"minute": np.repeat(range(40), 2), "job": ["a", "b"] * 40, "requests": 100})
+    table = pd.DataFrame(
+        {"minute": np.repeat(range(40), 2), "job": ["a", "b"] * 40, "requests": 100}
+    )
     table.to_csv(tmp_path / "day.csv", index=False)
     history = history_from_csv(str(tmp_path / "day.csv"))
     assert history.single_day
@@ -322,7 +384,13 @@ def test_minutes_that_no_tick_of_the_journal_observed_are_missing(observed):
     kept = [tick for tick in ticks if not 10 < json.loads(tick)["observation"]["minute"] < 30]
     journal.write_text("\n".join([header, *kept]) + "\n")
     history = history_from_journal(str(journal))
-    assert np.isnan(history.today).any(axis=0).nonzero()[0].tolist() == [10, 11, 12, 13, 14]  # the next looks back 15
+    assert np.isnan(history.today).any(axis=0).nonzero()[0].tolist() == [
+        10,
+        11,
+        12,
+        13,
+        14,
+    ]  # the next looks back 15
 
 
 def test_a_table_selects_jobs_of_a_journal_and_an_unknown_one_is_named(observed, tmp_path):
@@ -344,8 +412,14 @@ ERRORS = [
     ),
     (["--journal", "none.jsonl"], "none.jsonl: no such file"),
     (["--workload", "my.csv", "--hours", "3"], "--hours is for --prometheus, which is not given"),
-    (["--workload", "{csv}", "--forecaster", "oracle"], "forecaster='oracle' knows the future; accepted: ar"),
-    (["--workload", "{csv}", "--forecaster", "bayes"], "forecaster='bayes' needs a posterior, which the pipeline fits"),
+    (
+        ["--workload", "{csv}", "--forecaster", "oracle"],
+        "forecaster='oracle' knows the future; accepted: ar",
+    ),
+    (
+        ["--workload", "{csv}", "--forecaster", "bayes"],
+        "forecaster='bayes' needs a posterior, which the pipeline fits",
+    ),
     (["--journal", "{csv}"], "not a line of a journal"),
     (["--workload", "none.csv"], "none.csv: no such file"),
     (["--prometheus", "http://127.0.0.1:1"], "--prometheus needs --query"),
@@ -353,13 +427,22 @@ ERRORS = [
         ["--prometheus", "http://127.0.0.1:1", "--query", "up", "--at", "30"],
         "--at is for --workload and --journal; with --prometheus, the history ends now",
     ),
-    (["--prometheus", "localhost", "--query", "up"], "prometheus='localhost' must be an http:// or https:// address"),
+    (
+        ["--prometheus", "localhost", "--query", "up"],
+        "prometheus='localhost' must be an http:// or https:// address",
+    ),
     (["--workload", "my.csv", "--plot", "x.gif"], "plot='x.gif' is not a picture"),
     (["--workload", "my.csv", "--dispatch", "best"], "dispatch='best' is unknown; accepted: "),
-    (["--workload", "{csv}", "--max-violation-rate", "2"], "max_violation_rate=2.0 must be a share in [0, 1)"),
+    (
+        ["--workload", "{csv}", "--max-violation-rate", "2"],
+        "max_violation_rate=2.0 must be a share in [0, 1)",
+    ),
     (["--workload", "{csv}", "--capacity", "0"], "greater than or equal to 1"),
     (["--workload", "{csv}", "--capacity", "2"], "cannot hold the minimum of 3 jobs"),
-    (["--workload", "{csv}", "--violations", "0.1"], "--violations; it is now called --max-violation-rate."),
+    (
+        ["--workload", "{csv}", "--violations", "0.1"],
+        "--violations; it is now called --max-violation-rate.",
+    ),
     (["--workload", "{csv}", "--at", "999"], "at=999 is not on the last day; accepted: 1..60"),
     (
         ["--workload", "{csv}", "--objective", "sum", "--capacity", "9"],
@@ -370,9 +453,16 @@ ERRORS = [
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--objective", "sum"], ["--forecaster", "arr"], ["--plot", "nowhere/curve.png"], ["--capacity", "2", "--curve"]],
+    [
+        ["--objective", "sum"],
+        ["--forecaster", "arr"],
+        ["--plot", "nowhere/curve.png"],
+        ["--capacity", "2", "--curve"],
+    ],
 )
-def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, capsys, monkeypatch, tmp_path):
+def test_what_cannot_succeed_is_refused_before_the_replay(
+    wrong, counts_csv, capsys, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["recommend", "--workload", str(counts_csv), *wrong]) == 2
     said = capsys.readouterr().err
@@ -382,7 +472,10 @@ def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, cap
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[case[1][:30] for case in ERRORS])
 def test_an_error_is_one_line_and_exit_status_2(arguments, message, counts_csv, capsys):
-    assert cli.main(["recommend", *(word.replace("{csv}", str(counts_csv)) for word in arguments)]) == 2
+    assert (
+        cli.main(["recommend", *(word.replace("{csv}", str(counts_csv)) for word in arguments)])
+        == 2
+    )
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("faro: ")]
     assert len(said) == 1
     assert message in said[0]
@@ -406,18 +499,28 @@ def test_a_job_that_the_published_router_caps_is_named_in_one_line(fast, capsys)
     assert [line for line in capsys.readouterr().err.splitlines() if capped in line] == [
         f"{capped} large (120), and more replicas do not help"
     ]
-    assert cli.main(["simulate", *fast, "--capacity", "12", "--policy", "FairShare", "--minutes", "2"]) == 0
+    assert (
+        cli.main(["simulate", *fast, "--capacity", "12", "--policy", "FairShare", "--minutes", "2"])
+        == 0
+    )
     assert f"{capped} large (120)" in capsys.readouterr().err
     cli.main(["recommend", *fast, "--capacity", "12"])
     assert "router" not in capsys.readouterr().err
 
 
-def test_the_check_of_the_pipeline_names_a_job_that_the_published_router_caps(fast, tmp_path, capsys):
+def test_the_check_of_the_pipeline_names_a_job_that_the_published_router_caps(
+    fast, tmp_path, capsys
+):
     from faro_pipeline import check
     from faro_pipeline.settings import load
 
     _, counts, _, jobs = fast
-    check(load({"workload": counts, "jobs": jobs, "results": str(tmp_path), "policies": ["FairShare"]}), here=False)
+    check(
+        load(
+            {"workload": counts, "jobs": jobs, "results": str(tmp_path), "policies": ["FairShare"]}
+        ),
+        here=False,
+    )
     assert "requests/s; more arrive in the busiest minute of large (120)" in capsys.readouterr().err
 
 

@@ -73,7 +73,10 @@ def ample(latencies):
 def test_replicas_that_only_idle_change_neither_the_latency_nor_the_utility(job, latencies):
     """At 0.3 requests/s, the minutes of 14 replicas at the lowest measured utilisation have seven times the requests."""
     rate_rps, idle = 0.1 / job.service_time_s, np.arange(3, 49)
-    for measured in (latencies.tail_latency_s, lambda *at: latencies.expected_utility(*at, "relaxed")):
+    for measured in (
+        latencies.tail_latency_s,
+        lambda *at: latencies.expected_utility(*at, "relaxed"),
+    ):
         values = measured(job, rate_rps, idle)
         np.testing.assert_allclose(values, values[0], rtol=1e-12)
 
@@ -85,8 +88,14 @@ def test_idle_cores_are_not_spent_on_a_job_that_no_number_of_replicas_satisfies(
 
 
 def test_the_predicted_latency_never_rises_with_the_capacity(latencies):
-    policy = tuned(PolicyContext(EXPONENTIAL, history_of(EXPONENTIAL, steady([10, 0.3])).forecaster(), latencies))
-    plans = [advise(EXPONENTIAL, steady([10, 0.3]), policy, capacity) for capacity in (3, 5, 8, 14, 48)]
+    policy = tuned(
+        PolicyContext(
+            EXPONENTIAL, history_of(EXPONENTIAL, steady([10, 0.3])).forecaster(), latencies
+        )
+    )
+    plans = [
+        advise(EXPONENTIAL, steady([10, 0.3]), policy, capacity) for capacity in (3, 5, 8, 14, 48)
+    ]
     for fewer, more in zip(plans, plans[1:]):
         grown = more.plan.target >= fewer.plan.target
         assert (more.tail_latency_s[grown] <= fewer.tail_latency_s[grown]).all()
@@ -124,7 +133,9 @@ def timed(path, days=1.0, ends="2026-11-26T17:00", columns="time,job,requests", 
     counts = np.full(len(times), 400)
     if peak:
         counts[np.abs((times - pd.Timestamp(peak)).total_seconds()) < 1800] = 4000
-    frame = pd.DataFrame({"time": times.strftime("%Y-%m-%dT%H:%MZ"), "job": "a", "requests": counts})
+    frame = pd.DataFrame(
+        {"time": times.strftime("%Y-%m-%dT%H:%MZ"), "job": "a", "requests": counts}
+    )
     frame.set_axis(columns.split(","), axis=1).to_csv(path, index=False)
     return str(path)
 
@@ -152,35 +163,59 @@ def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
     ],
 )
 def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
-    assert cli.main(["recommend", "--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]) == 2
+    assert (
+        cli.main(
+            ["recommend", "--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]
+        )
+        == 2
+    )
     assert message in capsys.readouterr().err
 
 
 def test_a_clock_time_needs_counts_with_times():
-    with pytest.raises(ValueError, match=r"at='12:30' is not a number, and the counts have no clock times"):
+    with pytest.raises(
+        ValueError, match=r"at='12:30' is not a number, and the counts have no clock times"
+    ):
         history_of((Job("a"),), steady([1]), at="12:30")
 
 
 def test_without_requests_the_predicted_latency_is_that_of_an_idle_replica(latencies):
     counts = steady([0, 0])
-    policy = tuned(PolicyContext(EXPONENTIAL, history_of(EXPONENTIAL, counts).forecaster("persistence"), latencies))
+    policy = tuned(
+        PolicyContext(
+            EXPONENTIAL, history_of(EXPONENTIAL, counts).forecaster("persistence"), latencies
+        )
+    )
     advice = advise(EXPONENTIAL, counts, policy, 12)
     assert (advice.forecast_rps == 0).all()
-    assert advice.tail_latency_s[0] == pytest.approx(latencies.tail_latency_s(EXPONENTIAL[0], 0.0, 1), rel=0.05)
+    assert advice.tail_latency_s[0] == pytest.approx(
+        latencies.tail_latency_s(EXPONENTIAL[0], 0.0, 1), rel=0.05
+    )
     assert "p99 on an idle replica" in advice.reason(0)
 
 
 def test_low_rates_are_printed_with_three_digits(ample):
-    advice = replace(ample, forecast_rps=np.array([0.0123, 12345.6]), prediction_interval_rps=np.zeros((2, 2)))
+    advice = replace(
+        ample, forecast_rps=np.array([0.0123, 12345.6]), prediction_interval_rps=np.zeros((2, 2))
+    )
     printed = _text(Recommendation(advice, None))
     assert "0.0123 (0-0)" in printed
     assert "12300 (0-0)" in printed
 
 
-def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_cluster_does_not_need(tmp_path, capsys):
+def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_cluster_does_not_need(
+    tmp_path, capsys
+):
     counts = timed(tmp_path / "my.csv", days=0.1, peak="2026-11-26T16:00")
     (tmp_path / "jobs.csv").write_text("job,service_time_s,slo_s\na,0.005,0.2\n")
-    arguments = ["--workload", counts, "--jobs", str(tmp_path / "jobs.csv"), "--forecaster", "persistence"]
+    arguments = [
+        "--workload",
+        counts,
+        "--jobs",
+        str(tmp_path / "jobs.csv"),
+        "--forecaster",
+        "persistence",
+    ]
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
     assert "replaying the last 2.4 hours at several capacities" in err
@@ -193,7 +228,9 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
 
 def test_the_replicas_that_serve_now_stand_beside_the_plan(tmp_path, capsys, by_formula):
     rows = [("a", 0, 30, 3), ("a", 1, 30, 0), ("b", 0, 30, 2), ("b", 1, 30, "")]
-    pd.DataFrame(rows, columns=["job", "minute", "requests", "replicas"]).to_csv(tmp_path / "my.csv", index=False)
+    pd.DataFrame(rows, columns=["job", "minute", "requests", "replicas"]).to_csv(
+        tmp_path / "my.csv", index=False
+    )
     arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--capacity", "6"]
     assert cli.main(arguments) == 0
     heads, *jobs = (line.split() for line in capsys.readouterr().out.splitlines()[2:5])
@@ -224,7 +261,12 @@ def late_shares(workload, counts):
 
 
 def test_fixed_replicas_are_the_fewest_that_keep_the_slo_and_none_if_an_idle_replica_is_too_slow():
-    jobs = Job("steady"), Job("burst", slo_s=1.0), Job("slow", slo_s=0.2, service_scv=1.0), Job("few", max_replicas=2)
+    jobs = (
+        Job("steady"),
+        Job("burst", slo_s=1.0),
+        Job("slow", slo_s=0.2, service_scv=1.0),
+        Job("few", max_replicas=2),
+    )
     counts = np.tile([[600], [60], [60], [3000]], 30)
     counts[1, 20] = 1200
     day, accepted = Workload(jobs, counts), np.array([0.01, 0.01, 0.01, 0.01])
@@ -247,13 +289,25 @@ def test_a_job_too_slow_for_its_slo_is_named_and_the_capacity_is_for_the_others(
     monkeypatch.setitem(sys.modules, "seaborn", None)  # a text needs no package for figures
     counts = [f"{minute},{job},300" for minute in range(40) for job in ("fine", "slow")]
     (tmp_path / "my.csv").write_text("\n".join(["minute,job,requests", *counts]))
-    (tmp_path / "jobs.csv").write_text("job,service_time_s,service_scv,slo_s\nfine,0.18,0,0.72\nslow,0.18,1,0.3\n")
-    arguments = ["--workload", str(tmp_path / "my.csv"), "--jobs", str(tmp_path / "jobs.csv"), "--curve"]
-    assert cli.main(["recommend", *arguments, "--capacity", "8", "--forecaster", "persistence"]) == 3
+    (tmp_path / "jobs.csv").write_text(
+        "job,service_time_s,service_scv,slo_s\nfine,0.18,0,0.72\nslow,0.18,1,0.3\n"
+    )
+    arguments = [
+        "--workload",
+        str(tmp_path / "my.csv"),
+        "--jobs",
+        str(tmp_path / "jobs.csv"),
+        "--curve",
+    ]
+    assert (
+        cli.main(["recommend", *arguments, "--capacity", "8", "--forecaster", "persistence"]) == 3
+    )
     out, err = capsys.readouterr()
     assert "no number of replicas keeps the SLO of slow; the capacity is for the other jobs" in err
     assert "meets every SLO" in out
-    rows = {line.split()[0]: line.split() for line in out.split("fixed replicas")[1].splitlines()[1:3]}
+    rows = {
+        line.split()[0]: line.split() for line in out.split("fixed replicas")[1].splitlines()[1:3]
+    }
     assert rows["slow"][5] == "none"
     assert 1 <= int(rows["fine"][5]) <= 3
     assert "in fixed replicas, chosen in hindsight, keep the SLOs" in out
@@ -273,13 +327,17 @@ def searched(monkeypatch, late, **options):
     monkeypatch.setattr(sizing, "violation_rate_by_job", lambda run: np.array([run.late]))
     monkeypatch.setattr(sizing, "minute_utility", lambda run: np.ones((1, 5)))
     policy, workload = SimpleNamespace(name="Faro"), Workload((Job("a"),), np.zeros((1, 5), int))
-    curve = violations_by_capacity(workload, policy, (1, 20), np.array([0.01]), report=QUIET, **options)
+    curve = violations_by_capacity(
+        workload, policy, (1, 20), np.array([0.01]), report=QUIET, **options
+    )
     return curve, replays
 
 
 def test_the_required_capacity_suffices_with_every_seed(monkeypatch):
     """With the first seed, 13 cores suffice; with the third one, 15."""
-    curve, replays = searched(monkeypatch, lambda cores, seed: 0.5 if cores < (13, 13, 15)[seed] else 0.001)
+    curve, replays = searched(
+        monkeypatch, lambda cores, seed: 0.5 if cores < (13, 13, 15)[seed] else 0.001
+    )
     assert required_cores(curve) == 15
     assert {seed for cores, seed in replays if cores == 15} == {0, 1, 2}
     assert curve.loc[curve["capacity_cores"] == 13, "slo_violation_rate"].item() == 0.5
@@ -296,7 +354,9 @@ def test_the_required_capacity_suffices_on_another_day(monkeypatch):
 
 
 def test_a_capacity_below_one_that_fails_is_not_required(monkeypatch):
-    curve, _ = searched(monkeypatch, lambda cores, seed: 0.5 if cores < 9 or cores == 30 else 0.0, include=30)
+    curve, _ = searched(
+        monkeypatch, lambda cores, seed: 0.5 if cores < 9 or cores == 30 else 0.0, include=30
+    )
     assert required_cores(curve) > 30
 
 
@@ -312,15 +372,26 @@ def test_the_search_goes_beyond_fixed_replicas_and_ends(monkeypatch):
 def concluded(required, replicas, now=None, more=0.005):
     """The last lines of the text if Faro keeps the SLO of `a` with `required` cores of 4 to 8, fixed replicas with some."""
     rates = [0.0 if required and size >= required else 0.2 for size in (4, 6, 8)]
-    curve = pd.DataFrame({"capacity_cores": [4, 6, 8], "slo_violation_rate": rates, "worst_job": "a"})
+    curve = pd.DataFrame(
+        {"capacity_cores": [4, 6, 8], "slo_violation_rate": rates, "worst_job": "a"}
+    )
     curve = curve.assign(accepted_rate=0.01, violation_rates=[{"a": rate} for rate in rates])
-    fixed = {"job": ["a"], "accepted_rate": [0.01], "replicas": [replicas], "violation_rate": [0.004]}
+    fixed = {
+        "job": ["a"],
+        "accepted_rate": [0.01],
+        "replicas": [replicas],
+        "violation_rate": [0.004],
+    }
     fixed = pd.DataFrame(fixed | {"violation_rate_now": [np.nan], "minutes": [1440]})
     advice = advise((Job("a"),), steady([10]), tuned(PolicyContext((Job("a"),), persisting())), 8)
     fixed = fixed.assign(replicas_on_all_cores=8, violation_rate_on_all_cores=0.0012)
     cases = pd.DataFrame([["with 20 % more requests", "a", more, 0.01]], columns=["case", *WORST])
-    cases = cases.assign(fixed_worst_job="a", fixed_slo_violation_rate=0.02, fixed_accepted_rate=0.01)
-    return _text(Recommendation(advice, None, curve, "the last 24 hours", now, fixed, cases)).splitlines()
+    cases = cases.assign(
+        fixed_worst_job="a", fixed_slo_violation_rate=0.02, fixed_accepted_rate=0.01
+    )
+    return _text(
+        Recommendation(advice, None, curve, "the last 24 hours", now, fixed, cases)
+    ).splitlines()
 
 
 def persisting():
@@ -345,21 +416,37 @@ def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
 
 def test_the_last_table_says_what_more_load_does():
     heads, row = concluded(6, 7)[-7:-5]
-    assert re.split(r"  +", heads) == ["case", "worst job if Faro scales on 8 cores", "worst job with fixed on 8"]
-    assert re.split(r"  +", row) == ["with 20 % more requests", "50 % (a: 0.5 of 1 %)", "200 % (a: 2 of 1 %)"]
+    assert re.split(r"  +", heads) == [
+        "case",
+        "worst job if Faro scales on 8 cores",
+        "worst job with fixed on 8",
+    ]
+    assert re.split(r"  +", row) == [
+        "with 20 % more requests",
+        "50 % (a: 0.5 of 1 %)",
+        "200 % (a: 2 of 1 %)",
+    ]
 
 
 def test_more_load_and_a_lost_replica_violate_more():
     """1.5 of 2 replicas are busy; 20 % more load is 1.8, and one replica alone has a queue that grows without limit."""
     job, accepted = Job("a", slo_s=0.5), np.array([0.01])
-    day, policy = Workload((job,), np.full((1, 60), 500)), tuned(PolicyContext((job,), persisting()))
+    day, policy = (
+        Workload((job,), np.full((1, 60), 500)),
+        tuned(PolicyContext((job,), persisting())),
+    )
     found = variations(day, policy, 2, np.array([2]), accepted, LIVE)
     assert list(found["case"]) == list(VARIATIONS)
     for column in ("slo_violation_rate", "fixed_slo_violation_rate"):
         recorded, less, more, failed = found[column]
         assert recorded < less < more < failed
         assert failed > 0.5
-    assert variations(day, policy, 2, np.array([1]), accepted, LIVE)["fixed_slo_violation_rate"].iloc[3] == 1.0
+    assert (
+        variations(day, policy, 2, np.array([1]), accepted, LIVE)["fixed_slo_violation_rate"].iloc[
+            3
+        ]
+        == 1.0
+    )
 
 
 def test_fixed_replicas_suffice_on_every_day():
@@ -372,7 +459,9 @@ def test_fixed_replicas_suffice_on_every_day():
         assert fixed_replicas(days, accepted, "half-mmc", LIVE)[0].item() == alone[1]
 
 
-def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_the_whole_cluster(tmp_path, capsys):
+def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_the_whole_cluster(
+    tmp_path, capsys
+):
     rows = [
         f"{day},{minute},{job},{count}"
         for day, busy in enumerate((600, 1500, 600))
@@ -380,19 +469,33 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
         for job, count in (("a", busy), ("b", 60))
     ]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *rows]))
-    arguments = ["--workload", str(tmp_path / "my.csv"), "--capacity", "14", "--curve", "--forecaster", "persistence"]
+    arguments = [
+        "--workload",
+        str(tmp_path / "my.csv"),
+        "--capacity",
+        "14",
+        "--curve",
+        "--forecaster",
+        "persistence",
+    ]
     assert cli.main(["recommend", *arguments]) == 0
     out, err = capsys.readouterr()
     assert "replaying all 3 days at several capacities" in err
     assert "another day: worst job a" in err
     assert "in fixed replicas, chosen in hindsight, keep the SLOs over 2 hours" in out
-    heads, *rows = (re.split(r"  +", line.strip()) for line in out.split("\n\n")[4].splitlines()[:3])
-    fixed, spent = ([int(row[heads.index(head)]) for row in rows] for head in ("fixed replicas", "fixed on 14"))
+    heads, *rows = (
+        re.split(r"  +", line.strip()) for line in out.split("\n\n")[4].splitlines()[:3]
+    )
+    fixed, spent = (
+        [int(row[heads.index(head)]) for row in rows] for head in ("fixed replicas", "fixed on 14")
+    )
     assert sum(spent) <= 14
     assert all(more >= few for more, few in zip(spent, fixed))
 
 
-def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a_capacity(by_formula):
+def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a_capacity(
+    by_formula,
+):
     """3 of 9 replicas are allowed, which is the minimum, too: the smallest capacity holds the minimum of all jobs."""
     pinned, said = (Job("pinned", min_replicas=3, max_replicas=3), Job("free")), []
     history = history_of(pinned, np.tile([[3000.0], [60.0]], 40))
@@ -418,32 +521,44 @@ def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
 def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
     """1.5 replicas are busy: one replica has no steady latency, although its first minutes have one."""
     advice = recommend(history_of((Job("a"),), steady([1.5 / 0.18])), 8, report=QUIET).advice
-    shown = replace(advice, one_less_s=np.array([9.0]), plan=replace(advice.plan, target=np.array([2])))
+    shown = replace(
+        advice, one_less_s=np.array([9.0]), plan=replace(advice.plan, target=np.array([2]))
+    )
     assert shown.reason(0) == "one less would miss the SLO (unbounded queue)"
 
 
 def test_a_job_whose_present_replicas_are_unknown_has_a_question_mark():
-    heads, row = (re.split(r"  +", line) for line in concluded(6, 7, now=np.array([np.nan]))[-12:-10])
+    heads, row = (
+        re.split(r"  +", line) for line in concluded(6, 7, now=np.array([np.nan]))[-12:-10]
+    )
     assert row[heads.index("late now")] == "?"
     assert row[heads.index("late with fixed on 8")] == "0.12 %"
 
 
-def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(tmp_path, capsys, by_formula, monkeypatch):
+def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(
+    tmp_path, capsys, by_formula, monkeypatch
+):
     counts = timed(tmp_path / "my.csv", days=1.2, peak="2026-11-26T12:00")
     spans = []
-    monkeypatch.setattr(sizing, "fixed_replicas", lambda days, *given: spans.append(days[-1].minutes) or 1 / 0)
+    monkeypatch.setattr(
+        sizing, "fixed_replicas", lambda days, *given: spans.append(days[-1].minutes) or 1 / 0
+    )
     for most in (recommendation.MOST_REQUESTS, 100_000):
         monkeypatch.setattr(recommendation, "MOST_REQUESTS", most)
         with pytest.raises(ZeroDivisionError):
             cli.main(["recommend", "--workload", counts, "--forecaster", "persistence"])
     assert spans == [int(1.2 * DAY), 360]
-    assert re.search(r"replaying \d\d:\d\d to \d\d:\d\d, the busiest, at several", capsys.readouterr().err)
+    assert re.search(
+        r"replaying \d\d:\d\d to \d\d:\d\d, the busiest, at several", capsys.readouterr().err
+    )
 
 
 def test_minutes_without_requests_in_a_busy_service_are_named():
     day = np.full(DAY, 100)
     history = history_of(
-        (Job("a"), Job("b")), np.stack([np.where(np.arange(DAY) // 30 == 20, 0, day), day]), earlier=None
+        (Job("a"), Job("b")),
+        np.stack([np.where(np.arange(DAY) // 30 == 20, 0, day), day]),
+        earlier=None,
     )
     assert recommendation._silences(history) == [
         "a: no requests in 30 minutes from minute 600 of day 1 of 1, where 3000 were usual; "
@@ -460,7 +575,9 @@ def test_a_job_that_pauses_often_or_has_few_requests_has_no_suspicious_minutes()
 
 
 def test_the_bars_follow_the_share_of_the_accepted_violations():
-    few, enough, many = (line for line in concluded(6, 7) if ("of 1 %)" in line and "█" in line) or "▏" in line)
+    few, enough, many = (
+        line for line in concluded(6, 7) if ("of 1 %)" in line and "█" in line) or "▏" in line
+    )
     assert few.split() == ["4", "█" * 40, "2000", "%", "(a:", "20", "of", "1", "%)"]
     assert enough.endswith("▏ 0 % (a: 0 of 1 %)  <- meets every SLO")
     assert many.endswith("▏ 0 % (a: 0 of 1 %)")
@@ -473,9 +590,9 @@ def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
         "service_scv is not given for a: constant service times are assumed, which is optimistic for p99"
     ]
     batches = '{"kind": "batched", "max_batch": 2, "base_s": 0.1}'
-    pd.DataFrame({"job": ["a"], "replica": [batches], "service_scv": [0.1], "cold_start_s": [20]}).to_csv(
-        path, index=False
-    )
+    pd.DataFrame(
+        {"job": ["a"], "replica": [batches], "service_scv": [0.1], "cold_start_s": [20]}
+    ).to_csv(path, index=False)
     assert assumptions(path) == []  # a batch's time is in its replica
     path.write_text("job,model\na,resnet34\nb,resnet18\n")
     assert assumptions(path) == ["cold_start_s is not given for a, b: 35 s is assumed"]

@@ -27,17 +27,29 @@ def median_tail_latency_s(jobs, replicas, minutes=240):
     """Median over minutes of each job's tail latency on constant replicas at FOUR_RPS, in the event-level simulation."""
     counts = np.diff(np.floor(60 * FOUR_RPS[:, None] * np.arange(minutes + 1)).astype(int), axis=1)
     workload = Workload(jobs, counts)
-    cluster = SimulatedCluster(workload, uniform_draws(workload, 3, LIVE), 1000, np.asarray(replicas), LIVE)
+    cluster = SimulatedCluster(
+        workload, uniform_draws(workload, 3, LIVE), 1000, np.asarray(replicas), LIVE
+    )
     cluster.advance(60.0 * minutes)
     cluster.finish()
-    run = evaluate_run(workload, 1000, cluster.latency_s, cluster.minute_edges, np.asarray(replicas), Decisions(), 0.0)
+    run = evaluate_run(
+        workload,
+        1000,
+        cluster.latency_s,
+        cluster.minute_edges,
+        np.asarray(replicas),
+        Decisions(),
+        0.0,
+    )
     tail_s = run.tail_latency_s[:, 10:minutes]
     return np.array([np.median(row[~np.isnan(row)]) for row in tail_s])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capacity", [13, 15, 27])
-def test_the_advice_for_services_of_2_ms_to_40_s_is_confirmed_job_by_job_by_a_long_simulation(tmp_path, capacity):
+def test_the_advice_for_services_of_2_ms_to_40_s_is_confirmed_job_by_job_by_a_long_simulation(
+    tmp_path, capacity
+):
     (tmp_path / "jobs.csv").write_text(FOUR)
     jobs = read_jobs(tmp_path / "jobs.csv")
     counts = np.diff(np.floor(60 * FOUR_RPS[:, None] * np.arange(61)), axis=1)

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.usefixtures("coarse_tables")
 
 PAGE = (ROOT / "docs" / "recommend.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \| (\S*) ?\|", PAGE, re.MULTILINE)
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
+]
 
 
 def test_the_table_of_jobs_has_every_column_and_its_default():
@@ -43,7 +45,15 @@ def test_the_options_on_the_page_exist(command, monkeypatch, tmp_path, capsys):
 def test_the_json_has_the_keys_of_the_page(tmp_path, capsys):
     counts = [f"{day},{minute},a,300" for day in (0, 1) for minute in range(40)]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *counts]))
-    arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--capacity", "3", "--curve", "--json"]
+    arguments = [
+        "recommend",
+        "--workload",
+        str(tmp_path / "my.csv"),
+        "--capacity",
+        "3",
+        "--curve",
+        "--json",
+    ]
     assert cli.main(arguments) == 0
     (sentence,) = re.findall(r"^With `--json`.*?\. Progress", PAGE, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", sentence) == list(json.loads(capsys.readouterr().out))

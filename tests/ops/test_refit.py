@@ -71,7 +71,9 @@ class TestTheComparison:
 
     def test_a_worse_model_is_refused(self):
         known = traces(4)
-        wrong = Traces(JOBS, known.train // 10, known.evaluation)  # the days before the last are not like it
+        wrong = Traces(
+            JOBS, known.train // 10, known.evaluation
+        )  # the days before the last are not like it
         new, reason = renewal("seasonal", wrong, forecast.fit("seasonal", known))
         assert new is None
         assert "CRPS" in reason
@@ -87,7 +89,9 @@ class TestTheComparison:
     def test_a_model_whose_forecasts_are_not_finite_is_refused(self, monkeypatch):
         known, sample = traces(3), models.fit("persistence", traces(2)).__class__.sample
         serving = fitted("ar", known)
-        monkeypatch.setattr(type(models.fit("persistence", known)), "sample", lambda *more: sample(*more) * np.nan)
+        monkeypatch.setattr(
+            type(models.fit("persistence", known)), "sample", lambda *more: sample(*more) * np.nan
+        )
         assert renewal("persistence", known, serving)[0] is None
 
 
@@ -123,13 +127,17 @@ class TestTheModelThatServes:
         assert self.said == [(ACCEPTED, "it is better")]
 
     @pytest.mark.parametrize("verdict", [(None, "it is worse"), OSError("its process ended")])
-    def test_the_old_model_stays_if_the_new_one_is_refused_or_its_process_fails(self, model, verdicts, verdict):
+    def test_the_old_model_stays_if_the_new_one_is_refused_or_its_process_fails(
+        self, model, verdicts, verdict
+    ):
         old = model.of(JOBS)
         verdicts.append(verdict)
         model.wanted = True
         assert model.newer() is None
         assert model.of(JOBS) is old
-        assert [outcome for outcome, _ in self.said] == [FAILED if isinstance(verdict, OSError) else REFUSED]
+        assert [outcome for outcome, _ in self.said] == [
+            FAILED if isinstance(verdict, OSError) else REFUSED
+        ]
 
     def test_the_old_model_serves_again_if_the_policy_fails_with_the_new_one(self, model, verdicts):
         old = model.of(JOBS)
@@ -154,14 +162,18 @@ class TestTheModelThatServes:
             model.newer()
         assert len(verdicts) == 1
 
-    def test_the_old_jobs_keep_their_model_if_that_of_new_jobs_cannot_be_fitted(self, model, tmp_path):
+    def test_the_old_jobs_keep_their_model_if_that_of_new_jobs_cannot_be_fitted(
+        self, model, tmp_path
+    ):
         old = model.of(JOBS)
         model._source = Source(str(tmp_path / "deleted.csv"))
         with pytest.raises(FileNotFoundError):
             model.of((*JOBS, replace(JOBS[0], name="c")))
         assert model.of(JOBS) is old
 
-    def test_a_failure_long_after_a_new_model_was_accepted_is_not_blamed_on_it(self, model, verdicts, monkeypatch):
+    def test_a_failure_long_after_a_new_model_was_accepted_is_not_blamed_on_it(
+        self, model, verdicts, monkeypatch
+    ):
         new, now_s = fitted("ar", traces(2)), time.monotonic()
         verdicts.append((new, "it is better"))
         model.wanted = True
@@ -192,9 +204,14 @@ def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
             return super().decide(state, observation)
 
     run(
-        Still(), Watched(policy.forecaster), JOBS, 400.0, journal=tmp_path / "j", on_step=on_step,
+        Still(),
+        Watched(policy.forecaster),
+        JOBS,
+        400.0,
+        journal=tmp_path / "j",
+        on_step=on_step,
         renewed=lambda: given[-1] if given else None,
-    )  # fmt: skip
+    )
     assert len(seen) == 39
     assert type(seen[20]) is not type(new)
     assert type(seen[21]) is type(new)
@@ -206,12 +223,19 @@ def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
 
 def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
     failures, steps = [], []
-    broken = forecast.fit("ar", Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1]))  # of one job
+    broken = forecast.fit(
+        "ar", Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1])
+    )  # of one job
     policy = make("MArk", PolicyContext(JOBS, forecast.fit("ar", traces(2))))
     run(
-        Still(), policy, JOBS, 200.0, on_step=steps.append, on_failure=lambda reason, _: failures.append(reason),
+        Still(),
+        policy,
+        JOBS,
+        200.0,
+        on_step=steps.append,
+        on_failure=lambda reason, _: failures.append(reason),
         renewed=lambda: broken if len(steps) == 15 else None,
-    )  # fmt: skip
+    )
     assert failures == [protocol.FAILED]
     assert len(steps) == 19
 
@@ -249,11 +273,18 @@ def slow(traces, seed=0):
 """
 
 
-def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_limit(tmp_path, capfd, monkeypatch):
+def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_limit(
+    tmp_path, capfd, monkeypatch
+):
     known = traces(2)
     days = np.concatenate([known.train, known.evaluation[None]])
     day, _, job, minute = np.indices(days.shape).reshape(4, -1)
-    rows = {"day": day, "minute": minute, "job": np.array(["a", "b"])[job], "requests": days.ravel()}
+    rows = {
+        "day": day,
+        "minute": minute,
+        "job": np.array(["a", "b"])[job],
+        "requests": days.ravel(),
+    }
     pd.DataFrame(rows).to_csv(tmp_path / "days.csv", index=False)
     (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
     (tmp_path / "slow.py").write_text(SLOW)
@@ -288,16 +319,39 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
         until(lambda: ticks() > ticks_at["begun"] + 4)
         ticks_at["during"] = ticks()
         url = f"http://127.0.0.1:{metrics[0].port}/metrics"
-        until(lambda: b'faro_refits_total{outcome="failed"} 1.0' in urllib.request.urlopen(url).read())
+        until(
+            lambda: b'faro_refits_total{outcome="failed"} 1.0' in urllib.request.urlopen(url).read()
+        )
         ticks_at["ended"] = ticks()
         os.kill(os.getpid(), signal.SIGTERM)
 
     with ray.served() as address:
         thread = threading.Thread(target=operator)
         thread.start()
-        command = ["run", "--jobs", str(tmp_path / "jobs.yaml"), "--address", address, "--serve-address", address]
-        command += ["--apply", "--policy", "MArk", "--tick", "0.5", "--journal", str(log), "--metrics-port", "0"]
-        assert cli.main([*command, "--history", str(tmp_path / "days.csv"), "--forecaster", "slow"]) == 0
+        command = [
+            "run",
+            "--jobs",
+            str(tmp_path / "jobs.yaml"),
+            "--address",
+            address,
+            "--serve-address",
+            address,
+        ]
+        command += [
+            "--apply",
+            "--policy",
+            "MArk",
+            "--tick",
+            "0.5",
+            "--journal",
+            str(log),
+            "--metrics-port",
+            "0",
+        ]
+        assert (
+            cli.main([*command, "--history", str(tmp_path / "days.csv"), "--forecaster", "slow"])
+            == 0
+        )
         thread.join()
     said = capfd.readouterr().err
     assert ticks_at["begun"] + 4 < ticks_at["during"] <= ticks_at["ended"]

@@ -43,7 +43,9 @@ def july_in_berlin(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     now_s, localtime = time.mktime((2026, 7, 15, 14, 30, 0, 0, 0, -1)), time.localtime
-    monkeypatch.setattr(time, "localtime", lambda at_s=None: localtime(now_s if at_s is None else at_s))
+    monkeypatch.setattr(
+        time, "localtime", lambda at_s=None: localtime(now_s if at_s is None else at_s)
+    )
     yield now_s
     monkeypatch.undo()
     time.tzset()
@@ -69,7 +71,9 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path):
 
 def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     measured = []
-    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table"))
+    monkeypatch.setattr(
+        "faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table")
+    )
     context = context_of(Settings(JOBS, {}), Source().model(JOBS))
     make("AIAD", context)
     assert measured == []
@@ -121,22 +125,33 @@ def test_only_what_controllers_of_the_same_namespace_have_exported_is_learnt(mon
     ]
 
 
-def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch, capsys):
+def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(
+    exported, monkeypatch, capsys
+):
     source = Source("prometheus", prometheus="http://p:9090")
     assert source.model((Job("new"),)).inner.names == ("kalman", "poisson")
-    assert capsys.readouterr().err == "nothing is learnt from earlier days: http://p:9090: no counts of these jobs\n"
+    assert (
+        capsys.readouterr().err
+        == "nothing is learnt from earlier days: http://p:9090: no counts of these jobs\n"
+    )
 
     def refuse(*_, **__):
         raise ConnectionError("no answer from Prometheus")
 
     monkeypatch.setattr("faro_ops.recommend.load_history.read_prometheus", refuse)
     assert source.model(JOBS).inner.names == ("kalman", "poisson")
-    assert capsys.readouterr().err == "nothing is learnt from earlier days: no answer from Prometheus\n"
+    assert (
+        capsys.readouterr().err
+        == "nothing is learnt from earlier days: no answer from Prometheus\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("history", "reason"),
-    [("prometheus", "history=prometheus needs --prometheus"), ("journal", "history=journal needs --journal")],
+    [
+        ("prometheus", "history=prometheus needs --prometheus"),
+        ("journal", "history=journal needs --journal"),
+    ],
 )
 def test_a_history_needs_its_place(history, reason):
     with pytest.raises(ValueError, match=reason):
@@ -158,7 +173,9 @@ class Counting:
     def observe(self):
         minute = int(self.now_s // 60)
         counts = np.tile(np.arange(max(0, minute - 15), minute), (self.jobs, 1))
-        return observed([1] * self.jobs, now_s=self.now_s, minute=minute, arrivals_per_min=counts.astype(float))
+        return observed(
+            [1] * self.jobs, now_s=self.now_s, minute=minute, arrivals_per_min=counts.astype(float)
+        )
 
     def apply(self, target, drop):
         pass
@@ -178,7 +195,14 @@ def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_
     path, first, both = tmp_path / "j", JOBS, (*JOBS, Job("b"))
     ticks = dict(clock=At(midnight - 120 * 60), journal=path)
     run(Counting(1), Wanting([1], tick_s=600.0), first, 86_400.0, **ticks)
-    run(Counting(2), Wanting([1, 1], tick_s=600.0), both, 51 * 3600.0, **ticks, changes=("job 'b': added",))
+    run(
+        Counting(2),
+        Wanting([1, 1], tick_s=600.0),
+        both,
+        51 * 3600.0,
+        **ticks,
+        changes=("job 'b': added",),
+    )
     assert len(journals.parts(path)) == 2
     known = journal_days(path, both)
     days = np.concatenate([known.train, known.evaluation[None]])[:, 0]
@@ -187,7 +211,9 @@ def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_
     assert (days[0, 1] == 0).sum() > 1200  # before the job was there
 
 
-def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_learnt(tmp_path, monkeypatch):
+def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_learnt(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(At, "now_s", 0.0)
     path = tmp_path / "j"
     clock = At(int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))))
@@ -199,11 +225,27 @@ def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_
     np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))
 
 
-def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_learnt(tmp_path, monkeypatch):
+def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_learnt(
+    tmp_path, monkeypatch
+):
     midnight, path = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))), tmp_path / "j"
     monkeypatch.setattr(At, "now_s", 0.0)
-    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 30 * 3600.0, clock=At(midnight - 86_400), journal=path)
+    run(
+        Counting(1),
+        Wanting([1], tick_s=900.0),
+        JOBS,
+        30 * 3600.0,
+        clock=At(midnight - 86_400),
+        journal=path,
+    )
     monkeypatch.setattr(At, "now_s", 0.0)
-    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 25 * 3600.0, clock=At(midnight), journal=tmp_path / "later")
+    run(
+        Counting(1),
+        Wanting([1], tick_s=900.0),
+        JOBS,
+        25 * 3600.0,
+        clock=At(midnight),
+        journal=tmp_path / "later",
+    )
     path.write_text(path.read_text() + (tmp_path / "later").read_text())
     np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))

@@ -110,7 +110,10 @@ def test_too_few_minutes_are_one_line(traces, tmp_path, capsys):
 def test_a_first_plan_within_the_first_scored_minute_is_one_line(starved):
     header, ticks = read(starved)
     first = ticks[0].step.observation.minute + 1
-    late = [one if one.step.observation.minute >= first else with_plan(one, forecast_rps=None) for one in ticks]
+    late = [
+        one if one.step.observation.minute >= first else with_plan(one, forecast_rps=None)
+        for one in ticks
+    ]
     with pytest.raises(ValueError, match="its first plan is missing"):
         plan_scores(header, late, serving_model=PAPER)
 
@@ -145,7 +148,9 @@ def test_services_that_scale_to_zero_can_be_scored(starved, monkeypatch):
     assert rows["job1"]["lost_ran"] == rows["job1"]["lost_planned"] == 1
 
 
-def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_infinitely_late(starved, monkeypatch):
+def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_infinitely_late(
+    starved, monkeypatch
+):
     header, ticks = read(starved)
     for one in ticks:
         one.step.observation.tail_latency_s[0] = np.inf

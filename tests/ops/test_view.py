@@ -18,7 +18,10 @@ JOBS = (Job("chat[bold]", slo_s=0.72), Job("vision", slo_s=0.72))
 def step_of(target, tail_s=(0.3, 0.9), **plan):
     seen = observed([2, 3], tail_latency_s=np.array(tail_s), arrivals_per_min=np.full((2, 3), 60.0))
     made = Plan(
-        np.array(target), np.zeros(2), tuple("hold" if a == b else "planned" for a, b in zip(target, (2, 3))), **plan
+        np.array(target),
+        np.zeros(2),
+        tuple("hold" if a == b else "planned" for a, b in zip(target, (2, 3))),
+        **plan,
     )
     return Step(seen, made, np.array(target), 0.01)
 
@@ -34,7 +37,8 @@ def drawn(*steps):
 def test_a_row_has_load_replicas_now_and_wanted_and_the_latency_that_exceeds_the_slo():
     text = drawn(step_of([4, 3]))
     chat, vision = (
-        next(line for line in text.splitlines() if f"│ {name}" in line) for name in ("chat[bold]", "vision")
+        next(line for line in text.splitlines() if f"│ {name}" in line)
+        for name in ("chat[bold]", "vision")
     )
     assert "2 -> 4" in chat
     assert "planned" in chat

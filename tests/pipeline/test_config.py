@@ -33,16 +33,24 @@ def test_every_key_of_the_default_file_is_explained():
     assert all(lines[number - 1].startswith("# ") for number in keys)
 
 
-@pytest.mark.parametrize("overlay", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "overlay", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_file_in_config_is_accepted(overlay):
     load(yaml.safe_load(overlay.read_text()))
 
 
 def test_the_full_overlay_names_every_policy_of_the_library_and_of_the_papers_edition():
     overlay = load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text()))
-    assert {ROOT / plugin for plugin in overlay.plugins} == {Path(module.__file__) for module in (cilantro, published)}
+    assert {ROOT / plugin for plugin in overlay.plugins} == {
+        Path(module.__file__) for module in (cilantro, published)
+    }
     makers = {name: getattr(maker, "func", maker) for name, maker in FACTORIES.items()}
-    ours = {name for name, maker in makers.items() if maker.__module__.startswith(("faro_lib.", "studies.edition."))}
+    ours = {
+        name
+        for name, maker in makers.items()
+        if maker.__module__.startswith(("faro_lib.", "studies.edition."))
+    }
     assert set(overlay.policies) == ours
 
 
@@ -60,7 +68,10 @@ MISTAKES = [
         "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?",
     ),
     ({"workload": "synthetic.csv"}, "rename the file"),
-    ({"jobs": "jobs.txt"}, "jobs='jobs.txt' is not a table of jobs; accepted: the path of a .csv or .yaml file"),
+    (
+        {"jobs": "jobs.txt"},
+        "jobs='jobs.txt' is not a table of jobs; accepted: the path of a .csv or .yaml file",
+    ),
     ({"policies": ["AIAD", "AIAD"]}, "has 'AIAD' more than once"),
     ({"policies": []}, "policies=[] "),
     ({"capacities": [36, 9]}, "capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
@@ -73,21 +84,39 @@ MISTAKES = [
     ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
     ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
     ({"minutes": "all"}, "minutes='all' should be a valid integer"),
-    ({"ablation": {"capacity": [32]}}, "unknown key 'ablation.capacity'; did you mean 'capacities'?"),
-    ({"ablation": {"objective": "Summ"}}, "ablation.objective='Summ' should be 'Sum', 'Fair', 'FairSum', "),
+    (
+        {"ablation": {"capacity": [32]}},
+        "unknown key 'ablation.capacity'; did you mean 'capacities'?",
+    ),
+    (
+        {"ablation": {"objective": "Summ"}},
+        "ablation.objective='Summ' should be 'Sum', 'Fair', 'FairSum', ",
+    ),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
-    ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster needs at least 1 job and 1 replica per job"),
+    (
+        {"scale": {"clusters": [[20, 10]]}},
+        "has [20, 10]; a cluster needs at least 1 job and 1 replica per job",
+    ),
     ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),
     (
         {"sensitivity": {"forecast_error": [-0.1]}},
         "sensitivity.forecast_error.0=-0.1 should be greater than or equal to 0",
     ),
     ({"sensitivity": {"interval_s": [0]}}, "sensitivity.interval_s.0=0 should be greater than 0"),
-    ({"sensitivity": {"interval_s": [60, 45]}}, "sensitivity.interval_s.1=45 should be a multiple of 10"),
-    ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
+    (
+        {"sensitivity": {"interval_s": [60, 45]}},
+        "sensitivity.interval_s.1=45 should be a multiple of 10",
+    ),
+    (
+        {"sensitivity": {"policies": ["AIAD"]}},
+        "sensitivity.policies=['AIAD'] list should have at least 2 items",
+    ),
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
     ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
-    ({"backend": "kindd"}, "backend='kindd' should be 'none', 'recorded', 'local', 'kind' or 'kubernetes'"),
+    (
+        {"backend": "kindd"},
+        "backend='kindd' should be 'none', 'recorded', 'local', 'kind' or 'kubernetes'",
+    ),
 ]
 
 

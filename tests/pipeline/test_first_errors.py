@@ -20,7 +20,9 @@ from faro_ops import cli
 SIMULATED = "results/synthetic/simulate/summary.csv"
 SMALL = (SIMULATED, "--config", "capacities=[11]", "trials=1", "synthetic={days: 1}")
 DISK_FULL = "the disk is full; free some space or name a place on another disk, and start again"
-COUNTS = "minute,job,requests\n" + "".join(f"{minute},a,{60 + minute % 7}\n" for minute in range(60))
+COUNTS = "minute,job,requests\n" + "".join(
+    f"{minute},a,{60 + minute % 7}\n" for minute in range(60)
+)
 
 
 def only_line(text: str) -> str:
@@ -45,7 +47,14 @@ class TestAPortInUse:
 
     def test_is_reported_before_the_controller_looks_for_a_cluster(self, taken, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--metrics-port", str(taken)]
+        arguments = [
+            "--jobs",
+            str(tmp_path / "jobs.yaml"),
+            "--policy",
+            "AIAD",
+            "--metrics-port",
+            str(taken),
+        ]
         assert cli.main(["run", *arguments]) == 2
         text = only_line(capsys.readouterr().err)
         assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in text
@@ -71,7 +80,9 @@ class TestAPackageThatIsNotInstalled:
                     (place / entry.name).symlink_to(entry)
             environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(place)])}
             command = [sys.executable, "-S", "-m", "faro_ops.cli", *arguments]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+            return subprocess.run(
+                command, env=environment, capture_output=True, text=True, cwd=tmp_path
+            )
 
         return run
 
@@ -80,37 +91,68 @@ class TestAPackageThatIsNotInstalled:
         return str(tmp_path / "jobs.yaml")
 
     def test_ray_is_named_where_a_local_cluster_needs_it(self, lacking, tmp_path):
-        arguments = ("run", "--backend", "local", "--jobs", self.jobs(tmp_path), "--policy", "AIAD", "--capacity", "2")
+        arguments = (
+            "run",
+            "--backend",
+            "local",
+            "--jobs",
+            self.jobs(tmp_path),
+            "--policy",
+            "AIAD",
+            "--capacity",
+            "2",
+        )
         done = lacking(("ray",), *arguments)
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1] == "faro: backend=local needs Ray Serve: pip install 'faro_lib[live]'"
+        assert (
+            done.stderr.splitlines()[-1]
+            == "faro: backend=local needs Ray Serve: pip install 'faro_lib[live]'"
+        )
 
     @pytest.mark.parametrize(
         ("package", "extra", "arguments"),
         [
             ("prometheus_client", "live", ("run", "--policy", "AIAD", "--metrics-port", "0")),
-            ("kubernetes", "kube", ("run", "--policy", "AIAD", "--backend", "deployments", "--plan", "faro/faro")),
-            ("matplotlib", "figures", ("recommend", "--capacity", "3", "--curve", "--plot", "curve.png")),
+            (
+                "kubernetes",
+                "kube",
+                ("run", "--policy", "AIAD", "--backend", "deployments", "--plan", "faro/faro"),
+            ),
+            (
+                "matplotlib",
+                "figures",
+                ("recommend", "--capacity", "3", "--curve", "--plot", "curve.png"),
+            ),
         ],
     )
-    def test_is_named_with_the_extra_to_install(self, package, extra, arguments, lacking, tmp_path, counts):
+    def test_is_named_with_the_extra_to_install(
+        self, package, extra, arguments, lacking, tmp_path, counts
+    ):
         text = ("--jobs", self.jobs(tmp_path)) if arguments[0] == "run" else ("--workload", counts)
         if package == "kubernetes":
             text += ("--prometheus", "http://127.0.0.1:9")
         done = lacking((package,), *arguments, *text)
         assert done.returncode == 2, done.stderr
-        assert f"{package} is not installed: pip install 'faro_lib[{extra}]'" in done.stderr.splitlines()[-1]
+        assert (
+            f"{package} is not installed: pip install 'faro_lib[{extra}]'"
+            in done.stderr.splitlines()[-1]
+        )
         assert "Traceback" not in done.stderr
 
     def test_is_reported_in_the_same_way_by_a_notebook(self, tmp_path):
-        write_notebook(tmp_path / "n.ipynb", "raise ModuleNotFoundError(\"No module named 'pymc'\", name='pymc')")
+        write_notebook(
+            tmp_path / "n.ipynb",
+            "raise ModuleNotFoundError(\"No module named 'pymc'\", name='pymc')",
+        )
         missing = r"pymc is not installed: pip install 'faro_lib\[bayes\]'"
         with chdir(tmp_path), pytest.raises(NotebookError, match=missing) as error:
             run_notebook("n.ipynb", "o.ipynb", {}, "o.log")
         only_line(str(error.value))
 
     def test_is_a_bug_with_a_traceback_if_it_is_our_own(self, monkeypatch, counts):
-        monkeypatch.delattr("faro_ops.recommend.recommendation", raising=False)  # another test may have imported it
+        monkeypatch.delattr(
+            "faro_ops.recommend.recommendation", raising=False
+        )  # another test may have imported it
         monkeypatch.setitem(sys.modules, "faro_ops.recommend.recommendation", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["recommend", "--workload", counts])
@@ -141,7 +183,14 @@ class TestTooLittleMemory:
 
     def test_is_found_before_a_local_ray_is_started(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--backend", "local"]
+        arguments = [
+            "--jobs",
+            str(tmp_path / "jobs.yaml"),
+            "--policy",
+            "AIAD",
+            "--backend",
+            "local",
+        ]
         assert cli.main(["run", *arguments, "--capacity", "100000"]) == 2
         assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
 
@@ -150,7 +199,9 @@ def without_rights() -> None:
     """Drop root's right to ignore permissions; called in the child process before its command."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP, which takes effect at exec
+        if os.geteuid() == 0 and prctl(
+            24, capability, 0, 0, 0
+        ):  # PR_CAPBSET_DROP, which takes effect at exec
             raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -184,9 +235,12 @@ class TestNoPermission:
     CHECK = "from faro_lib import config, pipeline; pipeline.check(config.load({'results': '%s'}))"
 
     def test_is_found_by_the_pipeline_before_it_starts(self, forbidden):
-        code = f"import sys; from faro_lib.errors import message_of\ntry: {self.CHECK % 'results'}\n"
+        code = (
+            f"import sys; from faro_lib.errors import message_of\ntry: {self.CHECK % 'results'}\n"
+        )
         done = forbidden(
-            code.replace("; pipeline.check", ";  pipeline.check") + "except OSError as e: sys.exit(message_of(e))"
+            code.replace("; pipeline.check", ";  pipeline.check")
+            + "except OSError as e: sys.exit(message_of(e))"
         )
         text = only_line(done.stderr)
         assert text.startswith(str(forbidden.folder))
@@ -195,7 +249,9 @@ class TestNoPermission:
     def test_for_a_picture_is_one_line(self, forbidden):
         (forbidden.folder / "counts.csv").write_text(COUNTS)
         call = "import sys; from faro_ops.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = forbidden(call, "recommend", "--workload", "counts.csv", "--capacity", "3", "--plot", "curve.png")
+        done = forbidden(
+            call, "recommend", "--workload", "counts.csv", "--capacity", "3", "--plot", "curve.png"
+        )
         assert done.returncode == 2
         assert f"{forbidden.folder.name}: permission denied" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
@@ -204,14 +260,24 @@ class TestNoPermission:
         (checkout.folder / "taken").write_text("mine")
         done = checkout.snakemake("--config", "results=taken")
         assert done.returncode != 0
-        assert "taken: is a file, and a folder is needed; move it, or name another place" in done.stderr
+        assert (
+            "taken: is a file, and a folder is needed; move it, or name another place"
+            in done.stderr
+        )
         assert "Traceback" not in done.stderr
         assert (checkout.folder / "taken").read_text() == "mine"
 
     def test_for_a_journal_is_found_before_anything_starts(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         (tmp_path / "folder").mkdir()
-        arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--journal", str(tmp_path / "none/j")]
+        arguments = [
+            "--jobs",
+            str(tmp_path / "jobs.yaml"),
+            "--policy",
+            "AIAD",
+            "--journal",
+            str(tmp_path / "none/j"),
+        ]
         (tmp_path / "none").write_text("a file")
         assert cli.main(["run", *arguments]) == 2
         assert "none: is a file, and a folder is needed" in only_line(capsys.readouterr().err)
@@ -240,11 +306,15 @@ class TestAFullDisk:
         checkout.results.mkdir()
         script = cls.SCRIPT.format(snakemake=" ".join(map(repr, checkout.command(*SMALL))))
         command = ["unshare", "--mount", "sh", "-c", script]
-        done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True
+        )
         if done.returncode == 77 or "unshare failed" in done.stderr:
             pytest.skip(f"no small disk can be had here: {done.stderr.strip()}")
         said = {path.name: path.read_text() for path in checkout.folder.glob("*.out")}
-        files = {path.stem: set(path.read_text().split()) for path in checkout.folder.glob("*.files")}
+        files = {
+            path.stem: set(path.read_text().split()) for path in checkout.folder.glob("*.files")
+        }
         assert done.returncode == 0, (done.returncode, done.stderr, said)
         return said, files
 
@@ -282,7 +352,10 @@ class TestAFullDisk:
         monkeypatch.setattr(Figure, "savefig", save_in_8_kb)
         picture = tmp_path / "curve.png"
         picture.write_bytes(b"the earlier one")
-        assert cli.main(["recommend", "--workload", counts, "--capacity", "3", "--plot", str(picture)]) == 2
+        assert (
+            cli.main(["recommend", "--workload", counts, "--capacity", "3", "--plot", str(picture)])
+            == 2
+        )
         assert "the file would exceed the size limit" in capsys.readouterr().err.splitlines()[-1]
         assert picture.read_bytes() == b"the earlier one"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["counts.csv", "curve.png"]

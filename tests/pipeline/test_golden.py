@@ -36,7 +36,9 @@ def test_the_smoke_run_reproduces_the_stored_tables(smoke, table):
     came = pd.read_csv(smoke / table)
     columns = [column for column in kept if column not in TIMES]
     assert [column for column in came if column not in TIMES] == columns
-    kept, came = (frame[columns].sort_values(TABLES[table]).reset_index(drop=True) for frame in (kept, came))
+    kept, came = (
+        frame[columns].sort_values(TABLES[table]).reset_index(drop=True) for frame in (kept, came)
+    )
     pd.testing.assert_frame_equal(came, kept, rtol=RELATIVE, check_dtype=False)
 
 

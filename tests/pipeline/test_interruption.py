@@ -26,7 +26,9 @@ def heeding():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("received", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "received", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_the_cell_that_runs_is_interrupted_and_may_finish_its_clean_up(tmp_path, received):
     began, restored, output = (tmp_path / name for name in ("began", "restored", "out.ipynb"))
     parameters = nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})

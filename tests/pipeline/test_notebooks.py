@@ -46,18 +46,27 @@ def test_outputs_are_kept_only_where_they_are_checked(notebook):
 
 
 def test_a_number_is_checked(notebook):
-    texts = [output.get("text", "") for cell in notebook.cells if CHECKED in tags(cell) for output in cell.outputs]
+    texts = [
+        output.get("text", "")
+        for cell in notebook.cells
+        if CHECKED in tags(cell)
+        for output in cell.outputs
+    ]
     assert re.search(r"\d", "".join(texts))
 
 
 def test_there_is_no_stray_metadata(notebook):
     assert set(notebook.metadata) == METADATA
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-    assert [cell.id for cell in notebook.cells] == [f"cell-{n:02d}" for n in range(len(notebook.cells))]
+    assert [cell.id for cell in notebook.cells] == [
+        f"cell-{n:02d}" for n in range(len(notebook.cells))
+    ]
 
 
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["top", "notebooks"])
-def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_its_own(notebook, folder, monkeypatch):
+def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_its_own(
+    notebook, folder, monkeypatch
+):
     monkeypatch.chdir(folder)
     cell = next(cell for cell in notebook.cells if "parameters" in tags(cell))
     defaults: dict = {}
@@ -73,11 +82,16 @@ def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_i
 
 def test_the_recorded_live_run_is_shown_without_a_cluster(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    source, options = ROOT / "notebooks/80_live.ipynb", {"results": str(tmp_path), "backend": "recorded"}
+    source, options = (
+        ROOT / "notebooks/80_live.ipynb",
+        {"results": str(tmp_path), "backend": "recorded"},
+    )
     run_notebook(source, tmp_path / "80_live.ipynb", options, tmp_path / "80_live.log")
     for name in ("summary.csv", "minutes.parquet", "decisions.parquet"):
         assert (tmp_path / "live/recorded" / name).exists()
-    shown, recorded = (pd.read_csv(folder / "summary.csv") for folder in (tmp_path / "live/recorded", RECORDED))
+    shown, recorded = (
+        pd.read_csv(folder / "summary.csv") for folder in (tmp_path / "live/recorded", RECORDED)
+    )
     pd.testing.assert_frame_equal(shown, recorded)
     drawing = live.draw(tmp_path, "recorded", str(ROOT / "data/published"))["live"]
     assert drawing.recorded
@@ -85,23 +99,35 @@ def test_the_recorded_live_run_is_shown_without_a_cluster(tmp_path, monkeypatch)
 
 
 def test_papermill_runs_it_from_the_top_folder(tmp_path):
-    command = [sys.executable, "-m", "papermill", "notebooks/81_kubernetes.ipynb", str(tmp_path / "out.ipynb")]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/81_kubernetes.ipynb",
+        str(tmp_path / "out.ipynb"),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
 
 
 def cell(stem: str, beginning: str) -> str:
     """The source of the notebook's code cell that begins with these words."""
     cells = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
-    (source,) = [one.source for one in cells if one.cell_type == "code" and one.source.startswith(beginning)]
+    (source,) = [
+        one.source for one in cells if one.cell_type == "code" and one.source.startswith(beginning)
+    ]
     return source
 
 
 @pytest.mark.parametrize("objective", ["Sum", "FairSum"])
 def test_the_table_of_solvers_is_of_the_first_objective_if_sum_is_not_compared(objective):
     kinds = pd.MultiIndex.from_product([[objective], ["exact"], ["precise", "relaxed"]])
-    answers = kinds.to_frame(index=False, name=["objective", "solver", "formulation"]).assign(gap=0.0, seconds=1.0)
+    answers = kinds.to_frame(index=False, name=["objective", "solver", "formulation"]).assign(
+        gap=0.0, seconds=1.0
+    )
     names = {"answers": answers, "objectives": [objective], "Markdown": str}
     source, last = cell("40_sloppification", "shown =").rsplit("\n", 1)
     exec(source, names)
@@ -112,7 +138,9 @@ def test_the_table_of_solvers_is_of_the_first_objective_if_sum_is_not_compared(o
 
 def test_parameters_with_one_value_each_are_not_drawn():
     rows = [("cold_start_s", 35.0, policy) for policy in ("FairShare", "Faro-Sum")]
-    summary = pd.DataFrame(rows, columns=["parameter", "value", "policy"]).assign(trial=0, lost_utility=1.0)
+    summary = pd.DataFrame(rows, columns=["parameter", "value", "policy"]).assign(
+        trial=0, lost_utility=1.0
+    )
     exec(cell("65_sensitivity", "if draw"), {"draw": sensitivity, "summary": summary})
 
 
@@ -129,15 +157,30 @@ def test_stage_70_shows_the_measures_of_its_own_runs_and_reads_no_other_stage():
 @pytest.mark.slow
 def test_nbval_fails_once_a_constant_of_the_library_has_changed(tmp_path):
     """In a copy of the library; `make test` runs nbval on the library as it is."""
-    shutil.copytree(ROOT / "faro_lib", tmp_path / "faro_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "faro_lib", tmp_path / "faro_lib", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "10_traces.ipynb", tmp_path / "notebooks")
     module = tmp_path / "faro_lib" / "workload" / "synthetic.py"
-    changed = re.sub(r"^LOAD_PER_JOB = [\d.]+", "LOAD_PER_JOB = 1.0", module.read_text(), flags=re.MULTILINE)
+    changed = re.sub(
+        r"^LOAD_PER_JOB = [\d.]+", "LOAD_PER_JOB = 1.0", module.read_text(), flags=re.MULTILINE
+    )
     assert changed != module.read_text()
     module.write_text(changed)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "notebooks"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "notebooks",
+    ]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 1, done.stdout
     assert "failed" in done.stdout

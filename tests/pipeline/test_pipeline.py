@@ -64,7 +64,12 @@ class TestTheCodeOfANotebook:
         assert self.reached(package, "from faro_lib.box import y") == {"box/inside", "deep"}
 
     def test_importing_a_package_reaches_all_its_imports(self, package):
-        assert self.reached(package, "from faro_lib import box") == {"box/__init__", "box/inside", "box/beside", "deep"}
+        assert self.reached(package, "from faro_lib import box") == {
+            "box/__init__",
+            "box/inside",
+            "box/beside",
+            "deep",
+        }
 
     def test_a_name_in_a_module_is_not_a_module(self, package):
         assert self.reached(package, "from faro_lib.deep import x as alone") == {"deep"}
@@ -74,8 +79,13 @@ class TestTheCodeOfANotebook:
         assert self.reached(package, "from faro_lib.named import find") == everything
 
     @pytest.mark.parametrize("name", ["register", "Kind"])
-    def test_importing_a_decorator_or_a_type_reaches_no_other_registered_module(self, package, name):
-        assert self.reached(package, f"from faro_lib.named import {name}") == {"named/names", "registry"}
+    def test_importing_a_decorator_or_a_type_reaches_no_other_registered_module(
+        self, package, name
+    ):
+        assert self.reached(package, f"from faro_lib.named import {name}") == {
+            "named/names",
+            "registry",
+        }
 
     def test_figures_count_only_on_request(self, package):
         code = "from faro_lib.figures import bars"
@@ -83,7 +93,9 @@ class TestTheCodeOfANotebook:
         assert self.reached(package, code, figures=True) == {"figures/bars", "alone"}
 
     def test_magics_are_not_python(self, package):
-        assert self.reached(package, "%matplotlib inline\n!ls\nfrom faro_lib import deep") == {"deep"}
+        assert self.reached(package, "%matplotlib inline\n!ls\nfrom faro_lib import deep") == {
+            "deep"
+        }
 
     def test_a_changed_module_is_read_again(self, package):
         assert self.reached(package, "from faro_lib import alone") == {"alone"}
@@ -113,7 +125,9 @@ class TestTheCodeOfANotebook:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib import late")
         parsed, parse = [], dependencies._parse
-        monkeypatch.setattr(dependencies, "_parse", lambda *given: parsed.append(given[1].stem) or parse(*given))
+        monkeypatch.setattr(
+            dependencies, "_parse", lambda *given: parsed.append(given[1].stem) or parse(*given)
+        )
 
         def fingerprint_in_a_new_process():
             dependencies._parsed.cache_clear()
@@ -128,7 +142,9 @@ class TestTheCodeOfANotebook:
         deep = package / "faro_lib" / "deep.py"
         times = deep.stat()
         deep.write_text("x = 2")
-        os.utime(deep, ns=(times.st_atime_ns, times.st_mtime_ns))  # as in an archive whose files all have one time
+        os.utime(
+            deep, ns=(times.st_atime_ns, times.st_mtime_ns)
+        )  # as in an archive whose files all have one time
         assert fingerprint_in_a_new_process() != before
         assert parsed == ["deep"]
 
@@ -149,13 +165,18 @@ class TestTheCodeOfANotebook:
 
     @pytest.mark.parametrize(
         ("code", "counts"),
-        [("from faro_lib.named import register", True), ("from faro_lib.other import register_other", False)],
+        [
+            ("from faro_lib.named import register", True),
+            ("from faro_lib.other import register_other", False),
+        ],
     )
     def test_a_plugin_counts_only_where_what_it_registers_is_looked_up(self, package, code, counts):
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib.named import find")
         without = pipeline.fingerprint("x", package)
         (package / "mine.py").write_text(code)
-        assert (pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != without) == counts
+        assert (
+            pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != without
+        ) == counts
 
     @pytest.mark.parametrize(("name", "counts"), [("find", True), ("register", False)])
     def test_a_plugin_counts_where_names_are_looked_up(self, package, name, counts):
@@ -163,14 +184,18 @@ class TestTheCodeOfANotebook:
         (package / "mine.py").write_text("a = 1")
         before = pipeline.fingerprint("x", package, plugins=[package / "mine.py"])
         (package / "mine.py").write_text("a = 2")
-        assert (pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != before) == counts
+        assert (
+            pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != before
+        ) == counts
 
 
 def test_every_path_in_the_command_of_a_rule_is_quoted():
     text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
     commands = re.findall(r'^(?:RUN_NOTEBOOK =| *shell:\n) *f?"(.*)"$', text, re.MULTILINE)
     filled = {
-        name for command in commands for name in re.findall(r"\{+((?:input|output|params|log)\b[^{}]*)\}", command)
+        name
+        for command in commands
+        for name in re.findall(r"\{+((?:input|output|params|log)\b[^{}]*)\}", command)
     }
     names_of_this_checkout = {"params.source", "params.module"}
     assert {name for name in filled if not name.endswith(":q")} == names_of_this_checkout
@@ -178,7 +203,11 @@ def test_every_path_in_the_command_of_a_rule_is_quoted():
 
 def test_doubled_braces_are_in_formatted_strings_only():
     """In a plain string they stay doubled, and the shell writes into a file of that name."""
-    lines = [line for path in sorted((ROOT / "rules").glob("*.smk")) for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in sorted((ROOT / "rules").glob("*.smk"))
+        for line in path.read_text().splitlines()
+    ]
     assert not [line for line in lines if re.match(r' *"[^"]*\{\{', line)]
 
 
@@ -202,22 +231,33 @@ class TestTheRealStages:
         assert "faro_lib/policies/platforms.py" not in modules
 
     @pytest.mark.parametrize(
-        "stage", ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"]
+        "stage",
+        ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"],
     )
     def test_a_stage_that_chooses_no_policy_depends_on_none_of_them(self, stage):
         planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "platforms")}
         assert not planners & set(pipeline.modules_of(stage, ROOT))
 
-    @pytest.mark.parametrize(("stage", "depends"), [("50_simulation", True), ("30_forecasting", False)])
-    def test_only_a_stage_that_simulates_depends_on_the_plugins_of_the_papers_policies(self, stage, depends):
-        plugins = [ROOT / "studies" / "edition" / f"{name}.py" for name in ("cilantro", "published")]
+    @pytest.mark.parametrize(
+        ("stage", "depends"), [("50_simulation", True), ("30_forecasting", False)]
+    )
+    def test_only_a_stage_that_simulates_depends_on_the_plugins_of_the_papers_policies(
+        self, stage, depends
+    ):
+        plugins = [
+            ROOT / "studies" / "edition" / f"{name}.py" for name in ("cilantro", "published")
+        ]
         with_plugins = pipeline.fingerprint(stage, ROOT, plugins=plugins)
         assert (with_plugins != pipeline.fingerprint(stage, ROOT)) == depends
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_no_stage_depends_on_the_settings_or_the_commands(self, stage):
         modules = pipeline.modules_of(stage, ROOT, figures=True)
-        assert not [name for name in modules if name.split("/")[1] in ("config", "cli", "pipeline", "report")]
+        assert not [
+            name
+            for name in modules
+            if name.split("/")[1] in ("config", "cli", "pipeline", "report")
+        ]
 
     def test_an_init_has_imports_only_so_that_it_can_be_skipped(self):
         import ast
@@ -243,7 +283,9 @@ class TestANotebook:
             pipeline.run_notebook("source.ipynb", output, parameters, folder / "out" / "done.log")
         return output
 
-    def test_it_runs_in_the_root_folder_with_this_interpreter_and_the_given_parameters(self, tmp_path, capfd):
+    def test_it_runs_in_the_root_folder_with_this_interpreter_and_the_given_parameters(
+        self, tmp_path, capfd
+    ):
         seen = "import json, os, sys\nprint(json.dumps([a, b, os.getcwd(), sys.executable, os.environ['NUMBA_NUM_THREADS']]))"
         output = self.run(tmp_path, seen, a={"x": [1, None]}, b="text")
         told = [{"x": [1, None]}, "text", str(tmp_path), sys.executable, "1"]
@@ -256,7 +298,9 @@ class TestANotebook:
 
     def test_a_failure_is_one_line_that_says_what_failed_and_where_to_look(self, tmp_path):
         with pytest.raises(NotebookError) as error:
-            self.run(tmp_path, "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')")
+            self.run(
+                tmp_path, "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')"
+            )
         told = str(error.value)
         assert "\n" not in told
         assert "minutes=3 is odd" in told
@@ -282,11 +326,19 @@ class TestFetching:
     def sources(self, tmp_path):
         (tmp_path / "served").mkdir()
         (tmp_path / "served" / "counts.csv").write_bytes(self.CONTENT)
-        quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=tmp_path / "served"))
+        quiet = type(
+            "Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}
+        )
+        server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(quiet, directory=tmp_path / "served")
+        )
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/counts.csv"
-        entry = {"files": {"counts.csv": {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}}}
+        entry = {
+            "files": {
+                "counts.csv": {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
+            }
+        }
         (tmp_path / "sources.yaml").write_text(yaml.safe_dump({"small": entry}))
         yield tmp_path / "sources.yaml"
         server.shutdown()
@@ -303,10 +355,14 @@ class TestFetching:
         (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
         assert path.read_bytes() == self.CONTENT
 
-    def test_an_existing_file_with_another_content_is_refused_and_not_changed(self, tmp_path, sources):
+    def test_an_existing_file_with_another_content_is_refused_and_not_changed(
+        self, tmp_path, sources
+    ):
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "counts.csv").write_bytes(b"mine")
-        with pytest.raises(ValueError, match=r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"):
+        with pytest.raises(
+            ValueError, match=r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"
+        ):
             pipeline.fetch("small", tmp_path / "raw", sources)
         assert (tmp_path / "raw" / "counts.csv").read_bytes() == b"mine"
 
@@ -316,9 +372,13 @@ class TestFetching:
             pipeline.fetch("small", tmp_path / "raw", sources)
         assert not (tmp_path / "raw" / "counts.csv").exists()
 
-    def test_a_failed_download_is_reported_in_one_line_that_says_where_to_put_the_file(self, tmp_path, sources):
+    def test_a_failed_download_is_reported_in_one_line_that_says_where_to_put_the_file(
+        self, tmp_path, sources
+    ):
         (tmp_path / "served" / "counts.csv").unlink()
-        with pytest.raises(OSError, match=r"cannot be fetched .*; copy the file to .*counts\.csv") as error:
+        with pytest.raises(
+            OSError, match=r"cannot be fetched .*; copy the file to .*counts\.csv"
+        ) as error:
             pipeline.fetch("small", tmp_path / "raw", sources)
         assert "\n" not in str(error.value)
 
@@ -337,7 +397,11 @@ class TestFetching:
         }
 
 
-SMALL = ["--config", "capacities=[12,11]", "synthetic={days: 1}"]  # one day is too few for the stages that learn
+SMALL = [
+    "--config",
+    "capacities=[12,11]",
+    "synthetic={days: 1}",
+]  # one day is too few for the stages that learn
 SMALL_RUN = [*SMALL, "trials=1"]
 
 
@@ -365,7 +429,9 @@ def interrupted_and_resumed(checkout):
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
-    before = {path: path.stat().st_mtime_ns for path in checkout.results.rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in checkout.results.rglob("*") if path.is_file()
+    }
     (checkout.folder / "hold").unlink()
     again = checkout.would_run(*SMALL_RUN)
     done = checkout.snakemake(*SMALL_RUN)
@@ -392,9 +458,13 @@ def with_code(text):
 class TestTheWholePipeline:
     """In a separate checkout, with stand-in notebooks that take seconds."""
 
-    def test_an_interruption_leaves_no_executed_notebook_of_the_job_that_ran(self, interrupted_and_resumed):
+    def test_an_interruption_leaves_no_executed_notebook_of_the_job_that_ran(
+        self, interrupted_and_resumed
+    ):
         before, *_ = interrupted_and_resumed
-        notebooks = {path.name for path in before if path.suffix == ".ipynb" and ".partial" not in path.name}
+        notebooks = {
+            path.name for path in before if path.suffix == ".ipynb" and ".partial" not in path.name
+        }
         assert "10_traces.ipynb" in notebooks
         assert not {name for name in notebooks if name.startswith("50_simulation")}
 
@@ -405,7 +475,9 @@ class TestTheWholePipeline:
         traces = checkout.results / "synthetic" / "notebooks" / "10_traces.ipynb"
         assert traces.stat().st_mtime_ns == before[traces]
 
-    def test_every_job_leaves_its_executed_notebook_a_log_and_a_benchmark(self, interrupted_and_resumed):
+    def test_every_job_leaves_its_executed_notebook_a_log_and_a_benchmark(
+        self, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
         stages = {"10_traces", "50_simulation-12", "50_simulation-11", "90_figures"}
         results = checkout.results / "synthetic"
@@ -432,7 +504,9 @@ class TestTheWholePipeline:
             ("studies/report/page.py", {"report"}),
         ],
     )
-    def test_changed_code_reruns_what_runs_it_and_what_follows(self, changed, runs, interrupted_and_resumed):
+    def test_changed_code_reruns_what_runs_it_and_what_follows(
+        self, changed, runs, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
         with edited(checkout.folder / changed, with_code):
             assert set(checkout.would_run(*SMALL_RUN)) == runs
@@ -446,7 +520,9 @@ class TestTheWholePipeline:
         assert reasons["params have changed since last execution"] == {"simulate"}
         assert reasons["input files updated by another job"] == SIMULATED - {"simulate"}
 
-    def test_nothing_reruns_for_text_outputs_or_code_that_no_stage_runs(self, interrupted_and_resumed):
+    def test_nothing_reruns_for_text_outputs_or_code_that_no_stage_runs(
+        self, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
 
         def executed(text):
@@ -456,9 +532,13 @@ class TestTheWholePipeline:
             return nbformat.writes(notebook)
 
         changes = {
-            "faro_lib/policies/platforms.py": lambda text: text.replace('"""', '"""Really: ', 1) + "\n# a comment\n",
+            "faro_lib/policies/platforms.py": lambda text: (
+                text.replace('"""', '"""Really: ', 1) + "\n# a comment\n"
+            ),
             "studies/figures/comparison.py": lambda text: text + "\n# a comment\n",
-            "workflow/faro_pipeline/settings/schema.py": lambda text: with_code(text.replace("trials per", "runs per")),
+            "workflow/faro_pipeline/settings/schema.py": lambda text: with_code(
+                text.replace("trials per", "runs per")
+            ),
             "faro_ops/recommend/sizing.py": with_code,
             "faro_ops/cli/simulate.py": with_code,
             "notebooks/50_simulation.ipynb": executed,
@@ -474,7 +554,9 @@ class TestTheWholePipeline:
         with edited(notebook, lambda text: text.replace("import time", "import time as time")):
             assert set(checkout.would_run(*SMALL_RUN)) == SIMULATED
 
-    def test_another_number_of_trials_simulates_again_on_the_same_traces(self, interrupted_and_resumed):
+    def test_another_number_of_trials_simulates_again_on_the_same_traces(
+        self, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
         more = checkout.would_run(*SMALL, "trials=2")
         assert "traces" not in more
@@ -482,11 +564,15 @@ class TestTheWholePipeline:
 
     def test_another_capacity_is_simulated_on_the_same_traces(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        more = checkout.would_run("--config", "capacities=[12,11,10]", "synthetic={days: 1}", "trials=1")
+        more = checkout.would_run(
+            "--config", "capacities=[12,11,10]", "synthetic={days: 1}", "trials=1"
+        )
         assert set(more) == SIMULATED | {"draw_traces"}
         assert more["simulate"] == 1
 
-    def test_other_packages_forecast_again_once_the_zero_shot_model_is_installed(self, interrupted_and_resumed):
+    def test_other_packages_forecast_again_once_the_zero_shot_model_is_installed(
+        self, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
         python = checkout.folder / ".venv-forecasters" / "bin" / "python"
         python.parent.mkdir(parents=True)
@@ -499,7 +585,9 @@ class TestTheWholePipeline:
         (checkout.folder / ".venv-forecasters" / ".ready-zero-shot").touch()
         assert checkout.would_run(*target) == {"other_forecasts": 1}
 
-    def test_a_workload_with_training_days_also_has_the_stages_that_learn(self, interrupted_and_resumed):
+    def test_a_workload_with_training_days_also_has_the_stages_that_learn(
+        self, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
         learning = {"forecast", "sloppify", "ablation", "sensitivity", "scale", "live"}
         assert learning <= set(checkout.would_run("--config", "synthetic={days: 3}"))
@@ -532,7 +620,14 @@ class TestTheWholePipeline:
 DAYS = "minute,job,requests,day\n" + "".join(
     f"{minute},{job},5,{day}\n" for day in (1, 2, 3) for minute in range(30) for job in "ab"
 )
-OWN = ["--config", "workload=own.csv", "jobs=own-jobs.csv", "capacities=[4]", "days={judged: [3]}", "backend=local"]
+OWN = [
+    "--config",
+    "workload=own.csv",
+    "jobs=own-jobs.csv",
+    "capacities=[4]",
+    "days={judged: [3]}",
+    "backend=local",
+]
 
 
 @pytest.fixture
@@ -546,9 +641,13 @@ def own_workload(checkout):
 
 def test_the_sweep_of_the_documentation_runs_the_simulations_and_what_they_need(own_workload):
     page = (ROOT / "docs" / "scale-out.md").read_text()
-    options = re.search(r"snakemake --profile profiles/slurm (--config workload.*?)\ndone", page, re.DOTALL)[1]
+    options = re.search(
+        r"snakemake --profile profiles/slurm (--config workload.*?)\ndone", page, re.DOTALL
+    )[1]
     shell = ["bash", "-c", f"csv=own.csv; printf '%s\\n' {options}"]
-    arguments = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
+    arguments = subprocess.run(
+        shell, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     planned = own_workload.would_run(*arguments)
     assert planned == {"traces": 1, "queueing": 1, "forecast": 1, "simulate": 50, "simulated": 1}
 
@@ -617,7 +716,9 @@ class TestTheEndOfMakeFigures:
         (tmp_path / ".snakemake").mkdir()
 
         def run(*arguments, **variables):
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | variables
+            environment = {
+                name: value for name, value in os.environ.items() if not name.startswith("MAKE")
+            } | variables
             return subprocess.run(
                 ["make", "figures", *arguments],
                 cwd=tmp_path,
@@ -633,20 +734,28 @@ class TestTheEndOfMakeFigures:
         assert make(REPORT="mine/report.html", MEANWHILE="yes").endswith("mine/report.html\n")
 
     def test_a_workload_may_have_a_space_in_its_name(self, make):
-        assert "<--config><workload=my counts.csv><trials=5>" in make("WORKLOAD=my counts.csv", "SET=trials=5")
+        assert "<--config><workload=my counts.csv><trials=5>" in make(
+            "WORKLOAD=my counts.csv", "SET=trials=5"
+        )
 
 
-def test_the_path_of_the_report_is_written_only_where_it_is_asked_for(checkout, monkeypatch, tmp_path):
+def test_the_path_of_the_report_is_written_only_where_it_is_asked_for(
+    checkout, monkeypatch, tmp_path
+):
     monkeypatch.setenv("FARO_REPORT", str(tmp_path / "report"))
     checkout.would_run(*SMALL)
-    assert (tmp_path / "report").read_text() == f"{checkout.results / 'synthetic' / 'report.html'}\n"
+    assert (
+        tmp_path / "report"
+    ).read_text() == f"{checkout.results / 'synthetic' / 'report.html'}\n"
     assert not (checkout.folder / ".snakemake" / "report").exists()
 
 
 @pytest.mark.parametrize("question", ["--rulegraph", "--summary"])
 def test_a_question_about_the_pipeline_needs_no_number_of_cores(checkout, question):
     command = [sys.executable, "-m", "snakemake", question]
-    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "simulate" in done.stdout
 

@@ -55,7 +55,10 @@ CLUSTERS = [
     ({"sensitivity": {"capacity": 3}}, "sensitivity.capacity: capacity=3 cores cannot hold"),
     ({"scale": {"mixed": [3]}}, "scale.mixed: capacity=3 cores cannot hold"),
     ({"scale": {"curve": [8, 3]}}, "scale.curve: capacity=3 cores cannot hold"),
-    ({"replicas": {"capacities": [1]}}, "replicas.capacities: capacity=1 cores cannot hold the minimum of 2 jobs, 2"),
+    (
+        {"replicas": {"capacities": [1]}},
+        "replicas.capacities: capacity=1 cores cannot hold the minimum of 2 jobs, 2",
+    ),
     ({"backend": "local", "live": {"capacity": 3}}, "live.capacity: capacity=3 cores cannot hold"),
     (
         {"backend": "local", "live": {"capacity": 2, "jobs": [1]}},
@@ -68,7 +71,10 @@ RANGES = [
     ({"sensitivity": {"first_minute": 2}}, "sensitivity.first_minute: 2 is outside 0 to 1"),
     ({"days": {"judged": [1, 3]}}, "days.judged: 1 is outside 2 to 3"),
     ({"days": {"judged": [2, 4]}}, "days.judged: 4 is outside 2 to 3"),
-    ({"forecast": {"baselines": ["ar", "bayes"]}}, "forecast.baselines: bayes has no fitted posterior here"),
+    (
+        {"forecast": {"baselines": ["ar", "bayes"]}},
+        "forecast.baselines: bayes has no fitted posterior here",
+    ),
     ({"days": {"forecasters": ["bayes"]}}, "days.forecasters: bayes has no fitted posterior here"),
 ]
 
@@ -76,7 +82,9 @@ RANGES = [
 @pytest.fixture
 def three_days(folder):
     """Settings for two jobs that need one and three replicas, on three days of two minutes."""
-    (folder / "mine.csv").write_text(TWO_DAYS + "".join(f"{m},{job},5,3\n" for m in (0, 1) for job in "ab"))
+    (folder / "mine.csv").write_text(
+        TWO_DAYS + "".join(f"{m},{job},5,3\n" for m in (0, 1) for job in "ab")
+    )
     (folder / "jobs.csv").write_text("job,min_replicas\na,1\nb,3\n")
     return {"workload": "mine.csv", "jobs": "jobs.csv", "capacities": [4]}
 
@@ -98,34 +106,54 @@ class TestWhatDoesNotFitTheWorkload:
     def test_may_be_in_a_stage_that_is_off_or_needs_more_days(self, folder, three_days):
         (folder / "two.csv").write_text(TWO_DAYS)
         assert checked(**three_days, backend="none", live={"capacity": 3}) == 2
-        assert checked(workload="two.csv", capacities=[4], live={"capacity": 1}, scale={"mixed": [1]}) == 1
+        assert (
+            checked(workload="two.csv", capacities=[4], live={"capacity": 1}, scale={"mixed": [1]})
+            == 1
+        )
 
     def test_concerns_the_generated_and_the_published_workload_too(self, folder):
-        with pytest.raises(ValueError, match=r"^config: ablation.capacities: capacity=9 cores .* 10 jobs, 10 cores$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^config: ablation.capacities: capacity=9 cores .* 10 jobs, 10 cores$",
+        ):
             checked(ablation={"capacities": [9]})
         with pytest.raises(ValueError, match=r"^config: live.jobs: 10 is outside 0 to 9"):
             checked(workload="faro-10jobs", live={"jobs": [10], "capacity": 1})
-        (folder / "jobs.csv").write_text("job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10)))
-        with pytest.raises(ValueError, match=r"^config: live.capacity: capacity=8 cores .* 3 jobs, 9 cores$"):
+        (folder / "jobs.csv").write_text(
+            "job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10))
+        )
+        with pytest.raises(
+            ValueError, match=r"^config: live.capacity: capacity=8 cores .* 3 jobs, 9 cores$"
+        ):
             checked(jobs="jobs.csv", capacities=[32], backend="kind")
-        assert checked(jobs="jobs.csv", capacities=[32]) > 1  # a recorded run serves no job of this workload
+        assert (
+            checked(jobs="jobs.csv", capacities=[32]) > 1
+        )  # a recorded run serves no job of this workload
 
     def test_is_the_bayesian_forecaster_for_a_single_training_day(self, folder):
         assert checked(forecaster="bayes", synthetic={"days": 2}) == 2
-        with pytest.raises(ValueError, match=r"^config: forecaster: bayes has no fitted posterior here"):
+        with pytest.raises(
+            ValueError, match=r"^config: forecaster: bayes has no fitted posterior here"
+        ):
             checked(forecaster="bayes", synthetic={"days": 1})
 
 
 class TestItRefuses:
     def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
         (folder / "day.csv").write_text(DAY)
-        with pytest.raises(ValueError, match=r"Faro-Sum learns from earlier days, .* that do not learn: FairShare"):
+        with pytest.raises(
+            ValueError, match=r"Faro-Sum learns from earlier days, .* that do not learn: FairShare"
+        ):
             checked(workload="day.csv", capacities=[4], policies=["FairShare", "Faro-Sum"])
         assert checked(workload="day.csv", capacities=[4], policies=["FairShare"]) == 0
 
     def test_fewer_replicas_than_the_table_of_jobs_asks_for(self, folder):
-        (folder / "jobs.csv").write_text("job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10)))
-        with pytest.raises(ValueError, match="capacity=29 cores cannot hold the minimum of 10 jobs, 30 cores"):
+        (folder / "jobs.csv").write_text(
+            "job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10))
+        )
+        with pytest.raises(
+            ValueError, match="capacity=29 cores cannot hold the minimum of 10 jobs, 30 cores"
+        ):
             checked(jobs="jobs.csv", capacities=[36, 29])
 
     def test_a_file_where_the_results_should_go(self, folder):
@@ -142,26 +170,41 @@ class TestItRefuses:
         save_posterior(ar1_posterior(day_minutes=120, traces=fitted), "fitted.npz")
         days = {"jobs": 4, "days": 2, "minutes": 120}
         assert checked(forecast={"posterior": "fitted.npz"}, synthetic=days | {"seed": 1}) == 2
-        with pytest.raises(ValueError, match="posterior of job 'job0' was fitted to other training days"):
+        with pytest.raises(
+            ValueError, match="posterior of job 'job0' was fitted to other training days"
+        ):
             checked(forecast={"posterior": "fitted.npz"}, synthetic=days | {"seed": 2})
 
     def test_published_files_with_another_content(self, folder):
         (folder / "data" / "raw").mkdir()
         (folder / "data" / "raw" / "input.json").write_text("{}")
-        with pytest.raises(ValueError, match=r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it again"):
+        with pytest.raises(
+            ValueError,
+            match=r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it again",
+        ):
             checked(workload="faro-10jobs")
 
     def test_names_that_nobody_registered_all_at_once_with_the_nearest(self, folder):
         with pytest.raises(ValueError) as refused:
-            checked(policies=["FairShar"], forecast={"baselines": ["kalmann"]}, sloppify={"objectives": ["Sun"]})
+            checked(
+                policies=["FairShar"],
+                forecast={"baselines": ["kalmann"]},
+                sloppify={"objectives": ["Sun"]},
+            )
         lines = str(refused.value).splitlines()
-        assert [line.split(": ")[1] for line in lines] == ["policies", "sloppify.objectives", "forecast.baselines"]
+        assert [line.split(": ")[1] for line in lines] == [
+            "policies",
+            "sloppify.objectives",
+            "forecast.baselines",
+        ]
         assert all("did you mean" in line for line in lines)
 
 
 def test_without_a_limit_the_largest_cluster_needs_the_memory_of_whole_days():
     config = load({"scale": {"largest": [(1000, 3200)], "largest_minutes": None}})
-    short, long = (needed_gb(config, jobs=10, days=10, minutes=minutes)["70_scale"] for minutes in (60, 360))
+    short, long = (
+        needed_gb(config, jobs=10, days=10, minutes=minutes)["70_scale"] for minutes in (60, 360)
+    )
     assert long - KERNEL_GB == pytest.approx(6 * (short - KERNEL_GB))
 
 
@@ -174,11 +217,15 @@ class TestTheCommandOfARule:
         write_notebook(folder / "stage.ipynb", code, "results = ''\na = 1")
         (folder / ".snakemake").mkdir(exist_ok=True)
         output, log = folder / "out" / "notebooks" / "stage.ipynb", folder / "out" / "stage.log"
-        status = commands.main("notebook", str(folder / "stage.ipynb"), str(output), json.dumps(parameters), str(log))
+        status = commands.main(
+            "notebook", str(folder / "stage.ipynb"), str(output), json.dumps(parameters), str(log)
+        )
         return status, output, log
 
     def test_the_notebook_gets_the_folder_of_its_output_as_results(self, folder):
-        status, output, log = self.run(folder, "print('into', results, a)", results="elsewhere", a=2)
+        status, output, log = self.run(
+            folder, "print('into', results, a)", results="elsewhere", a=2
+        )
         assert status == 0
         assert output.exists()
         assert f"into {folder / 'out'} 2" in log.read_text()
@@ -196,5 +243,7 @@ class TestFetching:
     def test_a_name_that_is_not_on_the_list_is_one_line(self, folder, capsys):
         assert commands.main("fetch", "faro-10job") == 2
         said = capsys.readouterr().err
-        assert said.startswith("fetch: data/sources.yaml: no entry 'faro-10job'; did you mean 'faro-10jobs'?")
+        assert said.startswith(
+            "fetch: data/sources.yaml: no entry 'faro-10job'; did you mean 'faro-10jobs'?"
+        )
         assert said.count("\n") == 1

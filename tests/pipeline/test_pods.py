@@ -23,7 +23,10 @@ def in_bucket(address, folder):
     """Names of the objects in the bucket."""
     import requests
 
-    return re.findall(r"<Key>run/(.*?)</Key>", requests.get(f"{address}/faro?list-type=2&prefix=run/{folder}").text)
+    return re.findall(
+        r"<Key>run/(.*?)</Key>",
+        requests.get(f"{address}/faro?list-type=2&prefix=run/{folder}").text,
+    )
 
 
 def test_every_job_of_the_smoke_configuration_runs_in_a_pod(tmp_path):
@@ -41,6 +44,8 @@ def test_a_job_that_fails_ends_the_run(tmp_path):
     checkout = make_checkout(tmp_path, real_notebooks=True)
     target = "results/synthetic/traces/jobs.csv"
     with bucket() as address:
-        done = in_pods(checkout.folder, address, "--config", "synthetic={days: 1, minutes: 3}", "--", target)
+        done = in_pods(
+            checkout.folder, address, "--config", "synthetic={days: 1, minutes: 3}", "--", target
+        )
         assert in_bucket(address, target) == []
     assert done.returncode != 0

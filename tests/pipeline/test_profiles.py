@@ -34,13 +34,17 @@ def test_the_whole_pipeline_is_planned_for_slurm(checkout):
 def test_the_whole_pipeline_is_planned_for_kubernetes(checkout, tmp_path):
     needs("snakemake_executor_plugin_kubernetes")
     storage = no_shared_disk(tmp_path)  # in place of a bucket
-    planned = checkout.would_run("--profile", "profiles/kubernetes", "--container-image", "x/y:1", *storage, *SMALL)
+    planned = checkout.would_run(
+        "--profile", "profiles/kubernetes", "--container-image", "x/y:1", *storage, *SMALL
+    )
     assert planned["simulate"] == 2
 
 
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
 def test_a_profile_requests_memory_and_time_for_every_job(profile):
-    defaults = yaml.safe_load((ROOT / "profiles" / profile / "config.yaml").read_text())["default-resources"]
+    defaults = yaml.safe_load((ROOT / "profiles" / profile / "config.yaml").read_text())[
+        "default-resources"
+    ]
     assert {"mem_mb", "runtime"} <= defaults.keys()
 
 
@@ -70,19 +74,34 @@ def planned_jobs(checkout, *arguments) -> dict[str, tuple[int, str]]:
 def test_the_live_stage_takes_all_cores_here_and_a_core_per_replica_on_a_cluster(checkout):
     needs("snakemake_executor_plugin_slurm")
     assert planned_jobs(checkout, "--cores", "3", *ALL_STAGES)["live"][0] == 3
-    assert planned_jobs(checkout, "--cores", "9", "--profile", "profiles/slurm", *ALL_STAGES)["live"][0] == 7
+    assert (
+        planned_jobs(checkout, "--cores", "9", "--profile", "profiles/slurm", *ALL_STAGES)["live"][
+            0
+        ]
+        == 7
+    )
 
 
 def test_without_a_shared_disk_every_job_runs_on_the_cluster(tmp_path):
     checkout = make_checkout(tmp_path / "checkout", real_notebooks=True)
-    jobs = planned_jobs(checkout, "--cores", "1", *no_shared_disk(tmp_path / "storage"), *ALL_STAGES)
+    jobs = planned_jobs(
+        checkout, "--cores", "1", *no_shared_disk(tmp_path / "storage"), *ALL_STAGES
+    )
     assert {"traces", "sloppify", "kubernetes", "draw_kubernetes", "report"} <= jobs.keys()
     assert {place for _, place in jobs.values()} == {"remote"}
 
 
-def test_without_a_shared_disk_only_jobs_that_read_fetched_traces_run_where_they_are(checkout, tmp_path):
-    jobs = planned_jobs(checkout, "--cores", "1", *no_shared_disk(tmp_path), "--config", "workload=faro-10jobs")
-    assert {rule for rule, (_, place) in jobs.items() if place == "local"} == {"fetch", "traces", "sloppify"}
+def test_without_a_shared_disk_only_jobs_that_read_fetched_traces_run_where_they_are(
+    checkout, tmp_path
+):
+    jobs = planned_jobs(
+        checkout, "--cores", "1", *no_shared_disk(tmp_path), "--config", "workload=faro-10jobs"
+    )
+    assert {rule for rule, (_, place) in jobs.items() if place == "local"} == {
+        "fetch",
+        "traces",
+        "sloppify",
+    }
 
 
 @pytest.mark.slow

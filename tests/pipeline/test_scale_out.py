@@ -12,7 +12,9 @@ from slurm_world import missing, slurm
 
 pytestmark = [
     pytest.mark.scale_out,
-    pytest.mark.skipif("FARO_SCALE_OUT" not in os.environ, reason="starts SLURM: run `make test-scale-out`"),
+    pytest.mark.skipif(
+        "FARO_SCALE_OUT" not in os.environ, reason="starts SLURM: run `make test-scale-out`"
+    ),
 ]
 
 SMOKE = ["--configfile", "config/smoke.yaml"]
@@ -36,12 +38,28 @@ def run_on_slurm(checkout, *arguments) -> Run:
     if reason := missing():
         pytest.skip(reason)
     planned = checkout.would_run("--profile", "profiles/slurm", *arguments)
-    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *arguments, *NO_ACCOUNTING, *QUICK]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        "profiles/slurm",
+        *arguments,
+        *NO_ACCOUNTING,
+        *QUICK,
+    ]
     with slurm() as completed:
         done = subprocess.run(
-            command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True, timeout=1500
+            command,
+            cwd=checkout.folder,
+            env=checkout.environment(),
+            capture_output=True,
+            text=True,
+            timeout=1500,
         )
-        states = dict(re.findall(r"^JobId=(\d+) .*? JobState=(\w+)", completed.read_text(), re.MULTILINE))
+        states = dict(
+            re.findall(r"^JobId=(\d+) .*? JobState=(\w+)", completed.read_text(), re.MULTILINE)
+        )
     logs = (checkout.folder / ".snakemake" / "slurm_logs").glob("rule_*/**/*.log")
     submitted = {log.stem: re.search(r"/rule_(\w+)/", str(log))[1] for log in logs}  # type: ignore[index]
     return Run(done.returncode, done.stdout + done.stderr, planned, submitted, states)
@@ -71,8 +89,12 @@ def test_every_job_of_the_pipeline_ran_as_a_job_of_slurm(smoke):
 
 def test_a_failed_job_ends_the_run_with_its_message(tmp_path):
     checkout = make_checkout(tmp_path)
-    write_notebook(checkout.folder / "notebooks" / "10_traces.ipynb", "raise ValueError('minutes=3 is odd')")
+    write_notebook(
+        checkout.folder / "notebooks" / "10_traces.ipynb", "raise ValueError('minutes=3 is odd')"
+    )
     failed = run_on_slurm(checkout, *SMALL)
     assert failed.status != 0
     assert "minutes=3 is odd" in failed.output.partition("Errors of this run:")[2]
-    assert {failed.submitted[job]: state for job, state in failed.states.items()} == {"traces": "FAILED"}
+    assert {failed.submitted[job]: state for job, state in failed.states.items()} == {
+        "traces": "FAILED"
+    }

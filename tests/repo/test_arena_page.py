@@ -30,7 +30,13 @@ def test_a_reader_scores_an_idea_by_following_the_page(tmp_path):
     command = COMMANDS[0].replace("faro ", f"{shlex.quote(sys.executable)} -m faro_ops.cli ", 1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     entry = json.loads((tmp_path / "one.json").read_text())
@@ -55,7 +61,9 @@ def test_every_entry_of_the_list_is_recorded_on_the_quick_set_with_one_hidden_se
     quick = [one.name for one in scenarios().values() if one.quick]
     assert {entry["entry"] for entry in kept.values()} == set(AGAIN["ENTRIES"])
     for entry in kept.values():
-        assert [row["scenario"] for row in entry["scenarios"]] == [name for name in quick for _ in range(2)]
+        assert [row["scenario"] for row in entry["scenarios"]] == [
+            name for name in quick for _ in range(2)
+        ]
     assert len({entry["hidden_seed"] for entry in kept.values()}) == 1
     inputs = [[row["inputs_sha256"] for row in entry["scenarios"]] for entry in kept.values()]
     assert all(row == inputs[0] for row in inputs)
@@ -72,7 +80,10 @@ def test_no_entry_loses_less_than_the_bound():
 
 def entry(policy, regret, failures=0):
     """A recorded entry with a constant regret in two scenarios."""
-    rows = [{"scenario": name, "regret": regret, "blocks": [regret * 20] * 12, "minutes": [20] * 12} for name in "ab"]
+    rows = [
+        {"scenario": name, "regret": regret, "blocks": [regret * 20] * 12, "minutes": [20] * 12}
+        for name in "ab"
+    ]
     for row in rows:
         row |= {"decision_ms_p50": 1.0, "bound": 0.0, "jobs": 10}
     part = {"regret": regret, "failures": failures}
@@ -80,7 +91,10 @@ def entry(policy, regret, failures=0):
 
 
 def test_a_failed_entry_is_listed_with_the_rank_that_it_would_have_had():
-    entries = {one["policy"]: one for one in (entry("A", 0.1), entry("B", 0.2, failures=3), entry("C", 0.3))}
+    entries = {
+        one["policy"]: one
+        for one in (entry("A", 0.1), entry("B", 0.2, failures=3), entry("C", 0.3))
+    }
     ranks = [row.split("|")[1].strip() for row in PAGE["ranking"](entries).splitlines()[2:]]
     assert ranks == ["1 (1 to 1)", "failed, would be 2", "3 (3 to 3)"]
 
@@ -112,9 +126,14 @@ def test_the_picture_has_every_entry_and_scenario_and_its_caption_names_the_best
     entries = PAGE["kept"]()
     left, right = ranks_and_scenarios(entries).axes
     assert [text.get_text() for text in left.get_yticklabels()] == list(entries)
-    assert len(right.get_xticklabels()) == len({row["scenario"] for row in next(iter(entries.values()))["scenarios"]})
+    assert len(right.get_xticklabels()) == len(
+        {row["scenario"] for row in next(iter(entries.values()))["scenarios"]}
+    )
     assert len(right.texts) == len(entries) * len(right.get_xticklabels())
     assert arena_caption(entries).startswith(f"{next(iter(entries))} has the least regret, ")
-    failed = {name: entry(name, regret, failures) for name, regret, failures in (("A", 0.1, 0), ("B", 0.2, 3))}
+    failed = {
+        name: entry(name, regret, failures)
+        for name, regret, failures in (("A", 0.1, 0), ("B", 0.2, 3))
+    }
     assert ranks_and_scenarios(failed).axes[0].get_yticklabels()[1].get_text() == "B (failed)"
     assert "Failed: B, shown at the rank" in arena_caption(failed)

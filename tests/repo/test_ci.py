@@ -41,7 +41,11 @@ class Machine:
         for name in TOOLS:
             self.fake(folder / "bin" / name)
         path, cache = f"{folder}/bin:{os.environ['PATH']}", str(folder / "cache")
-        self.environment = os.environ | {"PATH": path, "KUBECONFIG": "/user/config", "FARO_KIND_CACHE": cache}
+        self.environment = os.environ | {
+            "PATH": path,
+            "KUBECONFIG": "/user/config",
+            "FARO_KIND_CACHE": cache,
+        }
 
     def fake(self, path: Path, then: str = "true") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +55,17 @@ class Machine:
     def run(self) -> tuple[int, dict[str, str], list[str]]:
         """Exit status, outcome of each part, and the calls."""
         done = subprocess.run(
-            [self.folder / ".ci/run"], env=self.environment, capture_output=True, text=True, timeout=60
+            [self.folder / ".ci/run"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
-        lines = [line.removeprefix("--- ") for line in done.stdout.splitlines() if line.startswith("--- ")]
+        lines = [
+            line.removeprefix("--- ")
+            for line in done.stdout.splitlines()
+            if line.startswith("--- ")
+        ]
         outcomes = {line.split(": ")[0]: line.split(", ")[-1] for line in lines}
         return done.returncode, outcomes, self.log.read_text().splitlines()
 
@@ -105,7 +117,9 @@ def still_runs(status: Path) -> bool:
 def test_a_build_that_still_runs_is_ended_with_the_script(machine):
     began = machine.folder / "began"
     machine.fake(machine.folder / "cluster/up.sh", f"echo $$ >{began}; exec sleep 600")
-    machine.fake(machine.folder.parent / "bin/make", f"until [ -s {began} ]; do sleep 0.1; done; exit 1")
+    machine.fake(
+        machine.folder.parent / "bin/make", f"until [ -s {began} ]; do sleep 0.1; done; exit 1"
+    )
     status, _, _ = machine.run()
     assert status != 0
     build, until = Path(f"/proc/{began.read_text().strip()}/status"), time.monotonic() + 30
@@ -126,14 +140,31 @@ def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(tmp_path):
     for name, content in (("test_x.py", text), ("pytest.ini", "[pytest]\nmarkers = k8s\n")):
         (tmp_path / name).write_text(content)
     tests = ROOT / "tests"
-    command = ["pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [
+        "pytest",
+        "-q",
+        "-p",
+        "conftest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     for kubeconfig, status in (("/some/where", 1), ("", 0)):
-        environment = os.environ | {"KUBECONFIG": kubeconfig, "PYTHONPATH": f"{tests}:{tests.parent}"}
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        environment = os.environ | {
+            "KUBECONFIG": kubeconfig,
+            "PYTHONPATH": f"{tests}:{tests.parent}",
+        }
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == status, done.stdout + done.stderr
 
 
-def test_it_leaves_no_folder_behind_even_if_the_cluster_neither_comes_up_nor_goes_down(machine, tmp_path):
+def test_it_leaves_no_folder_behind_even_if_the_cluster_neither_comes_up_nor_goes_down(
+    machine, tmp_path
+):
     (tmp_path / "tmp").mkdir()
     machine.environment["TMPDIR"] = str(tmp_path / "tmp")
     for name in ("up.sh", "down.sh"):

@@ -16,7 +16,19 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 DOCS = ROOT / "docs/kubernetes.md"
 SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run", ROOT / ".ci/release"])
-NEEDED = ("bash", "dirname", "grep", "head", "sort", "cat", "env", "date", "id", "mktemp", "rm")  # of any machine
+NEEDED = (
+    "bash",
+    "dirname",
+    "grep",
+    "head",
+    "sort",
+    "cat",
+    "env",
+    "date",
+    "id",
+    "mktemp",
+    "rm",
+)  # of any machine
 
 
 @pytest.fixture
@@ -88,7 +100,9 @@ def test_a_registry_that_is_not_reached_makes_it_build(bare):
     done = ran("up.sh", bare, "--only-cluster")
     assert "no image registry: building" in done.stdout
     assert done.stderr.startswith("build.sh: ")
-    assert "docker does not answer" in ran("up.sh", bare | {"OFFLINE": "0"}, "--only-cluster").stderr
+    assert (
+        "docker does not answer" in ran("up.sh", bare | {"OFFLINE": "0"}, "--only-cluster").stderr
+    )
 
 
 def test_an_engine_that_is_not_ours_is_not_stopped(bare):
@@ -99,13 +113,17 @@ def test_an_engine_that_is_not_ours_is_not_stopped(bare):
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_every_script_is_clean():
-    done = subprocess.run(["shellcheck", "-x", *map(str, SCRIPTS)], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        ["shellcheck", "-x", *map(str, SCRIPTS)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_versions_stand_in_one_place():
     named = dict(
-        line.split("=", 1) for line in (CLUSTER / "versions.env").read_text().splitlines() if line[:1].isupper()
+        line.split("=", 1)
+        for line in (CLUSTER / "versions.env").read_text().splitlines()
+        if line[:1].isupper()
     )
     for path in (*SCRIPTS, CLUSTER / "kind.yaml", CLUSTER / "offline/network.yaml"):
         text = path.read_text()
@@ -124,20 +142,33 @@ def test_the_image_holds_no_secret_and_is_nobodys_root():
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.pipeline"])
-def test_the_classic_builder_which_reads_one_file_in_the_root_sends_what_an_image_needs_and_no_raw_data(name):
+def test_the_classic_builder_which_reads_one_file_in_the_root_sends_what_an_image_needs_and_no_raw_data(
+    name,
+):
     ignored, *rest = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored == "*"
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (CLUSTER / name).read_text(), re.MULTILINE)
     wanted = {word.split("/")[0] for words in copied for word in words.split()} - {"."}
     assert wanted <= {line.removeprefix("!") for line in rest if line.startswith("!")}
     assert rest.index("data/raw") > rest.index("!data")
-    assert (CLUSTER / f"{name}.dockerignore").exists() == (name == "Dockerfile"), "BuildKit prefers it to the root's"
+    assert (CLUSTER / f"{name}.dockerignore").exists() == (name == "Dockerfile"), (
+        "BuildKit prefers it to the root's"
+    )
 
 
 @pytest.mark.parametrize("backend", ["kind", "kubernetes"])
 def test_the_pipeline_plans_notebook_80_on_it(backend):
     wanted = f"results/synthetic/live/{backend}/summary.csv"
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--config", f"backend={backend}", "--", wanted]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--dry-run",
+        "--config",
+        f"backend={backend}",
+        "--",
+        wanted,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"live: 80_live on {backend}" in done.stdout + done.stderr
@@ -147,10 +178,13 @@ def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
     from faro_ops.kube import preflight
 
     rows = re.findall(
-        r"^\| (everywhere|its namespace|`\w+` only) \| (\S+) \| (\S+) \| ([^|]+) \|$", DOCS.read_text(), re.MULTILINE
+        r"^\| (everywhere|its namespace|`\w+` only) \| (\S+) \| (\S+) \| ([^|]+) \|$",
+        DOCS.read_text(),
+        re.MULTILINE,
     )
     told = {
-        (where, "" if group == "core" else group, what, tuple(verbs.split(", "))) for where, group, what, verbs in rows
+        (where, "" if group == "core" else group, what, tuple(verbs.split(", ")))
+        for where, group, what, verbs in rows
     }
     parts = {
         "everywhere": preflight.CLUSTER_WIDE,

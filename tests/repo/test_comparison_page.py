@@ -34,7 +34,10 @@ def test_steps_of_the_ablation_and_solvers_stand_beside_their_published_values()
 
 def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
     recorded = runpy.run_path(str(ROOT / "docs/recorded_trials.py"))
-    page, table = recorded["PAGE"].read_text(), recorded["table"](recorded["pd"].read_csv(recorded["SUMMARY"]))
+    page, table = (
+        recorded["PAGE"].read_text(),
+        recorded["table"](recorded["pd"].read_csv(recorded["SUMMARY"])),
+    )
     assert recorded["marked"].with_table(page, recorded["MARK"], table) == page
     assert table.count("Faro-Sum") == 3
 
@@ -61,4 +64,7 @@ def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison
     row = pd.Series({"difference": -0.3, "low": -0.5, "high": -0.1})
     assert elsewhere["_difference"](row) == "**-0.300 (-0.50 to -0.10)**"
     assert elsewhere["_difference"](row.replace({-0.1: 0.1})) == "*-0.300 (-0.50 to +0.10)*"
-    assert elsewhere["_difference"](-row.rename({"low": "high", "high": "low"})) == "+0.300 (+0.10 to +0.50)"
+    assert (
+        elsewhere["_difference"](-row.rename({"low": "high", "high": "low"}))
+        == "+0.300 (+0.10 to +0.50)"
+    )

@@ -36,7 +36,9 @@ def test_the_files_that_a_page_names_exist(page):
     missing = [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in FILES)]
     assert [name for name in missing if not name.startswith(EXAMPLES)] == []
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith("http")]
-    assert [link for link in links if not any((base / link).exists() for base in (page.parent, ROOT))] == []
+    assert [
+        link for link in links if not any((base / link).exists() for base in (page.parent, ROOT))
+    ] == []
 
 
 def test_the_design_page_names_every_module_and_none_that_is_gone():
@@ -47,14 +49,19 @@ def test_the_design_page_names_every_module_and_none_that_is_gone():
         folder = head.split("`")[1].replace("faro_lib", ".")
         names = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows))
         named |= {f"{folder}/{name}".removeprefix("./") for name in names}
-    modules = {str(path.relative_to(ROOT / "faro_lib").with_suffix("")) for path in ROOT.glob("faro_lib/**/*.py")}
+    modules = {
+        str(path.relative_to(ROOT / "faro_lib").with_suffix(""))
+        for path in ROOT.glob("faro_lib/**/*.py")
+    }
     modules = {module for module in modules if not module.split("/")[-1].startswith("__")}
     assert sorted(named ^ modules) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_that_a_page_shows_exist(page):
-    shown = "\n".join(re.findall(r"^    .*|`[^`\n]+`", page.read_text().replace("\\\n", " "), re.MULTILINE))
+    shown = "\n".join(
+        re.findall(r"^    .*|`[^`\n]+`", page.read_text().replace("\\\n", " "), re.MULTILINE)
+    )
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"\bmake ([a-z][\w-]*)", shown)) <= {*targets, "kubeconfig"}
     for name, command in get_command(cli.app).commands.items():
@@ -63,9 +70,14 @@ def test_the_commands_that_a_page_shows_exist(page):
         assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", calls)) <= options, name
 
 
-def test_the_page_about_live_runs_deploys_the_model_and_the_table_that_it_shows(tmp_path, monkeypatch, capsys):
+def test_the_page_about_live_runs_deploys_the_model_and_the_table_that_it_shows(
+    tmp_path, monkeypatch, capsys
+):
     page = (ROOT / "docs/live.md").read_text()
-    fenced = {kind: re.search(rf" *```{kind}\n(.*?\n) *```", page, re.DOTALL)[1] for kind in ("yaml", "python")}
+    fenced = {
+        kind: re.search(rf" *```{kind}\n(.*?\n) *```", page, re.DOTALL)[1]
+        for kind in ("yaml", "python")
+    }
     table, code = map(textwrap.dedent, fenced.values())
     (tmp_path / "jobs.yaml").write_text(table)
     (tmp_path / "my_models.py").write_text(code)
@@ -86,7 +98,11 @@ def test_what_follows_a_blank_line_in_a_list_is_indented_by_four_spaces(page):
         fenced ^= line.lstrip().startswith("```")
         item = bool(re.match(r"\d+\. |- ", line))
         listed = item or (listed and (not line or line.startswith(" ")))
-        if listed and not fenced and ((not before and re.match(r" {1,3}\S", line)) or (item and nested and before)):
+        if (
+            listed
+            and not fenced
+            and ((not before and re.match(r" {1,3}\S", line)) or (item and nested and before))
+        ):
             wrong.append(line)
         nested = listed and not item and (nested or (not before and line.startswith("    ")))
     assert not wrong
@@ -95,5 +111,7 @@ def test_what_follows_a_blank_line_in_a_list_is_indented_by_four_spaces(page):
 def test_the_page_about_live_runs_explains_each_reason():
     table = (ROOT / "docs/live.md").read_text().split("### Reasons")[1].split("## ")[0]
     assert set(
-        re.findall(r"`([a-z-]+)`", " ".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
+        re.findall(
+            r"`([a-z-]+)`", " ".join(row.split("|")[1] for row in table.splitlines() if "|" in row)
+        )
     ) == set(REASONS)

@@ -14,15 +14,31 @@ from checkouts import ROOT, make_checkout
 
 GUIDE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"`(\w+\.\w+)`:?\n\n```\w+\n(.*?)```", GUIDE, re.DOTALL))
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 def follow(command: str, folder: Path) -> subprocess.CompletedProcess:
     """Run a command of the guide in the activated environment."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FARO_PLUGINS")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "FARO_PLUGINS")
+    }
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["PYTHONPATH"] = str(folder)
-    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +50,18 @@ def folder(tmp_path_factory):
 
 
 def test_the_guide_has_a_file_for_each_kind_and_commands():
-    assert set(FILES) == {"my_policy.py", "my_forecaster.py", "my_objective.py", "my_solver.py", "my.yaml"}
-    assert [shlex.split(command)[0] for command in COMMANDS] == ["snakemake", "faro", "FARO_PLUGINS=my_policy.py"]
+    assert set(FILES) == {
+        "my_policy.py",
+        "my_forecaster.py",
+        "my_objective.py",
+        "my_solver.py",
+        "my.yaml",
+    }
+    assert [shlex.split(command)[0] for command in COMMANDS] == [
+        "snakemake",
+        "faro",
+        "FARO_PLUGINS=my_policy.py",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:])
@@ -82,7 +108,9 @@ def test_the_pipeline_compares_the_solver_on_the_new_objective(results):
 def test_the_extensions_appear_in_the_figures(results, figure, name):
     if shutil.which("pdftotext") is None:
         pytest.skip("pdftotext is not there: on Debian, apt-get install poppler-utils")
-    text = subprocess.run(["pdftotext", results / "figures" / f"{figure}.pdf", "-"], capture_output=True, text=True)
+    text = subprocess.run(
+        ["pdftotext", results / "figures" / f"{figure}.pdf", "-"], capture_output=True, text=True
+    )
     assert name in text.stdout
 
 

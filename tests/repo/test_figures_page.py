@@ -14,21 +14,33 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MU
 def rules(checkout):
     """File -> rule, for every file of the largest configuration."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
-    for name in ("recorded-kubernetes", "arena"):  # their figures exist only where the recorded results are
+    for name in (
+        "recorded-kubernetes",
+        "arena",
+    ):  # their figures exist only where the recorded results are
         (checkout.folder / "data" / name).mkdir(parents=True, exist_ok=True)
     done = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
     assert done.returncode == 0, done.stderr
-    return {Path(file): rule for file, _, rule, *_ in (line.split("\t") for line in done.stdout.splitlines()[1:])}
+    return {
+        Path(file): rule
+        for file, _, rule, *_ in (line.split("\t") for line in done.stdout.splitlines()[1:])
+    }
 
 
 @pytest.fixture(scope="module")
 def stages(rules):
     """Figure -> stage whose tables it is drawn from."""
-    return {file.stem: rule.removeprefix("draw_") for file, rule in rules.items() if file.suffix == ".pdf"}
+    return {
+        file.stem: rule.removeprefix("draw_")
+        for file, rule in rules.items()
+        if file.suffix == ".pdf"
+    }
 
 
 def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
-    notebooks = {rule: file.stem.partition("-")[0] for file, rule in rules.items() if file.suffix == ".ipynb"}
+    notebooks = {
+        rule: file.stem.partition("-")[0] for file, rule in rules.items() if file.suffix == ".ipynb"
+    }
     notebooks["comparison"] = notebooks["figures"]
     assert {figure: notebooks[stage] for figure, stage in stages.items()} == NOTEBOOK_OF
 
@@ -36,7 +48,9 @@ def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
 def test_a_stage_declares_every_figure_that_its_module_draws(stages):
     named = {}
     for path in ROOT.glob("notebooks/**/figures/*.py"):
-        named |= dict.fromkeys(re.findall(r"\"(\w+)\"(?:: |\] = )Drawing\(", path.read_text()), path.stem)
+        named |= dict.fromkeys(
+            re.findall(r"\"(\w+)\"(?:: |\] = )Drawing\(", path.read_text()), path.stem
+        )
     assert named == stages
 
 

@@ -52,7 +52,9 @@ def released(tmp_path, *arguments, **environment):
     (tmp_path / "said").touch()
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [ROOT / ".ci" / "release", *arguments]
-    done = subprocess.run(command, env=path | environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=path | environment, capture_output=True, text=True, timeout=60
+    )
     return done, (tmp_path / "said").read_text().splitlines()
 
 
@@ -65,7 +67,9 @@ def test_a_release_is_published_for_a_tag_by_one_script_that_may_write_packages(
 
 
 def test_a_dry_run_packages_a_chart_with_the_image_of_the_release(tmp_path):
-    done, said = released(tmp_path, VERSION, "ghcr.io/owner", DRY_RUN="1", TOKEN="secret", GITHUB_ACTOR="me")
+    done, said = released(
+        tmp_path, VERSION, "ghcr.io/owner", DRY_RUN="1", TOKEN="secret", GITHUB_ACTOR="me"
+    )
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in said] == [["helm", "package"]]
     assert f"--version {VERSION} --app-version {VERSION}" in said[0]

@@ -22,11 +22,21 @@ def test_the_simulator_needs_no_network():
 @pytest.mark.slow
 @pytest.mark.live
 def test_ray_serves_on_loopback_alone(tmp_path):
-    checkout, table = make_checkout(tmp_path, real_notebooks=True), "results/synthetic/live/local/summary.csv"
+    checkout, table = (
+        make_checkout(tmp_path, real_notebooks=True),
+        "results/synthetic/live/local/summary.csv",
+    )
     only = "live={capacity: 4, minutes: 2, policies: [FairShare]}"
-    command = checkout.command("--configfile", "config/smoke.yaml", "--config", "backend=local", only, "--", table)
+    command = checkout.command(
+        "--configfile", "config/smoke.yaml", "--config", "backend=local", only, "--", table
+    )
     done = subprocess.run(
-        cut_off(*command), cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True, timeout=1800
+        cut_off(*command),
+        cwd=checkout.folder,
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert (checkout.folder / table).exists()

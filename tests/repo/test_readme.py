@@ -23,11 +23,17 @@ from faro_pipeline.settings import Config
 from faro_ops.controller.journal import arrivals, read
 
 README, START = ((ROOT / name).read_text() for name in ("README.md", "docs/start.md"))
-COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README + START, re.M)]
+COMMANDS = [
+    line.split("   #")[0].split("  #")[0].strip()
+    for line in re.findall(r"^    (\S.*)$", README + START, re.M)
+]
 LAB, FIGURES, TEST, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP = (
     *("make lab", "make figures", "make test", "make figures CONFIG=config/paper.yaml"),
     'make figures WORKLOAD=my.csv SET="jobs=my_jobs.csv capacities=[24,16]"',
-    *("make data", ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --capacity 32 --trials 2"),
+    *(
+        "make data",
+        ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --capacity 32 --trials 2",
+    ),
     ".venv/bin/faro recommend --workload data/example.csv --jobs data/example-jobs.csv --curve",
     ".venv/bin/faro run --backend local --jobs data/example-jobs.csv --capacity 8 --apply --journal run.jsonl",
     ".venv/bin/faro explain run.jsonl",
@@ -49,12 +55,27 @@ def folder(tmp_path_factory):
 
 def test_these_are_the_commands_of_the_readme():
     shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README + START)}
-    assert COMMANDS == [LAB, FIGURES, TEST, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
+    assert COMMANDS == [
+        LAB,
+        FIGURES,
+        TEST,
+        PAPER,
+        MINE,
+        DATA,
+        SIMULATE,
+        RECOMMEND,
+        RUN,
+        EXPLAIN,
+        NEXT,
+        HELP,
+    ]
     assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", "make docs"}
 
 
 def test_the_readme_asks_for_the_memory_that_the_default_run_needs():
-    needed = needed_gb(Config(), Config().synthetic.jobs, Config().synthetic.days, Config().synthetic.minutes)
+    needed = needed_gb(
+        Config(), Config().synthetic.jobs, Config().synthetic.days, Config().synthetic.minutes
+    )
     assert max(needed.values()) <= int(re.search(r"(\d+) GB of free\smemory", README)[1])
 
 
@@ -66,13 +87,22 @@ def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark()
 
 @pytest.mark.slow
 def test_the_simulator_of_the_readme_prints_a_row_per_policy(folder):
-    assert [row.split()[0] for row in typed(SIMULATE, folder).splitlines()] == ["policy", "AIAD", "Faro-Sum"]
+    assert [row.split()[0] for row in typed(SIMULATE, folder).splitlines()] == [
+        "policy",
+        "AIAD",
+        "Faro-Sum",
+    ]
 
 
 @pytest.mark.slow
 def test_the_recommendation_of_the_readme_has_a_row_per_job_and_a_curve(folder):
     told = typed(RECOMMEND, folder)
-    assert [line.split()[0] for line in told.splitlines()[3:7]] == ["caption", "detect", "search", "translate"]
+    assert [line.split()[0] for line in told.splitlines()[3:7]] == [
+        "caption",
+        "detect",
+        "search",
+        "translate",
+    ]
     assert "<- meets every SLO" in told
 
 
@@ -81,11 +111,19 @@ def test_the_controller_of_the_readme_scales_until_sigterm_and_its_journal_expla
     log = folder / "run.log"
     with log.open("w") as output:
         running = subprocess.Popen(
-            shlex.split(RUN), cwd=folder, env=surroundings(folder), stdout=output, stderr=output, start_new_session=True
+            shlex.split(RUN),
+            cwd=folder,
+            env=surroundings(folder),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         until = time.monotonic() + 300  # until it has scaled and has counted one complete minute
-        while '"applied": true' not in log.read_text() or not arrivals(*read(folder / "run.jsonl")).size:
+        while (
+            '"applied": true' not in log.read_text()
+            or not arrivals(*read(folder / "run.jsonl")).size
+        ):
             assert running.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.5)
@@ -101,7 +139,9 @@ def test_the_controller_of_the_readme_scales_until_sigterm_and_its_journal_expla
 def test_the_help_of_the_readme_fits_on_a_screen(folder):
     told = typed(HELP, folder).splitlines()
     assert len(told) <= 33
-    assert {"simulate", "recommend", "run", "explain"} <= {word for line in told for word in line.split()}
+    assert {"simulate", "recommend", "run", "explain"} <= {
+        word for line in told for word in line.split()
+    }
 
 
 def test_published_traces_that_exist_are_not_downloaded(folder):
@@ -121,15 +161,24 @@ def test_the_lab_of_the_readme_opens_the_notebooks(folder):
     log = folder / "lab.log"
     with log.open("w") as output:
         running = subprocess.Popen(
-            shlex.split(LAB), cwd=folder, env=surroundings(folder), stdout=output, stderr=output, start_new_session=True
+            shlex.split(LAB),
+            cwd=folder,
+            env=surroundings(folder),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         until = time.monotonic() + 120
-        while not (found := re.search(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+)", log.read_text())):
+        while not (
+            found := re.search(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+)", log.read_text())
+        ):
             assert running.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
-        with urllib.request.urlopen(f"{found[1]}/api/contents/notebooks?token={found[2]}", timeout=60) as answer:
+        with urllib.request.urlopen(
+            f"{found[1]}/api/contents/notebooks?token={found[2]}", timeout=60
+        ) as answer:
             names = {entry["name"] for entry in json.load(answer)["content"]}
         assert "00_tour.ipynb" in names
     finally:

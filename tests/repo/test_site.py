@@ -21,7 +21,9 @@ SCROLLED_TABLES = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
 
 def test_its_tools_are_pinned_and_are_no_part_of_the_main_environment():
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in REQUIREMENTS)
-    names = {line.split("==")[0].lower() for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    names = {
+        line.split("==")[0].lower() for line in (ROOT / "requirements.txt").read_text().splitlines()
+    }
     assert names.isdisjoint({"mkdocs", "mkdocs-material", "mkdocs-jupyter", "mkdocstrings"})
 
 
@@ -38,9 +40,17 @@ def hooks():
     return module
 
 
-def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per_capacity(hooks, monkeypatch, tmp_path):
+def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per_capacity(
+    hooks, monkeypatch, tmp_path
+):
     monkeypatch.setattr(hooks, "EXECUTED", tmp_path)
-    for name in ("10_traces", "50_simulation-16.partial", "50_simulation-36", "50_simulation-32", "00_tour"):
+    for name in (
+        "10_traces",
+        "50_simulation-16.partial",
+        "50_simulation-36",
+        "50_simulation-32",
+        "00_tour",
+    ):
         (tmp_path / f"{name}.ipynb").write_text("{}")
     for name, shown in (
         ("10_traces", "10_traces"),
@@ -48,13 +58,22 @@ def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per
         ("50_simulation", "50_simulation-32"),
     ):
         assert hooks.shown(ROOT / "notebooks" / f"{name}.ipynb") == tmp_path / f"{shown}.ipynb"
-    assert hooks.shown(ROOT / "notebooks" / "85_replicas.ipynb") == ROOT / "notebooks" / "85_replicas.ipynb"
+    assert (
+        hooks.shown(ROOT / "notebooks" / "85_replicas.ipynb")
+        == ROOT / "notebooks" / "85_replicas.ipynb"
+    )
 
 
 def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets(hooks, tmp_path):
     data = {hooks.WIDGET: {"model_id": "1"}, "image/png": "abc", "text/plain": "a picture"}
     output = {"output_type": "display_data", "data": data, "metadata": {}}
-    cell = {"cell_type": "code", "source": [], "outputs": [output], "metadata": {}, "execution_count": 1}
+    cell = {
+        "cell_type": "code",
+        "source": [],
+        "outputs": [output],
+        "metadata": {},
+        "execution_count": 1,
+    }
     (tmp_path / "x.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {"widgets": {}}}))
     shown = json.loads(hooks.static(tmp_path / "x.ipynb"))
     assert shown["cells"][0]["outputs"][0]["data"] == {"image/png": "abc"}
@@ -65,7 +84,10 @@ def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets
 def site(tmp_path_factory):
     """The folder of the site, built without a warning."""
     folder = tmp_path_factory.mktemp("site")
-    builder = next((path for path in (ROOT / "build/docs-venv/bin/mkdocs", shutil.which("mkdocs")) if path), None)
+    builder = next(
+        (path for path in (ROOT / "build/docs-venv/bin/mkdocs", shutil.which("mkdocs")) if path),
+        None,
+    )
     if builder is None or not shutil.which(str(builder)):
         pytest.skip("mkdocs is not installed: make docs")
     command = [str(builder), "build", "--quiet", "--strict", "--site-dir", str(folder)]
@@ -84,7 +106,9 @@ def test_every_notebook_is_a_page(site):
 
 @pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site):
-    elsewhere = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesheet[^>]+https?:')
+    elsewhere = re.compile(
+        r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesheet[^>]+https?:'
+    )
     assert not [page for page in site.rglob("*.html") if elsewhere.search(page.read_text())]
 
 
@@ -94,7 +118,9 @@ def test_every_page_fits_the_screen_without_a_complaint_or_a_barrier(browser, si
     """Barriers are what axe-core calls serious: contrast, names, order of headings, keyboard."""
     browser.colours(scheme)
     found = {}
-    for page in sorted(set(site.rglob("*.html")) - {site / "404.html"}):  # only a server shows that one
+    for page in sorted(
+        set(site.rglob("*.html")) - {site / "404.html"}
+    ):  # only a server shows that one
         browser.load(page, width)
         browser.evaluate("localStorage.clear()")  # the colours of this page
         wide = ["too wide"] * (browser.evaluate("document.documentElement.scrollWidth") > width)
@@ -116,11 +142,25 @@ def test_a_wheel_that_is_installed_alone_runs_faro(tmp_path):
     assert built.returncode == 0, built.stderr
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
-    subprocess.run([*install, *map(str, tmp_path.glob("faro_lib-*.whl"))], check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        [*install, *map(str, tmp_path.glob("faro_lib-*.whl"))],
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
     alone = {"PYTHONPATH": str(target), "HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "faro_ops.cli", "recommend", "--workload", str(ROOT / "data" / "example.csv")]
+    command = [
+        sys.executable,
+        "-m",
+        "faro_ops.cli",
+        "recommend",
+        "--workload",
+        str(ROOT / "data" / "example.csv"),
+    ]
     command += ["--capacity", "12"]
-    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert {"caption", "detect", "search", "translate"} <= set(done.stdout.split())
     command = [
@@ -135,6 +175,8 @@ def test_a_wheel_that_is_installed_alone_runs_faro(tmp_path):
         "--minutes",
         "3",
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert "AIAD" in done.stdout

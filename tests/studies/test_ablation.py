@@ -29,16 +29,22 @@ def context():
 
 def differing(one, other):
     return {
-        field.name for field in fields(one) if getattr(one, field.name) is not getattr(other, field.name)
-    } - {"name"}  # fmt: skip
+        field.name
+        for field in fields(one)
+        if getattr(one, field.name) is not getattr(other, field.name)
+    } - {"name"}
 
 
 def options(policy):
-    return {field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "name"}
+    return {
+        field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "name"
+    }
 
 
 def test_the_steps_end_in_the_papers_policy_and_in_the_tuned_defaults(context):
-    assert options(paper_steps(context, "Sum")[-1].policy) == options(make("Faro-Sum (paper)", context))
+    assert options(paper_steps(context, "Sum")[-1].policy) == options(
+        make("Faro-Sum (paper)", context)
+    )
     assert options(our_steps(context, "Sum")[-1].policy) == options(tuned(context, "Sum"))
 
 
@@ -75,10 +81,23 @@ def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(contex
     per_min = np.array([[900.0], [400.0], [1500.0], [100.0]])
     running = np.array([2, 2, 2, 2])
     seen = Observation(
-        now_s=60, capacity=14, minute=1, arrivals_per_min=per_min, mean_latency_s=zero, tail_latency_s=zero, ongoing=zero,
-        running=running, starting=zero, target=running, terminating=zero, changing=zero > 0, drop=zero,
-    )  # fmt: skip
-    table = build_table(TRACES.jobs, per_min[:, None] / 60, running, cold_start_minutes=0.0, max_replicas=14)
+        now_s=60,
+        capacity=14,
+        minute=1,
+        arrivals_per_min=per_min,
+        mean_latency_s=zero,
+        tail_latency_s=zero,
+        ongoing=zero,
+        running=running,
+        starting=zero,
+        target=running,
+        terminating=zero,
+        changing=zero > 0,
+        drop=zero,
+    )
+    table = build_table(
+        TRACES.jobs, per_min[:, None] / 60, running, cold_start_minutes=0.0, max_replicas=14
+    )
     values = []
     for kind in (PaperFaro, ExactPaperFaro):
         policy = kind(context.forecaster, predictive=False, shrink=False)
@@ -89,11 +108,17 @@ def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(contex
 
 
 def test_every_published_step_has_a_variant():
-    names = {step.published: step.name for step in paper_steps(PolicyContext(TRACES.jobs, forecaster=object()))}
+    names = {
+        step.published: step.name
+        for step in paper_steps(PolicyContext(TRACES.jobs, forecaster=object()))
+    }
     table = figure.published_ablation(ROOT / "data" / "published", names)
     assert table.groupby("capacity_cores")["variant"].nunique().to_dict() == {32: 7, 36: 7, 40: 7}
     assert np.isclose(
-        table.query("capacity_cores == 32 and variant == 'no relaxation'")["lost_utility_published"], 2.11342
+        table.query("capacity_cores == 32 and variant == 'no relaxation'")[
+            "lost_utility_published"
+        ],
+        2.11342,
     ).all()
 
 
@@ -113,10 +138,14 @@ def test_the_caption_names_the_step_that_gains_most(context):
     steps = variants(context, "Sum")
     summary = summaries(day, {steps[0].name: steps[0].policy}, 12, 1, report=None)
     lost = dict(
-        zip([step.name for step in steps], [3.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.0, 0.9, 0.8, 0.7, 0.65, 0.6])
+        zip(
+            [step.name for step in steps],
+            [3.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.0, 0.9, 0.8, 0.7, 0.65, 0.6],
+        )
     )
     rows = [
-        summary.iloc[0].to_dict() | {"variant": step.name, "source": step.source, "lost_utility": lost[step.name]}
+        summary.iloc[0].to_dict()
+        | {"variant": step.name, "source": step.source, "lost_utility": lost[step.name]}
         for step in steps
     ]
     import pandas as pd
@@ -132,6 +161,7 @@ def test_the_caption_names_a_step_that_costs():
 
     lost = {"a": ("paper", 1.0), "b": ("paper", 0.5), "c": ("ours", 0.7), "d": ("ours", 0.3)}
     rows = [
-        {"variant": v, "source": s, "capacity_cores": 32, "trial": 0, "lost_utility": x} for v, (s, x) in lost.items()
+        {"variant": v, "source": s, "capacity_cores": 32, "trial": 0, "lost_utility": x}
+        for v, (s, x) in lost.items()
     ]
     assert "d gains most (0.40); c costs most (0.20)" in figure.ablation_caption(pd.DataFrame(rows))

@@ -65,9 +65,14 @@ def test_every_figure_of_the_pipeline_is_drawn(drawings):
 
 def test_titles_are_phrases_and_captions_are_sentences_without_missing_numbers(drawings):
     def fault(drawing):
-        if not re.fullmatch(r"[A-Z][^_.]*[^_. ]", drawing.title) or "figure" in drawing.title.lower():
+        if (
+            not re.fullmatch(r"[A-Z][^_.]*[^_. ]", drawing.title)
+            or "figure" in drawing.title.lower()
+        ):
             yield drawing.title
-        if not drawing.caption.endswith(".") or re.search(r"\bnan\b|\bNaN\b|  |\bNone\b", drawing.caption):
+        if not drawing.caption.endswith(".") or re.search(
+            r"\bnan\b|\bNaN\b|  |\bNone\b", drawing.caption
+        ):
             yield drawing.caption
 
     assert not each(drawings, fault)
@@ -91,10 +96,19 @@ def test_no_line_or_bar_leaves_its_axes(drawings):
         for axis in drawing.figure.axes:
             (left, right), (low, high) = map(sorted, (axis.get_xlim(), axis.get_ylim()))
             for line in axis.lines:
-                points = line.get_xydata() if line.get_transform() == axis.transData else np.empty((0, 2))
+                points = (
+                    line.get_xydata()
+                    if line.get_transform() == axis.transData
+                    else np.empty((0, 2))
+                )
                 x, y = points[np.isfinite(points).all(axis=1)].T
                 if ((x < left) | (x > right) | (y < low) | (y > high)).any():
-                    yield axis.get_title() or axis.get_ylabel(), line.get_label(), (low, high), (y.min(), y.max())
+                    yield (
+                        axis.get_title() or axis.get_ylabel(),
+                        line.get_label(),
+                        (low, high),
+                        (y.min(), y.max()),
+                    )
             for bar in axis.patches:
                 box = bar.get_bbox() if hasattr(bar, "get_bbox") else None
                 if box is not None and (box.x1 > right + 1e-9 or box.y1 > high + 1e-9):
@@ -107,7 +121,11 @@ def test_no_line_is_a_single_point_without_a_marker(drawings):
     def fault(drawing):
         for axis in drawing.figure.axes:
             for line in axis.lines:
-                if line.get_visible() and len(line.get_xdata()) == 1 and line.get_marker() in ("None", "", None):
+                if (
+                    line.get_visible()
+                    and len(line.get_xdata()) == 1
+                    and line.get_marker() in ("None", "", None)
+                ):
                     yield axis.get_title(), line.get_label()
 
     assert not each(drawings, fault)
@@ -131,7 +149,12 @@ def test_no_two_texts_overlap_and_none_is_cut_off(drawings):
             if text.axes is None or text.axes.get_visible()
         ]
         for text, box in shown:
-            if box.x0 < -1 or box.y0 < -1 or box.x1 > figure.bbox.width + 1 or box.y1 > figure.bbox.height + 1:
+            if (
+                box.x0 < -1
+                or box.y0 < -1
+                or box.x1 > figure.bbox.width + 1
+                or box.y1 > figure.bbox.height + 1
+            ):
                 yield "cut off", text
         for (text, box), (other, second) in itertools.combinations(shown, 2):
             if box.padded(-1).overlaps(second.padded(-1)):
@@ -142,7 +165,9 @@ def test_no_two_texts_overlap_and_none_is_cut_off(drawings):
 
 def test_the_load_is_in_cores_and_its_peak_is_the_one_in_the_caption(drawings, results):
     requests = pd.read_parquet(results / "traces" / "requests.parquet")
-    day = requests[requests["split"] == "eval"].pivot(index="minute", columns="job", values="requests")
+    day = requests[requests["split"] == "eval"].pivot(
+        index="minute", columns="job", values="requests"
+    )
     busy = sum(day[job.name] / 60 * job.service_time_s * job.cores for job in JOBS)
     drawing = drawings["offered_load"]
     np.testing.assert_allclose(drawing.figure.axes[0].lines[0].get_ydata(), busy)
@@ -153,8 +178,12 @@ def test_the_load_is_in_cores_and_its_peak_is_the_one_in_the_caption(drawings, r
 
 def test_the_load_of_a_batched_job_is_what_its_full_batches_keep_busy():
     job = Job("images", cores=2.0, replica=Batched(4, 0.1, 0.5, 0.1))
-    requests = pd.DataFrame({"split": "eval", "sample": 0, "minute": [0], "job": ["images"], "requests": [60]})
-    assert traces.offered_load(requests, [job]).tolist() == pytest.approx([true_busy_s(job) * job.cores])
+    requests = pd.DataFrame(
+        {"split": "eval", "sample": 0, "minute": [0], "job": ["images"], "requests": [60]}
+    )
+    assert traces.offered_load(requests, [job]).tolist() == pytest.approx(
+        [true_busy_s(job) * job.cores]
+    )
 
 
 def test_every_job_has_a_panel_with_a_scale_of_its_own_and_minutes_below_its_column(drawings):
@@ -164,26 +193,33 @@ def test_every_job_has_a_panel_with_a_scale_of_its_own_and_minutes_below_its_col
     assert all(0.5 < most / panel.get_ylim()[1] < 1 for most, panel in zip(tallest, panels))
 
 
-def test_the_caption_of_the_comparison_has_the_extremes_of_the_table_and_its_bars_their_numbers(drawings, results):
+def test_the_caption_of_the_comparison_has_the_extremes_of_the_table_and_its_bars_their_numbers(
+    drawings, results
+):
     summary = pd.read_csv(results / "simulate" / "summary.csv")
     drawing = drawings["policies"]
     panels = {(axis.get_title(), axis.get_xlabel()): axis for axis in drawing.figure.axes}
     for capacity, part in summary.groupby("capacity_cores"):
         mean = part.groupby("policy", sort=False)["lost_utility"].mean()
-        sentence = f"At {capacity} cores, {mean.idxmin()} loses the least utility ({mean.min():.2f}), "
+        sentence = (
+            f"At {capacity} cores, {mean.idxmin()} loses the least utility ({mean.min():.2f}), "
+        )
         assert (
-            f"{sentence}{mean.idxmax()} the most ({mean.max():.2f}); the clairvoyant limit is 0.20." in drawing.caption
+            f"{sentence}{mean.idxmax()} the most ({mean.max():.2f}); the clairvoyant limit is 0.20."
+            in drawing.caption
         )
         bars = panels[f"{capacity} cores", "lost cluster utility"]
         assert [text.get_text() for text in bars.texts] == [f"{lost:.2f}" for lost in mean]
         np.testing.assert_allclose([bar.get_width() for bar in bars.patches], mean)
 
 
-def test_the_loss_in_the_caption_of_the_timeline_is_that_of_the_table_of_the_comparison(drawings, results):
+def test_the_loss_in_the_caption_of_the_timeline_is_that_of_the_table_of_the_comparison(
+    drawings, results
+):
     summary = pd.read_csv(results / "simulate" / "summary.csv")
-    shown = summary[(summary["capacity_cores"] == CAPACITIES[0]) & (summary["trial"] == 0)].set_index("policy")[
-        "lost_utility"
-    ]
+    shown = summary[
+        (summary["capacity_cores"] == CAPACITIES[0]) & (summary["trial"] == 0)
+    ].set_index("policy")["lost_utility"]
     caption = drawings["lost_utility_over_the_day"].caption
     assert f"loses {shown.min():.2f} utility on average under {shown.idxmin()}" in caption
     assert f"and {shown.max():.2f} under {shown.idxmax()}" in caption
@@ -192,9 +228,14 @@ def test_the_loss_in_the_caption_of_the_timeline_is_that_of_the_table_of_the_com
 def test_a_full_day_is_smoothed_until_lines_are_lines(drawings):
     losses = drawings["lost_utility_over_the_day"].figure.axes[0]
     assert losses.get_ylabel() == "lost utility\n(20-minute mean)"
-    assert np.median(np.abs(np.diff(losses.lines[0].get_ydata()))) < 0.05 * np.ptp(losses.get_ylim())
+    assert np.median(np.abs(np.diff(losses.lines[0].get_ydata()))) < 0.05 * np.ptp(
+        losses.get_ylim()
+    )
     panels = drawings["replicas_by_job"].figure.axes
-    assert max(len(line.get_xdata()) for panel in panels for line in panel.lines) <= comparison.MAX_STEPS
+    assert (
+        max(len(line.get_xdata()) for panel in panels for line in panel.lines)
+        <= comparison.MAX_STEPS
+    )
 
 
 def test_the_dots_of_the_solvers_are_the_medians_in_the_caption(drawings):
@@ -206,12 +247,19 @@ def test_the_dots_of_the_solvers_are_the_medians_in_the_caption(drawings):
 
 
 @pytest.mark.parametrize("missing", [{"objective": "Sum"}, {"solver": "exact"}])
-def test_the_solvers_are_drawn_without_the_objective_sum_and_without_the_exact_solver(missing, results):
+def test_the_solvers_are_drawn_without_the_objective_sum_and_without_the_exact_solver(
+    missing, results
+):
     ((column, name),) = missing.items()
     answers = pd.read_csv(results / "sloppify" / "solvers.csv")
-    answers = answers[~answers["window"].str.endswith(sloppify.ENLARGED) & (answers[column] != name)]
+    answers = answers[
+        ~answers["window"].str.endswith(sloppify.ENLARGED) & (answers[column] != name)
+    ]
     caption = sloppify.solver_caption(answers)
-    assert ("exact solver" in caption, "(Sum)" in caption) == (column == "objective", column == "solver")
+    assert ("exact solver" in caption, "(Sum)" in caption) == (
+        column == "objective",
+        column == "solver",
+    )
     assert re.search(r"greedy [\d.]+% in [\d.]+ ms and", caption)
 
 
@@ -222,7 +270,9 @@ def test_a_job_whose_changes_are_replicated_badly_is_named(drawings, results):
     assert "over all jobs, and between 1.10 (" in drawings["predictive_check"].caption
 
 
-def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_table(drawings, results):
+def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_table(
+    drawings, results
+):
     table = pd.read_csv(results / "sensitivity" / "summary.csv")
     table = table[table["parameter"] != "slo_factor"]  # a single value is not drawn
     mean = table.groupby(["parameter", "value", "policy"])["lost_utility"].mean().unstack()
@@ -243,12 +293,21 @@ def test_larger_clusters_are_drawn_without_a_limit_if_none_was_computed(results)
 
 def test_without_capacities_the_caption_of_the_load_has_its_mean_and_its_peak_in_cores():
     load = pd.Series([10.0, 20.0])
-    assert traces.load_caption(load, []) == "The offered load is 15.0 cores on average and 20.0 in the busiest minute."
+    assert (
+        traces.load_caption(load, [])
+        == "The offered load is 15.0 cores on average and 20.0 in the busiest minute."
+    )
     assert len(traces.load_against_capacity(load, []).axes[0].lines) == 1
 
 
 def test_decisions_that_lose_nothing_are_not_drawn_as_bars():
-    rows = [("exact", form, by, 18, 1 - 1e-16) for form in ("relaxed", "precise") for by in ("relaxed", "precise")]
-    scored = pd.DataFrame(rows, columns=["solver", "formulation", "scored_by", "capacity_cores", "realised"])
+    rows = [
+        ("exact", form, by, 18, 1 - 1e-16)
+        for form in ("relaxed", "precise")
+        for by in ("relaxed", "precise")
+    ]
+    scored = pd.DataFrame(
+        rows, columns=["solver", "formulation", "scored_by", "capacity_cores", "realised"]
+    )
     for axis in sloppify.sloppification(scored).axes:
         assert max(bar.get_height() for bar in axis.patches) < 0.01 * axis.get_ylim()[1]

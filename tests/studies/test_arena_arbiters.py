@@ -20,7 +20,9 @@ def path(policy, ticks, target, tick_s=None, **fields):
         now = {name: np.array([values[tick]], float) for name, values in fields.items()}
         if "arrivals_per_min" in now:
             now["arrivals_per_min"] = now["arrivals_per_min"][:, None] * 60
-        observation = observed([target], capacity=1000.0, now_s=(tick_s or policy.tick_s) * (tick + 1), **now)
+        observation = observed(
+            [target], capacity=1000.0, now_s=(tick_s or policy.tick_s) * (tick + 1), **now
+        )
         state, plan = policy.decide(state, observation)
         target = int(plan.target[0])
         targets.append(target)
@@ -34,7 +36,9 @@ FOUR_PODS, TEN_PERCENT = ScalingPolicy("Pods", 4, 60), ScalingPolicy("Percent", 
 def test_hpa_removes_ten_per_cent_of_many_pods_and_four_of_few():
     """'If there are 80 replicas and the target has to be scaled down to 10', 8 go first, then 8 of 72 (7.2, rounded up)."""
     policy = BehaviorHPA(down=(FOUR_PODS, TEN_PERCENT), stabilisation_s=0.0)
-    targets = path(policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40)  # 8 erlangs: 10 pods at 80 %
+    targets = path(
+        policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40
+    )  # 8 erlangs: 10 pods at 80 %
     assert targets[:2] == [72, 64]
     assert set(-np.diff([n for n in targets if 10 < n < 40])) == {4}
     assert targets[-1] == 10
@@ -50,7 +54,10 @@ def test_select_policy_min_takes_the_smallest_change_and_no_policy_disables():
     five = ScalingPolicy("Pods", 5, 60)
     policy = BehaviorHPA(down=(TEN_PERCENT, five), select_down="Min", stabilisation_s=0.0)
     assert path(policy, 1, 80, arrivals_per_min=[80.0]) == [75]
-    assert path(BehaviorHPA(down=(), stabilisation_s=0.0), 3, 80, arrivals_per_min=[80.0] * 3) == [80] * 3
+    assert (
+        path(BehaviorHPA(down=(), stabilisation_s=0.0), 3, 80, arrivals_per_min=[80.0] * 3)
+        == [80] * 3
+    )
 
 
 def test_hpa_by_default_adds_four_pods_or_doubles_every_15_seconds():
@@ -77,7 +84,9 @@ def test_an_upward_window_waits_until_all_of_it_wants_more():
 
 # keda.sh: an HPA with a metric of type AverageValue, between minReplicaCount and maxReplicaCount.
 def test_keda_gives_each_threshold_of_the_metric_a_replica():
-    assert path(KEDA(), 1, 4, arrivals_per_min=[41.0]) == [6]  # threshold 8 requests/s: 41 / 8 = 5.1
+    assert path(KEDA(), 1, 4, arrivals_per_min=[41.0]) == [
+        6
+    ]  # threshold 8 requests/s: 41 / 8 = 5.1
 
 
 def test_keda_keeps_its_count_within_ten_per_cent_of_the_threshold():
@@ -144,6 +153,8 @@ def test_a_decision_in_the_other_direction_begins_ray_serves_delay_again():
     assert low == [4] * 9
 
 
-@pytest.mark.parametrize("policy", [BehaviorHPA(), KEDA(), KPA(), TimedRayServe()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    "policy", [BehaviorHPA(), KEDA(), KPA(), TimedRayServe()], ids=lambda policy: policy.name
+)
 def test_missing_data_changes_nothing(policy):
     assert path(policy, 30, 6, arrivals_per_min=[np.nan] * 30, ongoing=[np.nan] * 30) == [6] * 30

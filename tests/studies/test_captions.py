@@ -9,12 +9,16 @@ from studies.figures import comparison
 from studies.figures.prediction import error_bands, prediction_caption
 from studies.figures.prediction_errors import prediction_errors
 
-MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.75, 0.0]})
+MINUTES = pd.DataFrame(
+    {"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.75, 0.0]}
+)
 
 
 def test_the_caption_of_a_timeline_has_the_mean_loss_of_a_minute():
     caption = comparison.timeline_caption(MINUTES, 32)
-    assert caption.startswith("At 32 cores, the cluster loses 0.25 utility on average under Faro-Sum.")
+    assert caption.startswith(
+        "At 32 cores, the cluster loses 0.25 utility on average under Faro-Sum."
+    )
 
 
 def test_a_prediction_is_scored_by_the_first_full_minute_after_it_if_the_job_is_not_moved():
@@ -35,7 +39,12 @@ def test_a_prediction_is_scored_by_the_first_full_minute_after_it_if_the_job_is_
 def test_the_band_of_predictions_holds_eighty_percent_of_the_minutes():
     ratio = np.linspace(0.5, 1.5, 101)
     errors = pd.DataFrame(
-        {"capacity_cores": 32, "predicted_tail_latency_s": 0.4, "tail_latency_s": 0.4 * ratio, "slo_s": 0.72}
+        {
+            "capacity_cores": 32,
+            "predicted_tail_latency_s": 0.4,
+            "tail_latency_s": 0.4 * ratio,
+            "slo_s": 0.72,
+        }
     )
     row = error_bands(errors).iloc[0]
     assert (row["low"], row["ratio"], row["high"]) == pytest.approx((0.6, 1.0, 1.4))

@@ -25,7 +25,11 @@ KIND = JOB.model
 def learned(rate_rps, replicas, latency_s):
     many = len(rate_rps)
     return LearnedLatency.prior([KIND]).learn(
-        [KIND] * many, np.full(many, JOB.slo_s), np.array(rate_rps), np.array(replicas), np.array(latency_s)
+        [KIND] * many,
+        np.full(many, JOB.slo_s),
+        np.array(rate_rps),
+        np.array(replicas),
+        np.array(latency_s),
     )
 
 
@@ -37,7 +41,9 @@ def test_the_prior_is_that_a_request_keeps_a_replica_busy_for_one_slo():
 
 @st.composite
 def observations(draw):
-    one = st.tuples(st.floats(0.01, 200), st.integers(1, 40), st.one_of(st.floats(0.01, 100), st.just(np.inf)))
+    one = st.tuples(
+        st.floats(0.01, 200), st.integers(1, 40), st.one_of(st.floats(0.01, 100), st.just(np.inf))
+    )
     rows = draw(st.lists(one, min_size=1, max_size=60))
     return [np.array(column) for column in zip(*rows)]
 
@@ -59,7 +65,9 @@ def test_many_observations_outweigh_the_prior():
     rng = np.random.default_rng(0)
     replicas = rng.choice(SIZES[:6], 4000)
     rates_rps = rng.uniform(0.1, 0.9, 4000) * replicas / JOB.service_time_s
-    truth_s = np.array([latency("mdc", rate, c, JOB.service_time_s, 0.99) for rate, c in zip(rates_rps, replicas)])
+    truth_s = np.array(
+        [latency("mdc", rate, c, JOB.service_time_s, 0.99) for rate, c in zip(rates_rps, replicas)]
+    )
     model = learned(rates_rps, replicas, truth_s)
     estimate_s = model.latency_s(KIND, JOB.slo_s, rates_rps, replicas)
     assert np.median(np.abs(np.log(estimate_s / truth_s))) < 0.1  # about the width of a cell
@@ -99,7 +107,10 @@ def test_it_does_not_learn_from_a_minute_in_which_the_replicas_changed():
 def test_a_job_of_unknown_load_keeps_its_replicas():
     jobs = (Job("a"), Job("b"))
     observation = observed(
-        [3, 3], capacity=9, arrivals_per_min=np.array([[np.nan], [1200.0]]), tail_latency_s=np.array([0.3, 0.9])
+        [3, 3],
+        capacity=9,
+        arrivals_per_min=np.array([[np.nan], [1200.0]]),
+        tail_latency_s=np.array([0.3, 0.9]),
     )
     _, plan = Cilantro().decide(Cilantro().start(jobs), observation)
     assert plan.target.tolist() == [3, 6]
@@ -143,7 +154,13 @@ def test_predictions_are_better_in_the_second_hour_than_in_the_first_minutes(run
 
 def test_every_planned_decision_has_its_forecast_and_predicted_latency(runs):
     decisions = decisions_frame(runs[0])
-    assert decisions.columns[:5].tolist() == ["time_s", "job", "replicas_target", "drop_target", "reason"]
+    assert decisions.columns[:5].tolist() == [
+        "time_s",
+        "job",
+        "replicas_target",
+        "drop_target",
+        "reason",
+    ]
     planned = decisions[decisions.reason == "planned"]
     assert planned[["forecast_rps", "predicted_tail_latency_s"]].notna().all(axis=None)
     assert (decisions[decisions.time_s > 0].groupby("time_s").size() == 10).all()

@@ -21,23 +21,35 @@ def traces():
 @pytest.fixture(scope="module")
 def blocks(traces):
     return over_days(
-        traces, [3, 4], [9], ["FairShare", "Faro-Sum"], 2, forecasters=["auto", "ar"], report=lambda _: None
+        traces,
+        [3, 4],
+        [9],
+        ["FairShare", "Faro-Sum"],
+        2,
+        forecasters=["auto", "ar"],
+        report=lambda _: None,
     )
 
 
 def test_every_policy_and_the_clairvoyant_have_twelve_blocks_in_each_run(blocks):
     runs = blocks.groupby(["day", "capacity_cores", "policy", "trial"])
     assert set(blocks["policy"]) == {"FairShare", "Faro-Sum", "Faro-Sum, ar", CLAIRVOYANT}
-    assert len(runs) == 2 * 1 * (3 * 2 + 1)  # days, capacities; trials of the policies, one of the clairvoyant
+    assert len(runs) == 2 * 1 * (
+        3 * 2 + 1
+    )  # days, capacities; trials of the policies, one of the clairvoyant
     assert (runs["block"].count() == 12).all()
     assert (runs["minutes"].sum() == 36).all()
 
 
-def test_a_day_is_judged_with_a_forecaster_that_was_fitted_to_the_days_before_it(traces, monkeypatch):
+def test_a_day_is_judged_with_a_forecaster_that_was_fitted_to_the_days_before_it(
+    traces, monkeypatch
+):
     seen = []
     fit = forecast.fit
     monkeypatch.setattr(
-        forecast, "fit", lambda name, known, **options: seen.append(known.days) or fit(name, known, **options)
+        forecast,
+        "fit",
+        lambda name, known, **options: seen.append(known.days) or fit(name, known, **options),
     )
     over_days(traces, [2, 4], [9], ["Faro-Sum"], 1, report=lambda _: None)
     assert seen == [1, 3]
@@ -48,7 +60,10 @@ def test_the_leader_differs_from_itself_by_nothing_and_days_are_shown_by_themsel
     own = table[table["policy"] == "Faro-Sum"]
     assert (own[["difference", "low", "high"]] == 0).all(axis=None)
     assert set(table["day"]) == {"all", "3", "4"}
-    of_days, overall = (table[table["day"] != "all"], table[table["day"] == "all"].set_index("policy"))
+    of_days, overall = (
+        table[table["day"] != "all"],
+        table[table["day"] == "all"].set_index("policy"),
+    )
     mean = of_days.groupby("policy")["difference"].mean()
     np.testing.assert_allclose(overall["difference"], mean[overall.index], atol=1e-12)
     assert (overall["low"] <= overall["difference"]).all()
@@ -61,14 +76,19 @@ def test_the_interval_of_the_bootstrap_holds_the_true_mean_as_often_as_it_says()
     held = 0
     for n in range(200):
         of_block = rng.normal(1.0, 0.5, (4, 1, 12))  # the load of a block is common to all trials
-        low, high = block_bootstrap(30 * (of_block + rng.normal(0, 0.2, minutes.shape)), minutes, draws=400, seed=n)[1:]
+        low, high = block_bootstrap(
+            30 * (of_block + rng.normal(0, 0.2, minutes.shape)), minutes, draws=400, seed=n
+        )[1:]
         held += low <= 1.0 <= high
     assert 0.88 <= held / 200 <= 0.99
 
 
 def test_blocks_of_a_shared_load_are_not_taken_for_independent_observations():
     of_block = np.random.default_rng(1).normal(0, 1, (1, 1, 12))
-    few, many = (block_bootstrap(np.repeat(of_block, n, axis=1), np.ones((1, n, 12)), seed=1) for n in (1, 50))
+    few, many = (
+        block_bootstrap(np.repeat(of_block, n, axis=1), np.ones((1, n, 12)), seed=1)
+        for n in (1, 50)
+    )
     assert many[2] - many[1] > 0.8 * (few[2] - few[1])
 
 
@@ -76,7 +96,9 @@ def test_blocks_of_a_shared_load_are_not_taken_for_independent_observations():
 def test_a_change_is_not_in_the_training_days_unless_it_concerns_all_days(change):
     traces = synthetic(seed=3, jobs=3, days=6, minutes=36)
     after = changed(traces, change)
-    assert (after.train == traces.train).all() == (change in ("none", "double", "flash", "stop", "drift", "bursts"))
+    assert (after.train == traces.train).all() == (
+        change in ("none", "double", "flash", "stop", "drift", "bursts")
+    )
     if change == "flash":
         assert after.evaluation.max() == pytest.approx(5 * traces.evaluation[:, 0].max(), rel=0.5)
     if change == "launch":
@@ -106,7 +128,10 @@ def test_the_caption_counts_the_comparisons_and_names_the_worst():
 
 
 def test_a_world_with_an_unknown_setting_is_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"^config: unknown key 'days.worlds.0.workloads'; did you mean 'workload'\?$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^config: unknown key 'days.worlds.0.workloads'; did you mean 'workload'\?$",
+    ):
         load({"days": {"worlds": [{"name": "a", "workloads": "x.csv", "capacities": [12]}]}})
 
 

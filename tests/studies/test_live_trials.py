@@ -25,13 +25,28 @@ from studies.live.lost_worker import LostWorker, recovery_table
 from studies.live.recovery import STEP_S
 
 SETTINGS = {
-    "jobs": None, "capacity": 8, "max_ongoing_requests": 10, "first_minute": 20, "minutes": 4, "scale": 2.0, "tick_s": 30.0,
-    "max_rps": 20.0, "trials": 2, "policies": ["FairShare", "AIAD"], "history_minutes": 15,
-}  # fmt: skip
+    "jobs": None,
+    "capacity": 8,
+    "max_ongoing_requests": 10,
+    "first_minute": 20,
+    "minutes": 4,
+    "scale": 2.0,
+    "tick_s": 30.0,
+    "max_rps": 20.0,
+    "trials": 2,
+    "policies": ["FairShare", "AIAD"],
+    "history_minutes": 15,
+}
 COLUMNS = {
-    "background_cpu": 0.1, "served": 10, "dropped": 0, "failed": 0, "unsent": 0, "overhead_s": 0.01,
-    "capacity_steps": "[[60.0, 4.0]]", "noisy_host": False,
-}  # fmt: skip
+    "background_cpu": 0.1,
+    "served": 10,
+    "dropped": 0,
+    "failed": 0,
+    "unsent": 0,
+    "overhead_s": 0.01,
+    "capacity_steps": "[[60.0, 4.0]]",
+    "noisy_host": False,
+}
 
 
 @pytest.fixture
@@ -50,7 +65,9 @@ def replayed(monkeypatch, tmp_path):
     monkeypatch.setattr(live, "_cold_start_s", lambda *_: 5.0)
     monkeypatch.setattr(live, "measure", lambda *_, **__: None)  # these policies need no latencies
     monkeypatch.setattr(live, "run_live", run_live)
-    return lambda **changed: live.compare_live(tmp_path, "kind", **(SETTINGS | changed), report=lambda _: None), made
+    return lambda **changed: live.compare_live(
+        tmp_path, "kind", **(SETTINGS | changed), report=lambda _: None
+    ), made
 
 
 def test_an_interrupted_comparison_continues_with_the_runs_that_are_missing(replayed):
@@ -83,7 +100,9 @@ def test_runs_of_a_policy_whose_code_has_changed_are_not_continued(replayed, mon
     compare, made = replayed
     with pytest.raises(KeyboardInterrupt):
         compare()
-    monkeypatch.setattr(live, "make", lambda name, context: Other(name) if name == "AIAD" else FairShare())
+    monkeypatch.setattr(
+        live, "make", lambda name, context: Other(name) if name == "AIAD" else FairShare()
+    )
     made.clear()
     with pytest.raises(KeyboardInterrupt):
         compare()
@@ -132,7 +151,10 @@ def step(now_s, capacity, running):
 
 
 def test_the_simulation_is_told_when_the_capacity_changed():
-    steps = [step(now_s, cores, [1, 1]) for now_s, cores in ((60.0, 8), (120.0, 4), (180.0, 4), (240.0, 8))]
+    steps = [
+        step(now_s, cores, [1, 1])
+        for now_s, cores in ((60.0, 8), (120.0, 4), (180.0, 4), (240.0, 8))
+    ]
     assert changes_of(steps, 8) == ((120.0, 4.0), (240.0, 8.0))
 
 
@@ -156,20 +178,33 @@ def test_a_worker_is_deleted_and_requests_are_counted_around_it(monkeypatch):
     with LostWorker(Workers(), began, 2 * STEP_S) as lost:
         while len(lost.ready) < 4:
             time.sleep(0.01)
-    script = Script(("a", "b"), np.array([1.0, 6.0, 11.0, 12.0, 16.0]), np.array([0, 1, 0, 0, 1]), np.full(5, np.nan))
+    script = Script(
+        ("a", "b"),
+        np.array([1.0, 6.0, 11.0, 12.0, 16.0]),
+        np.array([0, 1, 0, 0, 1]),
+        np.full(5, np.nan),
+    )
     outcome = np.array([SERVED, SERVED, DROPPED, FAILED, SERVED], np.int8)
     sent = Sent(outcome, *[np.where(outcome == SERVED, 0.2, np.nan)] * 3, np.ones(5, int))
     slo_s = np.array([0.5, 0.3])  # at twice the speed, 0.2 s are 0.4 s
-    table = recovery_table(lost, script, sent, slo_s, [step(0.0, 8, [2, 2]), step(24.0, 4, [1, 2])], 2.0)
+    table = recovery_table(
+        lost, script, sent, slo_s, [step(0.0, 8, [2, 2]), step(24.0, 4, [1, 2])], 2.0
+    )
     assert table["workers"].tolist() == [2, 2, 1, 1]
     assert table[["in_time", "slo_missed", "dropped", "failed"]].to_numpy().tolist() == [
-        [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0],
-    ]  # fmt: skip
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 1, 1],
+        [0, 1, 0, 0],
+    ]
     assert table["capacity"].tolist() == [8, 8, 8, 4]
     assert table["replicas"].tolist() == [4, 4, 4, 3]
     assert set(table["deleted_s"]) == {2 * STEP_S}
 
 
 def test_a_worker_that_cannot_be_deleted_fails_the_trial():
-    with pytest.raises(OSError, match="forbidden"), LostWorker(Workers(refused=True), time.time() - STEP_S, 0.0):
+    with (
+        pytest.raises(OSError, match="forbidden"),
+        LostWorker(Workers(refused=True), time.time() - STEP_S, 0.0),
+    ):
         time.sleep(0.2)

@@ -22,8 +22,19 @@ def recovery(back_s=20, trial=0):
     """Forty seconds of load, one row per five seconds; one of two workers is away from second 10 to `back_s`."""
     second = np.arange(0, 40, 5)
     away = (second > 10) & (second < back_s)
-    table = {"second": second, "in_time": np.where(away, 0, 5), "slo_missed": 0, "dropped": np.where(away, 5, 0)}
-    table |= {"failed": 0, "workers": np.where(away, 1, 2), "capacity": 4, "replicas": 8, "deleted_s": 10.0}
+    table = {
+        "second": second,
+        "in_time": np.where(away, 0, 5),
+        "slo_missed": 0,
+        "dropped": np.where(away, 5, 0),
+    }
+    table |= {
+        "failed": 0,
+        "workers": np.where(away, 1, 2),
+        "capacity": 4,
+        "replicas": 8,
+        "deleted_s": 10.0,
+    }
     return pd.DataFrame(table).assign(trial=trial)
 
 
@@ -32,7 +43,11 @@ def recorded():
     run = simulate(workload, FairShare(), 4, 1)
     of_run = tables_of(run, {"policy": "FairShare", "capacity_cores": 4, "trial": 0})
     return Tables(
-        of_run.summary.assign(environment="live"), of_run.minutes, of_run.decisions, recovery=recovery(), about=(ABOUT,)
+        of_run.summary.assign(environment="live"),
+        of_run.minutes,
+        of_run.decisions,
+        recovery=recovery(),
+        about=(ABOUT,),
     )
 
 
@@ -43,7 +58,9 @@ def test_recovery_ends_when_as_many_workers_are_ready_as_before():
 
 
 def test_recovery_is_told_by_policy_where_there_are_several():
-    table = pd.concat([recovery(20).assign(policy="FairShare"), recovery(30).assign(policy="Faro-Sum")])
+    table = pd.concat(
+        [recovery(20).assign(policy="FairShare"), recovery(30).assign(policy="Faro-Sum")]
+    )
     assert recovery_s(table).to_dict() == {("FairShare", 0): 10, ("Faro-Sum", 0): 20}
 
 
@@ -58,8 +75,12 @@ def test_a_folder_without_tables_is_refused_with_the_command_that_writes_them(tm
 
 
 def test_a_column_of_an_earlier_version_is_refused_with_its_new_name(tmp_path):
-    pd.DataFrame({"policy": ["AIAD"], "lost_utility_excl_overrun": 0.1}).to_csv(tmp_path / "summary.csv", index=False)
-    with pytest.raises(ValueError, match="column 'lost_utility_excl_overrun' is now called 'lost_utility'"):
+    pd.DataFrame({"policy": ["AIAD"], "lost_utility_excl_overrun": 0.1}).to_csv(
+        tmp_path / "summary.csv", index=False
+    )
+    with pytest.raises(
+        ValueError, match="column 'lost_utility_excl_overrun' is now called 'lost_utility'"
+    ):
         read_tables(tmp_path)
 
 
@@ -67,7 +88,11 @@ def test_simulations_recorded_beside_the_runs_are_not_counted_as_runs():
     tables = recorded()
     live = tables.summary.assign(environment="live")
     simulated = live.assign(environment="simulation", slo_violation_rate=0.9)
-    beside = replace(tables, summary=pd.concat([live, simulated]), recovery=tables.recovery.assign(policy="FairShare"))
+    beside = replace(
+        tables,
+        summary=pd.concat([live, simulated]),
+        recovery=tables.recovery.assign(policy="FairShare"),
+    )
     use_style()
     left, _, _ = on_a_node(beside).axes
     assert [bar.get_height() for bar in left.patches] == live["slo_violation_rate"].tolist()
@@ -77,7 +102,9 @@ def test_simulations_recorded_beside_the_runs_are_not_counted_as_runs():
 def test_the_figure_and_its_caption_show_the_tables():
     use_style()
     left, right, _ = on_a_node(recorded()).axes
-    assert [bar.get_height() for bar in left.patches] == recorded().summary["slo_violation_rate"].tolist()
+    assert [bar.get_height() for bar in left.patches] == recorded().summary[
+        "slo_violation_rate"
+    ].tolist()
     assert "Kubernetes v1.20.2" in node_caption(recorded())
     assert "after 10 to 10 s" in node_caption(recorded())
     assert right.get_ylabel() == "requests/s"

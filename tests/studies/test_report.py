@@ -60,7 +60,9 @@ def page(results):
     ):
         sources[f"stage_of_{name}"] = links
         texts = {"title": f"The {name}", "caption": text, "recorded": name == "kubernetes"}
-        (results / "figures" / f"captions-stage_of_{name}.json").write_text(json.dumps({name: texts}))
+        (results / "figures" / f"captions-stage_of_{name}.json").write_text(
+            json.dumps({name: texts})
+        )
     for stale in ("50_simulation-999.ipynb", "50_simulation-16.partial.ipynb"):
         (results / "notebooks" / stale).write_text("of another run")
     run = [str(results / "notebooks" / "10_traces.ipynb")]
@@ -92,7 +94,9 @@ def test_the_difference_to_the_best_policy_is_paired_by_trial_and_has_an_interva
     from scipy.stats import ttest_rel
 
     table, html = page
-    at = table[table["capacity_cores"] == 36].pivot(index="trial", columns="policy", values="lost_utility")
+    at = table[table["capacity_cores"] == 36].pivot(
+        index="trial", columns="policy", values="lost_utility"
+    )
     test = ttest_rel(at["AIAD"], at["<Faro>"])
     low, high = test.confidence_interval(0.95)
     row = re.search(r"<td>AIAD</td>.*?</tr>", html).group()
@@ -104,10 +108,14 @@ def test_the_difference_to_the_best_policy_is_paired_by_trial_and_has_an_interva
 def test_the_limit_is_a_row_and_every_column_is_defined_below_the_table(page):
     _, html = page
     assert "<td>clairvoyant limit</td><td>0.125</td><td>-</td>" in html
-    assert all(f"<i>{heading}</i>: {definition}." in html for heading, _, definition in MEASURES.values())
+    assert all(
+        f"<i>{heading}</i>: {definition}." in html for heading, _, definition in MEASURES.values()
+    )
 
 
-def test_figures_are_numbered_in_the_order_of_their_questions_and_those_of_another_configuration_are_left_out(page):
+def test_figures_are_numbered_in_the_order_of_their_questions_and_those_of_another_configuration_are_left_out(
+    page,
+):
     _, html = page
     assert re.findall(r'<figure id="(\w+)"', html) == ["policies", "half_wait", "kubernetes"]
     assert "<b>Figure 1. The policies.</b> Faster &amp; &lt;better&gt;." in html
@@ -122,14 +130,19 @@ def test_recorded_runs_have_a_section_of_their_own_at_the_end(page):
 
 def test_the_page_begins_with_sizes_and_findings(page):
     table, html = page
-    assert "3 jobs, 60 minutes, 1,000 requests, 2 policies and 2 trials per policy and capacity (36, 16 cores)" in html
+    assert (
+        "3 jobs, 60 minutes, 1,000 requests, 2 policies and 2 trials per policy and capacity (36, 16 cores)"
+        in html
+    )
     found = re.findall(r"<li>(.*?)</li>", html)
     assert len(found) == 5
     mean = table[table["capacity_cores"] == 36].groupby("policy")["lost_utility"].mean()
     assert found[0].startswith(
         f"The lowest lost cluster utility is {mean['<Faro>']:.3f} at 36 cores, under &lt;Faro&gt;, "
     )
-    assert found[3] == "No forecast was scored, because the workload has fewer than two training days."
+    assert (
+        found[3] == "No forecast was scored, because the workload has fewer than two training days."
+    )
     assert found[4].startswith("Decisions are slowest under AIAD: 5.0 ms in the median and 20.0 ms")
 
 
@@ -152,8 +165,12 @@ def test_the_page_links_data_and_the_notebooks_of_this_run_and_names_code_and_da
         "simulate/summary.csv",
         "notebooks/10_traces.ipynb",
     ]
-    assert hashlib.sha256((results / "traces" / "requests.parquet").read_bytes()).hexdigest() in html
-    assert re.search(r"Git commit of the code: <code>([0-9a-f]{40}( \+ local changes)?|unknown)</code>", html)
+    assert (
+        hashlib.sha256((results / "traces" / "requests.parquet").read_bytes()).hexdigest() in html
+    )
+    assert re.search(
+        r"Git commit of the code: <code>([0-9a-f]{40}( \+ local changes)?|unknown)</code>", html
+    )
 
 
 def test_configuration_seeds_and_versions_stand_on_the_page(page):
@@ -167,7 +184,13 @@ def test_configuration_seeds_and_versions_stand_on_the_page(page):
 def trials(**lost):
     """A summary at 8 cores with the lost utility of each policy by trial."""
     rows = [
-        {"policy": policy, "capacity_cores": 8, "trial": trial, "lost_utility": value, "slo_violation_rate": value}
+        {
+            "policy": policy,
+            "capacity_cores": 8,
+            "trial": trial,
+            "lost_utility": value,
+            "slo_violation_rate": value,
+        }
         for policy, values in lost.items()
         for trial, value in enumerate(values)
     ]
@@ -177,18 +200,34 @@ def trials(**lost):
 def test_a_policy_that_is_better_in_every_trial_by_the_same_margin_is_named_the_winner():
     summary, utility = trials(A=[0.5, 0.6, 0.7], B=[0.2, 0.3, 0.41]), "lost cluster utility"
     text = findings.lowest(summary, "lost_utility")
-    assert text == f"The lowest {utility} is 0.303 at 8 cores, under B, 0.297 ± 0.014 below the next policy, A."
+    assert (
+        text
+        == f"The lowest {utility} is 0.303 at 8 cores, under B, 0.297 ± 0.014 below the next policy, A."
+    )
     violations = findings.lowest(summary, "slo_violation_rate")
-    assert "30.33% at 8 cores, under B, 29.67 ± 1.43 percentage points below the next policy, A." in violations
+    assert (
+        "30.33% at 8 cores, under B, 29.67 ± 1.43 percentage points below the next policy, A."
+        in violations
+    )
 
 
 def test_no_policy_is_called_better_if_the_interval_includes_a_tie():
-    text = findings.lowest(trials(A=[0.5, 0.3, 0.4], B=[0.4, 0.4, 0.3], C=[2.0, 2.0, 2.0]), "lost_utility")
-    assert text.endswith("(no policy is clearly better, because the interval against A includes zero).")
-    assert "clearly" in findings.lowest(trials(A=[0.5, 0.5], B=[0.5, 0.5]), "slo_violation_rate"), "equal"
+    text = findings.lowest(
+        trials(A=[0.5, 0.3, 0.4], B=[0.4, 0.4, 0.3], C=[2.0, 2.0, 2.0]), "lost_utility"
+    )
+    assert text.endswith(
+        "(no policy is clearly better, because the interval against A includes zero)."
+    )
+    assert "clearly" in findings.lowest(trials(A=[0.5, 0.5], B=[0.5, 0.5]), "slo_violation_rate"), (
+        "equal"
+    )
     single = findings.lowest(trials(A=[0.5], B=[0.4]), "lost_utility")
-    assert single.endswith("0.100 below the next policy, A (a single trial, so no policy is clearly better).")
-    assert findings.lowest(trials(A=[0.5]), "lost_utility").endswith("is 0.500 at 8 cores, under A.")
+    assert single.endswith(
+        "0.100 below the next policy, A (a single trial, so no policy is clearly better)."
+    )
+    assert findings.lowest(trials(A=[0.5]), "lost_utility").endswith(
+        "is 0.500 at 8 cores, under A."
+    )
 
 
 def test_the_distance_to_the_limit_is_paired_by_trial():

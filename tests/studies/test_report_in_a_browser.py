@@ -20,7 +20,11 @@ MARKED = {16: "meets 1 %"}
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
 COLUMNS = (*MEASURES, "requests", "decision_ms_p50", "decision_ms_p99")
 CURVE = pd.DataFrame(
-    {"capacity_cores": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0], "accepted_rate": 0.01}
+    {
+        "capacity_cores": [4, 8, 12, 16],
+        "slo_violation_rate": [0.9, 0.4, 0.05, 0.0],
+        "accepted_rate": 0.01,
+    }
 )
 
 
@@ -33,14 +37,17 @@ def report(tmp_path_factory):
     (results / "simulate").mkdir(parents=True)
     rng = np.random.default_rng(3)
     rows = [
-        {"policy": policy, "capacity_cores": size, "trial": trial} | {name: rng.random() for name in COLUMNS}
+        {"policy": policy, "capacity_cores": size, "trial": trial}
+        | {name: rng.random() for name in COLUMNS}
         for size in (16, 36)
         for policy in POLICIES
         for trial in range(2)
     ]
     summary = pd.DataFrame(rows)
     summary.to_csv(results / "simulate" / "summary.csv", index=False)
-    keys = [(policy, size, minute) for policy in POLICIES for size in (16, 36) for minute in range(10)]
+    keys = [
+        (policy, size, minute) for policy in POLICIES for size in (16, 36) for minute in range(10)
+    ]
     minutes = pd.DataFrame(keys, columns=["policy", "capacity_cores", "minute"])
     minutes = minutes.assign(trial=0, job="a", utility=rng.random(len(keys)))
     minutes.to_parquet(results / "simulate" / "minutes.parquet")
@@ -56,7 +63,12 @@ def report(tmp_path_factory):
     }
     write_traces(synthetic(seed=1, days=1, minutes=10), results / "traces")
     save_all(drawn, results / "figures" / "captions-my.json")
-    write_report(results, Config().model_dump(), {"my": ["notebooks/10_traces.ipynb"]}, results / "report.html")
+    write_report(
+        results,
+        Config().model_dump(),
+        {"my": ["notebooks/10_traces.ipynb"]},
+        results / "report.html",
+    )
     return results / "report.html"
 
 
@@ -75,7 +87,9 @@ def page(request):
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_every_figure_loads_and_nothing_complains(browser, page, width):
     browser.load(page, width)
-    shown = browser.evaluate("[...document.images].map(image => image.complete && image.naturalWidth > 0)")
+    shown = browser.evaluate(
+        "[...document.images].map(image => image.complete && image.naturalWidth > 0)"
+    )
     assert shown
     assert all(shown)
     assert browser.complaints == []
@@ -111,10 +125,16 @@ def test_every_picture_says_what_it_shows_to_who_cannot_see_it(browser, report):
 
 def test_everything_that_scrolls_can_be_reached_by_the_keyboard(browser, report):
     browser.load(report, PHONE)
-    scrolls = "[...document.querySelectorAll('div')].filter(one => one.scrollWidth > one.clientWidth)"
+    scrolls = (
+        "[...document.querySelectorAll('div')].filter(one => one.scrollWidth > one.clientWidth)"
+    )
     assert browser.evaluate(f"{scrolls}.length") > 0
-    assert browser.evaluate(f"{scrolls}.every(one => one.tabIndex === 0 && one.getAttribute('aria-label'))")
-    assert browser.evaluate(f"{scrolls}.every(one => getComputedStyle(one, '::after').content.includes('sideways'))")
+    assert browser.evaluate(
+        f"{scrolls}.every(one => one.tabIndex === 0 && one.getAttribute('aria-label'))"
+    )
+    assert browser.evaluate(
+        f"{scrolls}.every(one => getComputedStyle(one, '::after').content.includes('sideways'))"
+    )
     assert browser.evaluate("document.querySelectorAll('main').length") == 1
 
 
@@ -124,7 +144,8 @@ def test_text_differs_from_its_background_in_both_colour_schemes(browser, report
     browser.load(report, DESKTOP)
     style = "getComputedStyle(document.body)"
     text, ground = (
-        browser.evaluate(f"{style}.{name}.match(/\\d+/g).map(Number)") for name in ("color", "backgroundColor")
+        browser.evaluate(f"{style}.{name}.match(/\\d+/g).map(Number)")
+        for name in ("color", "backgroundColor")
     )
     browser.colours("")
     assert (sum(text) < sum(ground)) == (scheme == "light")
@@ -143,20 +164,28 @@ def test_nothing_seriously_hinders_a_reader_who_uses_other_senses(browser, page,
 
 
 def test_a_page_with_a_barrier_is_noticed(browser, tmp_path):
-    (tmp_path / "bad.html").write_text('<html><p style="color: #ccc; background: white">pale</p><img src=""></html>')
+    (tmp_path / "bad.html").write_text(
+        '<html><p style="color: #ccc; background: white">pale</p><img src=""></html>'
+    )
     browser.load(tmp_path / "bad.html", DESKTOP)
     assert {one.split(":")[0] for one in browser.barriers()} >= {"color-contrast", "image-alt"}
 
 
 def test_a_page_that_asks_for_something_else_is_noticed(browser, tmp_path):
-    (tmp_path / "bad.html").write_text('<html><img src="none.png"><script>throw new Error("no")</script></html>')
+    (tmp_path / "bad.html").write_text(
+        '<html><img src="none.png"><script>throw new Error("no")</script></html>'
+    )
     browser.load(tmp_path / "bad.html", DESKTOP)
     assert len(browser.complaints) >= 2
 
 
-def test_a_click_on_a_heading_sorts_the_table_by_value_and_a_second_one_turns_it_over(browser, report):
+def test_a_click_on_a_heading_sorts_the_table_by_value_and_a_second_one_turns_it_over(
+    browser, report
+):
     browser.load(report, DESKTOP)
-    cells = "[...document.querySelector('tbody').rows].map(row => parseFloat(row.cells[1].textContent))"
+    cells = (
+        "[...document.querySelector('tbody').rows].map(row => parseFloat(row.cells[1].textContent))"
+    )
     click = "document.querySelector('th:nth-child(2) button').click()"
     browser.evaluate(click)
     up = browser.evaluate(cells)
@@ -170,9 +199,7 @@ def test_the_chart_shows_another_capacity_and_only_the_policies_that_are_chosen(
     bars = "[...document.querySelectorAll('#chart .mark-rect.role-mark path')]"
     assert browser.evaluate(f"{bars}.length") == 2 * len(POLICIES)
     before = browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))")
-    choose = (
-        "const menu = document.querySelector('#chart select'); menu.value = {}; menu.dispatchEvent(new Event('change'))"
-    )
+    choose = "const menu = document.querySelector('#chart select'); menu.value = {}; menu.dispatchEvent(new Event('change'))"
     browser.evaluate(f"(() => {{{choose.format(36)}}})()")
     browser.evaluate("new Promise(done => setTimeout(done, 500))")
     assert browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))") != before
@@ -182,7 +209,14 @@ def test_the_chart_shows_another_capacity_and_only_the_policies_that_are_chosen(
         " return [at.x + at.width / 2, at.y + at.height / 2] })()"
     )
     for kind in ("mousePressed", "mouseReleased"):
-        browser.ask("Input.dispatchMouseEvent", type=kind, x=entry[0], y=entry[1], button="left", clickCount=1)
+        browser.ask(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=entry[0],
+            y=entry[1],
+            button="left",
+            clickCount=1,
+        )
     browser.evaluate("new Promise(done => setTimeout(done, 500))")
     assert browser.evaluate(f"{bars}.length") == 2
     assert browser.complaints == []

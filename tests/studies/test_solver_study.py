@@ -16,7 +16,9 @@ def traces():
 
 @pytest.fixture(scope="module")
 def windows(traces):
-    return study.decision_windows(traces, 14, days=[3], count=4, forecaster="persistence", samples=20)
+    return study.decision_windows(
+        traces, 14, days=[3], count=4, forecaster="persistence", samples=20
+    )
 
 
 def test_a_window_does_not_depend_on_the_minutes_after_it(traces, windows):
@@ -34,7 +36,9 @@ def test_a_window_does_not_depend_on_the_minutes_after_it(traces, windows):
 
 def test_a_window_has_the_actual_rates_of_its_minutes(traces, windows):
     minute = int(windows[1].name.rsplit(" ", 1)[1])
-    np.testing.assert_allclose(windows[1].truth_rps * 60, traces.train[2, 0, :, minute : minute + 7])
+    np.testing.assert_allclose(
+        windows[1].truth_rps * 60, traces.train[2, 0, :, minute : minute + 7]
+    )
 
 
 def test_every_solver_solves_every_window_and_none_beats_exact(windows):
@@ -61,8 +65,12 @@ def test_more_jobs_have_one_core_each_and_no_quota_and_need_one_replica_at_most(
         "quota": lambda n: {"tenant": "team", "tenant_quota": 4.0},
         "minimum": lambda n: {"min_replicas": 4},
     }[field]
-    own = replace(windows[0], jobs=tuple(replace(job, **of(n)) for n, job in enumerate(windows[0].jobs)))
-    plain, scaled = (study.compare_scales(window, [6], groups=3, cobyla_up_to=0) for window in (windows[0], own))
+    own = replace(
+        windows[0], jobs=tuple(replace(job, **of(n)) for n, job in enumerate(windows[0].jobs))
+    )
+    plain, scaled = (
+        study.compare_scales(window, [6], groups=3, cobyla_up_to=0) for window in (windows[0], own)
+    )
     assert scaled["value"].tolist() == plain["value"].tolist()
 
 

@@ -17,9 +17,21 @@ from studies.figures import common, comparison, forecast
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
     "normal": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
 }
 # sRGB to XYZ, relative to the white of D65.
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -34,11 +46,15 @@ JUST_TOLD_APART = 2.3  # distance in CIELAB at which adjacent colours are just d
 
 def lab(colours, vision):
     """CIELAB coordinates (colours, 3) of colours "#RRGGBB" under a kind of vision."""
-    srgb = np.array([[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in colours])
+    srgb = np.array(
+        [[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in colours]
+    )
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     xyz = np.clip(linear @ np.array(vision).T, 0, 1) @ TO_XYZ.T / TO_XYZ.sum(axis=1)
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    return np.stack(
+        [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1
+    )
 
 
 @pytest.mark.parametrize("vision", VISION)
@@ -46,7 +62,9 @@ def lab(colours, vision):
 def test_any_two_colours_of_a_palette_are_told_apart_also_by_the_colour_blind(palette, vision):
     colours = PALETTES[palette] | {f"spare {n}": spare for n, spare in enumerate(style.SPARE)}
     seen = dict(zip(colours, lab(colours.values(), VISION[vision])))
-    distance = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)}
+    distance = {
+        (a, b): np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)
+    }
     closest = min(distance, key=distance.__getitem__)
     assert distance[closest] > 8 * JUST_TOLD_APART, closest
 
@@ -58,7 +76,10 @@ def test_every_colour_stands_out_from_paper(palette):
 
 def test_a_simulated_deuteranope_confuses_what_a_deuteranope_confuses():
     green, orange = lab(["#6E8B00", "#C06A00"], VISION["deuteranopia"])
-    assert np.linalg.norm(green - orange) < np.linalg.norm(np.subtract(*lab(["#6E8B00", "#C06A00"], np.eye(3)))) / 3
+    assert (
+        np.linalg.norm(green - orange)
+        < np.linalg.norm(np.subtract(*lab(["#6E8B00", "#C06A00"], np.eye(3)))) / 3
+    )
 
 
 def test_a_figure_that_would_be_shrunk_is_refused(tmp_path):
@@ -90,7 +111,8 @@ def simulated():
     summary = pd.DataFrame(rows, columns=["policy", "capacity_cores", "trial"])
     summary = summary.assign(lost_utility=summary.index / 10, slo_violation_rate=0.1)
     at = pd.DataFrame(
-        [(policy, "a", minute) for policy in MANY for minute in range(5)], columns=["policy", "job", "minute"]
+        [(policy, "a", minute) for policy in MANY for minute in range(5)],
+        columns=["policy", "job", "minute"],
     )
     return summary, at.assign(utility=0.5, running=3)
 
@@ -98,7 +120,9 @@ def simulated():
 def inside(figure) -> bool:
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
-    return box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
+    return (
+        box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
+    )
 
 
 def test_a_legend_of_many_names_stays_on_the_page(simulated):
@@ -151,8 +175,14 @@ def test_the_clairvoyant_has_a_line_of_its_own_among_policies(simulated):
     assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == common.CLAIRVOYANT
     columns = comparison.job_timelines(minutes, minutes, ["AIAD", "Faro-Sum"], limit).axes[:2]
     assert all(axis.lines[-1].get_color() == style.LIMIT for axis in columns)
-    rows = comparison.spread_over_jobs(minutes.assign(capacity_cores=36), limit.assign(capacity_cores=36)).axes[0]
-    assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", common.CLAIRVOYANT]
+    rows = comparison.spread_over_jobs(
+        minutes.assign(capacity_cores=36), limit.assign(capacity_cores=36)
+    ).axes[0]
+    assert [text.get_text() for text in rows.get_yticklabels()] == [
+        "AIAD",
+        "Faro-Sum",
+        common.CLAIRVOYANT,
+    ]
 
 
 def test_the_picture_of_the_readme_has_few_policies_and_one_measure():

@@ -22,7 +22,9 @@ def decision(**options) -> tour.Decision:
 @pytest.mark.parametrize("job", range(3))
 def test_a_row_of_the_table_is_the_mean_over_its_sample_paths(job, cold_start_s):
     one = decision(cold_start_s=cold_start_s)
-    np.testing.assert_allclose(tour.utility_of_paths(one, job).mean(axis=0), one.utility[job], atol=1e-12)
+    np.testing.assert_allclose(
+        tour.utility_of_paths(one, job).mean(axis=0), one.utility[job], atol=1e-12
+    )
 
 
 def test_the_price_of_a_replica_is_the_gain_of_the_optimum_from_one_more_core():
@@ -67,7 +69,9 @@ def test_the_caption_of_the_table_names_who_gets_how_much_and_who_falls_short():
 
 def test_the_caption_of_the_forecast_counts_what_its_bands_contain():
     paths = np.tile(np.arange(100.0)[:, None], (1, 1, 3))
-    assert "contain 2 of the 3 counts" in tour.forecast_caption(["a"], paths, np.array([[50.0, 99.0, 20.0]]))
+    assert "contain 2 of the 3 counts" in tour.forecast_caption(
+        ["a"], paths, np.array([[50.0, 99.0, 20.0]])
+    )
 
 
 def test_the_caption_of_the_price_names_the_budget_from_which_a_core_adds_little():

@@ -10,7 +10,12 @@ from pathlib import Path
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-allow-origins=*"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--remote-allow-origins=*",
+    ),
     "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that asks the network for anything does not get it
 )
 
@@ -58,29 +63,43 @@ class Browser:
         method, told = message.get("method"), message.get("params", {})
         if method == "Page.loadEventFired":
             self.loaded = True
-        elif method in COMPLAINTS or (told.get("type") or told.get("entry", {}).get("level")) in ("error", "assert"):
+        elif method in COMPLAINTS or (told.get("type") or told.get("entry", {}).get("level")) in (
+            "error",
+            "assert",
+        ):
             self.complaints.append(told)
         return message
 
     def load(self, page: Path, width: int, height: int = 800) -> None:
         self.complaints, self.loaded = [], False
         self.ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
         self.ask("Page.navigate", url=page.resolve().as_uri())
         while not self.loaded:
             self._next()
-        self.evaluate("Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
+        self.evaluate(
+            "Promise.all([...document.images].map(image => image.decode().catch(() => null)))"
+        )
 
     def evaluate(self, expression: str):
         """The value of a JavaScript expression on the page."""
-        answer = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = self.ask(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def colours(self, scheme: str) -> None:
         """Prefer `light` or `dark` colours, like the settings of the reader's system; "": as before."""
-        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.ask(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
 
     def barriers(self) -> list[str]:
         """What axe-core finds on the page that seriously hinders a reader: its rule, and the first element."""

@@ -77,12 +77,21 @@ def draw(results, **options):
 FIGURES = {
     "traces": ["requests_by_job", "offered_load"],
     "queueing": ["relaxations", "half_wait"],
-    "comparison": ["lost_utility_over_the_day", "policies", "replicas_by_job", "spread_over_jobs", "predicted_latency"],
+    "comparison": [
+        "lost_utility_over_the_day",
+        "policies",
+        "replicas_by_job",
+        "spread_over_jobs",
+        "predicted_latency",
+    ],
 }
 
 
 def write_notebook(path: Path, code: str, parameters: str = "") -> None:
-    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    cells = [
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(code),
+    ]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell{number}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,11 +103,22 @@ def write_notebook(path: Path, code: str, parameters: str = "") -> None:
 # else does not belong to the checkout.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["snakemake.cli", "snakemake.report.html_reporter", "pandas", "pydantic", "nbformat", "numba", "smart_open", "yte"]
+    [
+        "snakemake.cli",
+        "snakemake.report.html_reporter",
+        "pandas",
+        "pydantic",
+        "nbformat",
+        "numba",
+        "smart_open",
+        "yte",
+    ]
 )
 
 
-def run_snakemake(folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None) -> None:
+def run_snakemake(
+    folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None
+) -> None:
     """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in `folder`."""
     os.chdir(folder)
     os.environ.clear()
@@ -131,10 +151,14 @@ class Checkout:
         ]
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
-    def snakemake(self, *arguments: str, prepare: Callable | None = None) -> subprocess.CompletedProcess:
+    def snakemake(
+        self, *arguments: str, prepare: Callable | None = None
+    ) -> subprocess.CompletedProcess:
         """Run Snakemake with these arguments, after `prepare()` in its process."""
         command = ["--cores", "1", *arguments]
-        fork = FORKS.Process(target=run_snakemake, args=(self.folder, self.environment(), command, prepare))
+        fork = FORKS.Process(
+            target=run_snakemake, args=(self.folder, self.environment(), command, prepare)
+        )
         fork.start()
         fork.join(600)
         fork.kill()  # if it hangs
@@ -153,14 +177,26 @@ class Checkout:
         """Reason -> rules that a dry run would run for it."""
         done = self.snakemake("--dry-run", "--quiet", "host", *arguments)
         assert done.returncode == 0, done.stderr
-        sections = re.findall(r"^    (\w[^\n]*):\n        (\w[^\n]*)$", done.stdout + done.stderr, re.MULTILINE)
+        sections = re.findall(
+            r"^    (\w[^\n]*):\n        (\w[^\n]*)$", done.stdout + done.stderr, re.MULTILINE
+        )
         return {reason: set(rules.split(", ")) - {"all"} for reason, rules in sections}
 
 
 def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
     """Copy the project; its notebooks are replaced by stand-ins unless `real_notebooks`."""
     for name in (
-        *("Snakefile", "workflow", "config", "profiles", "environment.yml", "envs", "faro_lib", "faro_ops", "studies"),
+        *(
+            "Snakefile",
+            "workflow",
+            "config",
+            "profiles",
+            "environment.yml",
+            "envs",
+            "faro_lib",
+            "faro_ops",
+            "studies",
+        ),
         *("data/sources.yaml", "data/published", "data/posterior-smoke.npz"),
     ):
         source, target = ROOT / name, folder / name
@@ -170,7 +206,9 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         else:
             shutil.copy(source, target)
     if real_notebooks:
-        shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree(
+            ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*")
+        )
         for recorded in ("data/recorded-kubernetes", "data/arena"):
             shutil.copytree(ROOT / recorded, folder / recorded)
         return Checkout(folder)
@@ -179,7 +217,9 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
     for stage, names in FIGURES.items():
         with (folder / "studies" / "figures" / f"{stage}.py").open("a") as module:
             module.write(DRAW % names)
-    for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
+    for name in sorted(
+        {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)
+    ):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))
     return Checkout(folder)
 
@@ -187,7 +227,13 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
 def reader_checkout(folder: Path) -> Path:
     """A checkout with this environment, whose files for `make` are older than it, so that make installs nothing."""
     folder = make_checkout(folder, real_notebooks=True).folder
-    for name in ("Makefile", "pyproject.toml", "requirements.txt", "data/example.csv", "data/example-jobs.csv"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "requirements.txt",
+        "data/example.csv",
+        "data/example-jobs.csv",
+    ):
         shutil.copy(ROOT / name, folder / name)
         os.utime(folder / name, (0, 0))
     os.utime(folder / "envs/tests/requirements.txt", (0, 0))
@@ -203,15 +249,27 @@ def reader_checkout(folder: Path) -> Path:
 
 def surroundings(folder: Path) -> dict[str, str]:
     """The environment of a reader's shell in the checkout."""
-    own = {"PYTHONPATH": f"{folder}{os.pathsep}{folder}/workflow", "JUPYTER_CONFIG_DIR": str(folder / "jupyter")}
-    return {name: value for name, value in os.environ.items() if name not in ("CI", "MAKEFLAGS", "MAKELEVEL")} | own
+    own = {
+        "PYTHONPATH": f"{folder}{os.pathsep}{folder}/workflow",
+        "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),
+    }
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("CI", "MAKEFLAGS", "MAKELEVEL")
+    } | own
 
 
 def typed(command: str | list[str], folder: Path) -> str:
     """The output of a command that a reader types in the checkout; it must succeed."""
     done = subprocess.run(
-        command, shell=isinstance(command, str), cwd=folder, env=surroundings(folder), capture_output=True, text=True,
+        command,
+        shell=isinstance(command, str),
+        cwd=folder,
+        env=surroundings(folder),
+        capture_output=True,
+        text=True,
         timeout=1800,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout

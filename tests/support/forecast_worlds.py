@@ -11,7 +11,15 @@ GOOD, BAD = Convergence(1.002, 900, 800, 0), Convergence(1.22, 7, 9, 3)
 
 
 def ar1_posterior(
-    jobs=4, lag=0.8, spread=0.05, unit=20.0, correlation=None, day_minutes=360, draws=10, convergence=GOOD, traces=None
+    jobs=4,
+    lag=0.8,
+    spread=0.05,
+    unit=20.0,
+    correlation=None,
+    day_minutes=360,
+    draws=10,
+    convergence=GOOD,
+    traces=None,
 ):
     """Each job an AR(1) with normal errors around a flat day at `unit` on the root scale, as if fitted to `traces`."""
     coefficients = np.zeros((draws, jobs, 32))

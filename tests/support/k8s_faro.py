@@ -82,16 +82,30 @@ class FaroWorld(WorldWithRayService):
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.api.apply(
             f"/api/v1/namespaces/{self.namespace}",
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": enforce}},
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": self.namespace, "labels": enforce},
+            },
         )
         data = {"auth_token": base64.b64encode(b"a token").decode()}
         meta = {"name": SECRET, "namespace": self.namespace}
-        apply(self.api, crd(), {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data})
-        until(lambda: self.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-        for pod in self.api.get(OPERATOR)["items"]:  # it waits for up to five minutes after an outage
+        apply(
+            self.api, crd(), {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}
+        )
+        until(
+            lambda: self.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"),
+            60,
+            "FaroPlan is served",
+        )
+        for pod in self.api.get(OPERATOR)[
+            "items"
+        ]:  # it waits for up to five minutes after an outage
             self.api.send("DELETE", f"{OPERATOR}/{pod['metadata']['name']}")
 
-    def describe(self, files: tuple[str, ...] = FILES, head: Head | None = None, jobs: tuple[Job, ...] = JOBS) -> None:
+    def describe(
+        self, files: tuple[str, ...] = FILES, head: Head | None = None, jobs: tuple[Job, ...] = JOBS
+    ) -> None:
         """Apply these files of the manifests. Without `head` it stays as it is: another one begins an upgrade."""
         self.head = head or self.head
         spec = ManifestSpec(
@@ -121,10 +135,19 @@ class FaroWorld(WorldWithRayService):
 
     def serving(self) -> str:
         """The name of the Ray cluster that serves."""
-        return self.service().get("status", {}).get("activeServiceStatus", {}).get("rayClusterName", "")
+        return (
+            self.service()
+            .get("status", {})
+            .get("activeServiceStatus", {})
+            .get("rayClusterName", "")
+        )
 
     def until_ready(self) -> None:
-        until(lambda: self.condition("Ready") == "True", READY_S, lambda: f"ready: {self.service().get('status')}")
+        until(
+            lambda: self.condition("Ready") == "True",
+            READY_S,
+            lambda: f"ready: {self.service().get('status')}",
+        )
 
     def pods(self, kind: str) -> list[dict]:
         """Heads or workers of the serving cluster that are not on their way out."""
@@ -151,7 +174,11 @@ class FaroWorld(WorldWithRayService):
 
         if not away():
             self.kill(self.pods("worker")[0])
-            until(lambda: away() and self.whole(), READY_S, lambda: f"a worker on the other node: {self.plan()}")
+            until(
+                lambda: away() and self.whole(),
+                READY_S,
+                lambda: f"a worker on the other node: {self.plan()}",
+            )
         return away()[0]
 
     # --- Faro ---------------------------------------------------------------------------------------------------------
@@ -185,7 +212,9 @@ class FaroWorld(WorldWithRayService):
         until(self.whole, FOLLOWED_S, lambda: f"the plan: {self.plan()}")
 
     def controllers(self) -> list[dict]:
-        return self.get("/api/v1/{ns}/pods", labelSelector=f"app.kubernetes.io/name={NAME}")["items"]
+        return self.get("/api/v1/{ns}/pods", labelSelector=f"app.kubernetes.io/name={NAME}")[
+            "items"
+        ]
 
     def spread_controllers(self) -> None:
         """On two nodes. After a drain both may be on one, and Kubernetes moves no running pod."""
@@ -196,7 +225,9 @@ class FaroWorld(WorldWithRayService):
 
     def restarts(self) -> int:
         return sum(
-            one["restartCount"] for pod in self.controllers() for one in pod["status"].get("containerStatuses", [])
+            one["restartCount"]
+            for pod in self.controllers()
+            for one in pod["status"].get("containerStatuses", [])
         )
 
     # --- pods of the test ---------------------------------------------------------------------------------------------
@@ -215,7 +246,10 @@ class FaroWorld(WorldWithRayService):
             "name": "c",
             "image": IMAGE,
             "command": ["python", "-c", code, *arguments],
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+            "resources": {
+                "requests": {"cpu": "50m", "memory": "64Mi"},
+                "limits": {"memory": "256Mi"},
+            },
             "securityContext": CONSTANTS["restricted"],
         }
         spec = {
@@ -227,13 +261,19 @@ class FaroWorld(WorldWithRayService):
             **where,
         }
         path = f"/api/v1/namespaces/{namespace or self.namespace}/pods"
-        self.api.send("POST", path, {"metadata": {"name": name, "labels": labels or {}}, "spec": spec})
+        self.api.send(
+            "POST", path, {"metadata": {"name": name, "labels": labels or {}}, "spec": spec}
+        )
         return f"{path}/{name}"
 
-    def probe(self, name: str, *addresses: str, namespace: str | None = None, labels: dict | None = None) -> list[str]:
+    def probe(
+        self, name: str, *addresses: str, namespace: str | None = None, labels: dict | None = None
+    ) -> list[str]:
         """Whether a new pod of a namespace reaches these addresses: "open" or "closed" for each."""
         path = self.python(name, PROBE, *addresses, namespace=namespace, labels=labels)
-        until(lambda: self.api.get(path)["status"]["phase"] == "Succeeded", 120, f"{name} has ended")
+        until(
+            lambda: self.api.get(path)["status"]["phase"] == "Succeeded", 120, f"{name} has ended"
+        )
         answers = next(self.api.lines(f"{path}/log", 10.0))
         self.api.send("DELETE", path)
         return [answers[address] for address in addresses]
@@ -305,16 +345,25 @@ def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterato
         time.sleep(5)
         began = time.time()
         yield row
-        until(world.whole, within_s, lambda: f"as before: {world.plan()} {world.service().get('status')}")
+        until(
+            world.whole,
+            within_s,
+            lambda: f"as before: {world.plan()} {world.service().get('status')}",
+        )
         whole = time.time()
         time.sleep(REQUEST_S + 2)  # those under way end
     finally:
         requests += load.end()
-        print(f"{fault}: {len(failed(requests))} of {len(requests)} requests failed:", failed(requests)[:3])
+        print(
+            f"{fault}: {len(failed(requests))} of {len(requests)} requests failed:",
+            failed(requests)[:3],
+        )
     lost = failed(requests)
     row.sent, row.failed = len(requests), len(lost)
     row.whole_s = round(max([whole, *(one["at"] + one["took_s"] for one in lost)]) - began, 1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     line = json.dumps(asdict(row) | {"date": date.today().isoformat(), "commit": commit.strip()})
     print(line, lost[-1:])
     if path := os.environ.get("FARO_FAULTS"):

@@ -20,23 +20,33 @@ from faro_ops.kube.status import PLURAL
 CORES = 0.1  # of a replica
 SERVICE_S = 0.1
 MODEL = (ROOT / "cluster/model_server.py").read_text()
-EXAMPLE = yaml.safe_load((ROOT / "cluster/jobs.yaml").read_text())["jobs"][0]["deployment"]["queries"]
+EXAMPLE = yaml.safe_load((ROOT / "cluster/jobs.yaml").read_text())["jobs"][0]["deployment"][
+    "queries"
+]
 
 
 class Prometheus:
     """The Prometheus of cluster/monitoring.sh, by its node port."""
 
     def __init__(self, api):
-        done = subprocess.run([ROOT / "cluster/monitoring.sh"], capture_output=True, text=True, timeout=1800)
+        done = subprocess.run(
+            [ROOT / "cluster/monitoring.sh"], capture_output=True, text=True, timeout=1800
+        )
         assert done.returncode == 0, done.stdout + done.stderr
-        port = api.get("/api/v1/namespaces/monitoring/services/prometheus")["spec"]["ports"][0]["nodePort"]
+        port = api.get("/api/v1/namespaces/monitoring/services/prometheus")["spec"]["ports"][0][
+            "nodePort"
+        ]
         node = api.get("/api/v1/nodes")["items"][0]
-        host = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
+        host = next(
+            one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"
+        )
         self.url = f"http://{host}:{port}"
 
     def __call__(self, query: str) -> float | None:
         """The value of a query now; None if there is none."""
-        with urlopen(f"{self.url}/api/v1/query?{urlencode({'query': query})}", timeout=10) as answer:
+        with urlopen(
+            f"{self.url}/api/v1/query?{urlencode({'query': query})}", timeout=10
+        ) as answer:
             result = json.load(answer)["data"]["result"]
         return float(result[0]["value"][1]) if result else None
 
@@ -53,7 +63,12 @@ class ModelWorld(World):
         where = dict(namespace=self.namespace, name="main", deployments=names)
         wanted = ManifestSpec((), "", backend="deployments", prometheus="http://x", **where)
         quota = {"hard": {"requests.cpu": f"{CORES * replicas:.1f}"}}
-        apply(self.api, crd(), *objects(wanted, "rbac.yaml"), self.named("ResourceQuota", "models", spec=quota))
+        apply(
+            self.api,
+            crd(),
+            *objects(wanted, "rbac.yaml"),
+            self.named("ResourceQuota", "models", spec=quota),
+        )
         apply(self.api, self.named("ConfigMap", "model-server", data={"model_server.py": MODEL}))
         for name in names:
             ports = [{"port": 8000, "targetPort": "http"}]
@@ -62,15 +77,29 @@ class ModelWorld(World):
                 self.model(name),
                 self.named("Service", name, spec={"selector": {"app": name}, "ports": ports}),
             )
-        (folder / "jobs.yaml").write_text(yaml.safe_dump({"jobs": [self.row(name) for name in names]}))
-        until(lambda: self.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-        until(lambda: [self.ready(name) for name in names] == [1] * len(names), 180, "the models serve")
+        (folder / "jobs.yaml").write_text(
+            yaml.safe_dump({"jobs": [self.row(name) for name in names]})
+        )
+        until(
+            lambda: self.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"),
+            60,
+            "FaroPlan is served",
+        )
+        until(
+            lambda: [self.ready(name) for name in names] == [1] * len(names),
+            180,
+            "the models serve",
+        )
 
     python = FaroWorld.python  # `Load` starts its pod by it
 
     def named(self, kind: str, name: str, **fields) -> dict:
         version = {"HorizontalPodAutoscaler": "autoscaling/v2"}.get(kind, "v1")
-        return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": self.namespace}} | fields
+        return {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+        } | fields
 
     def model(self, name: str) -> dict:
         deployment = self.deployment(name)
@@ -87,26 +116,42 @@ class ModelWorld(World):
                 "periodSeconds": 2,
                 "timeoutSeconds": 5,
             },
-            "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},  # until no node sends it a request any more
-            "resources": {"requests": {"cpu": f"{1000 * CORES:.0f}m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+            "lifecycle": {
+                "preStop": {"sleep": {"seconds": 5}}
+            },  # until no node sends it a request any more
+            "resources": {
+                "requests": {"cpu": f"{1000 * CORES:.0f}m", "memory": "96Mi"},
+                "limits": {"memory": "256Mi"},
+            },
             "volumeMounts": [{"name": "model", "mountPath": "/model"}],
         }
         volumes = [{"name": "model", "configMap": {"name": "model-server"}}]
-        template["spec"] = {"terminationGracePeriodSeconds": 25, "containers": [container], "volumes": volumes}
+        template["spec"] = {
+            "terminationGracePeriodSeconds": 25,
+            "containers": [container],
+            "volumes": volumes,
+        }
         return deployment
 
     def row(self, name: str) -> dict:
         """The job's row, with the queries of cluster/jobs.yaml."""
         one = f'service="{name}",namespace="{self.namespace}"'
         queries = {key: query.replace('service="vision"', one) for key, query in EXAMPLE.items()}
-        served = {"slo_s": 4 * SERVICE_S, "service_time_s": SERVICE_S, "cold_start_s": 10, "cores": CORES}
+        served = {
+            "slo_s": 4 * SERVICE_S,
+            "service_time_s": SERVICE_S,
+            "cold_start_s": 10,
+            "cores": CORES,
+        }
         return {"job": name, **served, "deployment": {"name": name, "queries": queries}}
 
     def replicas(self, name: str) -> int:
         return self.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"]
 
     def ready(self, name: str) -> int:
-        return self.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["status"].get("readyReplicas", 0)
+        return self.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["status"].get(
+            "readyReplicas", 0
+        )
 
     def pending(self) -> list[str]:
         pods = self.get("/api/v1/{ns}/pods")["items"]
@@ -117,7 +162,10 @@ class ModelWorld(World):
 
     def autoscaler(self, name: str, of: str, least: int, most: int, utilisation: int = 80) -> dict:
         """A HorizontalPodAutoscaler on the CPU utilisation in percent of a Deployment's pods."""
-        metric = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": utilisation}}
+        metric = {
+            "name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": utilisation},
+        }
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": of}
         spec = {"scaleTargetRef": target, "minReplicas": least, "maxReplicas": most}
         spec["metrics"] = [{"type": "Resource", "resource": metric}]

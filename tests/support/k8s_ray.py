@@ -13,7 +13,14 @@ from faro_lib.workload import Job
 from faro_ops.http import HttpClient
 from faro_ops.kube.capacity import is_ready
 from faro_ops.kube.client import ApiError
-from faro_ops.kube.manifests import DASHBOARD_PORT, SECRET, SERVING_PORT, Head, ManifestSpec, Workers
+from faro_ops.kube.manifests import (
+    DASHBOARD_PORT,
+    SECRET,
+    SERVING_PORT,
+    Head,
+    ManifestSpec,
+    Workers,
+)
 from faro_ops.rayserve.deploy import APPLICATIONS
 from faro_ops.rayserve.spec import serve_specs
 
@@ -33,7 +40,9 @@ class WorldWithRayService(World):
     def close(self) -> None:
         """The RayService first: its operator would make pods again."""
         try:
-            self.api.send("DELETE", path_of({"kind": "RayService", "metadata": self.service()["metadata"]}))
+            self.api.send(
+                "DELETE", path_of({"kind": "RayService", "metadata": self.service()["metadata"]})
+            )
         except ApiError as gone:
             if gone.status != 404:
                 raise
@@ -49,7 +58,9 @@ class RayWorld(WorldWithRayService):
     token : what Ray wants.
     """
 
-    def __init__(self, folder: Path, jobs: tuple[Job, ...], initial: tuple[int, ...], token: str = "first"):
+    def __init__(
+        self, folder: Path, jobs: tuple[Job, ...], initial: tuple[int, ...], token: str = "first"
+    ):
         super().__init__(folder)
         if not self.operators():  # after an outage it waits for up to five minutes
             going = self.delete_operator()
@@ -60,12 +71,16 @@ class RayWorld(WorldWithRayService):
         spec = {
             "type": "NodePort",
             "selector": {"ray.io/node-type": "head"},
-            "ports": [{"name": name, "port": port, "targetPort": port} for name, port in ports.items()],
+            "ports": [
+                {"name": name, "port": port, "targetPort": port} for name, port in ports.items()
+            ],
         }
         meta = {"name": "outside", "namespace": self.namespace}
         apply(self.api, {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
         node = self.api.get("/api/v1/nodes")["items"][0]
-        host = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
+        host = next(
+            one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"
+        )
         found = self.get("/api/v1/{ns}/services/outside")["spec"]["ports"]
         self.url, self.http = (f"http://{host}:{port['nodePort']}" for port in found)
         self.until_ready()

@@ -75,7 +75,9 @@ def apply(api: Api, *things: dict, **query) -> None:
         api.apply(path_of(thing), thing, **query)
 
 
-def until(holds: Callable[[], object], within_s: float = 20.0, what: str | Callable[[], str] = "it"):
+def until(
+    holds: Callable[[], object], within_s: float = 20.0, what: str | Callable[[], str] = "it"
+):
     """The first true answer; the time is generous, for the machine may be busy. `what` may be asked when it failed."""
     last: object = None
     end = time.monotonic() + within_s
@@ -109,7 +111,9 @@ def half_a_worker(api: Api) -> float:
 def pause_image(api: Api) -> str:
     """An image that every node of kind has and that does nothing."""
     node = api.get("/api/v1/nodes")["items"][0]
-    return next(name for image in node["status"]["images"] for name in image["names"] if "/pause:" in name)
+    return next(
+        name for image in node["status"]["images"] for name in image["names"] if "/pause:" in name
+    )
 
 
 def docker(*arguments: str) -> str:
@@ -159,8 +163,14 @@ class World:
     def __init__(self, folder: Path):
         self.api = connect(kubeconfig())
         self.folder, self.namespace = folder, f"faro-{os.getpid()}-{next(SERIAL)}"
-        self.api.send("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": LABEL}})
-        until(lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"], 120, "the default ServiceAccount")
+        self.api.send(
+            "POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": LABEL}}
+        )
+        until(
+            lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"],
+            120,
+            "the default ServiceAccount",
+        )
 
     def path(self, path: str) -> str:
         return path.replace("{ns}", f"namespaces/{self.namespace}")
@@ -221,7 +231,9 @@ def answers_of(form: dict[str, str], value_of: Callable[[str], float | None]) ->
     for query, place in MARKED.findall(form["query"]):
         if (value := value_of(query)) is not None:
             times = [first + i * step for i in range(round((last - first) / step) + 1)]
-            found.append({"metric": {"faro_query": place}, "values": [[when, str(value)] for when in times]})
+            found.append(
+                {"metric": {"faro_query": place}, "values": [[when, str(value)] for when in times]}
+            )
     return found
 
 
@@ -243,8 +255,12 @@ class FakePrometheus(ThreadingHTTPServer):
                 text = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 form = {key: one[0] for key, one in parse_qs(text).items()}
                 values = self.server.values
-                known = lambda query: next((value for word, value in values.items() if word in query), None)  # noqa: E731
-                body = json.dumps({"data": {"resultType": "matrix", "result": answers_of(form, known)}}).encode()
+                known = lambda query: next(
+                    (value for word, value in values.items() if word in query), None
+                )  # noqa: E731
+                body = json.dumps(
+                    {"data": {"resultType": "matrix", "result": answers_of(form, known)}}
+                ).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -260,13 +276,19 @@ class FakePrometheus(ThreadingHTTPServer):
 
 def table(names, **fields) -> list[dict]:
     """Rows of jobs.yaml for Deployments of the same names."""
-    queries = {"requests": "sum(increase(requests_{0}[$window]))", "latency_mean_s": "sum(rate(seconds_{0}[$window]))"}
+    queries = {
+        "requests": "sum(increase(requests_{0}[$window]))",
+        "latency_mean_s": "sum(rate(seconds_{0}[$window]))",
+    }
     return [
         {
             "job": name,
             "cold_start_s": 5,
             **fields,
-            "deployment": {"name": name, "queries": {key: query.format(name) for key, query in queries.items()}},
+            "deployment": {
+                "name": name,
+                "queries": {key: query.format(name) for key, query in queries.items()},
+            },
         }
         for name in names
     ]

@@ -24,7 +24,17 @@ def node(name="n1", cpu="8", memory="32Gi", pods="110", ready=True, **spec):
     }
 
 
-def pod(name, cpu="1", on="n1", namespace="jobs", phase="Running", labels=None, ready=True, memory=None, **spec):
+def pod(
+    name,
+    cpu="1",
+    on="n1",
+    namespace="jobs",
+    phase="Running",
+    labels=None,
+    ready=True,
+    memory=None,
+    **spec,
+):
     requests = {"cpu": cpu} | ({"memory": memory} if memory else {})
     return {
         "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
@@ -33,14 +43,19 @@ def pod(name, cpu="1", on="n1", namespace="jobs", phase="Running", labels=None, 
             **({"nodeName": on} if on else {}),
             **spec,
         },
-        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+        "status": {
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        },
     }
 
 
 def measured(arrivals_per_min, others):
     """The answer of `DeploymentMetrics.observe`: these counts per minute, and `others` (jobs,) for every other field."""
     fields = ("arrivals_now", "mean_latency_s", "tail_latency_s", "ongoing")
-    return {"arrivals_per_min": np.array(arrivals_per_min)} | dict.fromkeys(fields, np.array(others))
+    return {"arrivals_per_min": np.array(arrivals_per_min)} | dict.fromkeys(
+        fields, np.array(others)
+    )
 
 
 def replica(name, **more):

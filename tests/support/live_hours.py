@@ -36,7 +36,9 @@ from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Sc
 from faro_ops.rayserve.spec import serve_specs
 from studies.live.generator import Generator
 
-JOBS = tuple(Job(name, slo_s=0.8, service_time_s=0.15, cold_start_s=8.0, model="m") for name in "abc")
+JOBS = tuple(
+    Job(name, slo_s=0.8, service_time_s=0.15, cold_start_s=8.0, model="m") for name in "abc"
+)
 CAPACITY, LOAD_RPS, SHARE_S = 10, 30.0, 600  # every ten minutes the load moves between the jobs
 EVERY_S, HOLD_S, LOOK_S = 120.0, 45.0, 5.0
 DYING_S = 0.1  # after SIGKILL, until the process has ended and the proxy knows it
@@ -58,8 +60,17 @@ class World:
     """A Ray that serves the jobs, and the command `faro run` that scales them."""
 
     def __init__(self, ray: local.LocalRay, folder: Path, disk: Path, seed: int):
-        self.ray, self.folder, self.rng, self.seen = ray, folder, np.random.default_rng(seed), Seen()
-        self.journal, self.table, self.log = disk / "run.jsonl", folder / "jobs.yaml", folder / "controller.log"
+        self.ray, self.folder, self.rng, self.seen = (
+            ray,
+            folder,
+            np.random.default_rng(seed),
+            Seen(),
+        )
+        self.journal, self.table, self.log = (
+            disk / "run.jsonl",
+            folder / "jobs.yaml",
+            folder / "controller.log",
+        )
         self.disk = disk
         self.write_table()
         self.controller = self.start()
@@ -77,7 +88,16 @@ class World:
             "--jobs",
             str(self.table),
         ]
-        line = [sys.executable, "-m", "faro_ops.cli", "run", *where, "--apply", "--capacity", str(CAPACITY)]
+        line = [
+            sys.executable,
+            "-m",
+            "faro_ops.cli",
+            "run",
+            *where,
+            "--apply",
+            "--capacity",
+            str(CAPACITY),
+        ]
         return line, os.environ | {"RAY_AUTH_TOKEN": self.ray.rest.token, "RAY_AUTH_MODE": "token"}
 
     def start(self) -> subprocess.Popen:
@@ -85,26 +105,38 @@ class World:
         self.seen.starts += 1
         with self.log.open("a") as log:
             return subprocess.Popen(
-                [*line, "--journal", str(self.journal)], env=environment, stdout=subprocess.DEVNULL, stderr=log
+                [*line, "--journal", str(self.journal)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
             )
 
     def deployment(self, job: str) -> dict:
-        return self.ray.rest.get(APPLICATIONS, BUSY_RETRY_S)["applications"][job]["deployments"]["replica"]
+        return self.ray.rest.get(APPLICATIONS, BUSY_RETRY_S)["applications"][job]["deployments"][
+            "replica"
+        ]
 
     def process(self, words: str) -> psutil.Process:
         """The one process of this Ray whose command line contains `words`."""
-        (found,) = [one for one in local.processes(self.ray.process.pid) if words in " ".join(one.cmdline())]
+        (found,) = [
+            one for one in local.processes(self.ray.process.pid) if words in " ".join(one.cmdline())
+        ]
         return found
 
     def look(self) -> None:
         """Check what must hold at any time."""
         with suppress(OSError):
             applications = self.ray.rest.get(APPLICATIONS)["applications"]
-            target = [applications[job.name]["deployments"]["replica"]["target_num_replicas"] for job in JOBS]
+            target = [
+                applications[job.name]["deployments"]["replica"]["target_num_replicas"]
+                for job in JOBS
+            ]
             if sum(target) > CAPACITY or min(target) < 1:
                 self.seen.broken.append(f"{time.time():.0f}: targets {target}")
         if self.controller.poll() is not None:
-            self.seen.broken.append(f"{time.time():.0f}: the controller ended with status {self.controller.returncode}")
+            self.seen.broken.append(
+                f"{time.time():.0f}: the controller ended with status {self.controller.returncode}"
+            )
             self.controller = self.start()
         with suppress(psutil.Error):
             self.seen.memory.append(psutil.Process(self.controller.pid).memory_info().rss)
@@ -173,17 +205,29 @@ class World:
 
     def another_controller_starts(self) -> None:
         line, environment = self.command()
-        other = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=HOLD_S)
+        other = subprocess.run(
+            line, env=environment, capture_output=True, text=True, timeout=HOLD_S
+        )
         if other.returncode == 0 or "take over with --force" not in other.stderr:
-            self.seen.broken.append(f"{time.time():.0f}: a second controller: {other.returncode} {other.stderr[-200:]}")
+            self.seen.broken.append(
+                f"{time.time():.0f}: a second controller: {other.returncode} {other.stderr[-200:]}"
+            )
 
 
 FAULTS: tuple[Callable[[World], None], ...] = (
-    World.nothing, World.a_replica_is_killed, World.the_controller_is_killed, World.the_controller_is_suspended,
-    World.the_dashboard_hangs, World.the_statistics_are_killed, World.the_controller_of_ray_serve_is_killed,
-    World.somebody_scales_by_hand, World.the_disk_is_full, World.the_table_is_damaged, World.an_slo_changes,
+    World.nothing,
+    World.a_replica_is_killed,
+    World.the_controller_is_killed,
+    World.the_controller_is_suspended,
+    World.the_dashboard_hangs,
+    World.the_statistics_are_killed,
+    World.the_controller_of_ray_serve_is_killed,
+    World.somebody_scales_by_hand,
+    World.the_disk_is_full,
+    World.the_table_is_damaged,
+    World.an_slo_changes,
     World.another_controller_starts,
-)  # fmt: skip
+)
 
 
 @contextmanager
@@ -198,7 +242,9 @@ def suspended(process: psutil.Process) -> Iterator[None]:
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={JOURNAL_BYTES}", "tmpfs", str(folder)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={JOURNAL_BYTES}", "tmpfs", str(folder)], check=True
+    )
     try:
         yield folder
     finally:
@@ -230,7 +276,11 @@ def run(hours: float, every_s: float, seed: int) -> tuple[Seen, Script, Sent, di
         small_disk(Path(name) / "disk") as disk,
         local.start(CAPACITY + 2) as ray,  # two for the statistics and what replaces a replica
     ):
-        deploy(ray.rest, configuration(JOBS, specs, [3, 3, 3]), (local.HTTP_HOST, urlsplit(ray.http.address).port or 0))
+        deploy(
+            ray.rest,
+            configuration(JOBS, specs, [3, 3, 3]),
+            (local.HTTP_HOST, urlsplit(ray.http.address).port or 0),
+        )
         world = World(ray, Path(name), disk, seed)
         try:
             world.wait(time.time() + 30)
@@ -244,7 +294,9 @@ def run(hours: float, every_s: float, seed: int) -> tuple[Seen, Script, Sent, di
                 try:
                     fault(world)
                 except (OSError, ValueError, psutil.Error, subprocess.TimeoutExpired) as error:
-                    world.seen.broken.append(f"{time.time():.0f}: {fault.__name__}: {error!r}"[:300])
+                    world.seen.broken.append(
+                        f"{time.time():.0f}: {fault.__name__}: {error!r}"[:300]
+                    )
             world.wait(began_s + seconds)
             sent = load.result(timeout_s=120)
             world.controller.send_signal(signal.SIGTERM)
@@ -258,7 +310,12 @@ def run(hours: float, every_s: float, seed: int) -> tuple[Seen, Script, Sent, di
             "ticks": sum(len(ticks) for _, ticks in journal.parts(world.journal)),
             "log": Counter(told(line) for line in world.log.read_text().splitlines()),
         }
-        return world.seen, Script(script.urls, script.due_s + began_s, script.job, script.service_s), sent, figures
+        return (
+            world.seen,
+            Script(script.urls, script.due_s + began_s, script.job, script.service_s),
+            sent,
+            figures,
+        )
 
 
 def told(line: str) -> str:
@@ -271,16 +328,25 @@ def report(seen: Seen, script: Script, sent: Sent, figures: dict[str, object]) -
     """Print what was seen; True if nothing was lost but what a killed replica held."""
     unanswered = np.flatnonzero(sent.outcome != SERVED)
     held = np.zeros(len(unanswered), bool)
-    for when_s, name in seen.kills:  # sent before the replica had ended, and not older than the longest answer
+    for (
+        when_s,
+        name,
+    ) in seen.kills:  # sent before the replica had ended, and not older than the longest answer
         due_s, job = script.due_s[unanswered], script.job[unanswered]
-        held |= (job == [one.name for one in JOBS].index(name)) & (due_s < when_s + DYING_S) & (due_s > when_s - 30)
+        held |= (
+            (job == [one.name for one in JOBS].index(name))
+            & (due_s < when_s + DYING_S)
+            & (due_s > when_s - 30)
+        )
     kinds = {FAILED: "failed", DROPPED: "answered 503", UNSENT: "not sent"}
     print(f"requests: {len(sent.outcome)}, served {sent.count(SERVED)}")
     print({noun: sent.count(kind) for kind, noun in kinds.items()})
     print(f"held by a killed replica: {held.sum()}, other: {(~held).sum()}")
     for index in unanswered[~held]:
         before = [(when_s, name) for when_s, name in seen.faults if when_s <= script.due_s[index]]
-        after_s, name = (script.due_s[index] - before[-1][0], before[-1][1]) if before else (np.nan, "-")
+        after_s, name = (
+            (script.due_s[index] - before[-1][0], before[-1][1]) if before else (np.nan, "-")
+        )
         print(
             f"  job {JOBS[script.job[index]].name}, {kinds[sent.outcome[index]]}, status {sent.status[index]}, "
             f"{after_s:.1f} s after {name}"
@@ -289,7 +355,9 @@ def report(seen: Seen, script: Script, sent: Sent, figures: dict[str, object]) -
     print(f"violations: {(late.sum() + len(unanswered)) / len(sent.outcome):.2%}")
     print("faults:", dict(sorted(Counter(name for _, name in seen.faults).items())))
     memory_mb = " ".join(f"{np.max(part) / 1e6:.0f}" for part in np.array_split(seen.memory, 12))
-    print(f"controller started {seen.starts} times; its largest memory in each twelfth of the run: {memory_mb} MB")
+    print(
+        f"controller started {seen.starts} times; its largest memory in each twelfth of the run: {memory_mb} MB"
+    )
     print(f"journal {figures['journal_bytes']} bytes, {figures['ticks']} ticks; log:")
     for line, count in sorted(figures["log"].items()):  # type: ignore[attr-defined]
         print(f"  {count:5} {line}")

@@ -39,8 +39,14 @@ class FakeRay:
         """A replica of the job reports `per_second` requests in each of these seconds."""
         from faro_ops.rayserve.statistics import bucket_of
 
-        row = empty_row() | {"arrivals": per_second, "done": per_second, "latency_s": per_second * latency_s}
-        rows = {second: row | {"buckets": {str(bucket_of(latency_s)): per_second}} for second in seconds}
+        row = empty_row() | {
+            "arrivals": per_second,
+            "done": per_second,
+            "latency_s": per_second * latency_s,
+        }
+        rows = {
+            second: row | {"buckets": {str(bucket_of(latency_s)): per_second}} for second in seconds
+        }
         self.stats.report(job, f"{job}#1", 0, rows)
 
     def answer(self, method: str, path: str, body):
@@ -50,7 +56,9 @@ class FakeRay:
                 return self.window_status, {}
             query = parse_qs(parts.query)
             if "holder" in query:
-                return 200, self.stats.lease(query["holder"][0], float(query["duration_s"][0]), "force" in query)
+                return 200, self.stats.lease(
+                    query["holder"][0], float(query["duration_s"][0]), "force" in query
+                )
             if method == "POST":
                 self.stats.accept(body)
                 return 200, body
@@ -74,7 +82,10 @@ class FakeRay:
             return {"status": "DEPLOY_FAILED", "deployments": {}}
         count, status = self.targets[name], "DELETING" if name in self.deleting else "RUNNING"
         replicas = [{"state": "RUNNING"}] * count
-        return {"status": status, "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}}}
+        return {
+            "status": status,
+            "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}},
+        }
 
     @contextmanager
     def served(self):

@@ -28,8 +28,12 @@ from faro_ops.rayserve.spec import EMULATED_KINDS, serve_specs
 from studies.live.generator import Generator
 
 BATCHES = Job("images", slo_s=1.0, model="images", replica=Batched(8, 0.05, 0.15, 0.02))
-TOKENS = Job("chat", slo_s=2.0, model="chat", replica=Continuous(0.03, 0.001, 1e-5, 8, 20.0, 100.0, 0.5, 0.5))
-FAST = Job("thumbnails", slo_s=0.5, model="thumbnails", replica=Batched(16, 0.02, 0.08, 0.002))  # 143 requests/s
+TOKENS = Job(
+    "chat", slo_s=2.0, model="chat", replica=Continuous(0.03, 0.001, 1e-5, 8, 20.0, 100.0, 0.5, 0.5)
+)
+FAST = Job(
+    "thumbnails", slo_s=0.5, model="thumbnails", replica=Batched(16, 0.02, 0.08, 0.002)
+)  # 143 requests/s
 JOBS = (BATCHES, TOKENS, FAST)
 RECORDED = Path(__file__).parents[2] / "data/live-twins.csv"
 SECONDS = 40
@@ -47,14 +51,18 @@ def served():
         "import_path": EMULATED_KINDS["continuous"],
         "args": {"replica": mapping_of(TOKENS.replica), "seed": SEED},
     }
-    sections = {job.name: {"max_ongoing_requests": LIMIT} | (tokens if job is TOKENS else {}) for job in JOBS}
+    sections = {
+        job.name: {"max_ongoing_requests": LIMIT} | (tokens if job is TOKENS else {})
+        for job in JOBS
+    }
     specs, rng_of_lengths = serve_specs(JOBS, sections), np.random.default_rng(SEED)
 
     def lengths(job, n):
         if job is not TOKENS:
             return np.ones((2, n))
         return np.concatenate(
-            [np.empty((2, 0)), *(TOKENS.replica.lengths(rng_of_lengths, 1) for _ in range(n))], axis=1
+            [np.empty((2, 0)), *(TOKENS.replica.lengths(rng_of_lengths, 1) for _ in range(n))],
+            axis=1,
         )
 
     with local.start(len(JOBS)) as running:
@@ -67,14 +75,20 @@ def served():
         def offer(rates, seed=3, seconds=SECONDS):
             rng = np.random.default_rng(seed)
             due = [np.sort(rng.uniform(0, seconds, rng.poisson(rate * seconds))) for rate in rates]
-            times, job = np.concatenate(due), np.repeat(np.arange(len(due)), [len(one) for one in due])
+            times, job = (
+                np.concatenate(due),
+                np.repeat(np.arange(len(due)), [len(one) for one in due]),
+            )
             order = np.argsort(times, kind="stable")
             urls = tuple(running.http.address + spec.route for spec in specs)
             script = Script(urls, times[order], job[order], np.full(len(times), np.nan))
             sent = Generator(script, time.time() + 2).result(timeout_s=seconds + 60)
             assert (sent.outcome == SERVED).all()
             of_job = [script.job == n for n in range(len(JOBS))]
-            return [(script.due_s[at], sent.latency_s[at], lengths(job, at.sum())) for job, at in zip(JOBS, of_job)]
+            return [
+                (script.due_s[at], sent.latency_s[at], lengths(job, at.sum()))
+                for job, at in zip(JOBS, of_job)
+            ]
 
         offer([5.0] * len(JOBS), seconds=3)  # the first requests of a replica are slower
         yield offer
@@ -82,7 +96,9 @@ def served():
 
 def measures(arrival_s, latency_s):
     """(p99 latency in s, requests/s from the first arrival to the last answer)."""
-    return np.quantile(latency_s, 0.99), len(latency_s) / ((arrival_s + latency_s).max() - arrival_s[0])
+    return np.quantile(latency_s, 0.99), len(latency_s) / (
+        (arrival_s + latency_s).max() - arrival_s[0]
+    )
 
 
 def twin(job, arrival_s, lengths):
@@ -108,7 +124,16 @@ def main() -> None:
                     live, simulated = measures(*requests[:2]), twin(job, requests[0], requests[2])
                     rows.append([job.name, share, rate, trial, *live, *simulated])
                     print(*rows[-1], flush=True)
-    columns = ["service", "load", "requests_per_s", "trial", "live_p99_s", "live_rps", "twin_p99_s", "twin_rps"]
+    columns = [
+        "service",
+        "load",
+        "requests_per_s",
+        "trial",
+        "live_p99_s",
+        "live_rps",
+        "twin_p99_s",
+        "twin_rps",
+    ]
     pd.DataFrame(rows, columns=columns).round(5).to_csv(RECORDED, index=False)
 
 

@@ -15,8 +15,14 @@ from checkouts import ROOT
 
 LAUNCHER = ROOT / "build" / "kubernetes-venv"
 IMAGE = "faro-pipeline:local"
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-NEW_BUCKET = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket='faro')"
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+NEW_BUCKET = (
+    "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket='faro')"
+)
 
 
 def launcher() -> Path:
@@ -31,7 +37,14 @@ def launcher() -> Path:
 
 def gateway() -> str:
     """The address of this machine in the network of the kind cluster, for pods and for programs here."""
-    inspect = ["docker", "network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}"]
+    inspect = [
+        "docker",
+        "network",
+        "inspect",
+        "kind",
+        "-f",
+        "{{range .IPAM.Config}}{{.Gateway}} {{end}}",
+    ]
     found = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.split()
     return next(one for one in found if "." in one)
 
@@ -44,7 +57,9 @@ def bucket() -> Iterator[str]:
         free.bind((host, 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [launcher() / "moto_server", "-H", host, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [launcher() / "moto_server", "-H", host, "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     address = f"http://{host}:{port}"
     try:
@@ -60,13 +75,25 @@ def bucket() -> Iterator[str]:
         server.wait(30)
 
 
-def in_pods(folder: Path, address: str, *arguments: str, timeout_s: float = 1800) -> subprocess.CompletedProcess:
+def in_pods(
+    folder: Path, address: str, *arguments: str, timeout_s: float = 1800
+) -> subprocess.CompletedProcess:
     """Run Snakemake with profiles/kubernetes in a checkout; its jobs get the files that are committed there."""
-    for git in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
+    for git in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"],
+    ):
         subprocess.run(["git", *git], cwd=folder, check=True)
     storage = ["--default-storage-prefix", "s3://faro/run", "--storage-s3-endpoint-url", address]
     storage += ["--storage-s3-access-key", "test", "--storage-s3-secret-key", "test"]
-    small = ["--default-resources", "mem_mb=500", "disk_mb=500", "--seconds-between-status-checks", "2"]
+    small = [
+        "--default-resources",
+        "mem_mb=500",
+        "disk_mb=500",
+        "--seconds-between-status-checks",
+        "2",
+    ]
     command = [
         launcher() / "snakemake",
         "--profile",
@@ -77,5 +104,10 @@ def in_pods(folder: Path, address: str, *arguments: str, timeout_s: float = 1800
         *small,
     ]
     return subprocess.run(
-        [*command, *arguments], cwd=folder, env=os.environ | KEYS, capture_output=True, text=True, timeout=timeout_s
+        [*command, *arguments],
+        cwd=folder,
+        env=os.environ | KEYS,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
     )

@@ -31,7 +31,11 @@ class Service:
     """One service: requests go to the replica with the fewest, or wait in a queue while all hold PLACES."""
 
     def __init__(self, arrival_s: np.ndarray, service_s: np.ndarray, cold_start_s: float):
-        self.arrival_s, self.service_s, self.cold_start_s = arrival_s.tolist(), service_s.tolist(), cold_start_s
+        self.arrival_s, self.service_s, self.cold_start_s = (
+            arrival_s.tolist(),
+            service_s.tolist(),
+            cold_start_s,
+        )
         self.done_s = [np.inf] * len(arrival_s)
         self.replicas: list[Replica] = []  # that accept requests, oldest first
         self.queue: deque = deque()
@@ -40,9 +44,13 @@ class Service:
 
 
 def run(
-    arrivals: list[np.ndarray], times: list[np.ndarray], cold_start_s: float, initial: list[int], end_s: float,
+    arrivals: list[np.ndarray],
+    times: list[np.ndarray],
+    cold_start_s: float,
+    initial: list[int],
+    end_s: float,
     control: Callable[[float, list[Service]], list[int]],
-) -> tuple[list[Service], np.ndarray]:  # fmt: skip
+) -> tuple[list[Service], np.ndarray]:
     """(the services after all requests, replicas that served at the end of each minute (jobs, minutes))."""
     services = [Service(*one, cold_start_s) for one in zip(arrivals, times)]
     events: list = [(now_s, CONTROL, 0, None) for now_s in np.arange(0, end_s, TICK_S).tolist()]
@@ -112,10 +120,12 @@ class World:
         """(arrival times, service times) of each service, in seconds."""
         rng = np.random.default_rng([self.seed, seed])
         arrivals = [
-            np.sort(np.concatenate([60 * m + 60 * rng.random(c) for m, c in enumerate(row)])) for row in self.counts
+            np.sort(np.concatenate([60 * m + 60 * rng.random(c) for m, c in enumerate(row)]))
+            for row in self.counts
         ]
         times = [
-            rng.gamma(1 / cv**2, mean_s * cv**2, len(one)) for one, mean_s, cv in zip(arrivals, self.true_s, self.cv)
+            rng.gamma(1 / cv**2, mean_s * cv**2, len(one))
+            for one, mean_s, cv in zip(arrivals, self.true_s, self.cv)
         ]
         return arrivals, times
 
@@ -125,14 +135,23 @@ def world(seed: int, wrong: float = 1.0, minutes: int = 180) -> World:
     rng = np.random.default_rng(seed)
     true_s, cv = rng.uniform(0.05, 0.4, 2), rng.uniform(0.2, 0.9, 2)
     replicas, phase = rng.uniform(2.0, 4.5, 2), rng.uniform(0, 2 * np.pi, 2)
-    wave = 1 + 0.5 * np.sin(2 * np.pi * np.arange(minutes) / rng.uniform(60, 160, (2, 1)) + phase[:, None])
+    wave = 1 + 0.5 * np.sin(
+        2 * np.pi * np.arange(minutes) / rng.uniform(60, 160, (2, 1)) + phase[:, None]
+    )
     level = 0.6 * replicas / true_s * 60
     counts = rng.poisson(level[:, None] * wave * rng.gamma(40, 1 / 40, (2, minutes)))
     jobs = tuple(
-        Job(name, slo_s=round(float(s * rng.uniform(3, 6)), 3), quantile=0.95, service_time_s=round(float(s * f), 4),
-            service_scv=0.1, cold_start_s=30.0, model=name)
+        Job(
+            name,
+            slo_s=round(float(s * rng.uniform(3, 6)), 3),
+            quantile=0.95,
+            service_time_s=round(float(s * f), 4),
+            service_scv=0.1,
+            cold_start_s=30.0,
+            model=name,
+        )
         for name, s, f in zip(("checkout", "search"), true_s, (wrong, 1.0))
-    )  # fmt: skip
+    )
     return World(jobs, tuple(true_s), counts, tuple(cv), seed, int(np.ceil(replicas.sum() * 1.3)))
 
 
@@ -170,7 +189,10 @@ def recorded(world: World, levels=(0.5, 0.95, 0.99)) -> tuple[Records, np.ndarra
 def late(world: World, services: list[Service]) -> np.ndarray:
     """The share of late requests of each service."""
     return np.array(
-        [np.mean(np.array(one.done_s) - np.array(one.arrival_s) > job.slo_s) for one, job in zip(services, world.jobs)]
+        [
+            np.mean(np.array(one.done_s) - np.array(one.arrival_s) > job.slo_s)
+            for one, job in zip(services, world.jobs)
+        ]
     )
 
 
@@ -185,7 +207,9 @@ def lost(world: World, services: list[Service]) -> float:
     return total / world.counts.shape[1]
 
 
-def run_policy(world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.ndarray) -> list[Service]:
+def run_policy(
+    world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.ndarray
+) -> list[Service]:
     """The services after a run of `policy`, which knows `jobs`, on the same requests with other service times."""
     arrivals, times = world.requests(1)
     state, ticks = policy.start(jobs), [0.0]
@@ -199,8 +223,14 @@ def run_policy(world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.
         mean_s, tail_s, ongoing = [], [], []
         for one, job in zip(services, jobs):
             recent = [k for k in one.ended[-600:] if one.done_s[k] >= now_s - WINDOW_S]
-            mean_s.append(float(np.mean([one.done_s[k] - one.arrival_s[k] for k in recent])) if recent else 0.0)
-            last = [k for k in one.ended[-1500:] if 60 * (minute - 1) <= one.done_s[k] < 60 * minute]
+            mean_s.append(
+                float(np.mean([one.done_s[k] - one.arrival_s[k] for k in recent]))
+                if recent
+                else 0.0
+            )
+            last = [
+                k for k in one.ended[-1500:] if 60 * (minute - 1) <= one.done_s[k] < 60 * minute
+            ]
             sample = [one.done_s[k] - one.arrival_s[k] for k in last]
             tail_s.append(float(np.quantile(sample, job.quantile)) if sample else 0.0)
             ongoing.append(len(one.queue) + sum(len(replica.line) for replica in one.replicas))
@@ -208,14 +238,26 @@ def run_policy(world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.
         starting = np.array([one.starting - one.cancelled for one in services])
         none = np.zeros(len(services))
         observation = Observation(
-            now_s=now_s, capacity=world.capacity, minute=minute,
-            arrivals_per_min=world.counts[:, max(0, minute - 15) : minute].astype(float), mean_latency_s=np.array(mean_s),
-            tail_latency_s=np.array(tail_s), ongoing=np.array(ongoing), running=running, starting=starting,
-            target=np.array([one.target for one in services]), terminating=none.astype(int), changing=starting > 0,
+            now_s=now_s,
+            capacity=world.capacity,
+            minute=minute,
+            arrivals_per_min=world.counts[:, max(0, minute - 15) : minute].astype(float),
+            mean_latency_s=np.array(mean_s),
+            tail_latency_s=np.array(tail_s),
+            ongoing=np.array(ongoing),
+            running=running,
+            starting=starting,
+            target=np.array([one.target for one in services]),
+            terminating=none.astype(int),
+            changing=starting > 0,
             drop=none,
-            arrivals_now=np.array([np.sum((60 * minute <= one) & (one < now_s)) for one in arrivals], float),
-        )  # fmt: skip
+            arrivals_now=np.array(
+                [np.sum((60 * minute <= one) & (one < now_s)) for one in arrivals], float
+            ),
+        )
         state, plan = policy.decide(state, observation)
         return [int(x) for x in plan.target]
 
-    return run(arrivals, times, 30.0, [int(x) for x in initial], 60.0 * world.counts.shape[1], control)[0]
+    return run(
+        arrivals, times, 30.0, [int(x) for x in initial], 60.0 * world.counts.shape[1], control
+    )[0]

@@ -32,7 +32,11 @@ class Known:
 
     def __str__(self) -> str:
         spread = f", cv={self.cv:g}" if self.cv else ""
-        own = f" of {self.service_time_s:g} s" if self.replica.kind in ("serial", "concurrent") else ""
+        own = (
+            f" of {self.service_time_s:g} s"
+            if self.replica.kind in ("serial", "concurrent")
+            else ""
+        )
         return f"{self.replica}{own}{spread}"
 
     @property
@@ -45,7 +49,11 @@ class Known:
 
     @property
     def tokens(self) -> dict[str, float] | None:
-        return {name: getattr(self.replica, name) for name in TOKENS} if isinstance(self.replica, Continuous) else None
+        return (
+            {name: getattr(self.replica, name) for name in TOKENS}
+            if isinstance(self.replica, Continuous)
+            else None
+        )
 
     def parameters(self) -> dict[str, float]:
         """The parameters that a calibration must find within 15 %."""
@@ -53,8 +61,16 @@ class Known:
             full = 1 + self.replica.slowdown * (self.replica.at_once - 1)
             own = {"at_once": self.replica.at_once, "stretch": full}
         else:
-            own = {name: value for name, value in mapping_of(self.replica).items() if name not in ("kind", *TOKENS)}
-        times = {"service_time_s": self.service_time_s} if self.replica.kind in ("serial", "concurrent") else {}
+            own = {
+                name: value
+                for name, value in mapping_of(self.replica).items()
+                if name not in ("kind", *TOKENS)
+            }
+        times = (
+            {"service_time_s": self.service_time_s}
+            if self.replica.kind in ("serial", "concurrent")
+            else {}
+        )
         return {"capacity_rps": self.capacity_rps} | times | own
 
 
@@ -96,7 +112,10 @@ def latencies(known: Known, rate_rps: float, replicas: int, seed: int) -> dict[s
     quantities = {LATENCY: "end_to_end"} | (
         {FIRST_TOKEN: "first_token", PER_TOKEN: "per_token"} if known.tokens else {}
     )
-    return {name: _simulated(known, rate_rps, replicas, seed, slo_on) for name, slo_on in quantities.items()}
+    return {
+        name: _simulated(known, rate_rps, replicas, seed, slo_on)
+        for name, slo_on in quantities.items()
+    }
 
 
 def _simulated(known: Known, rate_rps: float, replicas: int, seed: int, slo_on: str) -> np.ndarray:
@@ -148,7 +167,9 @@ def profiled(known: Known, seed: int = 1) -> Measurements:
     return measurements_of(rows)
 
 
-def recorded(known: Known, columns: Sequence, utilisations: Sequence, seed: int = 1) -> Measurements:
+def recorded(
+    known: Known, columns: Sequence, utilisations: Sequence, seed: int = 1
+) -> Measurements:
     """These columns of the latency at these (replicas, utilisations)."""
     rows = []
     for replicas, shares in utilisations:
@@ -156,7 +177,10 @@ def recorded(known: Known, columns: Sequence, utilisations: Sequence, seed: int 
             rate_rps = share * replicas * known.capacity_rps
             latency_s = latencies(known, rate_rps, replicas, seed + 1000 * (1 + len(rows)))[LATENCY]
             served = latency_s[np.isfinite(latency_s)]
-            values = [served.mean() if level is None else np.quantile(served, level) for _, level in columns]
+            values = [
+                served.mean() if level is None else np.quantile(served, level)
+                for _, level in columns
+            ]
             rows.append((rate_rps, replicas, len(latency_s), *values))
     rate, counts, requests, *values = np.array(rows).T
     return Measurements(rate, counts, requests, tuple(columns), np.stack(values, axis=1))

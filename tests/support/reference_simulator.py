@@ -107,7 +107,9 @@ class Replica:
     def plan(self, at_s, action):
         self.planned += 1
         number = self.planned
-        self.clock.at(at_s, SERVICE, lambda: action() if number == self.planned else None, tie=self.slot)
+        self.clock.at(
+            at_s, SERVICE, lambda: action() if number == self.planned else None, tie=self.slot
+        )
 
     def _begin(self):
         self.plan(self.clock.now_s + self.line[0].service_s, self._complete)
@@ -149,7 +151,9 @@ class ConcurrentReplica(Replica):
             self.plan(self.clock.now_s + left_s * self._slower(), self._complete)
 
     def _complete(self):
-        first = min(self.serving, key=lambda request: request.finish_at)  # of equal ones, the one that entered first
+        first = min(
+            self.serving, key=lambda request: request.finish_at
+        )  # of equal ones, the one that entered first
         self.attained_s, self.since_s = first.finish_at, self.clock.now_s
         self.serving.remove(first)
         self.line.remove(first)
@@ -188,7 +192,9 @@ class BatchedReplica(Replica):
         self.refilling = True
         self.served(done)
         self.refilling = False
-        if len(self.line) >= self.kind["max_batch"] or (self.line and self._at_latest_s() <= self.clock.now_s):
+        if len(self.line) >= self.kind["max_batch"] or (
+            self.line and self._at_latest_s() <= self.clock.now_s
+        ):
             self._begin()
         elif self.line:
             self.plan(self._at_latest_s(), self._begin)
@@ -224,7 +230,11 @@ class ContinuousReplica(Replica):
         self.running += self.admitted
         self.busy = bool(self.running)
         if self.busy:
-            length_s = self.kind["alpha_s"] + self.kind["beta_s"] * len(self.running) + self.kind["gamma_s"] * prompts
+            length_s = (
+                self.kind["alpha_s"]
+                + self.kind["beta_s"] * len(self.running)
+                + self.kind["gamma_s"] * prompts
+            )
             self.plan(self.clock.now_s + length_s, self._end)
 
     def _end(self):
@@ -333,7 +343,11 @@ class Service:
         return len(self.queue) + (self.held is not None) + lines
 
     def mean_latency_s(self):
-        recent = [spent for at, spent in self.ended if self.clock.now_s - WINDOW_S <= at < self.clock.now_s]
+        recent = [
+            spent
+            for at, spent in self.ended
+            if self.clock.now_s - WINDOW_S <= at < self.clock.now_s
+        ]
         return sum(recent) / len(recent) if recent else 0.0
 
 
@@ -360,7 +374,9 @@ class Cluster:
     places : for each job the most requests in a replica.
     """
 
-    def __init__(self, requests, tenths, capacity_tenths, initial, schedule, permutations, kinds, places):
+    def __init__(
+        self, requests, tenths, capacity_tenths, initial, schedule, permutations, kinds, places
+    ):
         self.clock = clock = Clock()
         self.capacity_tenths = capacity_tenths
         self.services = [Service(clock, *own) for own in zip(requests, permutations, kinds, places)]
@@ -426,7 +442,9 @@ class Cluster:
         for job in downs + ups:
             target, left = actions[job]
             if not self.changing(job):
-                free = self.capacity_tenths - sum(a * pods.tenths for a, pods in zip(clamped, self.pods))
+                free = self.capacity_tenths - sum(
+                    a * pods.tenths for a, pods in zip(clamped, self.pods)
+                )
                 clamped[job] = min(target, clamped[job] + max(0, free // self.pods[job].tenths))
             if clamped[job] != target and left > 1:
                 self.carried[job] = (target, left - 1)
@@ -470,5 +488,7 @@ class Cluster:
 
     def _collect(self):
         for pods in self.pods:
-            pods.idle_since_s = [since for since in pods.idle_since_s if self.clock.now_s - since < IDLE_S]
+            pods.idle_since_s = [
+                since for since in pods.idle_since_s if self.clock.now_s - since < IDLE_S
+            ]
         self.clock.at(self.clock.now_s + CHECK_S, COLLECTION, self._collect)

@@ -18,7 +18,9 @@ def refresh(path: Path) -> int:
     from faro_lib.files import atomic_write
 
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     kept = 0
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
@@ -27,9 +29,13 @@ def refresh(path: Path) -> int:
         if cell.cell_type == "code":
             printed = [output for output in cell.outputs if output.get("name") == "stdout"]
             cell.outputs = printed if CHECKED in tags else []
-            cell.execution_count = 1 if cell.outputs else None  # nbval ignores cells without a count
+            cell.execution_count = (
+                1 if cell.outputs else None
+            )  # nbval ignores cells without a count
             kept += len(cell.outputs)
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    )
     with atomic_write(path) as partial:
         nbformat.write(notebook, partial)
     return kept
@@ -38,5 +44,7 @@ def refresh(path: Path) -> int:
 if __name__ == "__main__":
     root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = str(root)
-    for path in [Path(name) for name in sys.argv[1:]] or sorted((root / "notebooks").glob("*.ipynb")):
+    for path in [Path(name) for name in sys.argv[1:]] or sorted(
+        (root / "notebooks").glob("*.ipynb")
+    ):
         print(f"{path}: {refresh(path)} checked outputs", flush=True)

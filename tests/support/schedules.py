@@ -31,7 +31,12 @@ class Scripted:
         return 0
 
     def decide(self, tick, observation):
-        plan = Plan(self.wanted[tick], self.drop[tick], (HOLD,) * len(observation.target), self.attempts[tick])
+        plan = Plan(
+            self.wanted[tick],
+            self.drop[tick],
+            (HOLD,) * len(observation.target),
+            self.attempts[tick],
+        )
         return tick + 1, plan
 
 
@@ -66,13 +71,21 @@ class Schedule:
     def draws(self) -> Draws:
         return draw(self.workload, self.seed)
 
-    def run(self, draws: Draws, serving_model: ServingModel = PAPER) -> tuple[SimulatedCluster, list[control.Step]]:
+    def run(
+        self, draws: Draws, serving_model: ServingModel = PAPER
+    ) -> tuple[SimulatedCluster, list[control.Step]]:
         """The cluster after every request has ended, and the ticks of the loop."""
-        policy = Scripted(np.array(self.wanted), np.array(self.drop), self.attempts, float(self.tick_s))
+        policy = Scripted(
+            np.array(self.wanted), np.array(self.drop), self.attempts, float(self.tick_s)
+        )
         workload = self.workload
-        cluster = SimulatedCluster(workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model)
+        cluster = SimulatedCluster(
+            workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model
+        )
         steps: list[control.Step] = []
-        control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append)
+        control.run(
+            cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append
+        )
         cluster.finish()
         return cluster, steps
 
@@ -91,10 +104,19 @@ def replicas():
         st.builds(Concurrent, counts, times(1.0)),
         st.builds(Batched, counts, times(0.5), positive_s, times(2.0**-4)),
         st.builds(
-            Continuous, positive_s, times(2.0**-6), times(2.0**-9), counts, tokens, tokens, cv, cv,
-            st.sampled_from([1, 12, 10_000]), slo_on,
+            Continuous,
+            positive_s,
+            times(2.0**-6),
+            times(2.0**-9),
+            counts,
+            tokens,
+            tokens,
+            cv,
+            cv,
+            st.sampled_from([1, 12, 10_000]),
+            slo_on,
         ),
-    )  # fmt: skip
+    )
 
 
 ONLY_SERIAL = st.just(SERIAL)
@@ -114,7 +136,9 @@ def schedules(draw_from, kinds=ONLY_SERIAL):
     def changes(values):
         # Few changes, far apart, so that they have time to take effect.
         change = st.tuples(st.integers(0, ticks - 1), values)
-        return st.lists(change, max_size=12).map(lambda pairs: sorted(pairs, key=lambda pair: pair[0]))
+        return st.lists(change, max_size=12).map(
+            lambda pairs: sorted(pairs, key=lambda pair: pair[0])
+        )
 
     initial = draw_from(per_job(st.integers(1, 4)))
     wanted, drop = np.tile(initial, (ticks, 1)), np.zeros((ticks, jobs))

@@ -15,7 +15,9 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 PACKAGES = "slurmctld slurmd slurm-client munge"
-CONFIGURATION = Path("/etc/slurm/slurm.conf")  # the default, because Snakemake's job steps unset SLURM_CONF
+CONFIGURATION = Path(
+    "/etc/slurm/slurm.conf"
+)  # the default, because Snakemake's job steps unset SLURM_CONF
 TEMPLATE = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -46,7 +48,10 @@ def missing() -> str | None:
     """Why SLURM cannot be started here, or None."""
     if os.geteuid() != 0:
         return "SLURM on this machine needs root"
-    if any(shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None for program in PROGRAMS):
+    if any(
+        shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None
+        for program in PROGRAMS
+    ):
         return f"SLURM is not installed: on Debian, apt-get install {PACKAGES}"
     if CONFIGURATION.exists():
         return f"{CONFIGURATION} exists: a SLURM cluster is configured here"
@@ -71,12 +76,21 @@ def slurm() -> Iterator[Path]:
         try:
             CONFIGURATION.parent.mkdir(exist_ok=True)
             CONFIGURATION.write_text(text)
-            munge = [f"--{kind}={folder}/munge.{kind.split('-')[0]}" for kind in ("key-file", "socket", "pid-file")]
+            munge = [
+                f"--{kind}={folder}/munge.{kind.split('-')[0]}"
+                for kind in ("key-file", "socket", "pid-file")
+            ]
             munge += [f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"]
-            for command in (["munged", "--foreground", "--force", *munge], ["slurmctld", "-D"], ["slurmd", "-D"]):
+            for command in (
+                ["munged", "--foreground", "--force", *munge],
+                ["slurmctld", "-D"],
+                ["slurmd", "-D"],
+            ):
                 with (folder / f"{command[0]}.out").open("w") as output:
                     program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin")
-                    running.append(subprocess.Popen([str(program), *command[1:]], stdout=output, stderr=output))
+                    running.append(
+                        subprocess.Popen([str(program), *command[1:]], stdout=output, stderr=output)
+                    )
             _wait_until_idle(folder, running)
             yield folder / "completed.txt"
         finally:
@@ -88,7 +102,12 @@ def slurm() -> Iterator[Path]:
 
 def _wait_until_idle(folder: Path, running: list[subprocess.Popen]) -> None:
     until = time.monotonic() + 60
-    while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True).stdout.split():
+    while (
+        "idle"
+        not in subprocess.run(
+            ["sinfo", "-h", "-o", "%t"], capture_output=True, text=True
+        ).stdout.split()
+    ):
         logs = "\n".join(path.read_text() for path in folder.glob("*.out"))
         assert time.monotonic() < until, logs
         assert all(process.poll() is None for process in running), logs

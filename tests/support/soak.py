@@ -38,12 +38,32 @@ from faro_ops.rayserve.statistics import StatsAggregator
 JOBS = tuple(Job(name, slo_s=0.8, service_time_s=0.2, cold_start_s=5.0) for name in "abc")
 CPUS, TICK_S, MINUTE_S = 12.0, 60.0, 60
 FAULTS = (
-    "none", "no answer", "status 500", "wrong JSON", "no statistics", "wrong statistics", "replica dies", "pending",
-    "capacity halves", "clock forward", "clock back", "disk full", "lease lost", "idle hour", "scaled by hand",
+    "none",
+    "no answer",
+    "status 500",
+    "wrong JSON",
+    "no statistics",
+    "wrong statistics",
+    "replica dies",
+    "pending",
+    "capacity halves",
+    "clock forward",
+    "clock back",
+    "disk full",
+    "lease lost",
+    "idle hour",
+    "scaled by hand",
     "aggregator restarts",
-)  # fmt: skip
-REPORTED = {"no answer": "observe", "status 500": "observe", "wrong JSON": "observe", "lease lost": "apply",
-            "disk full": "journal", "clock forward": "clock", "clock back": "clock"}  # fmt: skip
+)
+REPORTED = {
+    "no answer": "observe",
+    "status 500": "observe",
+    "wrong JSON": "observe",
+    "lease lost": "apply",
+    "disk full": "journal",
+    "clock forward": "clock",
+    "clock back": "clock",
+}
 
 
 @dataclass
@@ -86,7 +106,11 @@ class World:
         if self.fault != "no statistics":
             for n, job in enumerate(JOBS):
                 idle = n == 0 and self.monotonic_s < self.idle_until_s
-                ray.hear(job.name, 0 if idle else 4 * (n + 1), range(int(self.wall_s) - MINUTE_S, int(self.wall_s)))
+                ray.hear(
+                    job.name,
+                    0 if idle else 4 * (n + 1),
+                    range(int(self.wall_s) - MINUTE_S, int(self.wall_s)),
+                )
 
     # The calls of HttpClient.
 
@@ -110,7 +134,10 @@ class World:
         if on_stats and self.fault == "wrong statistics" and method == "GET":
             return ["not", "statistics"]
         answer = json.loads(json.dumps(answer))
-        if path.startswith("/api/serve/applications/") and self.fault in ("replica dies", "pending"):
+        if path.startswith("/api/serve/applications/") and self.fault in (
+            "replica dies",
+            "pending",
+        ):
             for application in answer["applications"].values():
                 del application["deployments"]["replica"]["replicas"][-1:]
         return answer
@@ -131,7 +158,9 @@ class Figures:
     kept_seconds: int = 0
 
 
-def soak(hours: float, seed: int = 0, faults: tuple[str, ...] = FAULTS, forecaster: str = "auto") -> Figures:
+def soak(
+    hours: float, seed: int = 0, faults: tuple[str, ...] = FAULTS, forecaster: str = "auto"
+) -> Figures:
     """Run the controller for some hours and check the invariants after every tick."""
     world, figures, told = World(np.random.default_rng(seed), faults), Figures(), []
     started, full = [], os.fsync
@@ -162,13 +191,17 @@ def soak(hours: float, seed: int = 0, faults: tuple[str, ...] = FAULTS, forecast
     def on_step(step):
         figures.ticks += 1
         observation, cores = step.observation, np.array([job.cores for job in JOBS])
-        figures.moves[int(observation.now_s // 3600)] += int((step.target != observation.target).sum())
+        figures.moves[int(observation.now_s // 3600)] += int(
+            (step.target != observation.target).sum()
+        )
         if step.target @ cores > observation.capacity + 1e-9:
             figures.broken.append(
                 f"{observation.now_s:g} s: targets {step.target} exceed {observation.capacity:g} cores"
             )
         if (step.target < 1).any():
-            figures.broken.append(f"{observation.now_s:g} s: targets {step.target} are below the minimum")
+            figures.broken.append(
+                f"{observation.now_s:g} s: targets {step.target} are below the minimum"
+            )
         figures.kept_seconds = max(map(len, cluster._recent._seconds.values()))
 
     def on_failure(reason, message):
@@ -188,14 +221,25 @@ def soak(hours: float, seed: int = 0, faults: tuple[str, ...] = FAULTS, forecast
     ):
         clock = Clock(int(world.wall_s) - 900, stop=Stop())
         policy = paced(make("Faro-Sum", PolicyContext(JOBS, forecaster=fitted)), TICK_S)
-        cluster = Cluster(JOBS, serve_specs(JOBS), world, world, clock, lease=Lease("soak", 3 * TICK_S))
+        cluster = Cluster(
+            JOBS, serve_specs(JOBS), world, world, clock, lease=Lease("soak", 3 * TICK_S)
+        )
         cluster.connect()
         path = Path(folder) / "journal"
         run(
-            cluster, policy, JOBS, 900 + 3600 * hours, journal=path, clock=clock, on_step=on_step, on_failure=on_failure,
-        )  # fmt: skip
+            cluster,
+            policy,
+            JOBS,
+            900 + 3600 * hours,
+            journal=path,
+            clock=clock,
+            on_step=on_step,
+            on_failure=on_failure,
+        )
         figures.journal_bytes = path.stat().st_size
-    figures.skipped = sum(figures.faults.values()) - 1 - figures.ticks  # the end of the run begins one more minute
+    figures.skipped = (
+        sum(figures.faults.values()) - 1 - figures.ticks
+    )  # the end of the run begins one more minute
     figures.failures[CONTESTED] += 0
     return figures
 

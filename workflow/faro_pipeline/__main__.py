@@ -31,7 +31,10 @@ def draw(module: str, captions: str, options: str) -> None:
     from faro_lib.figures import save_all, use_style
 
     use_style()
-    save_all(importlib.import_module(module).draw(Path(captions).parents[1], **json.loads(options)), captions)
+    save_all(
+        importlib.import_module(module).draw(Path(captions).parents[1], **json.loads(options)),
+        captions,
+    )
 
 
 def join(module: str, output: str, *inputs: str) -> None:
@@ -42,7 +45,9 @@ def join(module: str, output: str, *inputs: str) -> None:
 
 def report(module: str, page: str, config: str, sources: str, *ran: str) -> None:
     """Write the report `page` on executed notebooks (`ran`) with `module.write_report`; `config` and `sources` are JSON."""
-    importlib.import_module(module).write_report(Path(page).parent, *map(json.loads, (config, sources)), page, ran)
+    importlib.import_module(module).write_report(
+        Path(page).parent, *map(json.loads, (config, sources)), page, ran
+    )
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
@@ -53,7 +58,13 @@ def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
         Path(record).write_text(checksums(name, folder))
 
 
-COMMANDS: dict[str, Any] = {"notebook": notebook, "draw": draw, "join": join, "report": report, "fetch": fetch_files}
+COMMANDS: dict[str, Any] = {
+    "notebook": notebook,
+    "draw": draw,
+    "join": join,
+    "report": report,
+    "fetch": fetch_files,
+}
 
 
 def main(command: str, *arguments: str) -> int:

@@ -16,8 +16,14 @@ from faro_pipeline.fetch import verify
 from faro_pipeline.settings import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
 
 EDITION = Path(__file__).parents[2] / "studies" / "edition"
-STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # plugins with solvers for stage 40
-PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day (downsampled from 1,440)
+STAGE_40 = [
+    EDITION / f"{name}.py" for name in ("continuous", "reference")
+]  # plugins with solvers for stage 40
+PUBLISHED_SIZE = (
+    PUBLISHED_JOBS,
+    PUBLISHED_DAYS,
+    360,
+)  # jobs, training days, minutes in a day (downsampled from 1,440)
 # Memory in GB, as measured in the stages' benchmark files (`results/*/logs/*.bench`).
 KERNEL_GB = 0.75  # a notebook kernel, after it has imported the library
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
@@ -45,12 +51,24 @@ def check(config: Config, here: bool = True) -> int:
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     generated = config.synthetic
-    if config.workload in (SYNTHETIC, PUBLISHED) and generated.days and not config.forecast.posterior:
-        size = PUBLISHED_SIZE if config.workload == PUBLISHED else (generated.jobs, generated.days, generated.minutes)
-        jobs = read_jobs(config.jobs) if config.jobs else tuple(Job(f"job{n}") for n in range(size[0]))
+    if (
+        config.workload in (SYNTHETIC, PUBLISHED)
+        and generated.days
+        and not config.forecast.posterior
+    ):
+        size = (
+            PUBLISHED_SIZE
+            if config.workload == PUBLISHED
+            else (generated.jobs, generated.days, generated.minutes)
+        )
+        jobs = (
+            read_jobs(config.jobs) if config.jobs else tuple(Job(f"job{n}") for n in range(size[0]))
+        )
         check_sizes(config, jobs, *size[1:])
     else:
-        traces = load_workload(config.workload, config.jobs, raw=config.raw, synthetic=generated.model_dump())
+        traces = load_workload(
+            config.workload, config.jobs, raw=config.raw, synthetic=generated.model_dump()
+        )
         size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])
         check_sizes(config, traces.jobs, *size[1:])
         if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
@@ -79,7 +97,12 @@ def check_names(config: Config) -> None:
         (SOLVERS.find, ("sloppify.solvers",)),
         (FITS.find, ("forecast.baselines", "days.forecasters")),
     ]
-    errors = [(key, _error(find, name)) for find, keys in settings for key in keys for name in attrgetter(key)(config)]
+    errors = [
+        (key, _error(find, name))
+        for find, keys in settings
+        for key in keys
+        for name in attrgetter(key)(config)
+    ]
     _raise([*errors, ("forecaster", _error(FITS.find, config.forecaster))])
 
 
@@ -95,18 +118,48 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
         ("scale.mixed", jobs, config.scale.mixed or []),
         ("scale.curve", jobs, config.scale.curve),
         ("sensitivity.capacity", jobs, [varied.capacity] if varied.capacity else []),
-        ("replicas.capacities", tuple(Job(job.name) for job in jobs), config.replicas.capacities or []),
-        ("live.capacity", served, [live.capacity] if config.backend not in ("none", "recorded") else []),
+        (
+            "replicas.capacities",
+            tuple(Job(job.name) for job in jobs),
+            config.replicas.capacities or [],
+        ),
+        (
+            "live.capacity",
+            served,
+            [live.capacity] if config.backend not in ("none", "recorded") else [],
+        ),
     ]
-    ranges = [("live.jobs", live.jobs or [], 0, len(jobs) - 1), ("days.judged", config.days.judged or [], 2, days + 1)]
-    starts = {"live.first_minute": live.first_minute, "sensitivity.first_minute": varied.first_minute}
+    ranges = [
+        ("live.jobs", live.jobs or [], 0, len(jobs) - 1),
+        ("days.judged", config.days.judged or [], 2, days + 1),
+    ]
+    starts = {
+        "live.first_minute": live.first_minute,
+        "sensitivity.first_minute": varied.first_minute,
+    }
     ranges += [(key, [first], 0, minutes - 1) for key, first in starts.items()]
-    names = {"forecast.baselines": config.forecast.baselines, "days.forecasters": config.days.forecasters}
-    if days < 2:  # stages that learn do not run; check only `capacities`, and that `forecaster` needs no posterior
+    names = {
+        "forecast.baselines": config.forecast.baselines,
+        "days.forecasters": config.days.forecasters,
+    }
+    if (
+        days < 2
+    ):  # stages that learn do not run; check only `capacities`, and that `forecaster` needs no posterior
         clusters, ranges, names = clusters[:1], [], {"forecaster": [config.forecaster]}
-    errors: list[tuple[str, Any]] = [(key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c]
-    errors += [(key, f"{n} is outside {a} to {b}") for key, values, a, b in ranges for n in values if not a <= n <= b]
-    errors += [(key, "bayes has no fitted posterior here; name another") for key in names if "bayes" in names[key]]
+    errors: list[tuple[str, Any]] = [
+        (key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c
+    ]
+    errors += [
+        (key, f"{n} is outside {a} to {b}")
+        for key, values, a, b in ranges
+        for n in values
+        if not a <= n <= b
+    ]
+    errors += [
+        (key, "bayes has no fitted posterior here; name another")
+        for key in names
+        if "bayes" in names[key]
+    ]
     _raise(errors)
 
 
@@ -120,9 +173,17 @@ def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, f
     needed = {"50_simulation": KERNEL_GB + JOB_MINUTE_GB * job_minutes}
     if days >= 2:
         rows = jobs * min(days * minutes, MAX_ROWS) * config.forecast.chains
-        needed["30_forecasting"] = KERNEL_GB + (ROW_GB * rows if config.forecast.posterior is None else 0.0)
-        larger = [count * min(config.scale.minutes or minutes, minutes) for count, _ in config.scale.clusters]
-        largest = [count * min(config.scale.largest_minutes or minutes, minutes) for count, _ in config.scale.largest]
+        needed["30_forecasting"] = KERNEL_GB + (
+            ROW_GB * rows if config.forecast.posterior is None else 0.0
+        )
+        larger = [
+            count * min(config.scale.minutes or minutes, minutes)
+            for count, _ in config.scale.clusters
+        ]
+        largest = [
+            count * min(config.scale.largest_minutes or minutes, minutes)
+            for count, _ in config.scale.largest
+        ]
         needed["70_scale"] = KERNEL_GB + JOB_MINUTE_GB * max([job_minutes, *larger, *largest])
         if config.backend == "local":
             needed["80_live"] = KERNEL_GB + ray_gb(config.live.capacity)
@@ -155,6 +216,8 @@ def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
     """Raise ValueError if a policy needs a forecaster; called for a workload without training days."""
     if learning := learners(config.policies, jobs):
         others = [name for name in config.policies if name not in learning] or ["FairShare"]
-        remedy = f"add days (column `day`), or choose policies that do not learn: {', '.join(others)}"
+        remedy = (
+            f"add days (column `day`), or choose policies that do not learn: {', '.join(others)}"
+        )
         learns = f"{learning[0]} learns from earlier days, and there is a single day"
         raise ValueError(f"{config.workload}: {learns}; {remedy}")

@@ -16,13 +16,21 @@ import numpy as np
 
 from faro_lib.files import cached_array
 
-OWN_CODE = Path(__file__).read_text()  # part of the cache's key, because cached results depend on this module's code
+OWN_CODE = Path(
+    __file__
+).read_text()  # part of the cache's key, because cached results depend on this module's code
 PACKAGES = {"faro_lib", "faro_ops", "studies"}
-FIGURES = "figures"  # modules and packages of this name only draw figures; a separate rule runs them
+FIGURES = (
+    "figures"  # modules and packages of this name only draw figures; a separate rule runs them
+)
 
 
 def fingerprint(
-    source: str | Path, root: str | Path = ".", *, plugins: Iterable[str | Path] = (), figures: bool = False
+    source: str | Path,
+    root: str | Path = ".",
+    *,
+    plugins: Iterable[str | Path] = (),
+    figures: bool = False,
 ) -> str:
     """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
@@ -35,7 +43,9 @@ def fingerprint(
     looked_up = {home for path in paths for home in _registries(path, root)}
     for plugin in (Path(plugin).resolve() for plugin in plugins):
         if looked_up & (_registries(plugin, root, registers=True) or looked_up):
-            paths |= dict.fromkeys([plugin, *(root / module for module in modules_of(plugin, root, figures=figures))])
+            paths |= dict.fromkeys(
+                [plugin, *(root / module for module in modules_of(plugin, root, figures=figures))]
+            )
     digests = (_parsed(path, root, path.stat().st_mtime_ns)[0][0] for path in paths)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -55,7 +65,11 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
             waiting += imported_by(path, root)
             # A file that imports a registry may use any entry. So all files of the registry's package are included.
             waiting += [file for home in _registries(path, root) for file in home.glob("*.py")]
-    return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py" and root in path.parents)
+    return sorted(
+        str(path.relative_to(root))
+        for path in reached
+        if path.suffix == ".py" and root in path.parents
+    )
 
 
 def imported_by(path: Path, root: Path) -> set[Path]:
@@ -82,7 +96,11 @@ def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
 @cache
 def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
     """Each name of this project that a file imports, with the file that defines it."""
-    return [(name, file) for base, name, _ in _bindings(path, root) if (file := _defining(base, name, root))]
+    return [
+        (name, file)
+        for base, name, _ in _bindings(path, root)
+        if (file := _defining(base, name, root))
+    ]
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
@@ -103,7 +121,9 @@ def _bindings(path: Path, root: Path) -> list[list[str]]:
 @cache
 def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
     """[SHA-256 of a file's syntax tree, "", ""], followed by the file's `_bindings`. The result is cached on disk."""
-    package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be outside `root`
+    package = (
+        path.parent.relative_to(root).parts if root in path.parents else ()
+    )  # a plugin may be outside `root`
     text = path.read_text()
     key = (OWN_CODE, sys.version, path.suffix, package, text)
     return cached_array(key, lambda: _parse(text, path, package)).tolist()
@@ -129,7 +149,9 @@ def _path(source: str | Path, root: Path) -> Path:
 
 def _file(module: str, root: Path) -> Path | None:
     path = root.joinpath(*filter(None, module.split(".")))
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+    return next(
+        (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None
+    )
 
 
 def _tree(text: str, path: Path) -> ast.Module:
@@ -141,5 +163,7 @@ def _tree(text: str, path: Path) -> ast.Module:
     tree = ast.parse(text, str(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            node.body = (
+                node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            )
     return tree

@@ -29,7 +29,9 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
             pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
         except OSError as error:
             cause = str(error).splitlines()[0]
-            raise OSError(f"{url}: cannot be fetched ({cause}); copy the file to {path} yourself") from None
+            raise OSError(
+                f"{url}: cannot be fetched ({cause}); copy the file to {path} yourself"
+            ) from None
         except ValueError:
             raise ValueError(f"{url}: the SHA-256 of the download is not {sha256}") from None
     return list(paths)
@@ -42,12 +44,17 @@ def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURC
     for file, source in _files(name, sources).items():
         path = Path(into) / file
         if path.exists() and (sha256 := pooch.file_hash(str(path))) != source["sha256"]:
-            raise ValueError(f"{path}: SHA-256 {sha256} is not {source['sha256']}; remove the file to fetch it again")
+            raise ValueError(
+                f"{path}: SHA-256 {sha256} is not {source['sha256']}; remove the file to fetch it again"
+            )
 
 
 def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> str:
     """The listed checksums of the files of the entry `name`, in the format of `sha256sum`."""
-    return "".join(f"{source['sha256']}  {Path(into) / file}\n" for file, source in _files(name, sources).items())
+    return "".join(
+        f"{source['sha256']}  {Path(into) / file}\n"
+        for file, source in _files(name, sources).items()
+    )
 
 
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:

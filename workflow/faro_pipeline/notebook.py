@@ -17,7 +17,14 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 CELL_STARTS = re.compile(r"Executing Cell (\d+)")
 # Papermill's messages with these prefixes are logged but not shown. The last two warn of parameters of unknown type.
 NOT_SHOWN = (
-    *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
+    *(
+        "Ending Cell",
+        "<",
+        "Input Notebook",
+        "Output Notebook",
+        "Working directory",
+        "Executing notebook",
+    ),
     *("Unable to parse line", "Passed unknown parameter"),
 )
 
@@ -27,7 +34,12 @@ class NotebookError(RuntimeError):
 
 
 def run_notebook(
-    source: str | Path, output: str | Path, parameters: Mapping[str, Any], log: str | Path, *, threads: int = 1
+    source: str | Path,
+    output: str | Path,
+    parameters: Mapping[str, Any],
+    log: str | Path,
+    *,
+    threads: int = 1,
 ) -> None:
     """Execute a notebook in the current folder and write the executed copy to `output`.
 
@@ -43,9 +55,13 @@ def run_notebook(
     here, output, log = os.getcwd(), Path(output), Path(log)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
     # The kernel inherits this environment, so that it imports the library in the current folder.
-    os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     os.environ.update(dict.fromkeys(THREADS, str(threads)), PYDEVD_DISABLE_FILE_VALIDATION="1")
-    options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=here, log_output=True)
+    options: dict[str, Any] = dict(
+        kernel_name="python3", language="python", cwd=here, log_output=True
+    )
     options |= dict(progress_bar=False, extra_arguments=["--log-level=CRITICAL"])
     # An interrupted cell has 90 s to end, because an experiment on a live cluster first restores what it changed.
     options["config"] = Config(KernelManager={"shutdown_wait_time": 90.0})
@@ -53,15 +69,24 @@ def run_notebook(
         for path in (output, log):
             path.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
-        cells = len(json.loads(Path(source).read_text())["cells"]) + 1  # papermill adds a cell with the parameters
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrupts the cell, as Ctrl-C does
+        cells = (
+            len(json.loads(Path(source).read_text())["cells"]) + 1
+        )  # papermill adds a cell with the parameters
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # interrupts the cell, as Ctrl-C does
         with _logged(log, output.stem, cells):
             execute_notebook(str(source), str(partial), dict(parameters), **options)
         partial.replace(output)
     except DeadKernelError:
-        raise NotebookError(f"{source}: its process was killed, most likely for {message_of(MemoryError())}") from None
+        raise NotebookError(
+            f"{source}: its process was killed, most likely for {message_of(MemoryError())}"
+        ) from None
     except PapermillException as error:
-        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        name, text = (
+            getattr(error, "ename", type(error).__name__),
+            getattr(error, "evalue", str(error)),
+        )
         where = f"(partly executed: {partial}, log: {log})"
         raise NotebookError(f"{source}: {message_of_kernel_error(name, text)} {where}") from None
     except (OSError, MemoryError) as error:
@@ -71,7 +96,9 @@ def run_notebook(
 @contextmanager
 def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
     """Send papermill's messages and the output of the cells to the log and to standard error."""
-    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not hide the notebook's error
+    logging.raiseExceptions = (
+        False  # a log that cannot be written (full disk) must not hide the notebook's error
+    )
     to_file = logging.FileHandler(log, mode="w")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("papermill")
@@ -98,4 +125,8 @@ class _Progress(logging.Handler):
         if starts := CELL_STARTS.match(message):
             message = f"cell {starts[1]} of {self.cells}"
         if message and not message.lstrip().startswith(NOT_SHOWN):
-            print("\n".join(f"[{self.name}] {line}" for line in message.splitlines()), file=sys.stderr, flush=True)
+            print(
+                "\n".join(f"[{self.name}] {line}" for line in message.splitlines()),
+                file=sys.stderr,
+                flush=True,
+            )

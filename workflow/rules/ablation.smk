@@ -9,7 +9,9 @@ rule ablation:
         measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
-        tables=tables_in("ablation", "summary.csv", "limit.csv", "steps.csv", "remaining.csv", "learning.csv"),
+        tables=tables_in(
+            "ablation", "summary.csv", "limit.csv", "steps.csv", "remaining.csv", "learning.csv"
+        ),
         notebook=f"{NOTEBOOKS}/60_ablation.ipynb",
     log:
         f"{LOGS}/60_ablation.log",
@@ -26,7 +28,8 @@ rule ablation:
             forecaster=CONFIG.forecaster,
             minutes=CONFIG.minutes,
             published=COMPARED_WITH is not None,
-            **CONFIG.ablation.model_dump() | dict(capacities=CONFIG.or_middle(CONFIG.ablation.capacities)),
+            **CONFIG.ablation.model_dump()
+            | dict(capacities=CONFIG.or_middle(CONFIG.ablation.capacities)),
         ),
     message:
         "ablation: 60_ablation"

@@ -35,7 +35,9 @@ def curves_of(table):
 
 try:
     CONFIG = load(config)
-    DAYS = pipeline.check(CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None)
+    DAYS = pipeline.check(
+        CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None
+    )
     CURVES = curves_of(CONFIG.jobs)
 except (ValueError, OSError, ModuleNotFoundError) as error:
     if message_of(error) is None:
@@ -53,7 +55,9 @@ GENERATED = CONFIG.synthetic.model_dump() if CONFIG.workload == SYNTHETIC else N
 # The paper's results, which apply to its own workload only.
 COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None
 
-if workflow.is_main_process and (report_path := os.getenv("FARO_REPORT")):  # `make figures` prints it at the end
+if workflow.is_main_process and (
+    report_path := os.getenv("FARO_REPORT")
+):  # `make figures` prints it at the end
     Path(report_path).write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
 
 # The environment of a rule with `--software-deployment-method conda`; by default, rules run in Snakemake's environment.
@@ -80,7 +84,11 @@ def code_of(source, figures=False):
 
 def beside_the_report(*paths):
     """Those of the paths that are in the folder of the report, relative to it."""
-    return [str(path).removeprefix(f"{RESULTS}/") for path in paths if str(path).startswith(f"{RESULTS}/")]
+    return [
+        str(path).removeprefix(f"{RESULTS}/")
+        for path in paths
+        if str(path).startswith(f"{RESULTS}/")
+    ]
 
 
 def figures_named(*names):

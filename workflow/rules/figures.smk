@@ -81,7 +81,11 @@ rule report:
         notebooks=[*NOTEBOOK_OF.values(), *FURTHER],
         summary=tables_in("simulate", "summary.csv", "limit.csv", "minutes.parquet"),
         traces=[rules.traces.output.requests, rules.traces.output.jobs],
-        forecast=[*rules.forecast.output.tables, rules.forecast.output.posterior] if "forecast" in SHOWN else [],
+        forecast=(
+            [*rules.forecast.output.tables, rules.forecast.output.posterior]
+            if "forecast" in SHOWN
+            else []
+        ),
     output:
         page=f"{RESULTS}/report.html",
     log:

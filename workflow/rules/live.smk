@@ -14,9 +14,13 @@ rule live:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         curves=CURVES,
-        recorded=committed(*sorted(Path(RECORDED).glob("*"))) if CONFIG.backend == "recorded" else [],
+        recorded=(
+            committed(*sorted(Path(RECORDED).glob("*"))) if CONFIG.backend == "recorded" else []
+        ),
     output:
-        tables=tables_in(f"live/{CONFIG.backend}", "summary.csv", "minutes.parquet", "decisions.parquet"),
+        tables=tables_in(
+            f"live/{CONFIG.backend}", "summary.csv", "minutes.parquet", "decisions.parquet"
+        ),
         notebook=f"{NOTEBOOKS}/80_live.ipynb",
     log:
         f"{LOGS}/80_live.log",

@@ -8,7 +8,9 @@ rule queueing:
         curves=CURVES,
     output:
         table=f"{RESULTS}/queueing/measured.npz",
-        tables=tables_in("queueing", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv"),
+        tables=tables_in(
+            "queueing", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv"
+        ),
         notebook=f"{NOTEBOOKS}/20_queueing.ipynb",
     log:
         f"{LOGS}/20_queueing.log",

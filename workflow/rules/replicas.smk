@@ -22,7 +22,8 @@ rule replicas:
             results=RESULTS,
             # A posterior is of the published counts, which this stage scales.
             forecaster="auto" if CONFIG.forecaster == "bayes" else CONFIG.forecaster,
-            **CONFIG.replicas.model_dump() | dict(capacities=CONFIG.or_middle(CONFIG.replicas.capacities)),
+            **CONFIG.replicas.model_dump()
+            | dict(capacities=CONFIG.or_middle(CONFIG.replicas.capacities)),
         ),
     message:
         "replicas: 85_replicas"

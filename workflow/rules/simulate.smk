@@ -65,7 +65,9 @@ DRAWINGS["comparison"] = {
     "tables": [*rules.simulated.output.tables, rules.traces.output.jobs],
     "figures": [
         *("lost_utility_over_the_day", "policies", "replicas_by_job", "spread_over_jobs"),
-        *(["predicted_latency"] if "Faro-Sum" in CONFIG.policies else []),  # of the plans of Faro-Sum
+        *(
+            ["predicted_latency"] if "Faro-Sum" in CONFIG.policies else []
+        ),  # of the plans of Faro-Sum
     ],
     "options": {"published": COMPARED_WITH},
 }

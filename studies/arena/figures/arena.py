@@ -16,7 +16,11 @@ TITLE = "Autoscalers in the arena"
 
 def draw(results: str, entries: str) -> Drawings:
     recorded = read_entries(entries)
-    return {"arena": Drawing(ranks_and_scenarios(recorded), TITLE, arena_caption(recorded), recorded=True)}
+    return {
+        "arena": Drawing(
+            ranks_and_scenarios(recorded), TITLE, arena_caption(recorded), recorded=True
+        )
+    }
 
 
 def ranks_and_scenarios(entries: Mapping[str, Entry]) -> Figure:
@@ -27,13 +31,17 @@ def ranks_and_scenarios(entries: Mapping[str, Entry]) -> Figure:
     rows = np.arange(len(table)) + 0.5
     percent = 100 * table[["regret", "low", "high"]]
     apart = np.abs(percent[["low", "high"]].sub(percent["regret"], axis=0)).T.to_numpy()
-    left.errorbar(percent["regret"], rows, xerr=apart, fmt="o", color="black", markersize=3, linewidth=1)
+    left.errorbar(
+        percent["regret"], rows, xerr=apart, fmt="o", color="black", markersize=3, linewidth=1
+    )
     names = [f"{name} (failed)" if failed else name for name, failed in table["failures"].items()]
     left.set_yticks(rows, names)
     left.set(xlabel="mean regret (% of all utility)", xlim=(0, None), ylim=(len(table), 0))
     left.grid(axis="y", visible=False)
     shown = 100 * regret.T.rename(columns=lambda name: name.rsplit("-v", 1)[0])
-    sns.heatmap(shown, ax=right, cmap="Blues", vmax=30, annot=True, fmt=".0f", cbar=False, linewidths=0.5)
+    sns.heatmap(
+        shown, ax=right, cmap="Blues", vmax=30, annot=True, fmt=".0f", cbar=False, linewidths=0.5
+    )
     right.set(xlabel="regret in each scenario (%)", ylabel="", yticks=[])
     right.tick_params(axis="x", rotation=90)
     return figure

@@ -23,19 +23,25 @@ COSTLY = 0.02  # the caption reports steps that increase lost utility by more th
 
 def draw(results: Path, published: str | None = None) -> Drawings:
     names = ("summary", "limit", "steps", "remaining", "learning")
-    summary, limit, steps, parts, curves = (pd.read_csv(results / "ablation" / f"{name}.csv") for name in names)
+    summary, limit, steps, parts, curves = (
+        pd.read_csv(results / "ablation" / f"{name}.csv") for name in names
+    )
     paper = None
     if published:
         known = steps.dropna(subset="published")
         paper = published_ablation(Path(published), dict(zip(known["published"], known["variant"])))
     return {
         "ablation": Drawing(
-            ablation(summary, limit, paper), "Ablation: lost utility after each step", ablation_caption(summary, paper)
+            ablation(summary, limit, paper),
+            "Ablation: lost utility after each step",
+            ablation_caption(summary, paper),
         ),
         "remaining_loss": Drawing(
             remaining_loss(parts), "Decomposition of the remaining loss", remaining_caption(parts)
         ),
-        "learned_latency": Drawing(learning(curves), "Error of a learned latency model", learning_caption(curves)),
+        "learned_latency": Drawing(
+            learning(curves), "Error of a learned latency model", learning_caption(curves)
+        ),
     }
 
 
@@ -60,7 +66,9 @@ def lost_column(published: pd.DataFrame | None) -> str:
     return "lost_utility" if published is None else "lost_utility_published"
 
 
-def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+def ablation(
+    summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None
+) -> Figure:
     """Figure 16: lost utility after each step, one panel per capacity, with limits and published values."""
     lost = lost_column(published)
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
@@ -69,7 +77,9 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
     for axis, capacity in zip(axes[0], capacities):
         here, known = (
-            None if table is None else table[table["capacity_cores"] == capacity].set_index("variant")[lost]
+            None
+            if table is None
+            else table[table["capacity_cores"] == capacity].set_index("variant")[lost]
             for table in (summary, published)
         )
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
@@ -92,7 +102,11 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
         lost = mean[capacity]
         gain = -lost.diff()
         ours = gain[sources[sources == "ours"].index]
-        costs = f"; {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})" if gain.min() < -COSTLY else ""
+        costs = (
+            f"; {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})"
+            if gain.min() < -COSTLY
+            else ""
+        )
         findings.append(
             f"At {capacity:g} cores, the paper's steps change the lost utility from {lost.iloc[0]:.2f} to {lost[last]:.2f}, "
             f"and ours to {lost.iloc[-1]:.2f}. Of our steps, {ours.idxmax().removeprefix('+ ')} gains most "
@@ -131,8 +145,17 @@ def learning(curves: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
     error_pct = 100 * np.expm1(curves["log_error"])
     for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
-        axis.plot(rows["minute"] + 1, error_pct[rows.index], marker=marker, ms=3, lw=1, label=f"{capacity:g} cores")
-    axis.set(xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)")
+        axis.plot(
+            rows["minute"] + 1,
+            error_pct[rows.index],
+            marker=marker,
+            ms=3,
+            lw=1,
+            label=f"{capacity:g} cores",
+        )
+    axis.set(
+        xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)"
+    )
     common.label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
     common.label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
     axis.legend(frameon=False)

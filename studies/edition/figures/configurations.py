@@ -11,7 +11,9 @@ from faro_lib.utility import Configurations
 from studies.edition.configurations import BEST
 
 
-def by_gpus(parts: dict[str, Configurations], best: Configurations, compared: pd.DataFrame) -> Figure:
+def by_gpus(
+    parts: dict[str, Configurations], best: Configurations, compared: pd.DataFrame
+) -> Figure:
     """Plot the utility of one service (left) and the lost utility of all services (right), both by number of GPUs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.5), width_ratios=(3, 2))
 
@@ -26,9 +28,19 @@ def by_gpus(parts: dict[str, Configurations], best: Configurations, compared: pd
     left.legend(frameon=False, loc="lower right")
     lost = compared.groupby(["choice", "capacity"], sort=False)["simulated"].sum()
     for choice, colour, marker in zip(compared["choice"].unique(), ("black", *CYCLE), "os^"):
-        right.plot(lost[choice].index, lost[choice], marker=marker, markersize=3.5, color=colour, label=choice)
+        right.plot(
+            lost[choice].index,
+            lost[choice],
+            marker=marker,
+            markersize=3.5,
+            color=colour,
+            label=choice,
+        )
     right.set(
-        xlabel="GPUs", ylabel="lost utility, simulated", ylim=(0, None), xticks=sorted(compared["capacity"].unique())
+        xlabel="GPUs",
+        ylabel="lost utility, simulated",
+        ylim=(0, None),
+        xticks=sorted(compared["capacity"].unique()),
     )
     right.legend(frameon=False, title="configuration")
     return figure
@@ -40,7 +52,11 @@ def choice_finding(compared: pd.DataFrame) -> str:
     sentences = []
     for capacity, row in lost.iterrows():
         rows = compared[(compared["capacity"] == capacity) & (compared["choice"] == BEST)]
-        chosen = ", ".join(f"{one.replicas} x {one.service} ({one.configuration})" for one in rows.itertuples())
-        others = "; ".join(f"{name}: {value:.2f}" for name, value in row.drop(BEST).dropna().items())
+        chosen = ", ".join(
+            f"{one.replicas} x {one.service} ({one.configuration})" for one in rows.itertuples()
+        )
+        others = "; ".join(
+            f"{name}: {value:.2f}" for name, value in row.drop(BEST).dropna().items()
+        )
         sentences.append(f"With {capacity:g} GPUs, {chosen} lose {row[BEST]:.2f} ({others}).")
     return " ".join(sentences)

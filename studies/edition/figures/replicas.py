@@ -21,13 +21,17 @@ def draw(results: Path) -> Drawings:
 def lost_by_service(table: pd.DataFrame) -> Figure:
     """Plot lost utility by policy and service, one panel per capacity. `table` is from `edition.replicas.paired`."""
     capacities = table["capacity_cores"].unique()
-    figure, axes = plt.subplots(1, len(capacities), figsize=(PAGE_IN, 2.2), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(capacities), figsize=(PAGE_IN, 2.2), sharex=True, sharey=True, squeeze=False
+    )
     services = [name for name in SERVICES if f"lost_{name}" in table]
     for axis, capacity in zip(axes[0], capacities):
         part = table[table["capacity_cores"] == capacity]
         left = np.zeros(len(part))
         for name, color in zip(services, CYCLE):
-            axis.barh(part["policy"], part[f"lost_{name}"], left=left, color=color, label=name, height=0.7)
+            axis.barh(
+                part["policy"], part[f"lost_{name}"], left=left, color=color, label=name, height=0.7
+            )
             left += part[f"lost_{name}"].to_numpy()
         axis.set_title(f"{capacity:g} cores", loc="left")
         axis.set_xlabel("lost cluster utility")

@@ -14,15 +14,22 @@ from studies.figures.common import trials_note
 from studies.figures.comparison import capacity_caption, policies_by_capacity, published_main
 from studies.wording import and_list
 
-EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
+EFFECTIVE = {
+    "lost_utility": "lost cluster utility",
+    "lost_effective_utility": "lost effective utility",
+}
 MIXED = "mixed"  # the variant with two models
-ACCEPTABLE = 0.5  # the curve's caption names the capacity at which a policy loses at most this utility
+ACCEPTABLE = (
+    0.5  # the curve's caption names the capacity at which a policy loses at most this utility
+)
 
 
 def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
     """Draw a figure for each experiment that was run. `curve` adds the figure of lost utility by capacity."""
     paper = published_main(published) if published else None
-    main, floor = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
+    main, floor = (
+        pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit")
+    )
     figures = {
         "effective_utility": Drawing(
             policies_by_capacity(main, floor, paper, EFFECTIVE),
@@ -30,20 +37,29 @@ def draw(results: Path, published: str | None = None, curve: bool = False) -> Dr
             effective_caption(main, paper),
         )
     }
-    summary, limit = (pd.read_csv(results / "scale" / f"{name}.csv") for name in ("summary", "limit"))
+    summary, limit = (
+        pd.read_csv(results / "scale" / f"{name}.csv") for name in ("summary", "limit")
+    )
     (mixed, larger), (mixed_limit, larger_limit) = (
-        (table[table["variant"] == MIXED], table[table["variant"] != MIXED]) for table in (summary, limit)
+        (table[table["variant"] == MIXED], table[table["variant"] != MIXED])
+        for table in (summary, limit)
     )
     if len(mixed):
         figures["two_models"] = Drawing(
-            policies_by_capacity(mixed, mixed_limit), "Two models in one cluster", mixed_caption(mixed, mixed_limit)
+            policies_by_capacity(mixed, mixed_limit),
+            "Two models in one cluster",
+            mixed_caption(mixed, mixed_limit),
         )
     if len(larger):
         figures["larger_clusters"] = Drawing(
-            larger_clusters(larger, larger_limit), "Lost utility per job in larger clusters", larger_caption(larger)
+            larger_clusters(larger, larger_limit),
+            "Lost utility per job in larger clusters",
+            larger_caption(larger),
         )
     if curve:
-        rows, limits = (pd.read_csv(results / "scale" / f"{name}.csv") for name in ("curve", "curve_limit"))
+        rows, limits = (
+            pd.read_csv(results / "scale" / f"{name}.csv") for name in ("curve", "curve_limit")
+        )
         figures["lost_utility_by_capacity"] = Drawing(
             lost_by_capacity(rows, limits), "Lost utility by capacity", curve_caption(rows)
         )
@@ -75,16 +91,26 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     rows = -(-len(clusters) // columns)
     size_in = (PAGE_IN, 0.3 + rows * (0.6 + 0.17 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
-    lost = (summary["lost_utility"] / summary["jobs"]).set_axis(pd.MultiIndex.from_frame(summary[[*key, "policy"]]))
+    lost = (summary["lost_utility"] / summary["jobs"]).set_axis(
+        pd.MultiIndex.from_frame(summary[[*key, "policy"]])
+    )
     floor = {}
     if "lost_utility" in limit:  # the column is missing if no limit was computed
-        floor = (limit["lost_utility"] / limit["jobs"]).groupby([limit[column] for column in key]).mean()
+        floor = (
+            (limit["lost_utility"] / limit["jobs"])
+            .groupby([limit[column] for column in key])
+            .mean()
+        )
     for axis, cluster in zip(axes.flat, clusters):
         bar_rows(
-            axis, lost.sort_index().loc[cluster], policies, [colour(policy.split(" (")[0]) for policy in policies],
-            hatches=[hatch_of(policy) for policy in policies], limit=floor.get(cluster),
+            axis,
+            lost.sort_index().loc[cluster],
+            policies,
+            [colour(policy.split(" (")[0]) for policy in policies],
+            hatches=[hatch_of(policy) for policy in policies],
+            limit=floor.get(cluster),
             number_format="{:.2g}",
-        )  # fmt: skip
+        )
         variant, jobs, cores = cluster
         axis.set(title=f"{jobs:,} jobs, {cores:,}\ncores, {variant}", xlabel="lost utility per job")
     for axis in axes.flat[len(clusters) :]:
@@ -95,9 +121,13 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
 def larger_caption(summary: pd.DataFrame) -> str:
     best = []
-    for (way, jobs, cores), part in summary.groupby(["variant", "jobs", "capacity_cores"], sort=False):
+    for (way, jobs, cores), part in summary.groupby(
+        ["variant", "jobs", "capacity_cores"], sort=False
+    ):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
-        best.append(f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; {mean.iloc[0] / jobs:.2g} per job)")
+        best.append(
+            f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; {mean.iloc[0] / jobs:.2g} per job)"
+        )
     return (
         f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} "
         "Dashed: clairvoyant limit of the first trial."
@@ -109,9 +139,15 @@ def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     summary = summary[summary["start"] == ONE]
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     common.lost_by_policy(axis, summary, "capacity_cores")
-    axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=common.CLAIRVOYANT, **common.LIMIT_LINE)
+    axis.plot(
+        limit.groupby("capacity_cores")["lost_utility"].mean(),
+        label=common.CLAIRVOYANT,
+        **common.LIMIT_LINE,
+    )
     axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
-    positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[lambda lost: lost > 0]
+    positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[
+        lambda lost: lost > 0
+    ]
     common.label_log_axis(axis.yaxis, positive.min(), positive.max())
     legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
     return figure
@@ -122,17 +158,31 @@ def curve_caption(summary: pd.DataFrame) -> str:
     mean = summary.groupby(["policy", "capacity_cores"], sort=False)["lost_utility"].mean()
     needs = []
     for policy in dict.fromkeys(summary["policy"]):
-        enough = [capacity for capacity, lost in mean[policy].sort_index().items() if lost <= ACCEPTABLE]
-        needs.append(f"{policy} {enough[0]:g}" if enough else f"{policy} more than {mean[policy].index.max():g}")
+        enough = [
+            capacity for capacity, lost in mean[policy].sort_index().items() if lost <= ACCEPTABLE
+        ]
+        needs.append(
+            f"{policy} {enough[0]:g}"
+            if enough
+            else f"{policy} more than {mean[policy].index.max():g}"
+        )
     ranked = mean.unstack("policy").sort_index()
     best = ", ".join(f"{capacity:g} {policy}" for capacity, policy in ranked.idxmin(axis=1).items())
     equal = (
-        all_starts[all_starts["start"] == EQUAL].groupby(["capacity_cores", "policy"])["lost_utility"].mean().unstack()
+        all_starts[all_starts["start"] == EQUAL]
+        .groupby(["capacity_cores", "policy"])["lost_utility"]
+        .mean()
+        .unstack()
     )
     lowest = ", ".join(
-        f"{capacity:g} {row.idxmin()} ({row.min():.3f})" for capacity, row in equal.sort_index().iterrows()
+        f"{capacity:g} {row.idxmin()} ({row.min():.3f})"
+        for capacity, row in equal.sort_index().iterrows()
     )
-    offered = f" If every policy starts with an equal share of the replicas instead: {lowest}." if lowest else ""
+    offered = (
+        f" If every policy starts with an equal share of the replicas instead: {lowest}."
+        if lowest
+        else ""
+    )
     return (
         f"To lose at most {ACCEPTABLE:g} utility, the policies need these cores (of those simulated): {', '.join(needs)}. "
         f"Jobs start with one replica, under FairShare with an equal share. Lowest loss at each capacity: {best}.{offered} "

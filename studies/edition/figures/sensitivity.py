@@ -36,7 +36,9 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
         lost_by_policy(axis, part.assign(place=part["value"].map(values.index)), "place")
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set_xlabel(PARAMETERS[name].replace(" (", "\n("))
-    axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))  # after the loop, because all panels share this axis
+    axes[0][0].set(
+        ylabel="lost cluster utility", ylim=(0, None)
+    )  # after the loop, because all panels share this axis
     legend_above(figure, *axes[0][0].get_legend_handles_labels())
     return figure
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, colour, legend_above
 from studies.wording import and_list
 
-UTILITY_CAPTION = (
-    "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
+UTILITY_CAPTION = "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
+ENLARGED = (
+    ", enlarged"  # in solvers.csv, `window` ends with this in the rows that compare numbers of jobs
 )
-ENLARGED = ", enlarged"  # in solvers.csv, `window` ends with this in the rows that compare numbers of jobs
 
 SOLVER_COLOURS = {
     "exact": "#0072B2",
@@ -31,22 +31,31 @@ SOLVER_COLOURS = {
 def draw(results: Path) -> Drawings:
     """All figures of the stage; `solver_scaling` only if there are several numbers of jobs."""
     utilities, answers, scored = (
-        pd.read_csv(results / "sloppify" / f"{name}.csv") for name in ("utility", "solvers", "scored")
+        pd.read_csv(results / "sloppify" / f"{name}.csv")
+        for name in ("utility", "solvers", "scored")
     )
     more_jobs = answers["window"].str.endswith(ENLARGED)
     answers, scales = answers[~more_jobs], answers[more_jobs]
     figures = {
-        "utility_of_latency": Drawing(utility_functions(utilities), "Utility of a latency", UTILITY_CAPTION),
+        "utility_of_latency": Drawing(
+            utility_functions(utilities), "Utility of a latency", UTILITY_CAPTION
+        ),
         "solver_time_and_gap": Drawing(
-            solver_time_and_gap(answers), "Time and optimality gap of each solver", solver_caption(answers)
+            solver_time_and_gap(answers),
+            "Time and optimality gap of each solver",
+            solver_caption(answers),
         ),
         "sloppification": Drawing(
-            sloppification(scored), "Decisions on precise and relaxed utilities", sloppification_caption(scored)
+            sloppification(scored),
+            "Decisions on precise and relaxed utilities",
+            sloppification_caption(scored),
         ),
     }
     if scales["jobs"].nunique() > 1:
         figures["solver_scaling"] = Drawing(
-            hierarchical(scales), "Utility and time of each solver by number of jobs", hierarchical_caption(scales)
+            hierarchical(scales),
+            "Utility and time of each solver by number of jobs",
+            hierarchical_caption(scales),
         )
     return figures
 
@@ -75,24 +84,40 @@ def medians(answers: pd.DataFrame) -> pd.DataFrame:
     window = ["formulation", "objective", "capacity_cores", "window"]
     solvers = answers.groupby(window)["solver"].transform("nunique")
     shared = answers[solvers == answers["solver"].nunique()]
-    middle = shared.groupby(["formulation", "objective", "solver"], as_index=False)[["seconds", "gap"]].median()
+    middle = shared.groupby(["formulation", "objective", "solver"], as_index=False)[
+        ["seconds", "gap"]
+    ].median()
     return middle.assign(gap=middle["gap"].clip(lower=0), windows=len(shared.groupby(window[2:])))
 
 
 def solver_time_and_gap(answers: pd.DataFrame) -> Figure:
     """Figure 5: median time and optimality gap of each solver, precise and relaxed."""
     formulations = ["precise", "relaxed"]
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(PAGE_IN, 2.6), sharex=True, sharey=True, squeeze=False
+    )
     middle = medians(answers)
     middle["gap"] *= 100
     palette = _palette(middle["solver"])
     for axis, formulation in zip(axes.flat, formulations):
         part = middle[middle["formulation"] == formulation]
         sns.scatterplot(
-            part, x="seconds", y="gap", hue="solver", style="objective", hue_order=list(palette), palette=palette, ax=axis,
+            part,
+            x="seconds",
+            y="gap",
+            hue="solver",
+            style="objective",
+            hue_order=list(palette),
+            palette=palette,
+            ax=axis,
             legend=formulation == formulations[-1],
-        )  # fmt: skip
-        axis.set(xscale="log", title=formulation, xlabel="seconds per decision", ylabel="optimality gap (%)")
+        )
+        axis.set(
+            xscale="log",
+            title=formulation,
+            xlabel="seconds per decision",
+            ylabel="optimality gap (%)",
+        )
         axis.set_yscale("symlog", linthresh=0.1)
     sns.move_legend(axes.flat[-1], "upper left", bbox_to_anchor=(1, 1), title=None)
     return figure
@@ -101,7 +126,9 @@ def solver_time_and_gap(answers: pd.DataFrame) -> Figure:
 def solver_caption(answers: pd.DataFrame) -> str:
     middle = medians(answers)
     first = middle["objective"].iloc[0] if "Sum" not in set(middle["objective"]) else "Sum"
-    wide = middle[middle["objective"] == first].pivot(index="solver", columns="formulation", values=["gap", "seconds"])
+    wide = middle[middle["objective"] == first].pivot(
+        index="solver", columns="formulation", values=["gap", "seconds"]
+    )
     gap, ms = wide["gap"], 1000 * wide["seconds"]
     others = [
         f"{name} {gap['precise'][name]:.2%} in {ms['precise'][name]:.1f} ms and {gap['relaxed'][name]:.2%} in "
@@ -109,9 +136,15 @@ def solver_caption(answers: pd.DataFrame) -> str:
         for name in ms.mean(axis=1).sort_values().index
         if name != "exact"
     ]
-    sentences = [f"Medians over all decisions that every solver solved (n = {middle['windows'].iloc[0]})."]
+    sentences = [
+        f"Medians over all decisions that every solver solved (n = {middle['windows'].iloc[0]})."
+    ]
     if others:
-        of = "others, in this order" if "exact" in ms.index else f"solvers on precise and relaxed utilities ({first})"
+        of = (
+            "others, in this order"
+            if "exact" in ms.index
+            else f"solvers on precise and relaxed utilities ({first})"
+        )
         sentences.insert(0, f"The gaps and times of the {of}: {'; '.join(others)}.")
     if "exact" in ms.index:
         sentences.insert(
@@ -127,7 +160,14 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.2), sharex=True)
     per_job = scales.assign(per_job=scales["value"] / scales["jobs"])
     palette = _palette(scales["solver"])
-    shared = dict(x="jobs", hue="solver", style="solver", hue_order=list(palette), palette=palette, markers=True)
+    shared = dict(
+        x="jobs",
+        hue="solver",
+        style="solver",
+        hue_order=list(palette),
+        palette=palette,
+        markers=True,
+    )
     sns.lineplot(per_job, y="per_job", ax=left, legend=False, **shared)
     sns.lineplot(per_job, y="seconds", ax=right, **shared)
     counts = sorted(per_job["jobs"].unique())
@@ -144,20 +184,28 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
 def hierarchical_caption(scales: pd.DataFrame) -> str:
     most = scales["jobs"].max()
     largest = scales[scales["jobs"] == most]
-    times = [f"{row.solver} takes {1000 * row.seconds:.1f} ms (gap {row.gap:.1%})" for row in largest.itertuples()]
+    times = [
+        f"{row.solver} takes {1000 * row.seconds:.1f} ms (gap {row.gap:.1%})"
+        for row in largest.itertuples()
+    ]
     return f"At {most} jobs, {and_list(times)}. One decision at each number of jobs."
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
     """Lost utility of decisions by precise or relaxed utility, scored by relaxed (left) or precise (right) utility."""
     scored = scored.assign(
-        decided=scored["solver"] + ", " + scored["formulation"], lost=(1 - scored["realised"]).round(9)
+        decided=scored["solver"] + ", " + scored["formulation"],
+        lost=(1 - scored["realised"]).round(9),
     )
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4))
     for axis, scored_by in zip(axes, ("relaxed", "precise")):
         part = scored[scored["scored_by"] == scored_by]
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
-        axis.set(xlabel="capacity (cores)", ylabel="lost utility per job", title=f"scored by {scored_by} utility")
+        axis.set(
+            xlabel="capacity (cores)",
+            ylabel="lost utility per job",
+            title=f"scored by {scored_by} utility",
+        )
         axis.set_ylim(0, max(0.01, axis.get_ylim()[1]))  # for panels without loss
         axis.get_legend().remove()
     handles, labels = axes[0].get_legend_handles_labels()
@@ -167,7 +215,9 @@ def sloppification(scored: pd.DataFrame) -> Figure:
 
 def sloppification_caption(scored: pd.DataFrame) -> str:
     exact = scored[scored["solver"] == "exact"]
-    realised = exact.groupby(["capacity_cores", "scored_by", "formulation"])["realised"].mean().unstack()
+    realised = (
+        exact.groupby(["capacity_cores", "scored_by", "formulation"])["realised"].mean().unstack()
+    )
     gain = realised["relaxed"] - realised["precise"]
     parts = [
         f"At {capacity} cores, deciding on relaxed instead of precise utilities changes a job's relaxed utility by "

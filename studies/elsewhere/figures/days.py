@@ -16,7 +16,10 @@ SIZES = ("smallest", "middle", "largest")  # labels of three capacities
 
 def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
     """Draw the figure for the workloads named in `worlds`. All other policies are compared with `leader`."""
-    tables = {name: pd.read_csv(results / "days" / name / "paired.csv", dtype={"day": str}) for name in worlds}
+    tables = {
+        name: pd.read_csv(results / "days" / name / "paired.csv", dtype={"day": str})
+        for name in worlds
+    }
     title = f"Lost utility of other policies minus that of {leader}"
     return {"days_and_workloads": Drawing(forest(tables, leader), title, finding(tables, leader))}
 
@@ -26,7 +29,11 @@ def forest(tables: Mapping[str, pd.DataFrame], leader: str) -> Figure:
     parts = {name: others(table, leader) for name, table in tables.items()}
     rows = [part["policy"].nunique() for part in parts.values()]
     figure, axes = plt.subplots(
-        len(parts), 1, figsize=(PAGE_IN, 0.6 + sum(0.22 * n + 0.45 for n in rows)), height_ratios=rows, squeeze=False
+        len(parts),
+        1,
+        figsize=(PAGE_IN, 0.6 + sum(0.22 * n + 0.45 for n in rows)),
+        height_ratios=rows,
+        squeeze=False,
     )
     for axis, (name, part) in zip(axes[:, 0], parts.items()):
         policies, capacities = part["policy"].unique(), sorted(part["capacity_cores"].unique())
@@ -36,16 +43,28 @@ def forest(tables: Mapping[str, pd.DataFrame], leader: str) -> Figure:
             error = (at["difference"] - at["low"]).clip(0), (at["high"] - at["difference"]).clip(0)
             label = SIZES[n] if len(capacities) == len(SIZES) else f"{capacity:g}"
             axis.errorbar(
-                at["difference"], place, xerr=error, fmt="os^Dvph"[n % 7], ms=3, color=CYCLE[n % 7], label=label
+                at["difference"],
+                place,
+                xerr=error,
+                fmt="os^Dvph"[n % 7],
+                ms=3,
+                color=CYCLE[n % 7],
+                label=label,
             )
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set_xscale("symlog", linthresh=0.1)
-        axis.set(yticks=range(len(policies)), yticklabels=policies, ylim=(len(policies) - 0.5, -0.5))
+        axis.set(
+            yticks=range(len(policies)), yticklabels=policies, ylim=(len(policies) - 0.5, -0.5)
+        )
         sizes = ", ".join(f"{capacity:g}" for capacity in capacities)
         axis.set_title(f"{name} ({sizes} cores)", loc="left")
     axes[-1, 0].set_xlabel(f"lost utility minus that of {leader}; right of 0, {leader} is better")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    legend_above(figure, handles, [f"{label} cluster" if label in SIZES else f"{label} cores" for label in labels])
+    legend_above(
+        figure,
+        handles,
+        [f"{label} cluster" if label in SIZES else f"{label} cores" for label in labels],
+    )
     return figure
 
 

@@ -10,21 +10,38 @@ from faro_lib.figures.style import MEASURES, PAGE_IN, Drawing, Drawings, colour
 from studies.figures.barcharts import bar_rows
 from studies.figures.common import trials_note
 from studies.frames import read_tables
-from studies.live.agreement import LIVE, SIMULATION, lost_utility_error, pairs, published_distance, ranking_distance
+from studies.live.agreement import (
+    LIVE,
+    SIMULATION,
+    lost_utility_error,
+    pairs,
+    published_distance,
+    ranking_distance,
+)
 
 
 def draw(results: Path, backend: str, published: str | None = None) -> Drawings:
     summary = read_tables(results / "live" / backend).summary
-    caption = live_caption(summary, published_distance(published, list(dict.fromkeys(summary["policy"]))))
+    caption = live_caption(
+        summary, published_distance(published, list(dict.fromkeys(summary["policy"])))
+    )
     title = "Live runs on Ray Serve and their simulation"
-    return {"live": Drawing(live_and_simulated(summary), title, caption, recorded=backend == "recorded")}
+    return {
+        "live": Drawing(live_and_simulated(summary), title, caption, recorded=backend == "recorded")
+    }
 
 
 def live_and_simulated(summary: pd.DataFrame) -> Figure:
     """One panel per measure, with a plain bar (live) and a hatched bar (simulated) per policy."""
     policies = list(dict.fromkeys(summary["policy"]))
-    rows = {f"{policy}, {environment}": policy for policy in policies for environment in (LIVE, SIMULATION)}
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE_IN, 0.5 + 0.17 * len(rows)), sharey=True)
+    rows = {
+        f"{policy}, {environment}": policy
+        for policy in policies
+        for environment in (LIVE, SIMULATION)
+    }
+    figure, axes = plt.subplots(
+        1, len(MEASURES), figsize=(PAGE_IN, 0.5 + 0.17 * len(rows)), sharey=True
+    )
     colours, hatches = [colour(policy) for policy in rows.values()], [None, "///"] * len(policies)
     for axis, (measure, label) in zip(axes, MEASURES.items()):
         values = summary[measure].set_axis(summary["policy"] + ", " + summary["environment"])
@@ -41,8 +58,12 @@ def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
     agreed, ranking = "no pair differs by two standard errors in both, so no ranking is claimed", ""
     if len(decided):
         agreed = f"{int(decided['agree'].sum())} of the {len(decided)} pairs that differ by two standard errors in both"
-        paper = "" if published is None else f" (the paper's simulator and cluster: {published:.2f})"
-        ranking = f" Ranking distance (normalised Kendall tau): {ranking_distance(summary):.2f}{paper}."
+        paper = (
+            "" if published is None else f" (the paper's simulator and cluster: {published:.2f})"
+        )
+        ranking = (
+            f" Ranking distance (normalised Kendall tau): {ranking_distance(summary):.2f}{paper}."
+        )
     return (
         f"The simulated lost utility differs from the live one by at most {abs(worst['error']):.2f} ({worst['policy']}: "
         f"{worst[LIVE]:.2f} live, {worst[SIMULATION]:.2f} simulated). Agreement on the policy with fewer violations: "

@@ -85,7 +85,9 @@ def reference_md() -> str:
     for key, field in Config.model_fields.items():
         if isinstance(section := getattr(config, key), Section):
             description = str(field.description)
-            text += f"\n## `{key}`\n\n{description[0].upper()}{description[1:]}.\n\n" + _list(section, f"{key}.")
+            text += f"\n## `{key}`\n\n{description[0].upper()}{description[1:]}.\n\n" + _list(
+                section, f"{key}."
+            )
     return text
 
 
@@ -95,9 +97,15 @@ def _list(section: Section, prefix: str) -> str:
         for key, field in type(section).model_fields.items()
         if not isinstance(getattr(section, key), Section)
     ]
-    wrap = TextWrapper(width=100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    wrap = TextWrapper(
+        width=100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
     return "".join(f"{wrap.fill(item)}\n" for item in items)
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000)
+        .removesuffix("\n")
+        .removesuffix("\n...")
+    )
