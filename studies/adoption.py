@@ -76,7 +76,7 @@ def static_floors(
     context: PolicyContext, share: float = SHARE, quantile: float = LOAD
 ) -> StaticFloors:
     traces = context.require("traces", "StaticFloors")
-    load = traces.train / MINUTE_S * arrays_of(context.jobs).service_time_s[:, None]
+    load = traces.train / MINUTE_S * arrays_of(context.jobs).busy_s[:, None]
     return StaticFloors(
         np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share
     )

@@ -42,7 +42,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     """
     # Up to `left` requests per replica remain after a minute. The idle minutes suffice to serve 2 * `left`.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
-    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
+    every = 2 + int(2 * left * arrays_of(workload.jobs).busy_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
     counts[:, ::every] = workload.requests_per_min
     later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)

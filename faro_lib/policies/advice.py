@@ -164,7 +164,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
         by_count_s[each, np.maximum(plan.target - 1, 0)],
     )
     idle_s = np.minimum(
-        some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1)
+        some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.busy_s / IDLE) + 1)
     )
     return Advice(
         jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s

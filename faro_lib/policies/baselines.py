@@ -202,7 +202,7 @@ class MArk(TwoLoops):
         )
         jobs = arrays_of(state.jobs)
         rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
-        per_replica_rps = jobs.slo_s / jobs.service_time_s
+        per_replica_rps = jobs.slo_s / jobs.busy_s
         wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - TOLERANCE).astype(np.int64)
         target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
         reason = reasons(target, observation.target)

@@ -155,7 +155,7 @@ class Faro(TwoLoops):
             return plan
         load = (
             np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2))
-            * arrays_of(state.jobs).service_time_s
+            * arrays_of(state.jobs).busy_s
         )
         floor, ceiling = bounds(expected, target, load, capacity, self.floor_tolerance)
         return replace(
@@ -298,7 +298,7 @@ def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray)
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(
-        np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1)
+        np.ceil(most_rps * arrays.busy_s / IDLE), np.maximum(arrays.min_replicas, 1)
     )
     column = np.minimum(np.arange(table.columns + 1), idle[:, None].astype(int))
 

@@ -79,7 +79,7 @@ class HPA(Reactive):
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
         ready, starting = observation.running, np.maximum(observation.starting, 0)
-        busy = history[:, -1] / MINUTE_S * state.jobs.service_time_s
+        busy = history[:, -1] / MINUTE_S * state.jobs.busy_s
         known = np.isfinite(busy) & (ready > 0)
         ratio = (
             np.where(known, np.minimum(1.0, busy / np.maximum(ready, 1)), self.utilisation)

@@ -149,7 +149,7 @@ def build_table(
     value = np.full((len(jobs), int(high.max()) + 1), -np.inf)
     effective, drop = value.copy(), np.zeros(value.shape)
     saturated = kernels.fill(
-        rates_rps * arrays.service_time_s[:, None, None],
+        rates_rps * arrays.busy_s[:, None, None],
         warm,
         cold,
         running,

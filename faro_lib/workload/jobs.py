@@ -108,14 +108,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """Read-only arrays of the fields of several jobs, shape (jobs,), and of the quotas of their tenants.
-
-    `service_time_s` holds `Job.busy_s`, because rate x busy_s / replicas is the utilisation for every kind of replica.
-    """
+    """Read-only arrays of the fields of several jobs, shape (jobs,), and of the quotas of their tenants."""
 
     slo_s: np.ndarray
     quantile: np.ndarray
-    service_time_s: np.ndarray
+    busy_s: np.ndarray  # `Job.busy_s`: rate x busy_s / replicas is the utilisation of any kind
     service_scv: np.ndarray
     cold_start_s: np.ndarray
     cores: np.ndarray
@@ -149,7 +146,6 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     for name in (field.name for field in fields(JobArrays)[:-2]):
         kind = int if "replicas" in name else float
         columns[name] = np.array([getattr(job, name) for job in jobs], kind)
-    columns["service_time_s"] = np.array([job.busy_s for job in jobs], float)
     columns["group"] = np.array(
         [tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs]
     )

@@ -51,7 +51,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
     history = (
         seen.arrivals_per_min if seen.arrivals_per_min.shape[1] else np.full((len(jobs), 1), np.nan)
     )
-    load = history[:, -5:] / MINUTE_S * arrays.service_time_s[:, None]
+    load = history[:, -5:] / MINUTE_S * arrays.busy_s[:, None]
     latencies = seen.mean_latency_s / arrays.slo_s, seen.tail_latency_s / arrays.slo_s
     share = seen.capacity / len(jobs) / arrays.cores
     columns = (

@@ -208,7 +208,7 @@ class Exporter:
         self._ticks.inc()
         if history.shape[1]:
             self._offered.set(
-                float(np.nansum(history[:, -1] / MINUTE_S * arrays.service_time_s * arrays.cores))
+                float(np.nansum(history[:, -1] / MINUTE_S * arrays.busy_s * arrays.cores))
             )
         for name, values in self._scores.of_new_minute(step).items():
             for job, value in zip(self._jobs, values):

@@ -214,7 +214,7 @@ def implausible(
             & (latency_s == authority.mean_latency_s)
         )
         in_time = observation.tail_latency_s <= arrays.slo_s
-        impossible = busy & in_time & (rate_rps * arrays.service_time_s > 3 * observation.running)
+        impossible = busy & in_time & (rate_rps * arrays.busy_s > 3 * observation.running)
         little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (
             inside > UNIT_ERROR * np.maximum(ongoing, 1)
         )

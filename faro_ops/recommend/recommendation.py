@@ -198,7 +198,7 @@ def _replay(
     if history.single_day:
         learns = "the forecaster learns from the replayed one, so the curve is a little optimistic"
         report(f"there is no earlier day: {learns}")
-    peaks = ((jobs.service_time_s * jobs.cores) @ traces.train[:, 0]).max(
+    peaks = ((jobs.busy_s * jobs.cores) @ traces.train[:, 0]).max(
         axis=1
     )  # peak load of each training day
     busiest = sorted(earlier, key=lambda n: peaks[n])[-EARLIER_DAYS:]

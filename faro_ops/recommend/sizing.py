@@ -48,7 +48,7 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
     `minutes` includes the run-up. Training days keep their length, but are rotated to begin at the first minute kept.
     """
     arrays = arrays_of(traces.jobs)
-    day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
+    day = (arrays.busy_s * arrays.cores) @ traces.evaluation[0]
     if minutes >= len(day):
         return traces, 0
     run_up = min(RUN_UP_MINUTES, minutes // 2)
@@ -77,7 +77,7 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
         if required.all():
             break
     required = np.where(
-        required > 0, required, np.ceil(rates_rps * arrays.service_time_s[:, None] / UTILISATION)
+        required > 0, required, np.ceil(rates_rps * arrays.busy_s[:, None] / UTILISATION)
     )
     return np.clip(required, 1, arrays.max_replicas[:, None])
 

@@ -41,7 +41,7 @@ class KEDA(HPA):
         history, now = observation.arrivals_per_min, observation.target
         rate_rps = history[:, -1] / MINUTE_S if history.shape[1] else np.full(len(now), np.nan)
         known = np.isfinite(rate_rps)
-        pods = np.where(known, rate_rps, 0) * state.jobs.service_time_s / self.utilisation
+        pods = np.where(known, rate_rps, 0) * state.jobs.busy_s / self.utilisation
         unchanged = ~known | (np.abs(pods / np.maximum(now, 1) - 1) <= self.tolerance)
         return state.within_bounds(
             np.where(unchanged, now, np.ceil(pods - TOLERANCE).astype(np.int64))

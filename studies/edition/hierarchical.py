@@ -82,8 +82,9 @@ def solve_hierarchical(
 def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
     """One job that stands for a group, with the mean service time and SLO, and the total weight and replica limits."""
     arrays = arrays_of(jobs)
-    averaged = ("slo_s", "quantile", "service_time_s", "service_scv", "cold_start_s")
+    averaged = ("slo_s", "quantile", "service_scv", "cold_start_s")
     fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}
+    fields["service_time_s"] = float(np.mean(arrays.busy_s))
     fields |= {
         field: int(getattr(arrays, field).sum()) for field in ("min_replicas", "max_replicas")
     }

@@ -75,10 +75,10 @@ def solve_paper(
         cold_start = rates.shape[1] > 1 and bool((arrays.cores * running).sum() >= budget)
     upper_bound = latency_model == "upper-bound"
     formulation = kernels.Formulation(
-        loads=rates * arrays.service_time_s[:, None],
+        loads=rates * arrays.busy_s[:, None],
         running=running.astype(float),
         cold_start=bool(cold_start),
-        slo=arrays.slo_s if upper_bound else arrays.slo_s / arrays.service_time_s,
+        slo=arrays.slo_s if upper_bound else arrays.slo_s / arrays.busy_s,
         quantile=arrays.quantile,
         weight=arrays.weight,
         upper_bound=upper_bound,

@@ -105,7 +105,7 @@ def test_the_load_of_a_job_is_relative_to_the_capacity_of_its_replicas():
     )
     # 4 at once at 1 / 2.5 of the speed; 8 requests in 46 ms; 3 in 150 ms; 50 iterations of 36 ms for 16 sequences each.
     expected = [0.1, 0.1 * 2.5 / 4, 0.046 / 8, 0.05, 50 * 0.036 / 16 + 0.02]
-    np.testing.assert_allclose(arrays_of(jobs).service_time_s, expected)
+    np.testing.assert_allclose(arrays_of(jobs).busy_s, expected)
 
 
 def test_jobs_with_other_replicas_are_of_other_latency_classes():

@@ -14,6 +14,7 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL, SLO_ON, Batched, Concurrent, Continuous
+from faro_ops.controller import loop
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Schedule:
             workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model
         )
         steps: list[control.Step] = []
-        control.run(
+        loop.run(
             cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append
         )
         cluster.finish()
