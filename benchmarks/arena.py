@@ -23,12 +23,11 @@ from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, policy_of, score
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PLUGINS = ROOT / "data/arena", ROOT / "studies"
 ENTRIES = (
-    *("FairShare", "AIAD", "MArk", "HPA", "Faro-Sum", "Faro-FairSum"),
+    *("FairShare", "AIAD", "MArk", "HPA", "RayServe-2.60", "Faro-Sum", "Faro-FairSum"),
     *(
         "arena/hpa_behavior.py",
         "arena/keda.py",
         "arena/knative.py",
-        "arena/rayserve.py",
         "edition/cilantro.py",
     ),
 )

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.policies import HPA, Faro, Observation, Plan, PolicyContext, register
+from faro_lib.policies import HPA, Observation, Plan, PolicyContext, register
 from faro_lib.policies.baselines import ReactiveState
-from faro_lib.policies.faro import bounding, tuned
+from faro_lib.policies.faro import tuned
 from faro_lib.policies.protocol import at_least_one_each, hold, minimum_replicas
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.policies.bounds import AsBounds
+from faro_ops.policies.protocol import live_plan
 
 # The values that lose the least utility on the training days (docs/adopt.md).
 SHARE, LOAD = 0.75, 0.95
@@ -99,7 +101,7 @@ class UnderCeilings:
     intervals, so an HPA may follow new bounds up to 15 s after Faro's decision.
     """
 
-    faro: Faro
+    faro: AsBounds
     hpa: HPA
     name: str = "Ceilings"
     tick_s: float = 5.0  # a common divisor of the ticks of Faro and the HPA
@@ -114,6 +116,7 @@ class UnderCeilings:
         faro, hpa, explained = state.faro, state.hpa, hold(observation)
         if observation.now_s % self.faro.tick_s == 0:
             faro, plan = self.faro.decide(faro, observation)
+            plan = live_plan(plan)
             if plan.floor is not None:
                 hpa = replace(
                     hpa, jobs=replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target)
@@ -127,4 +130,4 @@ class UnderCeilings:
         return BoundedState(faro, hpa), replace(explained, target=plan.target, reason=plan.reason)
 
 
-register("Ceilings")(lambda context: UnderCeilings(bounding(tuned(context)), HPA()))
+register("Ceilings")(lambda context: UnderCeilings(AsBounds.of(tuned(context)), HPA()))

@@ -11,12 +11,11 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Target replica counts (jobs,) that later ticks retry, because a tick skipped or reduced them."""
+    """Target replica counts (jobs,) that later ticks retry, because one skipped or reduced them."""
 
     target: np.ndarray
-    attempts: (
-        np.ndarray
-    )  # number of ticks for which the target is still retried; 0 = no pending target
+    # Number of ticks for which the target is still retried; 0 = no pending target.
+    attempts: np.ndarray
     reason: tuple[str, ...]  # why the plan requested each target, one of `protocol.REASONS`
 
     @classmethod
@@ -24,27 +23,28 @@ class Pending:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
     def only(self, where: np.ndarray) -> Self:
-        """The pending targets of the jobs in the mask `where`, bool (jobs,); other jobs have none."""
+        """The pending targets of the jobs in the mask `where`, bool (jobs,); others have none."""
         return replace(self, attempts=np.where(where, self.attempts, 0))
 
 
 def clamp_to_capacity(
     pending: Pending, plan: Plan, observation: Observation, jobs: JobArrays
 ) -> tuple[np.ndarray, Pending]:
-    """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
+    """The replicas (jobs,) to request within free capacity and quotas, and the pending targets.
 
-    Free capacity is the capacity minus the cores of all jobs' current targets (EuroSys'25, section 5). Scale-downs are
-    applied first, then scale-ups pending from earlier ticks, then new scale-ups. A scale-up is reduced to the replicas
-    that fit. Jobs in `observation.changing` are skipped. A skipped or reduced target is tried on up to `plan.attempts`
-    ticks, including this one. A later plan with `attempts` > 1 replaces the pending targets of the jobs that it scales.
+    Free capacity is the capacity minus the cores of all jobs' current targets (EuroSys'25, section
+    5). Scale-downs are applied first, then scale-ups pending from earlier ticks, then new
+    scale-ups. A scale-up is reduced to the replicas that fit. Jobs in `observation.changing` are
+    skipped. A skipped or reduced target is tried on up to `plan.attempts` ticks, including this
+    one. A later plan with `attempts` > 1 replaces the pending targets of the jobs that it scales.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))
     wanted = np.where(carried, pending.target, plan.target)
     attempts = np.where(carried, pending.attempts, np.where(new, plan.attempts, 0))
     reason = tuple(
-        old if is_carried else now
-        for old, now, is_carried in zip(pending.reason, plan.reason, carried)
+        earlier if is_carried else now
+        for earlier, now, is_carried in zip(pending.reason, plan.reason, carried)
     )
 
     target = observation.target.copy()
@@ -58,11 +58,11 @@ def clamp_to_capacity(
     up = np.flatnonzero(allowed & (wanted > target))
     for job in sorted(up, key=lambda job: not carried[job]):
         room = min(free, quota_free[jobs.group[job]])
-        replicas = min(int(wanted[job] - target[job]), int((room + TOLERANCE) // jobs.cores[job]))
+        fitting = int((room + TOLERANCE) // jobs.cores[job])
+        replicas = min(int(wanted[job] - target[job]), fitting)
         if replicas > 0:
             target[job] += replicas
             free -= replicas * jobs.cores[job]
             quota_free[jobs.group[job]] -= replicas * jobs.cores[job]
-    return target, Pending(
-        wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0), reason
-    )
+    remaining = np.where(target != wanted, np.maximum(attempts - 1, 0), 0)
+    return target, Pending(wanted, remaining, reason)

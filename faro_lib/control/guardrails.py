@@ -1,8 +1,9 @@
 """Guardrails: limits that hold whatever the policy returns.
 
-If another client has changed a job's target, `restore_targets` puts Faro's last request into the observation.
-`mask_absent` hides from the policy which jobs are not deployed. `guarded` limits the policy's plan. `enforce_capacity`
-reduces the targets to the capacity. A guardrail that changes a job's target also replaces the job's reason in the plan.
+If another client has changed a job's target, `restore_targets` puts Faro's last request into the
+observation. `mask_absent` hides from the policy which jobs are not deployed. `guarded` limits the
+policy's plan. `enforce_capacity` reduces the targets to the capacity. A guardrail that changes a
+job's target also replaces the job's reason in the plan.
 """
 
 from contextlib import suppress
@@ -16,11 +17,11 @@ from faro_lib.policies import protocol
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import HOLD, Observation, Plan, hold, minimum_replicas
 from faro_lib.workload import Job, JobArrays, arrays_of
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.jobs import TOLERANCE
 
 FAIL_MODES = ("hold", "fair-share")
-# At a tick, a job gains CONTEST points if another client has changed its target, and otherwise loses one point. At
-# CONTESTED_AT points, Faro leaves the job alone.
+# At a tick, a job gains CONTEST points if another client has changed its target, and otherwise
+# loses one point. At CONTESTED_AT points, Faro leaves the job alone.
 CONTEST, CONTESTED_AT = 2, 6
 
 
@@ -30,16 +31,19 @@ class GuardrailConfig:
 
     Attributes
     ----------
-    fail_mode : what to do if a job's data is missing, the plan is invalid or the decision is late: "hold" keeps the
-        targets, "fair-share" gives equal shares.
-    max_scaling_actions : maximum number of replicas that one decision starts or stops; None for no limit. Replicas
-        stopped to make room for a new replica do not count. New replicas are started before other replicas are stopped.
-        Jobs start replicas in the order of `Plan.marginal_value_down`, highest first. They stop replicas in the order
-        of `Plan.marginal_value_up`, lowest first. If the plan has no such values, the order of the jobs applies.
-    stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
-        request count of the last complete minute or the mean latency is NaN.
-    deadline_s : seconds after which a decision is discarded, None for no deadline.
-    fixed : names of jobs whose replica count an operator has fixed; this count is their minimum and their maximum.
+    fail_mode : what to do if a job's data is missing, the plan is invalid or the decision is late:
+        "hold" keeps the targets, "fair-share" gives equal shares.
+    max_scaling_actions : maximum number of replicas that one decision starts or stops; None for no
+        limit. Replicas stopped to make room for a new replica do not count. New replicas are
+        started before other replicas are stopped. Jobs start replicas in the order of
+        `Plan.marginal_value_down`, highest first. They stop replicas in the order of
+        `Plan.marginal_value_up`, lowest first. If the plan has no such values, the order of the
+        jobs applies.
+    stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data
+        is missing if the request count of the last complete minute or the mean latency is NaN.
+    deadline_s : seconds after which a live loop discards a decision, None for no deadline.
+    fixed : names of jobs whose replica count an operator has fixed; this count is their minimum
+        and their maximum.
     force : restore a job's target even if another client keeps changing it.
     """
 
@@ -72,106 +76,84 @@ GUARDRAILS = GuardrailConfig()
 class Guard:
     """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
-    known_s: (
-        np.ndarray
-    )  # when the job's data was last available, in seconds since time 0 of the run
+    # When the job's data was last available, in seconds since time 0 of the run.
+    known_s: np.ndarray
     target: np.ndarray | None = None  # last requested targets; None before the first request
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
-    present: np.ndarray | None = (
-        None  # bool, the job existed at the last tick; None before the first
-    )
+    present: np.ndarray | None = None  # bool, the job existed at the last tick; None before
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | int = (
-        0  # points for other clients' changes (see CONTEST); constant from CONTESTED_AT on
-    )
-    advised: np.ndarray | bool = (
-        False  # bool, True if Faro only gives advice and leaves the job to its own autoscaler
-    )
+    # Points for other clients' changes (see CONTEST); constant from CONTESTED_AT on.
+    contest: np.ndarray | int = 0
+    left: np.ndarray | bool = False  # bool, the last plan left the job to another controller
 
     def updated(self, observation: Observation) -> Self:
         """This state with `known_s` and `contest` updated by an observation."""
-        counted = np.isfinite(observation.arrivals_per_min[:, -1:]).all(
-            axis=1
-        )  # also true while no minute is complete
-        known = np.isfinite(observation.mean_latency_s) & counted | ~observation.exists
+        last_counts = observation.arrivals_per_min[:, -1:]
+        counted = np.isfinite(last_counts).all(axis=1)  # also true while no minute is complete
+        known = (np.isfinite(observation.mean_latency_s) & counted) | ~observation.exists
         guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
         if self.target is None:
             return guard
+        # If no latency is known, the observed targets may be outdated.
+        observed = np.isfinite(observation.mean_latency_s).any()
+        comparable = observation.exists & self.applied & observed & ~self.leaves()
+        changed = (observation.target != self.target) & comparable
         before = np.broadcast_to(self.contest, known.shape)
-        observed = np.isfinite(
-            observation.mean_latency_s
-        ).any()  # if no latency is known, the targets may be outdated
-        changed = (observation.target != self.target) & observation.exists & self.applied & observed
-        changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
         return replace(guard, contest=np.where(before >= CONTESTED_AT, before, after))
 
     def contested(self, config: GuardrailConfig) -> np.ndarray:
-        """Whether Faro leaves a job alone because another client keeps changing its target, bool (jobs,)."""
-        return (np.broadcast_to(self.contest, self.known_s.shape) >= CONTESTED_AT) & (
-            not config.force
-        )
+        """Whether another client keeps changing a job's target, bool (jobs,).
+
+        Faro leaves such a job alone, unless `config.force` is set.
+        """
+        if config.force:
+            return np.zeros(self.known_s.shape, bool)
+        return np.broadcast_to(self.contest, self.known_s.shape) >= CONTESTED_AT
 
     def drifted(self, observation: Observation) -> np.ndarray:
-        """Whether a job's observed target or drop rate differs from the last request, bool (jobs,)."""
+        """Whether a job's observed target or drop rate differs from the last request, (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
-        return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left(
-            observation
-        )
+        differs = (observation.target != self.target) | (observation.drop != self.drop)
+        return differs & ~self.leaves()
 
-    def left(self, observation: Observation) -> np.ndarray:
-        """Whether a job is left to its own autoscaler, bool (jobs,)."""
-        left = np.broadcast_to(self.advised, self.known_s.shape)
-        return left if observation.unbounded is None else left | observation.unbounded
+    def leaves(self) -> np.ndarray:
+        """Whether the last plan left a job to another controller, bool (jobs,)."""
+        return np.broadcast_to(self.left, self.known_s.shape)
 
 
-def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:
-    """The observation with drop rates and targets as last requested; `contested` jobs (a mask) keep the observed target."""
+def restore_targets(guard: Guard, observation: Observation, kept: np.ndarray) -> Observation:
+    """The observation with drop rates and targets as last requested.
+
+    The jobs in the mask `kept` keep the observed target.
+    """
     if guard.target is None or guard.drop is None:
         return observation
-    target = np.where(contested, observation.target, guard.target)
-    starting = observation.starting
-    if observation.unbounded is None:  # targets are replica counts, not maxReplicas of HPAs
-        starting = np.maximum(target - observation.running, 0)
+    target = np.where(kept, observation.target, guard.target)
+    starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
-    """Show absent (not deployed) jobs in the observation with their minimum replicas, and add cores for these replicas.
+    """The observation with minimum replicas for absent jobs, and cores added for these replicas.
 
-    Policies give even absent jobs their minimum replicas. Without the added cores, other jobs would lose capacity.
+    Policies give even absent (not deployed) jobs their minimum replicas. Without the added cores,
+    other jobs would lose capacity.
     """
-    absent, minimum = ~observation.exists, minimum_replicas(jobs)
+    absent = ~observation.exists
     if not absent.any():
         return observation
+    minimum = minimum_replicas(jobs)
+    added_cores = float((arrays_of(jobs).cores * minimum)[absent].sum())
     return replace(
         observation,
-        capacity=observation.capacity + float((arrays_of(jobs).cores * minimum)[absent].sum()),
+        capacity=observation.capacity + added_cores,
         target=np.where(absent, minimum, observation.target),
         running=np.where(absent, minimum, observation.running),
         starting=np.where(absent, 0, observation.starting),
         changing=observation.changing & ~absent,
         drop=np.where(absent, 0.0, observation.drop),
-    )
-
-
-def without_data(last: Observation, now_s: float) -> Observation:
-    """The observation `last`, moved to the time `now_s`, with loads and latencies marked as missing."""
-    missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
-    history = np.hstack(
-        [last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)]
-    )
-    return replace(
-        last,
-        now_s=now_s,
-        minute=minute,
-        arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :],
-        mean_latency_s=missing,
-        tail_latency_s=missing,
-        ongoing=missing,
-        arrivals_now=None,
-        failed_per_min=None,
     )
 
 
@@ -181,10 +163,8 @@ def invalid(plan: Plan, jobs: int) -> str | None:
         shape = np.shape(getattr(plan, field))
         if shape != (jobs,):
             return f"plan.{field} has shape {shape}; expected ({jobs} jobs,)"
-    if (
-        plan.target.dtype.kind != "i"
-        and not (np.isfinite(plan.target) & (plan.target % 1 == 0)).all()
-    ):
+    whole = np.isfinite(plan.target) & (plan.target % 1 == 0)
+    if plan.target.dtype.kind != "i" and not whole.all():
         return f"plan.target={plan.target.tolist()} must be whole numbers"
     if not ((plan.drop >= 0) & (plan.drop <= 1)).all():
         return f"plan.drop={plan.drop.tolist()} must lie in [0, 1]"
@@ -199,25 +179,23 @@ def guarded(
     guard: Guard,
     visible: Observation,
     plan: Plan,
+    left: np.ndarray,
     drifted: np.ndarray,
 ) -> Plan:
-    """Limit `plan` by all guardrails except the capacity. `visible` is the observation on which the plan is based."""
+    """Limit `plan` by all guardrails except the capacity.
+
+    `visible` is the observation on which the plan is based. `left` and `drifted` are masks (jobs,)
+    of the jobs that the plan leaves to another controller, and of those whose target that one
+    changed.
+    """
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
-    unsafe = stale & ~guard.advised
     if stale.any():
-        safe = fallback(config, jobs, visible)
-        plan = replace(
-            plan,
-            target=np.where(unsafe, safe.target, plan.target),
-            drop=np.where(unsafe, safe.drop, plan.drop),
-            reason=with_reason(plan.reason, stale, protocol.MISSING),
-            attempts=max(safe.attempts, plan.attempts),
-        )
+        plan = without_stale_jobs(config, jobs, visible, plan, stale, left)
+
     within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
-    plan = with_target(
-        plan, np.where(visible.exists & ~guard.advised, within, plan.target), protocol.BOUNDS
-    )
+    bounded = visible.exists & ~left
+    plan = with_target(plan, np.where(bounded, within, plan.target), protocol.BOUNDS)
     if config.fixed:
         fixed = np.array([job.name in config.fixed for job in jobs])
         plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
@@ -226,72 +204,84 @@ def guarded(
             plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions
         )
         plan = with_target(plan, target, protocol.RATE_LIMIT)
+
     contested = guard.contested(config)
     target = np.where(contested, visible.target, plan.target)
-    floor = (
-        None
-        if plan.floor is None
-        else np.where(unsafe | contested, protocol.KEEP_FLOOR, plan.floor)
-    )
-    plan = replace(
-        plan,
-        target=target,
-        reason=with_reason(plan.reason, contested, protocol.CONTESTED),
-        floor=floor,
-    )
-    plan = with_presence(jobs, guard, visible.exists, plan)
+    reason = with_reason(plan.reason, contested, protocol.CONTESTED)
+    plan = with_presence(jobs, guard, visible.exists, replace(plan, target=target, reason=reason))
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)
     return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
 
 
+def without_stale_jobs(
+    config: GuardrailConfig,
+    jobs: tuple[Job, ...],
+    visible: Observation,
+    plan: Plan,
+    stale: np.ndarray,
+    left: np.ndarray,
+) -> Plan:
+    """The plan, but the fail mode decides for the `stale` jobs, whose data is missing too long."""
+    safe = fallback(config, jobs, visible)
+    unsafe = stale & ~left
+    return replace(
+        plan,
+        target=np.where(unsafe, safe.target, plan.target),
+        drop=np.where(unsafe, safe.drop, plan.drop),
+        reason=with_reason(plan.reason, stale, protocol.MISSING),
+        attempts=max(safe.attempts, plan.attempts),
+    )
+
+
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
     """The reason of each job, or `new` for jobs in the mask `where`, bool (jobs,)."""
-    return (
-        tuple(new if changed else old for old, changed in zip(reason, where))
-        if where.any()
-        else reason
-    )
+    if not where.any():
+        return reason
+    return tuple(new if changed else old for old, changed in zip(reason, where))
 
 
 def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
     """The plan with other targets (jobs,), and `reason` for the jobs whose target changes."""
-    return replace(
-        plan, target=target, reason=with_reason(plan.reason, target != plan.target, reason)
-    )
+    changed = target != plan.target
+    return replace(plan, target=target, reason=with_reason(plan.reason, changed, reason))
 
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
-    """The plan of the fail mode: equal shares if configured and if all minimum replicas fit, else unchanged targets."""
+    """The plan of the fail mode.
+
+    It has equal shares if that is configured and if all minimum replicas fit. Otherwise, targets
+    stay as they are.
+    """
     if config.fail_mode == "fair-share":
-        with suppress(ValueError):  # raised if the minimum replicas exceed the capacity or a quota
+        with suppress(ValueError):  # raised if the minimum replicas exceed capacity or a quota
             target = fair_share(jobs, visible.capacity, visible.present)
-            return Plan(
-                target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS
-            )
+            held = (HOLD,) * len(target)
+            return Plan(target, np.zeros(len(target)), held, protocol.PLAN_ATTEMPTS)
     return hold(visible)
 
 
 def limit_scaling_actions(
     plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int
 ) -> np.ndarray:
-    """Move the current targets `now` (jobs,) towards the plan by at most `actions` actions (see `GuardrailConfig`).
+    """Move the current targets `now` (jobs,) towards the plan by at most `actions` actions.
+
+    See `GuardrailConfig.max_scaling_actions` for what counts.
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
-    >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), actions=2).tolist()
+    >>> now, cores = np.array([2, 4, 2]), np.ones(3)
+    >>> limit_scaling_actions(plan, now, capacity=8, cores=cores, actions=2).tolist()
     [3, 2, 3]
     """
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # marginal_value_down is NaN if a job's planned target is its minimum. Such a job is the first to start replicas.
-    # marginal_value_up is NaN if a job's planned target is its maximum. Such a job is the first to stop replicas.
-    unknown = np.zeros(len(now))
-    gain = (
-        unknown
-        if plan.marginal_value_down is None
-        else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
-    )
-    loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
+    gain, loss = np.zeros(len(now)), np.zeros(len(now))
+    if plan.marginal_value_down is not None:
+        # NaN: the planned target is the job's minimum. Such a job is the first to start replicas.
+        gain = np.nan_to_num(plan.marginal_value_down, nan=np.inf)
+    if plan.marginal_value_up is not None:
+        # NaN: the planned target is the job's maximum. Such a job is the first to stop replicas.
+        loss = np.nan_to_num(plan.marginal_value_up)
     starts = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
     stops = [job for job in np.argsort(loss, kind="stable") for _ in range(max(0, -change[job]))]
     target, free = now.copy(), capacity - float(now @ cores)
@@ -299,7 +289,8 @@ def limit_scaling_actions(
         if starts:
             start = starts.pop(0)
             while stops and free < cores[start] - TOLERANCE:
-                target[stop := stops.pop(0)] -= 1
+                stop = stops.pop(0)
+                target[stop] -= 1
                 free += cores[stop]
             target[start] += 1
             free -= cores[start]
@@ -309,26 +300,26 @@ def limit_scaling_actions(
 
 
 def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
-    """The plan, except that a job that has just been added gets its minimum replicas, and an absent job gets none."""
-    before = (
-        present if guard.target is None or guard.present is None else guard.present
-    )  # initially, no job is new
+    """The plan with the minimum replicas for jobs just added, and none for absent jobs."""
+    before = guard.present
+    if before is None or guard.target is None:
+        before = present  # initially, no job is new
     added, removed = present & ~before, ~present & before
     target = np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0))
     drop = np.where(added | ~present, 0.0, plan.drop)
-    reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, protocol.JOB_REMOVED)
-    return replace(
-        plan, target=target, drop=drop, reason=with_reason(reason, added, protocol.JOB_ADDED)
-    )
+    reason = with_reason(plan.reason, ~present, HOLD)
+    reason = with_reason(reason, removed, protocol.JOB_REMOVED)
+    reason = with_reason(reason, added, protocol.JOB_ADDED)
+    return replace(plan, target=target, drop=drop, reason=reason)
 
 
 def with_delayed_reasons(
     plan: Plan, observation: Observation, target: np.ndarray, pending: Pending
 ) -> Plan:
-    """For jobs that change because an earlier plan's pending target is retried, replace HOLD by that plan's reason."""
+    """The plan with the reasons of earlier plans for the jobs whose pending target is retried."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(
-        old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed)
+        earlier if late else now for now, earlier, late in zip(plan.reason, pending.reason, delayed)
     )
     return replace(plan, reason=reason)
 
@@ -341,21 +332,21 @@ def enforce_capacity(
     pending: Pending,
     left: np.ndarray,
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """Reduce the targets to fit into the capacity. Return the targets, the plan and the targets still pending.
+    """Reduce the targets to the capacity; return the targets, the plan and the pending targets.
 
-    Unlike `clamp_to_capacity`, this function also reduces jobs whose count is changing, because the capacity may shrink
-    at any time. Jobs keep their minimum replicas if all minimums fit. Jobs in the mask `left` are not reduced, because
-    their own autoscaler scales them. A job reduced below its planned target gets the reason CAPACITY.
+    Unlike `clamp_to_capacity`, this function also reduces jobs whose count is changing, because the
+    capacity may shrink at any time. Jobs keep their minimum replicas if all minimums fit. Jobs in
+    the mask `left` are not reduced, because another controller scales them. A job reduced below its
+    planned target gets the reason CAPACITY.
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
-    own = np.where(left & (plan.floor is None), observation.target, plan.target)
-    minimum = np.where(
-        present, np.where(left | (why == protocol.CONTESTED), own, arrays.min_replicas), 0
-    )
+    kept = left | (why == protocol.CONTESTED)
+    minimum = np.where(kept, plan.target, arrays.min_replicas)
+    minimum = np.where(present, minimum, 0)
     initial = np.where(why == protocol.JOB_ADDED, minimum_replicas(jobs), minimum)
     target = np.maximum(np.where(present, target, 0), initial)
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
-    fitting = np.where(left & present, own, fitting)
+    fitting = np.where(left & present, plan.target, fitting)
     removed = fitting < target
     reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
     # Reduced jobs lose their pending targets, which were meant for a larger capacity.
@@ -372,19 +363,25 @@ def shed(
 ) -> np.ndarray:
     """Remove replicas one by one, in three steps, until the targets (jobs,) fit into the capacity.
 
-    `initial` differs from `minimum` only for jobs that were just added. In a tie, the later job loses a replica first.
-    1. Jobs above their planned target (`wanted`) lose replicas until they reach this target or `initial`.
-    2. All jobs lose their replicas above `initial`, then those above `minimum`, then those above 1.
+    `initial` differs from `minimum` only for jobs that were just added. In a tie, the later job
+    loses a replica first.
+    1. Jobs above their planned target (`wanted`) lose replicas until they reach it or `initial`.
+    2. All jobs lose their replicas above `initial`, then above `minimum`, then above 1.
     3. Jobs lose their last replica, lowest weight first.
-    In steps 1 and 2, the job with the most cores above the bound (`initial`, `minimum` or 1) loses the next replica.
+    In steps 1 and 2, the job with the most cores above the bound (`initial`, `minimum` or 1) loses
+    the next replica.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():
-        above, over_minimum, over_one = (
-            (target - kept) * jobs.cores for kept in (initial, minimum, 1)
-        )
-        candidates = (np.where(target > wanted, above, 0), above, over_minimum, over_one)
-        least_weight = -np.where(target > 0, jobs.weight, np.inf)
-        score = next((cores for cores in candidates if (cores > 0).any()), least_weight)
-        target[len(score) - 1 - np.argmax(score[::-1])] -= 1
+        above_initial = (target - initial) * jobs.cores
+        above_plan = np.where(target > wanted, above_initial, 0)
+        above_minimum = (target - minimum) * jobs.cores
+        above_one = (target - 1) * jobs.cores
+        score = -np.where(target > 0, jobs.weight, np.inf)  # step 3
+        for cores_above in (above_plan, above_initial, above_minimum, above_one):
+            if (cores_above > 0).any():
+                score = cores_above
+                break
+        last_of_highest = len(score) - 1 - np.argmax(score[::-1])
+        target[last_of_highest] -= 1
     return target

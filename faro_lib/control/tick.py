@@ -1,8 +1,7 @@
-"""One tick of the control loop, which decides the replicas and drop rates to request after an observation."""
+"""One tick of the control loop: decide the replicas and drop rates to request."""
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,15 +10,21 @@ import numpy as np
 from faro_lib.control import guardrails
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
-from faro_lib.control.placement import cut_to_nodes
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
-from faro_ops.controller.background import in_thread
-from faro_ops.policies.authority import ADVISE
+
+Decide = Callable[[Any, Observation], tuple[Any, Plan]]  # as `Policy.decide`
 
 
 class PolicyFailed(RuntimeWarning):
-    """Warns that a policy raised an exception or returned an invalid plan, so the loop used `GuardrailConfig.fail_mode`."""
+    """Warns that a policy raised an exception or returned an invalid plan.
+
+    The loop has then used `GuardrailConfig.fail_mode`.
+    """
+
+
+class Late(Exception):
+    """Raised by a `decide` that took too long; the fail mode applies then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +36,13 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision in seconds
     failure: str | None = None  # why the policy failed; None if it did not
-    error: str | None = (
-        None  # why applying the targets failed; None if it did not. The loop sets this after the tick.
-    )
+    # Why applying the targets failed; None if it did not. The loop sets this after the tick.
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The state of the loop between ticks. It depends only on the observations, so replaying a journal restores it."""
+    """The state of the loop between ticks, a function of the observations so far."""
 
     state: Any  # state of the policy
     pending: Pending  # targets that later ticks retry, because a tick skipped or reduced them
@@ -46,31 +50,8 @@ class Memory:
 
     @classmethod
     def start(cls, policy: Policy, jobs: tuple[Job, ...], start_s: float = 0.0) -> Self:
-        return cls(policy.start(jobs), Pending.none(len(jobs)), Guard(np.full(len(jobs), start_s)))
-
-
-class Late(Exception):
-    """A decision exceeded its deadline."""
-
-
-class Deadline:
-    """Runs decisions and abandons those that take longer than `seconds`; None for no limit."""
-
-    def __init__(self, seconds: float | None = None):
-        self.seconds = seconds
-        self._running: Future | None = None
-
-    def call(self, decide: Callable[[], Any]) -> Any:
-        """The result of `decide()`; raises Late after `seconds`, or at once if an abandoned decision still runs."""
-        if self.seconds is None:
-            return decide()
-        if self._running and not self._running.done():
-            raise Late
-        self._running = in_thread(decide)
-        wait((self._running,), self.seconds)
-        if not self._running.done():
-            raise Late
-        return self._running.result()
+        guard = Guard(known_s=np.full(len(jobs), start_s))
+        return cls(policy.start(jobs), Pending.none(len(jobs)), guard)
 
 
 def tick(
@@ -79,34 +60,33 @@ def tick(
     jobs: tuple[Job, ...],
     memory: Memory,
     observation: Observation,
-    deadline: Deadline | None = None,
+    decide: Decide | None = None,
 ) -> tuple[Memory, Step]:
-    """Call the policy and apply the guardrails to its plan. Return (memory for the next tick, record of this tick).
+    """Call the policy and apply the guardrails to its plan.
 
-    If the policy raises an exception, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails
-    applies, and the policy keeps its state from the previous tick.
+    Returns the memory for the next tick and the record of this one. `decide` is called instead of
+    `policy.decide` if it is given, for example to stop after a time. If the policy raises an
+    exception, returns an invalid plan or is late, the fail mode of the guardrails applies, and the
+    policy keeps its state from the previous tick.
     """
-    if not np.isfinite(
-        observation.capacity
-    ):  # unknown, so assume that the current targets just fit
-        observation = replace(
-            observation, capacity=float(observation.target @ arrays_of(jobs).cores)
-        )
+    arrays = arrays_of(jobs)
+    if not np.isfinite(observation.capacity):  # unknown: assume that the current targets just fit
+        used = float(observation.target @ arrays.cores)
+        observation = replace(observation, capacity=used)
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
     drifted = guard.drifted(observation) & ~contested
-    left = contested | guard.left(observation)
-    intended = (
-        guardrails.restore_targets(guard, observation, left) if drifted.any() else observation
-    )
+    intended = observation
+    if drifted.any():
+        kept = contested | guard.leaves()
+        intended = guardrails.restore_targets(guard, observation, kept)
     visible = guardrails.mask_absent(jobs, intended)
 
-    began, failure, void = time.perf_counter(), None, None
     state, plan = memory.state, hold(visible)
+    void = failure = None
+    began = time.perf_counter()
     try:
-        new_state, new_plan = (deadline or Deadline()).call(
-            lambda: policy.decide(memory.state, visible)
-        )
+        new_state, new_plan = (decide or policy.decide)(memory.state, visible)
         if problem := guardrails.invalid(new_plan, len(jobs)):
             raise ValueError(problem)
         state, plan = new_state, new_plan
@@ -114,22 +94,30 @@ def tick(
         void = DEADLINE_EXCEEDED
     except Exception as error:  # the jobs must be served even if the policy has a bug
         void = FAILED
-        failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {config.fail_mode} instead: {error}"
+        where = f"policy {policy.name!r} failed at {visible.now_s:g} s"
+        failure = f"{where}, {config.fail_mode} instead: {error}"
     decision_s = time.perf_counter() - began
     if void:
-        plan = replace(guardrails.fallback(config, jobs, visible), reason=(void,) * len(jobs))
+        plan = guardrails.fallback(config, jobs, visible)
+        # A job that is left to another controller gets no share of the fail mode.
+        target = np.where(guard.leaves(), visible.target, plan.target)
+        plan = replace(plan, target=target, reason=(void,) * len(jobs))
 
-    advised = guard.advised if plan.authority is None else plan.authority[:, 0] == ADVISE
-    advised = advised & np.array([job.name not in config.fixed for job in jobs])
-    plan = guardrails.guarded(config, jobs, replace(guard, advised=advised), visible, plan, drifted)
-    pending = memory.pending.only(observation.exists & ~contested & ~advised)
-    target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
+    left = guard.leaves() if plan.left is None else plan.left
+    left = left & np.array([job.name not in config.fixed for job in jobs])
+    plan = guardrails.guarded(config, jobs, guard, visible, plan, left, drifted)
+    pending = memory.pending.only(observation.exists & ~contested & ~left)
+    target, pending = clamp_to_capacity(pending, plan, intended, arrays)
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(
-        jobs, observation, plan, target, pending, advised
+        jobs, observation, plan, target, pending, left
     )
-    target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target, left | advised)
     guard = Guard(
-        guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised
+        known_s=guard.known_s,
+        target=target,
+        drop=plan.drop,
+        present=observation.exists,
+        contest=guard.contest,
+        left=left,
     )
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

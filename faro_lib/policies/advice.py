@@ -13,7 +13,8 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_GAIN = 0.01  # smaller utility gains are ignored, because utilities just below 1 have errors of 0.01 to 0.05
+# Smaller utility gains are ignored, because utilities just below 1 have errors of 0.01 to 0.05.
+LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,12 @@ class Advice:
     Attributes
     ----------
     forecast_rps : mean forecast rate of the coming minutes.
-    prediction_interval_rps : 80 % prediction interval of the rate in a single coming minute, (2, jobs).
-    tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one replica less.
-    required_replicas : smallest tried count that meets the SLO at the forecast rate; 0 if none does. The largest count
-        tried is twice the largest count that any job can have.
+    prediction_interval_rps : 80 % prediction interval of the rate in a single coming minute,
+        (2, jobs).
+    tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one
+        replica less.
+    required_replicas : smallest tried count that meets the SLO at the forecast rate; 0 if none
+        does. The largest count tried is twice the largest count that any job can have.
     idle_s : predicted tail latency with many replicas, which are idle most of the time.
     """
 
@@ -50,24 +53,27 @@ class Advice:
         """Cores that the plan uses."""
         return float(self.plan.target @ arrays_of(self.jobs).cores)
 
-    def reason(self, job: int) -> str:
+    def reason(self, index: int) -> str:
         """A sentence that explains the replica count of the job at this index."""
-        if not self.slo_met[job]:
-            return f"misses its SLO; {self._remedy(job)}"
-        if self.plan.target[job] <= max(1, self.jobs[job].min_replicas):
+        job, planned, one_less_s = self.jobs[index], self.plan.target[index], self.one_less_s[index]
+        if not self.slo_met[index]:
+            return f"misses its SLO; {self._remedy(index)}"
+        if planned <= max(1, job.min_replicas):
             return "its minimum suffices"
-        one_less_s, down = self.one_less_s[job], self.plan.marginal_value_down
-        if one_less_s > self.jobs[job].slo_s:
-            overloaded = self.forecast_rps[job] * self.jobs[job].busy_s >= self.plan.target[job] - 1
-            latency = (
-                "unbounded queue"
-                if overloaded or np.isinf(one_less_s)
-                else f"{1000 * one_less_s:.0f} ms"
-            )
-            return f"one less would miss the SLO ({latency})"
-        if down is not None and down[job] < 0.0005:
-            return f"SLO also met with {self.required_replicas[job]}; the rest is spare"
-        return f"one less would cost {np.nan if down is None else down[job]:.3f} utility"
+        if one_less_s > job.slo_s:
+            return f"one less would miss the SLO ({self._latency_with_one_less(index)})"
+        down = self.plan.marginal_value_down
+        loss = np.nan if down is None else down[index]
+        if loss < 0.0005:
+            return f"SLO also met with {self.required_replicas[index]}; the rest is spare"
+        return f"one less would cost {loss:.3f} utility"
+
+    def _latency_with_one_less(self, index: int) -> str:
+        load = self.forecast_rps[index] * self.jobs[index].busy_s  # erlangs
+        one_less_s = self.one_less_s[index]
+        if load >= self.plan.target[index] - 1 or np.isinf(one_less_s):
+            return "unbounded queue"
+        return f"{1000 * one_less_s:.0f} ms"
 
     def _remedy(self, index: int) -> str:
         """A phrase on how the job could meet its SLO, or on why it cannot."""
@@ -78,23 +84,21 @@ class Advice:
             return f"the load keeps {self.forecast_rps[index] * job.busy_s:.0f} replicas busy"
         if not np.isfinite(idle_s):
             return "more would not help"
-        return f"no number of replicas meets it: p{100 * job.quantile:g} on an idle replica is {1000 * idle_s:.4g} ms"
+        idle = f"p{100 * job.quantile:g} on an idle replica is {1000 * idle_s:.4g} ms"
+        return f"no number of replicas meets it: {idle}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One mapping per job in plain types; numbers that are infinite or unknown are None."""
         plan, unknown = self.plan, np.full(len(self.jobs), np.nan)
-        up, down = (
-            unknown if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down)
-        )
+        up = unknown if plan.marginal_value_up is None else plan.marginal_value_up
+        down = unknown if plan.marginal_value_down is None else plan.marginal_value_down
         return [
             {
                 "job": job.name,
                 "replicas": int(plan.target[j]),
                 "drop": round(float(plan.drop[j]), 4),
                 "forecast_rps": _rounded(self.forecast_rps[j]),
-                "prediction_interval_rps": [
-                    _rounded(value) for value in self.prediction_interval_rps[:, j]
-                ],
+                "prediction_interval_rps": list(map(_rounded, self.prediction_interval_rps[:, j])),
                 "predicted_tail_latency_s": _rounded(self.tail_latency_s[j]),
                 "slo_s": job.slo_s,
                 "quantile": job.quantile,
@@ -108,18 +112,52 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
-    """Plan the replicas of the coming minutes with `policy` on `capacity` cores, and predict their latencies.
+    """Plan the replicas of the coming minutes on `capacity` cores, and predict their latencies.
 
-    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. A job gets no more
-    replicas once its utility is within LEAST_GAIN of the maximum. Cold starts and switching costs are ignored, because
-    the current replicas may be unknown.
+    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. A
+    job gets no more replicas once its utility is within LEAST_GAIN of the maximum. Cold starts and
+    switching costs are ignored, because the current replicas may be unknown.
     """
-    counts, running = np.asarray(counts, float), at_least_one_each(jobs, capacity)
     policy = replace(
         policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0, reserve=False
     )
+    observation = idle_cluster(jobs, np.asarray(counts, float), capacity)
+    state = fold_minutes(policy.start(jobs), observation)
+    plan = policy.plan(state, observation)
+    paths_rps = state.forecaster.sample(policy.horizon_minutes, policy.samples) / MINUTE_S
+    forecast_rps = paths_rps.mean(axis=(1, 2)) if plan.forecast_rps is None else plan.forecast_rps
+
+    def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
+        """The predicted latencies without drops, (jobs,)."""
+        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)
+
+    arrays = arrays_of(jobs)
+    most = np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas)
+    tried = range(2 * max(1, most.max()) + 1)
+    by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in tried], axis=1)
+    some_s = by_count_s[:, 1:]  # (jobs, counts from 1)
+    np.minimum.accumulate(some_s, axis=1, out=some_s)  # no noise: more replicas are never slower
+    meets = some_s <= arrays.slo_s[:, None]
+    many = np.ceil(forecast_rps * arrays.busy_s / IDLE) + 1
+    each = np.arange(len(jobs))
+    return Advice(
+        jobs=jobs,
+        capacity=capacity,
+        plan=plan,
+        forecast_rps=forecast_rps,
+        prediction_interval_rps=np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2)),
+        tail_latency_s=by_count_s[each, plan.target],
+        required_replicas=np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0),
+        one_less_s=by_count_s[each, np.maximum(plan.target - 1, 0)],
+        idle_s=np.minimum(some_s[:, -1], tail_latency_s(many)),
+    )
+
+
+def idle_cluster(jobs: tuple[Job, ...], counts: np.ndarray, capacity: float) -> Observation:
+    """An observation after `counts` (jobs, minutes), with the minimum replicas and no requests."""
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
-    observation = Observation(
+    running = at_least_one_each(jobs, capacity)
+    return Observation(
         now_s=minutes * MINUTE_S,
         capacity=capacity,
         minute=minutes,
@@ -133,41 +171,6 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
         terminating=none.astype(int),
         changing=none.astype(bool),
         drop=none,
-    )
-    state = fold_minutes(policy.start(jobs), observation)
-    plan = policy.plan(state, observation)
-    paths_rps = state.forecaster.sample(policy.horizon_minutes, policy.samples) / MINUTE_S
-    forecast_rps = paths_rps.mean(axis=(1, 2)) if plan.forecast_rps is None else plan.forecast_rps
-    arrays = arrays_of(jobs)
-
-    def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
-        return predicted_latency(
-            jobs, forecast_rps, replicas, latency_model=policy.latency_model
-        )  # assumes no drops
-
-    most = max(
-        1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max()
-    )
-    by_count_s = np.stack(
-        [tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1
-    )
-    some_s = by_count_s[:, 1:]
-    np.minimum.accumulate(
-        some_s, axis=1, out=some_s
-    )  # removes noise: more replicas are never slower
-    meets = some_s <= arrays.slo_s[:, None]
-    required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
-    interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))
-    each = np.arange(len(jobs))
-    planned_s, one_less_s = (
-        by_count_s[each, plan.target],
-        by_count_s[each, np.maximum(plan.target - 1, 0)],
-    )
-    idle_s = np.minimum(
-        some_s[:, -1], tail_latency_s(np.ceil(forecast_rps * arrays.busy_s / IDLE) + 1)
-    )
-    return Advice(
-        jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s
     )
 
 

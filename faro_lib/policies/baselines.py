@@ -1,4 +1,4 @@
-"""Baselines: fixed replicas, an equal share, the reactive policies of EuroSys'25 (section 6.1), and MArk."""
+"""Baselines: fixed replicas, equal shares, the reactive policies of EuroSys'25 (6.1), and MArk."""
 
 from dataclasses import dataclass, replace
 
@@ -26,9 +26,10 @@ Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest fir
 def fair_share(
     jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None
 ) -> np.ndarray:
-    """The replicas of each job (jobs,) that fit into an equal share of the cores. Leftover cores stay unused.
+    """The replicas of each job (jobs,) that fit into an equal share of the cores.
 
-    Replica bounds and quotas are respected. An absent job (False in `present`) gets only its minimum.
+    Leftover cores stay unused. Replica bounds and quotas are respected. An absent job (False in
+    `present`) gets only its minimum.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
@@ -42,7 +43,8 @@ def fair_share(
             share[present] = fair_share(here, capacity - reserved)
         return share
     share = np.clip(arrays.replicas_within(capacity / len(jobs)), minimum, arrays.max_replicas)
-    while True:  # if a quota or the capacity is exceeded, take a replica from the largest affected job (in cores)
+    # While a quota or the capacity is exceeded, the largest affected job loses a replica.
+    while True:
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -74,7 +76,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same constant replica count for every job, used to compute the clairvoyant limit (`experiments.limits`)."""
+    """The same constant replica count for every job, as `experiments.limits` simulates it."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -95,12 +97,10 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with a `min_replicas` of 0 raised to 1
-    # Result of `count`: seconds with the latency above the SLO, or minus the seconds at or below it.
-    counter_s: (
-        np.ndarray
-    )  # RayServe: seconds with more desired than current replicas, or minus those with fewer
+    # Seconds in which a policy wants more replicas, or minus the seconds in which it wants fewer.
+    counter_s: np.ndarray
     last_s: float = 0.0  # time of the last tick
-    window: Window = ()  # HPA: recent recommendations; RayServe: recent numbers of ongoing requests
+    window: Window = ()  # HPA: recent recommendations; RayServe: recent ongoing requests
 
     def within_bounds(self, replicas: np.ndarray) -> np.ndarray:
         return np.clip(replicas, self.jobs.min_replicas, self.jobs.max_replicas)
@@ -123,18 +123,21 @@ class Reactive:
 
 @dataclass(frozen=True, slots=True)
 class Stepwise(Reactive):
-    """Take a step up after 30 s of latency above the SLO, and down after 10 minutes below it; a subclass defines `step`."""
+    """Take a step up after 30 s of latency above the SLO, and down after 10 minutes below it.
+
+    A subclass defines `step`.
+    """
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         """Targets (jobs,) after a step in `direction`, +1 or -1."""
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        elapsed_s = min(
-            observation.now_s - state.last_s, self.tick_s
-        )  # capped because live runs begin at now_s = 900
+        # At most a tick, because live runs begin at now_s = 900.
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)
         counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
-        up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
+        up = counter_s >= protocol.REACT_UP_AFTER_S
+        down = counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = state.within_bounds(np.where(down, self.step(state, observation, -1), target))
         reason = np.select(
@@ -149,9 +152,10 @@ class Stepwise(Reactive):
 def count(
     counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float
 ) -> np.ndarray:
-    """Update `counter_s`: consecutive seconds with `value` above `limit`, or minus the seconds at or below `limit`.
+    """Update `counter_s`: consecutive seconds with `value` above `limit`, or minus those not above.
 
-    >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
+    >>> counter_s, value = np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan])
+    >>> count(counter_s, value, np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
     """
     up = np.maximum(counter_s, 0) + elapsed_s
@@ -182,24 +186,25 @@ class Oneshot(Stepwise):
 
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
-    """Requests per minute (jobs, minutes) since the last long-term decision, used before a forecast is possible."""
+    """Requests per minute (jobs, minutes) since the last long-term decision.
+
+    They stand in for the forecast until one is possible.
+    """
     return observation.arrivals_per_min[:, -max(1, observation.minute - state.since_minute) :]
 
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Give each job replicas for its highest forecast rate. One replica counts as slo_s / service_time_s requests/s."""
+    """Give each job replicas for its highest forecast rate; one serves slo_s / busy_s per second."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
-        known = observation.minute >= protocol.HISTORY_MINUTES
-        per_min = (
-            state.forecaster.mean(self.horizon_minutes)
-            if known
-            else counts_since(state, observation)
-        )
+        if observation.minute >= protocol.HISTORY_MINUTES:
+            per_min = state.forecaster.mean(self.horizon_minutes)
+        else:
+            per_min = counts_since(state, observation)
         jobs = arrays_of(state.jobs)
         rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
         per_replica_rps = jobs.slo_s / jobs.busy_s

@@ -12,7 +12,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
 
-MAX_MISSED = 240  # largest number of minutes to catch up; after a longer gap, the forecaster discards its old counts
+MAX_MISSED = 240  # minutes to catch up; after a longer gap, the forecaster discards its old counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +21,26 @@ class LoopState:
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster  # updated with every complete minute
-    counter_s: (
-        np.ndarray
-    )  # seconds above the SLO since the last long-term decision or reactive scale-up
-    lost: (
-        np.ndarray
-    )  # sum of 1 - utility over the day's minutes so far; a minute without a known latency adds 0
+    # Seconds above the SLO since the last long-term decision or reactive scale-up.
+    counter_s: np.ndarray
+    # Sum of 1 - utility over the day's minutes so far. A minute without a known latency adds 0.
+    lost: np.ndarray
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
-    authority: Any = (
-        None  # `policies.authority.Authority`; None if the policy may change every job freely
-    )
 
 
 @dataclass(frozen=True, slots=True)
 class TwoLoops:
-    """Plan with a forecast at long intervals, and react to latency in between; a subclass defines `plan`."""
+    """Plan with a forecast at long intervals, and react to latency in between.
+
+    A subclass defines `plan`.
+    """
 
     forecaster: Forecaster
     first_s: float = 60.0  # time of the first long-term decision
-    interval_s: float = (
-        300.0  # later decisions are made when now_s - phase_s is a multiple of interval_s
-    )
+    # Later decisions are made when now_s - phase_s is a multiple of interval_s.
+    interval_s: float = 300.0
     phase_s: float = 0.0
     reactive: bool = True  # whether the reactive loop runs
     tick_s: float = 10.0
@@ -65,64 +62,76 @@ class TwoLoops:
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         state = fold_minutes(state, observation)
         if self.is_long_term(observation.now_s, state.last_s):
-            plan = self.plan(state, observation)
-            counter_s = np.zeros_like(state.counter_s)
-            return replace(
-                state,
-                counter_s=counter_s,
-                last_s=observation.now_s,
-                since_minute=observation.minute,
-            ), plan
+            return after_planning(state, observation), self.plan(state, observation)
         if self.reactive:
             return react_up(state, observation, self.tick_s)
         return replace(state, last_s=observation.now_s), hold(observation)
 
     def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
-        """Whether a long-term plan has become due between the previous tick, at `last_s`, and this tick, at `now_s`."""
+        """Whether a long-term plan has become due after the last tick, at `last_s`, by `now_s`."""
         last_s = last_s or now_s - self.tick_s  # 0 means no tick yet, or an unknown time
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
-        return now_s == self.first_s or bool(
-            now_s > self.first_s and np.floor(due[0]) > np.floor(due[1])
-        )
+        intervals_now, intervals_then = np.floor(due)
+        if now_s == self.first_s:
+            return True
+        return bool(now_s > self.first_s and intervals_now > intervals_then)
+
+
+def after_planning(state: LoopState, observation: Observation) -> LoopState:
+    """The state after a long-term decision on this observation."""
+    return replace(
+        state,
+        counter_s=np.zeros_like(state.counter_s),
+        last_s=observation.now_s,
+        since_minute=observation.minute,
+    )
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """Return the state updated with the minutes since `state.minute`. Counts that `observation` lacks become NaN."""
+    """The state after the minutes since `state.minute`. Counts not in `observation` become NaN."""
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min
     missed = observation.minute - state.minute
     if missed > MAX_MISSED:
-        forecaster, missed = forecaster.skip(missed - MAX_MISSED), MAX_MISSED
+        forecaster = forecaster.skip(missed - MAX_MISSED)
+        missed = MAX_MISSED
+    unknown = np.full(len(history), np.nan)
     for age in range(missed, 0, -1):  # age 1 is the newest minute
-        forecaster = forecaster.update(
-            history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan)
-        )
+        counts = history[:, -age] if age <= history.shape[1] else unknown
+        forecaster = forecaster.update(counts)
     latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
+    utility = relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
     same_day = (observation.minute - 1) // DAY_MINUTES == (state.minute - 1) // DAY_MINUTES
-    lost = state.lost * same_day + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
+    lost_before = state.lost if same_day else 0.0
+    lost = lost_before + 1 - utility
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 
 def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple[LoopState, Plan]:
-    """(new state, plan); the plan adds a replica to each job whose mean latency was above its SLO for 30 s in total.
+    """(new state, plan). Jobs with a mean latency above the SLO for 30 s in total get a replica.
 
-    These seconds are counted from the last long-term decision or added replica. Time in which the job's replicas start
-    or stop does not count. A tick counts as at most `tick_s` seconds, even after a pause of the loop.
+    These seconds are counted from the last long-term decision or added replica. Time in which the
+    job's replicas start or stop does not count. A tick counts as at most `tick_s` seconds, even
+    after a pause of the loop.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
-    counter_s = state.counter_s + min(observation.now_s - state.last_s, tick_s) * above
+    elapsed_s = min(observation.now_s - state.last_s, tick_s)
+    counter_s = state.counter_s + elapsed_s * above
     up = counter_s >= protocol.REACT_UP_AFTER_S
-    target = np.minimum(observation.target + up, np.maximum(jobs.max_replicas, observation.target))
+    most = np.maximum(jobs.max_replicas, observation.target)
+    target = np.minimum(observation.target + up, most)
+    reason = tuple(protocol.REACTIVE_UP if grows else protocol.HOLD for grows in up)
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    return state, Plan(
-        target, observation.drop, tuple(protocol.REACTIVE_UP if u else protocol.HOLD for u in up)
-    )
+    return state, Plan(target, observation.drop, reason)
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """A copy of `policy` with new fields `tick_s` and `changes`. In a `TwoLoops`, `interval_s` is rounded to ticks."""
+    """A copy of `policy` with another `tick_s`, and with the fields in `changes`.
+
+    In a `TwoLoops`, `interval_s` is rounded to a whole number of ticks.
+    """
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

@@ -1,4 +1,4 @@
-"""The protocols `Policy` and `Cluster`, and the types that pass between them, `Observation` and `Plan`."""
+"""The protocols `Policy` and `Cluster`, and what passes between them: `Observation` and `Plan`."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,23 +10,20 @@ from faro_lib.workload.jobs import TOLERANCE
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
-PLAN_ATTEMPTS = 5  # number of ticks at which the scale-ups of a long-term plan are tried (EuroSys'25, section 4)
+# Ticks at which the scale-ups of a long-term plan are tried (EuroSys'25, section 4).
+PLAN_ATTEMPTS = 5
+# Seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4).
+REACT_UP_AFTER_S = 30.0
 DECILES = np.arange(1, 10) / 10
-# Special values of `Plan.floor`: KEEP_FLOOR keeps minReplicas, HAND_BACK restores the HPA's original bounds.
-KEEP_FLOOR, HAND_BACK = -1, -2
-REACT_UP_AFTER_S = (
-    30.0  # seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4)
-)
 
 # Why a job has its target.
 START = "start"  # the initial replicas of a run
 HOLD = "hold"  # the target stays as it is
 SHARE = "fair-share"  # equal share of the capacity
 PLANNED = "planned"  # long-term decision
-REACTIVE_UP = (
-    "reactive-scale-up"  # a rule without a forecast adds replicas, e.g. at a latency above the SLO
-)
-REACTIVE_DOWN = "reactive-scale-down"  # a rule without a forecast removes replicas, e.g. at a latency below the SLO
+# A rule without a forecast adds or removes replicas, e.g. because of the latency.
+REACTIVE_UP = "reactive-scale-up"
+REACTIVE_DOWN = "reactive-scale-down"
 # Reasons of the guardrails, which replace those of the policy.
 MISSING = "missing-data"  # the job's data has been missing for too long
 FAILED = "policy-failed"  # the policy raised, or its plan was invalid
@@ -34,9 +31,7 @@ DEADLINE_EXCEEDED = "deadline-exceeded"  # the decision took too long
 BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
 RATE_LIMIT = "scaling-rate-limit"  # the plan changed more replicas than one decision may change
 CAPACITY = "capacity"  # the targets exceeded the capacity
-FRAGMENTED = "fragmented"  # no single node has enough free cores for another replica
 DRIFT_CORRECTED = "drift-corrected"  # Faro restored the target, which another client had changed
-AUTHORITY = "authority"  # Faro has not earned the right to change the job
 OVERRIDE = "override"  # an operator has fixed the replica count
 CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
 JOB_ADDED = "job-added"  # the job is new
@@ -54,9 +49,7 @@ REASONS = (
     BOUNDS,
     RATE_LIMIT,
     CAPACITY,
-    FRAGMENTED,
     DRIFT_CORRECTED,
-    AUTHORITY,
     OVERRIDE,
     CONTESTED,
     JOB_ADDED,
@@ -66,23 +59,21 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The cluster at one instant. Arrays have shape (jobs,) unless stated otherwise; unknown values are NaN, never 0.
+    """The cluster at one instant. Arrays are (jobs,) unless stated; unknown is NaN, never 0.
 
-    An absent job has no replicas, and its target in a plan is ignored, so policies need not read `present`.
+    An absent job has no replicas, and its target in a plan is ignored. So policies need not read
+    `present`.
     """
 
     now_s: float  # seconds since time 0, which is 15 minutes before the start of a live run
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since time 0
-    arrivals_per_min: (
-        np.ndarray
-    )  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: (
-        np.ndarray
-    )  # mean time in system of requests served or dropped in the last 30 s; 0 if none
-    tail_latency_s: (
-        np.ndarray
-    )  # latency quantile over the last complete minute; a dropped request counts as inf
+    # (jobs, minutes <= 15) requests in the last complete minutes, newest last
+    arrivals_per_min: np.ndarray
+    # Mean time in system of the requests served or dropped in the last 30 s; 0 if there are none.
+    mean_latency_s: np.ndarray
+    # Latency quantile over the last complete minute; a dropped request counts as inf.
+    tail_latency_s: np.ndarray
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
     starting: np.ndarray  # requested replicas that do not serve yet
@@ -90,22 +81,8 @@ class Observation:
     terminating: np.ndarray  # pods that occupy capacity but no longer serve
     changing: np.ndarray  # bool, replicas are being added or removed
     drop: np.ndarray  # drop rate in force
-    arrivals_now: np.ndarray | None = (
-        None  # requests in the current minute until now; None if unknown
-    )
-    failed_per_min: np.ndarray | None = (
-        None  # requests that failed (5xx) in the last minute; None if not measured
-    )
+    arrivals_now: np.ndarray | None = None  # requests in the current minute; None if unknown
     present: np.ndarray | None = None  # bool, the job exists; None = every job
-    free_cores: np.ndarray | None = (
-        None  # (nodes,) free cores of each node; None if the nodes are not distinguished
-    )
-    placed: np.ndarray | None = (
-        None  # (jobs, nodes) replicas on each node; None if `free_cores` is None
-    )
-    unbounded: np.ndarray | None = (
-        None  # bool, the job's HPA has its original bounds; None if Faro sets no bounds
-    )
 
     @property
     def exists(self) -> np.ndarray:
@@ -120,26 +97,18 @@ class Plan:
     target: np.ndarray  # replicas; the observed target for a job that should not change
     drop: np.ndarray  # fraction of requests to drop on arrival
     reason: tuple[str, ...]  # one of REASONS for each job
-    attempts: int = 1  # number of ticks at which a scale-up beyond the free capacity is tried; 1 = this tick only
-    forecast_rps: np.ndarray | None = (
-        None  # expected arrival rate; None if the policy has no forecast
-    )
-    # Latency quantile at `forecast_rps` with the optimal replicas, which are `target` unless the plan has a `floor`.
+    attempts: int = 1  # ticks at which a scale-up beyond the free capacity is tried, from this one
+    forecast_rps: np.ndarray | None = None  # expected arrival rate; None without a forecast
+    # Latency quantile at `forecast_rps` with the optimal replicas.
     predicted_tail_latency_s: np.ndarray | None = None
-    next_minute_deciles_rps: np.ndarray | None = (
-        None  # (jobs, 9) deciles of the forecast for the minute after this one
-    )
-    marginal_value_up: np.ndarray | None = (
-        None  # gain in the objective from one more replica; NaN at a bound
-    )
-    marginal_value_down: np.ndarray | None = (
-        None  # loss in the objective from one replica less; NaN at a bound
-    )
-    floor: np.ndarray | None = (
-        None  # minReplicas of each job's HPA, whose maxReplicas is `target`; None = no bounds
-    )
-    # How far Faro may change each job: a row of `Authority` fields per job, (jobs, fields); None = without limit.
-    authority: np.ndarray | None = None
+    # (jobs, 9) deciles of the forecast for the minute after this one
+    next_minute_deciles_rps: np.ndarray | None = None
+    # Gain in the objective from one more replica, and loss from one less; NaN at a bound.
+    marginal_value_up: np.ndarray | None = None
+    marginal_value_down: np.ndarray | None = None
+    # Bool, jobs that the policy leaves to another controller, which scales them; None = no job.
+    # The guardrails leave them alone too.
+    left: np.ndarray | None = None
 
 
 def hold(observation: Observation) -> Plan:
@@ -150,18 +119,20 @@ def hold(observation: Observation) -> Plan:
 def reasons(
     target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | None = None
 ) -> tuple[str, ...]:
-    """Reason for each job: `up` if its target grows, `down` (default `up`) if it shrinks, HOLD if it stays the same.
+    """Reason of each job: `up` if its target grows, `down` (default `up`) if it shrinks, else HOLD.
 
     >>> reasons(np.array([3, 1, 2]), np.array([2, 2, 2]), REACTIVE_UP, REACTIVE_DOWN)
     ('reactive-scale-up', 'reactive-scale-down', 'hold')
     """
-    return tuple(HOLD if x == y else up if x > y else down or up for x, y in zip(target, now))
+    down = down or up
+    return tuple(HOLD if x == y else up if x > y else down for x, y in zip(target, now))
 
 
 class Policy(Protocol):
     """Maps observations to plans.
 
-    `decide` reads no clock and does no I/O. Replaying the same observations therefore restores the same state.
+    `decide` reads no clock and does no I/O. Replaying the same observations therefore restores the
+    same state.
     """
 
     @property
@@ -181,16 +152,43 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Assuming:
-    """A policy that decides as if the cluster served `jobs`, whose parameters may differ from those of the real jobs."""
+class Wrapper:
+    """A policy around another one, to change what that policy sees, does or returns.
+
+    A subclass overrides what it changes; everything else is the inner policy's. Options of a policy
+    itself are changed with `dataclasses.replace` instead.
+    """
 
     policy: Policy
-    jobs: tuple[Job, ...]
-    name: str
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
 
     @property
     def tick_s(self) -> float:
         return self.policy.tick_s
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return self.policy.initial(jobs, capacity)
+
+    def start(self, jobs: tuple[Job, ...]) -> Any:
+        return self.policy.start(jobs)
+
+    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
+        return self.policy.decide(state, observation)
+
+
+@dataclass(frozen=True, slots=True)
+class Assuming(Wrapper):
+    """A policy that decides as if the cluster served `jobs`, whose parameters may be wrong."""
+
+    jobs: tuple[Job, ...]
+    assumption: str  # the name of this policy
+
+    @property
+    def name(self) -> str:
+        return self.assumption
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return self.policy.initial(self.jobs, capacity)
@@ -198,33 +196,22 @@ class Assuming:
     def start(self, jobs: tuple[Job, ...]) -> Any:
         return self.policy.start(self.jobs)
 
-    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        return self.policy.decide(state, observation)
-
 
 class Cluster(Protocol):
-    """Observes and scales the jobs of a simulated or real cluster.
-
-    An `apply` that sends several API calls has a third parameter, `may_act: Callable[[], bool]`. It asks `may_act()` before
-    each call, so that a controller that loses its lease stops between two calls.
-    """
+    """Observes and scales the jobs of a simulated or real cluster."""
 
     def observe(self) -> Observation:
-        """The current state; any exception means that the cluster cannot be observed at this tick."""
+        """The state now. Any exception means that the cluster cannot be observed at this tick."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Request replicas and drop rates, both (jobs,). Clusters with HPA bounds also accept a plan's `floor`."""
+        """Request replicas and drop rates, both (jobs,)."""
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""
 
-    def writer_of(self, job: int) -> str | None:
-        """The name of the other client that last scaled a job; None if unknown."""
-        return None
-
 
 def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
-    """Replicas (jobs,) that each job starts with: its minimum, but at least 1 (EuroSys'25, section 6.1).
+    """Replicas (jobs,) at the start: each job's minimum, but at least 1 (EuroSys'25, section 6.1).
 
     >>> minimum_replicas((Job("a", min_replicas=0), Job("b", min_replicas=2))).tolist()
     [1, 2]
@@ -243,16 +230,14 @@ def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
     arrays = arrays_of(jobs)
     required = float(minimum @ arrays.cores)
     if required > capacity + TOLERANCE:
-        raise ValueError(
-            f"capacity={capacity:g} cores cannot hold the minimum of {len(jobs)} jobs, {required:g} cores"
-        )
+        problem = f"cannot hold the minimum of {len(jobs)} jobs, {required:g} cores"
+        raise ValueError(f"capacity={capacity:g} cores {problem}")
     for_group = np.bincount(arrays.group, minimum * arrays.cores, len(arrays.quota))
     for job, group in zip(jobs, arrays.group):
         if for_group[group] > arrays.quota[group] + TOLERANCE:
+            quota = f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores"
             need = f"the minimum of its jobs, {for_group[group]:g} cores"
-            raise ValueError(
-                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores cannot hold {need}"
-            )
+            raise ValueError(f"{quota} cannot hold {need}")
     return minimum
 
 
@@ -261,6 +246,5 @@ def check_initial(jobs: tuple[Job, ...], initial: np.ndarray, capacity: float) -
     at_least_one_each(jobs, capacity)
     required = float(initial @ arrays_of(jobs).cores)
     if required > capacity + TOLERANCE:
-        raise ValueError(
-            f"initial={initial.tolist()} needs {required:g} cores; the capacity is {capacity:g}"
-        )
+        problem = f"needs {required:g} cores; the capacity is {capacity:g}"
+        raise ValueError(f"initial={initial.tolist()} {problem}")

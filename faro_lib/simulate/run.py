@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,19 +13,22 @@ from faro_lib.simulate.draws import Draws, draw
 from faro_lib.simulate.latencies import by_minute
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.controller import loop
 
+# Fields of a `Plan` that explain it.
 EXPLANATIONS = (
     "forecast_rps",
     "predicted_tail_latency_s",
     "marginal_value_up",
     "marginal_value_down",
-)  # `Plan` fields
+)
 
 
 @dataclass(slots=True)
 class Decisions:
-    """Observations and decisions of a run: one list per quantity with one entry per tick, a scalar or an array (jobs,)."""
+    """Observations and decisions of a run: one list per quantity with one entry per tick.
+
+    An entry is a scalar or an array (jobs,).
+    """
 
     time_s: list[float] = field(default_factory=list)
     target: list[np.ndarray] = field(default_factory=list)
@@ -40,35 +43,32 @@ class Decisions:
 
     def append(self, step: control.Step) -> None:
         observation, plan = step.observation, step.plan
-        row = (
-            observation.now_s,
-            step.target,
-            plan.drop,
-            observation.running,
-            plan.reason,
-            step.decision_s,
-        )
-        for column, value in zip(
-            fields(self), (*row, *(getattr(plan, name) for name in EXPLANATIONS))
-        ):
-            getattr(self, column.name).append(value)
+        self.time_s.append(observation.now_s)
+        self.target.append(step.target)
+        self.drop.append(plan.drop)
+        self.running.append(observation.running)
+        self.reason.append(plan.reason)
+        self.seconds.append(step.decision_s)
+        for name in EXPLANATIONS:
+            getattr(self, name).append(getattr(plan, name))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Result of a trial. Arrays (jobs, minutes + 1) have a column per minute of arrival, and one for later arrivals."""
+    """Result of a trial.
+
+    Arrays (jobs, minutes + 1) have a column per minute of arrival, and one for later arrivals.
+    """
 
     workload: Workload
     capacity: float  # cores at the start
     requests: np.ndarray  # number of requests
     dropped: np.ndarray  # number of requests dropped
     slo_missed: np.ndarray  # number of served requests slower than the SLO
-    tail_latency_s: (
-        np.ndarray
-    )  # latency at the job's quantile, with dropped requests as inf; NaN without requests
-    served_tail_latency_s: (
-        np.ndarray
-    )  # latency at the job's quantile over served requests only; NaN if none was served
+    # Latency at the job's quantile, with dropped requests as inf; NaN without requests.
+    tail_latency_s: np.ndarray
+    # Latency at the job's quantile over served requests only; NaN if none was served.
+    served_tail_latency_s: np.ndarray
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions
     wall_s: float  # duration of the simulation
@@ -93,9 +93,12 @@ def simulate(
     Parameters
     ----------
     capacity : cores of the cluster.
-    seed, draws : `draws` are the trial's random numbers; if None, `seed` generates them. ValueError if both are None.
-    capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
-    lifetimes : (job index, from_s, until_s); ((0, 6000, np.inf),) adds job 0 at 6000 s. Unlisted jobs always exist.
+    seed, draws : `draws` are the trial's random numbers; if None, `seed` generates them. ValueError
+        if both are None.
+    capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24
+        cores after two hours.
+    lifetimes : (job index, from_s, until_s); ((0, 6000, np.inf),) adds job 0 at 6000 s. Unlisted
+        jobs always exist.
     initial : (jobs,) replicas at the start, within the capacity; None = the policy's default.
     on_step : called after every tick.
     """
@@ -105,9 +108,9 @@ def simulate(
             raise ValueError("seed=None: a trial needs a seed or its draws")
         draws = draw(workload, seed, router=serving_model.router)
     initial = np.array(policy.initial(workload.jobs, capacity) if initial is None else initial)
-    first_s = {
-        job: min(from_s for other, from_s, _ in lifetimes if other == job) for job, *_ in lifetimes
-    }
+    first_s: dict[int, float] = {}  # job index -> when it first exists
+    for job, from_s, _ in lifetimes:
+        first_s[job] = min(from_s, first_s.get(job, np.inf))
     initial[[job for job, from_s in first_s.items() if from_s > 0]] = 0
     cluster = SimulatedCluster(
         workload,
@@ -118,14 +121,15 @@ def simulate(
         capacity_steps=capacity_steps,
         lifetimes=lifetimes,
     )
-    decisions, end_s = Decisions(), workload.minutes * MINUTE_S
+    decisions = Decisions()
 
     def record(step: control.Step) -> None:
         decisions.append(step)
         if on_step:
             on_step(step)
 
-    loop.run(cluster, policy, workload.jobs, end_s, on_step=record, guardrails=guardrails)
+    end_s = workload.minutes * MINUTE_S
+    control.run(cluster, policy, workload.jobs, end_s, on_step=record, guardrails=guardrails)
     cluster.finish()
     wall_s = time.perf_counter() - began
     return evaluate_run(
@@ -144,11 +148,22 @@ def evaluate_run(
 ) -> Run:
     """The `Run` of a simulated or live run, from the latencies of its requests.
 
-    `latency_s` is sorted by job and arrival, inf for a dropped request. Job j's minute m begins at request edges[j, m].
+    `latency_s` is sorted by job and arrival, inf for a dropped request. Job j's minute m begins at
+    request edges[j, m].
     """
     jobs = arrays_of(workload.jobs)
     dropped, slo_missed, tail_s, served_tail_s = by_minute(
         latency_s, edges, jobs.slo_s, jobs.quantile
     )
-    counts = np.diff(edges, axis=1), dropped, slo_missed
-    return Run(workload, capacity, *counts, tail_s, served_tail_s, initial, decisions, wall_s)
+    return Run(
+        workload=workload,
+        capacity=capacity,
+        requests=np.diff(edges, axis=1),
+        dropped=dropped,
+        slo_missed=slo_missed,
+        tail_latency_s=tail_s,
+        served_tail_latency_s=served_tail_s,
+        initial=initial,
+        decisions=decisions,
+        wall_s=wall_s,
+    )

@@ -132,13 +132,14 @@ def run(
     from faro_lib.control import GuardrailConfig
     from faro_lib.files import check_writable
     from faro_lib.policies import make, protocol
-    from faro_lib.policies.faro import bounding, earning
     from faro_lib.policies.loops import paced
     from faro_ops.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
     from faro_ops.controller import loop
     from faro_ops.controller.journal import Journal
     from faro_ops.controller.overrides import Watched
     from faro_ops.controller.startup import once, until_passed
+    from faro_ops.policies.authority import WithAuthority
+    from faro_ops.policies.bounds import AsBounds
 
     if watch:
         from faro_ops.cli.view import check_terminal, watching
@@ -168,7 +169,6 @@ def run(
 
     def policy_of(settings: Settings) -> Policy:
         made = make(policy, context_of(settings, model.of(settings.jobs), capacity))
-        made = bounding(made) if ceilings else made
         return made if tick is None else paced(made, tick)
 
     chosen = policy_of(settings)
@@ -263,9 +263,11 @@ def run(
                 try:
                     made = policy_of(settings) if new else chosen
                     planner = at_time_of_day(expecting(made, settings, clock), clock.origin_s)
+                    if ceilings:
+                        planner = AsBounds.of(planner)
                     if earn:
                         past = (written.header, written.ticks) if written else (None, [])
-                        planner = earning(planner, recorded_authority(*past, table))
+                        planner = WithAuthority.of(planner, recorded_authority(*past, table))
                     serving = cluster_of(settings)
                     cluster: Cluster = serving
                     publish = None

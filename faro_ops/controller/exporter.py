@@ -11,10 +11,11 @@ import numpy as np
 import prometheus_client as prometheus
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import DECILES, KEEP_FLOOR
+from faro_lib.policies.protocol import DECILES
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.policies.bounds import KEEP_FLOOR
 
 # Gauges per job: (name, help text, attribute of `Step`). The label is `inference_job`, because Prometheus itself sets `job`.
 GAUGES = (

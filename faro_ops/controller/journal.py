@@ -17,18 +17,20 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from faro_lib.control.guardrails import CONTESTED_AT, GuardrailConfig, mask_absent
-from faro_lib.control.tick import Memory, Step, tick
+from faro_lib.control.tick import Memory, Step
 from faro_lib.policies.protocol import CONTESTED, Observation, Plan, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 from faro_ops.controller import rotation
+from faro_ops.controller.tick import tick
+from faro_ops.policies.protocol import LiveObservation, LivePlan
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # replayed when a run resumes: 33 min of 10 s ticks, which cover the 15 min that forecasts use
-DTYPES: dict[str, type] = dict.fromkeys(
-    ("running", "starting", "target", "terminating", "placed", "floor"), int
-)
+WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor")
+DTYPES: dict[str, type] = dict.fromkeys(WHOLE, int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
+NOT_RECORDED = ("left",)  # fields of a plan that follow from others
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
 
@@ -235,10 +237,8 @@ def _parts(
 
 
 def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:
-    observation, plan = (
-        _restored(Observation, record["observation"]),
-        _restored(Plan, record["plan"]),
-    )
+    observation = _restored(LiveObservation, record["observation"])
+    plan = _restored(LivePlan, record["plan"])
     target = np.array(record["target"], np.int64)
     if {len(target), len(observation.target), len(plan.target), len(plan.reason)} != {jobs}:
         raise ValueError(f"targets of other than {jobs} jobs")
@@ -379,7 +379,8 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def plain(value: Any) -> Any:
     """An observation, a plan or one of their values as JSON types; NaN becomes null, and infinity a string."""
     if isinstance(value, Observation | Plan):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        names = [field.name for field in fields(value) if field.name not in NOT_RECORDED]
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):

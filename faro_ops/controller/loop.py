@@ -1,36 +1,44 @@
-"""The control loop: observe, decide and apply at every tick, in a simulation or on a live cluster."""
+"""The live control loop: observe, decide and apply at every tick, and survive every failure."""
 
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, without_data
-from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
+from faro_lib.control import GUARDRAILS, GuardrailConfig, Memory, PolicyFailed, Step
+from faro_lib.control.guardrails import Guard
+from faro_lib.control.loop import next_multiple
 from faro_lib.forecast import Forecaster
 from faro_lib.policies.loops import LoopState
 from faro_lib.policies.protocol import (
     CONTESTED,
     DEADLINE_EXCEEDED,
     FAILED,
+    HISTORY_MINUTES,
     MISSING,
     Cluster,
     Observation,
     Policy,
 )
 from faro_lib.workload import Job
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.journal import Header, Journal, next_memory
+from faro_ops.controller.tick import Deadline, tick
+from faro_ops.policies.authority import AuthorityState
+from faro_ops.policies.protocol import live_observation
 
 # Reasons with which `on_failure` is called if something other than the policy fails.
-OBSERVE, APPLY, JOURNAL, CLOCK, REPORT = "observe", "apply", "journal", "clock", "report"
+OBSERVE = "observe"
+APPLY = "apply"
+JOURNAL = "journal"
+CLOCK = "clock"
+REPORT = "report"
 OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
 
@@ -51,66 +59,73 @@ def run(
     changed: Callable[[], bool] = lambda: False,
     renewed: Callable[[], Forecaster | None] = lambda: None,
 ) -> None:
-    """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
+    """Observe, decide and apply at every multiple of `policy.tick_s`.
 
-    With `on_failure`, the loop survives every failure. If the cluster cannot be observed, the policy gets the last
-    observation with loads and latencies marked as missing. A failed scaling request is repeated at the next tick.
-    When the loop ends, the replicas stay as they are.
+    The loop ends before `until_s`, or when `stop` is set. With `on_failure`, it survives every
+    failure. If the cluster cannot be observed, the policy gets the last observation with loads and
+    latencies marked as missing. A failed scaling request is repeated at the next tick. When the
+    loop ends, the replicas stay as they are.
 
     Parameters
     ----------
     apply : False for a dry run, which records plans but requests nothing.
-    journal : file that records every tick, or an open Journal. If it has ticks, the run resumes from them, and `clock`
-        must have the origin and scale in the journal's header. `Journal.resume` says which settings may differ.
+    journal : file that records every tick, or an open Journal. If it has ticks, the run resumes
+        from them, and `clock` must have the origin and scale in the journal's header.
+        `Journal.resume` says which settings may differ.
     clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
     on_step : called after every tick.
-    on_failure : called with (reason, message) for every failure. Without it, an exception is raised if the first
-        observation, a scaling request, a journal write, `on_step` or `renewed` fails. A failed policy causes a warning.
-    changes : texts that describe an operator's changes to `jobs` and `guardrails` since the last run with this journal.
+    on_failure : called with (reason, message) for every failure. Without it, an exception is raised
+        if the first observation, a scaling request, a journal write, `on_step` or `renewed` fails.
+        A failed policy causes a warning.
+    changes : texts that describe an operator's changes to `jobs` and `guardrails` since the last
+        run with this journal.
     changed : called before every tick; the run ends when this call returns True.
-    renewed : called before every tick; returns a newly fitted forecaster, or None to keep the current one.
+    renewed : called before every tick; returns a newly fitted forecaster, or None to keep the
+        current one.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
-    memory, observation = Memory.start(policy, jobs, start_s), None
-    deadline, jump_s = Deadline(guardrails.deadline_s), 0
+    memory = Memory.start(policy, jobs, start_s)
+    observation: Observation | None = None
+    deadline = Deadline(guardrails.deadline_s)
+    jump_s = 0
     with ExitStack() as stack:
         writer = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(
-                policy.name,
-                jobs,
-                guardrails,
-                policy.tick_s,
-                apply,
-                origin_s,
-                scale,
-                start_s,
-                changes,
+                policy=policy.name,
+                jobs=jobs,
+                guardrails=guardrails,
+                tick_s=policy.tick_s,
+                apply=apply,
+                origin_s=origin_s,
+                scale=scale,
+                start_s=start_s,
+                changes=changes,
             )
-            writer = (
-                journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
-            )
-            if past := writer.resume(policy, header, clock.now_s if clock else np.inf):
+            opened = isinstance(journal, Journal)
+            writer = journal if opened else stack.enter_context(Journal(journal))
+            past = writer.resume(policy, header, clock.now_s if clock else np.inf)
+            if past:
                 memory, start_s = past.memory, past.observation.now_s
-                observation = (
-                    past.observation if past.ticks is not None else None
-                )  # None if the jobs have changed
-                # After a long gap, forget the last request, because another controller may have changed the targets.
+                # If the jobs have changed, the last observation describes other jobs.
+                observation = past.observation if past.ticks is not None else None
+                # After a long gap, forget the last request, because another controller may have
+                # changed the targets.
                 if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
                 return
-            memory = attempt(FAILED, on_failure, refreshed, memory, renewed)[0] or memory
+            newer, _ = attempt(FAILED, on_failure, refreshed, memory, renewed)
+            memory = newer or memory
             if clock and on_failure and clock.jump_s != jump_s:
-                moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
-                on_failure(
-                    CLOCK,
-                    f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals",
-                )
+                moved_s = clock.jump_s - jump_s
+                jump_s = clock.jump_s
+                message = f"the wall clock jumped by {moved_s:+d} s"
+                on_failure(CLOCK, f"{message}; ticks continue at their intervals")
             observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
@@ -120,10 +135,7 @@ def run(
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
             if apply:
-                act = partial(
-                    cluster.apply, **({} if step.plan.floor is None else {"floor": step.plan.floor})
-                )
-                _, error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
+                _, error_line = attempt(APPLY, on_failure, request, cluster, step)
             memory = next_memory(after, apply, error_line)
             if writer:  # with `on_failure`, a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
@@ -133,22 +145,34 @@ def run(
         cluster.advance(until_s)
 
 
+def request(cluster: Cluster, step: Step) -> None:
+    """Request the targets and drop rates of a tick, and the floors if it sets bounds of HPAs."""
+    floor = getattr(step.plan, "floor", None)
+    bounds = {} if floor is None else {"floor": floor}
+    cluster.apply(step.target, step.plan.drop, **bounds)
+
+
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """If `renewed` returns a new forecaster, update it with the old one's request counts and put it into the memory."""
-    state = memory.state
-    if (forecaster := renewed()) and isinstance(
-        state, LoopState
-    ):  # only policies with a LoopState have a forecaster
-        return replace(
-            memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster))
-        )
-    return memory
+    """The memory with the forecaster that `renewed` returns, if any, updated with the old counts."""
+    forecaster = renewed()
+    if forecaster is None:
+        return memory
+    return replace(memory, state=with_forecaster(memory.state, forecaster))
+
+
+def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
+    """A policy's state with another forecaster; unchanged if the policy has no forecaster."""
+    if isinstance(state, AuthorityState):
+        return replace(state, inner=with_forecaster(state.inner, forecaster))
+    if isinstance(state, LoopState):
+        return replace(state, forecaster=state.forecaster.renewed(forecaster))
+    return state
 
 
 def observed(
     cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure
 ) -> Observation | None:
-    """Observe the cluster. If this fails, return `without_data(last)`, or None if `last` is None."""
+    """Observe the cluster. If this fails, return `without_data(last)`, or None without a `last`."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -159,21 +183,43 @@ def observed(
     return None if last is None else without_data(last, now_s)
 
 
+def without_data(last: Observation, now_s: float) -> Observation:
+    """The observation `last`, moved to the time `now_s`, with loads and latencies as missing."""
+    missing = np.full(len(last.target), np.nan)
+    minute = max(last.minute, int(now_s // MINUTE_S))
+    unknown = np.full((len(missing), minute - last.minute), np.nan)
+    history = np.hstack([last.arrivals_per_min, unknown])
+    moved = replace(
+        last,
+        now_s=now_s,
+        minute=minute,
+        arrivals_per_min=history[:, -HISTORY_MINUTES:],
+        mean_latency_s=missing,
+        tail_latency_s=missing,
+        ongoing=missing,
+        arrivals_now=None,
+    )
+    return replace(live_observation(moved), failed_per_min=None)
+
+
 def tick_times(
     start_s: float, until_s: float, tick_s: float, clock: Clock | None = None
 ) -> Iterator[float]:
-    """Yield the multiples of `tick_s` after `start_s` and before `until_s`; skip those over half a tick in the past."""
+    """Yield the multiples of `tick_s` after `start_s` and before `until_s`.
+
+    With a clock, multiples that are over half a tick in the past are skipped.
+    """
     now_s = start_s
     while True:
         passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
-        now_s = tick_s * (int(passed_s / tick_s + TOLERANCE) + 1)
+        now_s = next_multiple(passed_s, tick_s)
         if now_s >= until_s:
             return
         yield now_s
 
 
 def report_failures(step: Step, on_failure: OnFailure) -> None:
-    """Report a tick's failures to `on_failure`. If it is None, warn of a failed policy and ignore other failures."""
+    """Report a tick's failures to `on_failure`. If it is None, warn only of a failed policy."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)
@@ -186,10 +232,12 @@ def report_failures(step: Step, on_failure: OnFailure) -> None:
 
 
 def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
-    """A message that names the first job whose target another client keeps changing, and the client if known."""
+    """A message that names the first contested job, and the client that changes its target."""
     n = step.plan.reason.index(CONTESTED)
+    writer_of = getattr(cluster, "writer_of", None)  # a simulated cluster has no other clients
+    writer = (writer_of and writer_of(n)) or "another client"
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
-    change = f"{cluster.writer_of(n) or 'another client'} keeps setting {step.target[n]} replicas{wanted}"
+    change = f"{writer} keeps setting {step.target[n]} replicas{wanted}"
     return (
         f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
     )
@@ -198,7 +246,10 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 def attempt(
     reason: str, on_failure: OnFailure, call: Callable[..., Any], *arguments: Any
 ) -> tuple[Any, str | None]:
-    """Return (result, None), or report an error and return (None, message). Without `on_failure`, raise the error."""
+    """Return (result, None), or report an error and return (None, message).
+
+    Without `on_failure`, the error is raised.
+    """
     try:
         return call(*arguments), None
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.errors import nearest
-from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
+from faro_lib.policies.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
@@ -17,6 +17,7 @@ from faro_ops.controller.scaling import NOT_LEADER, MayAct, scale_jobs, summary
 from faro_ops.kube.capacity import EPSILON, Shape, requests_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
+from faro_ops.policies.protocol import LiveObservation
 
 PROGRESS_DEADLINE = (
     3.0  # a job counts as `changing` for at most this many cold start times after it was scaled
@@ -134,7 +135,7 @@ class Deployments:
         self.clock.wait_until(until_s)
         self._tick_s = until_s
 
-    def observe(self) -> Observation:
+    def observe(self) -> LiveObservation:
         """The Deployments and their load; ApiError if the Deployments cannot be read."""
         self._states, self._autoscalers = self.read(), self.autoscalers()
         # Use the tick's scheduled time, not the current time, because policies plan at fixed times.
@@ -155,7 +156,7 @@ class Deployments:
             np.array([state.ready for state in states]),
         )
         recently = time.monotonic() - self._scaled_at < self._progress_deadline_s
-        return Observation(
+        return LiveObservation(
             now_s=now_s,
             capacity=self.cores,
             minute=minute,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
 from faro_ops.controller.scaling import NOT_LEADER, MayAct, growth, summary
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployments import (
@@ -20,6 +19,8 @@ from faro_ops.kube.deployments import (
     Deployments,
     last_writer,
 )
+from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
+from faro_ops.policies.protocol import LiveObservation
 
 ORIGINAL = "autoscaling.faro/original-bounds"  # annotation of an HPA: its original bounds as JSON, [min, max]
 UNLED_S = 300.0  # seconds without a leader after which the standby controller restores the original bounds
@@ -32,14 +33,18 @@ class BoundedDeployments(Deployments):
         0  # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
     )
 
-    def observe(self) -> Observation:
+    def observe(self) -> LiveObservation:
         observation = super().observe()
         # If Faro has not set an HPA's bounds, the target is the current replica count, not maxReplicas.
         _, high, ours = self._bounds()
         target = np.where(self._waiting, self._waiting, np.where(ours, high, observation.target))
         # Report no job as `changing`: bounds can be set even while an HPA adds or removes replicas.
         return replace(
-            observation, target=target, changing=np.zeros(len(target), bool), unbounded=~ours
+            observation,
+            target=target,
+            changing=np.zeros(len(target), bool),
+            unbounded=~ours,
+            replicas=observation.running + observation.starting,
         )
 
     def apply(

@@ -13,10 +13,11 @@ from urllib.parse import quote
 import numpy as np
 
 from faro_lib.control import Step
-from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, FRAGMENTED, MISSING
+from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
+from faro_ops.policies.protocol import FRAGMENTED
 
 LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"

@@ -9,12 +9,13 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from faro_lib.policies.protocol import Cluster, Observation
+from faro_lib.policies.protocol import Cluster
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.scaling import NOT_LEADER, MayAct, scale_jobs, summary
 from faro_ops.http import HttpClient, Unauthorized
+from faro_ops.policies.protocol import LiveObservation
 from faro_ops.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
 from faro_ops.rayserve.recent import RecentSeconds
 from faro_ops.rayserve.spec import ServeSpec
@@ -118,7 +119,7 @@ class RayServeCluster(Cluster):
         self.clock.wait_until(until_s, LAG_S)
         self._now_s = until_s
 
-    def observe(self) -> Observation:
+    def observe(self) -> LiveObservation:
         """The cluster as Ray and the replicas report it; OSError if Ray does not answer."""
         applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
@@ -141,7 +142,7 @@ class RayServeCluster(Cluster):
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, recent = self._now_s, self._recent
         minute = int(now_s // MINUTE_S)
-        return Observation(
+        return LiveObservation(
             now_s=now_s,
             capacity=self._capacity,
             minute=minute,

@@ -10,11 +10,12 @@ import pytest
 from k8s_world import NOWHERE, World, apply, crd, table, until
 from kube_things import objects
 
-from faro_lib.control import GuardrailConfig, Memory, Step, tick
+from faro_lib.control import GuardrailConfig, Memory, Step
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.tick import tick
 from faro_ops.kube import preflight
 from faro_ops.kube.capacity import Capacity
 from faro_ops.kube.client import MERGE, ApiError, connect

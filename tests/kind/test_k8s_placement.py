@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from k8s_world import World, apply, table, until
 
-from faro_lib.control import GuardrailConfig, Memory, tick
+from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import FRAGMENTED
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.tick import tick
 from faro_ops.kube.capacity import Shape
 from faro_ops.kube.capacity_watch import NodeCapacity
 from faro_ops.kube.deployment_metrics import DeploymentMetrics

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from observations import observed
 
 from faro_lib.control import GuardrailConfig, Memory, PolicyFailed, tick
-from faro_lib.control.guardrails import Guard, restore_targets
 from faro_lib.policies import AIAD, FairShare
 from faro_lib.policies.protocol import (
     BOUNDS,
@@ -281,14 +280,6 @@ def test_a_policy_steps_from_the_requested_target_not_from_a_changed_one():
     for n, target in ((1, 5), (2, 5), (3, 1)):
         asked, _ = ticks.after(observed([target], now_s=10.0 * n, mean_latency_s=np.array([1.0])))
     assert asked == [6]
-
-
-def test_restored_bounds_of_autoscalers_do_not_say_how_many_replicas_start():
-    guard = Guard(np.zeros(1), target=np.array([9]), drop=np.zeros(1))
-    observation = observed(
-        [4], running=np.array([2]), starting=np.array([1]), unbounded=np.array([False])
-    )
-    assert restore_targets(guard, observation, np.array([False])).starting.tolist() == [1]
 
 
 def test_drop_rates_changed_by_another_client_are_restored():

@@ -85,22 +85,35 @@ def test_hpa_waits_for_the_first_complete_minute():
     assert HPA().decide(HPA().start(JOB), observation)[1].target.tolist() == [3]
 
 
-def ray_serve(queues, target=2):
-    state, targets = RayServe().start(JOB), []
+def ray_serve(queues, target=2, **options):
+    policy = RayServe(**options)
+    state, targets = policy.start(JOB), []
     for tick, queue in enumerate(queues, 1):
         observation = observed([target], now_s=10.0 * tick, ongoing=np.array([queue]))
-        state, plan = RayServe().decide(state, observation)
+        state, plan = policy.decide(state, observation)
         target = int(plan.target[0])
         targets.append(target)
     return targets
 
 
-def test_ray_serve_keeps_two_ongoing_requests_per_replica_after_30_seconds():
-    assert ray_serve([20, 20, 20, 20]) == [2, 2, 10, 10]
+def test_ray_serve_keeps_two_ongoing_requests_per_replica_30_seconds_after_its_first_decision():
+    assert ray_serve([20, 20, 20, 20, 20]) == [2, 2, 2, 10, 10]
+
+
+def test_ray_serve_adds_the_replica_of_the_documented_example():
+    """Two replicas of 100 ms at 30 requests/s queue up; with a target of 1, three serve them.
+
+    docs.ray.io, "Advanced Ray Serve Autoscaling".
+    """
+    assert ray_serve([3.0] * 4, ongoing=1.0)[-1] == 3
+
+
+def test_a_decision_in_the_other_direction_begins_ray_serves_delay_again():
+    assert ray_serve([20.0] * 2 + [0.0] * 3 + [20.0] * 4, target=4) == [4] * 9
 
 
 def test_ray_serve_averages_over_thirty_seconds():
-    assert ray_serve([20, 8, 2])[-1] == 5
+    assert ray_serve([20, 20, 8, 2])[-1] == 5
 
 
 def test_one_observation_below_the_target_resets_ray_serves_delay_to_grow():
@@ -108,14 +121,14 @@ def test_one_observation_below_the_target_resets_ray_serves_delay_to_grow():
 
 
 def test_ray_serve_shrinks_after_ten_minutes_of_wanting_fewer():
-    targets = ray_serve([4] * 61, target=6)
-    assert targets[:59] == [6] * 59
-    assert targets[59:] == [2] * 2
+    targets = ray_serve([4] * 62, target=6)
+    assert targets[:60] == [6] * 60
+    assert targets[60:] == [2] * 2
 
 
 def test_ray_serve_reads_missing_counts_as_unknown_not_as_zero():
     assert ray_serve([np.nan] * 100, target=6) == [6] * 100
-    assert ray_serve([20, np.nan, 20])[-1] == 10
+    assert ray_serve([20, 20, np.nan, 20])[-1] == 10
 
 
 def test_the_baseline_ray_serve_keeps_a_replica_for_each_ongoing_request():

@@ -18,9 +18,11 @@ from observations import observed
 from test_prometheus import prometheus_in
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Plan
+from faro_lib.policies.protocol import Plan
 from faro_ops.controller.exporter import DECILES, Exporter, MinuteScores
 from faro_ops.kube.manifests import RULES
+from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
+from faro_ops.policies.protocol import live_plan
 
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"),
@@ -218,7 +220,7 @@ def test_the_least_replicas_of_a_job_with_an_hpa_are_its_last_floor():
 
     def bounded(floor) -> Step:
         step = step_at(1, [60, 60], [0.1, 0.1])
-        plan = replace(step.plan, floor=None if floor is None else np.array(floor))
+        plan = replace(live_plan(step.plan), floor=None if floor is None else np.array(floor))
         observation = replace(step.observation, unbounded=np.zeros(2, bool))
         return replace(step, observation=observation, plan=plan, target=np.array([6, 2]))
 

@@ -10,10 +10,10 @@ import pytest
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Memory, PolicyFailed, tick
+from faro_lib.control import GuardrailConfig, Memory, PolicyFailed
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import bounding, tuned
-from faro_lib.policies.protocol import AUTHORITY, HAND_BACK, HOLD, KEEP_FLOOR, PLANNED, Plan
+from faro_lib.policies.faro import tuned
+from faro_lib.policies.protocol import HOLD, PLANNED, Plan
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import PAPER, SimulatedCluster
 from faro_lib.simulate.measure import measure
@@ -24,6 +24,7 @@ from faro_ops import cli
 from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.controller import loop
 from faro_ops.controller.journal import Journal, read
+from faro_ops.controller.tick import tick
 from faro_ops.policies.authority import (
     ADVISE,
     ALPHA,
@@ -33,6 +34,7 @@ from faro_ops.policies.authority import (
     MARGIN,
     ONE,
     Authority,
+    WithAuthority,
     expected_loss,
     implausible,
     judged,
@@ -41,6 +43,8 @@ from faro_ops.policies.authority import (
     weighed,
     with_evidence,
 )
+from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
+from faro_ops.policies.protocol import AUTHORITY, LivePlan
 
 MINUTES_24_DAYS = 24 * 1440
 JOB = Job("a", slo_s=0.4, service_time_s=0.1, service_scv=0.2, model="own")
@@ -282,7 +286,9 @@ def test_a_level_bounds_the_replicas():
 
 
 def test_a_service_that_is_only_advised_gets_its_own_autoscaler_back_and_from_one_on_faro_chooses():
-    plan = Plan(np.array([3, 5, 5, 5]), np.zeros(4), (PLANNED,) * 4, floor=np.array([1, 2, 2, 2]))
+    plan = LivePlan(
+        np.array([3, 5, 5, 5]), np.zeros(4), (PLANNED,) * 4, floor=np.array([1, 2, 2, 2])
+    )
     authority = replace(Authority.none(4), level=np.arange(4.0))
     bounded = limited_plan(plan, authority, np.array([4, 4, 4, 4]), sets_bounds=True)
     assert bounded.floor.tolist() == [HAND_BACK, 2, 5, 5]
@@ -341,7 +347,7 @@ def busy(traces, per_min=900):
 def test_a_service_time_that_is_twice_as_long_is_rolled_back_within_five_minutes_of_load(
     traces, context
 ):
-    policy = replace(tuned(context), earned=Authority.none(3, FULL))
+    policy = WithAuthority.of(tuned(context), Authority.none(3, FULL))
     day = busy(traces)
     steps = run(day, policy, draws=slower(day, 0, 2.0), initial=np.array([4, 4, 4]))
     level = np.array([step.plan.authority[:, 0] for step in steps])
@@ -355,7 +361,7 @@ def test_services_that_agree_with_their_model_earn_every_level_and_are_not_scale
     traces, context
 ):
     steps = run(
-        busy(traces), replace(tuned(context), earned=Authority.none(3)), initial=np.array([4, 4, 4])
+        busy(traces), WithAuthority.of(tuned(context), Authority.none(3)), initial=np.array([4, 4, 4])
     )
     level = np.array([step.plan.authority[:, 0] for step in steps])
     assert (level[-1] == FULL).all()
@@ -392,7 +398,7 @@ def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_ano
         if step.observation.now_s == 130:  # just after the failure
             cluster.apply(np.array([3, 4, 4]), np.zeros(3))
 
-    policy = Failing(replace(tuned(context), earned=Authority.none(3)), 130.0)
+    policy = Failing(WithAuthority.of(tuned(context), Authority.none(3)), 130.0)
     with pytest.warns(PolicyFailed):
         loop.run(cluster, policy, day.jobs, 200.0, on_step=other)
     assert [step.target[0] for step in steps if step.observation.now_s > 130] == [3] * 6
@@ -476,7 +482,7 @@ def test_an_operator_fixes_the_replicas_of_a_service_that_is_only_advised():
 def test_the_autoscaler_of_a_service_that_falls_back_to_advice_for_missing_data_gets_its_bounds_back():
     class Bounding(Planning):
         def decide(self, state, observation):
-            plan = Plan(self.target, np.zeros(2), (PLANNED,) * 2, floor=np.array([2, 2]))
+            plan = LivePlan(self.target, np.zeros(2), (PLANNED,) * 2, floor=np.array([2, 2]))
             return state, limited_plan(plan, self.authority, observation.target, sets_bounds=True)
 
     step = decided(
@@ -488,7 +494,7 @@ def test_the_autoscaler_of_a_service_that_falls_back_to_advice_for_missing_data_
 def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_without_a_contest(
     traces, context
 ):
-    policy = replace(tuned(context), earned=Authority.none(3))
+    policy = WithAuthority.of(tuned(context), Authority.none(3))
     day = busy(traces)
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     steps = []
@@ -508,13 +514,13 @@ def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_i
     traces, context, tmp_path
 ):
     day, path = busy(traces), tmp_path / "run.jsonl"
-    whole = replace(tuned(context), earned=Authority.none(3))
+    whole = WithAuthority.of(tuned(context), Authority.none(3))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, whole, day.jobs, 1500.0, journal=path)
     header, ticks = read(path)
     last = ticks[-1].step.plan.authority
     assert last[:, 0].max() > ADVISE
-    again = replace(tuned(context), earned=recorded_authority(header, ticks, day.jobs))
+    again = WithAuthority.of(tuned(context), recorded_authority(header, ticks, day.jobs))
     with Journal(path) as journal:
         past = journal.resume(again, journal.header)
     np.testing.assert_allclose(past.memory.state.authority.to_array(), last)
@@ -524,7 +530,7 @@ def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(
     traces, context, tmp_path, capsys
 ):
     day, path = busy(traces), tmp_path / "run.jsonl"
-    earning = replace(tuned(context), earned=Authority.none(3))
+    earning = WithAuthority.of(tuned(context), Authority.none(3))
     cluster, said = (
         SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4])),
         announcing(day.jobs),
@@ -563,7 +569,7 @@ def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs
     traces, context, tmp_path
 ):
     day, path = busy(traces), tmp_path / "run.jsonl"
-    earning = replace(tuned(context), earned=Authority.none(3, ONE))
+    earning = WithAuthority.of(tuned(context), Authority.none(3, ONE))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, earning, day.jobs, 120.0, journal=path)
     authority = recorded_authority(*read(path), (*day.jobs[1:], Job("new")))
@@ -571,9 +577,8 @@ def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs
 
 
 def test_bounds_follow_the_levels(traces, context):
-    policy = replace(
-        bounding(tuned(context)), earned=replace(Authority.none(3), level=np.array([0.0, 1.0, 3.0]))
-    )
+    earned = replace(Authority.none(3), level=np.array([0.0, 1.0, 3.0]))
+    policy = WithAuthority.of(AsBounds.of(tuned(context)), earned)
     day = busy(traces)
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     cluster.advance(10.0)
@@ -595,10 +600,9 @@ def test_a_plan_is_possible_beside_an_advised_service_with_more_replicas_than_fa
     jobs = (Job("a", tenant="t", tenant_quota=quota), Job("b"))
     few = synthetic(seed=2, jobs=2, days=2, minutes=60)
     earned = replace(Authority.none(2), level=np.array([ADVISE, FULL]))
-    policy = replace(
-        tuned(PolicyContext(jobs, forecast.fit("ar", replace(few, jobs=jobs)))), earned=earned
-    )
+    faro = tuned(PolicyContext(jobs, forecast.fit("ar", replace(few, jobs=jobs))))
+    policy = WithAuthority.of(faro, earned)
     _, plan = policy.decide(
-        policy.start(jobs), observed([5, 1], capacity=capacity, now_s=policy.first_s)
+        policy.start(jobs), observed([5, 1], capacity=capacity, now_s=faro.first_s)
     )
     assert plan.target[0] == 5

@@ -10,13 +10,14 @@ from observations import observed
 
 from faro_lib import forecast
 from faro_lib.policies import HPA, PolicyContext, make
-from faro_lib.policies.faro import bounding, bounds, tuned
+from faro_lib.policies.faro import tuned
 from faro_lib.policies.loops import fold_minutes
 from faro_lib.simulate import simulate
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
+from faro_ops.policies.bounds import AsBounds, bounds
 from studies import adoption
 from studies.adoption import StaticFloors, UnderCeilings, divided, static_floors
 
@@ -45,7 +46,7 @@ def run(traces, context):
             bounds_set.append((observation, limits.min_replicas, limits.max_replicas, plan.target))
             return state, plan
 
-    result = simulate(traces.workload(), Recorded(bounding(tuned(context)), HPA()), 12, seed=24)
+    result = simulate(traces.workload(), Recorded(AsBounds.of(tuned(context)), HPA()), 12, seed=24)
     return result, bounds_set
 
 
@@ -74,7 +75,7 @@ def test_the_rest_of_the_capacity_raises_the_ceiling_of_the_busiest_job_and_an_i
 
 def test_an_idle_job_has_a_floor_of_one_however_many_replicas_its_hpa_has_left(traces):
     idle = forecast.fit("persistence", replace(traces, train=np.zeros_like(traces.train)))
-    policy = bounding(tuned(PolicyContext(traces.jobs, idle), "FairSum"))
+    policy = AsBounds.of(tuned(PolicyContext(traces.jobs, idle), "FairSum"))
     at = observed([5] * 4, now_s=910.0, minute=15, arrivals_per_min=np.zeros((4, 15)))
     plan = policy.plan(fold_minutes(policy.start(traces.jobs), at), at)
     assert plan.floor.tolist() == [1] * 4

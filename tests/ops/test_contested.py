@@ -7,12 +7,13 @@ import pytest
 from live_things import JOBS, FakeRay, Wanting
 from observations import observed
 
-from faro_lib.control import GuardrailConfig, Memory, tick
+from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import run
+from faro_ops.controller.tick import tick
 from faro_ops.http import HttpClient
 from faro_ops.rayserve.cluster import Lease, RayServeCluster
 from faro_ops.rayserve.spec import serve_specs

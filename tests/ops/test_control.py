@@ -153,6 +153,27 @@ def test_without_a_listener_an_error_of_the_cluster_ends_the_run():
         run(Full(), FairShare(), (Job("a"),), 200.0)
 
 
+def test_a_cluster_that_stops_answering_keeps_its_targets_and_is_missing_data_after_a_minute():
+    class Silent(Recorder):
+        def observe(self):
+            if self.now_s > 60.0:
+                raise ConnectionError("no answer")
+            return observed([3], capacity=3, now_s=self.now_s)
+
+    failures, steps = [], []
+    run(
+        Silent(),
+        FairShare(),
+        (Job("a"),),
+        200.0,
+        on_step=steps.append,
+        on_failure=lambda reason, message: failures.append((reason, message)),
+    )
+    assert [step.target.tolist() for step in steps] == [[3], [3], [3]]
+    assert [step.plan.reason for step in steps] == [("hold",), ("hold",), ("missing-data",)]
+    assert failures[0] == ("observe", "ConnectionError: no answer")
+
+
 class Holding(Wanting):
     """A policy that keeps the replicas that it sees."""
 

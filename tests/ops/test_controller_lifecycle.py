@@ -12,8 +12,7 @@ import pytest
 from live_things import JOBS, Wanting
 from observations import observed
 
-from faro_lib.control import GuardrailConfig, Memory, tick
-from faro_lib.control.tick import Deadline
+from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
 from faro_ops import cli
 from faro_ops.cli.run import stopped_by_signals
@@ -21,6 +20,7 @@ from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.loop import CLOCK, run
+from faro_ops.controller.tick import Deadline, tick
 from faro_ops.rayserve.recent import RecentSeconds
 from faro_ops.rayserve.statistics import StatsAggregator, empty_row
 

@@ -13,9 +13,8 @@ import pytest
 import yaml
 from kube_things import measured, objects
 
-from faro_lib import control
-from faro_lib.policies.faro import bounding
-from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan, hold
+from faro_lib.control import GuardrailConfig
+from faro_lib.policies.protocol import CONTESTED, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops import cli
 from faro_ops.controller import loop
@@ -28,6 +27,8 @@ from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.kube.lease import Leadership, seconds_unled
 from faro_ops.kube.manifests import ManifestSpec, write
 from faro_ops.kube.operate import restore_unled
+from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
+from faro_ops.policies.protocol import LivePlan
 
 JOBS = (Job("a"), Job("b"))
 DEPLOYMENTS = "/apis/apps/v1/namespaces/jobs/deployments"
@@ -282,7 +283,7 @@ class Bounds:
     name, tick_s = "Bounds", 10.0
 
     def __init__(self, ceilings, floors):
-        self.plan = Plan(np.array(ceilings), np.zeros(2), (PLANNED,) * 2, floor=np.array(floors))
+        self.plan = LivePlan(np.array(ceilings), np.zeros(2), (PLANNED,) * 2, floor=np.array(floors))
 
     def start(self, jobs):
         return None
@@ -348,7 +349,7 @@ def test_a_job_without_data_keeps_its_bounds():
         Bounds([5, 1], [2, 1]),
         JOBS,
         300.0,
-        guardrails=control.GuardrailConfig(stale_after_s=0.0),
+        guardrails=GuardrailConfig(stale_after_s=0.0),
     )
     assert server.bounds() == {"a": (2, 5), "b": (3, 4)}
 
@@ -488,7 +489,7 @@ def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():
     with pytest.raises(
         ValueError, match=r"^policy='AIAD' makes no predictions; accepted: Faro-Sum"
     ):
-        bounding(AIAD())
+        AsBounds.of(AIAD())
 
 
 def test_the_time_without_a_leader_counts_from_the_last_renewal():

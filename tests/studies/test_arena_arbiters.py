@@ -8,7 +8,6 @@ from faro_lib.workload import Job
 from studies.arena.hpa_behavior import BehaviorHPA, ScalingPolicy
 from studies.arena.keda import KEDA
 from studies.arena.knative import KPA
-from studies.arena.rayserve import TimedRayServe
 
 JOB = (Job("a", service_time_s=0.1, max_replicas=1000),)
 
@@ -135,26 +134,8 @@ def test_kpa_halves_at_most_in_one_decision():
     assert path(KPA(), 1, 1, ongoing=[0.0]) == [1]
 
 
-# docs.ray.io, "Advanced Ray Serve Autoscaling".
-def test_ray_serve_adds_the_replica_of_the_documented_example():
-    """Two replicas of 100 ms at 30 requests/s queue up; with target_ongoing_requests = 1, three serve them."""
-    assert path(TimedRayServe(ongoing=1.0), 4, 2, ongoing=[3.0] * 4)[-1] == 3
-
-
-def test_ray_serve_waits_30_seconds_from_its_first_decision_to_grow_and_600_to_shrink():
-    assert path(TimedRayServe(), 4, 2, ongoing=[20.0] * 4) == [2, 2, 2, 10]
-    targets = path(TimedRayServe(), 62, 10, ongoing=[4.0] * 62)
-    assert targets[:60] == [10] * 60
-    assert targets[60:] == [2, 2]
-
-
-def test_a_decision_in_the_other_direction_begins_ray_serves_delay_again():
-    low = path(TimedRayServe(), 9, 4, ongoing=[20.0] * 2 + [0.0] * 3 + [20.0] * 4)
-    assert low == [4] * 9
-
-
 @pytest.mark.parametrize(
-    "policy", [BehaviorHPA(), KEDA(), KPA(), TimedRayServe()], ids=lambda policy: policy.name
+    "policy", [BehaviorHPA(), KEDA(), KPA()], ids=lambda policy: policy.name
 )
 def test_missing_data_changes_nothing(policy):
     assert path(policy, 30, 6, arrivals_per_min=[np.nan] * 30, ongoing=[np.nan] * 30) == [6] * 30

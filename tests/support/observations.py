@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.policies.protocol import Observation
+from faro_ops.policies.protocol import LiveObservation
 
 
-def observed(target, capacity=100.0, changing=None, now_s=60.0, **fields) -> Observation:
+def observed(target, capacity=100.0, changing=None, now_s=60.0, **fields) -> LiveObservation:
     """An observation of idle jobs with these targets, all of them running; `fields` override the rest."""
     jobs = len(target)
     target = np.array(target)
@@ -27,4 +27,4 @@ def observed(target, capacity=100.0, changing=None, now_s=60.0, **fields) -> Obs
         changing=np.zeros(jobs, bool) if changing is None else np.array(changing),
         drop=zeros,
     )
-    return Observation(**{**defaults, **fields})
+    return LiveObservation(**{**defaults, **fields})

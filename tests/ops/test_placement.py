@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from kube_things import node, pod
 from observations import observed
 
-from faro_lib.control import GuardrailConfig, Memory, tick
-from faro_lib.control.placement import cut_to_nodes, placeable
+from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import FRAGMENTED, hold
+from faro_lib.policies.protocol import hold
 from faro_lib.workload import Job, arrays_of
+from faro_ops.controller.placement import cut_to_nodes, placeable
+from faro_ops.controller.tick import tick
 from faro_ops.kube.capacity import Shape, capacity, placement
+from faro_ops.policies.protocol import FRAGMENTED, live_plan
 
 
 def fitting(target, cores, placed, free):
@@ -97,6 +99,6 @@ def test_a_plan_that_would_leave_a_pod_pending_is_cut_and_says_fragmented():
 def test_a_job_that_faro_leaves_to_others_keeps_a_target_that_fits_on_no_node(left):
     jobs = arrays_of((Job("large", cores=3.0),))
     seen = observed([2], capacity=8.0, free_cores=np.array([1.0, 2.0]), placed=np.array([[1, 0]]))
-    target, plan = cut_to_nodes(jobs, seen, hold(seen), np.array([2]), np.array([left]))
+    target, plan = cut_to_nodes(jobs, seen, live_plan(hold(seen)), np.array([2]), np.array([left]))
     assert target.tolist() == ([2] if left else [1])
     assert (plan.reason == (FRAGMENTED,)) is not left

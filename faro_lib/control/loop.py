@@ -1,0 +1,52 @@
+"""The control loop in simulated time: observe, decide and apply at every tick."""
+
+import warnings
+from collections.abc import Callable, Iterator
+
+from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
+from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
+from faro_lib.policies.protocol import Cluster, Policy
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import TOLERANCE
+
+
+def run(
+    cluster: Cluster,
+    policy: Policy,
+    jobs: tuple[Job, ...],
+    until_s: float,
+    *,
+    guardrails: GuardrailConfig = GUARDRAILS,
+    on_step: Callable[[Step], None] | None = None,
+) -> None:
+    """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`.
+
+    A policy that fails causes the warning `PolicyFailed`. `on_step` is called after every tick.
+    """
+    memory = Memory.start(policy, jobs)
+    for now_s in tick_times(0.0, until_s, policy.tick_s):
+        cluster.advance(now_s)
+        memory, step = tick(policy, guardrails, jobs, memory, cluster.observe())
+        if step.failure:
+            warnings.warn(step.failure, PolicyFailed, stacklevel=2)
+        cluster.apply(step.target, step.plan.drop)
+        if on_step:
+            on_step(step)
+    cluster.advance(until_s)
+
+
+def tick_times(start_s: float, until_s: float, tick_s: float) -> Iterator[float]:
+    """Yield the multiples of `tick_s` after `start_s` and before `until_s`.
+
+    >>> list(tick_times(10.0, 40.0, 10.0))
+    [20.0, 30.0]
+    """
+    now_s = next_multiple(start_s, tick_s)
+    while now_s < until_s:
+        yield now_s
+        now_s = next_multiple(now_s, tick_s)
+
+
+def next_multiple(passed_s: float, tick_s: float) -> float:
+    """The first multiple of `tick_s` after `passed_s`."""
+    return tick_s * (int(passed_s / tick_s + TOLERANCE) + 1)

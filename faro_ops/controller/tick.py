@@ -1,0 +1,94 @@
+"""One tick on a live cluster: the library's tick, and what nodes, HPAs and deadlines add to it."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib import control
+from faro_lib.control import GuardrailConfig, Late, Memory, Step
+from faro_lib.control.guardrails import Guard
+from faro_lib.policies.protocol import Observation, Policy
+from faro_lib.workload import Job, arrays_of
+from faro_ops.controller.background import in_thread
+from faro_ops.controller.placement import cut_to_nodes
+from faro_ops.policies.bounds import KEEP_FLOOR
+from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
+
+
+class Deadline:
+    """Runs decisions and abandons those that take longer than `seconds`; None for no limit."""
+
+    def __init__(self, seconds: float | None = None):
+        self.seconds = seconds
+        self._running: Future | None = None
+
+    def call(self, decide: Callable[[], Any]) -> Any:
+        """The result of `decide()`.
+
+        Raises Late after `seconds`, or at once if an abandoned decision still runs.
+        """
+        if self.seconds is None:
+            return decide()
+        if self._running and not self._running.done():
+            raise Late
+        self._running = in_thread(decide)
+        wait((self._running,), self.seconds)
+        if not self._running.done():
+            raise Late
+        return self._running.result()
+
+
+def tick(
+    policy: Policy,
+    config: GuardrailConfig,
+    jobs: tuple[Job, ...],
+    memory: Memory,
+    observation: Observation,
+    deadline: Deadline | None = None,
+) -> tuple[Memory, Step]:
+    """`faro_lib.control.tick` for a live cluster, with the same results.
+
+    The targets also fit on individual nodes. The plan of the returned step is a `LivePlan`.
+    """
+    limit = deadline or Deadline()
+
+    def decide(state: Any, visible: Observation) -> Any:
+        return limit.call(lambda: policy.decide(state, visible))
+
+    seen = live_observation(observation)
+    memory = replace(memory, guard=without_unbounded(memory.guard, seen))
+    after, step = control.tick(policy, config, jobs, memory, seen, decide)
+    contested = after.guard.contested(config)
+    plan = with_kept_floors(live_plan(step.plan), config, after.guard, seen.now_s, contested)
+    left = contested | memory.guard.leaves() | after.guard.leaves()
+    if seen.unbounded is not None:
+        left = left | seen.unbounded
+    target, plan = cut_to_nodes(arrays_of(jobs), seen, plan, step.target, left)
+    after = replace(after, guard=replace(after.guard, target=target))
+    return after, replace(step, plan=plan, target=target)
+
+
+def without_unbounded(guard: Guard, observation: LiveObservation) -> Guard:
+    """The guard without requests for jobs whose HPA has its original bounds.
+
+    Nothing that the HPA does to such a job contradicts a request of Faro.
+    """
+    if observation.unbounded is None or guard.target is None or guard.drop is None:
+        return guard
+    target = np.where(observation.unbounded, observation.target, guard.target)
+    drop = np.where(observation.unbounded, observation.drop, guard.drop)
+    return replace(guard, target=target, drop=drop)
+
+
+def with_kept_floors(
+    plan: LivePlan, config: GuardrailConfig, guard: Guard, now_s: float, contested: np.ndarray
+) -> LivePlan:
+    """The plan without new floors for jobs whose data is missing or that another client changes."""
+    if plan.floor is None:
+        return plan
+    stale = now_s - guard.known_s > config.stale_after_s
+    kept = (stale & ~guard.leaves()) | contested
+    return replace(plan, floor=np.where(kept, KEEP_FLOOR, plan.floor))

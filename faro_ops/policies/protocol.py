@@ -1,0 +1,70 @@
+"""What a live cluster observes and accepts beyond the library's `Observation`, `Plan`, `Cluster`.
+
+The library's types describe replicas of jobs. These add nodes, failures, autoscalers that act below
+Faro, and the authority that Faro has earned.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+from faro_lib.policies import protocol
+from faro_lib.policies.protocol import Cluster, Observation, Plan
+
+AUTHORITY = "authority"  # reason: Faro has not earned the right to change the job
+FRAGMENTED = "fragmented"  # reason: no single node has enough free cores for another replica
+REASONS = (*protocol.REASONS, AUTHORITY, FRAGMENTED)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveObservation(Observation):
+    """An observation of a live cluster; arrays are (jobs,) unless stated otherwise."""
+
+    # Requests that failed (5xx) in the last minute; None if not measured.
+    failed_per_min: np.ndarray | None = None
+    # (nodes,) free cores of each node, and (jobs, nodes) replicas on each node; None if the nodes
+    # are not distinguished.
+    free_cores: np.ndarray | None = None
+    placed: np.ndarray | None = None
+    # If Faro sets the bounds of HPAs, targets are maxReplicas. Then these are: whether the job's
+    # HPA has its original bounds (bool), and the replicas that it has or has requested.
+    unbounded: np.ndarray | None = None
+    replicas: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan(Plan):
+    """A plan for a live cluster; arrays of shape (jobs,)."""
+
+    # minReplicas of each job's HPA, whose maxReplicas is `target`; None = replicas, not bounds.
+    floor: np.ndarray | None = None
+    # How far Faro may change each job: `Authority.to_array()`, (jobs, fields); None = no limit.
+    authority: np.ndarray | None = None
+
+
+class LiveCluster(Cluster, Protocol):
+    """A cluster whose `apply` also accepts the `floor` of a plan if it sets bounds of HPAs.
+
+    An `apply` that sends several API calls has a parameter `may_act: Callable[[], bool]`. It asks
+    `may_act()` before each call, so that a controller that loses its lease stops between two calls.
+    """
+
+    def writer_of(self, job: int) -> str | None:
+        """The name of the other client that last scaled a job; None if unknown."""
+
+
+def live_observation(observation: Observation) -> LiveObservation:
+    """`observation` as a `LiveObservation`; what a simulated cluster does not observe is None."""
+    return _as(LiveObservation, observation)
+
+
+def live_plan(plan: Plan) -> LivePlan:
+    """`plan` as a `LivePlan`, without a floor and authority unless it has them."""
+    return _as(LivePlan, plan)
+
+
+def _as(kind: type, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    return kind(**{field.name: getattr(value, field.name) for field in fields(value)})
