@@ -1,1 +1,1 @@
-"""What an operator needs: the `faro` command, the live controller, its platforms, and advice from records."""
+"""For operators: the `faro` command, the live controller, its platforms, advice from records."""

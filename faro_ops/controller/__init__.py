@@ -1,1 +1,1 @@
-"""The live controller: its loop, clock, journal, metrics, and what operators order while it runs."""
+"""The live controller: its loop, clock, journal, metrics, and the orders of operators."""

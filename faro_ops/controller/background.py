@@ -1,4 +1,4 @@
-"""Background work in a thread or in a resource-limited child process, so that it does not block the control loop."""
+"""Work in a thread or in a resource-limited child process that does not block the control loop."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ SPAWN = multiprocessing.get_context(
 
 
 def in_thread(call: Callable[[], Result]) -> Future[Result]:
-    """Run `call` in a daemon thread, which does not delay the program's exit; return the Future of its result."""
+    """Run `call` in a daemon thread, which does not delay the program's exit; return its Future."""
     outcome: Future[Result] = Future()
 
     def work() -> None:
@@ -33,7 +33,10 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """Return a function that starts `call` in a thread, waits at most `patience_s` and returns the newest result."""
+    """A function that starts `call` in a thread and returns the newest result.
+
+    It waits at most `patience_s` for the result of its own call.
+    """
     asked = known = in_thread(call)
     wait((known,))  # no time limit, because `ask` needs a first result to return
 
@@ -50,9 +53,10 @@ def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], 
 
 
 def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
-    """Run `call` in a child process at the lowest priority and return its result; `call` and its result are pickled.
+    """Run `call` in a child process at the lowest priority and return its result.
 
-    Raises what `call` raises, MemoryError above `limit_gb` of data, TimeoutError after `limit_s`, OSError if the child dies.
+    `call` and its result are pickled. Raises what `call` raises, MemoryError above `limit_gb` of
+    data, TimeoutError after `limit_s`, and OSError if the child dies.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
     child = SPAWN.Process(target=_work, args=(sender, call, limit_s, limit_gb), daemon=True)

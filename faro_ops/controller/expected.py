@@ -1,4 +1,4 @@
-"""A forecaster that knows announced events: during an event, a job's load is a known multiple of its usual load."""
+"""A forecaster that knows announced events, in which a job has a multiple of its usual load."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,19 +10,20 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """From minute `first` until minute `last` of a run, job number `job` has `factor` (> 0) times its usual load."""
+    """From minute `first` to `last` of a run, job number `job` has `factor` times its load."""
 
     job: int
     first: float
     last: float
-    factor: float
+    factor: float  # > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
     """A forecaster that multiplies the sample paths of `inner` by the factors of the events.
 
-    `inner` forecasts the usual load from counts divided by the factors. A wrong factor looks like a change of the load.
+    `inner` forecasts the usual load from counts divided by the factors. A wrong factor looks like a
+    change of the load.
     """
 
     inner: Forecaster
@@ -49,12 +50,15 @@ class Expected(Forecaster):
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
 
     def _factors(self, horizon: int) -> np.ndarray:
-        """Load factors (jobs, horizon) of the coming minutes; an event that covers a part of a minute counts in proportion."""
-        factors, minute = np.ones((len(self.jobs), horizon)), self.minutes_seen + np.arange(horizon)
+        """Load factors (jobs, horizon) of the coming minutes.
+
+        An event that covers a part of a minute counts in proportion.
+        """
+        factors = np.ones((len(self.jobs), horizon))
+        minute = self.minutes_seen + np.arange(horizon)
         for event in self.events:
-            share = np.clip(
-                np.minimum(event.last, minute + 1) - np.maximum(event.first, minute), 0, 1
-            )
+            begins, ends = np.maximum(event.first, minute), np.minimum(event.last, minute + 1)
+            share = np.clip(ends - begins, 0, 1)
             factors[event.job] *= 1 + (event.factor - 1) * share
         return factors
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -11,13 +12,15 @@ import numpy as np
 import prometheus_client as prometheus
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import DECILES
+from faro_lib.policies.protocol import DECILES, Observation
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.policies.bounds import KEEP_FLOOR
+from faro_ops.policies.protocol import live_observation, live_plan
 
-# Gauges per job: (name, help text, attribute of `Step`). The label is `inference_job`, because Prometheus itself sets `job`.
+# Gauges per job: (name, help text, attribute of `Step`). The label is `inference_job`, because
+# Prometheus itself sets `job`.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),
@@ -40,63 +43,69 @@ GAUGES = (
     ),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
 )
-# Counters per job: name -> help text. `MinuteScores` computes their increases after each complete minute.
+# Counters per job: name -> help text. `MinuteScores` computes their increases.
 SUMS = {
     "faro_slo_minutes_total": "complete minutes whose latency is known, or without requests",
     "faro_slo_missed_minutes_total": "those of them whose latency quantile was above the SLO",
-    "faro_forecast_minutes_total": "minutes whose forecast was compared with the requests that arrived",
-    "faro_forecast_crps_rps_total": "sum of the CRPS of these forecasts, made in the minute before, in requests per second",
-    "faro_forecast_covered_minutes_total": "those of them whose requests were within the 80 % prediction interval",
+    "faro_forecast_minutes_total": (
+        "minutes whose forecast was compared with the requests that arrived"
+    ),
+    "faro_forecast_crps_rps_total": (
+        "sum of the CRPS of these forecasts, made in the minute before, in requests per second"
+    ),
+    "faro_forecast_covered_minutes_total": (
+        "those of them whose requests were within the 80 % prediction interval"
+    ),
 }
 
 
 class MinuteScores:
-    """Compares each complete minute's latency with the SLO, and its arrivals with the last forecast before that minute."""
+    """Compares each complete minute's latency with the SLO, and its arrivals with the forecast.
+
+    The forecast is the last one made before that minute.
+    """
 
     def __init__(self, jobs: tuple[Job, ...]):
-        self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
-        self._forecasts: dict[
-            int, np.ndarray
-        ] = {}  # minute -> deciles of its forecast rate, requests/s (jobs, 9)
+        self._slo_s = arrays_of(jobs).slo_s
+        self._minute = -1  # the last minute that was scored
+        # Minute -> deciles of its forecast rate, requests/s (jobs, 9).
+        self._forecasts: dict[int, np.ndarray] = {}
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
-        """Map each counter in SUMS to its increase (jobs,). Return {} if no minute has ended since the last step."""
+        """Map each counter in SUMS to its increase (jobs,); {} if no minute has ended since."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
-            self._minute, last = observation.minute, observation.minute - 1
-            rps, latency_s = (
-                observation.arrivals_per_min[:, -1] / MINUTE_S,
-                observation.tail_latency_s,
-            )
-            known = np.isfinite(rps) & (~np.isnan(latency_s) | (rps == 0))
-            deciles = self._forecasts.get(last, np.full((len(rps), len(DECILES)), np.nan))
-            error = rps[:, None] - deciles
-            # The CRPS is twice the mean pinball loss over all quantiles; the mean over deciles approximates it.
-            crps = 2 * np.maximum(DECILES * error, (DECILES - 1) * error).mean(axis=1)
-            covered = (deciles[:, 0] <= rps) & (rps <= deciles[:, -1])
-            values = (
-                known,
-                known & (latency_s > self._slo_s),
-                np.isfinite(crps),
-                np.nan_to_num(crps),
-                covered,
-            )
-            scores = dict(zip(SUMS, values))
-            self._forecasts = {
-                minute: one for minute, one in self._forecasts.items() if minute > last
-            }
+            scores = self._scores(observation)
+            self._minute = observation.minute
+            coming = observation.minute
+            self._forecasts = {n: one for n, one in self._forecasts.items() if n >= coming}
         if step.plan.next_minute_deciles_rps is not None:
             self._forecasts[observation.minute + 1] = step.plan.next_minute_deciles_rps
         return scores
 
+    def _scores(self, observation: Observation) -> dict[str, np.ndarray]:
+        """The increases for the observation's last complete minute."""
+        rps, latency_s = observation.arrivals_per_min[:, -1] / MINUTE_S, observation.tail_latency_s
+        known = np.isfinite(rps) & (~np.isnan(latency_s) | (rps == 0))
+        none = np.full((len(rps), len(DECILES)), np.nan)
+        deciles = self._forecasts.get(observation.minute - 1, none)
+        error = rps[:, None] - deciles
+        # The CRPS is twice the mean pinball loss over all quantiles; deciles approximate it.
+        crps = 2 * np.maximum(DECILES * error, (DECILES - 1) * error).mean(axis=1)
+        covered = (deciles[:, 0] <= rps) & (rps <= deciles[:, -1])
+        missed = known & (latency_s > self._slo_s)
+        values = (known, missed, np.isfinite(crps), np.nan_to_num(crps), covered)
+        return dict(zip(SUMS, values))
+
 
 class Exporter:
-    """An HTTP server with metrics of the loop at /metrics. If `port` is 0, the server takes a free port.
+    """An HTTP server with metrics of the loop at /metrics; port 0 stands for any free one.
 
-    /healthz answers 503 if the loop has reported neither a tick nor a failure for `progress_deadline_s`. Before the
-    first report it answers 200, because the loop may wait to be the leader. /readyz answers 503 whenever /healthz
-    does. It also answers 503 while `waits_for` holds a reason why the loop cannot start yet. If plans are not applied
-    (`applies` is False), `faro_least_replicas` stays unset, because its alert FaroPlanNotCarriedOut must not fire.
+    /healthz answers 503 if the loop has reported neither a tick nor a failure for
+    `progress_deadline_s`. Before the first report it answers 200, because the loop may wait to be
+    the leader. /readyz answers 503 whenever /healthz does. It also answers 503 while `waits_for`
+    holds a reason why the loop cannot start yet. If plans are not applied (`applies` is False),
+    `faro_least_replicas` stays unset, because its alert FaroPlanNotCarriedOut must not fire.
     """
 
     def __init__(
@@ -151,9 +160,8 @@ class Exporter:
         try:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
-            raise ValueError(
-                f"metrics port {port} on {address}: {error.strerror or error}; choose another"
-            ) from None
+            problem = f"{error.strerror or error}; choose another"
+            raise ValueError(f"metrics port {port} on {address}: {problem}") from None
         self._server.set_app(partial(self._answer, self._server.get_app()))
         self.port = self._server.server_port
 
@@ -162,17 +170,18 @@ class Exporter:
             return metrics(environ, start_response)
         silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
         waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
-        status = (
-            "200 OK"
-            if silent_s <= self._progress_deadline_s and not waits_for
-            else "503 Service Unavailable"
-        )
+        alive = silent_s <= self._progress_deadline_s and not waits_for
+        status = "200 OK" if alive else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """Export the metrics of these jobs from the next tick on; until then, /healthz ignores the age of the last tick."""
-        self._jobs, self._scores, self._progress_s = jobs, MinuteScores(jobs), None
+        """Export the metrics of these jobs from the next tick on.
+
+        Until then, /healthz ignores the age of the last tick.
+        """
+        self._jobs, self._scores = jobs, MinuteScores(jobs)
+        self._progress_s = None
         for gauge in (
             *self._gauges.values(),
             self._arrivals,
@@ -189,16 +198,19 @@ class Exporter:
         self._progress_s = time.monotonic()
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
-        columns = {gauge: attrgetter(path)(step) for path, gauge in self._gauges.items()}
+        live = replace(step, observation=live_observation(step.observation))
+        columns = {gauge: attrgetter(path)(live) for path, gauge in self._gauges.items()}
         columns[self._arrivals] = history[:, -1] if history.shape[1] else None
         utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
         columns[self._utility] = np.where(np.isnan(latency_s), math.nan, utility)
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
-        # `_least` shows each job's target. If `unbounded` is not None, Faro sets the minReplicas of HPAs, and `_least`
-        # shows the planned minReplicas (`floor`). KEEP_FLOOR leaves a job's minReplicas and the gauge unchanged.
-        least = step.target if step.observation.unbounded is None else step.plan.floor
+        # `_least` shows each job's target. If `unbounded` is not None, Faro sets the minReplicas of
+        # HPAs, and `_least` shows the planned minReplicas (`floor`). KEEP_FLOOR leaves a job's
+        # minReplicas and the gauge unchanged.
+        sets_bounds = live_observation(step.observation).unbounded is not None
+        least = live_plan(step.plan).floor if sets_bounds else step.target
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
                 if n != KEEP_FLOOR:
@@ -208,9 +220,8 @@ class Exporter:
         self._duration.observe(step.decision_s)
         self._ticks.inc()
         if history.shape[1]:
-            self._offered.set(
-                float(np.nansum(history[:, -1] / MINUTE_S * arrays.busy_s * arrays.cores))
-            )
+            offered_cores = history[:, -1] / MINUTE_S * arrays.busy_s * arrays.cores
+            self._offered.set(float(np.nansum(offered_cores)))
         for name, values in self._scores.of_new_minute(step).items():
             for job, value in zip(self._jobs, values):
                 self._sums[name].labels(job.name).inc(value)

@@ -153,7 +153,7 @@ def request(cluster: Cluster, step: Step) -> None:
 
 
 def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """The memory with the forecaster that `renewed` returns, if any, updated with the old counts."""
+    """The memory with the forecaster that `renewed` returns, if any, and the old counts."""
     forecaster = renewed()
     if forecaster is None:
         return memory

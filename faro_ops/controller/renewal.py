@@ -7,38 +7,32 @@ from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
 
-BLOCK = 5  # forecasts per bootstrap block, which is one hour of a backtest with the usual 120 forecasts per day
+# Forecasts per bootstrap block: an hour of a backtest with the usual 120 forecasts per day.
+BLOCK = 5
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:
     """The forecaster `name`, fitted to the training days and the evaluation day."""
-    return fit(
-        name,
-        Traces(
-            traces.jobs, np.concatenate([traces.train, traces.evaluation[None]]), traces.evaluation
-        ),
-    )
+    all_days = np.concatenate([traces.train, traces.evaluation[None]])
+    return fit(name, Traces(traces.jobs, all_days, traces.evaluation))
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
-    """Fit forecaster `name` to all days. Return it, or None if it is worse than `serving`, with their scores as text.
+    """Fit forecaster `name` to all days; return it, or None if it is worse, and the scores as text.
 
-    The new forecaster is worse if a forecast is not finite, or if its CRPS on the last day (`traces.evaluation`) is
-    higher and the 95 % interval of the difference excludes zero. `serving` was not fitted to the last day. For a fair
-    comparison, the new forecaster's CRPS comes from a fit to the other days, if there are any.
+    The new forecaster is worse than `serving` if a forecast is not finite, or if its CRPS on the
+    last day (`traces.evaluation`) is higher and the 95 % interval of the difference excludes zero.
+    `serving` was not fitted to the last day. For a fair comparison, the new forecaster's CRPS comes
+    from a fit to the other days, if there are any.
     """
     new, last = fitted(name, traces), traces.evaluation[0]
-    ours, theirs = (
-        backtest_terms(one, last) / 2
-        for one in (fit(name, traces) if traces.days else new, serving)
-    )
+    compared = fit(name, traces) if traces.days else new
+    ours, theirs = backtest_terms(compared, last) / 2, backtest_terms(serving, last) / 2
     _, low, high = difference(ours, theirs, block=BLOCK)
-    crps = (
-        f"CRPS {ours.mean():.4g} instead of {theirs.mean():.4g} requests per minute on the last day"
-    )
-    finite = np.isfinite(ours).all() and np.isfinite(new.start().update(last[:, 0]).sample()).all()
+    crps = f"CRPS {ours.mean():.4g} instead of {theirs.mean():.4g} requests per minute"
+    interval = f"95 % interval of the difference {low:+.3g} to {high:+.3g}"
+    scores = f"{crps} on the last day ({interval})"
+    forecasts = new.start().update(last[:, 0]).sample()
+    finite = np.isfinite(ours).all() and np.isfinite(forecasts).all()
     worse = not finite or (np.isfinite(theirs).all() and low > 0)
-    return (
-        None if worse else new,
-        f"{crps} (95 % interval of the difference {low:+.3g} to {high:+.3g})",
-    )
+    return None if worse else new, scores

@@ -1,9 +1,10 @@
-"""Rotation of a journal: all but its newest records move to a compressed file (an archive) next to it.
+"""Rotation of a journal: all but its newest records move to a compressed archive next to it.
 
-A journal's generation is the number of its rotations. The header of a rotated journal contains this number. Rotating
-a journal of generation n writes archive n and then replaces the journal by generation n + 1. If a crash prevents the
-replacement, archive n contains records that are still in the journal. Readers use only archives with numbers below the
-journal's generation, and therefore read no record twice. The next rotation overwrites archive n.
+A journal's generation is the number of its rotations. The header of a rotated journal contains
+this number. Rotating a journal of generation n writes archive n and then replaces the journal by
+generation n + 1. If a crash prevents the replacement, archive n contains records that are still in
+the journal. Readers use only archives with numbers below the journal's generation, and therefore
+read no record twice. The next rotation overwrites archive n.
 """
 
 import fcntl
@@ -25,13 +26,12 @@ def lock(file: IO, path: str | Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ValueError(
-            f"{path}: another controller writes this journal; stop it, or name another journal"
-        ) from None
+        problem = "another controller writes this journal; stop it, or name another journal"
+        raise ValueError(f"{path}: {problem}") from None
 
 
 def generation_of(path: Path) -> int:
-    """The number of times that this journal was rotated; 0 if its first line is damaged or missing."""
+    """How often this journal was rotated; 0 if its first line is damaged or missing."""
     try:
         with path.open("rb") as file:
             return int(json.loads(file.readline()).get("generation", 0))
@@ -41,9 +41,8 @@ def generation_of(path: Path) -> int:
 
 def archives(path: Path) -> list[Path]:
     """Paths of the existing archives of a journal, oldest first."""
-    return [
-        one for number in range(generation_of(path)) if (one := _archive(path, number)).exists()
-    ]
+    possible = [_archive(path, number) for number in range(generation_of(path))]
+    return [one for one in possible if one.exists()]
 
 
 def _archive(path: Path, generation: int) -> Path:
@@ -51,7 +50,10 @@ def _archive(path: Path, generation: int) -> Path:
 
 
 def rotate(path: Path, keep: int) -> IO | None:
-    """Archive all but the newest `keep` lines; returns the new journal, open and locked, or None if nothing is archived."""
+    """Archive all but the newest `keep` lines.
+
+    Returns the new journal, open and locked, or None if nothing is archived.
+    """
     lines = path.read_bytes().splitlines(keepends=True)
     moved, kept = lines[:-keep], lines[-keep:]
     if len(moved) < 2:  # only the header would be archived

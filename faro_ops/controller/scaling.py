@@ -22,11 +22,12 @@ def scale_jobs(
     scale: Callable[[int, int], None],
     each: Callable[..., Any] = map,
 ) -> list[str]:
-    """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` in place and return the errors.
+    """Scale the jobs from `current` to `target`, shrinking jobs first; return the errors.
 
-    If a job fails to shrink, the other jobs still shrink, but no job grows into the cores that were not freed.
-    Arrays are (jobs,). `cores` is per replica, and `capacity` is in cores. `scale(job index, replicas)` scales one job,
-    and raises OSError or ValueError if it fails. `each` is `map`, or the `map` of an executor for parallel calls.
+    `current` is updated in place. If a job fails to shrink, the other jobs still shrink, but no job
+    grows into the cores that were not freed. Arrays are (jobs,). `cores` is per replica, and
+    `capacity` is in cores. `scale(job index, replicas)` scales one job, and raises OSError or
+    ValueError if it fails. `each` is `map`, or the `map` of an executor for parallel calls.
     """
 
     def attempt(job: int) -> str | None:
@@ -53,9 +54,10 @@ def summary(errors: list[str]) -> str:
 def growth(
     target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0
 ) -> np.ndarray:
-    """Whether each job may grow from `current` to its target while other jobs have not yet shrunk, bool (jobs,).
+    """Whether each job may grow to its target while others have not yet shrunk, bool (jobs,).
 
-    All jobs together may use `capacity` or the cores of all targets, whichever is more. Earlier jobs have priority.
+    All jobs together may use `capacity` or the cores of all targets, whichever is more. Earlier
+    jobs have priority.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

@@ -16,7 +16,8 @@ def until_passed(
 ) -> Ensure:
     """A function that runs a check every `retry_s` seconds until the check raises no ValueError.
 
-    It calls `report` with each new error message, and with None once the check passes. It raises SystemExit if `stop` is set.
+    It calls `report` with each new error message, and with None once the check passes. It raises
+    SystemExit if `stop` is set.
     """
 
     def ensure(check: Check) -> None:
@@ -28,7 +29,8 @@ def until_passed(
                 return
             except ValueError as error:
                 if str(error) != reason:
-                    report(reason := str(error))
+                    reason = str(error)
+                    report(reason)
                 stop.wait(retry_s)
         raise SystemExit(0)
 
