@@ -18,8 +18,9 @@ from faro_ops.controller.clock import Clock
 from faro_ops.kube.capacity import Shape
 from faro_ops.kube.capacity_watch import NodeCapacity
 from faro_ops.kube.deployment_metrics import DeploymentMetrics
-from faro_ops.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.leader_gate import LeaderGatedCluster
+from faro_ops.kube.shape import shape_of
 
 pytestmark = pytest.mark.k8s
 
