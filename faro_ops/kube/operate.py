@@ -162,9 +162,8 @@ def gated_cluster(
         except ValueError as error:
             report(f"with --apply, Faro would refuse: {error}")
 
-    diagnose: Callable[[], None] = lambda: None  # noqa: E731
-    if on_ray and not fixed:
-        diagnose = partial(preflight.check_rayservice, api, plan.namespace, plan.name)
+    check_ray = partial(preflight.check_rayservice, api, plan.namespace, plan.name)
+    diagnose = check_ray if on_ray and not fixed else lambda: None
 
     with ExitStack() as started:
         current = None
