@@ -82,7 +82,8 @@ class DeploymentMetrics:
         since_s = now_s - ends[-1] if len(ends) else 0.0  # so much of the current minute has passed
         pace = minute_s / MINUTE_S
         window_s = LATENCY_WINDOW_S * pace
-        before, self.error = self.error, None
+        before = self.error
+        self.error = None
 
         def over_time(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
             """Results (jobs, times) of the query `field` of each job."""

@@ -105,6 +105,7 @@ def connect_deployments(
     api = plan.connect()
     preflight.check_server(api)
 
+    # Step 1: the jobs' sections.
     sections = settings.sections.get("deployment", {})
     refs = [
         DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs
@@ -112,6 +113,7 @@ def connect_deployments(
     kind = BoundedDeployments if ceilings else Deployments
     cluster = kind(api, refs, metrics, clock, cores or 0.0)
 
+    # Step 2: permissions and Deployments.
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
     if not act:
         wanted = preflight.only_list(wanted)
@@ -151,6 +153,7 @@ def gated_cluster(
 
     Raises ValueError, before anything is changed, if a resource or permission is missing.
     """
+    # Step 3: checks that need nothing running.
     api = plan.connect()
     on_ray = not isinstance(cluster, Deployments)
     check_controller(api, plan, on_ray=on_ray, act=act, fixed=fixed)
@@ -166,6 +169,7 @@ def gated_cluster(
     diagnose = check_ray if on_ray and not fixed else lambda: None
 
     with ExitStack() as started:
+        # Step 4: the capacity.
         current = None
         if not fixed:
             watch = started.enter_context(watched_capacity(api, plan, cluster, jobs, ensure))
@@ -173,8 +177,10 @@ def gated_cluster(
         if not act:
             yield LeaderGatedCluster(cluster, current, None, diagnose), lambda step: None
             return
+        # Step 5: the lease.
         identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
         leadership = started.enter_context(leading(api, plan, identity, cluster, stop, report))
+        # Step 6: the FaroPlan.
         reporter = Reporter(
             plan.connect(retries=1),
             plan.namespace,

@@ -20,7 +20,10 @@ from faro_lib.workload.jobs import arrays_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 
 LOG = logging.getLogger(__name__)
-GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
+GROUP = "autoscaling.faro"
+VERSION = "v1alpha1"
+PLURAL = "faroplans"
+KIND = "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
 MAX_EVENTS = 50  # maximum number of Events per `publish`

@@ -241,10 +241,8 @@ def test_an_image_may_be_named_by_its_digest(tmp_path):
 def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_refused(
     tmp_path, capsys
 ):
-    written, given = (
-        ["manifests", "--jobs", str(JOBS), "--out"],
-        ["--option=--earn", "--option=--max-scaling-actions=1"],
-    )
+    written = ["manifests", "--jobs", str(JOBS), "--out"]
+    given = ["--option=--earn", "--option=--max-scaling-actions=1"]
     assert cli.main([*written, str(tmp_path / "good"), *given]) == 0
     (controller,) = (
         container

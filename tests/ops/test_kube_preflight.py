@@ -311,10 +311,8 @@ def test_the_default_name_gives_the_objects_their_names(backend):
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])
 def test_a_second_controller_replaces_no_object_of_the_first(backend, namespace, name):
     shared = dict(namespaces=("models",)) if backend == "deployments" else {}
-    first, second = (
-        everything(backend, "faro", "faro", **shared),
-        everything(backend, namespace, name, **shared),
-    )
+    first = everything(backend, "faro", "faro", **shared)
+    second = everything(backend, namespace, name, **shared)
     assert not {place(one) for one in first} & {place(one) for one in second}
     bindings = [one for one in second if one["kind"] == "RoleBinding"]
     roles = {
