@@ -2,8 +2,8 @@
 
     python charts/generate.py charts/faro
 
-Jinja renders each template with a marker for every value that a user of the chart may set, and each marker becomes a Helm
-expression. The chart and `faro manifests` can therefore not differ.
+Jinja renders each template with a marker for every value that a user of the chart may set, and each
+marker becomes a Helm expression. The chart and `faro manifests` can therefore not differ.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from faro_ops.kube.manifests import BACKENDS, ManifestSpec, Workers, hash_of, render
+from faro_ops.kube.manifests import ManifestSpec, Workers, hash_of, render
 
 FILES = (
     "rbac.yaml",
@@ -29,11 +29,14 @@ OPTIONAL = {  # files that a value switches on
     "restore.yaml": CEILINGS,  # in a dry run, too: it restores what an earlier release has set
 }
 # The Prometheus operator selects objects by labels that differ from cluster to cluster.
-MONITOR_LABELS = "{{ range $label, $value := $.Values.monitorLabels }}{{ $label | toJson }}: {{ $value | toJson }}, {{ end }}"
-WORKERS = 7908  # of which the disruption budget keeps one less
-FOREIGN = (
-    "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
+MONITOR_LABELS = (
+    "{{ range $label, $value := $.Values.monitorLabels }}"
+    "{{ $label | toJson }}: {{ $value | toJson }}, "
+    "{{ end }}"
 )
+WORKERS = 7908  # of which the disruption budget keeps one less
+# A namespace other than the release's, in which the controller may also scale.
+FOREIGN = "marker-foreign"
 MARKERS = {
     "marker-namespace": "$.Release.Namespace",
     "marker-name": "$.Values.name",
@@ -54,22 +57,23 @@ ANY_MARKER = re.compile("|".join(f'"{marker}"|{marker}' for marker in map(re.esc
 
 def helm_template(template: str) -> str:
     """One template of `faro manifests` as a Helm template."""
-    rayserve, deployments = (
-        _with_expressions(render(_spec(backend), template)) for backend in BACKENDS
-    )
+    rayserve = _with_expressions(render(_spec("rayserve"), template))
+    replicas = _with_expressions(render(_spec("deployments"), template))
     ceilings = _with_expressions(render(_spec("deployments", ceilings=True), template))
-    text = rayserve
-    if deployments != ceilings:
-        deployments = (
-            f"{{{{- if {CEILINGS} }}}}\n{ceilings}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n"
-        )
-    if rayserve != deployments:
-        text = f'{{{{- if eq $.Values.backend "rayserve" }}}}\n{rayserve}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n'
+    deployments = _either(CEILINGS, ceilings, replicas)
+    text = _either('eq $.Values.backend "rayserve"', rayserve, deployments)
     if template == "monitor.yaml":
         text = text.replace(" labels: {", f" labels: {{ {MONITOR_LABELS}")
     if template in OPTIONAL:
         text = f"{{{{- if {OPTIONAL[template]} }}}}\n{text}{{{{- end }}}}\n"
     return text
+
+
+def _either(condition: str, text: str, otherwise: str) -> str:
+    """A Helm template that is `text` if the condition is true, else `otherwise`."""
+    if text == otherwise:
+        return text
+    return f"{{{{- if {condition} }}}}\n{text}{{{{- else }}}}\n{otherwise}{{{{- end }}}}\n"
 
 
 def write(folder: str | Path) -> None:
@@ -105,20 +109,22 @@ def _spec(backend: str, ceilings: bool = False) -> ManifestSpec:
 
 
 def _with_expressions(text: str) -> str:
-    """Replace markers by Helm expressions, quoted if the marker was, and repeat objects for each foreign namespace."""
+    """Replace markers by Helm expressions, quoted if the marker was.
+
+    Objects in the foreign namespace are repeated for each such namespace.
+    """
     text = text.replace("{{", '{{ "{{" }}')  # Grafana's own expressions
     text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
-    text = text.replace(
-        '"marker-options", ', "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}"
-    )
+    options = "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}"
+    text = text.replace('"marker-options", ', options)
+    text = ANY_MARKER.sub(_expression, text)
     objects: list[str] = []
-    for thing in re.split(r"(?m)^---\n", ANY_MARKER.sub(_expression, text)):
-        if "$namespace" in thing:
-            objects[-1] += (
-                f"{{{{- range $namespace := $.Values.namespaces }}}}\n---\n{thing}{{{{- end }}}}\n"
-            )
+    for one in re.split(r"(?m)^---\n", text):
+        if "$namespace" in one:
+            loop = "{{- range $namespace := $.Values.namespaces }}"
+            objects[-1] += f"{loop}\n---\n{one}{{{{- end }}}}\n"
         else:
-            objects.append(thing)
+            objects.append(one)
     return "---\n".join(objects)
 
 

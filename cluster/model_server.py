@@ -1,6 +1,7 @@
-"""A model server for plain Deployments with the metrics that the queries of jobs.yaml read; it waits instead of computing.
+"""A model server for plain Deployments, which waits instead of computing.
 
-Serves requests at /, one at a time, and Prometheus metrics at /metrics, both on port 8000.
+Serves requests at /, one at a time, and Prometheus metrics at /metrics, both on port 8000. The
+queries of jobs.yaml read these metrics.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from starlette.routing import Route
 from faro_ops.rayserve.replica import Dropped, ReplicaQueue
 
 SERVICE_S = float(os.environ.get("SERVICE_S", "0.1"))  # duration of a request
-MAX_ONGOING = int(
-    os.environ.get("MAX_ONGOING_REQUESTS", "10")
-)  # waiting or in service; others get status 503
+# Requests that may wait or be in service; others get status 503.
+MAX_ONGOING = int(os.environ.get("MAX_ONGOING_REQUESTS", "10"))
 BUCKETS = [0.01 * 1.2**i for i in range(40)]  # up to 12 s
 
 requests = Counter("http_requests", "Requests that arrived.")
@@ -51,7 +51,6 @@ async def metrics(_: Request) -> Response:
 
 
 if __name__ == "__main__":
-    app = Starlette(
-        routes=[Route("/", answer, methods=["GET", "POST"]), Route("/metrics", metrics)]
-    )
+    routes = [Route("/", answer, methods=["GET", "POST"]), Route("/metrics", metrics)]
+    app = Starlette(routes=routes)
     uvicorn.run(app, host="0.0.0.0", port=8000, log_level="warning", timeout_graceful_shutdown=20)

@@ -1,6 +1,7 @@
-"""Every five seconds, write the pods with the annotation prometheus.io/scrape to a file of Prometheus targets.
+"""Write the pods with the annotation prometheus.io/scrape to a file of Prometheus targets.
 
-Debian's Prometheus cannot query the Kubernetes API itself. The label `service` of a target is the pod's label `app`.
+Repeated every five seconds, because Debian's Prometheus cannot query the Kubernetes API itself. The
+label `service` of a target is the pod's label `app`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ def targets(pods: Iterable[dict]) -> list[dict]:
     """The targets of the running pods, one group for each container port."""
     groups = []
     for pod in pods:
-        meta, status = pod["metadata"], pod["status"]
-        if (
-            meta.get("annotations", {}).get("prometheus.io/scrape") != "true"
-            or status.get("phase") != "Running"
-        ):
+        meta = pod["metadata"]
+        status = pod["status"]
+        wanted = meta.get("annotations", {}).get("prometheus.io/scrape") == "true"
+        if not wanted or status.get("phase") != "Running":
             continue
         labels = {
             "namespace": meta["namespace"],
@@ -39,12 +39,14 @@ def targets(pods: Iterable[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    path, api = Path(sys.argv[1]), connect()
+    path = Path(sys.argv[1])
+    new = path.with_suffix(".new")
+    api = connect()
     while True:
         try:
             found = targets(api.get("/api/v1/pods")["items"])
-            path.with_suffix(".new").write_text(json.dumps(found))
-            path.with_suffix(".new").rename(path)
+            new.write_text(json.dumps(found))
+            new.rename(path)
         except ApiError as error:  # the last targets stay
             print(error, file=sys.stderr, flush=True)
         time.sleep(5)

@@ -1,4 +1,7 @@
-"""HTTP client for Ray's REST API and Prometheus, with TLS, tokens, time-outs, retries and one-line errors."""
+"""HTTP client for Ray's REST API and Prometheus.
+
+It has TLS, tokens, time-outs and retries. Each error is one line.
+"""
 
 import ipaddress
 import os
@@ -12,11 +15,11 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = (
-    60.0  # argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server
-)
-# Environment variables that name PEM files: the servers' certificate authority, and the client's certificate with key.
-CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
+# Argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server.
+BUSY_RETRY_S = 60.0
+# Environment variables that name PEM files.
+CA_FILE = "FARO_CA_FILE"  # the servers' certificate authority
+CLIENT_CERTIFICATE = "FARO_CLIENT_CERTIFICATE"  # the client's certificate with its key
 
 
 class Unauthorized(ValueError):
@@ -24,11 +27,16 @@ class Unauthorized(ValueError):
 
 
 class HttpError(OSError):
-    """No answer (`status` 0), or a status other than 2xx. `detail` is the server's message or the network error."""
+    """No answer (`status` 0), or a status other than 2xx.
+
+    `detail` is the server's message or the network error.
+    """
 
     def __init__(self, url: str, status: int, detail: str):
-        super().__init__(f"{url}: {f'status {status}: ' if status else ''}{detail}")
-        self.status, self.detail = status, detail
+        problem = f"status {status}: {detail}" if status else detail
+        super().__init__(f"{url}: {problem}")
+        self.status = status
+        self.detail = detail
 
 
 def is_loopback(host: str | None) -> bool:
@@ -44,39 +52,44 @@ def is_loopback(host: str | None) -> bool:
 
 
 def check_address(url: str, name: str = "address") -> None:
-    """Raise ValueError unless `url` begins with http://host or https://host, without user and password."""
+    """Raise ValueError unless `url` begins with http://host or https://host.
+
+    A user and a password in it are refused, too.
+    """
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        hint = "has a user or a password, which would appear in logs; Faro sends tokens only"
-        raise ValueError(f"{name}={parts.scheme}://{parts.netloc.rpartition('@')[2]} {hint}")
+        host = parts.netloc.rpartition("@")[2]
+        problem = "has a user or a password, which would appear in logs; Faro sends tokens only"
+        raise ValueError(f"{name}={parts.scheme}://{host} {problem}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"{name}={url!r} must be an http:// or https:// address, http://host:port")
 
 
 @dataclass(frozen=True, slots=True)
 class HttpClient:
-    """A client of one server. Redirects are errors, because following one could send the token to another server."""
+    """A client of one server.
+
+    Redirects are errors, because following one could send the token to another server.
+    """
 
     address: str
-    token: str | Callable[[], str | None] | None = field(
-        default=None, repr=False
-    )  # a function is called per request
+    # A function is called for each request.
+    token: str | Callable[[], str | None] | None = field(default=None, repr=False)
     timeout_s: float = TIMEOUT_S  # for connecting, and for each wait for data
-    token_hint: str = (
-        "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
-    )
+    # Advice in the message of `Unauthorized`.
+    token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
     def __post_init__(self) -> None:
         check_address(self.address)
 
     def get(self, path: str, retry_for_s: float = 0.0) -> Any:
-        """Return the answer to GET `path`; after an HttpError, retry for `retry_for_s` seconds."""
-        until = time.monotonic() + retry_for_s
+        """The answer to GET `path`; after an HttpError, retry for `retry_for_s` seconds."""
+        until_s = time.monotonic() + retry_for_s
         while True:
             try:
                 return self.request("GET", path)
             except HttpError:
-                if time.monotonic() > until:
+                if time.monotonic() > until_s:
                     raise
                 time.sleep(RETRY_PAUSE_S)
 
@@ -86,40 +99,37 @@ class HttpClient:
     def request(
         self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None
     ) -> Any:
-        """Send `body` as JSON or `form` as form data. Return the answer as parsed JSON, or as text if it is not JSON.
+        """Send `body` as JSON or `form` as form data; return the answer as JSON, or else as text.
 
-        Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any other status outside 2xx.
+        Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any
+        other status outside 2xx.
         """
         url = self.address.rstrip("/") + path
         token = self.token() if callable(self.token) else self.token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(
-                    urlsplit(url).hostname
-                )  # use no proxy for loopback
+                # Use no proxy for loopback.
+                session.trust_env = not is_loopback(urlsplit(url).hostname)
                 answer = session.request(
                     method,
                     url,
                     json=body,
                     data=form,
-                    headers={"Authorization": f"Bearer {token}"} if token else {},
-                    auth=lambda prepared: (
-                        prepared
-                    ),  # so that `requests` does not send a password from ~/.netrc
+                    headers=headers,
+                    # Without `auth`, `requests` would send a password from ~/.netrc.
+                    auth=lambda prepared: prepared,
                     verify=os.environ.get(CA_FILE) or True,
                     cert=os.environ.get(CLIENT_CERTIFICATE) or None,
                     timeout=self.timeout_s,
                     allow_redirects=False,
                 )
         except (OSError, ValueError) as error:  # exceptions of `requests` are OSErrors
-            cause: Any = error.args[0] if error.args else error
-            reason = " ".join(str(getattr(cause, "reason", cause)).split()).split("): ")[-1]
-            raise HttpError(url, 0, reason or type(error).__name__) from None
+            raise HttpError(url, 0, _reason(error)) from None
         if answer.status_code in (401, 403):
-            problem = (
-                "the token is wrong" if token else "the server requires a token and none was given"
-            )
-            raise Unauthorized(f"{url}: {problem}; {self.token_hint}")
+            wrong = "the token is wrong"
+            missing = "the server requires a token and none was given"
+            raise Unauthorized(f"{url}: {wrong if token else missing}; {self.token_hint}")
         if not 200 <= answer.status_code < 300:
             raise HttpError(url, answer.status_code, _detail(answer))
         try:
@@ -128,8 +138,19 @@ class HttpClient:
             return answer.text
 
 
+def _reason(error: Exception) -> str:
+    """The innermost reason of an exception of `requests`, on one line."""
+    cause: Any = error.args[0] if error.args else error
+    text = " ".join(str(getattr(cause, "reason", cause)).split())
+    # urllib3 writes "<object>(host=..., port=...): reason".
+    return text.split("): ")[-1] or type(error).__name__
+
+
 def _detail(answer: requests.Response) -> str:
-    """The detail of an error response: its redirect target, its field `error` or `message`, or the start of its text."""
+    """The detail of an error response.
+
+    It is the redirect target, the field `error` or `message`, or the start of the text.
+    """
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:

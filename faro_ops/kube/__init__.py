@@ -1,1 +1,1 @@
-"""Faro on Kubernetes: Deployments, capacity, leader election, manifests, and the resource FaroPlan (plans and overrides)."""
+"""Faro on Kubernetes: Deployments, capacity, leader election, manifests, and the FaroPlan."""

@@ -1,9 +1,10 @@
-"""How many cores of a cluster the jobs may use (its capacity), as pure functions of Kubernetes API objects.
+"""How many cores of a cluster the jobs may use (its capacity), as pure functions of API objects.
 
-If the jobs are Deployments, each node that accepts replicas contributes its allocatable cores, minus the requests of
-pods that are not replicas. It contributes fewer cores if its memory, GPUs or pod limit would run out first. Each core
-is assumed to need as much of a resource as the most demanding job needs per core. A node's cores are rounded down to
-a multiple of `Shape.quantum`. A ResourceQuota may limit the sum. On Ray, the ready workers contribute their cores.
+If the jobs are Deployments, each node that accepts replicas contributes its allocatable cores,
+minus the requests of pods that are not replicas. It contributes fewer cores if its memory, GPUs or
+pod limit would run out first. Each core is assumed to need as much of a resource as the most
+demanding job needs per core. A node's cores are rounded down to a multiple of `Shape.quantum`.
+A ResourceQuota may limit the sum. On Ray, the ready workers contribute their cores.
 """
 
 import math
@@ -25,7 +26,8 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node."""
 
-    # Resource -> amount that the most demanding job needs per core; "pods" -> 1 / (cores of the smallest replica).
+    # Resource -> amount that the most demanding job needs per core.
+    # "pods" -> 1 / (cores of the smallest replica).
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
     quantum: float = 0.1  # cores; the cores of every replica are a multiple of it
     tolerations: tuple[dict, ...] = ()  # tolerations of the pods
@@ -39,11 +41,14 @@ class Capacity:
     cores: float
     by_node: Mapping[str, float]  # usable node -> cores
     unusable: Mapping[str, str]  # node -> reason why it accepts no replica
-    bound: str = "nodes"  # what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota
-    free_cores: np.ndarray | None = (
-        None  # (nodes,) free cores per node, in the order of `by_node`; None with Ray
-    )
-    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node; None with Ray
+    # What limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota.
+    bound: str = "nodes"
+    # Free cores (nodes,) in the order of `by_node`, and replicas (jobs, nodes); None with Ray.
+    free_cores: np.ndarray | None = None
+    placed: np.ndarray | None = None
+
+
+# --- Deployments ----------------------------------------------------------------------------------
 
 
 def capacity(
@@ -60,37 +65,119 @@ def capacity(
     namespace : the jobs' namespace; only its quotas count.
     ours : returns whether a pod is a replica of a job.
     """
-    others = [
-        pod for pod in pods if pod.get("status", {}).get("phase") not in FINISHED and not ours(pod)
-    ]
-    on_node: dict[str, dict[str, float]] = {}
+    # Resource -> amount that pods other than replicas request.
+    on_node: dict[str, dict[str, float]] = {}  # by node
     in_namespace: dict[str, float] = {}
-    for pod in others:
+    for pod in pods:
+        if _is_finished(pod) or ours(pod):
+            continue
         requests = requests_of(pod)
-        if node_name := pod["spec"].get("nodeName"):
+        node_name = pod["spec"].get("nodeName")
+        if node_name:
             on_node[node_name] = _sum(on_node.get(node_name, {}), requests)
         if pod["metadata"].get("namespace") == namespace:
             in_namespace = _sum(in_namespace, requests)
-    by_node, unusable = {}, {}
+
+    by_node: dict[str, float] = {}
+    unusable: dict[str, str] = {}
     for node in nodes:
         name = node["metadata"]["name"]
-        if reason := refuses(node, shape):
+        reason = refuses(node, shape)
+        if reason:
             unusable[name] = reason
         else:
-            by_node[name] = _room(
-                node.get("status", {}).get("allocatable", {}), on_node.get(name, {}), shape
-            )
-    cores, bound = sum(by_node.values()), "nodes"
+            allocatable = node.get("status", {}).get("allocatable", {})
+            by_node[name] = _room(allocatable, on_node.get(name, {}), shape)
+
+    cores = sum(by_node.values())
+    bound = "nodes"
     for quota in quotas:
-        if quota["metadata"].get("namespace") == namespace and applies(quota):
-            hard = quota.get("spec", {}).get("hard", {})
-            limits = [
-                {name.removeprefix("requests.").removeprefix("count/"): hard[name]} for name in hard
-            ]
-            left = min((_room(limit, in_namespace, shape) for limit in limits), default=math.inf)
-            if left < cores - EPSILON:
-                cores, bound = left, f"quota {quota['metadata']['name']}"
+        if quota["metadata"].get("namespace") != namespace or not applies(quota):
+            continue
+        left = _left_in(quota, in_namespace, shape)
+        if left < cores - EPSILON:
+            cores = left
+            bound = f"quota {quota['metadata']['name']}"
     return Capacity(round(cores, 6), by_node, unusable, bound)
+
+
+def refuses(node: dict, shape: Shape) -> str | None:
+    """The reason why a node accepts no replicas; None if it accepts replicas.
+
+    >>> refuses({"spec": {"unschedulable": True}, "status": {}}, Shape())
+    'cordoned'
+    """
+    spec = node.get("spec", {})
+    if spec.get("unschedulable"):
+        return "cordoned"
+    if not has_ready_condition(node):
+        return "not ready"
+    for taint in spec.get("taints", []):
+        if taint["effect"] not in REPELLING:
+            continue
+        if not any(tolerates(toleration, taint) for toleration in shape.tolerations):
+            return f"taint {taint['key']}"
+    offered = node["status"].get("allocatable", {})
+    for name, need in shape.per_core.items():
+        if need > 0 and name not in offered and not name.startswith("limits."):
+            return f"offers no {name}"
+    labels = node["metadata"].get("labels", {})
+    for name, value in shape.selector.items():
+        if labels.get(name) != value:
+            return f"label {name} is not {value}"
+    return None
+
+
+def tolerates(toleration: dict, taint: dict) -> bool:
+    """Whether a toleration matches a taint.
+
+    An empty effect matches all effects, and the operator Exists without a key matches all keys.
+    """
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    key = toleration.get("key")
+    if toleration.get("operator", "Equal") == "Exists":
+        return key in (None, "", taint["key"])
+    return key == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+
+
+def applies(quota: dict) -> bool:
+    """Whether a ResourceQuota, by its scopes, applies to replicas.
+
+    Replicas are long-running pods (NotTerminating) with resource requests (NotBestEffort) and no
+    priority class.
+    """
+    spec = quota.get("spec", {})
+    selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
+    lacking = ("DoesNotExist", "NotIn")  # these operators select pods without a priority class
+    needed = (one["scopeName"] for one in selected if one.get("operator") not in lacking)
+    return {*spec.get("scopes", []), *needed} <= OUR_SCOPES
+
+
+def _left_in(quota: dict, taken: Mapping[str, float], shape: Shape) -> float:
+    """Cores that a ResourceQuota leaves besides `taken`; inf if it limits no needed resource."""
+    left = math.inf
+    # One by one, because a quota may limit a resource by two names, such as cpu and requests.cpu.
+    for name, limit in quota.get("spec", {}).get("hard", {}).items():
+        resource = name.removeprefix("requests.").removeprefix("count/")
+        left = min(left, _room({resource: limit}, taken, shape))
+    return left
+
+
+def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
+    """Cores that `limits` - `taken` allow, in multiples of `shape.quantum`.
+
+    inf if `limits` has no needed resource.
+    """
+    left = [
+        (amount(limits[name]) - taken.get(name, 0.0)) / need
+        for name, need in shape.per_core.items()
+        if need > 0 and name in limits
+    ]
+    cores = max(0.0, min(left, default=math.inf))
+    if math.isinf(cores):
+        return cores
+    return math.floor((cores + EPSILON) / shape.quantum) * shape.quantum
 
 
 def placement(
@@ -99,17 +186,21 @@ def placement(
     cores: Sequence[float],
     by_node: Mapping[str, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Free cores (nodes,) and replicas (jobs, nodes) of the nodes in `by_node`. Replicas exclude terminating pods.
+    """Free cores (nodes,) and replicas (jobs, nodes) of the nodes in `by_node`.
+
+    A terminating pod still uses its cores, but is no replica.
 
     job_of : returns the index of the job to which a pod belongs, or None.
     cores : cores per replica of each job.
     by_node : cores of each usable node, including the cores that replicas use.
     """
     nodes = {name: i for i, name in enumerate(by_node)}
-    free, placed = np.array(list(by_node.values()), float), np.zeros((len(cores), len(nodes)), int)
+    free = np.array(list(by_node.values()), float)  # (nodes,)
+    placed = np.zeros((len(cores), len(nodes)), int)  # (jobs, nodes)
     for pod in pods:
-        job, node = job_of(pod), nodes.get(pod["spec"].get("nodeName", ""))
-        if job is None or node is None or pod.get("status", {}).get("phase") in FINISHED:
+        job = job_of(pod)
+        node = nodes.get(pod["spec"].get("nodeName", ""))
+        if job is None or node is None or _is_finished(pod):
             continue
         free[node] -= cores[job]
         if not pod["metadata"].get("deletionTimestamp"):
@@ -117,16 +208,7 @@ def placement(
     return free, placed
 
 
-def applies(quota: dict) -> bool:
-    """Whether a ResourceQuota, by its scopes, applies to replicas.
-
-    Replicas are long-running pods (NotTerminating) with resource requests (NotBestEffort) and no priority class.
-    """
-    spec = quota.get("spec", {})
-    selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
-    lacking = ("DoesNotExist", "NotIn")  # these operators select pods without a priority class
-    needed = (one["scopeName"] for one in selected if one.get("operator") not in lacking)
-    return {*spec.get("scopes", []), *needed} <= OUR_SCOPES
+# --- Ray ------------------------------------------------------------------------------------------
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
@@ -143,7 +225,7 @@ def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
 
 
 def cores_of(worker: dict) -> float:
-    """Cores that a Ray worker pod offers to replicas: the value of its label CORES or, without the label, its CPU request.
+    """Cores that a Ray worker pod offers to replicas: its label CORES or else its CPU request.
 
     >>> cores_of({"metadata": {"labels": {"autoscaling.faro/cores": "4"}}, "spec": {}})
     4.0
@@ -152,46 +234,7 @@ def cores_of(worker: dict) -> float:
     return amount(label) if label else requests_of(worker).get("cpu", 0.0)
 
 
-def refuses(node: dict, shape: Shape) -> str | None:
-    """The reason why a node accepts no replicas; None if it accepts replicas.
-
-    >>> refuses({"spec": {"unschedulable": True}, "status": {}}, Shape())
-    'cordoned'
-    """
-    spec = node.get("spec", {})
-    if spec.get("unschedulable"):
-        return "cordoned"
-    if not has_ready_condition(node):
-        return "not ready"
-    for taint in spec.get("taints", []):
-        if taint["effect"] in REPELLING and not any(
-            tolerates(one, taint) for one in shape.tolerations
-        ):
-            return f"taint {taint['key']}"
-    offered = node["status"].get("allocatable", {})
-    needed = [
-        name for name, need in shape.per_core.items() if need > 0 and not name.startswith("limits.")
-    ]
-    if lacking := [name for name in needed if name not in offered]:
-        return f"offers no {lacking[0]}"
-    labels = node["metadata"].get("labels", {})
-    wrong = (
-        f"label {name} is not {value}"
-        for name, value in shape.selector.items()
-        if labels.get(name) != value
-    )
-    return next(wrong, None)
-
-
-def tolerates(toleration: dict, taint: dict) -> bool:
-    """Whether a toleration matches a taint. An empty effect matches all effects, and Exists without a key matches all keys."""
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get(
-        "value", ""
-    )
+# --- pods and nodes -------------------------------------------------------------------------------
 
 
 def has_ready_condition(item: dict) -> bool:
@@ -205,33 +248,44 @@ def is_ready(pod: dict) -> bool:
     return has_ready_condition(pod) and not pod["metadata"].get("deletionTimestamp")
 
 
-def requests_of(pod: dict) -> dict[str, float]:
-    """The amount of each resource that a pod reserves, computed like PodRequests in k8s.io/component-helpers (scheduler).
+def _is_finished(pod: dict) -> bool:
+    return pod.get("status", {}).get("phase") in FINISHED
 
-    Init containers run one by one, each with the sidecars before it. Then all containers and sidecars run together. A
-    pod reserves the largest sum of requests in any step, or its pod-level request if it has one, plus its overhead.
+
+def requests_of(pod: dict) -> dict[str, float]:
+    """The amount of each resource that a pod reserves.
+
+    Computed like PodRequests in k8s.io/component-helpers, which the scheduler uses. Init containers
+    run one by one, each with the sidecars before it. Then all containers and sidecars run together.
+    A pod reserves the largest sum of requests in any step, or its pod-level request if it has one,
+    plus its overhead. Keys "limits.NAME" hold the limits.
     """
     spec = pod["spec"]
     sidecars: dict[str, float] = {}
-    largest: dict[str, float] = {}
+    starting: dict[str, float] = {}  # the largest sum of a step with an init container
     for container in spec.get("initContainers", []):
-        starting = _sum(sidecars, _requests(container))
+        step = _sum(sidecars, _requests(container))
+        starting = _max(starting, step)
         if container.get("restartPolicy") == "Always":  # a sidecar, which runs as long as the pod
-            sidecars = starting
-        largest |= {name: max(largest.get(name, 0.0), value) for name, value in starting.items()}
-    total = _sum({"pods": 1.0}, sidecars, *map(_requests, spec.get("containers", [])))
-    total = {name: max(total.get(name, 0.0), largest.get(name, 0.0)) for name in total | largest}
-    of_pod, asked = _requests(spec), spec.get("resources", {}).get("requests", {})
-    total |= {
-        name: of_pod[name]
-        for name in of_pod
-        if name in asked or name not in total or name.startswith("limits.")
-    }
-    return _sum(total, {name: amount(value) for name, value in spec.get("overhead", {}).items()})
+            sidecars = step
+    running = _sum({"pods": 1.0}, sidecars, *map(_requests, spec.get("containers", [])))
+    total = _max(running, starting)
+
+    # A pod-level limit without a request counts only if the containers do not use the resource.
+    requested = spec.get("resources", {}).get("requests", {})
+    for name, value in _requests(spec).items():
+        if name in requested or name not in total or name.startswith("limits."):
+            total[name] = value
+
+    overhead = {name: amount(value) for name, value in spec.get("overhead", {}).items()}
+    return _sum(total, overhead)
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Map each resource to its request or, without a request, to its limit. Keys "limits.NAME" hold the limits."""
+    """Map each resource to its request or, without a request, to its limit.
+
+    Keys "limits.NAME" hold the limits.
+    """
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {
@@ -243,16 +297,13 @@ def _requests(container: dict) -> dict[str, float]:
 
 
 def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
-    return {name: sum(part.get(name, 0.0) for part in parts) for part in parts for name in part}
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
 
 
-def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores that `limits` - `taken` allow, in multiples of `shape.quantum`. inf if `limits` has no needed resource."""
-    needed = {name: need for name, need in shape.per_core.items() if need > 0 and name in limits}
-    left = [(amount(limits[name]) - taken.get(name, 0.0)) / need for name, need in needed.items()]
-    cores = max(0.0, min(left, default=math.inf))
-    return (
-        cores
-        if math.isinf(cores)
-        else math.floor((cores + EPSILON) / shape.quantum) * shape.quantum
-    )
+def _max(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    names = [*one, *other]
+    return {name: max(one.get(name, 0.0), other.get(name, 0.0)) for name in names}

@@ -1,4 +1,4 @@
-"""The cores that the jobs may use at present, from local copies (informers) of nodes, pods, quotas and the RayService."""
+"""The current capacity, from local copies (informers) of nodes, pods, quotas and the RayService."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,36 +13,8 @@ from faro_ops.kube.rayservice import CLUSTER, serving_cluster
 WORKERS = "ray.io/node-type=worker"
 
 
-def small_pod(pod: dict) -> dict:
-    """The pod, reduced to the fields that determine the capacity."""
-    spec = _pick(pod["spec"], "nodeName", "overhead", "resources", "containers", "initContainers")
-    for name in ("containers", "initContainers"):
-        if name in spec:
-            spec[name] = [
-                _pick(container, "resources", "restartPolicy") for container in spec[name]
-            ]
-    return {
-        "metadata": _pick(pod["metadata"], "namespace", "name", "labels", "deletionTimestamp"),
-        "spec": spec,
-        "status": _pick(pod.get("status", {}), "phase", "conditions"),
-    }
-
-
-def small_node(node: dict) -> dict:
-    """The node, reduced to the fields that determine the capacity."""
-    return {
-        "metadata": _pick(node["metadata"], "name", "labels"),
-        "spec": _pick(node.get("spec", {}), "unschedulable", "taints"),
-        "status": _pick(node.get("status", {}), "allocatable", "conditions"),
-    }
-
-
-def _pick(mapping: dict, *names: str) -> dict:
-    return {name: mapping[name] for name in names if name in mapping}
-
-
 class CapacityWatch(ABC):
-    """Computes the cores that the jobs may use (capacity) from informers, local copies of API objects kept up to date."""
+    """Computes the cores that the jobs may use from informers, which follow the API server."""
 
     def __init__(self, *informers: Informer):
         self._informers = informers
@@ -63,12 +35,13 @@ class CapacityWatch(ABC):
 
 
 class NodeCapacity(CapacityWatch):
-    """The capacity for pods of Deployments: the cores that other pods and quotas leave on the nodes.
+    """The capacity for Deployments: the cores that other pods and quotas leave on the nodes.
 
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : returns what replicas require of a node. `current` calls it every time, because a rollout may change pods.
+    shape : returns what replicas require of a node. `current` calls it every time, because a
+        rollout may change pods.
     """
 
     def __init__(
@@ -84,50 +57,42 @@ class NodeCapacity(CapacityWatch):
             Informer(api, "/api/v1/pods", small_pod),
             Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
         )
-        self._namespace, self._selectors, self._cores, self._shape = (
-            namespace,
-            selectors,
-            cores,
-            shape,
-        )
-
-    def job_of(self, pod: dict) -> int | None:
-        """Index of the job to which a pod belongs; None if it is no replica of a job."""
-        labels = pod["metadata"].get("labels", {})
-        if pod["metadata"].get("namespace") != self._namespace:
-            return None
-        matches = (
-            job
-            for job, selector in enumerate(self._selectors)
-            if selector.items() <= labels.items()
-        )
-        return next(matches, None)
+        self._namespace = namespace
+        self._selectors = selectors
+        self._cores = cores
+        self._shape = shape
 
     def current(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
-        now = capacity(
-            nodes,
-            pods,
-            quotas,
-            self._namespace,
-            lambda pod: self.job_of(pod) is not None,
-            self._shape(),
-        )
+        now = capacity(nodes, pods, quotas, self._namespace, self.is_replica, self._shape())
         free_cores, placed = placement(pods, self.job_of, self._cores, now.by_node)
         return replace(now, free_cores=free_cores, placed=placed)
 
+    def is_replica(self, pod: dict) -> bool:
+        return self.job_of(pod) is not None
+
+    def job_of(self, pod: dict) -> int | None:
+        """Index of the job to which a pod belongs; None if it is no replica of a job."""
+        if pod["metadata"].get("namespace") != self._namespace:
+            return None
+        labels = pod["metadata"].get("labels", {})
+        for job, selector in enumerate(self._selectors):
+            if selector.items() <= labels.items():
+                return job
+        return None
+
 
 class RayCapacity(CapacityWatch):
-    """The capacity for a RayService: the cores of the ready workers in the RayCluster that serves its applications."""
+    """The capacity for a RayService: the cores of the ready workers in its serving RayCluster."""
 
     def __init__(self, api: Api, namespace: str, name: str):
-        path, only = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices", f"metadata.name={name}"
+        services = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices"
         super().__init__(
             Informer(api, "/api/v1/nodes", small_node),
             Informer(api, f"/api/v1/namespaces/{namespace}/pods", small_pod, labelSelector=WORKERS),
-            Informer(api, path, fieldSelector=only),
+            Informer(api, services, fieldSelector=f"metadata.name={name}"),
         )
-        self._cluster = ""
+        self._cluster = ""  # the RayCluster that served last
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
@@ -137,3 +102,29 @@ class RayCapacity(CapacityWatch):
             pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster
         ]
         return cores_of_workers(serving, nodes)
+
+
+def small_pod(pod: dict) -> dict:
+    """The pod, reduced to the fields that determine the capacity."""
+    spec = _pick(pod["spec"], "nodeName", "overhead", "resources", "containers", "initContainers")
+    for name in ("containers", "initContainers"):
+        if name in spec:
+            spec[name] = [_pick(one, "resources", "restartPolicy") for one in spec[name]]
+    return {
+        "metadata": _pick(pod["metadata"], "namespace", "name", "labels", "deletionTimestamp"),
+        "spec": spec,
+        "status": _pick(pod.get("status", {}), "phase", "conditions"),
+    }
+
+
+def small_node(node: dict) -> dict:
+    """The node, reduced to the fields that determine the capacity."""
+    return {
+        "metadata": _pick(node["metadata"], "name", "labels"),
+        "spec": _pick(node.get("spec", {}), "unschedulable", "taints"),
+        "status": _pick(node.get("status", {}), "allocatable", "conditions"),
+    }
+
+
+def _pick(mapping: dict, *names: str) -> dict:
+    return {name: mapping[name] for name in names if name in mapping}

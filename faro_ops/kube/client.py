@@ -1,8 +1,9 @@
-"""Send requests to the Kubernetes API server, with time-outs and retries. Each error message is one line.
+"""Requests to the Kubernetes API server, with time-outs and retries. Each error is one line.
 
-The official client loads and refreshes the credentials and sends the requests. This module adds server-side apply,
-watches that notice a dead connection, and retries with a maximum pause. It returns dictionaries instead of
-typed models, because 200 objects then load in milliseconds instead of a second.
+The official client loads and refreshes the credentials and sends the requests. This module adds
+server-side apply, watches that notice a dead connection, and retries with a maximum pause. It
+returns dictionaries instead of typed models, because 200 objects then load in milliseconds instead
+of a second.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
 
 RETRIED = (429, 500, 502, 503, 504)
-JSON, MERGE, APPLY = (
-    "application/json",
-    "application/merge-patch+json",
-    "application/apply-patch+yaml",
-)
+# Media types of a body: an object, a merge patch, and a server-side apply.
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 MANAGER = "faro"  # the field manager that the API server records for Faro's writes
-LONGEST_PAUSE_S = 10.0  # longest pause between attempts, even if the server asks for more, so that ticks end in time
+# Longest pause between attempts, even if the server asks for more, so that ticks end in time.
+LONGEST_PAUSE_S = 10.0
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -39,9 +40,11 @@ class ApiError(OSError):
 class Api:
     """A connection to one API server.
 
-    load : returns a `kubernetes.client.Configuration`; called again after a 401, so that credentials can rotate.
+    load : returns a `kubernetes.client.Configuration`; called again after a 401, so that
+        credentials can rotate.
     namespace : default namespace, from the kubeconfig's context or the pod.
-    retries : number of retries after 429, 5xx and broken connections. Their pauses grow, up to `LONGEST_PAUSE_S`.
+    retries : number of retries after 429, 5xx and broken connections. Their pauses grow, up to
+        `LONGEST_PAUSE_S`.
     timeout_s : time-out of each attempt.
     """
 
@@ -54,7 +57,9 @@ class Api:
         timeout_s: float = 5.0,
     ):
         self.namespace = namespace
-        self._load, self._retries, self._timeout_s = load, retries, timeout_s
+        self._load = load
+        self._retries = retries
+        self._timeout_s = timeout_s
         self._client = self._new_client()
 
     def _new_client(self) -> ApiClient:
@@ -65,7 +70,8 @@ class Api:
         configuration.retries = Retry(
             total=self._retries,
             status_forcelist=RETRIED,
-            allowed_methods=None,  # every method, because a repeated POST can at worst duplicate a Kubernetes Event
+            # Every method, because a repeated POST can at worst duplicate a Kubernetes Event.
+            allowed_methods=None,
             backoff_factor=0.2,
             backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
@@ -85,31 +91,36 @@ class Api:
     def send(
         self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any
     ) -> dict:
-        """Send one request, with a body of media type `kind`, and return the object in the answer; raises ApiError."""
-        text = _read(
-            self._request(method, path, body, kind, query, self._timeout_s), f"{method} {path}"
-        )
+        """Send a body of media type `kind` and return the object in the answer; raises ApiError."""
+        request = f"{method} {path}"
+        answer = self._request(method, path, body, kind, query, self._timeout_s)
+        text = _read(answer, request)
         try:
             return json.loads(text) if text else {}
         except ValueError:
-            raise ApiError(
-                0, f"{method} {path}: {self.host} does not answer as an API server does"
-            ) from None
+            problem = f"{self.host} does not answer as an API server does"
+            raise ApiError(0, f"{request}: {problem}") from None
 
     def apply(self, path: str, manifest: dict, **query: Any) -> dict:
-        """Create or update an object by server-side apply, overwriting fields that other field managers have set."""
+        """Create or update an object by server-side apply, overwriting other managers' fields."""
         return self.send(
             "PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query
         )
 
     def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
-        """The JSON objects of a stream, one per line; raises ApiError if nothing arrives for `silence_s` seconds."""
+        """The JSON objects of a stream, one per line.
+
+        Raises ApiError if nothing arrives for `silence_s` seconds.
+        """
         answer = self._request("GET", path, None, JSON, query, (self._timeout_s, silence_s))
-        response, rest = answer.response, b""
+        response = answer.response
+        rest = b""  # the start of a line whose end has not arrived yet
         try:
             for chunk in response.stream(None):
-                *complete, rest = (rest + chunk).split(b"\n")
-                yield from (json.loads(line) for line in complete if line)
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        yield json.loads(line)
         except Exception as error:
             raise ApiError(0, f"GET {path}: the stream broke ({type(error).__name__})") from None
         finally:
@@ -126,7 +137,10 @@ class Api:
         timeout: Any,
         again: bool = True,
     ) -> Any:
-        """Send a request and return the raw 2xx answer. After a 401, if `again`, reload the credentials and resend it once."""
+        """Send a request and return the raw 2xx answer; raises ApiError.
+
+        After a 401, if `again`, reload the credentials and resend the request once.
+        """
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
@@ -142,13 +156,11 @@ class Api:
             raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
         if answer.status == 401 and again:
             try:
-                self._client = (
-                    self._new_client()
-                )  # a new one, as other threads may still use the old one
+                # A new client, because other threads may still use the old one.
+                self._client = self._new_client()
             except Exception as error:  # the loader of kubeconfigs raises many types
-                raise ApiError(
-                    401, f"{self.host}: refused, and new credentials cannot be read: {error}"
-                ) from None
+                problem = f"refused, and new credentials cannot be read: {error}"
+                raise ApiError(401, f"{self.host}: {problem}") from None
             return self._request(method, path, body, kind, query, timeout, again=False)
         if not 200 <= answer.status < 300:
             message = _message(_read(answer, f"{method} {path}"))
@@ -167,7 +179,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """Return the `message` of a Kubernetes Status (JSON), or the first 200 characters of a text that is no Status."""
+    """The `message` of a Kubernetes Status (JSON), or the first 200 characters of another text."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):
@@ -181,7 +193,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
     context : context of the kubeconfig, by default the current one.
     options : arguments of `Api`.
 
-    In a pod, the ServiceAccount is used if neither `kubeconfig` nor `context` is given. ValueError for bad credentials.
+    In a pod, the ServiceAccount is used if neither `kubeconfig` nor `context` is given.
+    ValueError for bad credentials.
     """
     from kubernetes import config
     from kubernetes.client import Configuration
@@ -207,11 +220,12 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
         return Api(load, chosen["context"].get("namespace", "default"), **options)
     except Exception as error:  # the loader of kubeconfigs raises many types
         message = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{'ServiceAccount' if in_pod else file}: {message}") from None
+        source = "ServiceAccount" if in_pod else file
+        raise ValueError(f"{source}: {message}") from None
 
 
 def found(api: Api, path: str, absent: tuple[int, ...] = (404,)) -> dict | None:
-    """The object at `path`; None if the HTTP status of the answer is in `absent`, by default 404 (not found)."""
+    """The object at `path`; None if the answer's HTTP status is in `absent`, by default 404."""
     try:
         return api.get(path)
     except ApiError as error:

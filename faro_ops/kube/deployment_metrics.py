@@ -1,4 +1,4 @@
-"""Load and latency of Deployments, measured by Prometheus queries. A missing value is NaN, never zero."""
+"""Load and latency of Deployments, from Prometheus. A missing value is NaN, never zero."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -13,51 +13,54 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.prometheus import BadQuery, Prometheus
 
 LOG = logging.getLogger(__name__)
-MIN_PARTIAL_MINUTE_S = 20.0  # if less of the current minute has passed, there are too few scrapes to count its requests
+# If less of the current minute has passed, there are too few scrapes to count its requests.
+MIN_PARTIAL_MINUTE_S = 20.0
 WINDOW = "$window"
 BATCH = 50  # queries in one request
 THREADS = 4
-MARK = "faro_query"  # label added to each series of a query; its value is the index of the query in its batch
+MARK = "faro_query"  # label added to each series: the index of the series' query in its batch
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The PromQL queries of one job; each returns one number. `$window` stands for the look-back range of the query."""
+    """The PromQL queries of one job; each returns one number. `$window` stands for its range."""
 
-    requests: str  # arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window]))
+    # Arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
+    requests: str
     latency_mean_s: str  # mean latency of the requests that ended in the window
     latency_s: str = ""  # the job's latency quantile over the window; "" if it is not measured
     ongoing: str = ""  # requests waiting or in service; "" if they are not measured
 
     @classmethod
     def of(cls, job: str, section: dict[str, str]) -> Self:
-        """Parse a job's `deployment.queries`; ValueError for an unknown key, or a missing or invalid required query."""
+        """Parse a job's `deployment.queries`.
+
+        ValueError for an unknown key, or a missing or invalid required query.
+        """
+        place = f"job {job!r}: deployment.queries"
         for key in section:
             if key not in cls.__slots__:
-                raise ValueError(
-                    f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}"
-                )
+                raise ValueError(f"{place}.{key} is unknown; {nearest(key, cls.__slots__)}")
         for key in ("requests", "latency_mean_s"):
-            if not section.get(key):
-                raise ValueError(
-                    f"job {job!r}: deployment.queries.{key} is missing; a PromQL query with {WINDOW}"
-                )
-            if WINDOW not in section[key]:
-                raise ValueError(
-                    f"job {job!r}: deployment.queries.{key}={section[key]!r} must look back by {WINDOW}"
-                )
+            query = section.get(key)
+            if not query:
+                raise ValueError(f"{place}.{key} is missing; a PromQL query with {WINDOW}")
+            if WINDOW not in query:
+                raise ValueError(f"{place}.{key}={query!r} must look back by {WINDOW}")
         return cls(**section)
 
 
 class DeploymentMetrics:
-    """Measures the load and latency of jobs by Prometheus queries. `token_path` is a file with a bearer token."""
+    """Measures the load and latency of jobs by Prometheus queries.
+
+    `token_path` is a file with a bearer token.
+    """
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        self.error: str | None = (
-            None  # why data of the last observation is missing; None if complete
-        )
+        # Why data of the last observation is missing; None if it is complete.
+        self.error: str | None = None
 
     def observe(
         self,
@@ -66,87 +69,107 @@ class DeploymentMetrics:
         now_s: float,
         minute_s: float = MINUTE_S,
     ) -> dict[str, Any]:
-        """Return the load and latency of every job, as fields of an `Observation`; `queries` has one entry per job.
+        """The load and latency of every job, as fields of an `Observation`.
 
-        minute_ends_s : Unix times at which past minutes ended, oldest first; only the last HISTORY_MINUTES are used.
+        queries : one entry per job.
+        minute_ends_s : Unix times at which past minutes ended, oldest first; only the last
+            HISTORY_MINUTES are used.
         now_s : Unix time of the observation.
-        minute_s : wall-clock seconds that one minute of the load takes; below 60 if a recorded load is replayed faster.
+        minute_s : wall-clock seconds that one minute of the load takes; below 60 if a recorded load
+            is replayed faster.
         """
-        ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
-        since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
-        window_s, missing = LATENCY_WINDOW_S * pace, np.full(len(queries), np.nan)
-        before, self.error = self.error, None
+        ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]  # (minutes,)
+        since_s = now_s - ends[-1] if len(ends) else 0.0  # so much of the current minute has passed
+        pace = minute_s / MINUTE_S
+        window_s = LATENCY_WINDOW_S * pace
+        before = self.error
+        self.error = None
 
-        def values(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
-            return self.values(
-                [getattr(one, field).replace(WINDOW, f"{window_s:.0f}s") for one in queries],
-                times_s,
-            )
+        def over_time(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
+            """Results (jobs, times) of the query `field` of each job."""
+            window = f"{window_s:.0f}s"
+            asked = [getattr(one, field).replace(WINDOW, window) for one in queries]
+            return self.values(asked, times_s)
 
-        def value(
-            field: str, window_s: float, time_s: float, undefined: float = np.inf
-        ) -> np.ndarray:
-            one = values(field, window_s, np.array([time_s]))[:, 0]
-            return np.where(np.isinf(one), undefined, one)
+        def at(field: str, window_s: float, time_s: float, undefined: float) -> np.ndarray:
+            """Results (jobs,) at one time, with `undefined` for a result that is not finite."""
+            results = over_time(field, window_s, np.array([time_s]))[:, 0]
+            return np.where(np.isinf(results), undefined, results)
 
-        load: dict[str, Any] = {
-            "arrivals_per_min": values("requests", minute_s, ends),
-            "arrivals_now": value("requests", since_s, now_s)
-            if since_s >= MIN_PARTIAL_MINUTE_S * pace
-            else missing,
-            "mean_latency_s": value("latency_mean_s", window_s, now_s, undefined=0.0)
-            / pace,  # 0 if no request ended
-            "tail_latency_s": value("latency_s", minute_s, ends[-1], undefined=np.nan) / pace
-            if len(ends)
-            else missing,
-            "ongoing": value("ongoing", window_s, now_s, undefined=np.nan),
-        }
-        if np.isnan(load["arrivals_now"]).all():
-            load["arrivals_now"] = None
+        arrivals_per_min = over_time("requests", minute_s, ends)  # (jobs, minutes)
+
+        arrivals_now = None
+        if since_s >= MIN_PARTIAL_MINUTE_S * pace:
+            counted = at("requests", since_s, now_s, undefined=np.inf)
+            arrivals_now = None if np.isnan(counted).all() else counted
+
+        # If no request ended, the mean latency is 0.
+        mean_latency_s = at("latency_mean_s", window_s, now_s, undefined=0.0) / pace
+
+        tail_latency_s = np.full(len(queries), np.nan)
+        if len(ends):
+            tail_latency_s = at("latency_s", minute_s, ends[-1], undefined=np.nan) / pace
+
+        ongoing = at("ongoing", window_s, now_s, undefined=np.nan)
+
         if self.error and before is None:  # one warning per outage
-            LOG.warning(
-                "%s: data is missing: %s", self._prometheus.url, " ".join(self.error.split())
-            )
-        return load
+            error = " ".join(self.error.split())
+            LOG.warning("%s: data is missing: %s", self._prometheus.url, error)
+        return {
+            "arrivals_per_min": arrivals_per_min,
+            "arrivals_now": arrivals_now,
+            "mean_latency_s": mean_latency_s,
+            "tail_latency_s": tail_latency_s,
+            "ongoing": ongoing,
+        }
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Return the results of the queries at evenly spaced Unix times, as an array (queries, times).
+        """The results (queries, times) of the queries at evenly spaced Unix times.
 
-        A result that is not finite, such as 0/0, becomes inf. A result is NaN if it is missing, or if the query is
-        empty, is invalid or returns several series.
+        A result that is not finite, such as 0/0, becomes inf. A result is NaN if it is missing, or
+        if the query is empty, is invalid or returns several series.
         """
         values = np.full((len(queries), len(times_s)), np.nan)
-        if len(times_s):
-            asked = [i for i, query in enumerate(queries) if query]
-            batches = [asked[first : first + BATCH] for first in range(0, len(asked), BATCH)]
-            answers = self._threads.map(
-                lambda batch: self._batch([queries[i] for i in batch], times_s), batches
-            )
-            for batch, answer in zip(batches, answers):
-                values[batch] = answer
+        if not len(times_s):
+            return values
+        asked = [i for i, query in enumerate(queries) if query]
+        batches = [asked[first : first + BATCH] for first in range(0, len(asked), BATCH)]
+
+        def answer_to(batch: list[int]) -> np.ndarray:
+            return self._batch([queries[i] for i in batch], times_s)
+
+        for batch, answer in zip(batches, self._threads.map(answer_to, batches)):
+            values[batch] = answer
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Results (queries, instants) of one request that joins the queries by `or`; the label MARK tells them apart."""
-        marked = (
-            f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries)
-        )
+        """Results (queries, times) of one request that joins the queries by `or`.
+
+        The label MARK tells the queries' series apart.
+        """
         values = np.full((len(queries), len(times_s)), np.nan)
+        marked = [
+            f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries)
+        ]
         try:
             series = self._prometheus.query_range(" or ".join(marked), times_s)
-            numbers = [int(labels[MARK]) for labels, _ in series]
+            numbers = [int(labels[MARK]) for labels, _ in series]  # index of each series' query
         except BadQuery as error:
             if len(queries) > 1:  # send them one by one, to find out which query is wrong
                 return np.vstack([self._batch([query], times_s) for query in queries])
-            self.error = self.error or f"query {queries[0]!r}: {error}"
+            self._missing(f"query {queries[0]!r}: {error}")
             return values
         except (OSError, KeyError, ValueError) as error:
-            self.error = self.error or str(error) or type(error).__name__
+            self._missing(str(error) or type(error).__name__)
             return values
         for i, (_, row) in zip(numbers, series):
-            values[i] = row if numbers.count(i) == 1 else np.nan
-        for i in sorted({i for i in numbers if numbers.count(i) > 1}):
-            self.error = (
-                self.error or f"query {queries[i]!r} has several answers; one is needed: sum(...)"
-            )
+            if numbers.count(i) == 1:
+                values[i] = row
+        for i in sorted(set(numbers)):
+            if numbers.count(i) > 1:
+                self._missing(f"query {queries[i]!r} has several answers; one is needed: sum(...)")
         return values
+
+    def _missing(self, reason: str) -> None:
+        """Note why data is missing; the first reason of an observation is kept."""
+        self.error = self.error or reason

@@ -1,4 +1,4 @@
-"""An implementation of the protocol `Cluster` for jobs that are Deployments. Their pods may run any model server."""
+"""The protocol `Cluster` for jobs that are Deployments, whose pods may run any model server."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,12 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.scaling import NOT_LEADER, MayAct, scale_jobs, summary
-from faro_ops.kube.capacity import EPSILON, Shape, requests_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.policies.protocol import LiveObservation
 
-PROGRESS_DEADLINE = (
-    3.0  # a job counts as `changing` for at most this many cold start times after it was scaled
-)
+# A job counts as `changing` for at most this many cold start times after it was scaled.
+PROGRESS_DEADLINE = 3.0
 SCALE_ATTEMPTS = 3
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
@@ -40,21 +38,20 @@ class DeploymentRef:
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> Self:
-        """Parse a job's section `deployment`; `namespace` applies if the section names none. ValueError for a bad section."""
+        """Parse a job's section `deployment`; `namespace` applies if the section names none.
+
+        ValueError for a bad section.
+        """
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
-                raise ValueError(
-                    f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}"
-                )
+                problem = f"deployment.{key} is unknown; {nearest(key, accepted)}"
+                raise ValueError(f"job {job.name!r}: {problem}")
         if not isinstance(section.get("queries"), dict):
-            raise ValueError(
-                f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s"
-            )
-        queries, namespace = (
-            Queries.of(job.name, section["queries"]),
-            section.get("namespace", namespace),
-        )
+            problem = "deployment.queries is missing: PromQL for requests and latency_mean_s"
+            raise ValueError(f"job {job.name!r}: {problem}")
+        queries = Queries.of(job.name, section["queries"])
+        namespace = section.get("namespace", namespace)
         if str(namespace).startswith("kube-"):
             problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
             raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
@@ -64,8 +61,8 @@ class DeploymentRef:
             namespace,
             name,
             queries,
-            section.get("autoscaler", name),
-            section.get("resource", "cpu"),
+            autoscaler=section.get("autoscaler", name),
+            resource=section.get("resource", "cpu"),
         )
 
     def __str__(self) -> str:
@@ -83,13 +80,12 @@ class DeploymentState:
 
     @classmethod
     def of(cls, deployment: Mapping) -> Self:
-        metadata, status, spec = (
-            deployment["metadata"],
-            deployment.get("status", {}),
-            deployment["spec"],
-        )
+        metadata = deployment["metadata"]
+        status = deployment.get("status", {})
+        target = deployment["spec"].get("replicas", 1)
+        ready = status.get("readyReplicas", 0)
+        # Until the Deployment controller has seen the latest change, the status is an older one.
         observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
-        target, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
         settled = observed and ready == target == status.get("replicas", 0)
         return cls(metadata["resourceVersion"], target, ready, settled)
 
@@ -98,10 +94,13 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Observes and scales the jobs' Deployments. Only a proxy can drop requests, at the rates in the FaroPlan's status.
+    """Observes and scales the jobs' Deployments.
+
+    Only a proxy can drop requests, at the rates in the FaroPlan's status.
 
     clock : the run's clock. Observations contain no minutes before its time 0.
-    cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` wraps this object and measures the capacity.
+    cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` wraps this object and measures
+        the capacity.
     """
 
     def __init__(
@@ -112,24 +111,22 @@ class Deployments:
         clock: Clock,
         cores: float = 0.0,
     ):
-        self._api, self.refs, self._metrics, self.clock, self.cores = (
-            api,
-            refs,
-            metrics,
-            clock,
-            cores,
-        )
+        self._api = api
+        self.refs = refs
+        self._metrics = metrics
+        self.clock = clock
+        self.cores = cores
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
         self._arrays = arrays_of(tuple(ref.job for ref in refs))
         self._progress_deadline_s = PROGRESS_DEADLINE * self._arrays.cold_start_s / clock.scale
-        self._drop = np.zeros(len(refs))
-        self._scaled_at = np.full(len(refs), -np.inf)
+        self._drop = np.zeros(len(refs))  # (jobs,) drop rates of the last plan
+        self._scaled_at = np.full(len(refs), -np.inf)  # (jobs,) on the monotonic clock
+        # Each job's Deployment and HPA as last read; None if there is none.
         self._states: list[DeploymentState | None] = [None] * len(refs)
-        self._autoscalers: list[dict | None] = [None] * len(refs)  # each job's HPA as last read
-        self.seen: list[dict] = [{}] * len(
-            refs
-        )  # each job's Deployment when it last existed; {} if never
-        self._tick_s: float | None = None
+        self._autoscalers: list[dict | None] = [None] * len(refs)
+        # Each job's Deployment when it last existed; {} if never.
+        self.seen: list[dict] = [{}] * len(refs)
+        self._tick_s: float | None = None  # scheduled time of the current tick
 
     def advance(self, until_s: float) -> None:
         self.clock.wait_until(until_s)
@@ -137,25 +134,24 @@ class Deployments:
 
     def observe(self) -> LiveObservation:
         """The Deployments and their load; ApiError if the Deployments cannot be read."""
-        self._states, self._autoscalers = self.read(), self.autoscalers()
+        self._states = self.read()
+        self._autoscalers = self.autoscalers()
         # Use the tick's scheduled time, not the current time, because policies plan at fixed times.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
-        clock, queries = self.clock, [ref.queries for ref in self.refs]
-        ends = np.array(
-            [
-                clock.wall_s(MINUTE_S * (n + 1))
-                for n in range(max(0, minute - HISTORY_MINUTES), minute)
-            ]
-        )
-        load = self._metrics.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
+        clock = self.clock
+        past_minutes = range(max(0, minute - HISTORY_MINUTES), minute)
+        ends_s = np.array([clock.wall_s(MINUTE_S * (n + 1)) for n in past_minutes])
+        queries = [ref.queries for ref in self.refs]
+        load = self._metrics.observe(queries, ends_s, clock.wall_s(now_s), clock.minute_s)
+
+        # Arrays (jobs,)
         present = np.array([state is not None for state in self._states])
         states = [state or ABSENT for state in self._states]
-        target, ready = (
-            np.array([state.target for state in states]),
-            np.array([state.ready for state in states]),
-        )
-        recently = time.monotonic() - self._scaled_at < self._progress_deadline_s
+        target = np.array([state.target for state in states])
+        ready = np.array([state.ready for state in states])
+        settled = np.array([state.settled for state in states])
+        recently_scaled = time.monotonic() - self._scaled_at < self._progress_deadline_s
         return LiveObservation(
             now_s=now_s,
             capacity=self.cores,
@@ -164,16 +160,17 @@ class Deployments:
             starting=np.maximum(target - ready, 0),
             target=target,
             terminating=np.maximum(ready - target, 0),
-            changing=np.array([not state.settled for state in states]) & recently,
+            changing=~settled & recently_scaled,
             drop=self._drop.copy(),
             present=None if present.all() else present,
             **load,
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
-        """Scale the jobs in parallel. Raises ApiError with the first error and the number of other errors.
+        """Scale the jobs in parallel.
 
-        `may_act` is checked before each job. Scaling a job with an HPA is an error. `drop` is only kept for `observe`.
+        `may_act` is checked before each job. Scaling a job with an HPA is an error. `drop` is only
+        kept for `observe`. Raises ApiError with the first error and the number of other errors.
         """
         self._drop = np.array(drop, float)
         current = np.array(
@@ -192,7 +189,7 @@ class Deployments:
             raise ApiError(0, summary(errors))
 
     def writer_of(self, job: int) -> str | None:
-        """The field manager, other than Faro, that last wrote the job's replica count; None if there is none."""
+        """The field manager, other than Faro, that last wrote the job's replica count, or None."""
         return last_writer(self.objects()[job], "f:replicas")
 
     def read(self) -> list[DeploymentState | None]:
@@ -210,35 +207,28 @@ class Deployments:
 
     def autoscalers(self) -> list[dict | None]:
         """The HorizontalPodAutoscaler of each Deployment as an API object; None if it has none."""
-        targets = [
-            (one, one["spec"]["scaleTargetRef"])
-            for one in listed(self._api, self.refs, *AUTOSCALERS)
-        ]
-        found = {
-            place_of(one, target["name"]): one
-            for one, target in targets
-            if target["kind"] == "Deployment"
-        }
+        found: dict[str, dict] = {}  # namespace/name of a Deployment -> its HPA
+        for autoscaler in listed(self._api, self.refs, *AUTOSCALERS):
+            scaled = autoscaler["spec"]["scaleTargetRef"]
+            if scaled["kind"] == "Deployment":
+                found[place_of(autoscaler, scaled["name"])] = autoscaler
         return [found.get(str(ref)) for ref in self.refs]
 
     def _scale(self, job: int, replicas: int, may_act: MayAct) -> None:
         """Scale one job, but only if its replica count is unchanged since the observation.
 
-        Without this check, a controller that was suspended while another took over could undo the other's decisions. Raises
-        ApiError, with status 409 if another client has scaled the job.
+        Without this check, a controller that was suspended while another took over could undo the
+        other's decisions. Raises ApiError, with status 409 if another client has scaled the job.
         """
         if not may_act():
             raise ApiError(0, NOT_LEADER)
-        if autoscaler := self._autoscalers[job]:
+        autoscaler = self._autoscalers[job]
+        if autoscaler:
             name = autoscaler["metadata"]["name"]
-            raise ApiError(
-                409,
-                f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted",
-            )
-        ref, state = (
-            self.refs[job],
-            self._states[job] or ABSENT,
-        )  # mypy cannot know that the state is never None here
+            problem = "scales it too; Faro waits until it is deleted"
+            raise ApiError(409, f"HorizontalPodAutoscaler {name!r} {problem}")
+        ref = self.refs[job]
+        state = self._states[job] or ABSENT  # never None here, which mypy cannot know
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version
         for _ in range(SCALE_ATTEMPTS):
@@ -248,6 +238,7 @@ class Deployments:
             except ApiError as error:
                 if error.status != 409:
                     raise
+                # The Deployment has changed. Retry if its replica count has not.
                 current = self._api.get(path)
                 theirs = current["spec"].get("replicas", 0)
                 if theirs not in (state.target, replicas):
@@ -263,62 +254,26 @@ class Deployments:
 
 def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> list[dict]:
     """All objects of a kind in the Deployments' namespaces, with one call per namespace."""
-    paths = (
-        f"{group}/namespaces/{namespace}/{plural}"
-        for namespace in sorted({ref.namespace for ref in refs})
-    )
-    return [one for path in paths for one in api.get(path)["items"]]
+    items: list[dict] = []
+    for namespace in sorted({ref.namespace for ref in refs}):
+        items += api.get(f"{group}/namespaces/{namespace}/{plural}")["items"]
+    return items
 
 
 def last_writer(item: Mapping | None, field: str) -> str | None:
-    """The field manager, other than Faro, that last wrote a spec field, such as "f:replicas"; None if there is none."""
-    fields = (item or {}).get("metadata", {}).get("managedFields", [])
-    writes = (one for one in fields if field in one.get("fieldsV1", {}).get("f:spec", {}))
+    """The field manager, other than Faro, that last wrote a field of the spec, or None.
+
+    field : the field's name in managedFields, such as "f:replicas".
+    """
+    entries = (item or {}).get("metadata", {}).get("managedFields", [])
     others = [
-        (one.get("time", ""), one["manager"]) for one in writes if one.get("manager") != MANAGER
+        (entry.get("time", ""), entry["manager"])
+        for entry in entries
+        if field in entry.get("fieldsV1", {}).get("f:spec", {}) and entry.get("manager") != MANAGER
     ]
     return max(others)[1] if others else None
 
 
 def place_of(item: Mapping, name: str) -> str:
-    """The text "namespace/name", with the namespace of `item`; `str(DeploymentRef)` has the same format."""
+    """The text "namespace/name", with the namespace of `item`, in the format of a DeploymentRef."""
     return f"{item['metadata']['namespace']}/{name}"
-
-
-def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
-    """What the replicas of these Deployments require of a node.
-
-    A job's `cores` may exceed its pod template's request, because admission webhooks may add containers. ValueError
-    if `cores` is below that request, if jobs differ in `resource` or nodeSelector, or if pods require a nodeAffinity.
-    """
-    per_core: dict[str, float] = {}
-    jobs, resource = [ref.job for ref in refs], refs[0].resource
-    if any(ref.resource != resource for ref in refs):
-        problem = f"differs ({', '.join(sorted({ref.resource for ref in refs}))})"
-        raise ValueError(
-            f"deployments: deployment.resource {problem}; jobs that share capacity share one resource"
-        )
-    specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
-    for job, spec in zip(jobs, specs):
-        requests = requests_of({"spec": spec})
-        if (asked := requests.get(resource, 0.0)) > job.cores + EPSILON:
-            problem = f"is less than the {asked:g} {resource} that its pods request"
-            raise ValueError(f"job {job.name!r}: cores={job.cores:g} {problem}")
-        for name, value in (requests | {resource: job.cores}).items():
-            per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
-    affinities = (spec.get("affinity", {}).get("nodeAffinity", {}) for spec in specs)
-    if any("requiredDuringSchedulingIgnoredDuringExecution" in one for one in affinities):
-        raise ValueError(
-            "deployments: a required nodeAffinity is not read; choose the nodes by nodeSelector"
-        )
-    quantum = (
-        float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10
-    )  # cores are multiples of 0.1
-    tolerated = [spec.get("tolerations", []) for spec in specs]
-    tolerations = [one for one in tolerated[0] if all(one in others for others in tolerated)]
-    selector = dict(specs[0].get("nodeSelector", {}))
-    if any(spec.get("nodeSelector", {}) != selector for spec in specs):
-        raise ValueError(
-            "deployments: their nodeSelectors differ; jobs share capacity only on the same nodes"
-        )
-    return Shape(per_core, quantum, tuple(tolerations), selector)

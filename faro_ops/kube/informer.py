@@ -1,8 +1,9 @@
 """An informer: a local copy of a collection of objects that follows the API server.
 
-It lists the objects, watches for changes, and lists again after any error. A watch cannot always continue: the server
-may have discarded its resource version (410), or lost it in a restore from a backup. The official client's watch is not
-used, because it retries without a pause and continues from the old version after every error except 410.
+It lists the objects, watches for changes, and lists again after any error. A watch cannot always
+continue: the server may have discarded its resource version (410), or lost it in a restore from a
+backup. The official client's watch is not used, because it retries without a pause and continues
+from the old version after every error except 410.
 """
 
 import logging
@@ -13,23 +14,32 @@ from typing import Any, Self
 from faro_ops.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-# The server ends a watch after WATCH_S seconds, so silence for 10 seconds longer means that the connection is dead.
-WATCH_S = 30
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+WATCH_S = 30  # the server ends a watch after this time
+SILENCE_S = WATCH_S + 10  # so silence for this time means that the connection is dead
+FIRST_PAUSE_S = 0.2  # after the first failure; the pauses double up to the longest
+LONGEST_PAUSE_S = 5.0
 WARN_AFTER = 3  # failures in a row; a single failure is normal, because resource versions expire
 
 
 class Informer:
-    """A copy of the collection at `path`, kept up to date by a thread; `keep` returns the part of an object to store."""
+    """A copy of the collection at `path`, kept up to date by a thread.
+
+    keep : returns the part of an object to store.
+    query : parameters of every request, such as a label selector.
+    """
 
     def __init__(
         self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any
     ):
-        self._api, self._path, self._keep, self._query = api, path, keep, query
-        self._items: dict[tuple[str, str], dict] = {}
+        self._api = api
+        self._path = path
+        self._keep = keep
+        self._query = query
+        self._items: dict[tuple[str, str], dict] = {}  # (namespace, name) -> object
         self._lock = threading.Lock()
-        self._stop, self._listed = threading.Event(), threading.Event()
-        self.error: ApiError | None = None
+        self._stop = threading.Event()
+        self._listed = threading.Event()  # set by the first complete list
+        self.error: ApiError | None = None  # the last failure; None after a complete list
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
     def start(self) -> Self:
@@ -49,18 +59,22 @@ class Informer:
             return list(self._items.values())
 
     def _follow(self) -> None:
-        version, pause_s, failures = None, FIRST_PAUSE_S, 0
+        version: str | None = None  # resource version to watch from; None: list first
+        pause_s = FIRST_PAUSE_S
+        failures = 0
         while not self._stop.is_set():
             try:
                 version = self._watch(version or self._relist())
-                pause_s, failures = FIRST_PAUSE_S, 0
-            except Exception as error:  # any error, because without this thread the copy would become stale unnoticed
-                version, failures = None, failures + 1
-                self.error = (
-                    error
-                    if isinstance(error, ApiError)
-                    else ApiError(0, f"{self._path}: {error!r}")
-                )
+                pause_s = FIRST_PAUSE_S
+                failures = 0
+            # Any error, because without this thread the copy would become stale unnoticed.
+            except Exception as error:
+                version = None
+                failures += 1
+                if isinstance(error, ApiError):
+                    self.error = error
+                else:
+                    self.error = ApiError(0, f"{self._path}: {error!r}")
                 if failures == WARN_AFTER:
                     LOG.warning("the copy of %s may be stale: %s", self._path, self.error)
                 self._stop.wait(pause_s)
@@ -76,25 +90,32 @@ class Informer:
         return answer["metadata"]["resourceVersion"]
 
     def _watch(self, version: str) -> str:
-        """Follow the changes since a resource version until the server ends the watch; returns the last version."""
-        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S)}
-        for event in self._api.lines(
-            self._path, WATCH_S + 10, **self._query, **query, resourceVersion=version
-        ):
+        """Follow the changes since a resource version until the server ends the watch.
+
+        Returns the last resource version. Raises ApiError if the watch breaks off.
+        """
+        query = self._query | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_S),
+            "resourceVersion": version,
+        }
+        for event in self._api.lines(self._path, SILENCE_S, **query):
             if self._stop.is_set():
                 break
-            kind, item = event["type"], event["object"]
+            kind = event["type"]
+            item = event["object"]
             if kind == "ERROR":
-                raise ApiError(
-                    item.get("code", 0), f"watch {self._path}: {item.get('message', 'ended')}"
-                )
+                message = f"watch {self._path}: {item.get('message', 'ended')}"
+                raise ApiError(item.get("code", 0), message)
             version = item["metadata"]["resourceVersion"]
-            if kind != "BOOKMARK":
-                with self._lock:
-                    if kind == "DELETED":
-                        self._items.pop(_key(item), None)
-                    else:
-                        self._items[_key(item)] = self._keep(item)
+            if kind == "BOOKMARK":
+                continue
+            with self._lock:
+                if kind == "DELETED":
+                    self._items.pop(_key(item), None)
+                else:
+                    self._items[_key(item)] = self._keep(item)
         return version
 
 

@@ -1,4 +1,8 @@
-"""A wrapper of a cluster of jobs: it measures capacity in Kubernetes, and scales jobs only while this controller leads."""
+"""A cluster whose capacity follows Kubernetes, and which only the leader scales.
+
+If the lease is lost to another controller, `apply` raises LostLease, which ends the process. If the
+lease merely could not be renewed, `apply` changes nothing, and the next tick tries again.
+"""
 
 import logging
 from collections.abc import Callable
@@ -13,11 +17,15 @@ from faro_ops.kube.capacity import EPSILON, Capacity
 from faro_ops.kube.lease import NOBODY, Leadership
 
 LOG = logging.getLogger(__name__)
-ACT_S = 2.0  # assumed duration of an API call in `apply`; a call starts only if leadership lasts at least this long
+# Assumed duration of an API call in `apply`. A call starts only if the leadership lasts that long.
+ACT_S = 2.0
 
 
 class LostLease(SystemExit):
-    """Another controller has become the leader: this process exits, and Kubernetes restarts it as a candidate."""
+    """Another controller has become the leader.
+
+    This process exits, and Kubernetes restarts it as a candidate.
+    """
 
 
 class InterruptibleCluster(Cluster, Protocol):
@@ -27,11 +35,13 @@ class InterruptibleCluster(Cluster, Protocol):
 
 
 class LeaderGatedCluster:
-    """The cluster `inner` with its capacity measured in Kubernetes; plans are applied only while this controller leads.
+    """The cluster `inner` with its capacity measured in Kubernetes, scaled only by the leader.
 
     capacity : returns the current capacity; None: use that of `inner`.
-    leadership : this controller's state in the leader election; None: no election, every plan is applied.
-    diagnose : called if the cluster cannot be observed; raises ValueError with the reason if it finds one.
+    leadership : this controller's state in the leader election; None: no election, every plan is
+        applied.
+    diagnose : called if the cluster cannot be observed; raises ValueError with the reason if it
+        finds one.
     """
 
     def __init__(
@@ -41,14 +51,13 @@ class LeaderGatedCluster:
         leadership: Leadership | None = None,
         diagnose: Callable[[], None] = lambda: None,
     ):
-        self.inner, self._capacity, self._leadership, self._diagnose = (
-            inner,
-            capacity,
-            leadership,
-            diagnose,
-        )
-        self.advance, self.writer_of = inner.advance, inner.writer_of
-        self.last: Capacity | None = None
+        self.inner = inner
+        self._capacity = capacity
+        self._leadership = leadership
+        self._diagnose = diagnose
+        self.advance = inner.advance
+        self.writer_of = inner.writer_of
+        self.last: Capacity | None = None  # the capacity at the last observation
 
     def observe(self) -> Observation:
         try:
@@ -74,15 +83,19 @@ class LeaderGatedCluster:
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
-        """Apply the plan if this controller is the leader. `floor` (jobs,) is given if Faro sets minReplicas of HPAs.
+        """Apply the plan if this controller is the leader.
 
-        Raises LostLease if another controller holds the lease, and OSError if the lease merely could not be renewed.
+        floor : minReplicas (jobs,), given if Faro sets the bounds of HPAs.
+
+        Raises LostLease if another controller holds the lease, and OSError if the lease merely
+        could not be renewed.
         """
         lease = self._leadership
         apply: Callable[..., None] = self.inner.apply
-        if lease is None:
+        if lease is None:  # no leader election
             apply(target, drop, lambda: True, **floor)
         elif lease.is_leader(ACT_S):
+            # Asked again before each call, because the lease may expire between the calls.
             apply(target, drop, lambda: lease.is_leader(ACT_S), **floor)
         elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")

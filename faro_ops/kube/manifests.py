@@ -1,4 +1,4 @@
-"""`faro manifests`: write a kustomize folder with the manifests that run Faro in Kubernetes. It contains no Secrets."""
+"""Write a kustomize folder that runs Faro in Kubernetes (`faro manifests`). It has no Secrets."""
 
 import hashlib
 import math
@@ -20,30 +20,43 @@ from faro_ops.kube.hpa_bounds import UNLED_S
 from faro_ops.rayserve.deploy import configuration
 from faro_ops.rayserve.spec import ServeSpec
 
-METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
-SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
-JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
+METRICS_PORT = 9400
+DASHBOARD_PORT = 8265
+SERVING_PORT = 8000
+SECRET = "faro-ray-token"
+SECRET_KEY = "auth_token"
+JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir, which outlives containers but not pods
 BACKENDS = ("rayserve", "deployments")
-# These files stay out of the kustomization. Otherwise `kubectl delete -k` would delete the model servers' namespace.
+# These files stay out of the kustomization. Otherwise `kubectl delete -k` would delete the model
+# servers' namespace.
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")
-TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
-DASHBOARD = (
-    Path(__file__).parent / "dashboard.json"
-)  # as exported by Grafana, which asks for the data source on import
-IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
-    r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+RULES = HERE / "alerts.yml"
+# As exported by Grafana, which asks for the data source on import.
+DASHBOARD = HERE / "dashboard.json"
+IMAGE = re.compile(
+    r"([A-Za-z0-9.-]+(:[0-9]+)?/)?"  # HOST[:PORT]/
+    r"[a-z0-9]+([._/-]+[a-z0-9]+)*"  # NAME
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"  # :TAG
+    r"(@sha256:[0-9a-f]{64})?"  # @DIGEST
 )
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
-SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
+SECCOMP_PROFILE = {"type": "RuntimeDefault"}
 CONSTANTS = {
     "restricted": {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "runAsNonRoot": True,
-    }
-    | SECCOMP,
-    "pod_security": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
-    | SECCOMP,
+        "seccompProfile": SECCOMP_PROFILE,
+    },
+    "pod_security": {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "runAsGroup": 1000,
+        "fsGroup": 1000,
+        "seccompProfile": SECCOMP_PROFILE,
+    },
     "metrics_port": METRICS_PORT,
     "dashboard_port": DASHBOARD_PORT,
     "serving_port": SERVING_PORT,
@@ -62,9 +75,8 @@ class Workers:
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = (
-        None  # CPU request per worker; may be below `cores` if replicas use little CPU. None: `cores`
-    )
+    # CPU request per worker; may be below `cores` if replicas use little CPU. None: `cores`.
+    cpu: float | None = None
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -74,9 +86,8 @@ class Workers:
         if not self.memory_gib > 0:
             raise ValueError(f"workers: memory_gib={self.memory_gib!r} must be > 0")
         if self.cpu is not None and not 0 < self.cpu <= self.cores:
-            raise ValueError(
-                f"workers: cpu={self.cpu!r} must be > 0 and at most its cores={self.cores}"
-            )
+            limits = f"must be > 0 and at most its cores={self.cores}"
+            raise ValueError(f"workers: cpu={self.cpu!r} {limits}")
 
     @property
     def total(self) -> int:
@@ -86,15 +97,16 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Resource requests of the Ray head pod; its default CPU is one core for HAProxy and one for Ray."""
+    """Resource requests of the Ray head pod. By default, HAProxy and Ray have one core each."""
 
     cpu: float = 2.0
     memory_gib: float = 4.0
 
     def __post_init__(self) -> None:
         for field in ("cpu", "memory_gib"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"head: {field}={getattr(self, field)!r} must be a number > 0")
+            value = getattr(self, field)
+            if not 0 < value < math.inf:
+                raise ValueError(f"head: {field}={value!r} must be a number > 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,108 +131,101 @@ class ManifestSpec:
     workers: Workers = Workers()  # rayserve only
     head: Head = Head()  # rayserve only
     operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
-    monitoring_namespace: str = (
-        "monitoring"  # where Prometheus runs; only pods of this namespace can read the metrics
-    )
-    prometheus: str = (
-        ""  # URL of Prometheus, the source of past request counts and of the metrics of Deployments
-    )
+    # Where Prometheus runs; only pods of this namespace can read the metrics.
+    monitoring_namespace: str = "monitoring"
+    # URL of Prometheus, the source of past request counts and of the metrics of Deployments.
+    prometheus: str = ""
     monitor: bool = False  # whether to add a ServiceMonitor
     options: tuple[str, ...] = ()  # further options of `faro run` for the controller
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise ValueError(
-                f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}"
-            )
-        # Names may have 47 characters for a RayService, and 52 for the CronJob NAME-controller-restore of `ceilings`.
+            accepted = ", ".join(BACKENDS)
+            raise ValueError(f"backend={self.backend!r} is unknown; accepted: {accepted}")
+        # Names may have 47 characters for a RayService, and 52 for the CronJob
+        # NAME-controller-restore of `ceilings`.
         longest = 33 if self.ceilings else 47
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
-            raise ValueError(
-                f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -"
-            )
+            accepted = f"a letter, then at most {longest - 1} of a-z, 0-9 and -"
+            raise ValueError(f"name={self.name!r} must be {accepted}")
         for key in ("namespace", "operator_namespace", "monitoring_namespace"):
-            if not DNS_LABEL.fullmatch(value := getattr(self, key)):
-                raise ValueError(
-                    f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -"
-                )
+            value = getattr(self, key)
+            if not DNS_LABEL.fullmatch(value):
+                problem = "is not a Kubernetes name: at most 63 of a-z, 0-9 and -"
+                raise ValueError(f"{key}={value!r} {problem}")
         if not IMAGE.fullmatch(self.image):
-            raise ValueError(
-                f"image={self.image!r} is not an image name: NAME:TAG or NAME@sha256:DIGEST"
-            )
+            problem = "is not an image name: NAME:TAG or NAME@sha256:DIGEST"
+            raise ValueError(f"image={self.image!r} {problem}")
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
         if self.backend == "deployments":
-            if not self.prometheus:
-                raise ValueError(
-                    "backend=deployments needs prometheus, the address that the jobs' queries go to"
-                )
-            check_address(self.prometheus, "prometheus")
-        elif self.ceilings:
-            raise ValueError(
-                "ceilings need backend=deployments, whose HorizontalPodAutoscalers choose the replicas"
-            )
-        need, workers = (
-            float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores),
-            self.workers,
-        )
-        if self.backend == "rayserve" and need > workers.total:
-            have = f"workers: {workers.count} x {workers.cores} cores"
-            raise ValueError(
-                f"{have} cannot hold the minimum of {len(self.jobs)} jobs, {need:g} cores"
-            )
+            self._check_for_deployments()
+        else:
+            self._check_for_ray()
+
+    def _check_for_deployments(self) -> None:
+        if not self.prometheus:
+            problem = "needs prometheus, the address that the jobs' queries go to"
+            raise ValueError(f"backend=deployments {problem}")
+        check_address(self.prometheus, "prometheus")
+
+    def _check_for_ray(self) -> None:
+        if self.ceilings:
+            problem = "need backend=deployments, whose HorizontalPodAutoscalers choose the replicas"
+            raise ValueError(f"ceilings {problem}")
+        need = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores)
+        if need > self.workers.total:
+            have = f"workers: {self.workers.count} x {self.workers.cores} cores"
+            minimum = f"the minimum of {len(self.jobs)} jobs, {need:g} cores"
+            raise ValueError(f"{have} cannot hold {minimum}")
 
 
 def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
-    """Write all files into the folder and return their paths; `APPLY_FIRST` must be applied before the rest."""
+    """Write all files into the folder and return their paths.
+
+    The files `APPLY_FIRST` must be applied before the rest.
+    """
     files = ["rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
-    files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
-    files += ["monitor.yaml"] if spec.monitor else []
-    files += (
-        ["restore.yaml"] if spec.ceilings else []
-    )  # also without `act`, because an earlier run may have set bounds
+    if spec.backend == "rayserve":
+        files += ["rayservice.yaml", "quota.yaml"]
+    if spec.monitor:
+        files.append("monitor.yaml")
+    if spec.ceilings:  # also without `act`, because an earlier run may have set bounds
+        files.append("restore.yaml")
     texts = {
         name: render(spec, name, resources=files)
         for name in (*APPLY_FIRST, *files, "kustomization.yaml")
     }
     texts[RULES.name] = RULES.read_text()
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (Path(folder) / name).write_text(text)
-    return [Path(folder) / name for name in texts]
+        (folder / name).write_text(text)
+    return [folder / name for name in texts]
 
 
 def render(spec: ManifestSpec, template: str, **values: Any) -> str:
-    """Fill a template in the folder TEMPLATES with `spec` and further `values`, and return the manifest as YAML text."""
+    """The manifest that a template in the folder TEMPLATES becomes with `spec` and `values`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    options: dict[str, Any] = {
-        "trim_blocks": True,
-        "lstrip_blocks": True,
-        "keep_trailing_newline": True,
-    }
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    of_deployments = preflight.FOR_CEILINGS if spec.ceilings else preflight.FOR_DEPLOYMENTS
-    own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
-    elsewhere = sorted(set(spec.namespaces) - {spec.namespace})
-    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(
-        elsewhere, preflight.QUOTAS + own
-    )
-    names, controller = preflight.names_of(spec.name, spec.deployments), f"{spec.name}-controller"
-    roles = {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+    controller = f"{spec.name}-controller"
+    applications = configuration(spec.jobs, spec.served, spec.initial)
     return environment.get_template(template).render(
         CONSTANTS,
         spec=spec,
         rayserve=spec.backend == "rayserve",
-        roles=roles,
+        roles=roles(spec),
         controller=controller,
         labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"},
         arguments=arguments(spec),
-        applications=yaml.safe_dump(
-            configuration(spec.jobs, spec.served, spec.initial), sort_keys=False
-        ),
+        applications=yaml.safe_dump(applications, sort_keys=False),
         jobs_hash=hash_of(spec.jobs_text),
         dashboard=DASHBOARD.read_text().rstrip(),
         rules=yaml.safe_load(RULES.read_text()),
@@ -228,8 +233,23 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     )
 
 
+def roles(spec: ManifestSpec) -> dict[str, list[tuple[str, str, list, list]]]:
+    """Namespace -> the rules of the controller's Role there; see `preflight.rules`."""
+    if spec.backend == "rayserve":
+        own = preflight.FOR_RAY
+    elif spec.ceilings:
+        own = preflight.FOR_CEILINGS
+    else:
+        own = preflight.FOR_DEPLOYMENTS
+    permissions = {spec.namespace: preflight.ALWAYS + own}
+    for namespace in sorted(set(spec.namespaces) - {spec.namespace}):
+        permissions[namespace] = preflight.QUOTAS + own
+    names = preflight.names_of(spec.name, spec.deployments)
+    return {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+
+
 def hash_of(text: str) -> str:
-    """The first 16 hexadecimal digits of a text's SHA-256; the Helm chart computes the same hash."""
+    """The first 16 hexadecimal digits of a text's SHA-256, which the Helm chart computes, too."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -251,15 +271,13 @@ def arguments(spec: ManifestSpec) -> list[str]:
             "--address": f"{head}:{DASHBOARD_PORT}",
             "--serve-address": f"{head}:{SERVING_PORT}",
         }
-    if (
-        spec.prometheus
-    ):  # --history fits forecasts to request counts that Prometheus has scraped from controllers
+    if spec.prometheus:
+        # --history fits forecasts to counts that Prometheus has scraped from controllers.
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
-    flags = (["--apply"] if spec.act else []) + (["--act", "ceilings"] if spec.ceilings else [])
-    return [
-        "run",
-        "--wait",
-        *flags,
-        *spec.options,
-        *(word for option in options.items() for word in option),
-    ]
+    flags: list[str] = []
+    if spec.act:
+        flags.append("--apply")
+    if spec.ceilings:
+        flags += ["--act", "ceilings"]
+    words = [word for option in options.items() for word in option]
+    return ["run", "--wait", *flags, *spec.options, *words]

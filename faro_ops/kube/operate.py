@@ -1,9 +1,30 @@
-"""Run a controller in Kubernetes: check permissions and resources, become the leader, watch the capacity, publish plans."""
+"""Set up a controller in Kubernetes. `faro run` does so for each version of its settings.
+
+`connect_deployments`, if the jobs are Deployments:
+
+1. Parse the jobs' sections `deployment`.
+2. Check the permissions on the Deployments, and that the Deployments exist.
+
+`gated_cluster`, for Deployments and for a RayService:
+
+3. Check the namespace, the CRDs, the controller's permissions, and that no HPA scales the jobs too.
+4. Watch the capacity, and check that it holds the jobs' minimum replicas.
+5. Wait until this controller is the leader. Until here, nothing in Kubernetes is changed.
+6. Publish the result of every tick in the FaroPlan.
+
+A dry run ends with step 4. preflight.py has the checks of steps 2 to 4.
+
+If a step fails, or when the caller leaves `gated_cluster`, what was started is stopped in reverse
+order: publishing, leadership (the lease is released), watching the capacity. Replicas, bounds of
+HPAs and the FaroPlan stay as they are. A set-up takes over nothing from an earlier one, which its
+caller ends first. If the set-up for changed settings fails, the caller therefore has to begin again
+at step 1 with the former settings, and to acquire the lease again.
+"""
 
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,25 +37,26 @@ from faro_ops.controller.clock import Clock
 from faro_ops.controller.overrides import Settings
 from faro_ops.controller.startup import Ensure, once
 from faro_ops.kube import preflight
+from faro_ops.kube.capacity import Shape
 from faro_ops.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
 from faro_ops.kube.client import Api, ApiError, connect
 from faro_ops.kube.deployment_metrics import DeploymentMetrics
-from faro_ops.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
 from faro_ops.kube.leader_gate import InterruptibleCluster, LeaderGatedCluster
 from faro_ops.kube.lease import Leadership
+from faro_ops.kube.shape import shape_of
 from faro_ops.kube.status import Reporter
 
 
 @dataclass(frozen=True, slots=True)
 class NamespacedName:
-    """The namespace and name that the controller's FaroPlan and Lease share, and the credentials for their API server."""
+    """The namespace and name of the controller's FaroPlan and Lease, and credentials for them."""
 
     namespace: str
     name: str
-    kubeconfig: str | None = (
-        None  # path; None: the pod's ServiceAccount, or else the default kubeconfig
-    )
+    # Path; None: the pod's ServiceAccount, or else the default kubeconfig.
+    kubeconfig: str | None = None
     context: str | None = None  # kubeconfig context; None: the current one
 
     @classmethod
@@ -49,6 +71,9 @@ class NamespacedName:
         return connect(self.kubeconfig, self.context, **options)
 
 
+# --- steps 1 and 2: the Deployments ---------------------------------------------------------------
+
+
 def connect_deployments(
     plan: NamespacedName,
     settings: Settings,
@@ -61,49 +86,49 @@ def connect_deployments(
     ceilings: bool = False,
     act: bool = True,
 ) -> Deployments:
-    """A cluster of the Deployments that the jobs' table lists, in the section `deployment` of each job.
+    """A cluster of the Deployments that the jobs' table lists, in each job's section `deployment`.
 
-    prometheus, token_path : URL of the Prometheus server; file with its bearer token, or None if it needs none.
+    prometheus : URL of the Prometheus server.
+    token_path : file with its bearer token, or None if it needs none.
     cores : cores that the jobs may use; None: measured.
     ensure : runs the check that the Deployments exist, once or until it passes.
-    ceilings : whether Faro sets the bounds of the Deployments' HorizontalPodAutoscalers instead of replica counts.
+    ceilings : whether Faro sets the bounds of the Deployments' HorizontalPodAutoscalers instead of
+        replica counts.
     act : whether plans are applied; if not, no permission to change anything is needed.
 
     Raises ValueError if a Deployment does not exist or a permission is missing.
     """
     if prometheus is None:
-        raise ValueError(
-            "backend=deployments needs --prometheus, the address of the server for the jobs' queries"
-        )
-    metrics, sections = (
-        DeploymentMetrics(prometheus, token_path),
-        settings.sections.get("deployment", {}),
-    )
+        problem = "needs --prometheus, the address of the server for the jobs' queries"
+        raise ValueError(f"backend=deployments {problem}")
+    metrics = DeploymentMetrics(prometheus, token_path)
     api = plan.connect()
     preflight.check_server(api)
+
+    # Step 1: the jobs' sections.
+    sections = settings.sections.get("deployment", {})
     refs = [
         DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs
     ]
-    cluster = (BoundedDeployments if ceilings else Deployments)(
-        api, refs, metrics, clock, cores or 0.0
-    )
+    kind = BoundedDeployments if ceilings else Deployments
+    cluster = kind(api, refs, metrics, clock, cores or 0.0)
+
+    # Step 2: permissions and Deployments.
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
     if not act:
-        wanted = tuple(
-            (group, resource, ("list",)) for group, resource, verbs in wanted if "list" in verbs
-        )
-    wanted += preflight.QUOTAS if cores is None else ()  # needed only to measure the capacity
+        wanted = preflight.only_list(wanted)
+    if cores is None:  # quotas limit the capacity that is measured
+        wanted += preflight.QUOTAS
     for namespace in sorted({ref.namespace for ref in refs}):
-        here = [
-            ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace
-        ]
-        preflight.check_permissions(api, namespace, wanted, (), preflight.names_of(plan.name, here))
-    ensure(
-        lambda: preflight.check_deployments(
-            {str(ref): state for ref, state in zip(refs, cluster.read())}
-        )
-    )
+        here = [ref for ref in refs if ref.namespace == namespace]
+        changed = [ref.autoscaler if ceilings else ref.name for ref in here]
+        names = preflight.names_of(plan.name, changed)
+        preflight.check_permissions(api, namespace, wanted, (), names)
+    ensure(lambda: preflight.check_deployments(by_place(refs, cluster.read())))
     return cluster
+
+
+# --- steps 3 to 6: the controller -----------------------------------------------------------------
 
 
 @contextmanager
@@ -119,7 +144,7 @@ def gated_cluster(
     report: Callable[[str], None] = lambda line: None,
     ensure: Ensure = once,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """Wait until this controller is the leader, then yield (LeaderGatedCluster, function that publishes a tick's result).
+    """Yield (LeaderGatedCluster, function that publishes a tick's result) once this process leads.
 
     stop : setting it ends the wait for the lease.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
@@ -128,107 +153,163 @@ def gated_cluster(
 
     Raises ValueError, before anything is changed, if a resource or permission is missing.
     """
+    # Step 3: checks that need nothing running.
     api = plan.connect()
-    preflight.check_server(api)
-    preflight.check_namespace(api, plan.namespace)
     on_ray = not isinstance(cluster, Deployments)
-    preflight.check_crds(
-        api, (preflight.FARO_PLANS, *((preflight.RAY_SERVICES,) if on_ray else ())) if act else ()
-    )
-    permissions = (preflight.ALWAYS if act else ()) + (
-        preflight.FOR_RAY if on_ray and not fixed else ()
-    )
-    cluster_wide = () if fixed else preflight.CLUSTER_WIDE
-    preflight.check_permissions(
-        api, plan.namespace, permissions, cluster_wide, preflight.names_of(plan.name)
-    )
+    check_controller(api, plan, on_ray=on_ray, act=act, fixed=fixed)
+    if act:
+        ensure(partial(check_scaling, cluster))
+    else:
+        try:
+            check_scaling(cluster)
+        except ValueError as error:
+            report(f"with --apply, Faro would refuse: {error}")
+
     check_ray = partial(preflight.check_rayservice, api, plan.namespace, plan.name)
     diagnose = check_ray if on_ray and not fixed else lambda: None
-    try:
-        (ensure if act else once)(partial(check_scaling, cluster))
-    except ValueError as error:
-        if act:
-            raise
-        report(f"with --apply, Faro would refuse: {error}")
 
-    with ExitStack() as stack:
+    with ExitStack() as started:
+        # Step 4: the capacity.
         current = None
         if not fixed:
-            capacity = watch_capacity(api, plan, cluster, jobs)
-            stack.callback(capacity.stop)
-            capacity.start()
-            ensure(lambda: preflight.check_minima(jobs, capacity.current()))
-            current = capacity.current
+            watch = started.enter_context(watched_capacity(api, plan, cluster, jobs, ensure))
+            current = watch.current
         if not act:
             yield LeaderGatedCluster(cluster, current, None, diagnose), lambda step: None
             return
-        name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # identity, unique among the candidates
-        # No retries and a short time-out: a renewal that hangs must fail well before the lease expires.
-        leadership = Leadership(
-            plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name
-        ).start()
-        stack.callback(leadership.stop)
-        report(f"{name} waits for lease {plan.namespace}/{plan.name}")
-        tell = cache(
-            report
-        )  # prints a line only once, although the loop below reports it every half second
-        while not stop.is_set() and not leadership.wait(0.5):
-            restore_unled(api, cluster, leadership, tell)
-        if not stop.is_set():
-            report(f"{name} leads")
+        # Step 5: the lease.
+        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
+        leadership = started.enter_context(leading(api, plan, identity, cluster, stop, report))
+        # Step 6: the FaroPlan.
         reporter = Reporter(
             plan.connect(retries=1),
             plan.namespace,
             plan.name,
             policy,
             jobs,
-            name,
+            identity,
             proxied=not on_ray,
         )
-        stack.callback(reporter.close)
+        started.callback(reporter.close)
         yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
 
 
+def check_controller(
+    api: Api, plan: NamespacedName, *, on_ray: bool, act: bool, fixed: bool
+) -> None:
+    """Raise ValueError if the server, the namespace, a CRD or a permission is missing.
+
+    For the arguments, see `gated_cluster`.
+    """
+    preflight.check_server(api)
+    preflight.check_namespace(api, plan.namespace)
+
+    crds: list[tuple[str, str, str, str]] = []
+    permissions: list[preflight.Permission] = []
+    cluster_wide: tuple[preflight.Permission, ...] = ()
+    if act:
+        crds.append(preflight.FARO_PLANS)
+        permissions += preflight.ALWAYS
+    if act and on_ray:
+        crds.append(preflight.RAY_SERVICES)
+    if not fixed and on_ray:
+        permissions += preflight.FOR_RAY
+    if not fixed:
+        cluster_wide = preflight.CLUSTER_WIDE
+    preflight.check_crds(api, crds)
+    names = preflight.names_of(plan.name)
+    preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, names)
+
+
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if Faro and an HPA would both scale a Deployment, or if `check_bounded` rejects the HPAs."""
+    """Raise ValueError if Faro and an HPA would both scale a Deployment.
+
+    If Faro sets the bounds of the HPAs, raise ValueError if `check_bounded` rejects an HPA.
+    """
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
-        preflight.check_autoscalers(
-            {str(ref): one for ref, one in zip(cluster.refs, cluster.autoscalers())}
-        )
+        preflight.check_autoscalers(by_place(cluster.refs, cluster.autoscalers()))
+
+
+@contextmanager
+def watched_capacity(
+    api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...], ensure: Ensure
+) -> Iterator[CapacityWatch]:
+    """Yield a running CapacityWatch once the capacity holds the minimum replicas of all jobs."""
+    watch = watch_capacity(api, plan, cluster, jobs)
+    try:
+        watch.start()
+        ensure(lambda: preflight.check_minima(jobs, watch.current()))
+        yield watch
+    finally:
+        watch.stop()
+
+
+def watch_capacity(
+    api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]
+) -> CapacityWatch:
+    """A CapacityWatch, not yet started: of nodes for Deployments, else of Ray workers."""
+    if not isinstance(cluster, Deployments):
+        return RayCapacity(api, plan.namespace, plan.name)
+    namespaces = {ref.namespace for ref in cluster.refs}
+    if len(namespaces) > 1:
+        problem = "jobs that share capacity share one"
+        raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; {problem}")
+    # In `NodeCapacity`, a selector without matchLabels would match every pod. Use the pod
+    # template's labels instead.
+    specs = [deployment["spec"] for deployment in cluster.objects() if deployment]
+    selectors = [
+        spec["selector"].get("matchLabels") or spec["template"]["metadata"]["labels"]
+        for spec in specs
+    ]
+    cores = [job.cores for job in jobs]
+
+    def shape() -> Shape:
+        return shape_of(cluster.refs, cluster.seen)
+
+    shape()  # fail at the start, because a ValueError in a later tick does not end the run
+    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape)
+
+
+@contextmanager
+def leading(
+    api: Api,
+    plan: NamespacedName,
+    identity: str,
+    cluster: Cluster,
+    stop: threading.Event,
+    report: Callable[[str], None],
+) -> Iterator[Leadership]:
+    """Yield the Leadership once this controller leads or `stop` is set; then release it.
+
+    identity : unique among the candidates.
+    """
+    # No retries and a short time-out: a renewal that hangs must fail before the lease expires.
+    own_api = plan.connect(retries=0, timeout_s=2.0)
+    leadership = Leadership(own_api, plan.namespace, plan.name, identity).start()
+    try:
+        report(f"{identity} waits for lease {plan.namespace}/{plan.name}")
+        tell = cache(report)  # reports a line once, although the loop repeats it every half second
+        while not stop.is_set() and not leadership.wait(0.5):
+            restore_unled(api, cluster, leadership, tell)
+        if not stop.is_set():
+            report(f"{identity} leads")
+        yield leadership
+    finally:
+        leadership.stop()
 
 
 def restore_unled(
     api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]
 ) -> None:
-    """Restore the autoscalers' original bounds if this candidate has not seen the lease change for UNLED_S seconds."""
+    """Restore the autoscalers' original bounds if the lease has not changed for UNLED_S seconds."""
     if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
         with suppress(ApiError):  # the next call, half a second later, tries again
             for line in restore(api, cluster.autoscalers()):
                 report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
-def watch_capacity(
-    api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]
-) -> CapacityWatch:
-    """Return a CapacityWatch, not yet started. It watches nodes if the jobs are Deployments, else Ray workers."""
-    if not isinstance(cluster, Deployments):
-        return RayCapacity(api, plan.namespace, plan.name)
-    namespaces = {ref.namespace for ref in cluster.refs}
-    if len(namespaces) > 1:
-        raise ValueError(
-            f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one"
-        )
-    # In `NodeCapacity`, a selector without matchLabels would match every pod; use the pod template's labels instead.
-    specs = [one["spec"] for one in cluster.objects() if one]
-    selectors = [
-        one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs
-    ]
-    cores = [job.cores for job in jobs]
-    shape_of(
-        cluster.refs, cluster.seen
-    )  # fail at the start, because a ValueError in a later tick does not end the run
-    return NodeCapacity(
-        api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen)
-    )
+def by_place(refs: Sequence[DeploymentRef], things: Sequence[Any]) -> dict[str, Any]:
+    """Map the namespace/name of each Deployment to the thing that belongs to it."""
+    return {str(ref): thing for ref, thing in zip(refs, things)}

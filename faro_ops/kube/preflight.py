@@ -1,6 +1,12 @@
-"""Checks before a controller changes anything. A check that fails raises a one-line error."""
+"""Checks before a controller changes anything. A check that fails raises a one-line error.
+
+They stand in the order in which operate.py runs them: server, namespace, CRDs, permissions,
+Deployments, HPAs, capacity. hpa_bounds.py checks the HPAs whose bounds Faro sets. A RayService is
+checked before a run starts, and again whenever Ray does not answer.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.workload import Job
@@ -11,14 +17,14 @@ from faro_ops.kube.rayservice import CLUSTER, why_not_ready
 from faro_ops.kube.status import GROUP, PLURAL, VERSION
 
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
-# The permissions that the controller needs. `faro manifests` writes a Role with them; `check_permissions` checks each.
+# The permissions that the controller needs. `faro manifests` writes a Role with them, and
+# `check_permissions` checks each.
 CLUSTER_WIDE: tuple[Permission, ...] = (
     ("", "nodes", ("list", "watch")),
     ("", "pods", ("list", "watch")),
 )
-QUOTAS: tuple[Permission, ...] = (
-    ("", "resourcequotas", ("list", "watch")),
-)  # needed in each Deployment's namespace
+# Needed in each Deployment's namespace.
+QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)
 ALWAYS: tuple[Permission, ...] = (
     *QUOTAS,
     ("", "events", ("create",)),
@@ -31,23 +37,23 @@ FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments/scale", ("get", "patch")),
     ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
-FOR_CEILINGS: tuple[Permission, ...] = (  # if the controller sets only the bounds of HPAs
+# If the controller sets only the bounds of HPAs.
+FOR_CEILINGS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
     ("autoscaling", "horizontalpodautoscalers", ("list", "get", "patch")),
 )
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
 NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects with certain names
-# Custom resources: (group, version, plural, what installs the CRD).
-FARO_PLANS = (GROUP, VERSION, PLURAL, "faro manifests")
-RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
+CustomResource = tuple[str, str, str, str]  # group, version, plural, what installs the CRD
+FARO_PLANS: CustomResource = (GROUP, VERSION, PLURAL, "faro manifests")
+RAY_SERVICES: CustomResource = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 
 
 def check_server(api: Api) -> None:
     """Raise ValueError if the server does not answer or refuses the credentials."""
     try:
-        may(
-            api, api.namespace, "", "pods", "list"
-        )  # any answer, even False, shows that the credentials are valid
+        # Any answer, even False, shows that the credentials are valid.
+        may(api, api.namespace, "", "pods", "list")
     except ApiError as error:
         refused = f"{api.host}: the credentials are refused; has the token expired?"
         raise ValueError(refused if error.status == 401 else str(error)) from None
@@ -55,104 +61,28 @@ def check_server(api: Api) -> None:
 
 def check_namespace(api: Api, namespace: str) -> None:
     """Raise ValueError if the namespace does not exist or is being deleted."""
+    path = f"/api/v1/namespaces/{namespace}"
     try:
-        api.get(f"/api/v1/namespaces/{namespace}/resourcequotas", limit="1")
-        if (
-            api.get(f"/api/v1/namespaces/{namespace}").get("status", {}).get("phase")
-            == "Terminating"
-        ):
-            raise ValueError(f"namespace={namespace!r} is being deleted")
+        api.get(f"{path}/resourcequotas", limit="1")
+        status = api.get(path).get("status", {})
     except ApiError as error:
         if error.status == 404:
-            raise ValueError(
-                f"namespace={namespace!r} does not exist; kubectl create namespace {namespace}"
-            ) from None
-        if (
-            error.status != 403
-        ):  # a ServiceAccount may lack the permission to read its own namespace
-            raise
+            hint = f"kubectl create namespace {namespace}"
+            raise ValueError(f"namespace={namespace!r} does not exist; {hint}") from None
+        if error.status == 403:  # a ServiceAccount may lack the permission to read its namespace
+            return
+        raise
+    if status.get("phase") == "Terminating":
+        raise ValueError(f"namespace={namespace!r} is being deleted")
 
 
-def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None:
-    """Raise ValueError if the server lacks one of `resources`, which are tuples such as FARO_PLANS."""
+def check_crds(api: Api, resources: Iterable[CustomResource]) -> None:
+    """Raise ValueError if the server lacks one of `resources`, such as FARO_PLANS."""
     for group, version, plural, origin in resources:
         served = found(api, f"/apis/{group}/{version}") or {"resources": []}
         if plural not in {one["name"] for one in served["resources"]}:
-            raise ValueError(
-                f"the API server does not know {plural}.{group}/{version}; {origin} installs it"
-            )
-
-
-def check_rayservice(api: Api, namespace: str, name: str) -> None:
-    """Raise ValueError if the RayService does not exist or is not ready; the message names a pod that cannot start."""
-    place = f"RayService '{namespace}/{name}'"
-    try:
-        service = api.get(f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}")
-        pods = api.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=CLUSTER)["items"]
-    except ApiError as error:
-        missing = f"{place} does not exist; `faro manifests` writes it"
-        raise ValueError(missing if error.status == 404 else str(error)) from None
-    if reason := why_not_ready(service, pods):
-        raise ValueError(f"{place} is not ready: {reason}")
-
-
-def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
-    """Raise ValueError if the capacity cannot hold the minimum replicas of all jobs."""
-    need = float(minimum_replicas(jobs) @ arrays_of(jobs).cores)
-    if need > capacity.cores + EPSILON:
-        reasons = "".join(f"; {node}: {reason}" for node, reason in capacity.unusable.items())
-        have = f"{capacity.bound}: {capacity.cores:g} cores"
-        raise ValueError(
-            f"{have} cannot hold the minimum of {len(jobs)} jobs, {need:g} cores{reasons}"
-        )
-
-
-def check_deployments(states: Mapping[str, object]) -> None:
-    """Raise ValueError if a Deployment does not exist, that is, if `states` maps its namespace/name to None."""
-    if missing := [name for name, state in states.items() if state is None]:
-        raise ValueError(
-            f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)"
-        )
-
-
-def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Map resources to the names of the objects that the controller's Role is limited to (see `rules`).
-
-    deployments : names of the Deployments, or of their HPAs if the controller sets only the bounds of HPAs.
-    """
-    resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
-    scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
-    return {resource: [plan] for resource in resources} | scaled
-
-
-def rules(
-    permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]
-) -> list[tuple[str, str, list, list]]:
-    """Return the rules of a Role that grants `permissions`, each as (API group, resource, verbs, object names).
-
-    If `names` lists objects of a resource, verbs in NAMED apply only to them. A rule without names is for all objects.
-
-    >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
-    [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
-    """
-    found: list[tuple[str, str, list, list]] = []
-    for group, resource, verbs in permissions:
-        named = [verb for verb in verbs if verb in NAMED and resource in names]
-        rest = [verb for verb in verbs if verb not in named]
-        found += [(group, resource, rest, [])] if rest else []
-        found += [(group, resource, named, list(names[resource]))] if named else []
-    return found
-
-
-def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
-    """Raise ValueError if a Deployment has an HPA. `autoscalers` maps its namespace/name to the HPA or None."""
-    if scaled := [
-        (deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one
-    ]:
-        deployment, name = scaled[0]
-        more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
-        problem = f"is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
-        raise ValueError(f"deployment {deployment!r} {problem}")
+            missing = f"{plural}.{group}/{version}"
+            raise ValueError(f"the API server does not know {missing}; {origin} installs it")
 
 
 def check_permissions(
@@ -162,13 +92,16 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError if the client lacks one of `permissions` in `namespace`, or a permission in `cluster_wide`."""
+    """Raise ValueError if the client lacks a permission in `namespace` or in the whole cluster.
+
+    names : names of the objects to which permissions are limited; see `rules`.
+    """
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
+        where = f"in namespace {scope!r}" if scope else "in the whole cluster"
         for group, resource, verbs, objects in rules(wanted, names or {}):
-            for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):
+            what = f"{resource}.{group}" if group else resource
+            for verb, name in product(verbs, objects or [""]):
                 if not may(api, scope, group, resource, verb, name):
-                    what = f"{resource}.{group}" if group else resource
-                    where = f"in namespace {scope!r}" if scope else "in the whole cluster"
                     what += f" {name!r}" if name else ""
                     raise ValueError(f"may not {verb} {what} {where}; `faro manifests` has a Role")
 
@@ -176,11 +109,114 @@ def check_permissions(
 def may(
     api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = ""
 ) -> bool:
-    """Whether this client has a permission. `namespace=None` means all namespaces. `name=""` means all objects."""
+    """Whether this client has a permission.
+
+    `namespace=None` means all namespaces. `name=""` means all objects.
+    """
     resource, _, subresource = resource.partition("/")
-    attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
-    attributes |= {"name": name, "namespace": namespace or ""}
-    head = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
-    review = {**head, "spec": {"resourceAttributes": attributes}}
+    attributes = {
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "verb": verb,
+        "name": name,
+        "namespace": namespace or "",
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
     answer = api.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
     return bool(answer["status"]["allowed"])
+
+
+def rules(
+    permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str, list, list]]:
+    """The rules of a Role that grants `permissions`: (API group, resource, verbs, object names).
+
+    If `names` lists objects of a resource, verbs in NAMED apply only to them. A rule without names
+    is for all objects.
+
+    >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
+    [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
+    """
+    granted: list[tuple[str, str, list, list]] = []
+    for group, resource, verbs in permissions:
+        named = [verb for verb in verbs if verb in NAMED and resource in names]
+        rest = [verb for verb in verbs if verb not in named]
+        if rest:
+            granted.append((group, resource, rest, []))
+        if named:
+            granted.append((group, resource, named, list(names[resource])))
+    return granted
+
+
+def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Resource -> names of the objects to which the controller's Role is limited (see `rules`).
+
+    deployments : names of the Deployments, or of their HPAs if the controller sets only the bounds
+        of HPAs.
+    """
+    resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
+    scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
+    return {resource: [plan] for resource in resources} | scaled
+
+
+def only_list(permissions: Iterable[Permission]) -> tuple[Permission, ...]:
+    """The permissions to list resources, which a dry run needs."""
+    return tuple(
+        (group, resource, ("list",)) for group, resource, verbs in permissions if "list" in verbs
+    )
+
+
+def check_deployments(states: Mapping[str, object]) -> None:
+    """Raise ValueError if a Deployment does not exist.
+
+    states : the namespace/name of each Deployment -> its state, or None if it does not exist.
+    """
+    missing = [place for place, state in states.items() if state is None]
+    if missing:
+        count = f"{len(missing)} of {len(states)} are missing"
+        raise ValueError(f"deployment {missing[0]!r} does not exist ({count})")
+
+
+def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
+    """Raise ValueError if a Deployment has an HPA.
+
+    autoscalers : the namespace/name of each Deployment -> its HPA or None.
+    """
+    scaled = [(place, hpa["metadata"]["name"]) for place, hpa in autoscalers.items() if hpa]
+    if scaled:
+        place, name = scaled[0]
+        more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
+        problem = f"is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
+        raise ValueError(f"deployment {place!r} {problem}")
+
+
+def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
+    """Raise ValueError if the capacity cannot hold the minimum replicas of all jobs."""
+    need = float(minimum_replicas(jobs) @ arrays_of(jobs).cores)
+    if need > capacity.cores + EPSILON:
+        have = f"{capacity.bound}: {capacity.cores:g} cores"
+        minimum = f"the minimum of {len(jobs)} jobs, {need:g} cores"
+        reasons = "".join(f"; {node}: {reason}" for node, reason in capacity.unusable.items())
+        raise ValueError(f"{have} cannot hold {minimum}{reasons}")
+
+
+def check_rayservice(api: Api, namespace: str, name: str) -> None:
+    """Raise ValueError if the RayService does not exist or is not ready.
+
+    The message names a pod that cannot start.
+    """
+    place = f"RayService '{namespace}/{name}'"
+    try:
+        service = api.get(f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}")
+        pods = api.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=CLUSTER)["items"]
+    except ApiError as error:
+        missing = f"{place} does not exist; `faro manifests` writes it"
+        raise ValueError(missing if error.status == 404 else str(error)) from None
+    reason = why_not_ready(service, pods)
+    if reason:
+        raise ValueError(f"{place} is not ready: {reason}")

@@ -8,7 +8,8 @@ CLUSTER = "ray.io/cluster"  # pod label whose value is the name of the pod's Ray
 def serving_cluster(service: dict, status: str = "activeServiceStatus") -> str:
     """The name of the RayCluster that serves the applications; "" if there is none.
 
-    With `status="pendingServiceStatus"`, return the name of the RayCluster that KubeRay prepares during an upgrade.
+    With `status="pendingServiceStatus"`, return the name of the RayCluster that KubeRay prepares
+    during an upgrade.
     """
     return service.get("status", {}).get(status, {}).get("rayClusterName", "")
 
@@ -24,17 +25,19 @@ def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
         return None
     clusters = {serving_cluster(service), serving_cluster(service, "pendingServiceStatus")}
     for pod in pods:
-        if pod["metadata"].get("labels", {}).get(CLUSTER) in clusters and (
-            reason := why_not_started(pod)
-        ):
+        if pod["metadata"].get("labels", {}).get(CLUSTER) not in clusters:
+            continue
+        reason = why_not_started(pod)
+        if reason:
             return f"pod {pod['metadata']['name']} does not start: {reason}"
     return ready.get("message") or "its Ray cluster does not serve yet"
 
 
 def why_not_started(pod: dict) -> str | None:
-    """The scheduler's or the kubelet's reason why a Pending pod does not start; None if there is none.
+    """The scheduler's or the kubelet's reason why a Pending pod does not start, or None.
 
-    >>> condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."}
+    >>> message = "0/3 nodes are available: 3 Insufficient cpu."
+    >>> condition = {"type": "PodScheduled", "status": "False", "message": message}
     >>> why_not_started({"status": {"phase": "Pending", "conditions": [condition]}})
     '0/3 nodes are available: 3 Insufficient cpu.'
     """

@@ -1,6 +1,7 @@
-"""Publish the controller's state in Kubernetes: the resource FaroPlan, and an Event per job with a new target.
+"""Publish the controller's state: the resource FaroPlan, and an Event per job with a new target.
 
-`kubectl get faroplans` shows the cores and each job's target. `kubectl describe faroplan NAME` also shows the reasons.
+`kubectl get faroplans` shows the cores and each job's target. `kubectl describe faroplan NAME` also
+shows the reasons.
 """
 
 import logging
@@ -20,35 +21,44 @@ from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.policies.protocol import FRAGMENTED
 
 LOG = logging.getLogger(__name__)
-GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
+GROUP = "autoscaling.faro"
+VERSION = "v1alpha1"
+PLURAL = "faroplans"
+KIND = "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
 MAX_EVENTS = 50  # maximum number of Events per `publish`
-MAX_STEPS = 10  # maximum number of ticks (passes of the control loop) waiting to be published; the oldest are discarded
+# Maximum number of ticks (passes of the control loop) that wait to be published; the oldest are
+# discarded.
+MAX_STEPS = 10
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
-    """Return the command that sets the jobs' drop rates, for each proxy (envoy, haproxy); see docs/kubernetes.md."""
+    """The command that sets the jobs' drop rates, by proxy (envoy, haproxy).
+
+    See docs/kubernetes.md.
+    """
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
-    return {
-        "envoy": "POST /runtime_modify?"
-        + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
-        "haproxy": "; ".join(
-            f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates
-        ),
-    }
+    values = "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates)
+    commands = [f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates]
+    return {"envoy": f"POST /runtime_modify?{values}", "haproxy": "; ".join(commands)}
 
 
 def status_of(
     jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str, proxied: bool = False
 ) -> dict[str, Any]:
-    """The status of the FaroPlan after a tick; optional values that are unknown or not finite are omitted.
+    """The status of the FaroPlan after a tick.
+
+    Optional values that are unknown or not finite are omitted.
 
     controller : identity of the controller that is the leader.
-    now, since : time of the status, and time at which the controller became the leader, as RFC 3339 text.
-    proxied : whether a proxy drops the requests. If it does, the status contains its settings (`proxy_settings`).
+    now : time of the status, as RFC 3339 text.
+    since : time at which the controller became the leader, as RFC 3339 text.
+    proxied : whether a proxy drops the requests. If it does, the status contains its settings
+        (`proxy_settings`).
     """
-    plan, observation = step.plan, step.observation
+    plan = step.plan
+    observation = step.observation
     optional = {
         "forecastRps": plan.forecast_rps,
         "observedTailLatencySeconds": observation.tail_latency_s,
@@ -77,8 +87,9 @@ def status_of(
         "status": "True",
         "reason": "Leads",
         "message": f"{controller} decides",
+        "lastTransitionTime": since,
     }
-    return {
+    status: dict[str, Any] = {
         "controller": controller,
         "lastDecisionTime": now,
         "capacityCores": float(observation.capacity),
@@ -86,26 +97,30 @@ def status_of(
         "targets": " ".join(f"{job.name}={n}" for job, n in zip(jobs, step.target)),
         "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
         "jobs": rows,
-        "conditions": [acting | {"lastTransitionTime": since}],
-    } | (
-        {"dropRates": {"enforcedBy": "a proxy of yours"} | proxy_settings(jobs, plan.drop)}
-        if proxied
-        else {}
-    )
+        "conditions": [acting],
+    }
+    if proxied:
+        settings = proxy_settings(jobs, plan.drop)
+        status["dropRates"] = {"enforcedBy": "a proxy of yours"} | settings
+    return status
 
 
 def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
     """(type, reason, message) of an Event for each job whose target has changed."""
-    events, before, plan = [], step.observation.target, step.plan
+    before = step.observation.target  # (jobs,)
+    rate = step.plan.forecast_rps
+    latency = step.plan.predicted_tail_latency_s
+    events = []
     for i in np.flatnonzero(step.target != before):
-        reason, rate, latency = plan.reason[i], plan.forecast_rps, plan.predicted_tail_latency_s
+        reason = step.plan.reason[i]
         message = f"{jobs[i].name}: {before[i]} -> {step.target[i]} replicas ({reason})"
         if rate is not None and np.isfinite(rate[i]):
             message += f"; expects {rate[i]:.3g} requests/s"
         if latency is not None and np.isfinite(latency[i]):
             message += f", p{100 * jobs[i].quantile:g} {latency[i]:.3g} s"
+        kind = "Warning" if reason in ALARMING else "Normal"
         camel_case = "".join(word.capitalize() for word in reason.split("-"))
-        events.append(("Warning" if reason in ALARMING else "Normal", camel_case, message))
+        events.append((kind, camel_case, message))
     return events
 
 
@@ -114,7 +129,10 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes the result of each tick in a thread, so that decisions never wait for the API server."""
+    """Publishes the result of each tick in a thread.
+
+    Decisions therefore never wait for the API server.
+    """
 
     def __init__(
         self,
@@ -126,18 +144,18 @@ class Reporter:
         controller: str,
         proxied: bool = False,
     ):
-        self._api, self._namespace, self.name, self._policy, self._proxied = (
-            api,
-            namespace,
-            name,
-            policy,
-            proxied,
-        )
-        self._jobs, self._controller = jobs, controller
+        self._api = api
+        self._namespace = namespace
+        self.name = name
+        self._policy = policy
+        self._jobs = jobs
+        self._controller = controller
+        self._proxied = proxied
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
-        self._wake, self._closed = threading.Event(), False
+        self._wake = threading.Event()
+        self._closed = False
         self._thread = threading.Thread(target=self._follow, name=f"status {name}", daemon=True)
         self._thread.start()
 
@@ -159,24 +177,23 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except Exception as error:  # any error: this status is not published, but the next tick publishes a new one
-                LOG.warning(
-                    "the plan is not published: %s",
-                    error if isinstance(error, ApiError) else repr(error),
-                )
+            # Any error: this status is not published, but the next tick publishes a new one.
+            except Exception as error:
+                text = error if isinstance(error, ApiError) else repr(error)
+                LOG.warning("the plan is not published: %s", text)
 
     def publish(self, steps: list[Step]) -> None:
         """Write the status after the last of `steps`, and the Events of all `steps`."""
         now = _now()
         metadata = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND}
-        plan = self._api.apply(
-            self._path, {**head, "metadata": metadata, "spec": {"policy": self._policy}}
-        )
+        manifest = {**head, "metadata": metadata, "spec": {"policy": self._policy}}
+        plan = self._api.apply(self._path, manifest)
+
         status = status_of(self._jobs, steps[-1], self._controller, now, self._since, self._proxied)
-        self._api.send(
-            "PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER
-        )
+        body = {"status": status}
+        self._api.send("PATCH", f"{self._path}/status", body, kind=MERGE, fieldManager=MANAGER)
+
         common = {
             "metadata": {"generateName": f"{self.name}.", "namespace": self._namespace},
             "involvedObject": {**head, **metadata, "uid": plan["metadata"]["uid"]},

@@ -1,4 +1,4 @@
-"""On a kind cluster: an experiment has exclusive access to a RayService, which then is as it was."""
+"""On a kind cluster: an experiment has a RayService for itself, which then is as it was."""
 
 from __future__ import annotations
 

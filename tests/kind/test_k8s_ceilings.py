@@ -1,4 +1,4 @@
-"""On a kind cluster: Faro bounds HPAs, which keep choosing the replicas, also after Faro was killed."""
+"""On a kind cluster: Faro bounds HPAs, which choose the replicas, also after Faro was killed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def elsewhere(tmp_path_factory):
 
 @pytest.fixture
 def models(tmp_path):
-    """Two model servers with an HPA each, and the permissions of `--act ceilings`, which do not include scaling."""
+    """Two model servers with an HPA each, and the permissions of `--act ceilings`.
+
+    These do not include scaling.
+    """
     one = ModelWorld(tmp_path, NAMES, REPLICAS)
     where = dict(namespace=one.namespace, name="main", deployments=NAMES, prometheus="http://x")
     apply(
@@ -71,9 +74,11 @@ def test_hpas_follow_the_bounds_of_faro_and_go_on_when_it_is_killed(models, else
         namespace=elsewhere.namespace,
     )
     faro = models.faro(prometheus, "Faro-Sum", "--apply", "--act", "ceilings")
-    noted = lambda: all(
-        ORIGINAL in one["metadata"].get("annotations", {}) for one in hpas(models).values()
-    )  # noqa: E731
+
+    def noted() -> bool:
+        found = hpas(models).values()
+        return all(ORIGINAL in one["metadata"].get("annotations", {}) for one in found)
+
     until(noted, DECIDED_S, lambda: f"Faro sets the bounds: {faro.said[-5:]}")
     seen = []
 

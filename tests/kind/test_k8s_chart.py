@@ -1,4 +1,7 @@
-"""The Helm chart: Helm renders what `faro manifests` writes, and installs, upgrades, tests and rolls it back on kind."""
+"""The Helm chart: Helm renders what `faro manifests` writes.
+
+On kind, Helm installs it, upgrades it, tests it and rolls it back.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,10 @@ def test_helm_refuses_a_value_outside_the_schema(value):
 
 @pytest.fixture
 def release(tmp_path):
-    """A namespace with two Deployments, a Prometheus on the host, and a function that runs helm on release `faro`."""
+    """A namespace with two Deployments, and a function that runs helm on the release `faro`.
+
+    Prometheus is on the host.
+    """
     world = World(tmp_path)
     gateways = docker(
         "network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
@@ -108,7 +114,8 @@ def release(tmp_path):
     apply(world.api, *(world.deployment(name, cpu=0.1) for name in ("a", "b")))
     jobs = tmp_path / "jobs.yaml"
     jobs.write_text(yaml.safe_dump({"jobs": table(["a", "b"], cores=0.1, max_replicas=3)}))
-    values = f"backend=deployments,image={IMAGE},policy=FairShare,tickSeconds=5,prometheus={prometheus.url}"
+    values = f"backend=deployments,image={IMAGE},policy=FairShare,tickSeconds=5"
+    values += f",prometheus={prometheus.url}"
     values += ",deployments={a,b}"
 
     def run(verb: str, *arguments: str) -> str:

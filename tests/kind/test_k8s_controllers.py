@@ -1,4 +1,4 @@
-"""On a kind cluster: `faro run` as processes that follow each other, and what they refuse before they begin."""
+"""On a kind cluster: `faro run` as processes that follow each other, and what they refuse."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_no_token_is_said_or_published(world, controllers):
     assert not one.heard(token)
 
 
-# --- what is refused before anything is changed -----------------------------------------------------------------------
+# --- what is refused before anything is changed ---------------------------------------------------
 
 
 def refused(world, prometheus, capsys, **changed) -> str:
@@ -273,7 +273,8 @@ def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
         "metadata": {"name": "small", "namespace": world.namespace},
     }
     apply(world.api, quota | {"spec": {"hard": {"requests.cpu": f"{world.each:g}"}}})
-    told = f"quota small: {world.each:g} cores cannot hold the minimum of 2 jobs, {2 * world.each:g} cores"
+    have = f"quota small: {world.each:g} cores"
+    told = f"{have} cannot hold the minimum of 2 jobs, {2 * world.each:g} cores"
     assert told in refused(world, prometheus, capsys)
 
 

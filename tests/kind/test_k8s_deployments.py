@@ -95,7 +95,7 @@ def test_a_status_that_changed_between_read_and_write_does_not_keep_it_from_scal
     assert replicas(world, "a") == 4
 
 
-def test_what_someone_else_has_scaled_meanwhile_is_not_overwritten_but_seen_and_asserted_at_the_next_turn(
+def test_what_another_client_has_scaled_is_not_overwritten_but_seen_and_asserted_next_turn(
     world, prometheus
 ):
     jobs, cluster = deployments(world, ["a"], prometheus, capacity=3)
@@ -270,7 +270,7 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     assert "a: 1 -> 3 replicas (fair-share)" in {event["message"] for event in events}
 
 
-# --- permissions ----------------------------------------------------------------------------------------------------------
+# --- permissions ----------------------------------------------------------------------------------
 
 USED = [
     ("deployments", preflight.ALWAYS + preflight.FOR_DEPLOYMENTS),

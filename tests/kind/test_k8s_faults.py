@@ -1,6 +1,7 @@
 """On a kind cluster: what each fault costs an operator whose jobs are served meanwhile.
 
-Each test sends requests to both jobs, breaks something, and waits until the plan and the replicas are as before.
+Each test sends requests to both jobs, breaks something, and waits until the plan and the replicas
+are as before.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def follows(faro, wanted) -> None:
     until(lambda: faro.targets() == wanted, FOLLOWED_S, lambda: f"the plan follows: {faro.plan()}")
 
 
-# --- faults that no request notices -----------------------------------------------------------------------------------
+# --- faults that no request notices ---------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -123,7 +124,10 @@ def test_a_second_rayservice_in_the_namespace_adds_no_capacity(faro):
 
 @pytest.mark.slow
 def test_a_job_is_added_and_removed(faro):
-    """The controllers read the jobs when they start, so other ones follow; Ray keeps the applications that it has."""
+    """The controllers read the jobs when they start, so other controllers follow.
+
+    Ray keeps the applications that it has.
+    """
     changed = ("config", "controller", "rayservice")
     with under_load(faro, "job added, then removed") as row:
         faro.describe(changed, jobs=(*JOBS, Job("c", cold_start_s=5)))
@@ -147,7 +151,7 @@ def test_network_policies_are_deleted_and_applied_again(faro):
     assert row.failed == 0
 
 
-# --- faults that cost what was on its way -----------------------------------------------------------------------------
+# --- faults that cost what was on its way ---------------------------------------------------------
 
 
 def test_a_worker_is_deleted(faro):
@@ -224,7 +228,10 @@ def test_the_token_of_ray_rotates(faro):
 
 @pytest.mark.slow
 def test_a_node_hangs_and_comes_back(faro):
-    """Kubernetes notices after 40 s; the replicas of its worker hold their requests until Ray notices."""
+    """Kubernetes notices after 40 s.
+
+    The replicas of its worker hold their requests until Ray notices.
+    """
     faro.spread_controllers()
     with under_load(faro, "node stopped, then started") as row:
         with paused(faro.worker_away_from_the_head()["spec"]["nodeName"]):

@@ -1,4 +1,7 @@
-"""`faro manifests`: what it writes is current Kubernetes, is taken by a real API server, and holds no secret."""
+"""What `faro manifests` writes is current Kubernetes and holds no secret.
+
+A real API server accepts it.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def test_every_object_is_what_the_newest_kubernetes_accepts(written):
     assert len(checked) > 10
 
 
-def test_kustomize_lists_all_but_the_namespace_and_the_crd_which_a_delete_would_take_with_the_model_servers(
+def test_kustomize_leaves_out_the_namespace_and_the_crd_so_that_a_delete_keeps_model_servers(
     written,
 ):
     _, folder, things = written
@@ -238,10 +241,8 @@ def test_an_image_may_be_named_by_its_digest(tmp_path):
 def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_refused(
     tmp_path, capsys
 ):
-    written, given = (
-        ["manifests", "--jobs", str(JOBS), "--out"],
-        ["--option=--earn", "--option=--max-scaling-actions=1"],
-    )
+    written = ["manifests", "--jobs", str(JOBS), "--out"]
+    given = ["--option=--earn", "--option=--max-scaling-actions=1"]
     assert cli.main([*written, str(tmp_path / "good"), *given]) == 0
     (controller,) = (
         container
@@ -381,7 +382,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, s
     assert not out.exists()
 
 
-# --- on a kind cluster -----------------------------------------------------------------------------------------------
+# --- on a kind cluster ----------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -111,12 +111,11 @@ def test_while_the_api_server_is_away_the_controller_holds_and_then_goes_on(worl
     world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), scale, kind=MERGE)
     back = time.monotonic()
     until(lambda: replicas(world) == [2, 2], 60, lambda: f"acting again; {controller.said[-3:]}")
-    print(
-        f"after {AWAY_S:g} s without a server it acted {time.monotonic() - back:.1f} s after its return"
-    )
+    took_s = time.monotonic() - back
+    print(f"after {AWAY_S:g} s without a server it acted {took_s:.1f} s after its return")
 
 
-def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_on_once_they_are_applied(
+def test_it_goes_on_once_a_forgotten_namespace_and_its_rights_and_definition_are_applied_again(
     world, controller, config
 ):
     world.api.send("DELETE", DEFINITION)
@@ -126,16 +125,14 @@ def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_
     world.api.send("POST", "/api/v1/namespaces", {"metadata": {"name": world.namespace}})
     until(lambda: world.get("/api/v1/{ns}/serviceaccounts")["items"], 60)
     furnish(world)
-    config.write_text(
-        Path(world.account("main-controller")).read_text()
-    )  # its token belonged to an account that is gone
+    # Its token belonged to an account that is gone.
+    config.write_text(Path(world.account("main-controller")).read_text())
     back = time.monotonic()
     until(
         lambda: replicas(world) == [2, 2],
         90,
         lambda: f"acting on a server without memory; {controller.said[-3:]}",
     )
-    print(
-        f"on a server that had forgotten everything it acted after {time.monotonic() - back:.1f} s"
-    )
+    took_s = time.monotonic() - back
+    print(f"on a server that had forgotten everything it acted after {took_s:.1f} s")
     assert controller.process.poll() is None

@@ -1,4 +1,7 @@
-"""On a kind cluster: a plan that its nodes cannot hold is cut, with reason `fragmented`, and no pod is left Pending."""
+"""On a kind cluster: a plan that its nodes cannot hold is cut, and no pod is left Pending.
+
+The reason is then `fragmented`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ from faro_ops.controller.tick import tick
 from faro_ops.kube.capacity import Shape
 from faro_ops.kube.capacity_watch import NodeCapacity
 from faro_ops.kube.deployment_metrics import DeploymentMetrics
-from faro_ops.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.leader_gate import LeaderGatedCluster
+from faro_ops.kube.shape import shape_of
 
 pytestmark = pytest.mark.k8s
 
@@ -43,10 +47,10 @@ class Wanting(FairShare):
 
 
 class Nodes(World):
-    """Two jobs: a replica of `large` leaves a node room for no `small` one, and a small one none for a large one.
+    """Two jobs: a node with a replica of one has no room for a replica of the other.
 
-    Each has one replica, and so each worker has less room than a large replica, but both together have more. A pod that
-    does nothing first makes the two nodes equal, whatever else runs on them.
+    Each has one replica, and so each worker has less room than a large replica, but both together
+    have more. A pod that does nothing first makes the two nodes equal, whatever else runs on them.
     """
 
     def fill(self) -> None:
@@ -61,9 +65,8 @@ class Nodes(World):
             )
         free = list(self.free().values())
         self.large = tenths(0.6 * max(free))
-        self.small = (
-            tenths(max(free) - self.large) + 0.1
-        )  # beside a large one, no node has room for it
+        # Beside a large one, no node has room for it.
+        self.small = tenths(max(free) - self.large) + 0.1
         assert 0 < max(self.large, self.small) <= min(free), (
             f"the nodes have too little room: {free} cores"
         )

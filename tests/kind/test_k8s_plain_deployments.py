@@ -1,4 +1,7 @@
-"""On a kind cluster: Faro scales model servers under load, with and without an HPA on the same Deployment."""
+"""On a kind cluster: Faro scales model servers under load.
+
+With and without an HPA on the same Deployment.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,10 @@ def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(
     acting = models.faro(prometheus, "Faro-Sum", "--apply")
     until(lambda: targets(models)[0] > 2, PLANNED_S, lambda: f"it scales: {acting.said[-5:]}")
     until(lambda: models.ready("busy") == models.replicas("busy"), 120, "the new replicas serve")
-    observed = lambda: models.plan()["jobs"][0].get("observedTailLatencySeconds", math.inf)  # noqa: E731
+
+    def observed() -> float:
+        return models.plan()["jobs"][0].get("observedTailLatencySeconds", math.inf)
+
     until(
         lambda: observed() < before_s,
         240,
@@ -103,9 +109,8 @@ def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(
     assert models.plan()["capacityCores"] == pytest.approx(REPLICAS * CORES)
     assert models.pending() == []
     idle = load["idle"].end()
-    print(
-        f"p99 {before_s:.2f} s -> {observed():.2f} s, {targets(models)}; idle: {len(failed(idle))} of {len(idle)} failed"
-    )
+    print(f"p99 {before_s:.2f} s -> {observed():.2f} s, {targets(models)}")
+    print(f"idle: {len(failed(idle))} of {len(idle)} failed")
     assert failed(idle) == []
 
 
@@ -113,9 +118,10 @@ def test_the_autoscaler_of_kubernetes_scales_by_the_cpu_that_metrics_server_meas
     models, load, prometheus
 ):
     apply(models.api, models.autoscaler("by-cpu", "busy", 1, 3, utilisation=5))
-    status = lambda: models.get("/apis/autoscaling/v2/{ns}/horizontalpodautoscalers/by-cpu")[
-        "status"
-    ]  # noqa: E731
+
+    def status() -> dict:
+        return models.get("/apis/autoscaling/v2/{ns}/horizontalpodautoscalers/by-cpu")["status"]
+
     until(lambda: models.replicas("busy") == 3, METRICS_S, lambda: f"it scales: {status()}")
     assert models.replicas("idle") == 1
 
@@ -123,7 +129,8 @@ def test_the_autoscaler_of_kubernetes_scales_by_the_cpu_that_metrics_server_meas
 def test_faro_does_not_start_beside_an_autoscaler_but_a_dry_run_does(models, prometheus):
     autoscaler = models.autoscaler("by-cpu", "busy", 2, 2)
     apply(models.api, autoscaler)
-    named = f"deployment '{models.namespace}/busy' is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
+    problem = "is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
+    named = f"deployment '{models.namespace}/busy' {problem}"
     refused = models.faro(prometheus, "FairShare", "--apply")
     assert refused.process.wait(120) == 2
     until(lambda: refused.heard(named), 10, lambda: f"it is named: {refused.said}")

@@ -1,4 +1,7 @@
-"""On a kind cluster: the manifests as an operator applies them. Controllers that wait, and network policies."""
+"""On a kind cluster: the manifests as an operator applies them.
+
+Controllers that wait, and network policies.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +59,8 @@ def test_a_head_that_fits_on_no_node_is_named_with_the_schedulers_reason(faro):
     )
     assert "-head-" in said(faro)
     faro.api.send("DELETE", path_of({"kind": "RayService", "metadata": faro.service()["metadata"]}))
-    ray = {
-        "labelSelector": "ray.io/is-ray-node=yes"
-    }  # its quota has no room for another head until this one is gone
+    # Its quota has no room for another head until this one is gone.
+    ray = {"labelSelector": "ray.io/is-ray-node=yes"}
     until(lambda: not faro.get("/api/v1/{ns}/pods", **ray)["items"], 120, "its pods are gone")
 
 

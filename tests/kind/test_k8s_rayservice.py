@@ -1,4 +1,7 @@
-"""On a kind cluster: `faro run` with a Ray that KubeRay's operator made, and what operator, pods and editors do to it."""
+"""On a kind cluster: `faro run` with a Ray that KubeRay's operator made.
+
+And what the operator, pods and editors do to it.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +123,10 @@ def test_a_restarted_operator_submits_the_same_configuration_and_resets_nothing(
 
 @pytest.mark.fault
 def test_counts_that_an_edit_of_the_configuration_resets_are_asserted_again(ray, controller):
-    """For some seconds Ray then knows no replica of a job; after that as many as the configuration says."""
+    """For some seconds Ray then knows no replica of a job.
+
+    After that, it knows as many as the configuration says.
+    """
     began = time.monotonic()
     ray.describe(JOBS, tuple(FIRST.values()), max_ongoing_requests=20)
     until(lambda: ray.counts() != HALF, 60, "it is submitted again")
@@ -193,7 +199,7 @@ def test_the_token_of_ray_rotates_without_a_restart_of_the_controller(ray, contr
     assert not controller.heard("second")
 
 
-# --- what is refused before anything is changed -----------------------------------------------------------------------
+# --- what is refused before anything is changed ---------------------------------------------------
 
 
 def refused(ray, monkeypatch, capsys, **changed) -> str:

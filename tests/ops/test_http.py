@@ -15,7 +15,10 @@ from faro_ops.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """/busy answers 503 until it has been asked three times; anything else answers the request's token."""
+    """/busy answers 503 until it has been asked three times.
+
+    Any other path answers the request's token.
+    """
 
     def do_GET(self):
         self.server.asked += 1

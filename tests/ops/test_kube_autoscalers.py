@@ -1,4 +1,7 @@
-"""A HorizontalPodAutoscaler that scales a job's Deployment too. (On a real cluster: test_k8s_plain_deployments.py.)"""
+"""A HorizontalPodAutoscaler that scales a job's Deployment too.
+
+On a real cluster: test_k8s_plain_deployments.py.
+"""
 
 from __future__ import annotations
 
@@ -87,9 +90,7 @@ def test_an_autoscaler_of_something_else_does_not_matter():
 
 
 def test_a_controller_does_not_start_beside_an_autoscaler():
-    with pytest.raises(
-        ValueError,
-        match=r"^deployment 'jobs/a' is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it$",
-    ):
+    problem = "is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
+    with pytest.raises(ValueError, match=rf"^deployment 'jobs/a' {problem}$"):
         preflight.check_autoscalers({"jobs/a": autoscaler("by-cpu", "a"), "jobs/b": None})
     preflight.check_autoscalers({"jobs/a": None})

@@ -13,8 +13,9 @@ from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.kube.capacity import CORES, Shape, capacity, cores_of_workers, requests_of, tolerates
 from faro_ops.kube.capacity_watch import small_node, small_pod
-from faro_ops.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.operate import NamespacedName, watch_capacity
+from faro_ops.kube.shape import shape_of
 
 WHOLE = Shape(quantum=1.0)
 

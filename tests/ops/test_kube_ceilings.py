@@ -39,15 +39,16 @@ REFS = [DeploymentRef.of(job, SECTION, "jobs") for job in JOBS]
 
 
 class Server:
-    """Two Deployments with an HPA each, whose versions change whenever `busy` is true; it records every write."""
+    """Two Deployments with an HPA each, whose versions change whenever `busy` is true.
+
+    It records every write.
+    """
 
     def __init__(self, replicas=(2, 2), bounds=((1, 4), (1, 4))):
-        self.replicas, self.written, self.busy, self.lock = (
-            dict(zip("ab", replicas)),
-            [],
-            0,
-            threading.Lock(),
-        )
+        self.replicas = dict(zip("ab", replicas))
+        self.written = []
+        self.busy = 0
+        self.lock = threading.Lock()
         self.hpas = {name: self.hpa(name, *of) for name, of in zip("ab", bounds)}
         self.lease = None
 
@@ -175,7 +176,7 @@ def test_the_observed_targets_are_the_ceilings_and_the_replicas_those_of_the_hpa
     assert not observation.changing.any()
 
 
-def test_a_ceiling_rises_only_when_the_pods_above_another_ceiling_are_gone_and_waits_without_a_failure():
+def test_a_ceiling_waits_without_a_failure_until_the_pods_above_another_ceiling_are_gone():
     server = Server(replicas=(4, 2))
     cluster = applied(server, [2, 6], [1, 5])
     assert server.bounds() == {"a": (1, 2), "b": (1, 4)}, "a still has four pods"
@@ -301,7 +302,7 @@ class Ticks(BoundedDeployments):
             self._api.replicas[name] = min(max(self._api.replicas[name], low), high)
 
 
-def test_in_the_loop_ceilings_stay_within_the_capacity_and_a_client_that_keeps_changing_one_is_reported():
+def test_the_loop_keeps_ceilings_within_the_capacity_and_reports_a_client_that_changes_one():
     server, steps = Server(replicas=(4, 4)), []
     cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 8.0)
 
@@ -359,12 +360,14 @@ def test_a_job_without_data_keeps_its_bounds():
     [
         (
             None,
-            r"^deployment 'jobs/a' has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one$",
+            r"^deployment 'jobs/a' has no HorizontalPodAutoscaler; "
+            r"--act ceilings sets the bounds of one$",
         ),
         ({"name": "by-cpu"}, r"^job 'a': deployment.autoscaler='a' must be 'by-cpu'$"),
         (
             {"ownerReferences": [{"kind": "ScaledObject", "name": "x"}]},
-            r"^HorizontalPodAutoscaler 'a' belongs to ScaledObject 'x', which would reset its bounds$",
+            r"^HorizontalPodAutoscaler 'a' belongs to ScaledObject 'x', "
+            r"which would reset its bounds$",
         ),
     ],
 )
@@ -379,7 +382,8 @@ def test_a_controller_does_not_start_without_autoscalers_that_it_can_bound(chang
 @pytest.mark.parametrize(("least", "low", "needed"), [(0, 1, 1), (0, 0, 1), (2, 3, 3)])
 def test_a_job_keeps_at_least_the_replicas_of_its_hpa_and_one(least, low, needed):
     """Faro may set minReplicas to the table's min_replicas."""
-    problem = rf"^job 'a': min_replicas={least}, but its HPA keeps {low}; write min_replicas: {needed} into the table$"
+    told = f"min_replicas={least}, but its HPA keeps {low}"
+    problem = f"^job 'a': {told}; write min_replicas: {needed} into the table$"
     ref = DeploymentRef.of(Job("a", min_replicas=least), SECTION, "jobs")
     with pytest.raises(ValueError, match=problem):
         check_bounded([ref], [Server.hpa("a", low, 4)])

@@ -1,4 +1,7 @@
-"""Faults that the threads and ticks of `kube` survive: truncated answers, nonsense, a lease that expires in apply."""
+"""Faults that the threads and ticks of `kube` survive.
+
+Truncated answers, nonsense, a lease that expires in `apply`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def until(holds, within_s=5.0):
     return found
 
 
-# --- the connection --------------------------------------------------------------------------------------------------
+# --- the connection -------------------------------------------------------------------------------
 
 
 def test_a_truncated_answer_is_one_line():
@@ -76,7 +79,7 @@ def test_a_retry_after_of_an_hour_is_cut_short(monkeypatch):
     assert time.monotonic() - began < 5
 
 
-# --- threads ---------------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 def test_an_informer_survives_nonsense_and_warns_that_its_copy_is_stale(caplog):
@@ -173,7 +176,7 @@ def test_the_condition_has_the_time_of_its_change_and_not_of_the_report():
     assert status["usedCores"] == 3
 
 
-# --- plain Deployments -----------------------------------------------------------------------------------------------
+# --- plain Deployments ----------------------------------------------------------------------------
 
 JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
 

@@ -1,4 +1,7 @@
-"""`kube` with a faulty API server and Prometheus: back-off, rotated credentials, expired watches, missing data."""
+"""`kube` with a faulty API server and a faulty Prometheus.
+
+Back-off, rotated credentials, expired watches, missing data.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from faro_ops.kube.informer import Informer
 
 
 class Fake(ThreadingHTTPServer):
-    """Answers with what `answer(method, path, query, headers)` returns: (status, object, headers) or lines of a stream."""
+    """Answers with what `answer(method, path, query, headers)` returns.
+
+    That is (status, object, headers), or the lines of a stream.
+    """
 
     daemon_threads = True
 
@@ -241,7 +247,7 @@ def test_an_informer_without_a_server_keeps_its_items_and_the_error():
     assert informer.error is not None
 
 
-# --- Prometheus ------------------------------------------------------------------------------------------------------
+# --- Prometheus -----------------------------------------------------------------------------------
 
 
 QUERIES = Queries("sum(increase(requests[$window]))", "mean[$window]", "p99[$window]")
@@ -249,7 +255,7 @@ ENDS = np.array([880.0, 940.0, 1000.0])  # of minutes; it is 1030 now
 
 
 def prometheus(values: dict[str, list[tuple[float, object]]], refused=()):
-    """Answers whichever of the marked queries contains a word of `values`, with the samples of that word."""
+    """Answers each marked query that contains a word of `values` with the samples of that word."""
 
     def answer(method, path, form, headers):
         if any(word in form["query"] for word in refused):

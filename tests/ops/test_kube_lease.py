@@ -96,7 +96,10 @@ class Server:
 @examples(600)
 @given(st.integers(0, 2**32 - 1))
 def test_two_candidates_never_lead_at_once_however_slow_or_forgetful_the_server(seed):
-    """Requests may take any time on their way there and back, may be lost, and the server may forget everything."""
+    """Requests may be lost or take any time on their way there and back.
+
+    The server may forget everything.
+    """
     chance = random.Random(seed)  # draws by hypothesis would cost most of the time
     server, stamp = Server(), itertools.count()
     candidates = {"a": Candidate("a"), "b": Candidate("b")}

@@ -250,9 +250,8 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
 def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeypatch, capsys):
     server = reviewed(lambda asked: asked["verb"] in ("get", "list", "watch"))
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: server)
-    monkeypatch.setattr(
-        "faro_lib.simulate.measure.measure", lambda *_, **__: None
-    )  # which takes seconds
+    # Measuring takes seconds.
+    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: None)
     section = {"queries": {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}}
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([{"job": "a", "deployment": section}]))
     command = [
@@ -286,7 +285,7 @@ def test_a_deployment_of_kubernetes_itself_is_refused(section):
 
 
 def everything(backend: str, namespace: str, name: str, **more) -> list[dict]:
-    """All objects of `faro manifests` except the namespace and the CRD, which controllers may share."""
+    """All objects of `faro manifests` except the namespace and the CRD, which may be shared."""
     jobs = (Job("a"),)
     how = dict(prometheus="http://x", served=serve_specs(jobs), initial=(1,), monitor=True) | more
     spec = ManifestSpec(jobs, "", backend, namespace, name, **how)
@@ -312,10 +311,8 @@ def test_the_default_name_gives_the_objects_their_names(backend):
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])
 def test_a_second_controller_replaces_no_object_of_the_first(backend, namespace, name):
     shared = dict(namespaces=("models",)) if backend == "deployments" else {}
-    first, second = (
-        everything(backend, "faro", "faro", **shared),
-        everything(backend, namespace, name, **shared),
-    )
+    first = everything(backend, "faro", "faro", **shared)
+    second = everything(backend, namespace, name, **shared)
     assert not {place(one) for one in first} & {place(one) for one in second}
     bindings = [one for one in second if one["kind"] == "RoleBinding"]
     roles = {
@@ -347,7 +344,10 @@ def test_a_selector_selects_only_the_pods_of_its_own_controller(backend):
                 yield thing["spec"]["template"]["metadata"]["labels"]
 
     def selectors(thing):
-        """The label selectors in an object, except of other programs' pods, which are in another namespace."""
+        """The label selectors in an object, except of other programs' pods.
+
+        Those are in another namespace.
+        """
         if isinstance(thing, dict) and "namespaceSelector" not in thing:
             yield from [thing["matchLabels"]] if "matchLabels" in thing else []
             for value in thing.values():

@@ -1,4 +1,4 @@
-"""A RayService as KubeRay reports it: the cluster that serves, its workers, and why it is not ready."""
+"""A RayService as KubeRay reports it: the serving cluster, its workers, why it is not ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Counts from Prometheus: a real server with six hours of backfilled counters, and a stub with bad answers."""
+"""Counts from Prometheus.
+
+A real server with six hours of backfilled counters, and a stub with bad answers.
+"""
 
 import http.server
 import json
@@ -102,9 +105,8 @@ def test_a_range_query_gives_the_counts_of_every_service(server):
     names, counts = read_prometheus(url, QUERY, minutes=90, end_s=end_s)
     assert names == ("a", "b")
     truth = np.stack([counts_per_min(name)[-90:] for name in names])
-    assert (
-        np.abs(counts / truth - 1).max() < 0.05
-    )  # `increase` extrapolates from its samples to the whole minute
+    # `increase` extrapolates from its samples to the whole minute.
+    assert np.abs(counts / truth - 1).max() < 0.05
 
 
 @pytest.mark.slow
@@ -226,9 +228,8 @@ def test_a_bad_answer_is_rejected_in_one_line(stub, answer, label, message):
 def test_a_value_belongs_to_the_minute_that_it_ends(stub):
     stub.answer = matrix({"service": "a"})
     _, counts = read_prometheus(stub.url, "up", minutes=3, end_s=130)
-    np.testing.assert_array_equal(
-        counts, [[np.nan, 5, np.nan]]
-    )  # minutes that end at 0, 60 and 120 s
+    ends_at_0_60_120_s = [[np.nan, 5, np.nan]]
+    np.testing.assert_array_equal(counts, ends_at_0_60_120_s)
 
 
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])

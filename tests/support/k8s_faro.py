@@ -1,4 +1,7 @@
-"""Faro on the kind cluster as `faro manifests` describes it: controllers in pods, policies, quota; load and probes in pods."""
+"""Faro on the kind cluster as `faro manifests` describes it.
+
+Controllers in pods, policies and a quota; load and probes in pods.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ while time.time() < end:
         threading.Thread(target=send, args=(url,)).start()
     time.sleep(pause_s)
 """.replace("TIMEOUT", str(REQUEST_S))
-# It tries for a while, because a policy that admits a new pod takes effect some seconds after the pod has started.
+# It tries for a while, because a policy that admits a new pod takes effect some seconds after the
+# pod has started.
 PROBE = """
 import json, socket, sys, time
 answers = dict.fromkeys(sys.argv[1:], "closed")
@@ -71,7 +75,9 @@ print(json.dumps(answers), flush=True)
 
 
 class FaroWorld(WorldWithRayService):
-    """A namespace with everything that `faro manifests` writes, small: two workers of four cores, two controllers.
+    """A namespace with everything that `faro manifests` writes.
+
+    It is small: two workers of four cores, two controllers.
 
     monitoring : name of the namespace whose pods may read the metrics.
     """
@@ -106,7 +112,10 @@ class FaroWorld(WorldWithRayService):
     def describe(
         self, files: tuple[str, ...] = FILES, head: Head | None = None, jobs: tuple[Job, ...] = JOBS
     ) -> None:
-        """Apply these files of the manifests. Without `head` it stays as it is: another one begins an upgrade."""
+        """Apply these files of the manifests.
+
+        Without `head` the head stays as it is: another one begins an upgrade.
+        """
         self.head = head or self.head
         spec = ManifestSpec(
             jobs,
@@ -124,7 +133,7 @@ class FaroWorld(WorldWithRayService):
         )
         apply(self.api, *(thing for file in files for thing in objects(spec, f"{file}.yaml")))
 
-    # --- Ray ----------------------------------------------------------------------------------------------------------
+    # --- Ray --------------------------------------------------------------------------------------
 
     def service(self) -> dict:
         return self.get("/apis/ray.io/v1/{ns}/rayservices/faro")
@@ -162,7 +171,10 @@ class FaroWorld(WorldWithRayService):
         return name
 
     def worker_away_from_the_head(self) -> dict:
-        """A worker on another node. If all are beside the head, one is replaced, and Kubernetes spreads them again."""
+        """A worker on another node than the head.
+
+        If all are beside the head, one is replaced, and Kubernetes spreads them again.
+        """
 
         def away():
             (head,) = self.pods("head")
@@ -181,7 +193,7 @@ class FaroWorld(WorldWithRayService):
             )
         return away()[0]
 
-    # --- Faro ---------------------------------------------------------------------------------------------------------
+    # --- Faro -------------------------------------------------------------------------------------
 
     def plan(self) -> dict:
         return self.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/faro").get("status", {})
@@ -194,7 +206,7 @@ class FaroWorld(WorldWithRayService):
         return [job["readyReplicas"] for job in self.plan().get("jobs", [])]
 
     def whole(self) -> bool:
-        """Whether two workers serve, and a plan of the last ticks gives each job its half of them."""
+        """Whether two workers serve, and a plan of the last ticks gives each job half of them."""
         decided = self.plan().get("lastDecisionTime")
         return (
             decided is not None
@@ -218,7 +230,10 @@ class FaroWorld(WorldWithRayService):
 
     def spread_controllers(self) -> None:
         """On two nodes. After a drain both may be on one, and Kubernetes moves no running pod."""
-        nodes = lambda: {pod["spec"].get("nodeName") for pod in self.controllers() if is_ready(pod)}  # noqa: E731
+
+        def nodes() -> set[str | None]:
+            return {pod["spec"].get("nodeName") for pod in self.controllers() if is_ready(pod)}
+
         if len(nodes()) == 1:
             self.kill(self.controllers()[0])
             until(lambda: len(nodes()) == 2, FOLLOWED_S, "the controllers are on two nodes")
@@ -230,7 +245,7 @@ class FaroWorld(WorldWithRayService):
             for one in pod["status"].get("containerStatuses", [])
         )
 
-    # --- pods of the test ---------------------------------------------------------------------------------------------
+    # --- pods of the test -------------------------------------------------------------------------
 
     def python(
         self,
@@ -241,7 +256,10 @@ class FaroWorld(WorldWithRayService):
         labels: dict | None = None,
         **where: str,
     ) -> str:
-        """Start a pod that runs Python code; returns the path of the pod. `where` is added to its spec."""
+        """Start a pod that runs Python code; returns the path of the pod.
+
+        where : added to its spec.
+        """
         container = {
             "name": "c",
             "image": IMAGE,
@@ -284,7 +302,10 @@ class FaroWorld(WorldWithRayService):
 
 @contextlib.contextmanager
 def faro_world(folder: Path, *files: str) -> Iterator[FaroWorld]:
-    """Faro in a namespace of its own, and another namespace, which is the one of Prometheus. `files` are applied."""
+    """Faro in a namespace of its own, and another namespace for Prometheus.
+
+    files : the files of the manifests that are applied.
+    """
     with (
         contextlib.closing(World(folder)) as monitoring,
         contextlib.closing(FaroWorld(folder, monitoring.namespace)) as one,
@@ -294,7 +315,10 @@ def faro_world(folder: Path, *files: str) -> Iterator[FaroWorld]:
 
 
 class Load:
-    """A pod that sends requests to each of some addresses at a fixed rate; `where` is as in `FaroWorld.python`."""
+    """A pod that sends requests to each of some addresses at a fixed rate.
+
+    where : as in `FaroWorld.python`.
+    """
 
     def __init__(self, world: World, name: str, per_s: float, *urls: str, **where: str):
         self.api, self.path = world.api, world.python(name, LOAD, str(per_s), *urls, **where)
@@ -336,7 +360,8 @@ class Row:
 def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterator[Row]:
     """Send requests during a fault and until everything is as before.
 
-    The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is set.
+    The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is
+    set.
     """
     until(world.whole, within_s, lambda: f"all is well before the fault: {world.plan()}")
     load, row = load_of_jobs(world), Row(fault)

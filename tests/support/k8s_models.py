@@ -1,4 +1,7 @@
-"""Plain Deployments on the kind cluster: model servers that wait, the Prometheus that scrapes them, Faro outside of it."""
+"""Plain Deployments on the kind cluster.
+
+Model servers that wait, the Prometheus that scrapes them, and Faro outside of the cluster.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class Prometheus:
 
 
 class ModelWorld(World):
-    """A namespace with a Deployment and a Service for each job, and what Faro's controller needs there.
+    """A namespace with a Deployment and a Service for each job, and what Faro needs there.
 
     replicas : how many of them its quota admits.
     """

@@ -1,4 +1,7 @@
-"""A RayService on the kind cluster: KubeRay's operator makes its Ray from Faro's image, and node ports lead to it."""
+"""A RayService on the kind cluster.
+
+KubeRay's operator makes its Ray from Faro's image, and node ports lead to it.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,10 @@ class RayWorld(WorldWithRayService):
         until(ready, READY_S, "the RayService is ready")
 
     def counts(self) -> dict[str, int]:
-        """Replicas that Ray is asked for, by application; the window of the statistics aside. Empty while Ray is away."""
+        """Replicas that Ray is asked for, by application, except that of the statistics.
+
+        Empty while Ray is away.
+        """
         try:
             states = self.rest.get(APPLICATIONS)["applications"]
         except OSError:

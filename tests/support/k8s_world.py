@@ -1,4 +1,7 @@
-"""The kind cluster that tests marked k8s run on: connections, namespaces, faults of its nodes, things to wait for."""
+"""The kind cluster that tests marked k8s run on.
+
+Connections, namespaces, faults of its nodes, things to wait for.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,10 @@ def apply(api: Api, *things: dict, **query) -> None:
 def until(
     holds: Callable[[], object], within_s: float = 20.0, what: str | Callable[[], str] = "it"
 ):
-    """The first true answer; the time is generous, for the machine may be busy. `what` may be asked when it failed."""
+    """The first true answer; the time is generous, because the machine may be busy.
+
+    what : what is waited for, or a function that is asked for it when the time is over.
+    """
     last: object = None
     end = time.monotonic() + within_s
     while time.monotonic() < end:
@@ -92,7 +98,7 @@ def until(
     raise AssertionError(f"{what} did not come true within {within_s:g} s; last seen: {last!r}")
 
 
-# --- nodes and what is done to them -----------------------------------------------------------------------------------
+# --- nodes and what is done to them ---------------------------------------------------------------
 
 
 def workers(api: Api) -> list[str]:
@@ -102,7 +108,10 @@ def workers(api: Api) -> list[str]:
 
 
 def half_a_worker(api: Api) -> float:
-    """Cores of a pod of which each worker holds exactly two, beside the cluster's own pods; a multiple of 0.1."""
+    """Cores of a pod of which each worker holds exactly two, beside the cluster's own pods.
+
+    A multiple of 0.1.
+    """
     nodes = api.get("/api/v1/nodes")["items"]
     smallest = min(amount(node["status"]["allocatable"]["cpu"]) for node in nodes)
     return (math.floor(10 * smallest / 3) + 1) / 10
@@ -225,7 +234,10 @@ MARKED = re.compile(r'label_replace\((.*?), "faro_query", "(\d+)", "", ""\)')
 
 
 def answers_of(form: dict[str, str], value_of: Callable[[str], float | None]) -> list[dict]:
-    """What Prometheus would answer to a range query of marked queries, each of which has one value, or none."""
+    """What Prometheus would answer to a range query of marked queries.
+
+    Each of them has one value, or none.
+    """
     first, last, step = (float(form[key]) for key in ("start", "end", "step"))
     found = []
     for query, place in MARKED.findall(form["query"]):
@@ -255,12 +267,12 @@ class FakePrometheus(ThreadingHTTPServer):
                 text = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 form = {key: one[0] for key, one in parse_qs(text).items()}
                 values = self.server.values
-                known = lambda query: next(
-                    (value for word, value in values.items() if word in query), None
-                )  # noqa: E731
-                body = json.dumps(
-                    {"data": {"resultType": "matrix", "result": answers_of(form, known)}}
-                ).encode()
+
+                def known(query: str) -> float | None:
+                    return next((value for word, value in values.items() if word in query), None)
+
+                data = {"resultType": "matrix", "result": answers_of(form, known)}
+                body = json.dumps({"data": data}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

@@ -51,7 +51,10 @@ def pod(
 
 
 def measured(arrivals_per_min, others):
-    """The answer of `DeploymentMetrics.observe`: these counts per minute, and `others` (jobs,) for every other field."""
+    """The answer of `DeploymentMetrics.observe`.
+
+    It has these counts per minute, and `others` (jobs,) for every other field.
+    """
     fields = ("arrivals_now", "mean_latency_s", "tail_latency_s", "ongoing")
     return {"arrivals_per_min": np.array(arrivals_per_min)} | dict.fromkeys(
         fields, np.array(others)
