@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faro_lib.errors import OUT_OF_MEMORY_ADVICE
+from faro_ops.errors import OUT_OF_MEMORY_ADVICE
 
 # Files with the memory limit and the memory usage, in bytes, of this process's control group (cgroup v2, cgroup v1).
 GROUPS = [

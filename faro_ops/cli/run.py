@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from faro_lib.errors import message_of
 from faro_ops.cli import backends, shared
 from faro_ops.cli.shared import cores, option, say
 from faro_ops.cli.trust import announcing, recorded_authority
+from faro_ops.errors import message_of
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
