@@ -1,9 +1,7 @@
-"""Files: atomic writes, arrays cached on disk, checks and searches of paths, and YAML without anchors, aliases or tags."""
+"""Files: atomic writes, arrays cached on disk, searches of paths, and YAML without anchors, aliases or tags."""
 
-import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,21 +42,6 @@ def cached_array(key: object, compute: Callable[[], Any]) -> Any:
         with atomic_write(path) as partial:
             np.save(partial, array)
     return array
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise OSError if writing to the file or folder `path` would fail. `path` need not exist. Nothing is changed."""
-    path = Path(path)
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    try:
-        if existing.is_dir():
-            tempfile.TemporaryFile(dir=existing).close()
-        elif existing == path:
-            path.open("ab").close()
-        else:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(existing)) from None
 
 
 def find_upwards(path: str | Path) -> Path:

@@ -41,8 +41,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
     service time, not the measured one of the default model. A `latency_curve` is a path relative to the table's folder.
     """
     rows = [
-        {key: value for key, value in row.items() if key not in SECTIONS}
-        for row in _rows(Path(path))
+        {key: value for key, value in row.items() if key not in SECTIONS} for row in job_rows(path)
     ]
     for row in rows:
         if row.get("latency_curve"):
@@ -55,45 +54,9 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
     return jobs
 
 
-def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if the job has no such section."""
-    sections = {}
-    for n, row in enumerate(_rows(Path(path)), 1):
-        mapping = row.get(section) or {}
-        if not isinstance(mapping, dict):
-            raise ValueError(f"{path}, job {n}: {section}={mapping!r} must be a mapping")
-        sections[str(row.get("job"))] = mapping
-    return sections
-
-
-def assumptions(path: str | Path) -> list[str]:
-    """Warnings about missing service times and cold starts. Each message names the jobs and the assumed default."""
-    rows, usual = _rows(Path(path)), Job("usual")
-    measured = [
-        row for row in rows if row.get("service_time_s") is not None or row.get("model") is None
-    ]
-    kinds = {
-        str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind
-        for row in rows
-    }
-    timed = [row for row in measured if kinds[str(row.get("job"))] in ("serial", "concurrent")]
-    varying = [row for row in measured if row.get("service_std_s") is None]
-    columns = {
-        "service_time_s": (timed, f"{usual.service_time_s:g} s is assumed"),
-        "service_scv": (varying, "constant service times are assumed, which is optimistic for p99"),
-        "cold_start_s": (rows, f"{usual.cold_start_s:g} s is assumed"),
-    }
-    messages = []
-    for name, (among, text) in columns.items():
-        if absent := [str(row.get("job")) for row in among if row.get(name) is None]:
-            more = [f"{len(absent) - 3} more"] if len(absent) > 4 else []
-            messages.append(
-                f"{name} is not given for {', '.join([*absent[: 3 if more else 4], *more])}: {text}"
-            )
-    return messages
-
-
-def _rows(path: Path) -> list[dict]:
+def job_rows(path: str | Path) -> list[dict]:
+    """The rows of a table of jobs as mappings, unchecked. Empty cells of a .csv are left out."""
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such file; a table of jobs has the columns {', '.join(COLUMNS)}"

@@ -130,7 +130,6 @@ def run(
     """
     # One long function, because all its parts use the options.
     from faro_lib.control import GuardrailConfig
-    from faro_lib.files import check_writable
     from faro_lib.policies import make, protocol
     from faro_lib.policies.faro import bounding, earning
     from faro_lib.policies.loops import paced
@@ -139,6 +138,7 @@ def run(
     from faro_ops.controller.journal import Journal
     from faro_ops.controller.overrides import Watched
     from faro_ops.controller.startup import once, until_passed
+    from faro_ops.files import check_writable
 
     if watch:
         from faro_ops.cli.view import check_terminal, watching
