@@ -70,14 +70,6 @@ class Forecaster(ABC):
         """Discard the level estimates of `jobs` (a bool mask), whose load has shifted. The base class has none."""
         return self
 
-    def renewed(self, other: "Forecaster") -> "Forecaster":
-        """`other`, a forecaster of the same jobs, updated with the counts that `self` stores."""
-        seen = min(self.minutes_seen, self.counts.shape[1])
-        later = other.start(self.minute_of_day - seen)
-        for counts in self.counts[:, self.counts.shape[1] - seen :].T:
-            later = later.update(counts)
-        return later
-
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0; minute 0 is the coming one."""

@@ -26,6 +26,7 @@ from faro_lib.policies.protocol import (
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_ops.controller import renewal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.journal import Header, Journal, next_memory
 
@@ -140,7 +141,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memor
         state, LoopState
     ):  # only policies with a LoopState have a forecaster
         return replace(
-            memory, state=replace(state, forecaster=state.forecaster.renewed(forecaster))
+            memory, state=replace(state, forecaster=renewal.renewed(state.forecaster, forecaster))
         )
     return memory
 
