@@ -19,7 +19,7 @@ RENAMED = {
 
 
 def nearest(word: str, accepted: Iterable[str]) -> str:
-    """A hint for an unknown word: its new name if it was renamed, else the nearest accepted word, else all accepted words.
+    """A hint for an unknown word: its new name, the nearest accepted word, or all accepted words.
 
     >>> nearest("trails", ["trials", "sizes"])
     "did you mean 'trials'?"
@@ -33,4 +33,6 @@ def nearest(word: str, accepted: Iterable[str]) -> str:
         return f"it is now called {RENAMED[word]!r}"
     lower = {name.lower(): name for name in accepted}
     close = difflib.get_close_matches(str(word).lower(), lower, 1)
-    return f"did you mean {lower[close[0]]!r}?" if close else f"accepted: {', '.join(accepted)}"
+    if close:
+        return f"did you mean {lower[close[0]]!r}?"
+    return f"accepted: {', '.join(accepted)}"

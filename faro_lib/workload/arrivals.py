@@ -9,8 +9,8 @@ from faro_lib.workload.jobs import MINUTE_S, Workload
 def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the arrival times of all requests as in the paper's evaluation (EuroSys'25 artifact).
 
-    In a minute with n requests, the first arrives at the start and the gaps are exponential with mean 60/n s.
-    The last requests of a minute may thus arrive after its end.
+    In a minute with n requests, the first arrives at the start and the gaps are exponential with
+    mean 60/n s. The last requests of a minute may thus arrive after its end.
 
     Returns
     -------

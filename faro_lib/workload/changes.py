@@ -36,7 +36,8 @@ GIANT = 5.3  # factor on the load of the first job; all other jobs have the fact
 def changed(traces: Traces, change: str) -> Traces:
     """The traces after `change`, one of CHANGES. A change affects every third job, unless stated otherwise.
 
-    launch : no requests until minute t of the evaluation day. Each affected job has its own t, in the middle third.
+    launch : no requests until minute t of the evaluation day. Each affected job has its own t, in
+        the middle third.
     double : twice the requests from t on.
     flash : CROWD times the requests for CROWD_MINUTES from t on.
     stop : no requests from t on.
@@ -44,8 +45,10 @@ def changed(traces: Traces, change: str) -> Traces:
     idle : a mean of IDLE_PER_MIN requests per minute on all days.
     sparse : the same mean as idle, but for the other two thirds of the jobs.
     weekend : WEEKEND times the requests of all jobs on days 6, 7, 13, 14, ...
-    drift : a factor on the requests of all jobs that grows linearly from 1 to DRIFT over the evaluation day.
-    giant : GIANT times the requests of the first job, and GIANT / 100 times those of all other jobs.
+    drift : a factor on the requests of all jobs that grows linearly from 1 to DRIFT over the
+        evaluation day.
+    giant : GIANT times the requests of the first job, and GIANT / 100 times those of all other
+        jobs.
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")

@@ -22,7 +22,8 @@ SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # names of the built-in workl
 class Job:
     """One inference service and its SLO: the `quantile` of its latency is at most `slo_s`.
 
-    The defaults are the paper's ResNet34, with an SLO of four service times (EuroSys'25, section 6.1).
+    The defaults are the paper's ResNet34, with an SLO of four service times (EuroSys'25, section
+    6.1).
     """
 
     name: str  # unique within a workload

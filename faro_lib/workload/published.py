@@ -17,8 +17,8 @@ TRAINING_DAYS = 10  # the training file also contains the evaluation day, day 11
 def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
     """Traces of ten jobs: days 1 to 10 (4 samples each) for training, day 11 (one sample) for evaluation.
 
-    `evaluation` is the path of input.json. `training` is the path of the pickled data frame. A file with a wrong
-    SHA-256 raises ValueError and is not unpickled, because unpickling can run code.
+    `evaluation` is the path of input.json. `training` is the path of the pickled data frame. A file
+    with a wrong SHA-256 raises ValueError and is not unpickled, because unpickling can run code.
     """
     lines = [
         json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()

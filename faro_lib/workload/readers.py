@@ -26,7 +26,8 @@ ALIASES = {
     "count": "requests",
 }  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
-# A table may give the standard deviation of the service time instead of its squared coefficient of variation.
+# A table may give the standard deviation of the service time instead of its squared coefficient of
+# variation.
 READ_COLUMNS = COLUMNS | {"service_std_s": "float"}
 SECTIONS = (
     "serve",
@@ -37,8 +38,9 @@ SECTIONS = (
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
     """Jobs from a .csv or .yaml table with the column `job` (the name) and, optionally, the other fields of `Job`.
 
-    If a row has a `service_time_s` but no `model`, the job's model is named after the job. The simulator then uses this
-    service time, not the measured one of the default model. A `latency_curve` is a path relative to the table's folder.
+    If a row has a `service_time_s` but no `model`, the job's model is named after the job. The
+    simulator then uses this service time, not the measured one of the default model. A
+    `latency_curve` is a path relative to the table's folder.
     """
     rows = [
         {key: value for key, value in row.items() if key not in SECTIONS} for row in job_rows(path)
@@ -156,10 +158,11 @@ def read_csv(
 ) -> Traces:
     """Traces from a table with the columns job, requests, and either `time` or `minute` (and optionally `day`).
 
-    With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
-    (`timed.days_from_midnight`). The last day is for evaluation, all earlier days for training. Without `jobs`, every
-    job has the defaults of `Job`. If `strict`, a row of a job that is not in `jobs` raises ValueError. Otherwise, such
-    rows are ignored, but at least one row must belong to `jobs`. The ValueError for a bad row names its file and line.
+    With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at
+    midnight (`timed.days_from_midnight`). The last day is for evaluation, all earlier days for
+    training. Without `jobs`, every job has the defaults of `Job`. If `strict`, a row of a job that
+    is not in `jobs` raises ValueError. Otherwise, such rows are ignored, but at least one row must
+    belong to `jobs`. The ValueError for a bad row names its file and line.
     """
     table, names = read_counts(path, jobs, strict=strict)
     if "time" in table:

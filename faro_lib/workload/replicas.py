@@ -1,7 +1,8 @@
 """Kinds of replica: how a replica serves the requests that it holds.
 
-`max_in_service` is the largest number of requests that a replica serves at once. `capacity_rps` is the largest arrival
-rate that a replica can sustain, in requests/s. A replica with a permanent queue completes requests at this rate.
+`max_in_service` is the largest number of requests that a replica serves at once. `capacity_rps` is
+the largest arrival rate that a replica can sustain, in requests/s. A replica with a permanent queue
+completes requests at this rate.
 """
 
 import dataclasses
@@ -73,8 +74,9 @@ class Replica:
 class Concurrent(Replica):
     """A replica that serves up to `at_once` requests at the same time. Other requests wait, first in first out.
 
-    If n requests are in service, each has the speed 1 / (1 + slowdown (n - 1)). Service times are given for speed 1.
-    A slowdown of 0 means independent servers, and a slowdown of 1 means processor sharing.
+    If n requests are in service, each has the speed 1 / (1 + slowdown (n - 1)). Service times are
+    given for speed 1. A slowdown of 0 means independent servers, and a slowdown of 1 means
+    processor sharing.
     """
 
     kind: ClassVar[str] = "concurrent"
@@ -98,9 +100,10 @@ class Concurrent(Replica):
 class Batched(Replica):
     """A replica that serves one batch of up to `max_batch` requests at a time, first in first out.
 
-    A batch of b requests takes s(b) = base_s + per_request_s b seconds on average, or `batch_s[b - 1]` if given. Batch
-    times are lognormal with the job's `service_scv`. The requests of a batch end together. A free replica starts a full
-    batch at once. It starts a smaller batch after it has been free and a request has been waiting for `wait_s` seconds.
+    A batch of b requests takes s(b) = base_s + per_request_s b seconds on average, or `batch_s[b -
+    1]` if given. Batch times are lognormal with the job's `service_scv`. The requests of a batch
+    end together. A free replica starts a full batch at once. It starts a smaller batch after it has
+    been free and a request has been waiting for `wait_s` seconds.
     """
 
     kind: ClassVar[str] = "batched"
@@ -149,10 +152,11 @@ class Batched(Replica):
 class Continuous(Replica):
     """A replica that generates tokens, with continuous batching; a request is one sequence.
 
-    An iteration first admits waiting sequences, first in first out, with p prompt tokens in total. It then gives one
-    output token to each of the n sequences in service. Its duration is alpha_s + beta_s n + gamma_s p. Admission stops
-    before n exceeds max_sequences or p exceeds max_tokens, but an empty replica always admits the first sequence. The
-    lengths of prompts and outputs are lognormal, rounded, and at least 1.
+    An iteration first admits waiting sequences, first in first out, with p prompt tokens in total.
+    It then gives one output token to each of the n sequences in service. Its duration is alpha_s +
+    beta_s n + gamma_s p. Admission stops before n exceeds max_sequences or p exceeds max_tokens,
+    but an empty replica always admits the first sequence. The lengths of prompts and outputs are
+    lognormal, rounded, and at least 1.
     """
 
     kind: ClassVar[str] = "continuous"
@@ -197,9 +201,10 @@ class Continuous(Replica):
     def capacity_rps(self, service_time_s: float) -> float:
         """Largest sustainable requests/s: 1 / (o (alpha_s + beta_s n) / n + gamma_s p).
 
-        o and p are the mean numbers of output and prompt tokens. An iteration admits at most m = max(1, max_tokens / p)
-        sequences. Each sequence stays for o iterations. Little's law thus limits the sequences in service to o m. n is
-        the smaller of o m and max_sequences. The n sequences in service share the time of an iteration.
+        o and p are the mean numbers of output and prompt tokens. An iteration admits at most m =
+        max(1, max_tokens / p) sequences. Each sequence stays for o iterations. Little's law thus
+        limits the sequences in service to o m. n is the smaller of o m and max_sequences. The n
+        sequences in service share the time of an iteration.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))

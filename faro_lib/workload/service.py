@@ -49,14 +49,16 @@ class ServiceTime:
 
 
 RESNET34 = ServiceTime(0.422472, 0.0793016, 0.0685808)
-# No distribution was published for ResNet18, so ResNet34's is scaled by the ratio of the mean service times.
+# No distribution was published for ResNet18, so ResNet34's is scaled by the ratio of the mean
+# service times.
 MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
     """The service-time distribution measured for the job's model, or else a lognormal with the job's mean and scv.
 
-    For a batched replica, the result multiplies the mean duration of a batch. For a continuous replica, it is unused.
+    For a batched replica, the result multiplies the mean duration of a batch. For a continuous
+    replica, it is unused.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)

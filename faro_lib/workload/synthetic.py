@@ -1,7 +1,8 @@
 """Synthetic traces with daily shapes, bursts, drifting levels and correlated jobs.
 
-They are preprocessed like the published traces. `downsample` averages blocks of 4 minutes, which reduces a day from
-1,440 to 360 minutes. `scale_to` maps each job's counts linearly to 1..1600 requests per minute.
+They are preprocessed like the published traces. `downsample` averages blocks of 4 minutes, which
+reduces a day from 1,440 to 360 minutes. `scale_to` maps each job's counts linearly to 1..1600
+requests per minute.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ CALIBRATED_QUANTILE = (
 )
 LOAD_PER_JOB = 2.26  # erlangs per job at CALIBRATED_QUANTILE, as in the published traces
 
-# How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the rate.
+# How the load varies. Amplitudes, standard deviations and heights are those of the logarithm of the
+# rate.
 DAILY = 0.22  # mean amplitude of the first harmonic of the daily shape
 DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # correlation time of the slow drift
@@ -31,9 +33,10 @@ BURST_MINUTES = 6.0  # decay time of a burst, in downsampled minutes
 def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360) -> Traces:
     """Generate traces from a seed, preprocess them like the published traces, and calibrate their load.
 
-    The logarithm of a job's rate is the sum of a daily shape, slow drift, fast noise, bursts and jitter. Calibration
-    scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total offered load on the evaluation day is
-    LOAD_PER_JOB erlangs per job. With the default model, about 3.6 replicas per job are then enough, as in the paper.
+    The logarithm of a job's rate is the sum of a daily shape, slow drift, fast noise, bursts and
+    jitter. Calibration scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total
+    offered load on the evaluation day is LOAD_PER_JOB erlangs per job. With the default model,
+    about 3.6 replicas per job are then enough, as in the paper.
 
     >>> traces = synthetic(seed=1, jobs=3, days=2, minutes=60)
     >>> traces.train.shape, traces.evaluation.shape
@@ -72,8 +75,9 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
     """Average blocks of `factor` minutes. The result has `factor` samples, whose blocks start at different minutes.
 
-    `per_min` has shape (jobs, days, minutes), the result (days, factor, jobs, minutes / factor). In sample k, every day
-    begins and ends k minutes after midnight. The last day is extended by copies of its last minute.
+    `per_min` has shape (jobs, days, minutes), the result (days, factor, jobs, minutes / factor). In
+    sample k, every day begins and ends k minutes after midnight. The last day is extended by copies
+    of its last minute.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]

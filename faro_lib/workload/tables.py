@@ -22,7 +22,8 @@ def load_workload(
 ) -> Traces:
     """Traces of a workload: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a table of counts.
 
-    `jobs` is the path of a table of jobs. `synthetic` has arguments of `make_synthetic` and a `change` (see `changed`).
+    `jobs` is the path of a table of jobs. `synthetic` has arguments of `make_synthetic` and a
+    `change` (see `changed`).
     """
     table = read_jobs(jobs) if jobs else None
     if workload == SYNTHETIC:

@@ -14,7 +14,8 @@ MAX_DAYS = 366
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     """Convert ISO 8601 or Unix times (in seconds or milliseconds) to whole minutes since 1970-01-01 00:00 local time.
 
-    Local time is UTC plus the offset of the latest entry, or UTC for Unix times. A ValueError names the file `where`.
+    Local time is UTC plus the offset of the latest entry, or UTC for Unix times. A ValueError names
+    the file `where`.
 
     >>> minutes_of(pd.Series(["1970-01-02T01:02+02:00", "1970-01-01T22:01:30Z"]), "x.csv").tolist()
     [1502, 1441]
@@ -71,8 +72,9 @@ def timed_counts(
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
     """Traces of days from midnight to midnight. `counts` (jobs, minutes) begin at minute `first` since 1970.
 
-    An incomplete last day is left out. The first day is left out if the counts begin after noon. Minutes before a job's
-    first count get 0, and forecasters treat them as unobserved (`forecaster.imputed`). Other gaps raise ValueError.
+    An incomplete last day is left out. The first day is left out if the counts begin after noon.
+    Minutes before a job's first count get 0, and forecasters treat them as unobserved
+    (`forecaster.imputed`). Other gaps raise ValueError.
     """
     left_out = int(first % DAY_MINUTES > DAY_MINUTES / 2)
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
