@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise OSError if writing to the file or folder `path` would fail. `path` need not exist. Nothing is changed."""
+    """Raise OSError if writing to the file or folder `path` would fail.
+
+    `path` need not exist. Nothing is changed.
+    """
     path = Path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:

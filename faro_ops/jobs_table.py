@@ -1,4 +1,4 @@
-"""What only an operator's commands read in a table of jobs: sections for a platform, and what is not measured."""
+"""Parts of a table of jobs that only an operator's commands need: sections, and assumed values."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from faro_lib.workload.replicas import replica_of
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if the job has no such section."""
+    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if it has none."""
     sections = {}
     for n, row in enumerate(job_rows(path), 1):
         mapping = row.get(section) or {}
@@ -19,16 +19,20 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
 
 
 def assumptions(path: str | Path) -> list[str]:
-    """Warnings about missing service times and cold starts. Each message names the jobs and the assumed default."""
-    rows, usual = job_rows(path), Job("usual")
+    """Warnings about service times and cold starts that the table does not give.
+
+    Each message names the jobs and the assumed default.
+    """
+    rows = job_rows(path)
+    usual = Job("usual")
     measured = [
         row for row in rows if row.get("service_time_s") is not None or row.get("model") is None
     ]
-    kinds = {
-        str(row.get("job")): replica_of(row.get("replica") or {"kind": "serial"}).kind
-        for row in rows
-    }
-    timed = [row for row in measured if kinds[str(row.get("job"))] in ("serial", "concurrent")]
+    timed = [
+        row
+        for row in measured
+        if replica_of(row.get("replica") or {"kind": "serial"}).kind in ("serial", "concurrent")
+    ]
     varying = [row for row in measured if row.get("service_std_s") is None]
     columns = {
         "service_time_s": (timed, f"{usual.service_time_s:g} s is assumed"),
@@ -37,9 +41,10 @@ def assumptions(path: str | Path) -> list[str]:
     }
     messages = []
     for name, (among, text) in columns.items():
-        if absent := [str(row.get("job")) for row in among if row.get(name) is None]:
-            more = [f"{len(absent) - 3} more"] if len(absent) > 4 else []
-            messages.append(
-                f"{name} is not given for {', '.join([*absent[: 3 if more else 4], *more])}: {text}"
-            )
+        absent = [str(row.get("job")) for row in among if row.get(name) is None]
+        if not absent:
+            continue
+        if len(absent) > 4:
+            absent = [*absent[:3], f"{len(absent) - 3} more"]
+        messages.append(f"{name} is not given for {', '.join(absent)}: {text}")
     return messages

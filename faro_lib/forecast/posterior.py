@@ -93,7 +93,10 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of only the jobs `names`, in that order; ValueError if a job was not fitted."""
+        """The posterior of only the jobs `names`, in that order.
+
+        Raises ValueError if a job was not fitted.
+        """
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
