@@ -1,3 +1,3 @@
-"""Faro: SLO-aware autoscaling of ML inference jobs that share a fixed-size cluster (see docs/concepts.md)."""
+"""Faro: SLO-aware autoscaling of ML inference jobs on one fixed-size cluster (docs/concepts.md)."""
 
 __version__ = "0.1.0"

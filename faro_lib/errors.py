@@ -1,33 +1,9 @@
-"""One-line messages for errors that users can fix, such as a full disk, a missing package or a misspelt name."""
+"""A hint for an unknown name: what it is called now, or the nearest accepted name."""
 
 import difflib
-import errno
-import re
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, requires
 
-OUT_OF_MEMORY_ADVICE = (
-    "take fewer jobs, minutes or trials, stop other programs, or use a machine with more memory"
-)
-FOLDER_NEEDED = "is a file, and a folder is needed; move it, or name another place"
-ADVICE = {
-    errno.ENOENT: "no such file or folder",
-    errno.EACCES: "permission denied; change its permissions, or name another place",
-    errno.EPERM: "not permitted; change its permissions, or name another place",
-    errno.EROFS: "the file system is read-only; name another place",
-    errno.ENOSPC: "the disk is full; free some space or name a place on another disk, and start again",
-    errno.EDQUOT: "your disk quota is used up; free some space or name a place on another disk, and start again",
-    errno.EFBIG: "the file would exceed the size limit; raise the limit (ulimit -f), and start again",
-    errno.EISDIR: "is a folder, and a file is needed",
-    errno.ENOTDIR: FOLDER_NEEDED,
-    errno.EEXIST: FOLDER_NEEDED,
-    errno.EADDRINUSE: "the port is in use; choose another, or stop the program that uses it",
-}
-# Matches the text of an OSError, with or without a path: `[Errno 28] No space left on device: 'results/table.csv'`.
-SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
-PASSWORD = re.compile(r"://[^/@\s]+@")  # matches the user and the password in a URL
-MODULE = re.compile(r"No module named '([\w.]+)'")
-# Settings, columns and options that were renamed: old name -> new name.
+# Settings and columns that were renamed: old name -> new name.
 RENAMED = {
     "percentile": "quantile",
     "start_s": "cold_start_s",
@@ -39,89 +15,11 @@ RENAMED = {
     "model": "import_path",
     "options": "args",
     "lost_utility_excl_overrun": "lost_utility",
-    "--replicas": "--capacity",
-    "--violations": "--max-violation-rate",
-    "--max-moves": "--max-scaling-actions",
-    "--dry": "--dry-run",
 }
 
 
-def message_of(error: BaseException) -> str | None:
-    """The message of an error that the user can fix; None for a bug, which should show a traceback.
-
-    >>> message_of(OSError(28, "No space left on device", "results/table.csv"))
-    'results/table.csv: the disk is full; free some space or name a place on another disk, and start again'
-    >>> message_of(ValueError("trials=0 must be at least 1"))
-    'trials=0 must be at least 1'
-    >>> message_of(KeyError("a bug"))
-    """
-    if isinstance(error, ModuleNotFoundError):
-        return how_to_install(error.name or "")
-    if isinstance(error, MemoryError):
-        return f"too little memory{f' ({error})' if str(error) else ''}: {OUT_OF_MEMORY_ADVICE}"
-    if isinstance(error, OSError):
-        advice = ADVICE.get(error.errno or 0)
-        return (
-            f"{error.filename}: {advice}"
-            if advice and error.filename is not None
-            else advice or str(error)
-        )
-    return str(error) if isinstance(error, ValueError) else None
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """The text as one line, with control characters escaped, passwords in URLs hidden and the middle of a long text cut.
-
-    >>> one_line("first line\\n\\x1b[31msecond line")
-    'first line \\\\x1b[31msecond line'
-    """
-    text = PASSWORD.sub("://***@", text)
-    line = "".join(
-        char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split())
-    )
-    return line if len(line) <= limit else f"{line[: limit - 105]} ... {line[-100:]}"
-
-
-def message_of_kernel_error(name: str, text: str) -> str:
-    """The one-line message for an exception in a notebook's kernel, given its class name and its text.
-
-    >>> message_of_kernel_error("OSError", "[Errno 28] No space left on device")
-    'the disk is full; free some space or name a place on another disk, and start again'
-    >>> message_of_kernel_error("KeyError", "'a bug'")
-    "KeyError: 'a bug'"
-    """
-    line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    message: str | None = None
-    if module := MODULE.search(line):
-        message = how_to_install(module[1])
-    elif name.endswith("MemoryError"):
-        message = message_of(MemoryError(line))
-    elif system := SYSTEM.search(line):
-        message = message_of(OSError(int(system[1]), system[2], system[3]))
-    return message or f"{name}: {line}"
-
-
-def how_to_install(module: str) -> str | None:
-    """A message that says how to install a missing module; None if no optional extra of faro_lib depends on it."""
-    package = module.split(".")[0]
-    try:
-        lines = requires("faro_lib") or []
-    except PackageNotFoundError:  # faro_lib runs from a checkout and is not installed
-        return None
-    matches = filter(
-        None, (re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in lines)
-    )
-    wanted = package.replace("_", "-").lower()
-    extras = sorted(
-        match[2] for match in matches if re.sub(r"[-_.]+", "-", match[1]).lower() == wanted
-    )
-    if not extras:
-        return None
-    return f"{package} is not installed: pip install 'faro_lib[{extras[0]}]' (in a checkout: `make .venv/.ready`)"
-
-
 def nearest(word: str, accepted: Iterable[str]) -> str:
-    """A hint for an unknown word: its new name if it was renamed, else the nearest accepted word, else all accepted words.
+    """A hint for an unknown word: its new name, the nearest accepted word, or all accepted words.
 
     >>> nearest("trails", ["trials", "sizes"])
     "did you mean 'trials'?"
@@ -135,4 +33,6 @@ def nearest(word: str, accepted: Iterable[str]) -> str:
         return f"it is now called {RENAMED[word]!r}"
     lower = {name.lower(): name for name in accepted}
     close = difflib.get_close_matches(str(word).lower(), lower, 1)
-    return f"did you mean {lower[close[0]]!r}?" if close else f"accepted: {', '.join(accepted)}"
+    if close:
+        return f"did you mean {lower[close[0]]!r}?"
+    return f"accepted: {', '.join(accepted)}"

@@ -1,9 +1,7 @@
-"""Files: atomic writes, arrays cached on disk, checks and searches of paths, and YAML without anchors, aliases or tags."""
+"""Files: atomic writes, arrays cached on disk, searches of paths, and plain YAML."""
 
-import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,11 +12,13 @@ import yaml
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Context manager that yields a temporary path; the file written there replaces `path`, or is deleted after an error."""
+    """Context manager that yields a temporary path; the file written there then replaces `path`.
+
+    After an error, the temporary file is deleted and `path` stays as it is.
+    """
     path = Path(path)
-    partial = path.with_name(
-        f".{path.name}"
-    )  # keeps the suffix, from which writers infer the format
+    # The suffix is kept, because writers infer the format from it.
+    partial = path.with_name(f".{path.name}")
     try:
         yield partial
         partial.replace(path)
@@ -28,14 +28,16 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:
-    """The array that `compute` returns, cached in $XDG_CACHE_HOME/faro (~/.cache/faro) under the hash of `repr(key)`.
+    """The array that `compute` returns, cached on disk under the hash of `repr(key)`.
 
-    If the cached file cannot be read, the array is computed. If the file cannot be written, no error is raised.
+    The folder is $XDG_CACHE_HOME/faro, or ~/.cache/faro. If the cached file cannot be read, the
+    array is computed. If the file cannot be written, no error is raised.
     """
     import numpy as np
 
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "faro"
-    path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npy"
+    name = hashlib.sha256(repr(key).encode()).hexdigest()
+    path = folder / f"{name}.npy"
     with suppress(OSError, ValueError, EOFError):
         return np.load(path)
     array = compute()
@@ -46,34 +48,23 @@ def cached_array(key: object, compute: Callable[[], Any]) -> Any:
     return array
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise OSError if writing to the file or folder `path` would fail. `path` need not exist. Nothing is changed."""
-    path = Path(path)
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    try:
-        if existing.is_dir():
-            tempfile.TemporaryFile(dir=existing).close()
-        elif existing == path:
-            path.open("ab").close()
-        else:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(existing)) from None
-
-
 def find_upwards(path: str | Path) -> Path:
-    """Look for `path` in the current folder, then in each parent folder. Return `path` itself if no folder has it.
+    """`path` in the current folder or the nearest parent folder that has it, else `path` itself.
 
-    Notebooks use this: JupyterLab runs them in their own folder, but papermill in the folder where it was started.
+    Notebooks need this: JupyterLab runs them in their own folder, papermill where it was started.
     """
     here = Path.cwd()
-    return next(
-        (found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path)
-    )
+    for folder in (here, *here.parents):
+        if (folder / path).exists():
+            return folder / path
+    return Path(path)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file; ValueError, with file and line, if it is broken or has anchors, aliases or tags."""
+    """The content of a YAML file.
+
+    Raises ValueError, with file and line, if it is broken or has anchors, aliases or tags.
+    """
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _PlainLoader)
     except UnicodeDecodeError:
@@ -83,15 +74,16 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path}{line}: {error.problem}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # raised for control characters, impossible dates or huge integers
+    except (yaml.YAMLError, ValueError) as error:
+        # Control characters, impossible dates or huge integers.
         raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A YAML loader that refuses tags. It also refuses anchors and aliases, which can expand a short file to gigabytes."""
+    """A YAML loader without tags, and without anchors and aliases.
+
+    Aliases can expand a short file to gigabytes.
+    """
 
     def compose_node(self, parent, index):
         event = self.peek_event()

@@ -1,4 +1,4 @@
-"""Registries of named objects, and plugin files that register users' own classes and functions (docs/extending.md)."""
+"""Registries of named objects, and plugin files that register users' own (docs/extending.md)."""
 
 import importlib.util
 import os
@@ -10,14 +10,15 @@ from zlib import crc32
 
 from faro_lib.errors import nearest
 
-ENVIRONMENT = (
-    "FARO_PLUGINS"  # environment variable with paths of plugin files, separated as in PATH
-)
+# Environment variable with paths of plugin files, separated as in PATH.
+ENVIRONMENT = "FARO_PLUGINS"
 Entry = TypeVar("Entry")
 
 
 class Registry(dict[str, Entry]):
-    """Objects registered under unique names. Looking up an unknown name first loads the plugins, which may register it.
+    """Objects registered under unique names.
+
+    Looking up an unknown name first loads the plugins, which may register it.
 
     >>> fruit = Registry("fruit")
     >>> fruit.enter("apple", 1)
@@ -51,7 +52,8 @@ class Registry(dict[str, Entry]):
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     """Run each plugin file in FARO_PLUGINS and `paths`, unless it has already run or been imported.
 
-    FARO_PLUGINS then lists all files for child processes. FileNotFoundError if one is missing, ValueError if one fails.
+    FARO_PLUGINS then lists all files for child processes. Raises FileNotFoundError if a file is
+    missing, and ValueError if one fails.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
     plugins = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))
@@ -62,19 +64,21 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
 
 
 def _run_once(path: Path) -> None:
-    if str(path) in {getattr(module, "__file__", None) for module in list(sys.modules.values())}:
-        return  # already run or imported
-    name = f"faro_plugin_{path.stem}_{crc32(bytes(path)):x}"
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    if str(path) in loaded:
+        return
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; a plugin is a .py file that registers what it adds"
         )
+    name = f"faro_plugin_{path.stem}_{crc32(bytes(path)):x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(
             f"{path}: not a Python file; a plugin is a .py file that registers what it adds"
         )
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:

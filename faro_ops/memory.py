@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faro_lib.errors import OUT_OF_MEMORY_ADVICE
+from faro_ops.errors import OUT_OF_MEMORY_ADVICE
 
 V2 = Path("/sys/fs/cgroup")
 V1 = V2 / "memory"

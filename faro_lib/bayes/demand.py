@@ -1,17 +1,19 @@
-"""The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
+"""The Bayesian model of requests per minute: a hierarchical Student-t autoregression.
 
-The likelihood is in `forecast.regression`. The errors of job j have a scale of about exp(s_j + g_j v_j), where v_j is
-the log of recent changes in demand. The priors for job j and feature k (lag, profile minute or constant) are:
+The likelihood is in `forecast.regression`. The errors of job j have a scale of about
+exp(s_j + g_j v_j), where v_j is the log of recent changes in demand. The priors for job j and
+feature k (lag, profile minute or constant) are:
 
-    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags (a) and daily profile (b), and the constant (c)
-    m_k ~ Normal(0, MEAN_WIDTH)                mean of a coefficient over jobs
-    log tau ~ Normal(log WIDTHS, 0.4)          one tau for the lags and one for the profile; the constant's tau is fixed
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the errors' scale at the mean of v_j over time
-    g_j ~ Normal(0.3, 0.3)                     increase of this log per unit of v_j
-    log(nu_j - 3) ~ Normal(0.7, 0.7)           nu_j: degrees of freedom of the errors
+    a_jk, b_jk, c_j ~ Normal(m_k, tau)   coefficients of lags (a) and daily profile (b); constant
+    m_k ~ Normal(0, MEAN_WIDTH)          mean of a coefficient over jobs
+    log tau ~ Normal(log WIDTHS, 0.4)    one tau for the lags, one for the profile; c's is fixed
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)  log of the errors' scale at the mean of v_j over time
+    g_j ~ Normal(0.3, 0.3)               increase of this log per unit of v_j
+    log(nu_j - 3) ~ Normal(0.7, 0.7)     nu_j: degrees of freedom of the errors
 
-NUTS samples the coefficients in linear coordinates that make the posterior of a ridge regression (`ridge`) spherical.
-In these coordinates, the model's posterior has similar scales in all directions, even where the data say little.
+The model is fitted by NUTS, which samples the coefficients in linear coordinates that make the
+posterior of a ridge regression (`ridge`) spherical. In these coordinates, the model's posterior has
+similar scales in all directions, even where the data say little.
 """
 
 import logging
@@ -43,31 +45,31 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
-GROUP_OF_FEATURE = np.repeat(
-    [0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1]
-)  # 0 lag, 1 profile, 2 constant
-# tau, the SD of a coefficient over jobs, for each group. The first two are prior medians. The last one is fixed.
+# The group of each feature: 0 lag, 1 profile, 2 constant.
+GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])
+# tau, the SD of a coefficient over jobs, for each group. The first two are prior medians. The last
+# one is fixed.
 WIDTHS = np.array([0.1, 0.1, 0.01])
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
-MIN_NU = 3.0  # minimum degrees of freedom; with 2 or fewer, a count (a squared Student-t value) has no finite mean
+# Minimum degrees of freedom; with 2 or fewer, a count (a squared Student-t value) has no mean.
+MIN_NU = 3.0
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
-MAX_ROWS = (
-    4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
-)
+# Minutes per job used in the fit; more would narrow the posterior, not the forecasts.
+MAX_ROWS = 4000
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 
 
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    Only the first sample of each day is used. The other samples show the same day, downsampled with other offsets.
+    Only the first sample of each day is used. The other samples show the same day, downsampled with
+    other offsets.
     """
     import pytensor
 
-    pytensor.config.blas__ldflags = (
-        ""  # nutpie brings its own BLAS; PyTensor would search for one and warn
-    )
+    # nutpie brings its own BLAS; PyTensor would search for one and warn.
+    pytensor.config.blas__ldflags = ""
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -75,15 +77,19 @@ def build_model(traces: Traces):
     unit = units(counts)
     y = root(counts) / unit[:, None]
     features, change, target = design(y, shapes_of_other_days(y))
-    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Rows are random, because every n-th one would alias periodic load.
-    chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[:MAX_ROWS]
-    features, change, target = (
-        np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
-        for array in (features, change, target)
-    )
+    days, jobs, minutes = target.shape
+    # Rows are random, because every n-th one would alias periodic load.
+    chosen = np.random.default_rng(0).permutation(days * minutes)[:MAX_ROWS]
+
+    def rows_of(array: np.ndarray) -> np.ndarray:
+        """(days, jobs, minutes, ...) -> (jobs, chosen rows, ...)"""
+        return np.moveaxis(array, 1, 0).reshape(jobs, days * minutes, *array.shape[3:])[:, chosen]
+
+    features, change, target = rows_of(features), rows_of(change), rows_of(target)
     start, whitening = ridge(features, change, target)
-    residual, whitened = target - np.einsum("jnk,jk->jn", features, start), features @ whitening
-    jobs, usual = len(unit), change.mean(axis=1)
+    residual = target - np.einsum("jnk,jk->jn", features, start)
+    whitened = features @ whitening
+    usual = change.mean(axis=1)
 
     coords = {
         "job": list(traces.names),
@@ -91,28 +97,28 @@ def build_model(traces: Traces):
         "group": ["lag", "shape"],
     }
     with pm.Model(coords=coords) as model:
-        # This prior keeps tau away from 0 (Chung et al. 2013). With few, similar jobs, a tau near 0 causes a funnel.
+        # This prior keeps tau away from 0 (Chung et al. 2013). With few, similar jobs, a tau near 0
+        # causes a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # The prior means m_k (module docstring) are integrated out. A coefficient's mean over jobs is then independent
-        # of the deviations from it. The sum over jobs has a term -log(width) for each job, but only jobs - 1 deviations
-        # are free. Adding log(width) removes one term. The constant Jacobian from theta to coefficients is left out.
+        # The prior means m_k (module docstring) are integrated out. A coefficient's mean over jobs
+        # is then independent of the deviations from it. The sum over jobs has a term -log(width)
+        # for each job, but only jobs - 1 deviations are free. Adding log(width) removes one term.
+        # The constant Jacobian from theta to coefficients is left out.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
-        of_deviations = pm.logp(pm.Normal.dist(0, width), coefficients - mean).sum(axis=0) + pt.log(
-            width
-        )
+        of_deviations = pm.logp(pm.Normal.dist(0, width), coefficients - mean).sum(axis=0)
+        of_deviations += pt.log(width)
         pm.Potential("coefficients_prior", (of_mean + of_deviations).sum())
 
         usual_spread = pm.Normal("log_usual_spread", -3.0, 1.0, dims="job")
         follow = pm.Normal("follow", USUAL_FOLLOW, 0.3, dims="job")
         log_spread = pm.Deterministic("log_spread", usual_spread - follow * usual, dims="job")
-        nu = pm.Deterministic(
-            "nu", MIN_NU + pt.exp(pm.Normal("log_nu", 0.7, 0.7, dims="job")), dims="job"
-        )
+        log_nu = pm.Normal("log_nu", 0.7, 0.7, dims="job")
+        nu = pm.Deterministic("nu", MIN_NU + pt.exp(log_nu), dims="job")
         scale = spread_of(log_spread[:, None], follow[:, None], change, unit[:, None], exp=pt.exp)
         location = pt.matmul(whitened, theta[:, :, None])[:, :, 0]
         pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=residual)
@@ -122,18 +128,18 @@ def build_model(traces: Traces):
 def ridge(
     features: np.ndarray, change: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge estimate of the coefficients (jobs, features) and Cholesky factor of their covariance (jobs, features, features).
+    """Ridge estimate of the coefficients and the Cholesky factor of their covariance.
 
-    The prior is Normal(0, WIDTHS). The log of the errors' scale is taken to rise by USUAL_FOLLOW per unit of `change`.
+    The shapes are (jobs, features) and (jobs, features, features). The prior is Normal(0, WIDTHS).
+    The log of the errors' scale is taken to rise by USUAL_FOLLOW per unit of `change`.
     """
     usual = change.mean(axis=1, keepdims=True)
     precision = (USUAL_CHANGE * np.exp(usual + USUAL_FOLLOW * (change - usual))) ** -2
     weighted = features * precision[:, :, None]
     hessian = np.swapaxes(weighted, 1, 2) @ features + np.diag(WIDTHS[GROUP_OF_FEATURE] ** -2)
     covariance = np.linalg.inv(hessian)
-    return np.einsum(
-        "jkl,jnl,jn->jk", covariance, weighted, target, optimize=True
-    ), np.linalg.cholesky(covariance)
+    estimate = np.einsum("jkl,jnl,jn->jk", covariance, weighted, target, optimize=True)
+    return estimate, np.linalg.cholesky(covariance)
 
 
 def fit_bayes(
@@ -145,10 +151,11 @@ def fit_bayes(
     chains: int = 4,
     progress: Report = log.info,
 ) -> Any:
-    """Fit the model with nutpie; returns ArviZ InferenceData, which is reproducible for a given seed.
+    """Fit the model with nutpie; returns ArviZ InferenceData.
 
-    A fit that has not converged (`convergence`) is repeated once, with LONGER times the draws and tuning steps.
-    The posterior group has the attributes `seed` and `fit_s` (seconds for compiling and all fits).
+    The result is reproducible for a given seed. A fit that has not converged (`convergence`) is
+    repeated once, with LONGER times the draws and tuning steps. The posterior group has the
+    attributes `seed` and `fit_s` (seconds for compiling and all fits).
     """
     import nutpie
 
@@ -157,18 +164,20 @@ def fit_bayes(
     progress(f"model of {len(traces.jobs)} jobs compiled in {time.perf_counter() - started:.0f} s")
     cores = min(chains, os.cpu_count() or 1)
     for factor in (1, LONGER):
-        options = {
-            "draws": factor * draws,
-            "tune": factor * tune,
-            "chains": chains,
-            "cores": cores,
-            "seed": seed,
-        }
-        idata = nutpie.sample(compiled, **options, progress_bar=False, save_warmup=False)
-        fit_s, reached = time.perf_counter() - started, convergence(idata)
-        progress(
-            f"fitted in {fit_s:.0f} s with {chains} x ({factor * tune} + {factor * draws}) draws. {reached}"
+        idata = nutpie.sample(
+            compiled,
+            draws=factor * draws,
+            tune=factor * tune,
+            chains=chains,
+            cores=cores,
+            seed=seed,
+            progress_bar=False,
+            save_warmup=False,
         )
+        fit_s = time.perf_counter() - started
+        reached = convergence(idata)
+        steps = f"{chains} x ({factor * tune} + {factor * draws}) draws"
+        progress(f"fitted in {fit_s:.0f} s with {steps}. {reached}")
         if reached.passed:
             break
     idata.posterior.attrs.update(seed=seed, fit_s=fit_s)
@@ -180,43 +189,45 @@ def convergence(idata) -> Convergence:
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
-    worst = (
-        table["r_hat"].max(),
-        *table[["ess_bulk", "ess_tail"]].min(),
-        idata.sample_stats["diverging"].sum(),
+    return Convergence(
+        r_hat=float(table["r_hat"].max()),
+        ess_bulk=float(table["ess_bulk"].min()),
+        ess_tail=float(table["ess_tail"].min()),
+        divergences=float(idata.sample_stats["diverging"].sum()),
     )
-    return Convergence(*map(float, worst))
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """A `Posterior` of `draws` evenly spaced draws of `idata`. ValueError if `traces` and `idata` differ in jobs."""
+    """A `Posterior` of `draws` evenly spaced draws of `idata`.
+
+    Raises ValueError if `traces` and `idata` differ in jobs.
+    """
     from scipy.special import ndtr
     from scipy.stats import t
 
-    counts = training_counts(traces)[:, 0]
-    flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
-    if tuple(flat["job"].values) != traces.names:
-        raise ValueError(
-            f"idata is of jobs {tuple(flat['job'].values)}; traces are of {traces.names}"
-        )
-    flat = flat.isel(
-        draw_=np.linspace(0, flat.sizes["draw_"] - 1, min(draws, flat.sizes["draw_"])).astype(int)
-    )
-    value = {name: flat[name].values for name in ("coefficients", "log_spread", "follow", "nu")}
+    all_draws = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
+    fitted = tuple(all_draws["job"].values)
+    if fitted != traces.names:
+        raise ValueError(f"idata is of jobs {fitted}; traces are of {traces.names}")
+    number = all_draws.sizes["draw_"]
+    kept = all_draws.isel(draw_=np.linspace(0, number - 1, min(draws, number)).astype(int))
+    coefficients = kept["coefficients"].values  # (draws, jobs, features)
+    log_spread = kept["log_spread"].values  # (draws, jobs)
+    follow = kept["follow"].values  # (draws, jobs)
+    nu = np.median(kept["nu"].values, axis=0)  # (jobs,)
 
+    counts = training_counts(traces)[:, 0]
     unit = units(counts)
     y = root(counts) / unit[:, None]
     features, change, target = design(y, shapes_of_other_days(y))
-    location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
-    log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
-    residuals = (target - location) / spread_of(log_spread, follow, change, unit[:, None])
-    nu, largest = (
-        np.median(value["nu"], axis=0)[:, None],
-        np.abs(residuals).max(axis=(0, 2))[:, None],
+    location = np.einsum("djmk,jk->djm", features, coefficients.mean(axis=0))
+    scale = spread_of(
+        log_spread.mean(axis=0)[:, None], follow.mean(axis=0)[:, None], change, unit[:, None]
     )
-    errors = np.clip(
-        t.ppf(ndtr(NORMAL_GRID), nu), -largest, largest
-    )  # Student-t quantiles up to the largest residual
+    residuals = (target - location) / scale  # (days, jobs, minutes)
+    # The errors are Student-t quantiles, at most as large as the largest residual.
+    largest = np.abs(residuals).max(axis=(0, 2))[:, None]
+    errors = np.clip(t.ppf(ndtr(NORMAL_GRID), nu[:, None]), -largest, largest)
     return Posterior(
         jobs=traces.names,
         day_minutes=counts.shape[-1],
@@ -224,9 +235,9 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
         shape=y.mean(axis=0) if len(y) > 1 else shapes_of_other_days(y)[0],
         off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)),
         most=counts.max(axis=(0, 2)),
-        coefficients=value["coefficients"].astype(np.float32),
-        log_spread=value["log_spread"].astype(np.float32),
-        follow=value["follow"].astype(np.float32),
+        coefficients=coefficients.astype(np.float32),
+        log_spread=log_spread.astype(np.float32),
+        follow=follow.astype(np.float32),
         errors=errors.astype(np.float32),
         root_correlation=correlation_root(normal_score_correlation(residuals)),
         convergence=convergence(idata),
@@ -235,7 +246,10 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation (jobs, jobs) of residuals (days, jobs, minutes) after a rank transform to normals; 0 if weak."""
+    """Correlation (jobs, jobs) of residuals (days, jobs, minutes), mapped to normals by rank.
+
+    A correlation that is weaker than MIN_CORRELATION is set to 0.
+    """
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

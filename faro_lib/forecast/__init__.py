@@ -1,4 +1,6 @@
-"""Forecasters of requests per minute. They are fitted offline and updated every minute; sampling takes milliseconds.
+"""Forecasters of requests per minute, fitted offline and updated every minute.
+
+Sampling takes milliseconds.
 
 >>> forecaster = fit("ar", traces)                                  # doctest: +SKIP
 >>> forecaster = forecaster.start(minute_of_day=0)                  # doctest: +SKIP
@@ -7,7 +9,8 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, posterior  # noqa: F401, imported to register
+# Imported to register.
+from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, posterior  # noqa: F401
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.forecaster import (
     CONTEXT_MINUTES,

@@ -1,4 +1,7 @@
-"""Forecaster "ar": an autoregression of log counts around a daily profile, with coefficients that all jobs share."""
+"""Forecaster "ar": an autoregression of log counts around a daily profile.
+
+All jobs share its coefficients.
+"""
 
 from dataclasses import dataclass
 
@@ -15,62 +18,60 @@ from faro_lib.forecast.regression import daily_profile, shapes_of_other_days, wi
 from faro_lib.workload import Traces
 
 RIDGE = 10.0
-MAX_ERROR_ROWS = (
-    2000  # approximate number of training minutes whose errors are stored, evenly spaced
-)
+# Approximate number of training minutes whose errors are stored, evenly spaced.
+MAX_ERROR_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoregression(Forecaster):
-    """Sample paths x = exp(y + profile) - 1, where y is autoregressive and all jobs share its coefficients.
+    """Sample paths x = exp(y + profile) - 1 with autoregressive y; all jobs share its coefficients.
 
     y[t] = log(1 + x[t]) - profile[job, t] = sum_l a[l] y[t-l] + e[t].
 
-    The errors e[t] of all jobs are those of one random training minute, which preserves the correlation between jobs.
-    Past minutes without a count are simulated, too.
+    The errors e[t] of all jobs are those of one random training minute, which preserves the
+    correlation between jobs. Past minutes without a count are simulated, too.
     """
 
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), largest lag first
-    errors: (
-        np.ndarray
-    )  # errors e of forecasts one minute ahead on the training days, shape (minutes, jobs)
-    spread: (
-        np.ndarray
-    )  # standard deviation of y in training, (jobs,); also used to draw y for jobs without counts
+    # Errors e of forecasts one minute ahead on the training days, shape (minutes, jobs).
+    errors: np.ndarray
+    # Standard deviation of y in training, (jobs,); also used to draw y for jobs without counts.
+    spread: np.ndarray
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         rng = self.rng()
-        y = np.log1p(self.counts) - self.profile[:, self.minutes_ahead(-self.counts.shape[1], 0)]
-        start, known = simulation_start(y, self.spread, rng.standard_normal((len(self.jobs), n)))
-        known = np.concatenate([known, np.full((horizon, len(self.jobs)), np.nan)])
+        jobs = len(self.jobs)
+        past_profile = self.profile[:, self.minutes_ahead(-self.counts.shape[1], 0)]
+        y = np.log1p(self.counts) - past_profile  # (jobs, minutes)
+        start, known = simulation_start(y, self.spread, rng.standard_normal((jobs, n)))
+        known = np.concatenate([known, np.full((horizon, jobs), np.nan)])
         rows = rng.integers(len(self.errors), size=(len(known), n))
-        paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[
-            -horizon:
-        ]
+        errors = self.errors[rows].transpose(0, 2, 1)  # (minutes, jobs, n)
+        paths = _continue(start, known, self.coefficients, errors)[-horizon:]
         log_counts = paths + self.profile[:, self.minutes_ahead(0, horizon)].T[:, :, None]
         largest = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
-        limit = np.log1p(
-            np.where(largest > 0, np.maximum(10 * largest, 100), 1e6)
-        )  # upper limit of log counts
+        limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
         return np.expm1(np.clip(log_counts, 0, limit[:, None])).transpose(1, 2, 0)
 
 
 def simulation_start(
     y: np.ndarray, spread: np.ndarray, normal: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(start, known): the initial state for simulating an autoregression if some past minutes are missing.
+    """The initial state for simulating an autoregression if some past minutes are missing.
 
-    The simulation starts at the earliest missing count of any job within the last CONTEXT_MINUTES. If no count is
-    missing there, it starts at the coming minute. The lags are y in the CONTEXT_MINUTES before the start. A missing
-    lag takes the last known lag before it, or else the job's first known y. A job without any count gets random lags.
+    The simulation starts at the earliest missing count of any job within the last CONTEXT_MINUTES.
+    If no count is missing there, it starts at the coming minute. The lags are y in the
+    CONTEXT_MINUTES before the start. A missing lag takes the last known lag before it, or else the
+    job's first known y. A job without any count gets random lags.
 
     Parameters
     ----------
     y : deviations from the daily profile, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
     spread : standard deviation of y, shape (jobs,).
-    normal : standard normal draws, shape (jobs, samples). Random lags are `spread` times these draws.
+    normal : standard normal draws, shape (jobs, samples). Random lags are `spread` times these
+        draws.
 
     Returns
     -------
@@ -89,11 +90,15 @@ def simulation_start(
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """`lags` (jobs, minutes) with each NaN replaced by the last known lag before it, or the first known value in `history`."""
+    """`lags` (jobs, minutes) with each NaN replaced by the last known lag before it.
+
+    Without one, it is replaced by the job's first known value in `history` (jobs, minutes), or 0.
+    """
+    # Index of the last known lag at or before each minute, -1 if there is none.
     latest = np.maximum.accumulate(np.where(np.isnan(lags), -1, np.arange(lags.shape[1])), axis=1)
-    rows = np.arange(len(lags))[:, None]
-    first = np.nan_to_num(history[rows[:, 0], np.argmax(~np.isnan(history), axis=1)])
-    return np.where(latest >= 0, lags[rows, latest], first[:, None])
+    rows = np.arange(len(lags))
+    first = np.nan_to_num(history[rows, np.argmax(~np.isnan(history), axis=1)])
+    return np.where(latest >= 0, lags[rows[:, None], latest], first[:, None])
 
 
 def _continue(
@@ -101,8 +106,9 @@ def _continue(
 ) -> np.ndarray:
     """Simulate y[t] = sum_l a[l] y[t-l] + errors[t]. Where `known` is not NaN, it replaces y[t].
 
-    `coefficients` are a, largest lag first. `start` (lags, jobs, samples) has y of the minutes before the simulation.
-    `known` has shape (minutes, jobs). `errors` and the result have shape (minutes, jobs, samples).
+    `coefficients` are a, largest lag first. `start` (lags, jobs, samples) has y of the minutes
+    before the simulation. `known` has shape (minutes, jobs). `errors` and the result have shape
+    (minutes, jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)
@@ -117,23 +123,24 @@ def _continue(
 def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     """Fit "ar" by ridge regression over all jobs and training days: a = (Z'Z + RIDGE I)^-1 Z'y.
 
-    y are the log counts minus the profile, and Z are the lags of y. In the fit, the profile is the mean of the *other*
-    days, because forecasts cannot use the counts of their own day. Forecasts use the `daily_profile` of all days.
+    y are the log counts minus the profile, and Z are the lags of y. In the fit, the profile is the
+    mean of the *other* days, because forecasts cannot use the counts of their own day. Forecasts
+    use the `daily_profile` of all days.
     """
     days, phases, jobs, minutes = traces.train.shape
-    y, profile = np.empty(traces.train.shape), np.empty((jobs, minutes))
+    y = np.empty(traces.train.shape)
+    profile = np.empty((jobs, minutes))
     for some, counts in own_days(traces):
-        own = np.log1p(counts)
-        deviations = own - np.stack(
-            [shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1
-        )
-        y[:, :, some] = deviations[
-            np.arange(-days, 0) % len(own)
-        ]  # days without data become copies of later ones
+        own = np.log1p(counts)  # (own days, phases, some jobs, minutes)
+        of_others = [shapes_of_other_days(own[:, phase]) for phase in range(phases)]
+        deviations = own - np.stack(of_others, axis=1)
+        # Days without data become copies of later ones.
+        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]
         profile[some] = daily_profile(own[:, 0])
-    runs = windows(y, CONTEXT_MINUTES + 1)
+    runs = windows(y, CONTEXT_MINUTES + 1)  # (days, phases, jobs, minutes, lags + 1)
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)
-    lags, target = rows[:, :-1], rows[:, -1]
+    lags = rows[:, :-1]
+    target = rows[:, -1]
     coefficients = np.linalg.solve(lags.T @ lags + RIDGE * np.eye(CONTEXT_MINUTES), lags.T @ target)
     errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
     errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)

@@ -21,25 +21,25 @@ _NO_COUNTS = np.empty((0, 0))
 class Forecaster(ABC):
     """An immutable forecaster of requests per minute.
 
-    A subclass adds its parameters as fields and implements `sample`. A function that fits the subclass to `Traces` is
-    decorated with `register`; `naive.persistence` is the shortest example.
+    A subclass adds its parameters as fields and implements `sample`. A function that fits the
+    subclass to `Traces` is decorated with `register`; `naive.persistence` is the shortest example.
     """
 
     jobs: tuple[str, ...]  # names, in the order of the first axis of every array
     seed: int = 0  # the same seed and the same counts give the same samples
-    day_minutes: int = 360  # minutes per day of the traces; the published traces are downsampled to 360 minutes per day
+    day_minutes: int = 360  # minutes per day; the published traces are downsampled to 360
     minute_of_day: int = 0  # the coming minute's index within the day
     minutes_seen: int = 0  # updates and skipped minutes since the start
-    # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
+    # Requests per minute of the last 2 x CONTEXT_MINUTES, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
-    # Each job's training counts in ascending order, reduced to at most PAST_MINUTES quantiles, shape (jobs, quantiles).
+    # Each job's training counts in ascending order, at most PAST_MINUTES quantiles of them.
+    # Shape (jobs, quantiles).
     past: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
         if self.counts.size == 0:
-            object.__setattr__(
-                self, "counts", frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan))
-            )
+            missing = np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan)
+            object.__setattr__(self, "counts", frozen(missing))
 
     def start(self, minute_of_day: int = 0) -> Self:
         """The forecaster without any counts; the coming minute is `minute_of_day`."""
@@ -51,36 +51,37 @@ class Forecaster(ABC):
         )
 
     def update(self, counts) -> Self:
-        """The forecaster one minute later; `counts` (jobs,) are the requests of the last minute, NaN = missing."""
+        """The forecaster one minute later.
+
+        `counts` (jobs,) are the requests of the last minute, NaN = missing.
+        """
         counts = self.checked(counts)
+        latest = np.concatenate([self.counts[:, 1:], counts[:, None]], axis=1)
         return replace(
             self,
-            counts=frozen(np.concatenate([self.counts[:, 1:], counts[:, None]], axis=1)),
+            counts=frozen(latest),
             minute_of_day=(self.minute_of_day + 1) % self.day_minutes,
             minutes_seen=self.minutes_seen + 1,
         )
 
     def skip(self, minutes: int) -> Self:
         """The forecaster `minutes` later, without the counts that it has stored."""
-        return replace(
-            self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes
-        )
+        restarted = self.start(self.minute_of_day + minutes)
+        return replace(restarted, minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """Discard the level estimates of `jobs` (a bool mask), whose load has shifted. The base class has none."""
-        return self
+        """Discard the level estimates of `jobs` (a bool mask), whose load has shifted.
 
-    def renewed(self, other: "Forecaster") -> "Forecaster":
-        """`other`, a forecaster of the same jobs, updated with the counts that `self` stores."""
-        seen = min(self.minutes_seen, self.counts.shape[1])
-        later = other.start(self.minute_of_day - seen)
-        for counts in self.counts[:, self.counts.shape[1] - seen :].T:
-            later = later.update(counts)
-        return later
+        The base class has none.
+        """
+        return self
 
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0; minute 0 is the coming one."""
+        """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0.
+
+        Minute 0 is the coming one.
+        """
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         """Expected requests per minute, shape (jobs, horizon): the mean of 1,000 sample paths."""
@@ -90,12 +91,13 @@ class Forecaster(ABC):
         """`counts` as floats of shape (jobs,); ValueError if the shape or a count is invalid."""
         counts = np.asarray(counts, dtype=float)
         if counts.shape != (len(self.jobs),):
-            raise ValueError(
-                f"counts has shape {counts.shape}; expected ({len(self.jobs)},), one count for each job"
-            )
-        for job in np.flatnonzero((counts < 0) | np.isinf(counts))[:1]:
-            wrong = f"counts={counts[job]:g} of job {self.jobs[job]!r}"
-            raise ValueError(f"{wrong} must be a finite number >= 0, or NaN if missing")
+            expected = f"expected ({len(self.jobs)},), one count for each job"
+            raise ValueError(f"counts has shape {counts.shape}; {expected}")
+        wrong = (counts < 0) | np.isinf(counts)
+        if wrong.any():
+            job = int(wrong.argmax())
+            count = f"counts={counts[job]:g} of job {self.jobs[job]!r}"
+            raise ValueError(f"{count} must be a finite number >= 0, or NaN if missing")
         return counts
 
     def check_horizon(self, horizon: int, n: int) -> None:
@@ -114,11 +116,11 @@ class Forecaster(ABC):
         return np.where(known.any(axis=1), self.counts[np.arange(len(known)), latest], otherwise)
 
     def rng(self) -> np.random.Generator:
-        """The random generator for forecasts from the coming minute on, seeded with `seed` and `minutes_seen`."""
+        """The random generator for the next forecast, seeded with `seed` and `minutes_seen`."""
         return np.random.default_rng([self.seed, self.minutes_seen])
 
     def minutes_ahead(self, first: int, last: int) -> np.ndarray:
-        """Minute-of-day indices at the offsets `first` to `last` (exclusive) from the coming minute."""
+        """Minutes of the day at offsets `first` to `last` (exclusive) from the coming minute."""
         return np.arange(self.minute_of_day + first, self.minute_of_day + last) % self.day_minutes
 
 
@@ -126,7 +128,7 @@ FITS: Registry[Callable[..., Forecaster]] = Registry("forecaster")
 
 
 def register(name: str) -> Callable:
-    """Decorator that registers a function `fit(traces, seed=0, **options) -> Forecaster` under `name`.
+    """Decorator that registers `fit(traces, seed=0, **options) -> Forecaster` under `name`.
 
     >>> @register("always-seven")
     ... def fit_seven(traces, seed=0):
@@ -145,18 +147,25 @@ def forecasters() -> list[str]:
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
-    """Fit the forecaster `name` to the training days of `traces`. Its forecasts begin at minute 0 of the next day."""
-    ordered = np.sort(
-        np.asarray(traces.train, float).swapaxes(0, 2).reshape(len(traces.jobs), -1), axis=1
-    )
+    """Fit the forecaster `name` to the training days of `traces`.
+
+    Its forecasts begin at minute 0 of the next day.
+    """
+    by_job = np.asarray(traces.train, float).swapaxes(0, 2).reshape(len(traces.jobs), -1)
+    ordered = np.sort(by_job, axis=1)
     minutes = ordered.shape[1]
     kept = np.linspace(0, minutes - 1, min(minutes, PAST_MINUTES)).round().astype(int)
-    return replace(FITS.find(name)(traces, seed=seed, **options), past=frozen(ordered[:, kept]))
+    fitted = FITS.find(name)(traces, seed=seed, **options)
+    return replace(fitted, past=frozen(ordered[:, kept]))
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """Training counts, imputed before each job's first request. ValueError if days are too short or there are none."""
-    counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
+    """Training counts, imputed before each job's first request.
+
+    Raises ValueError if there are no training days, or if they are too short.
+    """
+    counts = np.asarray(traces.train, dtype=float)
+    window = CONTEXT_MINUTES + HORIZON_MINUTES
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
         need = f"a forecaster needs at least one day of more than {window} minutes"
         raise ValueError(f"train has shape {counts.shape}; {need}")
@@ -164,35 +173,44 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Group jobs by their first usable day. Each group is (job numbers, their `training_counts` from that day on).
+    """Group jobs by their first usable training day.
 
-    Days until a job's first request have imputed counts, which vary less than observed counts. Later days are usable.
-    The first request's day is usable if it is the first or last training day. A job without requests uses all days.
+    Each group is (job numbers, their `training_counts` from that day on).
+
+    Days until a job's first request have imputed counts, which vary less than observed counts.
+    Later days are usable. The first request's day is usable if it is the first or last training
+    day. A job without requests uses all days.
     """
-    counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
-    first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)
-    groups = [(day, np.flatnonzero(first == day)) for day in np.unique(first)]
-    return [(jobs, np.ascontiguousarray(counts[day:, :, jobs])) for day, jobs in groups]
+    counts = training_counts(traces)
+    first_request = (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)  # day, shape (jobs,)
+    first = np.where(first_request, np.minimum(first_request + 1, traces.days - 1), 0)
+    groups = []
+    for day in np.unique(first):
+        jobs = np.flatnonzero(first == day)
+        groups.append((jobs, np.ascontiguousarray(counts[day:, :, jobs])))
+    return groups
 
 
 def imputed(counts: np.ndarray) -> np.ndarray:
-    """Return `counts` (days, samples, jobs, minutes) with Poisson draws in the minutes before a job's first request.
+    """`counts` (days, samples, jobs, minutes) with Poisson draws before a job's first request.
 
-    Before its first request, a job is taken to be unobserved, not idle. A draw's mean is the job's mean observed count
-    at the same minute of the day. A minute that was never observed gets the job's mean over all observed minutes. The
-    mean for a job without requests is (mean of sqrt(m))^2, where m are the mean counts of the jobs with requests.
+    Before its first request, a job is taken to be unobserved, not idle. A draw's mean is the job's
+    mean observed count at the same minute of the day. A minute that was never observed gets the
+    job's mean over all observed minutes. The mean for a job without requests is
+    (mean of sqrt(m))^2, where m are the mean counts of the jobs with requests.
     """
     days, samples, jobs, minutes = counts.shape
-    observed = np.logical_or.accumulate(
-        counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1) > 0, axis=-1
-    )
+    in_order = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, days * minutes)
+    observed = np.logical_or.accumulate(in_order > 0, axis=-1)
     if observed.all() or not observed.any():
         return counts
     known = observed.reshape(samples, jobs, days, minutes).transpose(2, 0, 1, 3)
-    total, number = np.where(known, counts, 0), known.astype(float)
-    level = total.sum(axis=(0, 1, 3)) / np.maximum(number.sum(axis=(0, 1, 3)), 1)
+    total = np.where(known, counts, 0)
+    number = known.astype(float)
+    level = total.sum(axis=(0, 1, 3)) / np.maximum(number.sum(axis=(0, 1, 3)), 1)  # (jobs,)
     requested = observed.any(axis=(0, 2))
-    level = np.where(requested, level, np.sqrt(level[requested]).mean() ** 2)[:, None]
-    of_minute = total.sum(axis=(0, 1)) / np.maximum(number.sum(axis=(0, 1)), 1)
-    mean = np.broadcast_to(np.where(number.any(axis=(0, 1)), of_minute, level), counts.shape)
-    return np.where(known, counts, np.random.default_rng(0).poisson(mean))
+    level = np.where(requested, level, np.sqrt(level[requested]).mean() ** 2)
+    of_minute = total.sum(axis=(0, 1)) / np.maximum(number.sum(axis=(0, 1)), 1)  # (jobs, minutes)
+    mean = np.where(number.any(axis=(0, 1)), of_minute, level[:, None])
+    drawn = np.random.default_rng(0).poisson(np.broadcast_to(mean, counts.shape))
+    return np.where(known, counts, drawn)

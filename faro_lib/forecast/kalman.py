@@ -1,10 +1,11 @@
-"""Forecasters "kalman" and "structural": a Kalman filter for the local level of y, the square root of the counts x.
+"""Forecasters "kalman" and "structural": a Kalman filter for the level of the root of the counts.
 
 level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + profile[t] + N(0, noise)
 
-This structural time series model has the variances `step` and `noise` (Durbin and Koopman 2012, chapters 2 and 6).
-"kalman" has no profile. The profile of "structural" is the mean y of the training days at each minute of the day,
-averaged over neighbouring minutes and multiplied by a fitted slope. Parameters are fitted by maximum likelihood.
+x are the counts. This structural time series model has the variances `step` and `noise` (Durbin and
+Koopman 2012, chapters 2 and 6). "kalman" has no profile. The profile of "structural" is the mean y
+of the training days at each minute of the day, averaged over neighbouring minutes and multiplied by
+a fitted slope. Parameters are fitted by maximum likelihood.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +41,10 @@ class FittedLevel(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """A Kalman filter for the level of sqrt(x + 3/8), where x are a job's counts. Arrays are (jobs,) unless stated."""
+    """A Kalman filter for the level of sqrt(x + 3/8), where x are a job's counts.
+
+    Arrays are (jobs,) unless stated.
+    """
 
     step: np.ndarray  # variance of the level's change per minute
     noise: np.ndarray  # variance of sqrt(x + 3/8) about level + profile
@@ -48,9 +52,8 @@ class LocalLevel(Forecaster):
     prior_variance: np.ndarray
     level: np.ndarray  # mean of the level in the coming minute
     variance: np.ndarray  # variance of the level in the coming minute
-    profile: (
-        np.ndarray
-    )  # expected sqrt(x + 3/8) - level at each minute of the day, shape (jobs, day_minutes)
+    # Expected sqrt(x + 3/8) - level at each minute of the day, shape (jobs, day_minutes).
+    profile: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(
@@ -64,13 +67,13 @@ class LocalLevel(Forecaster):
 
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
-        y = (
-            root(later.counts[:, -1]) - self.profile[:, self.minute_of_day]
-        )  # minute_of_day of the counts, not of `later`
+        # The counts are of self.minute_of_day, the coming minute of `self` and not of `later`.
+        y = root(later.counts[:, -1]) - self.profile[:, self.minute_of_day]
         observed = np.isfinite(y)
         gain = np.where(observed, self.variance / (self.variance + self.noise), 0.0)
         level = self.level + gain * np.where(observed, y - self.level, 0.0)
-        # While counts are missing, the variance stops growing near CONTEXT_MINUTES x step, to keep forecasts usable.
+        # While counts are missing, the variance stops growing near CONTEXT_MINUTES x step, to keep
+        # forecasts usable.
         step = np.where(observed | (self.variance < CONTEXT_MINUTES * self.step), self.step, 0.0)
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
@@ -78,15 +81,15 @@ class LocalLevel(Forecaster):
         self.check_horizon(horizon, n)
         known = self.variance < UNKNOWN / 2
         self.check_any_known(known)
-        # A job without counts gets the mean level of the other jobs. Half that mean is the level's standard deviation.
+        # A job without counts gets the mean level of the other jobs. Half that mean is the level's
+        # standard deviation.
         pooled = self.level[known].mean()
-        level, variance = (
-            np.where(known, self.level, pooled),
-            np.where(known, self.variance, (pooled / 2) ** 2),
-        )
+        level = np.where(known, self.level, pooled)
+        variance = np.where(known, self.variance, (pooled / 2) ** 2)
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
-        # A random walk from `level`: its first step is the error of `level`, and the others are changes of the level.
+        # A random walk from `level`: its first step is the error of `level`, and the others are
+        # changes of the level.
         walk = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
         walk[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]
         errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
@@ -96,113 +99,134 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "kalman" by maximum likelihood over step / noise in RATIOS. The best noise for a ratio has a closed form."""
+    """Fit "kalman" by maximum likelihood over step / noise in RATIOS.
+
+    The best noise for a ratio has a closed form.
+    """
     return _fitted(traces, seed, widths=())
 
 
 @register("structural")
 def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "structural" by maximum likelihood over step / noise in RATIOS and averaging widths in WIDTHS.
+    """Fit "structural" by maximum likelihood over step / noise in RATIOS and widths in WIDTHS.
 
-    In the fit, a day's profile is the mean of the *other* days. For given step / noise and width, the noise and the
-    slope (the factor on the profile) have closed forms. The slope is in [0, 1]. It is 0 if there is only one day.
+    In the fit, a day's profile is the mean of the *other* days. For given step / noise and width,
+    the noise and the slope (the factor on the profile) have closed forms. The slope is in [0, 1].
+    It is 0 if there is only one day.
     """
     return _fitted(traces, seed, WIDTHS)
 
 
 def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
-    """Fit each group of jobs with the same training days, then put the jobs back in the order of the traces."""
+    """Fit each group of jobs with the same training days. Keep the order of the traces' jobs."""
     groups = own_days(traces)
     order = np.argsort(np.concatenate([jobs for jobs, _ in groups]))
     fits = [_fit_days(counts, widths) for _, counts in groups]
-    return _local_level(
-        traces.names,
-        FittedLevel(*(np.concatenate(parts)[order] for parts in zip(*fits))),
-        seed=seed,
-    )
+    fit = FittedLevel(*(np.concatenate(parts)[order] for parts in zip(*fits)))
+    return _local_level(traces.names, fit, seed=seed)
 
 
 def _fit_days(counts: np.ndarray, widths: tuple[int, ...]) -> FittedLevel:
     """Fit counts (days, samples, jobs, minutes). Without `widths`, the profile is 0.
 
-    The fit uses all samples of a day. Forecasts use the profile of sample 0, because evaluations use sample 0 only.
+    The fit uses all samples of a day. Forecasts use the profile of sample 0, because evaluations
+    use sample 0 only.
     """
     from scipy.ndimage import uniform_filter1d
 
-    y, jobs = root(counts), np.arange(counts.shape[2])
-    # For each day the mean of the other days, as y; for forecasts the mean of all days, (jobs, minutes).
+    y = root(counts)
+    jobs = np.arange(counts.shape[2])
+    # For the fit, each day has the mean of the other days, in the shape of y.
     for_fit = np.stack([shapes_of_other_days(of_days) for of_days in y.swapaxes(0, 1)], axis=1)
-    for_forecasts = y[:, 0].mean(axis=0)
+    for_forecasts = y[:, 0].mean(axis=0)  # (jobs, minutes)
     smooth = partial(uniform_filter1d, mode="wrap")  # averages wrap around midnight
-    candidates = [(smooth(for_fit, width), smooth(for_forecasts, width)) for width in widths]
-    candidates = candidates or [(np.zeros_like(for_fit), np.zeros_like(for_forecasts))]
+    fit_profiles = [smooth(for_fit, width) for width in widths]
+    forecast_profiles = [smooth(for_forecasts, width) for width in widths]
+    if not widths:
+        fit_profiles = [np.zeros_like(for_fit)]
+        forecast_profiles = [np.zeros_like(for_forecasts)]
     fits = np.array(
-        [[most_likely(y, profile, ratio) for ratio in RATIOS] for profile, _ in candidates]
+        [[most_likely(y, profile, ratio) for ratio in RATIOS] for profile in fit_profiles]
     )
-    likelihood, slopes, noises = np.moveaxis(
-        fits, 2, 0
-    )  # each has shape (candidates, ratios, jobs)
+    # Each has the shape (profiles, ratios, jobs).
+    likelihood, slopes, noises = np.moveaxis(fits, 2, 0)
     best = likelihood.reshape(-1, len(jobs)).argmax(axis=0)
     candidate, ratio = np.unravel_index(best, likelihood.shape[:2])  # indices, (jobs,) each
-    slope, noise = slopes[candidate, ratio, jobs], noises[candidate, ratio, jobs]
-    profile = slope[:, None] * np.stack([smoothed for _, smoothed in candidates])[candidate, jobs]
+    slope = slopes[candidate, ratio, jobs]
+    noise = noises[candidate, ratio, jobs]
+    profile = slope[:, None] * np.stack(forecast_profiles)[candidate, jobs]
     residual = y - profile  # level + noise
-    variance = residual.var(axis=(0, 1, 3)) + 1e-6  # positive for a constant trace, too
     return FittedLevel(
-        noise * RATIOS[ratio], noise, residual.mean(axis=(0, 1, 3)), variance, profile
+        step=noise * RATIOS[ratio],
+        noise=noise,
+        prior_level=residual.mean(axis=(0, 1, 3)),
+        prior_variance=residual.var(axis=(0, 1, 3)) + 1e-6,  # positive for a constant trace, too
+        profile=profile,
     )
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
-    """ "kalman" without training days; `sample` raises a ValueError until at least one job has a count.
+    """The forecaster "kalman" without training days.
 
-    The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute, the
-    rate changes by 7 % per minute (one standard deviation).
+    `sample` raises a ValueError until at least one job has a count. The noise is 1/4, the variance
+    of the root of a Poisson count. The step is 1: at 900 requests per minute, the rate changes by 7
+    % per minute (one standard deviation).
 
     >>> untrained(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50
     np.True_
     """
-    ones, no_profile = np.ones(len(jobs)), np.zeros((len(jobs), day_minutes))
-    return _local_level(
-        jobs, FittedLevel(ones, ones / 4, 0 * ones, UNKNOWN * ones, no_profile), **options
+    ones = np.ones(len(jobs))
+    fit = FittedLevel(
+        step=ones,
+        noise=ones / 4,
+        prior_level=0 * ones,
+        prior_variance=UNKNOWN * ones,
+        profile=np.zeros((len(jobs), day_minutes)),
     )
+    return _local_level(jobs, fit, **options)
 
 
 def _local_level(jobs: tuple[str, ...], fit: FittedLevel, **options) -> LocalLevel:
-    now = {
-        "level": fit.prior_level,
-        "variance": fit.prior_variance,
-        "day_minutes": fit.profile.shape[-1],
-    }
-    return LocalLevel(jobs=jobs, **fit._asdict(), **now, **options)
+    return LocalLevel(
+        jobs=jobs,
+        **fit._asdict(),
+        level=fit.prior_level,
+        variance=fit.prior_variance,
+        day_minutes=fit.profile.shape[-1],
+        **options,
+    )
 
 
 def most_likely(
     y: np.ndarray, profile: np.ndarray, ratio: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Maximise the likelihood for `ratio` = step / noise. Return (log-likelihood up to a constant, slope, noise).
+    """The largest likelihood for `ratio` = step / noise: (its log up to a constant, slope, noise).
 
-    y and `profile` have shape (days, samples, jobs, minutes), each result (jobs,). One Kalman filter predicts y, and
-    another predicts `profile`. Variances are in units of `noise`. The slope is from a regression of the prediction
-    errors of y on those of `profile` (generalised least squares). The first count of a day only sets the initial level.
+    y and `profile` have shape (days, samples, jobs, minutes), each result (jobs,). One Kalman
+    filter predicts y, and another predicts `profile`. Variances are in units of `noise`. The slope
+    is from a regression of the prediction errors of y on those of `profile` (generalised least
+    squares). The first count of a day only sets the initial level.
     """
-    days, samples, _, minutes = y.shape
+    days, samples, jobs, minutes = y.shape
     series = np.stack([y, profile])
-    # One variance for all series, because no count is missing: the noise of the first count (1) plus one step (ratio).
-    level, variance = series[..., 0], 1.0 + ratio
-    products, log_variances = (
-        np.zeros((2, 2, y.shape[2])),
-        0.0,
-    )  # products of errors; index 0 is y, 1 the profile
+    # One variance for all series, because no count is missing: the noise of the first count (1)
+    # plus one step (ratio).
+    level = series[..., 0]
+    variance = 1.0 + ratio
+    products = np.zeros((2, 2, jobs))  # products of errors; index 0 is y, 1 the profile
+    log_variances = 0.0
     for t in range(1, minutes):
-        error, error_variance = series[..., t] - level, variance + 1
+        error = series[..., t] - level
+        error_variance = variance + 1
         products += np.einsum("adsj,bdsj->abj", error, error) / error_variance
         log_variances += np.log(error_variance)
         gain = variance / error_variance
-        level, variance = level + gain * error, variance * (1 - gain) + ratio
+        level = level + gain * error
+        variance = variance * (1 - gain) + ratio
     predicted = days * samples * (minutes - 1)
     (yy, yp), (_, pp) = products
     slope = np.clip(yp / np.maximum(pp, 1e-12), 0, 1)
     squares = yy - 2 * slope * yp + slope**2 * pp
     noise = np.maximum(squares / predicted, 1e-9)  # a constant trace has no noise
-    return -0.5 * (predicted * np.log(noise) + days * samples * log_variances), slope, noise
+    log_likelihood = -0.5 * (predicted * np.log(noise) + days * samples * log_variances)
+    return log_likelihood, slope, noise

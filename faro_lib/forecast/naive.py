@@ -1,4 +1,4 @@
-"""Naive forecasters: "persistence" repeats the last count, "seasonal" the same minutes of earlier days."""
+"""Naive forecasters: "persistence" repeats the last count, "seasonal" those of earlier days."""
 
 from dataclasses import dataclass
 
@@ -7,30 +7,28 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = (
-    15  # `Persistence` uses changes of the training counts over at most this many minutes
-)
+# `Persistence` uses changes of the training counts over at most this many minutes.
+ERROR_MINUTES = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths. A path is the last count plus the changes of the training counts after a random minute."""
+    """Sample paths: the last count plus the changes of training counts after a random minute."""
 
-    days: np.ndarray  # requests per minute, (days x samples, jobs, minutes): a row for each sample of each training day
-    level: (
-        np.ndarray
-    )  # mean requests per minute on the training days, shape (jobs,); used before the first count
+    # Requests per minute of all samples of the training days, (days x samples, jobs, minutes).
+    days: np.ndarray
+    # Mean requests per minute on the training days, shape (jobs,); used before the first count.
+    level: np.ndarray
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
-        last = self.days.shape[-1] - ERROR_MINUTES
-        day, t = (
-            one[:, None]
-            for one in np.divmod(self.rng().integers(len(self.days) * last, size=n), last)
-        )
+        starts = self.days.shape[-1] - ERROR_MINUTES  # minutes of a day from which a path may start
+        drawn = self.rng().integers(len(self.days) * starts, size=n)[:, None]
+        day, t = np.divmod(drawn, starts)
         ahead = np.minimum(np.arange(horizon) + 1, ERROR_MINUTES)
-        errors = (self.days[day, :, t + ahead] - self.days[day, :, t]).transpose(2, 0, 1)
-        return np.maximum(self.last_known(self.level)[:, None, None] + errors, 0)
+        errors = self.days[day, :, t + ahead] - self.days[day, :, t]  # (n, horizon, jobs)
+        last = self.last_known(self.level)[:, None, None]
+        return np.maximum(last + errors.transpose(2, 0, 1), 0)
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         return np.repeat(self.last_known(self.level)[:, None], horizon, axis=1)
@@ -40,9 +38,12 @@ class Persistence(Forecaster):
 def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
     """Fit "persistence": it stores the counts of all training days."""
     train = training_counts(traces)
-    days, level = train.reshape(-1, *train.shape[2:]), train.mean(axis=(0, 1, 3))
     return Persistence(
-        jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days, level=level
+        jobs=traces.names,
+        seed=seed,
+        day_minutes=train.shape[-1],
+        days=train.reshape(-1, *train.shape[2:]),
+        level=train.mean(axis=(0, 1, 3)),
     )
 
 
@@ -50,9 +51,8 @@ def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
 class Seasonal(Forecaster):
     """Sample paths: the counts of the same minutes on random training days."""
 
-    days: (
-        np.ndarray
-    )  # requests per minute of all samples of the training days, (days x samples, jobs, minutes)
+    # Requests per minute of all samples of the training days, (days x samples, jobs, minutes).
+    days: np.ndarray
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

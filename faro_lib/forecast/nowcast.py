@@ -11,13 +11,15 @@ def nowcast(
 ) -> np.ndarray:
     """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
-    If share > 0, all paths have the same count in the current minute: the mean of the forecast and of so_far / share,
-    weighted by 1 / variance. The forecast has the variance of its sample paths, plus 1. so_far / share has the variance
-    of Poisson arrivals, max(so_far, 1) (1 - share) / share^2. Later minutes are forecast given the current count.
+    If share > 0, all paths have the same count in the current minute: the mean of the forecast and
+    of so_far / share, weighted by 1 / variance. The forecast has the variance of its sample paths,
+    plus 1. so_far / share has the variance of Poisson arrivals,
+    max(so_far, 1) (1 - share) / share^2. Later minutes are forecast given the current count.
 
     Parameters
     ----------
-    so_far : requests since the minute began, shape (jobs,). For a job with NaN (missing), only the forecast is used.
+    so_far : requests since the minute began, shape (jobs,). For a job with NaN (missing), only the
+        forecast is used.
     share : the part of the minute that has passed, in [0, 1].
     """
     if not 0 <= share <= 1:
@@ -26,9 +28,10 @@ def nowcast(
         )
     if share == 0:
         return forecaster.sample(horizon, n)
-    now = forecaster.sample(1, n)[:, :, 0]
+    now = forecaster.sample(1, n)[:, :, 0]  # (jobs, n)
     so_far = np.asarray(so_far, float)
-    expected, variance = now.mean(axis=1), now.var(axis=1) + 1.0
+    expected = now.mean(axis=1)
+    variance = now.var(axis=1) + 1.0
     extrapolated = np.maximum(so_far, 0.0) / share
     noise = np.maximum(so_far, 1.0) / share**2 * (1 - share) + TOLERANCE
     weight = np.where(np.isnan(so_far), 0.0, variance / (variance + noise))
@@ -36,4 +39,5 @@ def nowcast(
     current = np.repeat(count[:, None, None], n, axis=1)
     if horizon == 1:
         return current
-    return np.concatenate([current, forecaster.update(count).sample(horizon - 1, n)], axis=2)
+    later = forecaster.update(count).sample(horizon - 1, n)
+    return np.concatenate([current, later], axis=2)

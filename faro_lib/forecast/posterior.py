@@ -1,4 +1,7 @@
-"""Forecaster "bayes": simulates the autoregression of `forecast.regression` with stored posterior draws, without PyMC."""
+"""Forecaster "bayes": simulates the autoregression of `forecast.regression`, without PyMC.
+
+The posterior draws are stored.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,11 +24,14 @@ from faro_lib.forecast.regression import (
 )
 from faro_lib.workload import Traces
 
-# For each of these standard normal values, `Posterior.errors` has the error quantile of the same probability.
-# `Bayes._errors` draws normal values that are correlated between jobs, and looks up the errors (a Gaussian copula).
+# For each of these standard normal values, `Posterior.errors` has the error quantile of the same
+# probability. `Bayes._errors` draws normal values that are correlated between jobs, and looks up
+# the errors (a Gaussian copula).
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
-# Simulated counts are at most LIMIT_FACTOR times the largest past count, because their distribution has a heavy tail.
-LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
+# Simulated counts are at most LIMIT_FACTOR times the largest past count, because their distribution
+# has a heavy tail.
+LIMIT_FACTOR = 2
+MIN_LIMIT = 100  # the limit is at least this many requests per minute
 MAX_R_HAT, MIN_ESS = 1.01, 400  # limits of a converged fit (Vehtari et al. 2021)
 
 
@@ -47,38 +53,38 @@ class Convergence(NamedTuple):
         )
 
     def __str__(self):
+        verdict = "is used" if self.passed else "has not converged and is not used"
         return (
-            f"The Bayesian fit {'is used' if self.passed else 'has not converged and is not used'}: largest R-hat "
-            f"{self.r_hat:.3f} (at most {MAX_R_HAT}), smallest effective sample size {self.ess_bulk:.0f} in the bulk and "
-            f"{self.ess_tail:.0f} in the tails (at least {MIN_ESS}), {self.divergences:.0f} divergences (none)."
+            f"The Bayesian fit {verdict}: largest R-hat {self.r_hat:.3f} (at most {MAX_R_HAT}), "
+            f"smallest effective sample size {self.ess_bulk:.0f} in the bulk and "
+            f"{self.ess_tail:.0f} in the tails (at least {MIN_ESS}), "
+            f"{self.divergences:.0f} divergences (none)."
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """Posterior draws and constants of the autoregression. `forecast.regression` defines p, z, a, b, c, s and g."""
+    """Posterior draws and constants of the autoregression.
+
+    `forecast.regression` defines p, z, a, b, c, s and g.
+    """
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day in minutes
     unit: np.ndarray  # mean `root` of each job's counts, shape (jobs,)
-    shape: (
-        np.ndarray
-    )  # daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes)
-    off_shape: (
-        np.ndarray
-    )  # standard deviation of z = root(count) / unit - p on the training days, shape (jobs,)
+    # Daily profile p: mean of root(count) / unit by minute of the day, (jobs, day_minutes).
+    shape: np.ndarray
+    # Standard deviation of z = root(count) / unit - p on the training days, shape (jobs,).
+    off_shape: np.ndarray
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    coefficients: (
-        np.ndarray
-    )  # weights a, b and c of the features of `regression.design`, (draws, jobs, features)
-    log_spread: (
-        np.ndarray
-    )  # s of the error scale MIN_SPREAD / unit + exp(s + g log_change(z)), shape (draws, jobs)
-    follow: np.ndarray  # g of the error scale, shape (draws, jobs)
-    errors: np.ndarray  # quantiles of the standardised errors at the probabilities of NORMAL_GRID, shape (jobs, grid)
-    root_correlation: (
-        np.ndarray
-    )  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
+    # Weights a, b and c of the features of `regression.design`, (draws, jobs, features).
+    coefficients: np.ndarray
+    log_spread: np.ndarray  # s of the scale of the errors (`regression.spread_of`), (draws, jobs)
+    follow: np.ndarray  # g of the scale of the errors, (draws, jobs)
+    # Quantiles of the standardised errors at the probabilities of NORMAL_GRID, (jobs, grid).
+    errors: np.ndarray
+    # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs).
+    root_correlation: np.ndarray
     convergence: Convergence
     data: np.ndarray  # `data_hashes` of the training days, shape (jobs,)
 
@@ -87,7 +93,10 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of only the jobs `names`, in that order; ValueError if a job was not fitted."""
+        """The posterior of only the jobs `names`, in that order.
+
+        Raises ValueError if a job was not fitted.
+        """
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
@@ -97,19 +106,19 @@ class Posterior:
         index = [self.jobs.index(name) for name in names]
         correlation = (self.root_correlation @ self.root_correlation.T)[np.ix_(index, index)]
         correlation[np.diag_indices(len(index))] = 1.0
-        first_axis = {
-            f: getattr(self, f)[index]
-            for f in ("unit", "shape", "off_shape", "most", "errors", "data")
-        }
-        second_axis = {
-            f: getattr(self, f)[:, index] for f in ("coefficients", "log_spread", "follow")
-        }
         return replace(
             self,
             jobs=names,
-            **first_axis,
-            **second_axis,
+            unit=self.unit[index],
+            shape=self.shape[index],
+            off_shape=self.off_shape[index],
+            most=self.most[index],
+            coefficients=self.coefficients[:, index],
+            log_spread=self.log_spread[:, index],
+            follow=self.follow[:, index],
+            errors=self.errors[index],
             root_correlation=correlation_root(correlation),
+            data=self.data[index],
         )
 
 
@@ -121,11 +130,12 @@ def save_posterior(posterior: Posterior, path: str | Path) -> None:
 def load_posterior(path: str | Path) -> Posterior:
     """Read a posterior that `save_posterior` wrote; ValueError if the file lacks a field."""
     with np.load(path, allow_pickle=False) as arrays:
-        if missing := [field.name for field in fields(Posterior) if field.name not in arrays]:
-            raise ValueError(
-                f"posterior={str(path)!r} lacks {missing[0]!r}; fit it again with bayes.fit_bayes"
-            )
-        values = {field.name: arrays[field.name] for field in fields(Posterior)}
+        values = {}
+        for field in fields(Posterior):
+            if field.name not in arrays:
+                problem = f"posterior={str(path)!r} lacks {field.name!r}"
+                raise ValueError(f"{problem}; fit it again with bayes.fit_bayes")
+            values[field.name] = arrays[field.name]
     values["jobs"] = tuple(str(name) for name in values["jobs"])
     values["day_minutes"] = values["day_minutes"].item()
     values["convergence"] = Convergence(*values["convergence"].tolist())
@@ -143,9 +153,13 @@ def data_hashes(traces: Traces) -> np.ndarray:
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """A matrix A with A A' = `correlation`, after setting negative eigenvalues to 0 and rescaling the diagonal to 1."""
+    """A matrix A with A A' = `correlation`.
+
+    Negative eigenvalues are set to 0, and the diagonal of A A' is rescaled to 1.
+    """
+    # `Bayes._errors` skips its multiplication only for an exact identity.
     if (correlation == np.eye(len(correlation))).all():
-        return correlation  # unchanged, because `_errors` skips its multiplication only for an exact identity
+        return correlation
     values, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.maximum(values, 0))
     return factor / np.sqrt((factor**2).sum(axis=1, keepdims=True))
@@ -153,49 +167,52 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bayes(Forecaster):
-    """Sample paths, each simulated with one posterior draw. Past minutes without a count are simulated, too."""
+    """Sample paths, each simulated with one posterior draw.
+
+    Past minutes without a count are simulated, too.
+    """
 
     posterior: Posterior
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
-        posterior, rng, jobs = self.posterior, self.rng(), len(self.jobs)
+        posterior = self.posterior
+        rng = self.rng()
+        jobs = len(self.jobs)
         unit = posterior.unit[:, None].astype(np.float32)
         shape = posterior.shape[:, self.minutes_ahead(-self.counts.shape[1], horizon)]
-        z = root(self.counts) / unit - shape[:, :-horizon]
+        z = root(self.counts) / unit - shape[:, :-horizon]  # (jobs, past minutes)
         start, known = simulation_start(z, posterior.off_shape, rng.standard_normal((jobs, n)))
         steps = len(known) + horizon
-        shape = shape[:, -steps - CONTEXT_MINUTES :].astype(np.float32)
+        shape = shape[:, -steps - CONTEXT_MINUTES :].astype(np.float32)  # (jobs, lags + steps)
 
         draws = posterior.draws
         rows = rng.integers(draws, size=n) if n < draws else np.arange(n) % draws
         weights = posterior.coefficients[rows].astype(np.float32)  # (n, jobs, features)
-        lags = np.ascontiguousarray(
-            weights[..., :CONTEXT_MINUTES].transpose(2, 1, 0)
-        )  # (lags, jobs, n)
+        of_lags = weights[..., :CONTEXT_MINUTES].transpose(2, 1, 0)  # (lags, jobs, n)
+        of_lags = np.ascontiguousarray(of_lags)
         of_shape = weights[..., CONTEXT_MINUTES:-1].transpose(1, 2, 0)  # (jobs, lags + 1, n)
         offset = np.matmul(windows(shape - 1, CONTEXT_MINUTES + 1), of_shape)  # (jobs, steps, n)
         offset = offset.transpose(1, 0, 2) + weights[..., -1].T
-        log_spread, follow = (
-            a[rows].T.astype(np.float32) for a in (posterior.log_spread, posterior.follow)
-        )
+        log_spread = posterior.log_spread[rows].T.astype(np.float32)  # (jobs, n)
+        follow = posterior.follow[rows].T.astype(np.float32)
         errors = self._errors(rng, steps, n)
 
         path = np.empty((CONTEXT_MINUTES + steps, jobs, n), dtype=np.float32)
         path[:CONTEXT_MINUTES] = start
-        low = root(0) / unit - shape[:, CONTEXT_MINUTES:]
         recent = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
-        limit = np.maximum(LIMIT_FACTOR * np.maximum(posterior.most, recent), MIN_LIMIT)[:, None]
-        high = root(limit) / unit - shape[:, CONTEXT_MINUTES:]
+        limit = np.maximum(LIMIT_FACTOR * np.maximum(posterior.most, recent), MIN_LIMIT)
+        low = root(0) / unit - shape[:, CONTEXT_MINUTES:]  # (jobs, steps)
+        high = root(limit[:, None]) / unit - shape[:, CONTEXT_MINUTES:]
         for step in range(steps):
             past = path[step : step + CONTEXT_MINUTES]
-            spread = spread_of(
-                log_spread, follow, log_change(past[-RECENT_MINUTES - 1 :], axis=0), unit
-            )
-            z_next = np.einsum("ljn,ljn->jn", lags, past) + offset[step] + spread * errors[step]
+            change = log_change(past[-RECENT_MINUTES - 1 :], axis=0)
+            error = spread_of(log_spread, follow, change, unit) * errors[step]
+            z_next = np.einsum("ljn,ljn->jn", of_lags, past) + offset[step] + error
             z_next = np.clip(z_next, low[:, step, None], high[:, step, None])
             if step < len(known):
-                z_next = np.where(np.isnan(known[step])[:, None], z_next, known[step][:, None])
+                counted = known[step][:, None]
+                z_next = np.where(np.isnan(counted), z_next, counted)
             path[CONTEXT_MINUTES + step] = z_next
         future = path[-horizon:].transpose(1, 2, 0) + shape[:, None, -horizon:]
         return from_root(future * unit[:, :, None])
@@ -206,18 +223,19 @@ class Bayes(Forecaster):
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.posterior.root_correlation != np.eye(jobs)).any():
             normal = np.matmul(self.posterior.root_correlation.astype(np.float32), normal)
-        position = (np.clip(normal, *NORMAL_GRID[[0, -1]]) - NORMAL_GRID[0]) / (
-            NORMAL_GRID[1] - NORMAL_GRID[0]
-        )
-        return self.posterior.errors.astype(np.float32)[
-            np.arange(jobs)[:, None], np.rint(position).astype(np.int32)
-        ]
+        first, second = NORMAL_GRID[:2]
+        position = (np.clip(normal, first, NORMAL_GRID[-1]) - first) / (second - first)
+        column = np.rint(position).astype(np.int32)
+        return self.posterior.errors.astype(np.float32)[np.arange(jobs)[:, None], column]
 
 
 def bayes_forecaster(
     posterior: Posterior, *, seed: int = 0, recalibrate: bool = True
 ) -> Forecaster:
-    """A forecaster for `posterior.jobs`. If `recalibrate`, `forecast.conformal` adjusts the tails of its paths."""
+    """A forecaster for `posterior.jobs`.
+
+    If `recalibrate`, `forecast.conformal` adjusts the tails of its paths.
+    """
     forecaster = Bayes(
         jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior
     )
@@ -225,12 +243,16 @@ def bayes_forecaster(
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """Select the jobs of `traces` from a posterior. ValueError if a job is missing or was fitted to other counts."""
+    """Select the jobs of `traces` from a posterior.
+
+    Raises ValueError if a job is missing or was fitted to other counts.
+    """
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
-    for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:
-        problem = f"the posterior of job {traces.names[n]!r} was fitted to other training days"
-        raise ValueError(f"{problem}; fit it to these, or use none")
+    for name, fitted_to, own in zip(traces.names, selected.data, data_hashes(traces)):
+        if fitted_to != own:
+            problem = f"the posterior of job {name!r} was fitted to other training days"
+            raise ValueError(f"{problem}; fit it to these, or use none")
     return selected
 
 
@@ -242,9 +264,11 @@ def bayes(
     posterior: Posterior | str | Path | None = None,
     recalibrate: bool = True,
 ) -> Forecaster:
-    """A Bayesian forecaster for the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz.
+    """A Bayesian forecaster for the jobs of `traces`.
 
-    Raises ValueError if `posterior` is None, has not converged, lacks a job, or was fitted to other counts.
+    `posterior` is a `Posterior` or the path of its .npz.
+    Raises ValueError if `posterior` is None, has not converged, lacks a job, or was fitted to other
+    counts.
     """
     if posterior is None:
         hint = "give a posterior of bayes.fit_bayes or its .npz"

@@ -1,11 +1,13 @@
-"""The autoregression of forecaster "bayes". `bayes.demand` fits it, and `forecast.posterior` simulates it.
+"""The autoregression of forecaster "bayes", which `bayes.demand` fits and `posterior` simulates.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
-    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
+    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + scale[t] e[t],   e Student-t
+    scale[t] = MIN_SPREAD / unit + exp(s + g v[t])
 
-x are the counts, and `unit` is a job's mean sqrt(x + 3/8). a, b, c, s and g are fitted, with l = 1..15 and k = 0..15.
-The daily profile p (`shape` in the code) is the mean of y at the same minute of other days. v (`log_change`) is the log
-of the mean absolute change of z in the last minutes, which predicts the scale of the errors.
+x are the counts, and `unit` is a job's mean sqrt(x + 3/8). a, b, c, s and g are fitted; l is from
+1 to 15 and k from 0 to 15. The daily profile p (`shape` in the code) is the mean of y at the same
+minute of other days. v (`log_change`) is the log of the mean absolute change of z in the last
+minutes, which predicts the scale of the errors.
 """
 
 import numpy as np
@@ -13,14 +15,13 @@ import numpy as np
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
-RECENT_MINUTES = (
-    5  # the mean absolute change of z over these minutes predicts the scale of the next error
-)
+# The mean absolute change of z over these minutes predicts the scale of the next error.
+RECENT_MINUTES = 5
 MIN_CHANGE = 0.01  # keeps `log_change` finite for a constant trace
-MIN_SPREAD = 0.1  # minimum scale of the errors of sqrt(count); keeps the likelihood of a constant trace bounded
-USUAL_CHANGE = (
-    0.04  # typical mean absolute change of z per minute, for which `log_change` is near 0
-)
+# Minimum scale of the errors of sqrt(count); keeps the likelihood of a constant trace bounded.
+MIN_SPREAD = 0.1
+# Typical mean absolute change of z per minute, for which `log_change` is near 0.
+USUAL_CHANGE = 0.04
 
 
 def root(counts):
@@ -42,22 +43,30 @@ def from_root(y):
 
 
 def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
-    """v = log((m + MIN_CHANGE) / USUAL_CHANGE), where m is the mean absolute change of z per minute along `axis`."""
+    """v = log((m + MIN_CHANGE) / USUAL_CHANGE); m is the mean absolute change of z along `axis`."""
     return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_CHANGE) / USUAL_CHANGE)
 
 
 def spread_of(log_spread, follow, change, unit, exp=np.exp):
-    """Scale of the errors of z: MIN_SPREAD / unit + exp(s + g v), with s = `log_spread`, g = `follow`, v = `change`."""
+    """Scale of the errors of z: MIN_SPREAD / unit + exp(s + g v).
+
+    s is `log_spread`, g is `follow` and v is `change`.
+    """
     return MIN_SPREAD / unit + exp(log_spread + follow * change)
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All windows of `length` minutes in `values` (..., minutes). The shape is (..., minutes - length + 1, length)."""
+    """All windows of `length` minutes in `values` (..., minutes).
+
+    The shape is (..., minutes - length + 1, length).
+    """
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
 
 
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, recent change and target of the regression for each minute t of a day, from t = CONTEXT_MINUTES on.
+    """Features, recent change and target of the regression for each minute t of a day.
+
+    The first t is CONTEXT_MINUTES, and m below is the number of minutes minus CONTEXT_MINUTES.
 
     Parameters
     ----------
@@ -66,9 +75,9 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
     Returns
     -------
-    features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2).
-    change : v, the `log_change` of z before minute t, shape (..., minutes - CONTEXT_MINUTES).
-    target : z[t], shape (..., minutes - CONTEXT_MINUTES).
+    features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., m, 2 x CONTEXT_MINUTES + 2).
+    change : v, the `log_change` of z before minute t, shape (..., m).
+    target : z[t], shape (..., m).
     """
     runs = windows(y - shape, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]
@@ -83,11 +92,12 @@ def units(counts: np.ndarray) -> np.ndarray:
 
 
 def daily_profile(y: np.ndarray) -> np.ndarray:
-    """Mean of y (days, jobs, minutes) over the days, shrunk towards each job's overall mean. Returns (jobs, minutes).
+    """Mean (jobs, minutes) of y (days, jobs, minutes) over the days, shrunk to each job's mean.
 
-    The result is level + max(0, 1 - noise / variance) (profile - level) (James and Stein 1961). `profile` is the mean
-    over the days, and `level` is the overall mean. `variance` is the variance of `profile` over the minutes. `noise` is
-    the sampling variance of `profile`, estimated from the days. A single day gives `level`.
+    The result is level + max(0, 1 - noise / variance) (profile - level) (James and Stein 1961).
+    `profile` is the mean over the days, and `level` is the overall mean. `variance` is the variance
+    of `profile` over the minutes. `noise` is the sampling variance of `profile`, estimated from the
+    days. A single day gives `level`.
     """
     days, _, minutes = y.shape
     profile = y.mean(axis=0)
@@ -101,7 +111,10 @@ def daily_profile(y: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day of y (days, jobs, minutes), the mean of the *other* days. If y has one day, its mean over time."""
+    """For each day of y (days, jobs, minutes), the mean of the *other* days.
+
+    If y has one day, the result is its mean over time.
+    """
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

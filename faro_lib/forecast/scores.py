@@ -1,15 +1,17 @@
 """The score (CRPS) of forecasts, and the difference in score between two forecasters.
 
-`samples` (origins, jobs, paths, minutes) are forecast paths. `truth` (origins, jobs, minutes) are the actual counts.
+`samples` (origins, jobs, paths, minutes) are forecast paths. `truth` (origins, jobs, minutes) are
+the actual counts.
 """
 
 import numpy as np
 
 
 def crps_terms(samples, truth) -> np.ndarray:
-    """CRPS (continuous ranked probability score) of the samples' empirical distribution, in the shape of `truth`.
+    """CRPS (continuous ranked probability score) of the samples' distribution, shaped like `truth`.
 
-    E|X - truth| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and Raftery 2007, eq. 21).
+    E|X - truth| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and
+    Raftery 2007, eq. 21).
 
     >>> float(crps_terms(np.array([[[[0.0], [2.0]]]]), np.array([[[1.0]]]))[0, 0, 0])
     0.5
@@ -24,14 +26,15 @@ def crps_terms(samples, truth) -> np.ndarray:
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The mean of `terms` minus the mean of `others`, and the lower and upper end of its 95 % confidence interval.
+    """The mean of `terms` minus the mean of `others`, and the ends of its 95 % confidence interval.
 
-    The interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
-    neighbouring minutes and of different jobs are correlated.
+    The interval is from a circular block bootstrap over origins (Politis and Romano 1992), because
+    errors of neighbouring minutes and of different jobs are correlated.
 
     Parameters
     ----------
-    terms, others : scores of two forecasters for the same forecasts, such as `crps_terms`, shape (origins, ...).
+    terms, others : scores of two forecasters for the same forecasts, such as `crps_terms`, shape
+        (origins, ...).
     weights : shape (origins, ...), by default 1. The mean of `terms` is sum(terms) / sum(weights).
     block : number of consecutive origins in a block.
     """
@@ -40,14 +43,15 @@ def difference(
         raise ValueError(
             f"terms {np.shape(terms)} and others {np.shape(others)} are not of the same forecasts"
         )
+    if weights is None:
+        weights = np.ones_like(terms, dtype=float)
     total = (np.asarray(terms, dtype=float) - others).reshape(origins, -1).sum(axis=1)
-    weight = (
-        np.ones_like(terms, dtype=float) if weights is None else np.asarray(weights, dtype=float)
-    )
-    weight = weight.reshape(origins, -1).sum(axis=1)
+    weight = np.asarray(weights, dtype=float).reshape(origins, -1).sum(axis=1)
     block = min(block, origins)
-    starts = np.random.default_rng(seed).integers(origins, size=(draws, -(-origins // block)))
-    rows = ((starts[:, :, None] + np.arange(block)) % origins).reshape(draws, -1)[:, :origins]
+    blocks = -(-origins // block)
+    starts = np.random.default_rng(seed).integers(origins, size=(draws, blocks))
+    rows = (starts[:, :, None] + np.arange(block)) % origins  # (draws, blocks, block)
+    rows = rows.reshape(draws, -1)[:, :origins]
     ratios = total[rows].sum(axis=1) / weight[rows].sum(axis=1)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(total.sum() / weight.sum()), float(low), float(high)

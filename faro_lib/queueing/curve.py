@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faro_lib.errors import message_of
 from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
@@ -25,8 +24,10 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
     column = f"p{100 * job.quantile:g}_s"
     try:
         table = pd.read_csv(path)
-    except OSError as error:
-        raise ValueError(message_of(error)) from None
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file or folder") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: is a folder, and a file is needed") from None
     except ValueError as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
     for name in ("replicas", "rate_per_replica_rps", column):

@@ -9,8 +9,8 @@ from faro_lib.workload.jobs import MINUTE_S, Workload
 def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the arrival times of all requests as in the paper's evaluation (EuroSys'25 artifact).
 
-    In a minute with n requests, the first arrives at the start and the gaps are exponential with mean 60/n s.
-    The last requests of a minute may thus arrive after its end.
+    In a minute with n requests, the first arrives at the start and the gaps are exponential with
+    mean 60/n s. The last requests of a minute may thus arrive after its end.
 
     Returns
     -------
@@ -18,7 +18,8 @@ def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarr
     first : shape (jobs + 1,); job j has arrival_s[first[j]:first[j + 1]].
 
     >>> from faro_lib.workload import Job
-    >>> arrival_s, first = sample_arrivals(Workload((Job("a"), Job("b")), [[2, 0], [1, 1]]), seed=24)
+    >>> workload = Workload((Job("a"), Job("b")), [[2, 0], [1, 1]])
+    >>> arrival_s, first = sample_arrivals(workload, seed=24)
     >>> first.tolist(), arrival_s[[0, 2, 3]].tolist()
     ([0, 2, 4], [0.0, 0.0, 60.0])
     """
@@ -40,7 +41,8 @@ def _fill(counts, first, gaps, arrival_s):
     drawn = 0
     for minute in range(minutes):
         for job in range(jobs):
-            n, now = counts[job, minute], MINUTE_S * minute
+            n = counts[job, minute]
+            now = MINUTE_S * minute
             for _ in range(n):
                 arrival_s[free[job]] = now
                 free[job] += 1

@@ -22,15 +22,14 @@ SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # names of the built-in workl
 class Job:
     """One inference service and its SLO: the `quantile` of its latency is at most `slo_s`.
 
-    The defaults are the paper's ResNet34, with an SLO of four service times (EuroSys'25, section 6.1).
+    The defaults are the paper's ResNet34, with an SLO of four service times (EuroSys'25, sec. 6.1).
     """
 
     name: str  # unique within a workload
     slo_s: float = 0.720
     quantile: float = 0.99  # strictly between 0 and 1
-    service_time_s: float = (
-        0.180  # mean assumed by policies; simulations use the times measured for `model`, if any
-    )
+    # The mean assumed by policies; simulations use the times measured for `model`, if any.
+    service_time_s: float = 0.180
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -38,77 +37,60 @@ class Job:
     min_replicas: int = 1  # smallest allowed replica count
     max_replicas: int = 100  # largest allowed replica count
     tenant: str = ""  # the owner; "" = none
-    tenant_quota: float | None = (
-        None  # cores that all jobs of the tenant may use together; None = no quota
-    )
-    model: str = (
-        "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
-    )
+    # Cores that all jobs of the tenant may use together; None = no quota.
+    tenant_quota: float | None = None
+    # The model that replicas run; `service.MODELS` has measured service times.
+    model: str = "resnet34"
     replica: Replica = SERIAL  # how a replica serves its requests
-    latency_curve: str = (
-        ""  # CSV of measured latencies (`queueing.curve`), which replace a simulated latency table
-    )
+    # CSV of measured latencies (`queueing.curve`), which replace a simulated latency table.
+    latency_curve: str = ""
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
 
     def __post_init__(self):
-        def check(field, accepted, holds):
+        def check(field, holds, accepted):
             if not holds:
-                raise ValueError(
-                    f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}"
-                )
+                value = getattr(self, field)
+                raise ValueError(f"job {self.name!r}: {field}={value!r} must be {accepted}")
 
-        check(
-            "name",
-            "1 to 100 printable ASCII characters",
-            re.fullmatch("[ -~]{1,100}", str(self.name)),
-        )
-        check(
-            "service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4
-        )  # limits a replica to 10,000 rps
+        printable = re.fullmatch("[ -~]{1,100}", str(self.name))
+        check("name", printable, "1 to 100 printable ASCII characters")
+        # Limits a replica to 10,000 requests/s.
+        check("service_time_s", not 0 < self.service_time_s < 1e-4, "at least 0.0001")
         for field in ("slo_s", "service_time_s", "cores"):
-            check(
-                field,
-                "a finite number > 0",
-                np.isfinite(getattr(self, field)) and getattr(self, field) > 0,
-            )
+            value = getattr(self, field)
+            check(field, np.isfinite(value) and value > 0, "a finite number > 0")
         for field in ("service_scv", "cold_start_s", "weight"):
-            check(
-                field,
-                "a finite number >= 0",
-                np.isfinite(getattr(self, field)) and getattr(self, field) >= 0,
-            )
-        check("quantile", "strictly between 0 and 1", 0 < self.quantile < 1)
-        check(
-            "cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < TOLERANCE
-        )
-        check(
-            "min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0
-        )
-        at_least = f"a whole number from min_replicas={self.min_replicas} to 1000000"
-        most = self.max_replicas
-        check(
-            "max_replicas", at_least, self.min_replicas <= most <= 1_000_000 and int(most) == most
-        )
-        if self.tenant_quota is not None:
-            valid = np.isfinite(self.tenant_quota) and self.tenant_quota >= 0
-            check("tenant_quota", "a finite number of cores >= 0, or left out", valid)
-            check("tenant", "named where the job has a tenant_quota", self.tenant != "")
+            value = getattr(self, field)
+            check(field, np.isfinite(value) and value >= 0, "a finite number >= 0")
+        check("quantile", 0 < self.quantile < 1, "strictly between 0 and 1")
+        tenths = self.cores * 10
+        check("cores", abs(tenths - round(tenths)) < TOLERANCE, "a multiple of 0.1")
+        least, most = self.min_replicas, self.max_replicas
+        check("min_replicas", int(least) == least >= 0, "a whole number >= 0")
+        fits = least <= most <= 1_000_000 and int(most) == most
+        check("max_replicas", fits, f"a whole number from min_replicas={least} to 1000000")
+        quota = self.tenant_quota
+        if quota is not None:
+            valid = np.isfinite(quota) and quota >= 0
+            check("tenant_quota", valid, "a finite number of cores >= 0, or left out")
+            check("tenant", self.tenant != "", "named where the job has a tenant_quota")
 
     @property
     def busy_s(self) -> float:
-        """Seconds per request of a fully loaded replica: `service_time_s` if serial, otherwise 1 / capacity_rps."""
-        return (
-            self.service_time_s
-            if self.replica == SERIAL
-            else 1 / self.replica.capacity_rps(self.service_time_s)
-        )
+        """Seconds per request of a fully loaded replica.
+
+        This is `service_time_s` for a serial replica, and 1 / capacity_rps for other kinds.
+        """
+        if self.replica == SERIAL:
+            return self.service_time_s
+        return 1 / self.replica.capacity_rps(self.service_time_s)
 
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """Read-only arrays of the fields of several jobs, shape (jobs,), and of the quotas of their tenants."""
+    """Read-only arrays of several jobs' fields, shape (jobs,), and of their tenants' quotas."""
 
     slo_s: np.ndarray
     quantile: np.ndarray
@@ -133,7 +115,9 @@ class JobArrays:
 
 @lru_cache(maxsize=256)
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
-    """The fields of the jobs as arrays, cached. `quota` is sorted by tenant; the group without a quota is first.
+    """The fields of the jobs as arrays, cached.
+
+    `quota` is sorted by tenant; the group without a quota is first.
 
     >>> arrays_of((Job("a"), Job("b", slo_s=1.0))).slo_s.tolist()
     [0.72, 1.0]
@@ -141,15 +125,14 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     [inf, 4.0]
     """
     quotas = _quotas(jobs)
-    tenants = sorted({job.tenant if job.tenant in quotas else "" for job in jobs})
     columns = {}
-    for name in (field.name for field in fields(JobArrays)[:-2]):
-        kind = int if "replicas" in name else float
-        columns[name] = np.array([getattr(job, name) for job in jobs], kind)
-    columns["group"] = np.array(
-        [tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs]
-    )
-    columns["quota"] = np.array([quotas.get(tenant, np.inf) for tenant in tenants])
+    for field in fields(JobArrays)[:-2]:  # all but group and quota
+        kind = int if "replicas" in field.name else float
+        columns[field.name] = np.array([getattr(job, field.name) for job in jobs], kind)
+    group_of_job = [job.tenant if job.tenant in quotas else "" for job in jobs]
+    groups = sorted(set(group_of_job))
+    columns["group"] = np.array([groups.index(group) for group in group_of_job])
+    columns["quota"] = np.array([quotas.get(group, np.inf) for group in groups])
     return JobArrays(**{name: frozen(column) for name, column in columns.items()})
 
 
@@ -163,9 +146,8 @@ class Workload:
     def __post_init__(self):
         counts = np.asarray(self.requests_per_min)
         if counts.ndim != 2 or counts.shape[0] != len(self.jobs):
-            raise ValueError(
-                f"requests_per_min has shape {counts.shape}; expected ({len(self.jobs)} jobs, minutes)"
-            )
+            expected = f"expected ({len(self.jobs)} jobs, minutes)"
+            raise ValueError(f"requests_per_min has shape {counts.shape}; {expected}")
         check_jobs(self.jobs)
         object.__setattr__(self, "requests_per_min", _whole_numbers(counts, "requests_per_min"))
 
@@ -183,7 +165,9 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # (days, samples, jobs, minutes); a day's samples average blocks that start at different minutes
+    # Shape (days, samples, jobs, minutes). A day's samples average blocks of minutes that start at
+    # different minutes.
+    train: np.ndarray
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):
@@ -212,7 +196,7 @@ class Traces:
         return Workload(self.jobs, self.train[day - 1, sample])
 
     def until(self, day: int) -> Traces:
-        """The traces in which training day `day` is the evaluation day and only the days before it are for training."""
+        """The traces whose evaluation day is training day `day`, with only the days before it."""
         if not 2 <= day <= self.days:
             raise ValueError(
                 f"day={day} must lie in 2..{self.days}: the days before it are for training"
@@ -225,7 +209,7 @@ class Traces:
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Raise ValueError if there are no jobs, if a name occurs twice, or if a tenant has two quotas."""
+    """Raise ValueError if there is no job, a name occurs twice, or a tenant has two quotas."""
     names = [job.name for job in jobs]
     if not names:
         raise ValueError("jobs is empty; at least one job is needed")
@@ -236,21 +220,26 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
-    """Tenant -> quota in cores, for tenants with a quota; ValueError if jobs of a tenant give different quotas."""
+    """Tenant -> quota in cores, of tenants with a quota; ValueError if a tenant's jobs disagree."""
     quotas: dict[str, float | None] = {}
     for job in jobs:
         if job.tenant and quotas.setdefault(job.tenant, job.tenant_quota) != job.tenant_quota:
             raise ValueError(
-                f"job {job.name!r}: tenant_quota={job.tenant_quota} differs from {quotas[job.tenant]}, which another "
-                f"job of tenant {job.tenant!r} has; all jobs of a tenant must agree"
+                f"job {job.name!r}: tenant_quota={job.tenant_quota} differs from "
+                f"{quotas[job.tenant]}, which another job of tenant {job.tenant!r} has; "
+                "all jobs of a tenant must agree"
             )
     return {tenant: quota for tenant, quota in quotas.items() if quota is not None}
 
 
 def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
-    """The counts as a read-only array of int64; a ValueError names the first that is not a whole number >= 0."""
+    """The counts as a read-only array of int64.
+
+    Raises ValueError for the first count that is not a whole number >= 0.
+    """
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
-    for where in np.argwhere(bad)[:1].tolist():
+    if bad.any():
+        where = np.argwhere(bad)[0].tolist()
         raise ValueError(
             f"{field}{where}={counts[tuple(where)]} is not a count; counts are whole numbers >= 0"
         )

@@ -15,22 +15,19 @@ TRAINING_DAYS = 10  # the training file also contains the evaluation day, day 11
 
 
 def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
-    """Traces of ten jobs: days 1 to 10 (4 samples each) for training, day 11 (one sample) for evaluation.
+    """Traces of ten jobs: days 1 to 10 (4 samples each) to train, day 11 (one sample) to evaluate.
 
-    `evaluation` is the path of input.json. `training` is the path of the pickled data frame. A file with a wrong
-    SHA-256 raises ValueError and is not unpickled, because unpickling can run code.
+    `evaluation` is the path of input.json. `training` is the path of the pickled data frame. A file
+    with a wrong SHA-256 raises ValueError and is not unpickled, because unpickling can run code.
     """
-    lines = [
-        json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()
-    ]
-    counts = np.array(
-        [[sum(line["counts"][name].values()) for line in lines] for name in lines[0]["counts"]]
-    )
+    text = _verified(evaluation, EVALUATION_SHA256).decode()
+    lines = [json.loads(line) for line in text.splitlines()]
+    names = lines[0]["counts"]
+    counts = np.array([[sum(line["counts"][name].values()) for line in lines] for name in names])
     table = pickle.loads(_verified(training, TRAINING_SHA256))
     functions = list(dict.fromkeys(table["hash_func"]))
-    days = np.zeros(
-        (TRAINING_DAYS + 1, table["sample"].nunique(), len(functions), counts.shape[1]), np.int64
-    )
+    samples = table["sample"].nunique()
+    days = np.zeros((TRAINING_DAYS + 1, samples, len(functions), counts.shape[1]), np.int64)
     for row in table.itertuples():
         days[row.day - 1, row.sample, functions.index(row.hash_func)] = row.counts
     if not np.array_equal(days[-1, 0], counts):

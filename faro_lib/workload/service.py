@@ -11,7 +11,10 @@ from faro_lib.workload.replicas import SERIAL
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """A shifted lognormal service time: loc_s + scale_s exp(shape Z), Z standard normal; constant if shape is 0."""
+    """A shifted lognormal service time: loc_s + scale_s exp(shape Z), with Z standard normal.
+
+    It is constant if shape is 0.
+    """
 
     shape: float
     loc_s: float
@@ -49,14 +52,16 @@ class ServiceTime:
 
 
 RESNET34 = ServiceTime(0.422472, 0.0793016, 0.0685808)
-# No distribution was published for ResNet18, so ResNet34's is scaled by the ratio of the mean service times.
+# No distribution was published for ResNet18, so ResNet34's is scaled by the ratio of the mean
+# service times.
 MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The service-time distribution measured for the job's model, or else a lognormal with the job's mean and scv.
+    """The service time measured for the job's model, or a lognormal with the job's mean and scv.
 
-    For a batched replica, the result multiplies the mean duration of a batch. For a continuous replica, it is unused.
+    For a batched replica, the result multiplies the mean duration of a batch. For a continuous
+    replica, it is unused.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)
@@ -64,6 +69,8 @@ def true_service_time(job: Job) -> ServiceTime:
 
 
 def true_busy_s(job: Job) -> float:
-    """Like `Job.busy_s`, seconds per request of a fully loaded replica, but with the mean of `true_service_time`."""
+    """Seconds per request of a fully loaded replica: `Job.busy_s` with the true service time."""
     mean_s = true_service_time(job).mean_s
-    return mean_s if job.replica == SERIAL else 1 / job.replica.capacity_rps(mean_s)
+    if job.replica == SERIAL:
+        return mean_s
+    return 1 / job.replica.capacity_rps(mean_s)

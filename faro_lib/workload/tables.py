@@ -1,5 +1,6 @@
 """Load traces by the name of a workload."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from faro_lib.errors import nearest
@@ -20,9 +21,11 @@ def load_workload(
     raw: str = "data/raw",
     synthetic: dict | None = None,
 ) -> Traces:
-    """Traces of a workload: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a table of counts.
+    """Traces of a workload by its name, or by the path of a table of counts.
 
-    `jobs` is the path of a table of jobs. `synthetic` has arguments of `make_synthetic` and a `change` (see `changed`).
+    The names are "synthetic" and "faro-10jobs" (the published files in the folder `raw`). `jobs` is
+    the path of a table of jobs. `synthetic` has arguments of `make_synthetic` and a `change` (see
+    `changed`).
     """
     table = read_jobs(jobs) if jobs else None
     if workload == SYNTHETIC:
@@ -34,15 +37,14 @@ def load_workload(
     elif is_table(workload):
         return read_csv(workload, table, strict=True)
     else:
-        accepted = nearest(
-            workload, (SYNTHETIC, PUBLISHED, "the path of a .csv, .csv.gz or .parquet")
-        )
-        raise ValueError(f"workload={workload!r} is unknown; {accepted}")
+        accepted = (SYNTHETIC, PUBLISHED, "the path of a .csv, .csv.gz or .parquet")
+        raise ValueError(f"workload={workload!r} is unknown; {nearest(workload, accepted)}")
     if table is None:
         return traces
     by_name = {job.name: job for job in table}
     if sorted(by_name) != sorted(traces.names):
         raise ValueError(
-            f"{jobs}: its jobs are {sorted(by_name)}; workload {workload!r} has {sorted(traces.names)}"
+            f"{jobs}: its jobs are {sorted(by_name)}; "
+            f"workload {workload!r} has {sorted(traces.names)}"
         )
-    return Traces(tuple(by_name[name] for name in traces.names), traces.train, traces.evaluation)
+    return replace(traces, jobs=tuple(by_name[name] for name in traces.names))

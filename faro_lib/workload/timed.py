@@ -1,4 +1,4 @@
-"""Tables of counts with a column `time`: convert times to minutes, and split the counts into days from midnight."""
+"""Tables of counts with a column `time`: times to minutes, and counts to days from midnight."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,10 @@ MAX_DAYS = 366
 
 
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
-    """Convert ISO 8601 or Unix times (in seconds or milliseconds) to whole minutes since 1970-01-01 00:00 local time.
+    """Whole minutes since 1970-01-01 00:00 local time of ISO 8601 or Unix times (in s or ms).
 
-    Local time is UTC plus the offset of the latest entry, or UTC for Unix times. A ValueError names the file `where`.
+    Local time is UTC plus the offset of the latest entry, or UTC for Unix times. A ValueError names
+    the file `where`.
 
     >>> minutes_of(pd.Series(["1970-01-02T01:02+02:00", "1970-01-01T22:01:30Z"]), "x.csv").tolist()
     [1502, 1441]
@@ -22,25 +23,7 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     [1440, 1441]
     """
     try:
-        if pd.api.types.is_datetime64_any_dtype(times):
-            zoned = times.dt.tz is not None
-            stamps = (
-                times.dt.tz_convert("UTC").dt.tz_localize(None) + times.max().utcoffset()
-                if zoned
-                else times
-            )
-        elif (numbers := pd.to_numeric(times, errors="coerce")).notna().all():
-            stamps = pd.to_datetime(
-                numbers, unit="ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s"
-            )
-        else:
-            zoned = pd.Timestamp(times.iloc[0]).tz is not None
-            stamps = pd.to_datetime(times, format="ISO8601", utc=zoned)
-            if zoned:
-                stamps = stamps.dt.tz_convert(
-                    pd.Timestamp(times.iloc[stamps.argmax()]).tz
-                ).dt.tz_localize(None)
-        return stamps.to_numpy("datetime64[m]").astype(np.int64)
+        return _local_stamps(times).to_numpy("datetime64[m]").astype(np.int64)
     except (TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -48,17 +31,40 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
         ) from None
 
 
+def _local_stamps(times: pd.Series) -> pd.Series:
+    """The times as datetimes without a time zone, in local time (see `minutes_of`)."""
+    if pd.api.types.is_datetime64_any_dtype(times):
+        if times.dt.tz is None:
+            return times
+        return times.dt.tz_convert("UTC").dt.tz_localize(None) + times.max().utcoffset()
+    numbers = pd.to_numeric(times, errors="coerce")
+    if numbers.notna().all():
+        unit = "ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s"
+        return pd.to_datetime(numbers, unit=unit)
+    zoned = pd.Timestamp(times.iloc[0]).tz is not None
+    stamps = pd.to_datetime(times, format="ISO8601", utc=zoned)
+    if not zoned:
+        return stamps
+    latest = pd.Timestamp(times.iloc[stamps.argmax()])
+    return stamps.dt.tz_convert(latest.tz).dt.tz_localize(None)
+
+
 def timed_counts(
     table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
 ) -> tuple[int, np.ndarray]:
-    """(first minute of the table, array (jobs, minutes) of `column` from this minute on). A missing row gives NaN."""
+    """The first minute of the table, and `column` (jobs, minutes) from this minute on.
+
+    A missing row gives NaN.
+    """
     minute = table["minute"].to_numpy()
-    first, length = int(minute.min()), int(np.ptp(minute)) + 1
+    first = int(minute.min())
+    length = int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
         raise ValueError(
             f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted"
         )
-    if (step := np.gcd.reduce(minute - first)) > 1:
+    step = np.gcd.reduce(minute - first)
+    if step > 1:
         raise ValueError(
             f"{where}: the rows are {step} minutes apart; a row has the requests of one minute"
         )
@@ -69,29 +75,30 @@ def timed_counts(
 
 
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
-    """Traces of days from midnight to midnight. `counts` (jobs, minutes) begin at minute `first` since 1970.
+    """Traces of days from midnight to midnight.
 
-    An incomplete last day is left out. The first day is left out if the counts begin after noon. Minutes before a job's
-    first count get 0, and forecasters treat them as unobserved (`forecaster.imputed`). Other gaps raise ValueError.
+    `counts` (jobs, minutes) begin at minute `first` since 1970. An incomplete last day is left out.
+    The first day is left out if the counts begin after noon. Minutes before a job's first count get
+    0, and forecasters treat them as unobserved (`forecaster.imputed`). Other gaps raise ValueError.
     """
-    left_out = int(first % DAY_MINUTES > DAY_MINUTES / 2)
-    counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
+    first_day, first_of_day = divmod(first, DAY_MINUTES)
+    left_out = int(first_of_day > DAY_MINUTES / 2)
+    before = np.full((len(jobs), first_of_day), np.nan)
+    counts = np.concatenate([before, counts], axis=1)
     days = counts.shape[1] // DAY_MINUTES
     if days <= left_out:
-        raise ValueError(
-            f"{where}: there is no complete day from midnight to midnight; `faro recommend` needs none"
-        )
+        problem = "there is no complete day from midnight to midnight"
+        raise ValueError(f"{where}: {problem}; `faro recommend` needs none")
     counts = counts[:, : days * DAY_MINUTES]
     started = np.logical_or.accumulate(~np.isnan(counts), axis=1)
-    for job, minute in np.argwhere(started & np.isnan(counts))[:1]:
-        at = np.datetime64((first // DAY_MINUTES) * DAY_MINUTES + int(minute), "m")
+    gaps = np.argwhere(started & np.isnan(counts))
+    if len(gaps):
+        job, minute = gaps[0]
+        at = np.datetime64(first_day * DAY_MINUTES + int(minute), "m")
         raise ValueError(
-            f"{where}: {at} is missing for job {jobs[job].name!r}; every minute after its first is needed"
+            f"{where}: {at} is missing for job {jobs[job].name!r}; "
+            "every minute after its first is needed"
         )
-    by_day = (
-        np.nan_to_num(counts)
-        .astype(np.int64)
-        .reshape(len(jobs), days, 1, DAY_MINUTES)
-        .transpose(1, 2, 0, 3)
-    )
+    whole = np.nan_to_num(counts).astype(np.int64)
+    by_day = whole.reshape(len(jobs), days, 1, DAY_MINUTES).transpose(1, 2, 0, 3)
     return Traces(jobs, by_day[left_out:-1], by_day[-1])

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
-from faro_lib.errors import RENAMED, message_of, one_line
 from faro_ops.cli.arena import arena
 from faro_ops.cli.audit import audit
 from faro_ops.cli.deploy import deploy
@@ -21,7 +20,15 @@ from faro_ops.cli.set import set_job
 from faro_ops.cli.shadow import shadow
 from faro_ops.cli.simulate import simulate
 from faro_ops.cli.trust import trust
+from faro_ops.errors import message_of, one_line
 
+# Options that were renamed: old name -> new name.
+RENAMED = {
+    "--replicas": "--capacity",
+    "--violations": "--max-violation-rate",
+    "--max-moves": "--max-scaling-actions",
+    "--dry": "--dry-run",
+}
 app = typer.Typer(name="faro")
 for command in (
     simulate,

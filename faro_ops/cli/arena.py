@@ -34,9 +34,10 @@ def run(
     ] = None,
 ) -> None:
     """Score a policy on each scenario with a public and a hidden seed; print or write one JSON object."""
-    from faro_lib.files import atomic_write, check_writable
+    from faro_lib.files import atomic_write
     from faro_ops.arena.scenarios import scenario_of, scenarios
     from faro_ops.arena.scoring import policy_of, score
+    from faro_ops.files import check_writable
 
     if public and hidden_seed is not None:
         raise ValueError(

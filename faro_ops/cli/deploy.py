@@ -22,7 +22,8 @@ def deploy(
     """
     import yaml
 
-    from faro_lib.workload.readers import read_jobs, read_sections
+    from faro_lib.workload.readers import read_jobs
+    from faro_ops.jobs_table import read_sections
     from faro_ops.rayserve.backend import serving
     from faro_ops.rayserve.deploy import configuration, merged
     from faro_ops.rayserve.deploy import deploy as deployed

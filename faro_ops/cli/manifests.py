@@ -66,8 +66,9 @@ def manifests(
     from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.policies.baselines import fair_share
     from faro_lib.policies.faro import bounding
-    from faro_lib.workload.readers import read_jobs, read_sections
+    from faro_lib.workload.readers import read_jobs
     from faro_ops.cli.model import Source
+    from faro_ops.jobs_table import read_sections
     from faro_ops.kube.deployments import DeploymentRef
     from faro_ops.kube.manifests import (
         APPLY_FIRST,

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from faro_lib.errors import message_of
 from faro_lib.forecast import Forecaster, fit
 from faro_lib.policies import Policy, PolicyContext
 from faro_lib.policies.loops import TwoLoops
@@ -22,6 +21,7 @@ from faro_ops.controller.clock import Clock
 from faro_ops.controller.expected import Event, expected
 from faro_ops.controller.overrides import Settings
 from faro_ops.controller.renewal import fitted, renewal
+from faro_ops.errors import message_of
 from faro_ops.recommend.load_history import exported_days, journal_days
 
 PROMETHEUS, JOURNAL = OWN = (

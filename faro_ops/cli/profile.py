@@ -27,8 +27,9 @@ def profile(
     requests one at a time, concurrently or in batches. The results go into the table, and figures go into its folder.
     """
     from faro_lib.figures.style import save
-    from faro_lib.workload.readers import read_jobs, read_sections
+    from faro_lib.workload.readers import read_jobs
     from faro_ops.calibrate.figure import latency_by_rate
+    from faro_ops.jobs_table import read_sections
     from faro_ops.rayserve.backend import serving
     from faro_ops.rayserve.load_profile import measure_kind
     from faro_ops.rayserve.profile import profile_job, write_profiles

@@ -68,7 +68,7 @@ def recommend(
     # One long function, because typer reads the options from its signature and every part uses them.
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
-    from faro_lib.workload.readers import assumptions, read_sections
+    from faro_ops.jobs_table import assumptions, read_sections
     from faro_ops.rayserve.spec import ongoing_limits
     from faro_ops.recommend.load_history import (
         history_from_csv,

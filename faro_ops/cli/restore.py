@@ -15,7 +15,8 @@ def restore(
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
 ) -> None:
     """Give HPAs their original bounds back. Stop the controller first."""
-    from faro_lib.workload.readers import read_jobs, read_sections
+    from faro_lib.workload.readers import read_jobs
+    from faro_ops.jobs_table import read_sections
     from faro_ops.kube import hpa_bounds
     from faro_ops.kube.deployments import AUTOSCALERS, DeploymentRef, listed
     from faro_ops.kube.lease import seconds_unled

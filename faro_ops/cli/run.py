@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from faro_lib.errors import message_of
 from faro_ops.cli import backends, shared
 from faro_ops.cli.shared import cores, option, say
 from faro_ops.cli.trust import announcing, recorded_authority
+from faro_ops.errors import message_of
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
@@ -130,7 +130,6 @@ def run(
     """
     # One long function, because all its parts use the options.
     from faro_lib.control import GuardrailConfig
-    from faro_lib.files import check_writable
     from faro_lib.policies import make, protocol
     from faro_lib.policies.loops import paced
     from faro_ops.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
@@ -138,6 +137,7 @@ def run(
     from faro_ops.controller.journal import Journal
     from faro_ops.controller.overrides import Watched
     from faro_ops.controller.startup import once, until_passed
+    from faro_ops.files import check_writable
     from faro_ops.policies.authority import WithAuthority
     from faro_ops.policies.bounds import AsBounds
 

@@ -135,7 +135,7 @@ def check_picture(path: Path) -> None:
     """Raise an error if matplotlib is missing or `path` cannot be written; called before a long computation."""
     import matplotlib  # noqa: F401
 
-    from faro_lib.files import check_writable
+    from faro_ops.files import check_writable
 
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")

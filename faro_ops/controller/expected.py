@@ -42,10 +42,6 @@ class Expected(Forecaster):
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, inner=self.inner.forget(jobs))
 
-    def renewed(self, other: Forecaster) -> Forecaster:
-        inner = self.inner.renewed(other)
-        return replace(self, inner=inner, past=inner.past)
-
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
 

@@ -29,6 +29,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.journal import Header, Journal, next_memory
+from faro_ops.controller.renewal import renewed
 from faro_ops.controller.tick import Deadline, tick
 from faro_ops.policies.authority import AuthorityState
 from faro_ops.policies.protocol import live_observation
@@ -152,9 +153,9 @@ def request(cluster: Cluster, step: Step) -> None:
     cluster.apply(step.target, step.plan.drop, **bounds)
 
 
-def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None]) -> Memory:
-    """The memory with the forecaster that `renewed` returns, if any, and the old counts."""
-    forecaster = renewed()
+def refreshed(memory: Memory, newest: Callable[[], Forecaster | None]) -> Memory:
+    """The memory with the forecaster that `newest` returns, if any, and the old counts."""
+    forecaster = newest()
     if forecaster is None:
         return memory
     return replace(memory, state=with_forecaster(memory.state, forecaster))
@@ -165,7 +166,7 @@ def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
     if isinstance(state, AuthorityState):
         return replace(state, inner=with_forecaster(state.inner, forecaster))
     if isinstance(state, LoopState):
-        return replace(state, forecaster=state.forecaster.renewed(forecaster))
+        return replace(state, forecaster=renewed(state.forecaster, forecaster))
     return state
 
 

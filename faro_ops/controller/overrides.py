@@ -9,7 +9,8 @@ from typing import Self
 
 from faro_lib.files import atomic_write
 from faro_lib.workload import Job
-from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
+from faro_lib.workload.readers import SECTIONS, read_jobs
+from faro_ops.jobs_table import read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
 # After an event ends, forecasters still divide the counts of the event's minutes by its `load`.

@@ -1,4 +1,6 @@
-"""Whether a newly fitted forecaster should replace the one in use."""
+"""Whether a newly fitted forecaster should replace the one in use, and how it takes over."""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -6,6 +8,7 @@ from faro_lib.forecast.auto import backtest_terms
 from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
+from faro_ops.controller.expected import Expected
 
 # Forecasts per bootstrap block: an hour of a backtest with the usual 120 forecasts per day.
 BLOCK = 5
@@ -36,3 +39,19 @@ def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster 
     finite = np.isfinite(ours).all() and np.isfinite(forecasts).all()
     worse = not finite or (np.isfinite(theirs).all() and low > 0)
     return None if worse else new, scores
+
+
+def renewed(serving: Forecaster, new: Forecaster) -> Forecaster:
+    """`new`, a forecaster of the same jobs, updated with the counts that `serving` stores.
+
+    If `serving` knows announced events, the result knows them, too.
+    """
+    if isinstance(serving, Expected):
+        inner = renewed(serving.inner, new)
+        return replace(serving, inner=inner, past=inner.past)
+    minutes = serving.counts.shape[1]
+    seen = min(serving.minutes_seen, minutes)
+    later = new.start(serving.minute_of_day - seen)
+    for counts in serving.counts[:, minutes - seen :].T:
+        later = later.update(counts)
+    return later

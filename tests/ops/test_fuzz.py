@@ -19,12 +19,12 @@ from live_things import JOBS as TWO_JOBS
 from live_things import FakeRay, Wanting
 from test_controller_lifecycle import Still
 
-from faro_lib.errors import message_of, one_line
 from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import observed, run
 from faro_ops.controller.overrides import read_overrides
+from faro_ops.errors import message_of, one_line
 from faro_ops.http import HttpClient
 from faro_ops.kube.capacity import Shape, capacity, cores_of_workers, placement
 from faro_ops.kube.plan_overrides import PlanOverrides

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from faro_lib.errors import one_line
 from faro_ops import cli
+from faro_ops.errors import one_line
 from faro_ops.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError
 
 

@@ -16,10 +16,11 @@ from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.readers import read_jobs, read_sections
+from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import Concurrent
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN
+from faro_ops.jobs_table import read_sections
 from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent, send
 from faro_ops.rayserve.load_profile import offer_load
 from faro_ops.rayserve.profile import Profile, moments, profile_job, write_profiles

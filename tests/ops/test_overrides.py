@@ -38,6 +38,7 @@ from faro_ops.controller.overrides import (
     read_overrides,
     write_overrides,
 )
+from faro_ops.controller.renewal import renewed
 from faro_ops.controller.startup import once
 from faro_ops.kube.operate import NamespacedName
 
@@ -365,7 +366,7 @@ class TestAnExpectedEvent:
         forecaster = expected(inner, (Event(0, 45.0, 47.0, 3.0),))
         for _ in range(44):
             forecaster = forecaster.update([100])
-        forecaster = forecaster.renewed(inner).update([100])
+        forecaster = renewed(forecaster, inner).update([100])
         assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 300, 100]
 
     def test_past_minutes_for_the_reserve_of_idle_cores_are_those_of_the_forecaster_without_the_event(
@@ -376,7 +377,7 @@ class TestAnExpectedEvent:
             replace(inner, past=2 * inner.past),
         )
         np.testing.assert_array_equal(forecaster.past, inner.past)
-        np.testing.assert_array_equal(forecaster.renewed(busier).past, busier.past)
+        np.testing.assert_array_equal(renewed(forecaster, busier).past, busier.past)
 
     def test_a_minute_that_the_event_covers_in_part_has_a_part_of_it(self, inner):
         forecaster = expected(inner, (Event(0, 1.5, 2.0, 3.0),)).update([100])

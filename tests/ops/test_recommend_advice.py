@@ -17,9 +17,9 @@ from faro_lib.policies.faro import tuned
 from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.readers import assumptions
 from faro_ops import cli
 from faro_ops.cli.recommend import _text
+from faro_ops.jobs_table import assumptions
 from faro_ops.recommend import recommendation, sizing
 from faro_ops.recommend.load_history import history_from_csv, history_of
 from faro_ops.recommend.recommendation import LIVE, Recommendation, recommend

@@ -236,7 +236,7 @@ class TestNoPermission:
 
     def test_is_found_by_the_pipeline_before_it_starts(self, forbidden):
         code = (
-            f"import sys; from faro_lib.errors import message_of\ntry: {self.CHECK % 'results'}\n"
+            f"import sys; from faro_ops.errors import message_of\ntry: {self.CHECK % 'results'}\n"
         )
         done = forbidden(
             code.replace("; pipeline.check", ";  pipeline.check")

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from faro_lib.errors import message_of
 from faro_lib.workload import PUBLISHED
+from faro_ops.errors import message_of
 from faro_pipeline.fetch import checksums, fetch
 from faro_pipeline.notebook import NotebookError, run_notebook
 

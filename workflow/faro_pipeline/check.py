@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from faro_lib.bayes.demand import MAX_ROWS
-from faro_lib.files import check_writable
 from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
+from faro_ops.files import check_writable
 from faro_ops.memory import must_fit, ray_gb
 from faro_pipeline.fetch import verify
 from faro_pipeline.settings import PUBLISHED_DAYS, PUBLISHED_JOBS, Config

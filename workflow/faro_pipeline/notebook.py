@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from faro_lib.errors import message_of, message_of_kernel_error
+from faro_ops.errors import message_of
+from faro_pipeline.kernel_errors import message_of_kernel_error
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 CELL_STARTS = re.compile(r"Executing Cell (\d+)")

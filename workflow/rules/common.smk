@@ -14,7 +14,7 @@ sys.path[:0] = [workflow.basedir, f"{workflow.basedir}/workflow"]  # import this
 
 import faro_pipeline as pipeline
 from faro_pipeline.settings import load
-from faro_lib.errors import message_of, one_line
+from faro_ops.errors import message_of, one_line
 from faro_lib.queueing.curve import read_curve
 from faro_lib.workload import PUBLISHED, SYNTHETIC
 from faro_lib.workload.readers import read_jobs

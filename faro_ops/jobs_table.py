@@ -1,0 +1,50 @@
+"""Parts of a table of jobs that only an operator's commands need: sections, and assumed values."""
+
+from pathlib import Path
+
+from faro_lib.workload import Job
+from faro_lib.workload.readers import job_rows
+from faro_lib.workload.replicas import replica_of
+
+
+def read_sections(path: str | Path, section: str) -> dict[str, dict]:
+    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if it has none."""
+    sections = {}
+    for n, row in enumerate(job_rows(path), 1):
+        mapping = row.get(section) or {}
+        if not isinstance(mapping, dict):
+            raise ValueError(f"{path}, job {n}: {section}={mapping!r} must be a mapping")
+        sections[str(row.get("job"))] = mapping
+    return sections
+
+
+def assumptions(path: str | Path) -> list[str]:
+    """Warnings about service times and cold starts that the table does not give.
+
+    Each message names the jobs and the assumed default.
+    """
+    rows = job_rows(path)
+    usual = Job("usual")
+    measured = [
+        row for row in rows if row.get("service_time_s") is not None or row.get("model") is None
+    ]
+    timed = [
+        row
+        for row in measured
+        if replica_of(row.get("replica") or {"kind": "serial"}).kind in ("serial", "concurrent")
+    ]
+    varying = [row for row in measured if row.get("service_std_s") is None]
+    columns = {
+        "service_time_s": (timed, f"{usual.service_time_s:g} s is assumed"),
+        "service_scv": (varying, "constant service times are assumed, which is optimistic for p99"),
+        "cold_start_s": (rows, f"{usual.cold_start_s:g} s is assumed"),
+    }
+    messages = []
+    for name, (among, text) in columns.items():
+        absent = [str(row.get("job")) for row in among if row.get(name) is None]
+        if not absent:
+            continue
+        if len(absent) > 4:
+            absent = [*absent[:3], f"{len(absent) - 3} more"]
+        messages.append(f"{name} is not given for {', '.join(absent)}: {text}")
+    return messages
