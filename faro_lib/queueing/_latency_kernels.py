@@ -14,15 +14,18 @@ LARGEST_EXPONENT = (
 def waiting_distribution(rho, servers, tolerance):
     """Equilibrium probabilities P(L = m) that m requests wait in M/D/c, for m = 0, 1, ... until P(L > m) < `tolerance`.
 
-    Spitzer's identity: with c = `servers`, a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
-    P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
+    Spitzer's identity: with c = `servers`, a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n
+    P(S_n = k) / n, P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L =
+    m - k).
     """
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # P(L = m) decays like z^-m, where z > 1 / rho solves c ln z = a (z - 1). Thus rho^size < tolerance suffices.
+    # P(L = m) decays like z^-m, where z > 1 / rho solves c ln z = a (z - 1). Thus rho^size <
+    # tolerance suffices.
     size = int(math.log(tolerance) / math.log(rho)) + 2 + servers
-    # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
+    # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 -
+    # ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
     g = np.zeros(size + 1)
     empty = 0.0
@@ -54,8 +57,8 @@ def waiting_distribution(rho, servers, tolerance):
 def wait_cdf(x, rho, servers, below):
     """Probability that the wait in M/D/c is at most `x` service times; `below[m]` = P(at most m requests wait).
 
-    For k - 1 <= x < k, it is e^(-a(k-x)) sum_{j=0}^{kc-1} below[kc-j-1] (a(k-x))^j / j!, with c = `servers`, a = rho c
-    (Franx, "A simple solution for the M/D/c waiting time distribution", 2001).
+    For k - 1 <= x < k, it is e^(-a(k-x)) sum_{j=0}^{kc-1} below[kc-j-1] (a(k-x))^j / j!, with c =
+    `servers`, a = rho c (Franx, "A simple solution for the M/D/c waiting time distribution", 2001).
     """
     k = math.floor(x) + 1
     mean = rho * servers * (k - x)

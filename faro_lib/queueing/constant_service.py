@@ -1,8 +1,8 @@
 """Latency quantiles of M/D/c (exact up to interpolation) and of M/G/c (an approximation), first come first served.
 
-Over one service time D, the number waiting changes from L to max(0, L + A - c), where the number of arrivals A is
-Poisson with mean a = rho c (Crommelin, 1932). Spitzer's identity gives the stationary distribution of this random walk,
-and Franx (2001) derives the distribution of the wait from it.
+Over one service time D, the number waiting changes from L to max(0, L + A - c), where the number of
+arrivals A is Poisson with mean a = rho c (Crommelin, 1932). Spitzer's identity gives the stationary
+distribution of this random walk, and Franx (2001) derives the distribution of the wait from it.
 """
 
 from functools import lru_cache
@@ -18,8 +18,9 @@ KNOTS = 160  # number of utilisations at which the wait is computed exactly
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     """Knots between which `mdc` interpolates: utilisations rho and the values of (1 - rho) W / p, both (knots,).
 
-    W is the wait quantile, and p is the service time. The first rho is the largest with W = 0. The last rho is 1, where
-    (1 - rho) W / p has the heavy-traffic limit ln(1 / (1 - quantile)) / (2 servers) (Köllerström, 1974).
+    W is the wait quantile, and p is the service time. The first rho is the largest with W = 0. The
+    last rho is 1, where (1 - rho) W / p has the heavy-traffic limit ln(1 / (1 - quantile)) / (2
+    servers) (Köllerström, 1974).
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 
@@ -43,8 +44,9 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Latency quantile in M/D/c in seconds: service time p plus wait quantile W; infinite at utilisations rho >= 1.
 
-    (1 - rho) W / p depends only on rho, `replicas` and `quantile`. It is interpolated in rho. Latency errors are below
-    0.5 %. Fractional `replicas` have the waits of floor(replicas) servers at rho = rate_rps p / replicas.
+    (1 - rho) W / p depends only on rho, `replicas` and `quantile`. It is interpolated in rho.
+    Latency errors are below 0.5 %. Fractional `replicas` have the waits of floor(replicas) servers
+    at rho = rate_rps p / replicas.
 
     >>> float(mdc(5.0, 1, 0.1, 0.99).round(3))
     0.434
@@ -63,8 +65,9 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 def mgc(rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0) -> np.ndarray:
     """Latency quantile in M/G/c in seconds: service time plus (1 - scv) W_D + scv W_M.
 
-    W_D and W_M are the wait quantiles in M/D/c and M/M/c. scv is the service time's squared coefficient of variation.
-    For scv > 1, the sum extrapolates (Tijms, "A First Course in Stochastic Models", 2003, section 9.6).
+    W_D and W_M are the wait quantiles in M/D/c and M/M/c. scv is the service time's squared
+    coefficient of variation. For scv > 1, the sum extrapolates (Tijms, "A First Course in
+    Stochastic Models", 2003, section 9.6).
 
     >>> float(mgc(5.0, 1, 0.1, 0.99, service_scv=1.0).round(4)) == float((0.1 + mmc_wait(5.0, 1, 0.1, 0.99)).round(4))
     True

@@ -18,9 +18,10 @@ NOISE = 0.05  # the latency may fall by up to this share when the rate rises, be
 def read_curve(path: str | Path, job: Job) -> LatencyTable:
     """The latency table of one job from a CSV with the columns replicas, rate_per_replica_rps, pNN_s[, drop_rate].
 
-    pNN_s is a latency quantile of the served requests in seconds. The column of the job's `quantile` is read: p99_s for
-    0.99. Every replica count needs the same rates, at least MIN_RATES of them. The largest rate counts as utilisation 1.
-    Raises ValueError for an invalid file, for example if latency falls by a share of more than NOISE as the rate rises.
+    pNN_s is a latency quantile of the served requests in seconds. The column of the job's
+    `quantile` is read: p99_s for 0.99. Every replica count needs the same rates, at least MIN_RATES
+    of them. The largest rate counts as utilisation 1. Raises ValueError for an invalid file, for
+    example if latency falls by a share of more than NOISE as the rate rises.
     """
     column = f"p{100 * job.quantile:g}_s"
     try:

@@ -1,8 +1,9 @@
 """Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
-Every latency function takes (rate_rps, replicas, service_time_s, quantile). These arguments broadcast, and the result
-is in seconds. `replicas` may be fractional, because the solvers of the Faro paper (EuroSys'25) search a continuous
-space. As in the paper's code, Erlang's recurrence rounds `replicas` down, but the utilisation uses the exact number.
+Every latency function takes (rate_rps, replicas, service_time_s, quantile). These arguments
+broadcast, and the result is in seconds. `replicas` may be fractional, because the solvers of the
+Faro paper (EuroSys'25) search a continuous space. As in the paper's code, Erlang's recurrence
+rounds `replicas` down, but the utilisation uses the exact number.
 """
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 def erlang_b(load, servers) -> np.ndarray:
     """Probability that an arriving request finds all servers of an M/M/c/c queue busy.
 
-    B(0) = 1 and B(k) = a B(k-1) / (k + a B(k-1)), with a = `load` in erlangs (Erlang, 1917). `servers` is rounded down.
+    B(0) = 1 and B(k) = a B(k-1) / (k + a B(k-1)), with a = `load` in erlangs (Erlang, 1917).
+    `servers` is rounded down.
 
     >>> float(erlang_b(1.0, 2).round(3))
     0.2
@@ -64,7 +66,8 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Quantile of the waiting time in M/M/c, in seconds; infinite if the utilisation is at least 1.
 
-    It is max(0, ln(C / (1 - quantile)) / (replicas / service_time_s - rate_rps)), with C from `erlang_c`.
+    It is max(0, ln(C / (1 - quantile)) / (replicas / service_time_s - rate_rps)), with C from
+    `erlang_c`.
 
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824

@@ -15,7 +15,8 @@ def relaxed(
 ) -> np.ndarray:
     """Latency of `model` in seconds. Above utilisation rho_max, it grows in proportion to the utilisation.
 
-    `model` is a latency function of this package. The extension above rho_max is from EuroSys'25, section 4.
+    `model` is a latency function of this package. The extension above rho_max is from EuroSys'25,
+    section 4.
 
     >>> bool(np.isfinite(relaxed(half_mmc, 100.0, 1, 0.18, 0.99)))
     True

@@ -38,13 +38,15 @@ def latency_class(job: Job) -> str:
 class LatencyTable:
     """Measured tail latency and drop rate by class of jobs, rate per replica and replica count.
 
-    Each grid point holds several measured minutes, which are equally likely and sorted by tail latency. A minute's
-    tail latency is the quantile over its requests. It is infinite if the drop rate exceeds 1 - quantile.
-    Between grid points, the drop rates and log latencies of minutes with equal rank are interpolated linearly.
+    Each grid point holds several measured minutes, which are equally likely and sorted by tail
+    latency. A minute's tail latency is the quantile over its requests. It is infinite if the drop
+    rate exceeds 1 - quantile. Between grid points, the drop rates and log latencies of minutes with
+    equal rank are interpolated linearly.
 
-    Between replica counts, interpolation is at the same rate per replica. Beyond the largest measured count n, a count
-    X at utilisation rho is looked up as n replicas at utilisation 1 - (1 - rho) sqrt(X / n) (Halfin and Whitt, 1981).
-    Below the lowest measured rate per replica, the lookup uses fewer replicas with the same total rate.
+    Between replica counts, interpolation is at the same rate per replica. Beyond the largest
+    measured count n, a count X at utilisation rho is looked up as n replicas at utilisation 1 - (1
+    - rho) sqrt(X / n) (Halfin and Whitt, 1981). Below the lowest measured rate per replica, the
+    lookup uses fewer replicas with the same total rate.
     """
 
     classes: tuple[str, ...]  # name of each class, as returned by `class_of`
@@ -58,7 +60,8 @@ class LatencyTable:
     tail_s: (
         np.ndarray
     )  # tail latency of the served requests, shape (classes, rates, counts, minutes)
-    # Drop rate minus (1 - quantile), same shape as tail_s. Where it is > 0, the tail latency over all requests is infinite.
+    # Drop rate minus (1 - quantile), same shape as tail_s. Where it is > 0, the tail latency over
+    # all requests is infinite.
     excess_drops: np.ndarray
     own: Mapping[str, str] = field(
         default_factory=dict
@@ -109,8 +112,9 @@ class LatencyTable:
     def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
         """Tail latencies in seconds and drop rates, interpolated for each of the table's equally likely minutes.
 
-        Both arrays have the broadcast shape of `rate_rps` and `replicas`, plus a last axis for the minutes. The latency
-        is infinite where the drop rate exceeds 1 - quantile. Without replicas, every request is dropped.
+        Both arrays have the broadcast shape of `rate_rps` and `replicas`, plus a last axis for the
+        minutes. The latency is infinite where the drop rate exceeds 1 - quantile. Without replicas,
+        every request is dropped.
         """
         k = self.classes.index(self.class_of(job))
         rate_rps, replicas = np.broadcast_arrays(
@@ -119,8 +123,9 @@ class LatencyTable:
         require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # Row 0 (rate 0) was not measured; it copies row 1. Below rate grid[1] per replica, look up fewer replicas.
-            # The total rate stays the same, because a minute's quantile depends on its number of requests.
+            # Row 0 (rate 0) was not measured; it copies row 1. Below rate grid[1] per replica, look
+            # up fewer replicas. The total rate stays the same, because a minute's quantile depends
+            # on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))
@@ -137,7 +142,8 @@ class LatencyTable:
 
         tail_s, allowed = np.exp(between(self.tail_s[k], np.log)), 1 - self.quantile[k]
         dropped = between(self.excess_drops[k]) + allowed
-        # Requests beyond the largest measured rate, or beyond what the router can forward, are dropped.
+        # Requests beyond the largest measured rate, or beyond what the router can forward, are
+        # dropped.
         excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[
             ..., None
         ]
@@ -154,8 +160,9 @@ class LatencyTable:
     ) -> np.ndarray:
         """Expected utility of a minute at a constant rate. `rate_rps` and `replicas` broadcast.
 
-        If `utility` is "relaxed", a minute's utility is min(1, SLO / tail latency)^alpha. Otherwise, it is 1 if the
-        minute meets the SLO and 0 if not. A minute without requests has utility 1.
+        If `utility` is "relaxed", a minute's utility is min(1, SLO / tail latency)^alpha.
+        Otherwise, it is 1 if the minute meets the SLO and 0 if not. A minute without requests has
+        utility 1.
         """
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         if utility == "relaxed":

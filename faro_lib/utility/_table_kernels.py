@@ -1,7 +1,7 @@
 """Compiled loops of `build_table`, which imports this module when it is first called.
 
-A curve (first, last, value) is the utility of one service class and replica count as a function of load. `value` has
-the utilities at knots, which are equally spaced from load `first` to load `last`.
+A curve (first, last, value) is the utility of one service class and replica count as a function of
+load. `value` has the utilities at knots, which are equally spaced from load `first` to load `last`.
 """
 
 import numpy as np
@@ -41,8 +41,9 @@ def _mean(loads, weights, keep, curve, alpha):
 def _cell(cell, d):
     """Expected utility of a table cell (one job with one replica count) at drop rate drops[d].
 
-    If `grown`, new replicas must start. Until then, running replicas serve `loads_now` with the curve `curve_now`. The
-    utility of the start-up time is cached in `cold_part[d]`, because it is the same for any number of new replicas.
+    If `grown`, new replicas must start. Until then, running replicas serve `loads_now` with the
+    curve `curve_now`. The utility of the start-up time is cached in `cold_part[d]`, because it is
+    the same for any number of new replicas.
     """
     loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
     keep = 1.0 - drops[d]
@@ -58,8 +59,9 @@ def _cell(cell, d):
 def _best_drop(cell, phi, undropped, stack):
     """Maximise phi[d] U(d) over the indices d of the drop rates by branch and bound. Return the maximum and its d.
 
-    U(d) is `_cell(cell, d)`, and `undropped` is U(0). As d grows, U(d) increases and the penalty phi[d] decreases. For
-    a < d <= b, the product is therefore at most phi[a + 1] U(b). `stack` is work space.
+    U(d) is `_cell(cell, d)`, and `undropped` is U(0). As d grows, U(d) increases and the penalty
+    phi[d] decreases. For a < d <= b, the product is therefore at most phi[a + 1] U(b). `stack` is
+    work space.
     """
     utility = np.full(len(phi), np.nan)
     utility[0] = undropped
@@ -106,9 +108,10 @@ def fill(
 ):
     """Fill `value`, `effective` and `drop`, all (jobs, X + 1). Return the replica count from which they are constant.
 
-    `value` is the expected utility without drops. `effective` is the maximum over d of phi[d] times the utility at rate
-    drops[d], and `drop` is the best rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm` (jobs,
-    minutes) weight the time before and after new replicas start. Before, the replicas of job serving[j] serve job j.
+    `value` is the expected utility without drops. `effective` is the maximum over d of phi[d] times
+    the utility at rate drops[d], and `drop` is the best rate. `loads` (jobs, samples, minutes) is
+    in erlangs. `cold` and `warm` (jobs, minutes) weight the time before and after new replicas
+    start. Before, the replicas of job serving[j] serve job j.
     """
     jobs, columns = value.shape
     both = warm + cold

@@ -1,8 +1,9 @@
 """Curves of utility over constant offered load, one per service class and replica count. Jobs of a class share curves.
 
-`build_table` evaluates every latency model through these curves. A curve is constant up to its first knot and linear
-between knots. Above the last one, it is proportional to load^-alpha (`alpha` of `relaxed_utility`), because a formula's
-latency is proportional to the load at high utilisation. A formula's first knot is the largest load that meets the SLO.
+`build_table` evaluates every latency model through these curves. A curve is constant up to its
+first knot and linear between knots. Above the last one, it is proportional to load^-alpha (`alpha`
+of `relaxed_utility`), because a formula's latency is proportional to the load at high utilisation.
+A formula's first knot is the largest load that meets the SLO.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +59,8 @@ def curves_of(
             latency_model, utility, float(alpha), columns, tuple(classes)
         )
     elif hasattr(latency_model, "expected_utility"):
-        # The curves of a LatencyTable are cached. Other models may learn between calls, so theirs are not cached.
+        # The curves of a LatencyTable are cached. Other models may learn between calls, so theirs
+        # are not cached.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
@@ -118,7 +120,8 @@ def _formula_curves(
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # Above `last`, the curve falls from value[-1]. If the SLO can be met up to `last`, value[-1] must be 1.
+        # Above `last`, the curve falls from value[-1]. If the SLO can be met up to `last`,
+        # value[-1] must be 1.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)

@@ -4,7 +4,8 @@ import numpy as np
 
 from faro_lib.queueing.formulas import require
 
-# Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
+# Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section
+# 4).
 MEASURE_STEPS = (0.01, 0.05, 0.10)  # steps of the precise penalty, with which runs are scored
 SOLVER_STEPS = (0.001, 0.03, 0.08)  # steps of the relaxed penalty, with which solvers decide
 CREDITS = (

@@ -16,7 +16,8 @@ from faro_lib.utility.functions import (
 )
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of, frozen
 
-# Drop rates that a table with drops tries: 0, 0.1, 1, 2, ..., 100 % and every breakpoint of both penalties.
+# Drop rates that a table with drops tries: 0, 0.1, 1, 2, ..., 100 % and every breakpoint of both
+# penalties.
 DROPS = tuple(
     sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i in range(1, 101))})
 )
@@ -99,22 +100,23 @@ def build_table(
 ) -> UtilityTable:
     """Expected utility of every job at every replica count, averaged over forecast samples and minutes.
 
-    value[j, x] is the mean utility U(l(lam, x)) over samples and minutes. l is the latency quantile of `latency_model`
-    for x replicas at rate lam. Until new replicas have started, only the `running` ones serve. With `drops`,
-    effective[j, x] is the maximum of phi(d) V(d) over drop rates d. phi(d) is the drop penalty. V(d) is value[j, x] at
-    rates (1 - d) lam.
+    value[j, x] is the mean utility U(l(lam, x)) over samples and minutes. l is the latency quantile
+    of `latency_model` for x replicas at rate lam. Until new replicas have started, only the
+    `running` ones serve. With `drops`, effective[j, x] is the maximum of phi(d) V(d) over drop
+    rates d. phi(d) is the drop penalty. V(d) is value[j, x] at rates (1 - d) lam.
 
     Parameters
     ----------
     rates_rps : array (jobs, samples, minutes), requests per second, >= 0.
     running : whole numbers (jobs,), replicas that serve now.
-    latency_model : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.LatencyTable`, or any object
-        with expected_utility(job, rate_rps, replicas, utility, alpha) -> array.
+    latency_model : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.LatencyTable`, or
+        any object with expected_utility(job, rate_rps, replicas, utility, alpha) -> array.
     utility : "relaxed" or "precise", for U and phi. `alpha` is the exponent of the relaxed utility.
     drops : increasing drop rates to try, beginning with 0, such as `DROPS`. None tries only 0.
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
-    serving : (jobs,), index of the job that describes the replicas running for each job now. None: the job itself.
+    serving : (jobs,), index of the job that describes the replicas running for each job now. None:
+        the job itself.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -167,7 +169,8 @@ def build_table(
         effective,
         drop,
     )
-    # The table ends where more replicas change no job's utility, but includes every job's running count and minimum.
+    # The table ends where more replicas change no job's utility, but includes every job's running
+    # count and minimum.
     columns = int(max(saturated, np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
     return UtilityTable(jobs, running, value, effective, drop, with_drops=len(grid) > 1)
@@ -189,8 +192,9 @@ def predicted_latency(
 ) -> np.ndarray:
     """Latency quantile in seconds that the model predicts, in the shape of `rates_rps`.
 
-    The latency is infinite for a job with requests but no replicas. If a model has only `expected_utility`, the result
-    is the latency whose relaxed utility equals the predicted utility.
+    The latency is infinite for a job with requests but no replicas. If a model has only
+    `expected_utility`, the result is the latency whose relaxed utility equals the predicted
+    utility.
 
     Parameters
     ----------
