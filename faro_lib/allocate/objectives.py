@@ -40,7 +40,7 @@ class Objective:
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
-        """Weight of the spread penalty: `gamma`, or its default for `jobs` jobs; 0 without penalty."""
+        """Weight of the spread penalty; `gamma`, if given, replaces the default for `jobs` jobs."""
         if self.spread is None:
             return 0.0
         return float(self.spread(jobs) if gamma is None else gamma)

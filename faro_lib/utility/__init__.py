@@ -1,4 +1,4 @@
-"""Utility of a latency, penalty of a drop rate, and the utility table that a decision is based on."""
+"""Utility of a latency, penalty of a drop rate, and the utility table of a decision."""
 
 from faro_lib.utility.functions import (
     SOLVER_STEPS,
