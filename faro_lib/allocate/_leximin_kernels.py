@@ -1,12 +1,14 @@
 """Compiled loops of `leximin`, which maximises the least utility, then the second least, and so on.
 
-A column is a replica count in the utility table. The search visits the utility levels from the lowest to the highest.
-It raises the jobs at each level to their next better column. If the budget cannot raise all of them, the search makes
-a node for the level, and as few jobs as possible stay at this node. All other jobs are at node 0. The search assigns
-jobs to nodes at the least cost, which is a transportation problem.
+A column is a replica count in the utility table. The search visits the utility levels from the
+lowest to the highest. It raises the jobs at each level to their next better column. If the budget
+cannot raise all of them, the search makes a node for the level, and as few jobs as possible stay at
+this node. All other jobs are at node 0. The search assigns jobs to nodes at the least cost, which
+is a transportation problem.
 
-`node` (jobs,) is each job's node. `column` (nodes, jobs) is a job's column at each node, or -1 if the job cannot be
-there. `members` are the jobs that can be at a node > 0. `last` is the largest node number.
+`node` (jobs,) is each job's node. `column` (nodes, jobs) is a job's column at each node, or -1 if
+the job cannot be there. `members` are the jobs that can be at a node > 0. `last` is the largest
+node number.
 """
 
 import numpy as np
@@ -17,27 +19,31 @@ FAR = 2**60  # more than any cost
 
 @njit(cache=True)
 def climb(utility, cost, following, order, budget, group, quota):
-    """Raise as many jobs as possible at each utility level, from the lowest level up, at the least cost.
+    """Raise as many jobs as possible at each utility level, from the lowest up, at the least cost.
 
-    `order` lists flat positions in `utility` (jobs, columns), sorted by utility. It leaves out columns that are no
-    better than a cheaper column of the same job. `following[j, x]` is job j's next column in `order` after x, or -1.
-    The jobs of group g may use `quota[g]` of the budget. With several groups, the search stops at the first level whose
-    jobs can each rise alone but not all together. Returns the replicas, which utilities are final, `node` and `column`.
+    `order` lists flat positions in `utility` (jobs, columns), sorted by utility. It leaves out
+    columns that are no better than a cheaper column of the same job. `following[j, x]` is job j's
+    next column in `order` after x, or -1. The jobs of group g may use `quota[g]` of the budget.
+    With several groups, the search stops at the first level whose jobs can each rise alone but not
+    all together. Returns the replicas, which utilities are final, `node` and `column`.
     """
     jobs, columns = utility.shape
-    column = np.full((8, jobs), -1, np.int64)
-    node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
+    node = np.zeros(jobs, np.int64)
+    settled = np.zeros(jobs, np.bool_)
     members = np.empty(0, np.int64)
-    for k in order[::-1]:
-        column[0, k // columns] = (
-            k % columns
-        )  # each job starts at its worst column, which this loop visits last
-    room, group_room = budget - (cost * column[0]).sum(), quota.copy()
+    column = np.full((8, jobs), -1, np.int64)
+    for k in order[::-1]:  # each job starts at its worst column, which this loop visits last
+        column[0, k // columns] = k % columns
+    room = budget - (cost * column[0]).sum()
+    group_room = quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
-    last = stop = 0
+    last = 0
+    stop = 0
     while stop < len(order):
-        here, more, of_group = [0 for _ in range(0)], 0, np.zeros(len(quota), np.int64)
+        here = [0 for _ in range(0)]  # the jobs at this level; numba infers the type of the list
+        more = 0  # what it costs to raise all of them
+        of_group = np.zeros(len(quota), np.int64)  # the same by group
         level = utility[order[stop] // columns, order[stop] % columns]
         while stop < len(order) and utility[order[stop] // columns, order[stop] % columns] == level:
             j, x = order[stop] // columns, order[stop] % columns
@@ -90,7 +96,7 @@ def climb(utility, cost, following, order, budget, group, quota):
 
 @njit(cache=True)
 def _moves(column, node, members, cost, last):
-    """Find the least added cost `price[a, b]` of moving a job from node a to b, and the job `mover[a, b]` to move."""
+    """The least added cost of moving a job from node a to b, `price[a, b]`, and `mover[a, b]`."""
     price = np.full((last + 1, last + 1), FAR)
     mover = np.full((last + 1, last + 1), -1)
     for j in members:
@@ -105,9 +111,13 @@ def _moves(column, node, members, cost, last):
 
 @njit(cache=True)
 def _shortest(price, source):
-    """(distance, path) of the cheapest path from `source` to node 0 (Bellman-Ford); no cycle has a negative price."""
+    """(distance, path) of the cheapest path from `source` to node 0, by Bellman and Ford.
+
+    No cycle has a negative price.
+    """
     nodes = len(price)
-    distance, before = np.full(nodes, FAR), np.full(nodes, -1)
+    distance = np.full(nodes, FAR)
+    before = np.full(nodes, -1)
     distance[source] = 0
     for _ in range(nodes):
         for a in range(1, nodes):
@@ -123,15 +133,17 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Rule out unaffordable moves, finalise jobs that cannot move, and delete empty nodes. Returns the new `last` node.
+    """Rule out unaffordable moves, settle jobs that cannot move, and delete empty nodes.
 
-    Each node keeps its number of jobs. If a job moves from node a to node b, other moves must lead from b back to a.
-    The job's move is ruled out if it and the cheapest moves back together cost more than `room`, the budget left.
+    Returns the new `last` node. Each node keeps its number of jobs. If a job moves from node a to
+    node b, other moves must lead from b back to a. The job's move is ruled out if it and the
+    cheapest moves back together cost more than `room`, the budget left.
     """
     for c in range(last + 1):
         price = np.minimum(price, price[:, c : c + 1] + price[c])
     for j in members:
-        a, others = node[j], 0
+        a = node[j]
+        others = 0  # nodes to which the job can still move
         for b in range(last + 1):
             if b != a and column[b, j] >= 0:
                 if cost[j] * (column[b, j] - column[a, j]) + price[b, a] > room:
@@ -139,7 +151,9 @@ def _settle(column, node, settled, members, cost, last, price, room):
                 else:
                     others += 1
         if others == 0 and a > 0:
-            settled[j], node[j], column[0, j] = True, 0, column[a, j]
+            settled[j] = True
+            node[j] = 0
+            column[0, j] = column[a, j]
             column[1 : last + 1, j] = -1
     for c in range(last, 0, -1):
         if not (node[members] == c).any():
@@ -151,23 +165,36 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """Return the leximin-best sorted utilities of two sets of jobs together. Row s of each array is for budget s."""
-    rows, n, m = len(left), left.shape[1], right.shape[1]
+    """The leximin-best sorted utilities of two sets of jobs together; row s is for the budget s."""
+    rows, n = left.shape
+    m = right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):
         best = 0
-        for r in range(1, min(len(right), s + 1)):
-            i = j = k = p = 0
-            while i + j < n + m:
-                from_left = j == m or (i < n and left[s - r, i] <= right[r, j])
-                new = left[s - r, i] if from_left else right[r, j]
-                i, j = (i + 1, j) if from_left else (i, j + 1)
-                from_left = p == m or (k < n and left[s - best, k] <= right[best, p])
-                old = left[s - best, k] if from_left else right[best, p]
-                k, p = (k + 1, p) if from_left else (k, p + 1)
-                if new != old:
-                    best = r if new > old else best
-                    break
-        out[s, :n], out[s, n:] = left[s - best], right[best]
+        for r in range(1, min(len(right), s + 1)):  # `right` gets r of the budget, `left` the rest
+            if _better(left[s - r], right[r], left[s - best], right[best]):
+                best = r
+        out[s, :n] = left[s - best]
+        out[s, n:] = right[best]
         out[s].sort()
     return out
+
+
+@njit(cache=True)
+def _better(left, right, other_left, other_right):
+    """Whether `left` and `right` merged are leximin-better than the other two; all are sorted."""
+    i = j = k = p = 0
+    for _ in range(len(left) + len(right)):
+        value, i, j = _next(left, i, right, j)
+        other, k, p = _next(other_left, k, other_right, p)
+        if value != other:
+            return value > other
+    return False
+
+
+@njit(cache=True, inline="always")
+def _next(left, i, right, j):
+    """The least value of left[i:] and right[j:], and the positions i and j after it."""
+    if j == len(right) or (i < len(left) and left[i] <= right[j]):
+        return left[i], i + 1, j
+    return right[j], i, j + 1

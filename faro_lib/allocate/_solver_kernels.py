@@ -1,8 +1,9 @@
 """Compiled loops of the solvers; imported when first used.
 
-A row is a job, and a choice is a replica count. When the budget is divided among tenants, a row is a tenant, and a choice is
-a number of budget units. `term` (what a choice adds to the objective), `cost` (whole units >= 0) and `allowed` (bool) have
-shape (rows, choices). `pick` (rows,) has one choice per row.
+A row is a job, and a choice is a replica count. When the budget is divided among tenants, a row is
+a tenant, and a choice is a number of budget units. `term` (what a choice adds to the objective),
+`cost` (whole units >= 0) and `allowed` (bool) have shape (rows, choices). `pick` (rows,) has one
+choice per row.
 """
 
 import numpy as np
@@ -13,10 +14,11 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
-    """Find one choice per row, within `budget`, with the largest sum of `term`, then the least sum of `tie`.
+    """Find one choice per row with the largest sum of `term`, then the least sum of `tie`.
 
-    Returns three arrays. The first two (budget + 1,) are the best sums of `term` and of `tie` at each budget, or -inf
-    and inf if nothing fits. The third (rows, budget + 1) has the choices, from which `trace` reads the solution.
+    Returns three arrays. The first two (budget + 1,) are the best sums of `term` and of `tie` at
+    each budget up to `budget`, or -inf and inf if nothing fits. The third (rows, budget + 1) has
+    the choices, from which `trace` reads the solution.
     """
     rows, choices = term.shape
     best = np.zeros(budget + 1)
@@ -47,7 +49,7 @@ def knapsack(term, tie, cost, allowed, budget):
 
 @njit(cache=True)
 def trace(choice, cost, budget):
-    """The optimal choice of each row (rows,) at `budget`, read backwards from the `choice` that `knapsack` returns."""
+    """The optimal choice of each row (rows,) at `budget`; `choice` is a result of `knapsack`."""
     rows = choice.shape[0]
     pick = np.empty(rows, np.int64)
     for j in range(rows - 1, -1, -1):
@@ -58,16 +60,22 @@ def trace(choice, cost, budget):
 
 @njit(cache=True)
 def _pick_at(price, term, cost, allowed, budget, pick):
-    """Set `pick` to the choice of each row that maximises `term - price * cost`; return (Lagrangian, total cost)."""
+    """Set `pick` to each row's choice with the largest `term - price * cost`.
+
+    Returns (Lagrangian, total cost).
+    """
     rows, choices = term.shape
-    spent, total = 0, price * budget
+    spent = 0
+    total = price * budget
     for j in range(rows):
-        best, at = -np.inf, -1
+        best = -np.inf
+        at = -1
         for x in range(choices):
             if allowed[j, x]:
                 v = term[j, x] - price * cost[j, x]
                 if v > best:
-                    best, at = v, x
+                    best = v
+                    at = x
         total += best
         spent += cost[j, at]
         pick[j] = at
@@ -76,51 +84,51 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
-    """The Lagrangian upper bound on the sum of terms: the minimum of the Lagrangian over prices >= 0.
+    """The Lagrangian upper bound on the sum of terms, the minimum over prices >= 0.
 
-    The Lagrangian is price x budget + the sum over rows of the maximum of term - price x cost. Its minimum is
-    the optimum of a relaxed problem, in which each row has the concave envelope of its terms. The search starts at the
-    price `guess`. It stops when the bound is below `enough`. Every price gives a valid bound, so an inexact price only
-    loosens the bound. Returns (bound, price, a pick within the budget, whether such a pick exists).
+    The Lagrangian is price x budget + the sum over rows of the maximum of term - price x cost. Its
+    minimum is the optimum of a relaxed problem, in which each row has the concave envelope of its
+    terms. The search starts at the price `guess`. It stops when the bound is below `enough`. Every
+    price gives a valid bound, so an inexact price only loosens the bound. Returns (bound, price, a
+    pick within the budget, whether such a pick exists).
     """
     rows, choices = term.shape
-    fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    low_total, low_spent, high_total, high_spent = (
-        0.0,
-        0,
-        0.0,
-        0,
-    )  # total term and cost at the lowest and highest price
+    fitting = np.zeros(rows, np.int64)
+    pick = np.zeros(rows, np.int64)
+    # Sums over the rows at the lowest price, where each row picks its best choice, and at the
+    # highest price, where each row picks its cheapest choice.
+    low_total, low_spent = 0.0, 0
+    high_total, high_spent = 0.0, 0
     widest = TOLERANCE  # becomes the largest gain of a row over its cheapest choice
     for j in range(rows):
-        cheapest, best = -1, -1
+        cheapest = best = -1
         for x in range(choices):
             if allowed[j, x]:
-                cheapest = x if cheapest < 0 or cost[j, x] < cost[j, cheapest] else cheapest
-                best = x if best < 0 or term[j, x] > term[j, best] else best
+                if cheapest < 0 or cost[j, x] < cost[j, cheapest]:
+                    cheapest = x
+                if best < 0 or term[j, x] > term[j, best]:
+                    best = x
         if best < 0 or term[j, best] == -np.inf:
             return -np.inf, 0.0, fitting, False
-        fitting[j], pick[j] = cheapest, best
-        low_total, low_spent = low_total + term[j, best], low_spent + cost[j, best]
-        high_total, high_spent = high_total + term[j, cheapest], high_spent + cost[j, cheapest]
+        fitting[j] = cheapest
+        pick[j] = best
+        low_total += term[j, best]
+        low_spent += cost[j, best]
+        high_total += term[j, cheapest]
+        high_spent += cost[j, cheapest]
         widest = max(widest, term[j, best] - term[j, cheapest])
     if high_spent > budget:
         return -np.inf, 0.0, fitting, False
     if low_spent <= budget:
         return low_total, 0.0, pick, True
-    bound, price, low, high = (
-        low_total,
-        0.0,
-        0.0,
-        widest + TOLERANCE,
-    )  # at `high`, each row picks its cheapest choice
+    bound, price = low_total, 0.0
+    low, high = 0.0, widest + TOLERANCE
     high_total += high * (budget - high_spent)
     for n in range(60):
-        # The dual is convex and piecewise linear; its tangents at `low` and `high` meet at (middle, least).
-        by_low, by_high = (
-            low_total - low * (budget - low_spent),
-            high_total - high * (budget - high_spent),
-        )
+        # The dual is convex and piecewise linear. Its tangents at the prices `low` and `high` meet
+        # at the price `middle` and the value `least`.
+        by_low = low_total - low * (budget - low_spent)
+        by_high = high_total - high * (budget - high_spent)
         middle = (by_low - by_high) / (low_spent - high_spent)
         least = by_low + middle * (budget - low_spent)
         if not low < middle < high:
@@ -142,10 +150,14 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Raise choices in `pick` (rows,) greedily, largest gain per cost first, until no step fits; returns the sum of terms."""
+    """Raise choices in `pick` (rows,) greedily, the largest gain per cost first, until none fits.
+
+    Returns the sum of terms.
+    """
     rows, choices = term.shape
     room = budget - sum([cost[j, pick[j]] for j in range(rows)])
-    # A row's best step is computed again only after the row has taken it, or if it no longer fits the remaining budget.
+    # A row's best step is computed again only after the row has taken it, or if it no longer fits
+    # the remaining budget.
     step = np.full(rows, -1, np.int64)
     rate = np.zeros(rows)
     stale = np.ones(rows, np.bool_)
@@ -153,12 +165,16 @@ def fill_up(term, cost, allowed, budget, pick):
         chosen = -1
         for j in range(rows):
             if stale[j] or (step[j] >= 0 and cost[j, step[j]] - cost[j, pick[j]] > room):
-                step[j], rate[j], stale[j] = -1, 0.0, False
+                stale[j] = False
+                step[j] = -1
+                rate[j] = 0.0
                 for x in range(choices):
                     if allowed[j, x]:
-                        gain, more = term[j, x] - term[j, pick[j]], cost[j, x] - cost[j, pick[j]]
+                        gain = term[j, x] - term[j, pick[j]]
+                        more = cost[j, x] - cost[j, pick[j]]
                         if gain > 0 and 0 < more <= room and gain / more > rate[j]:
-                            step[j], rate[j] = x, gain / more
+                            step[j] = x
+                            rate[j] = gain / more
             if step[j] >= 0 and (chosen < 0 or rate[j] > rate[chosen]):
                 chosen = j
         if chosen < 0:

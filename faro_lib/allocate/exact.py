@@ -1,7 +1,8 @@
-"""The exact solver: a knapsack for sums, branch and bound for sums with a penalty on the spread, and `leximin` for Fair.
+"""The exact solver: a knapsack, branch and bound for a penalty on the spread, `leximin` for Fair.
 
-A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
-is exact (`knapsack`). Values of allocations are multiples of QUANTUM (`Problem.score`), so equal values are ties.
+A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic
+programming over the budget is exact (`knapsack`). Values of allocations are multiples of QUANTUM
+(`Problem.score`), so equal values are ties.
 """
 
 import heapq
@@ -16,7 +17,7 @@ from faro_lib.allocate.problem import Problem
 
 
 class Box(NamedTuple):
-    """Two ranges of indices into `levels`, ends included: for the least utility of all jobs and for the greatest."""
+    """Ranges of indices into `levels`, ends included, of the jobs' least and greatest utility."""
 
     least_from: int
     least_to: int
@@ -38,34 +39,41 @@ class Bound(NamedTuple):
 
     value: float  # -inf if the box holds no solution that is good enough
     price: float  # Lagrangian price, at which the search for the prices of smaller boxes begins
-    replicas: np.ndarray | None = (
-        None  # a solution of the problem, perhaps outside the box; None if value is -inf
-    )
+    # A solution of the problem, perhaps outside the box; None if value is -inf.
+    replicas: np.ndarray | None = None
 
 
 class Incumbent:
     """The best replicas found so far, with their value and their tie-break (less is better)."""
 
     def __init__(self, problem: Problem):
-        self.problem, self.value, self.tie = problem, -np.inf, np.inf
+        self.problem = problem
+        self.value = -np.inf
+        self.tie = np.inf
         self.replicas: np.ndarray | None = None
 
     @property
     def threshold(self) -> float:
-        """A box whose upper bound is below this value holds no solution as good. Half a quantum absorbs rounding."""
+        """A box whose upper bound is below this value holds no solution as good.
+
+        Half a quantum absorbs rounding.
+        """
         return self.value - QUANTUM / 2
 
     def offer(self, replicas: np.ndarray | None) -> None:
         """Replace the incumbent by `replicas` if they are better."""
-        if replicas is not None:
-            tie = float(self.problem.tie[np.arange(len(replicas)), replicas].sum())
-            value = self.problem.score(replicas)
-            if value > self.value or (value == self.value and tie < self.tie):
-                self.replicas, self.value, self.tie = replicas, value, tie
+        if replicas is None:
+            return
+        value = self.problem.score(replicas)
+        tie = float(self.problem.tie[np.arange(len(replicas)), replicas].sum())
+        if value > self.value or (value == self.value and tie < self.tie):
+            self.replicas = replicas
+            self.value = value
+            self.tie = tie
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """Return the optimal replicas, in problem order, and their objective value, which is also the upper bound."""
+    """The optimal replicas in problem order, and their objective value, which is also the bound."""
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:  # the weight of the spread; 0 for objectives without it
@@ -77,13 +85,15 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
-    """Replicas that maximise sum(`Problem.term`) + gamma * (min U - max U), where U are the jobs' utilities.
+    """Replicas with the greatest sum(`Problem.term`) + gamma * (min U - max U), U = utilities.
 
-    `levels` are all utilities that occur. Branch and bound halves the box with the largest bound. Once both ranges of a
-    box are single levels, a knapsack over the utilities between the two levels finds the largest sum of terms. An
-    allocation with a smaller spread may be better than that one, but it is considered in its own box.
+    `levels` are all utilities that occur. Branch and bound halves the box with the largest bound.
+    Once both ranges of a box are single levels, a knapsack over the utilities between the two
+    levels finds the largest sum of terms. An allocation with a smaller spread may be better than
+    that one, but it is considered in its own box.
     """
-    levels, best = np.unique(problem.utility[problem.feasible]), Incumbent(problem)
+    levels = np.unique(problem.utility[problem.feasible])
+    best = Incumbent(problem)
     heap: list[tuple[float, Box, float]] = []  # (minus the bound, box, Lagrangian price)
 
     def consider(box: Box, price: float = 0.0) -> None:
@@ -99,53 +109,52 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
             break
         if box.least_from == box.least_to and box.greatest_from == box.greatest_to:
             least, greatest = levels[box.least_from], levels[box.greatest_from]
-            # Replicas whose terms sum to less than `sum_floor` cannot win. With an equal sum, they may win the tie-break.
-            spread_term = float(
-                quantised(problem.gamma * (least - greatest))
-            )  # rounded as in `Problem.score`
+            # Rounded as in `Problem.score`.
+            spread_term = float(quantised(problem.gamma * (least - greatest)))
+            # Replicas whose terms sum to less than `sum_floor` cannot win. With an equal sum, they
+            # may win the tie-break.
             sum_floor = best.value - spread_term
             best.offer(best_sum(problem, _between(problem, least, greatest), floor=sum_floor))
-            continue
-        for half in box.halves(levels):
-            consider(half, price)
+        else:
+            for half in box.halves(levels):
+                consider(half, price)
     return best.replicas
 
 
 def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
-    """The upper bound for a box, and an allocation that the problem allows, which may lie outside the box.
+    """The upper bound for a box, and an allocation of the problem, perhaps outside of the box.
 
-    The box is relaxed: utilities may be anywhere from its lowest to its highest level. The bound adds a bound on the sum
-    of terms and gamma times the largest min U - max U in the box. The search for the Lagrangian price begins at `price`.
-    If no allocation reaches `floor`, the value may be -inf, without replicas.
+    The box is relaxed: utilities may be anywhere from its lowest to its highest level. The bound
+    adds a bound on the sum of terms and gamma times the largest min U - max U in the box. The
+    search for the Lagrangian price begins at `price`. If no allocation reaches `floor`, the value
+    may be -inf, without replicas.
     """
     from faro_lib.allocate import _solver_kernels as kernels  # compiles when imported
 
     lowest, highest = levels[box.least_from], levels[box.greatest_to]
     if lowest > highest:
         return Bound(-np.inf, price)
-    spread_term = problem.gamma * min(
-        0.0, levels[box.least_to] - levels[box.greatest_from]
-    )  # of the smallest spread
+    smallest_spread = max(0.0, levels[box.greatest_from] - levels[box.least_to])
+    spread_term = -problem.gamma * smallest_spread
     allowed = _between(problem, lowest, highest)
     arrays = problem.term, problem.costs, allowed, problem.budget
-    # `fits`: some allocation of the allowed counts is within the budget. The search stops if the total is too small.
+    # `fits`: some allocation of the allowed counts is within the budget. The search stops if the
+    # total is too small.
     total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread_term)
     if not fits or total + spread_term < floor:
         return Bound(-np.inf, price)
-    if (
-        problem.has_quotas
-    ):  # the Lagrangian bound ignores quotas, so the sum is solved exactly instead
-        replicas = best_sum(problem, allowed)
-        total = (
-            -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
-        )
-        return Bound(float(total) + spread_term, price, replicas)
-    kernels.fill_up(
-        *arrays, replicas
-    )  # improves `replicas` in place; `total` is still an upper bound
+    if not problem.has_quotas:
+        # This improves `replicas` in place; `total` is still an upper bound.
+        kernels.fill_up(*arrays, replicas)
+        return Bound(total + spread_term, price, replicas)
+    # The Lagrangian bound ignores quotas, so the sum is solved exactly instead.
+    replicas = best_sum(problem, allowed)
+    if replicas is None:
+        return Bound(-np.inf, price)
+    total = float(problem.term[np.arange(len(replicas)), replicas].sum())
     return Bound(total + spread_term, price, replicas)
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:
-    """Whether x replicas have a utility in [low, high], bool (jobs, x); it is -inf for counts that are not allowed."""
+    """Whether x replicas are allowed and have a utility in [low, high], bool (jobs, X + 1)."""
     return (low <= problem.utility) & (problem.utility <= high)

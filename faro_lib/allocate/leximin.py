@@ -7,68 +7,81 @@ import numpy as np
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[
-    np.ndarray, int
-]  # (mask, limit): at most `limit` jobs may use a column marked in `mask` (jobs, columns)
+# (mask, limit): at most `limit` jobs may use a column that is marked in `mask` (jobs, columns).
+Count = tuple[np.ndarray, int]
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
-    """Replicas (jobs,) with the lexicographically greatest sorted utilities, then the least change, then the fewest replicas.
+    """Replicas (jobs,) with the lexicographically greatest sorted utilities.
 
-    `climb` finds the best sorted utilities, lowest first. If several assignments of jobs to these utilities fit
-    the budget, an integer program chooses the one with the least change, or the best one found within `time_limit_s`.
+    Ties go to the least change, then to the fewest replicas. `climb` finds the best sorted
+    utilities, lowest first. If several assignments of jobs to these utilities fit the budget, an
+    integer program chooses the one with the least change, or the best one found within
+    `time_limit_s`.
     """
-    utility, jobs = problem.utility, np.arange(len(problem.cost))
+    utility = problem.utility
     at, settled, node, column = _climb(
         utility, problem.cost, problem.budget, problem.group, problem.quota
     )
-    allowed = _least_change(problem, settled[:, None] & (utility == utility[jobs, at][:, None]))
+    reached = np.take_along_axis(utility, at[:, None], axis=1)  # (jobs, 1)
+    allowed = _least_change(problem, settled[:, None] & (utility == reached))
     if settled.all():
         return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
-    if problem.has_quotas:
-        open_levels, numbers = np.unique(_best_of_groups(problem, at, ~settled), return_counts=True)
-        classes = [(~settled, level, number) for level, number in zip(open_levels, numbers)]
-    else:
-        members = [row >= 0 for row in column[1:]]
-        classes = [
-            (of, utility[of, row[of]][0], (node == c).sum())
-            for c, (of, row) in enumerate(zip(members, column[1:]), 1)
-        ]
     counts: list[Count] = []
-    for of, level, number in classes:
-        at_level = _least_change(problem, of[:, None] & (utility == level))
-        counts.append((at_level, int(number)))
+    for members, level, number in _open_levels(problem, at, settled, node, column):
+        at_level = _least_change(problem, members[:, None] & (utility == level))
+        counts.append((at_level, number))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return (
-        at if replicas is None and not problem.has_quotas else replicas
-    )  # `at` is leximin-best if there is no quota
+    if replicas is None and not problem.has_quotas:
+        return at  # which is leximin-best without quotas
+    return replicas
+
+
+def _open_levels(
+    problem: Problem, at, settled, node, column
+) -> list[tuple[np.ndarray, float, int]]:
+    """(jobs, utility, number): of these jobs, bool (jobs,), this number stays at this utility.
+
+    The arguments are the results of `climb`.
+    """
+    if problem.has_quotas:
+        utilities = _best_of_groups(problem, at, ~settled)
+        levels, numbers = np.unique(utilities, return_counts=True)
+        return [(~settled, level, int(number)) for level, number in zip(levels, numbers)]
+    levels = []
+    for n, columns in enumerate(column[1:], 1):
+        members = columns >= 0
+        first = np.argmax(members)
+        level = problem.utility[first, columns[first]]  # the same for all members
+        levels.append((members, level, int((node == n).sum())))
+    return levels
 
 
 def _climb(utility, cost, budget, group, quota):
+    """The results of `climb`."""
     from faro_lib.allocate import _leximin_kernels as kernels
 
     columns = utility.shape[1]
-    best_cheaper = np.pad(
-        np.maximum.accumulate(utility, axis=1), ((0, 0), (1, 0)), constant_values=-np.inf
-    )[:, :-1]
+    best_so_far = np.maximum.accumulate(utility, axis=1)
+    best_cheaper = np.pad(best_so_far[:, :-1], ((0, 0), (1, 0)), constant_values=-np.inf)
     better = utility > best_cheaper
-    from_right = np.minimum.accumulate(
-        np.where(better, np.arange(columns), columns)[:, ::-1], axis=1
-    )[:, ::-1]
-    following = np.pad(from_right[:, 1:], ((0, 0), (0, 1)), constant_values=columns)
+    # The next better column at or after each column, then after it; `columns` if there is none.
+    position = np.where(better, np.arange(columns), columns)
+    at_or_after = np.minimum.accumulate(position[:, ::-1], axis=1)[:, ::-1]
+    after = np.pad(at_or_after[:, 1:], ((0, 0), (0, 1)), constant_values=columns)
+    following = np.where(after == columns, -1, after)
     positions = np.flatnonzero(better)
     order = positions[np.argsort(utility.ravel()[positions], kind="stable")]
-    return kernels.climb(
-        utility, cost, np.where(following == columns, -1, following), order, budget, group, quota
-    )
+    return kernels.climb(utility, cost, following, order, budget, group, quota)
 
 
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """Leximin-best sorted utilities of `undecided` jobs under quotas. No job has less utility than with replicas `at`.
+    """Leximin-best sorted utilities of `undecided` jobs under quotas.
 
-    If a list A of utilities is leximin-better than a list B, A merged with any list C is better than B merged with C.
-    It is therefore enough to find each tenant's best list at each budget, and to merge the tenants one at a time.
+    No job has less utility than with replicas `at`. If a list A of utilities is leximin-better than
+    a list B, A merged with any list C is better than B merged with C. It is therefore enough to
+    find each tenant's best list at each budget, and to merge the tenants one at a time.
     """
     from faro_lib.allocate import _leximin_kernels as kernels
 
@@ -76,28 +89,31 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
     best = np.empty((slack + 1, 0))
     for g in np.unique(problem.group[undecided]):
         of = np.flatnonzero(undecided & (problem.group == g))
+        rows = np.arange(len(of))
         utility, cost = problem.utility[of], problem.cost[of]
-        utility = np.where(
-            utility >= utility[np.arange(len(of)), at[of]][:, None], utility, -np.inf
-        )
-        least, units = int(cost @ at[of]), min(slack, int(group_slack[g]))
+        reached = utility[rows, at[of]][:, None]
+        utility = np.where(utility >= reached, utility, -np.inf)
+        least = int(cost @ at[of])
+        units = min(slack, int(group_slack[g]))
         of_group = np.empty((units + 1, len(of)))
         while units >= 0:
-            columns, *_ = _climb(
-                utility, cost, least + units, np.zeros(len(of), int), np.array([least + units])
-            )
+            budget = least + units
+            columns, *_ = _climb(utility, cost, budget, np.zeros_like(of), np.array([budget]))
             used = int(cost @ columns) - least
-            of_group[used : units + 1] = np.sort(utility[np.arange(len(of)), columns])
+            of_group[used : units + 1] = np.sort(utility[rows, columns])
             units = used - 1
         best = kernels.join(best, of_group)
     return best[-1]
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Remove `allowed` columns >= `current` except each job's least. The others cost more but have the same utility."""
-    x = np.arange(allowed.shape[1])
-    enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
-    return allowed & ((x < problem.current[:, None]) | (enough == 1))
+    """Keep only the least of each job's `allowed` columns >= `current`.
+
+    The others cost more and have the same utility.
+    """
+    fewer = np.arange(allowed.shape[1]) < problem.current[:, None]
+    number = np.cumsum(allowed & ~fewer, axis=1)
+    return allowed & (fewer | (number == 1))
 
 
 def least_loss(
@@ -107,33 +123,30 @@ def least_loss(
     counts: Sequence[Count] = (),
     time_limit_s: float = 600.0,
 ) -> np.ndarray | None:
-    """Replicas (jobs,) in `allowed`, bool (jobs, columns), with the least sum of `loss` (jobs, columns).
+    """Replicas (jobs,) in `allowed`, bool (jobs, columns), with the least sum of `loss`.
 
-    Each of `counts` limits how many jobs may use a set of columns. Returns the best found in `time_limit_s`, or None.
+    `loss` has the shape of `allowed`. Each of `counts` limits how many jobs may use a set of
+    columns. Returns the best found in `time_limit_s`, or None.
     """
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import coo_array, csr_array, vstack
 
-    jobs, columns = np.nonzero(allowed)
+    jobs, columns = np.nonzero(allowed)  # a variable in {0, 1} for each allowed column
     n = len(jobs)
-    rows = [problem.costs[allowed]]
-    rows += [
-        np.where(problem.group[jobs] == g, rows[0], 0)
-        for g in range(len(problem.quota))
-        if problem.has_quotas
-    ]
-    rows += [of[allowed].astype(float) for of, _ in counts]
-    upper = [
-        problem.budget,
-        *(problem.quota if problem.has_quotas else ()),
-        *(number for _, number in counts),
-    ]
+    cost = problem.costs[allowed]
+    rows, upper = [cost], [problem.budget]  # rows @ variables <= upper
+    if problem.has_quotas:
+        for g, quota in enumerate(problem.quota):
+            rows.append(np.where(problem.group[jobs] == g, cost, 0))
+            upper.append(quota)
+    for mask, number in counts:
+        rows.append(mask[allowed])
+        upper.append(number)
     one_each = coo_array((np.ones(n), (jobs, np.arange(n))), shape=(len(allowed), n))
     matrix = vstack([one_each, csr_array(np.array(rows, float))], format="csc")
     ones = np.ones(len(allowed))
-    limits = LinearConstraint(
-        matrix, np.append(ones, np.full(len(rows), -np.inf)), np.append(ones, upper)
-    )
+    no_lower = np.full(len(rows), -np.inf)
+    limits = LinearConstraint(matrix, np.append(ones, no_lower), np.append(ones, upper))
     answer = milp(
         loss[allowed],
         integrality=np.ones(n),
@@ -143,6 +156,7 @@ def least_loss(
     )
     if answer.x is None:
         return None
+    chosen = answer.x > 0.5
     replicas = np.zeros(len(allowed), np.int64)
-    replicas[jobs[answer.x > 0.5]] = columns[answer.x > 0.5]
+    replicas[jobs[chosen]] = columns[chosen]
     return replicas

@@ -1,4 +1,4 @@
-"""Objectives: a sum over jobs, optionally with a penalty on the spread of their utilities, or leximin."""
+"""Objectives: a sum over jobs, perhaps with a penalty on the spread of utilities, or leximin."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 from faro_lib.registry import Registry
 from faro_lib.utility import UtilityTable
 
-# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so a sum does not depend on the order of the jobs.
+# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so a sum does not depend on the
+# order of the jobs.
 QUANTUM = 2.0**-30
 
 
@@ -19,35 +20,42 @@ def quantised(values) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a solver maximises for utilities U and weights w: sum of term(U, w) + gamma (min U - max U), or leximin."""
+    """What a solver maximises for utilities U and weights w.
+
+    This is the sum of term(U, w) + gamma (min U - max U), or leximin.
+    """
 
     name: str
-    term: Callable = np.multiply  # (utility, weight) -> a job's contribution; arguments broadcast
-    spread: Callable[[int], float] | None = (
-        None  # number of jobs -> default gamma; None: no penalty, gamma = 0
-    )
-    leximin: bool = False  # raise the least utility first, then the second least, ...; ignores `term` and `spread`
-    effective: bool = False  # use `UtilityTable.effective`, which includes the drop penalty; needs a table with drops
+    # (utility, weight) -> a job's contribution; the arguments broadcast.
+    term: Callable = np.multiply
+    # Number of jobs -> default gamma. None: no penalty, gamma = 0.
+    spread: Callable[[int], float] | None = None
+    # Raise the least utility first, then the second least, ...; ignores `term` and `spread`.
+    leximin: bool = False
+    # Use `UtilityTable.effective`, which includes the drop penalty; needs a table with drops.
+    effective: bool = False
 
     def utilities(self, table: UtilityTable) -> np.ndarray:
-        """The table's utilities that this objective uses, shape (jobs, columns). Column x is for x replicas."""
+        """The table's utilities that this objective uses, (jobs, X + 1)."""
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
-        """Weight of the spread penalty: 0 without a penalty, else `gamma`. None selects the default for `jobs` jobs."""
+        """Weight of the spread penalty; `gamma`, if given, replaces the default for `jobs` jobs."""
         if self.spread is None:
             return 0.0
         return float(self.spread(jobs) if gamma is None else gamma)
 
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Each job's rounded `term(utility, weight)`, or -inf where the utility is -inf. The arguments broadcast."""
+        """Each job's rounded `term(utility, weight)`, or -inf where the utility is -inf."""
         infeasible = np.isneginf(utility)
-        return np.where(
-            infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight))
-        )
+        terms = self.term(np.where(infeasible, 0, utility), weight)
+        return np.where(infeasible, -np.inf, quantised(terms))
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective's value for arrays (jobs,), or the least utility for leximin; -inf if any utility is -inf."""
+        """The objective's value for arrays (jobs,), or the least utility for leximin.
+
+        It is -inf if any utility is -inf.
+        """
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf
@@ -55,21 +63,21 @@ class Objective:
         if self.leximin:
             return float(utility.min())
         total = float(self.terms(utility, np.asarray(weight, float)).sum())
-        return total + float(
-            quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max()))
-        )
+        spread = self.gamma(len(utility), gamma) * (utility.min() - utility.max())
+        return total + float(quantised(spread))
 
     def scores_after(self, utility, moved, weight, gamma: float | None = None) -> np.ndarray:
-        """Scores (jobs,): entry j is the `score` if only `utility[j]` changes, to `moved[j]`. Utilities are finite."""
-        low, high = least_of_others(utility), -least_of_others(-utility)
-        low, high = (
-            np.minimum(quantised(low), quantised(moved)),
-            np.maximum(quantised(high), quantised(moved)),
-        )
+        """Scores (jobs,): entry j is the `score` if only `utility[j]` changes, to `moved[j]`.
+
+        Utilities are finite.
+        """
+        utility, moved = quantised(utility), quantised(moved)
+        low = np.minimum(least_of_others(utility), moved)
+        high = np.maximum(-least_of_others(-utility), moved)
         if self.leximin:
             return low
-        terms = self.terms(quantised(utility), weight)
-        total = terms.sum() - terms + self.terms(quantised(moved), weight)
+        terms = self.terms(utility, weight)
+        total = terms.sum() - terms + self.terms(moved, weight)
         return total + quantised(self.gamma(len(utility), gamma) * (low - high))
 
 
@@ -88,17 +96,17 @@ def register_objective(objective: Objective) -> Objective:
 
 
 def objective_of(objective: str | Objective) -> Objective:
+    """The objective of this name; an `Objective` itself."""
     return objective if isinstance(objective, Objective) else OBJECTIVES.find(objective)
 
 
-for _objective in (
-    Objective("Sum"),
-    Objective("Fair", leximin=True),
-    Objective("FairSum", spread=float),
-    Objective("PenaltySum", effective=True),
-    Objective("PenaltyFairSum", spread=float, effective=True),
-    Objective(
-        "ProportionalFair", term=lambda utility, weight: weight * np.log(np.maximum(utility, 1e-3))
-    ),
-):
-    register_objective(_objective)
+def _weighted_log(utility, weight):
+    return weight * np.log(np.maximum(utility, 1e-3))
+
+
+register_objective(Objective("Sum"))
+register_objective(Objective("Fair", leximin=True))
+register_objective(Objective("FairSum", spread=float))
+register_objective(Objective("PenaltySum", effective=True))
+register_objective(Objective("PenaltyFairSum", spread=float, effective=True))
+register_objective(Objective("ProportionalFair", term=_weighted_log))

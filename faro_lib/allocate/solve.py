@@ -1,4 +1,4 @@
-"""Solve an allocation problem with a named solver, and compute the value of one replica more or less at its solution."""
+"""Solve an allocation problem, and the value of one replica more or one less at its solution."""
 
 import time
 from collections.abc import Callable
@@ -12,14 +12,13 @@ from faro_lib.registry import Registry
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 
-Solver = Callable[
-    ..., tuple[np.ndarray, float]
-]  # (Problem, **options) -> (replicas in problem order, bound or NaN)
+# (Problem, **options) -> (replicas in problem order, bound or NaN).
+Solver = Callable[..., tuple[np.ndarray, float]]
 SOLVERS: Registry[Solver] = Registry("solver")
 
 
 def register_solver(name: str, solver: Solver) -> Solver:
-    """Make a function `solver(problem: Problem, **options) -> (replicas, bound)` available to `solve` by name."""
+    """Make a `Solver` available to `solve` by name."""
     return SOLVERS.enter(name, solver)
 
 
@@ -38,8 +37,9 @@ def solve(
 ) -> Allocation:
     """Allocate `budget` cores to the jobs of a `UtilityTable`, within their tenants' quotas.
 
-    Ties are broken by the least change from `current`, then by the fewest replicas, then by the jobs' names. The order
-    of the jobs does not matter. Raises ValueError if the jobs' minimum replicas exceed the budget or a quota.
+    Ties are broken by the least change from `current`, then by the fewest replicas, then by the
+    jobs' names. The order of the jobs does not matter. Raises ValueError if the jobs' minimum
+    replicas exceed the budget or a quota.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def solve(
     [1, 2]
     """
     started = time.perf_counter()
-    chosen, method = objective_of(objective), SOLVERS.find(solver)
-    problem = problem_of(table, budget, chosen, current=current, gamma=gamma)
+    method = SOLVERS.find(solver)
+    problem = problem_of(table, budget, objective_of(objective), current=current, gamma=gamma)
     replicas, bound = method(problem, **options)
     return problem.allocation(replicas, bound, time.perf_counter() - started, solver)
 
@@ -63,23 +63,25 @@ def solve(
 def marginal_values(
     table: UtilityTable, allocation: Allocation, *, gamma: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return each job's gain in the objective from one more replica and its loss from one fewer, as two arrays (jobs,).
+    """The gain in the objective from one more replica of each job, and the loss from one fewer.
 
-    All other jobs keep their replicas. The budget and the quotas are ignored. A change beyond a job's bounds gives NaN.
+    Both are arrays (jobs,). All other jobs keep their replicas. The budget and the quotas are
+    ignored. A change beyond a job's bounds gives NaN.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
     >>> marginal_values(table, solve(table, 3))[0].round(3).tolist()
     [0.1, nan]
     """
-    objective, rows = objective_of(allocation.objective), np.arange(len(table.jobs))
+    objective = objective_of(allocation.objective)
+    rows = np.arange(len(table.jobs))
     # Pad one infeasible column on either side: x replicas are at index x + 1.
     utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)
     weight = arrays_of(table.jobs).weight
     current = utilities[rows, allocation.replicas + 1]
     now = objective.score(current, weight, gamma)
 
-    def change(by):
+    def change(by: int) -> np.ndarray:
         moved = utilities[rows, allocation.replicas + 1 + by]
         possible = ~np.isneginf(moved)
         scores = objective.scores_after(current, np.where(possible, moved, current), weight, gamma)

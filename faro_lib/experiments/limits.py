@@ -1,7 +1,8 @@
 """The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
 
-Every job is simulated at every constant replica count. Each minute then gets its optimal allocation. The limit bounds
-lost utility only. It does not bound violations or effective utility, which a policy can improve by dropping requests.
+Every job is simulated at every constant replica count. Each minute then gets its optimal
+allocation. The limit bounds lost utility only. It does not bound violations or effective utility,
+which a policy can improve by dropping requests.
 """
 
 from collections.abc import Sequence
@@ -35,12 +36,14 @@ class Clairvoyant:
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility by job, replica count and minute, shape (jobs, counts, minutes + 1); NaN without requests.
 
-    Idle minutes after each minute let its requests finish. The utility is an upper bound, because in a policy's run a
-    minute may begin with waiting requests. Counts start at 0 and end at `max_replicas`. They end earlier, but not below
-    `enough_replicas`, if one more replica changes every utility by at most LEAST_CHANGE. The last column is for
-    requests after the last minute. The limits of jobs and tenants are ignored.
+    Idle minutes after each minute let its requests finish. The utility is an upper bound, because
+    in a policy's run a minute may begin with waiting requests. Counts start at 0 and end at
+    `max_replicas`. They end earlier, but not below `enough_replicas`, if one more replica changes
+    every utility by at most LEAST_CHANGE. The last column is for requests after the last minute.
+    The limits of jobs and tenants are ignored.
     """
-    # Up to `left` requests per replica remain after a minute. The idle minutes suffice to serve 2 * `left`.
+    # Up to `left` requests per replica remain after a minute. The idle minutes suffice to serve 2 *
+    # `left`.
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
     every = 2 + int(2 * left * arrays_of(workload.jobs).busy_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)

@@ -34,8 +34,9 @@ def policy_context(
 ) -> PolicyContext:
     """Inputs of an experiment's policies. The forecaster is fitted to the training days. Without such days, it is None.
 
-    results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters `auto` and `bayes`
-        use the posterior. Latencies come from the table measured.npz, or are simulated if that file is missing.
+    results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters
+        `auto` and `bayes` use the posterior. Latencies come from the table measured.npz, or are
+        simulated if that file is missing.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -101,8 +102,9 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial, on `capacity` cores.
 
-    `initial` has the replicas of each job at the start, shape (jobs,). None means each policy's default. If a policy
-    fails, PolicyFailed is raised, because a run that uses fallback decisions would not measure the policy.
+    `initial` has the replicas of each job at the start, shape (jobs,). None means each policy's
+    default. If a policy fails, PolicyFailed is raised, because a run that uses fallback decisions
+    would not measure the policy.
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():
@@ -135,7 +137,8 @@ def summaries(
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
 
-    scv_factor : factor on the squared coefficient of variation of service times, as in `simulate.draw`.
+    scv_factor : factor on the squared coefficient of variation of service times, as in
+        `simulate.draw`.
     published : whether to add the losses as the paper computes them.
     initial : as in `run_trials`.
     """

@@ -17,8 +17,9 @@ COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
 FONT_PT = 8
 DPI = 220  # resolution of PNG files
 
-# Any two colours have a CIELAB distance of at least 18 for every kind of colour vision, and every colour is far from
-# white (tests/studies/test_style.py). No figure relies on colour alone: hatches, markers or labels also tell the series apart.
+# Any two colours have a CIELAB distance of at least 18 for every kind of colour vision, and every
+# colour is far from white (tests/studies/test_style.py). No figure relies on colour alone: hatches,
+# markers or labels also tell the series apart.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",

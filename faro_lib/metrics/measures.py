@@ -18,7 +18,8 @@ def minute_utility(run: Run) -> np.ndarray:
 def minute_effective_utility(run: Run) -> np.ndarray:
     """Effective utility phi(drop rate) x U, with the shape of `minute_utility`; NaN without requests.
 
-    U is the utility of the served requests alone, so that a dropped request counts once, through the penalty phi.
+    U is the utility of the served requests alone, so that a dropped request counts once, through
+    the penalty phi.
     """
     slo_s, served = (
         arrays_of(run.workload.jobs).slo_s[:, None],
@@ -32,7 +33,8 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 def lost_utility(utility: np.ndarray) -> float:
     """Lost cluster utility: 1 - `utility`, summed over the jobs and averaged over the minutes of the day.
 
-    `utility` is (jobs, minutes + 1). NaN (no requests) adds no loss. The last column (after the day) is left out.
+    `utility` is (jobs, minutes + 1). NaN (no requests) adds no loss. The last column (after the
+    day) is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
@@ -41,8 +43,9 @@ def lost_utility(utility: np.ndarray) -> float:
 def lost_utility_published(utility: np.ndarray) -> float:
     """Lost cluster utility as the paper computes it: number of jobs - (sum of `utility`) / (number of columns).
 
-    Minutes without requests count as lost. Most jobs have no requests in the last column, so even a perfect run on the
-    published traces has a loss of 0.02 to 0.03. Use this function only to compare with published losses.
+    Minutes without requests count as lost. Most jobs have no requests in the last column, so even a
+    perfect run on the published traces has a loss of 0.02 to 0.03. Use this function only to
+    compare with published losses.
     """
     jobs, bins = utility.shape
     return float(jobs - np.nansum(utility) / bins)

@@ -10,10 +10,11 @@ def block_bootstrap(
 ) -> tuple[float, float, float]:
     """How much a measure differs per minute between two policies: the mean and the 95 % bootstrap bounds.
 
-    A block is a stretch of consecutive minutes. Each draw resamples the trials and the blocks of each day. All trials of a
-    day get the same blocks, because they share the day's load.
+    A block is a stretch of consecutive minutes. Each draw resamples the trials and the blocks of
+    each day. All trials of a day get the same blocks, because they share the day's load.
 
-    differences : measure of one policy minus that of the other, summed over each block, shape (days, trials, blocks).
+    differences : measure of one policy minus that of the other, summed over each block, shape
+        (days, trials, blocks).
     minutes : number of minutes in each block, same shape.
 
     >>> block_bootstrap(np.full((2, 3, 4), 30.0), np.full((2, 3, 4), 60))

@@ -7,7 +7,7 @@ from typing import Any
 
 from faro_lib.forecast import Forecaster
 from faro_lib.policies.protocol import Policy
-from faro_lib.queueing import LatencyTable
+from faro_lib.queueing import ModelLike
 from faro_lib.registry import Registry
 from faro_lib.workload import Job, Traces
 
@@ -18,10 +18,8 @@ class PolicyContext:
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
-    latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
-    measure: Callable[[], LatencyTable] | None = (
-        None  # called if a policy needs a table and `latency_model` is None
-    )
+    # Measured (see `simulate.measure`), or a function that measures when a policy needs the model.
+    latency_model: ModelLike | None = None
     traces: Traces | None = (
         None  # training days; counts of the evaluation day become 0, so that no policy knows them
     )

@@ -12,7 +12,7 @@ from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
-from faro_lib.queueing import LatencyTable
+from faro_lib.queueing import Formula, LatencyModel, model_of
 from faro_lib.utility import (
     DROPS,
     UtilityTable,
@@ -60,7 +60,7 @@ class Faro(TwoLoops):
 
     name: str = "Faro-Sum"
     objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
-    latency_model: str | LatencyTable = "half-mmc"  # as in `utility.build_table`
+    latency_model: LatencyModel = Formula("half-mmc")
     samples: int = 100  # sample paths of a forecast
     horizon_minutes: int = HORIZON_MINUTES
     nowcast: bool = False  # whether the forecast uses the count of the current minute
@@ -182,7 +182,7 @@ def with_idle_cores(
     needed: np.ndarray,
     past_rps: np.ndarray,
     capacity: float,
-    latency_model: str | LatencyTable,
+    latency_model: LatencyModel,
     current: np.ndarray,
 ) -> np.ndarray:
     """Replicas (jobs,) >= `needed` (jobs,) that maximise the sum of the jobs' mean utilities.
@@ -252,9 +252,8 @@ def tuned_options(objective: str = "Sum") -> dict[str, Any]:
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
     """Faro with its tuned hyperparameters and `changes`; ValueError without a forecaster."""
     name = f"Faro-{objective}"
-    measure = context.measure or (lambda: FALLBACK_MODEL)
-    latency_model = context.latency_model or measure()
-    options = tuned_options(objective) | {"latency_model": latency_model} | changes
+    options = tuned_options(objective) | {"latency_model": context.latency_model} | changes
+    options["latency_model"] = model_of(options["latency_model"] or FALLBACK_MODEL)
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
 

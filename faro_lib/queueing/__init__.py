@@ -1,4 +1,4 @@
-"""Latency quantiles of queues as functions of arrival rates and replica counts, which are arrays that broadcast.
+"""Latency quantiles of queues by arrival rate and replica count, which are arrays that broadcast.
 
 >>> float(half_mmc(10.0, 4, 0.180, 0.99).round(3))
 0.284
@@ -6,12 +6,23 @@
 
 from faro_lib.queueing.constant_service import mdc, mgc
 from faro_lib.queueing.formulas import erlang_c, half_mmc, mmc, mmc_wait, upper_bound
-from faro_lib.queueing.latency_models import RHO_MAX, latency, relaxed
+from faro_lib.queueing.latency_models import (
+    RHO_MAX,
+    Formula,
+    LatencyModel,
+    ModelLike,
+    latency,
+    model_of,
+    relaxed,
+)
 from faro_lib.queueing.latency_table import LatencyTable, latency_class
 
 __all__ = [
     "RHO_MAX",
+    "Formula",
+    "LatencyModel",
     "LatencyTable",
+    "ModelLike",
     "erlang_c",
     "half_mmc",
     "latency",
@@ -20,6 +31,7 @@ __all__ = [
     "mgc",
     "mmc",
     "mmc_wait",
+    "model_of",
     "relaxed",
     "upper_bound",
 ]

@@ -1,28 +1,30 @@
-"""Compiled loops of `constant_service.mdc`, imported when first used so that `queueing` loads without numba."""
+"""Compiled loops of `mdc`, imported when first used, so that `queueing` loads without numba."""
 
 import math
 
 import numpy as np
 from numba import njit
 
-LARGEST_EXPONENT = (
-    700.0  # larger exponents are handled in logarithms, because exp(-x) underflows to 0 for x > 745
-)
+# Larger exponents are handled in logarithms, because exp(-x) underflows to 0 for x > 745.
+LARGEST_EXPONENT = 700.0
 
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
-    """Equilibrium probabilities P(L = m) that m requests wait in M/D/c, for m = 0, 1, ... until P(L > m) < `tolerance`.
+    """Equilibrium probabilities P(L = m) that m = 0, 1, ... requests wait in M/D/c.
 
-    Spitzer's identity: with c = `servers`, a = rho c, S_n = Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n,
-    P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
+    The last m has P(L > m) < `tolerance`. Spitzer's identity: with c = `servers`, a = rho c, S_n =
+    Poisson(n a) - n c, and g_k = sum_n P(S_n = k) / n, P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m
+    P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
     """
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # P(L = m) decays like z^-m, where z > 1 / rho solves c ln z = a (z - 1). Thus rho^size < tolerance suffices.
+    # P(L = m) decays like z^-m, where z > 1 / rho solves c ln z = a (z - 1). Thus rho^size <
+    # tolerance suffices.
     size = int(math.log(tolerance) / math.log(rho)) + 2 + servers
-    # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
+    # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 -
+    # ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
     g = np.zeros(size + 1)
     empty = 0.0
@@ -52,19 +54,20 @@ def waiting_distribution(rho, servers, tolerance):
 
 @njit(cache=True)
 def wait_cdf(x, rho, servers, below):
-    """Probability that the wait in M/D/c is at most `x` service times; `below[m]` = P(at most m requests wait).
+    """Probability that the wait in M/D/c is at most `x` service times.
 
-    For k - 1 <= x < k, it is e^(-a(k-x)) sum_{j=0}^{kc-1} below[kc-j-1] (a(k-x))^j / j!, with c = `servers`, a = rho c
+    `below[m]` is the probability that at most m requests wait. For k - 1 <= x < k, it is
+    e^(-a(k-x)) sum_{j=0}^{kc-1} below[kc-j-1] (a(k-x))^j / j!, with c = `servers`, a = rho c
     (Franx, "A simple solution for the M/D/c waiting time distribution", 2001).
     """
     k = math.floor(x) + 1
     mean = rho * servers * (k - x)
     top = k * servers - 1
-    total, term = 0.0, math.exp(-mean)
+    total = 0.0
+    term = math.exp(-mean)
     for j in range(top + 1):
-        if (
-            mean > LARGEST_EXPONENT
-        ):  # the recurrence cannot start from exp(-mean), which may underflow to 0
+        # The recurrence cannot start from exp(-mean) if this may underflow to 0.
+        if mean > LARGEST_EXPONENT:
             term = math.exp(j * math.log(mean) - mean - math.lgamma(j + 1))
         total += term * below[min(top - j, len(below) - 1)]
         term *= mean / (j + 1)
@@ -75,7 +78,7 @@ def wait_cdf(x, rho, servers, below):
 
 @njit(cache=True)
 def wait_quantile(rho, servers, quantile):
-    """The `quantile` of the wait in M/D/c, in units of the service time, by bisection of `wait_cdf`."""
+    """The `quantile` of the wait in M/D/c in service times, by bisection of `wait_cdf`."""
     if rho <= 0:
         return 0.0
     below = np.cumsum(waiting_distribution(rho, servers, min(1e-10, (1 - quantile) * 1e-6)))

@@ -1,8 +1,9 @@
 """Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
-Every latency function takes (rate_rps, replicas, service_time_s, quantile). These arguments broadcast, and the result
-is in seconds. `replicas` may be fractional, because the solvers of the Faro paper (EuroSys'25) search a continuous
-space. As in the paper's code, Erlang's recurrence rounds `replicas` down, but the utilisation uses the exact number.
+Every latency function takes (rate_rps, replicas, service_time_s, quantile). These arguments
+broadcast, and the result is in seconds. `replicas` may be fractional, because the solvers of the
+Faro paper (EuroSys'25) search a continuous space. As in the paper's code, Erlang's recurrence
+rounds `replicas` down, but the utilisation uses the exact number.
 """
 
 import numpy as np
@@ -11,14 +12,14 @@ import numpy as np
 def erlang_b(load, servers) -> np.ndarray:
     """Probability that an arriving request finds all servers of an M/M/c/c queue busy.
 
-    B(0) = 1 and B(k) = a B(k-1) / (k + a B(k-1)), with a = `load` in erlangs (Erlang, 1917). `servers` is rounded down.
+    B(0) = 1 and B(k) = a B(k-1) / (k + a B(k-1)), with a = `load` in erlangs (Erlang, 1917).
+    `servers` is rounded down.
 
     >>> float(erlang_b(1.0, 2).round(3))
     0.2
     """
-    load, servers = np.broadcast_arrays(
-        np.asarray(load, float), np.floor(np.asarray(servers, float))
-    )
+    servers = np.floor(np.asarray(servers, float))
+    load, servers = np.broadcast_arrays(np.asarray(load, float), servers)
     blocked = np.ones(load.shape)
     for k in range(1, int(servers.max(initial=0)) + 1):
         carried = load * blocked
@@ -48,34 +49,34 @@ def erlang_c(load, servers) -> np.ndarray:
 
 
 def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray:
-    """Latency of the last request if all requests of a second arrive at once (EuroSys'25, section 4).
+    """Latency of the last request if all requests of a second arrive at once.
+
+    The bound is from EuroSys'25, section 4, and holds for any quantile.
 
     >>> float(upper_bound(10.0, 2, 0.2))
     1.0
     """
-    rate_rps, replicas, service_time_s, quantile = checked(
-        rate_rps, replicas, service_time_s, quantile
-    )
-    return (
-        service_time_s * rate_rps / replicas + 0 * quantile
-    )  # holds for any quantile; 0 * quantile only broadcasts
+    arguments = checked(rate_rps, replicas, service_time_s, quantile)
+    rate_rps, replicas, service_time_s, quantile = arguments
+    return service_time_s * rate_rps / replicas + 0 * quantile  # the last term only broadcasts
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Quantile of the waiting time in M/M/c, in seconds; infinite if the utilisation is at least 1.
 
-    It is max(0, ln(C / (1 - quantile)) / (replicas / service_time_s - rate_rps)), with C from `erlang_c`.
+    It is max(0, ln(C / (1 - quantile)) / (replicas / service_time_s - rate_rps)), with C from
+    `erlang_c`.
 
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824
     """
-    rate_rps, replicas, service_time_s, quantile = checked(
-        rate_rps, replicas, service_time_s, quantile
-    )
+    arguments = checked(rate_rps, replicas, service_time_s, quantile)
+    rate_rps, replicas, service_time_s, quantile = arguments
     load = rate_rps * service_time_s
     spare_rps = replicas / service_time_s - rate_rps
     with np.errstate(divide="ignore", invalid="ignore"):
-        wait_s = np.maximum(0.0, np.log(erlang_c(load, replicas) / (1 - quantile)) / spare_rps)
+        wait_s = np.log(erlang_c(load, replicas) / (1 - quantile)) / spare_rps
+        wait_s = np.maximum(0.0, wait_s)
     return np.where(load < replicas, wait_s, np.inf)
 
 
@@ -85,7 +86,9 @@ def mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def half_mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Approximate latency quantile in M/D/c: service time plus half of the wait in M/M/c (EuroSys'25, section 4).
+    """Approximate latency quantile in M/D/c: service time plus half of the wait in M/M/c.
+
+    The approximation is from EuroSys'25, section 4.
 
     >>> float(half_mmc(5.0, 1, 0.1, 0.99).round(4))
     0.4912
@@ -94,7 +97,7 @@ def half_mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
-    """The four arguments as float arrays; a ValueError names the first value that is out of range."""
+    """The four arguments as float arrays; ValueError names the first value out of range."""
     arrays = [np.asarray(a, float) for a in (rate_rps, replicas, service_time_s, quantile)]
     rate_rps, replicas, service_time_s, quantile = arrays
     require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
@@ -106,6 +109,9 @@ def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
 
 
 def require(field: str, values: np.ndarray, valid: np.ndarray, accepted: str) -> None:
-    """Raise ValueError for the first value that is not valid; `accepted` ends the message, as in "be a number >= 0"."""
+    """Raise ValueError for the first value that is not valid.
+
+    `accepted` ends the message, as in "be a number >= 0".
+    """
     if not np.all(valid):
         raise ValueError(f"{field}={values[~valid].flat[0]} must {accepted}")

@@ -31,8 +31,8 @@ Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 class ServingModel:
     """Parameters of the simulated serving system.
 
-    `dispatch` is "round-robin" (the paper's model: a router and one queue per job) or "least-outstanding" (a queue per
-    replica and no router, as behind a least-connections proxy).
+    `dispatch` is "round-robin" (the paper's model: a router and one queue per job) or
+    "least-outstanding" (a queue per replica and no router, as behind a least-connections proxy).
     """
 
     dispatch: str = "round-robin"
@@ -98,7 +98,8 @@ PAPER = ServingModel()
 class SimulatedCluster(Cluster):
     """A simulated cluster that serves a workload. The function `simulate` explains the arguments.
 
-    `initial` (jobs,) are replicas that serve from the start, without a cold start. `lifetimes` tell when jobs exist.
+    `initial` (jobs,) are replicas that serve from the start, without a cold start. `lifetimes` tell
+    when jobs exist.
     """
 
     def __init__(
@@ -211,7 +212,8 @@ class SimulatedCluster(Cluster):
     def tail_latency_of(self, minute: int) -> np.ndarray:
         """Latency quantile (jobs,) in seconds of each job's requests that arrived in `minute`; NaN without requests.
 
-        A request that has not ended counts with the time since its arrival, or not at all if the SLO is per token.
+        A request that has not ended counts with the time since its arrival, or not at all if the
+        SLO is per token.
         """
         if minute != self._tail_minute:
             requests, quantile = self._serving.requests, arrays_of(self.workload.jobs).quantile

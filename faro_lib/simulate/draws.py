@@ -1,6 +1,7 @@
 """All random numbers of a trial, drawn before it starts.
 
-Policies that are compared get the same draws (common random numbers), so that only decisions make their runs differ.
+Policies that are compared get the same draws (common random numbers), so that only decisions make
+their runs differ.
 """
 
 from collections.abc import Sequence
@@ -48,8 +49,8 @@ def draw(
 ) -> Draws:
     """Draw the random numbers of a trial.
 
-    `router` is the service time of one pass through the router, None if there is none. `scv_factor` multiplies the squared
-    coefficient of variation of the replicas' service times.
+    `router` is the service time of one pass through the router, None if there is none. `scv_factor`
+    multiplies the squared coefficient of variation of the replicas' service times.
     """
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])

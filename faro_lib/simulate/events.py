@@ -1,13 +1,15 @@
 """The compiled event loop of the simulator. Replicas are added and removed only between calls of the loop.
 
-Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of events: a request
-arrives, ends its first pass through the router, or is completed by a replica. Simultaneous events are processed in this
-order. Simultaneous completions are processed in the order of the replicas' slots in `Station`. A request passes the
-router, if there is one, before and after service. The router is one FIFO server. The end of the first pass is therefore
-known when the request arrives. `Station.head` and `Station.next_arrival` bound the requests in their first pass.
+Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of
+events: a request arrives, ends its first pass through the router, or is completed by a replica.
+Simultaneous events are processed in this order. Simultaneous completions are processed in the order
+of the replicas' slots in `Station`. A request passes the router, if there is one, before and after
+service. The router is one FIFO server. The end of the first pass is therefore known when the
+request arrives. `Station.head` and `Station.next_arrival` bound the requests in their first pass.
 
-This module simulates replicas that serve one request at a time ("serial"). The module `replicas` simulates concurrent
-and batching replicas. For jobs with such replicas, numba compiles a second version of the loop, which calls `replicas`.
+This module simulates replicas that serve one request at a time ("serial"). The module `replicas`
+simulates concurrent and batching replicas. For jobs with such replicas, numba compiles a second
+version of the loop, which calls `replicas`.
 """
 
 from typing import Any, NamedTuple
@@ -37,8 +39,9 @@ PER_SLOT = {
 class Requests(NamedTuple):
     """Arrival times, random numbers and latencies of all requests. Those of job j begin at index first[j].
 
-    latency_s is inf for a dropped request. While a request is in the system, its entry is minus the time when it leaves
-    the router's first pass. This saves an array. A continuous replica may overwrite the entry at the first token.
+    latency_s is inf for a dropped request. While a request is in the system, its entry is minus the
+    time when it leaves the router's first pass. This saves an array. A continuous replica may
+    overwrite the entry at the first token.
     """
 
     first: np.ndarray
@@ -192,8 +195,8 @@ def advance_job(
 ) -> None:
     """Process one job's events up to and including `until_s`; `kinds` is None if the job's replicas are serial.
 
-    One long function, because calls and attribute access at every event would make it several times slower. Requests
-    wait in the queue only while another request is `held`.
+    One long function, because calls and attribute access at every event would make it several times
+    slower. Requests wait in the queue only while another request is `held`.
     """
     arrival_s, router_in_s, router_out_s = (
         requests.arrival_s,
@@ -240,7 +243,8 @@ def advance_job(
         now = routed if routed <= done else done
         if now > until_s:
             break
-        # At this event, the request `leaving` and the requests kinds.left[:gone] leave, and `coming` is dispatched.
+        # At this event, the request `leaving` and the requests kinds.left[:gone] leave, and
+        # `coming` is dispatched.
         leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
             request = head
@@ -284,7 +288,8 @@ def advance_job(
                     leaving, served = coming, False
                 break
             if kinds is None:
-                # Append to the replica's FIFO queue. If the queue is empty, last_done_s <= now, so service starts now.
+                # Append to the replica's FIFO queue. If the queue is empty, last_done_s <= now, so
+                # service starts now.
                 completes = max(now, last_done_s[slot]) + requests.service_s[coming]
                 place = _wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming

@@ -9,8 +9,9 @@ from faro_lib.workload.jobs import MINUTE_S
 def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
     """Index of the first request of each minute, int (jobs, minutes + 2).
 
-    The indices bound minutes + 1 bins: one per minute, and one for all later arrivals. `arrival_s` (requests,) is
-    sorted by job and time. `first` (jobs + 1,) has the index of each job's first request.
+    The indices bound minutes + 1 bins: one per minute, and one for all later arrivals. `arrival_s`
+    (requests,) is sorted by job and time. `first` (jobs + 1,) has the index of each job's first
+    request.
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
@@ -41,8 +42,9 @@ def by_minute(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Arrays (jobs, minutes): drops, SLO misses, latency quantile of all requests, latency quantile of served requests.
 
-    An SLO miss is a served request slower than the SLO. A dropped request has latency inf. A quantile is NaN without
-    requests. `edges` (jobs, minutes + 1) indexes each minute's first request. `slo_s` and `quantile` are (jobs,).
+    An SLO miss is a served request slower than the SLO. A dropped request has latency inf. A
+    quantile is NaN without requests. `edges` (jobs, minutes + 1) indexes each minute's first
+    request. `slo_s` and `quantile` are (jobs,).
     """
     shape = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros(shape, np.int64), np.zeros(shape, np.int64)

@@ -68,10 +68,12 @@ def measure(
 ) -> LatencyTable:
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
-    `replicas` are the counts to measure, by default COUNTS up to the number of replicas that fit into `capacity` cores.
-    `requests` is the number of requests simulated at utilisation 1 for each count. Jobs with the same service time,
-    replica type and limits share a simulation, whatever their SLO and quantile. Simulations run in parallel. Results
-    are cached on disk (`files.cached_array`). For a job with a `latency_curve`, the table has the values of that curve.
+    `replicas` are the counts to measure, by default COUNTS up to the number of replicas that fit
+    into `capacity` cores. `requests` is the number of requests simulated at utilisation 1 for each
+    count. Jobs with the same service time, replica type and limits share a simulation, whatever
+    their SLO and quantile. Simulations run in parallel. Results are cached on disk
+    (`files.cached_array`). For a job with a `latency_curve`, the table has the values of that
+    curve.
     """
     # Curves are read first, so that an invalid one is reported before the simulations.
     curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
@@ -160,8 +162,9 @@ def _run(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Simulate a constant arrival rate at each of UTILISATIONS, and divide time into equal windows of at most a minute.
 
-    At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns latencies (requests,), the index of each
-    window's first request (utilisations, windows + 1), and `shrink`, the square root of the window length in minutes.
+    At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns latencies (requests,),
+    the index of each window's first request (utilisations, windows + 1), and `shrink`, the square
+    root of the window length in minutes.
     """
     full_rps = replicas / true_busy_s(job)
     in_service_s = job.replica.max_in_service * true_busy_s(
@@ -170,7 +173,8 @@ def _run(
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
-    # `counts` are whole requests per window. Their running sum differs from that of a constant rate by less than one.
+    # `counts` are whole requests per window. Their running sum differs from that of a constant rate
+    # by less than one.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random(
         (len(UTILISATIONS), 1)
     )
@@ -182,7 +186,8 @@ def _run(
     )
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
-        # The arrivals of `draw` only suit one-minute windows and the paper's model, in which some overrun their minute.
+        # The arrivals of `draw` only suit one-minute windows and the paper's model, in which some
+        # overrun their minute.
         draws = replace(
             draws,
             arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s),
@@ -202,9 +207,10 @@ def _minutes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tail latency in s of served requests, and excess drop rate, in each of MINUTES equally likely minutes.
 
-    The excess drop rate is the drop rate minus (1 - quantile). Time window i has the requests edges[i] to edges[i + 1].
-    The windows are sorted by tail latency, and both results are interpolated between them at equally spaced ranks.
-    `shrink` reduces the variation of the results, because whole minutes vary less than shorter windows.
+    The excess drop rate is the drop rate minus (1 - quantile). Time window i has the requests
+    edges[i] to edges[i + 1]. The windows are sorted by tail latency, and both results are
+    interpolated between them at equally spaced ranks. `shrink` reduces the variation of the
+    results, because whole minutes vary less than shorter windows.
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):
@@ -212,7 +218,8 @@ def _minutes(
             n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
             excess = 1 - len(served) / n - (1 - quantile)
             late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
-            # A dropped request has infinite latency, so the quantile of all requests is a higher quantile of the served ones.
+            # A dropped request has infinite latency, so the quantile of all requests is a higher
+            # quantile of the served ones.
             level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
             tail_s = quantile_of(served, level) if len(served) else np.inf
             rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))

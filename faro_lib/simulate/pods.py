@@ -1,8 +1,9 @@
 """The life cycle of pods within the cluster's capacity, with the rules of the simulator in the EuroSys'25 artifact.
 
-A shrinking job removes its newest replicas first. If a removed replica has served, its pod becomes idle. An idle pod
-keeps its cores until it is deleted. A growing job first reuses its idle pods, which serve after a short delay. It then
-starts new pods, which serve after the cold start. A replica that finds no free cores waits and tries again.
+A shrinking job removes its newest replicas first. If a removed replica has served, its pod becomes
+idle. An idle pod keeps its cores until it is deleted. A growing job first reuses its idle pods,
+which serve after a short delay. It then starts new pods, which serve after the cold start. A
+replica that finds no free cores waits and tries again.
 """
 
 import heapq
@@ -17,7 +18,8 @@ from faro_lib.workload.jobs import TOLERANCE
 REUSE_S = 3.0  # delay until an idle pod serves again, and how long a job counts as changing after a removal
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are deleted after IDLE_S, at the next multiple of CHECK_S
-# At equal times, events have this order: a replica begins to serve, idle pods are deleted, waiting replicas try again.
+# At equal times, events have this order: a replica begins to serve, idle pods are deleted, waiting
+# replicas try again.
 BIRTH, COLLECT, RETRY = 0, 1, 2
 
 
@@ -43,7 +45,8 @@ class JobPods:
 class Pods:
     """The pods of all jobs, and their future events. `cores` and `cold_start_s` (jobs,) describe each job's replicas.
 
-    `on_birth` and `on_removal` are called with (job, time) when a replica begins or ceases to serve.
+    `on_birth` and `on_removal` are called with (job, time) when a replica begins or ceases to
+    serve.
     """
 
     def __init__(
@@ -105,7 +108,8 @@ class Pods:
     def advance(self, until_s: float) -> None:
         """Process the events before `until_s`, and the replicas that begin to serve at `until_s`.
 
-        Other events at `until_s` are left to the next call, because the controller acts before them.
+        Other events at `until_s` are left to the next call, because the controller acts before
+        them.
         """
         while self._events and self._events[0][:2] < (until_s, COLLECT):
             now_s, kind, job = heapq.heappop(self._events)

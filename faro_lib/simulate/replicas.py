@@ -1,9 +1,10 @@
 """Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
 
-A slot stores the requests in one replica. Its events are the end of a service, and the start and end of a batch or
-iteration. At an event, `event` completes requests. The loop then dispatches requests to replicas with room, and `begin`
-starts the next batch or iteration. `begin` skips iterations that neither admit nor complete a request. If a request
-enters while iterations are skipped, `enter` makes the end of the current one the slot's next event, to admit it.
+A slot stores the requests in one replica. Its events are the end of a service, and the start and
+end of a batch or iteration. At an event, `event` completes requests. The loop then dispatches
+requests to replicas with room, and `begin` starts the next batch or iteration. `begin` skips
+iterations that neither admit nor complete a request. If a request enters while iterations are
+skipped, `enter` makes the end of the current one the slot's next event, to admit it.
 """
 
 from collections.abc import Sequence
@@ -40,11 +41,13 @@ class Kinds(NamedTuple):
     line: (
         np.ndarray
     )  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
-    # (jobs, slots, places) a number for each request in `line`. Concurrent: value of `attained_s` at which the request
-    # ends. Batched: time at which it entered the slot. Continuous: number of the iteration that gives its last token.
+    # (jobs, slots, places) a number for each request in `line`. Concurrent: value of `attained_s`
+    # at which the request ends. Batched: time at which it entered the slot. Continuous: number of
+    # the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
-    # Time when `attained_s` was updated (concurrent), the last batch ended (batched) or `iteration` began (continuous).
+    # Time when `attained_s` was updated (concurrent), the last batch ended (batched) or `iteration`
+    # began (continuous).
     since_s: np.ndarray
     attained_s: (
         np.ndarray
@@ -146,8 +149,9 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
     too_long = kinds.prompt_tokens[request] > kinds.max_tokens[job]
     if kinds.fresh[job, slot] != 0 or serving < inside or serving == at_once or too_long:
         return next_s
-    # Find the iteration that runs now. The request is admitted at its end, which becomes the next event. An iteration
-    # that ends exactly now still runs, because requests enter before iterations end if both happen at the same time.
+    # Find the iteration that runs now. The request is admitted at its end, which becomes the next
+    # event. An iteration that ends exactly now still runs, because requests enter before iterations
+    # end if both happen at the same time.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:

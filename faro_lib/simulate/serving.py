@@ -33,7 +33,8 @@ class Serving:
             draws.coin,
         )
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
-        # The queue holds one request more than the limit: a request that finds exactly `queue_limit` waiting is not dropped.
+        # The queue holds one request more than the limit: a request that finds exactly
+        # `queue_limit` waiting is not dropped.
         self.station = events.new_station(SLOTS, queue_limit + 1, places, seconds, draws.first)
         self.kinds = replicas.new_kinds(
             jobs, SLOTS, places, draws.prompt_tokens, draws.output_tokens

@@ -1,6 +1,5 @@
-"""Utility of a latency, penalty of a drop rate, and the utility table that a decision is based on."""
+"""Utility of a latency, penalty of a drop rate, and the utility table of a decision."""
 
-from faro_lib.utility.configurations import Configurations, best_configurations
 from faro_lib.utility.functions import (
     SOLVER_STEPS,
     precise_drop_penalty,
@@ -19,9 +18,7 @@ from faro_lib.utility.table import (
 __all__ = [
     "DROPS",
     "SOLVER_STEPS",
-    "Configurations",
     "UtilityTable",
-    "best_configurations",
     "build_table",
     "precise_drop_penalty",
     "precise_utility",

@@ -1,7 +1,7 @@
 """Compiled loops of `build_table`, which imports this module when it is first called.
 
-A curve (first, last, value) is the utility of one service class and replica count as a function of load. `value` has
-the utilities at knots, which are equally spaced from load `first` to load `last`.
+A curve (first, last, value) is the utility of one service class and replica count as a function of
+load. `value` has the utilities at knots, which are equally spaced from load `first` to load `last`.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba import njit
 
 @njit(cache=True, inline="always")
 def _utility(load, first, last, per_load, value, alpha):
-    """The utility of a curve at `load` erlangs; `per_load` is the curve's number of knots per erlang."""
+    """The utility of a curve at `load` erlangs; the curve has `per_load` knots per erlang."""
     if load <= first:
         return value[0]
     if load >= last:
@@ -23,7 +23,10 @@ def _utility(load, first, last, per_load, value, alpha):
 
 @njit(cache=True)
 def _mean(loads, weights, keep, curve, alpha):
-    """Sum of weights[m] * utility(loads[s, m] * keep) over samples s and minutes m; `keep` is the share served."""
+    """Sum of weights[m] * utility(loads[s, m] * keep) over samples s and minutes m.
+
+    `keep` is the share of the requests that is served.
+    """
     first, last, value = curve
     per_load = (len(value) - 1) / (last - first) if last > first else 0.0
     total = 0.0
@@ -31,9 +34,8 @@ def _mean(loads, weights, keep, curve, alpha):
     for s in range(samples):
         for m in range(minutes):
             if weights[m] > 0.0:
-                total += weights[m] * _utility(
-                    loads[s, m] * keep, first, last, per_load, value, alpha
-                )
+                load = loads[s, m] * keep
+                total += weights[m] * _utility(load, first, last, per_load, value, alpha)
     return total
 
 
@@ -41,14 +43,16 @@ def _mean(loads, weights, keep, curve, alpha):
 def _cell(cell, d):
     """Expected utility of a table cell (one job with one replica count) at drop rate drops[d].
 
-    If `grown`, new replicas must start. Until then, running replicas serve `loads_now` with the curve `curve_now`. The
-    utility of the start-up time is cached in `cold_part[d]`, because it is the same for any number of new replicas.
+    If `grown`, new replicas must start. Until then, running replicas serve `loads_now` with the
+    curve `curve_now`. The utility of the start-up time is cached in `cold_part[d]`, because it is
+    the same for any number of new replicas.
     """
-    loads, weights, loads_now, cold, grown, drops, curve_now, curve_x, alpha, cold_part = cell
+    loads, weights, curve_x, alpha, drops, grown, now_part = cell
     keep = 1.0 - drops[d]
     total = _mean(loads, weights, keep, curve_x, alpha)
     if not grown:
         return total
+    loads_now, cold, curve_now, cold_part = now_part
     if np.isnan(cold_part[d]):
         cold_part[d] = _mean(loads_now, cold, keep, curve_now, alpha)
     return total + cold_part[d]
@@ -56,14 +60,16 @@ def _cell(cell, d):
 
 @njit(cache=True)
 def _best_drop(cell, phi, undropped, stack):
-    """Maximise phi[d] U(d) over the indices d of the drop rates by branch and bound. Return the maximum and its d.
+    """The maximum of phi[d] U(d) over the indices d of the drop rates, and its d.
 
-    U(d) is `_cell(cell, d)`, and `undropped` is U(0). As d grows, U(d) increases and the penalty phi[d] decreases. For
-    a < d <= b, the product is therefore at most phi[a + 1] U(b). `stack` is work space.
+    Branch and bound finds it. U(d) is `_cell(cell, d)`, and `undropped` is U(0). As d grows, U(d)
+    increases and the penalty phi[d] decreases. For a < d <= b, the product is therefore at most
+    phi[a + 1] U(b). `stack` is work space.
     """
     utility = np.full(len(phi), np.nan)
     utility[0] = undropped
-    best, at = undropped * phi[0], 0
+    best = undropped * phi[0]
+    at = 0
     stack[0, 0], stack[0, 1] = 0, len(phi) - 1
     depth = 1
     while depth > 0:
@@ -75,7 +81,8 @@ def _best_drop(cell, phi, undropped, stack):
             utility[b] = _cell(cell, b)
             product = utility[b] * phi[b]
             if product > best or (product == best and b < at):
-                best, at = product, b
+                best = product
+                at = b
         if b - a > 1 and phi[a + 1] * utility[b] >= best:
             middle = (a + b) // 2
             stack[depth, 0], stack[depth, 1] = middle, b
@@ -104,11 +111,13 @@ def fill(
     effective,
     drop,
 ):
-    """Fill `value`, `effective` and `drop`, all (jobs, X + 1). Return the replica count from which they are constant.
+    """Fill `value`, `effective` and `drop`, all (jobs, X + 1).
 
-    `value` is the expected utility without drops. `effective` is the maximum over d of phi[d] times the utility at rate
-    drops[d], and `drop` is the best rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm` (jobs,
-    minutes) weight the time before and after new replicas start. Before, the replicas of job serving[j] serve job j.
+    Returns the replica count from which they are constant. `value` is the expected utility without
+    drops. `effective` is the maximum over d of phi[d] times the utility at rate drops[d], and
+    `drop` is the best rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm`
+    (jobs, minutes) weight the time before and after new replicas start. Before, the replicas of job
+    serving[j] serve job j.
     """
     jobs, columns = value.shape
     both = warm + cold
@@ -119,45 +128,30 @@ def fill(
         k, k_now, now = of_job[j], of_job[serving[j]], running[j]
         largest = loads[j].max()
         cold_part[:] = np.nan
-        curve_now, loads_now = (
-            (first[k_now, now], last[k_now, now], curve[k_now, now]),
-            loads[serving[j]],
-        )
+        curve_now = (first[k_now, now], last[k_now, now], curve[k_now, now])
+        loads_now = loads[serving[j]]
         finished = -1
         for x in range(low[j], min(high[j] + 1, columns)):
             if finished >= 0:
-                value[j, x], effective[j, x], drop[j, x] = (
-                    value[j, finished],
-                    effective[j, finished],
-                    drop[j, finished],
-                )
+                value[j, x] = value[j, finished]
+                effective[j, x] = effective[j, finished]
+                drop[j, x] = drop[j, finished]
                 continue
             saturated = max(saturated, x)
             curve_x = (first[k, x], last[k, x], curve[k, x])
             grown = x > now or serving[j] != j
             weights = warm[j] if grown else both[j]
-            cell = (
-                loads[j],
-                weights,
-                loads_now,
-                cold[j],
-                grown,
-                drops,
-                curve_now,
-                curve_x,
-                alpha,
-                cold_part,
-            )
-            v = _cell(cell, 0)
-            value[j, x], effective[j, x], drop[j, x] = v, v, 0.0
+            now_part = (loads_now, cold[j], curve_now, cold_part)
+            cell = (loads[j], weights, curve_x, alpha, drops, grown, now_part)
+            undropped = _cell(cell, 0)
+            value[j, x] = undropped
+            effective[j, x] = undropped
+            drop[j, x] = 0.0
             if len(drops) > 1:
-                effective[j, x], at = _best_drop(cell, phi, v, stack)
+                effective[j, x], at = _best_drop(cell, phi, undropped, stack)
                 drop[j, x] = drops[at]
             # Once every sample of every minute meets the SLO, more replicas change nothing.
-            if (
-                largest <= first[k, x]
-                and curve[k, x, 0] == 1.0
-                and (grown or cold[j].sum() == 0.0 or v >= 1.0 - 1e-12)
-            ):
+            meets_slo = largest <= first[k, x] and curve[k, x, 0] == 1.0
+            if meets_slo and (grown or cold[j].sum() == 0.0 or undropped >= 1.0 - 1e-12):
                 finished = x
     return saturated

@@ -1,18 +1,18 @@
-"""Utility of a latency and penalty of a drop rate: precise with steps, or relaxed with slopes that guide solvers."""
+"""Utility of a latency and penalty of a drop rate: precise with steps, or relaxed with slopes.
+
+The slopes guide solvers.
+"""
 
 import numpy as np
 
 from faro_lib.queueing.formulas import require
+from faro_lib.queueing.latency_models import utility_of
 
-# Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
+# Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section
+# 4).
 MEASURE_STEPS = (0.01, 0.05, 0.10)  # steps of the precise penalty, with which runs are scored
 SOLVER_STEPS = (0.001, 0.03, 0.08)  # steps of the relaxed penalty, with which solvers decide
-CREDITS = (
-    1.0,
-    0.75,
-    0.5,
-    0.0,
-)  # share of the price that is kept in each of the four ranges of the drop rate
+CREDITS = (1.0, 0.75, 0.5, 0.0)  # share of the price that is kept in each of the four ranges
 
 
 def precise_utility(latency_s, slo_s) -> np.ndarray:
@@ -22,7 +22,7 @@ def precise_utility(latency_s, slo_s) -> np.ndarray:
     [1.0, 1.0, 0.0]
     """
     latency_s, slo_s = _checked(latency_s, slo_s)
-    return (latency_s <= slo_s).astype(float)
+    return utility_of(latency_s, slo_s, "precise")
 
 
 def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
@@ -34,11 +34,11 @@ def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
     latency_s, slo_s = _checked(latency_s, slo_s)
     if not np.all(np.asarray(alpha) > 0):
         raise ValueError(f"alpha={alpha} must be a number > 0")
-    return np.minimum(1.0, slo_s / np.maximum(latency_s, slo_s)) ** alpha
+    return utility_of(latency_s, slo_s, "relaxed", alpha)
 
 
 def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
-    """Share of utility kept at a drop rate: 1 up to steps[0], 0.75 up to steps[1], 0.5 up to steps[2], 0 above.
+    """Share of utility kept at a drop rate: CREDITS[i] up to steps[i], and 0 above all steps.
 
     >>> precise_drop_penalty([0.0, 0.01, 0.02, 0.1, 0.2]).tolist()
     [1.0, 1.0, 0.75, 0.5, 0.0]
@@ -47,7 +47,9 @@ def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
 
 
 def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
-    """Share of utility kept at a drop rate: piecewise linear through the points (steps[i], CREDITS[i]) and (1, 0).
+    """Share of utility kept at a drop rate: linear between the points (steps[i], CREDITS[i]).
+
+    The last point is (1, 0).
 
     >>> relaxed_drop_penalty([0.0, 0.03, 0.54, 1.0]).round(3).tolist()
     [1.0, 0.75, 0.25, 0.0]
@@ -56,7 +58,8 @@ def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
 
 
 def _checked(latency_s, slo_s):
-    latency_s, slo_s = np.asarray(latency_s, float), np.asarray(slo_s, float)
+    latency_s = np.asarray(latency_s, float)
+    slo_s = np.asarray(slo_s, float)
     require("latency_s", latency_s, latency_s >= 0, "be a number >= 0 (infinite is allowed)")
     require("slo_s", slo_s, (slo_s > 0) & np.isfinite(slo_s), "be a finite number > 0")
     return latency_s, slo_s

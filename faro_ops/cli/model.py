@@ -172,7 +172,7 @@ def context_of(
     measured = partial(
         measure, settings.jobs, capacity=capacity, serving_model=replace(LIVE, own_limits=limits)
     )
-    return PolicyContext(settings.jobs, forecaster, measure=measured)
+    return PolicyContext(settings.jobs, forecaster, latency_model=measured)
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:

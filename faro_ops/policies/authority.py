@@ -25,8 +25,8 @@ from typing import Any, Self
 import numpy as np
 
 from faro_lib.policies.protocol import Observation, Plan, Policy, Wrapper
-from faro_lib.utility import predicted_latency, relaxed_utility
-from faro_lib.utility.curves import LatencyModel
+from faro_lib.queueing import LatencyModel
+from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.policies.bounds import (
@@ -244,9 +244,6 @@ def expected_loss(
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
-    if isinstance(model, str):
-        latency_s = predicted_latency(scaled, rates, replicas, latency_model=model)
-        return 1 - relaxed_utility(latency_s, arrays_of(tuple(scaled)).slo_s)
     rows = zip(scaled, rates, replicas)
     utility = [float(model.expected_utility(job, rate, x, "relaxed", 1.0)) for job, rate, x in rows]
     return 1 - np.array(utility)

@@ -10,10 +10,11 @@ from faro_lib.allocate import Allocation, solve
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
-from faro_lib.utility import Configurations, best_configurations, relaxed_utility
+from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Batched
+from studies.edition.best_configurations import Configurations, best_configurations
 from studies.edition.replicas import SERVICES, TOKENS
 
 # A large GPU counts as four small ones. It classifies 3 times as fast. It generates text 2.5 times as fast, with four

@@ -12,7 +12,7 @@ from faro_lib.experiments.trials import run_trials
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.queueing import LatencyTable
+from faro_lib.queueing import LatencyModel, model_of
 from faro_lib.simulate import Draws
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
@@ -35,7 +35,7 @@ IDEALS = {
 
 
 def values_at_constant_rates(
-    workload: Workload, latency_model: LatencyTable, max_replicas: int
+    workload: Workload, latency_model: LatencyModel, max_replicas: int
 ) -> np.ndarray:
     """Expected utility of each minute at its mean rate with 0, 1, ... replicas, (jobs, max_replicas + 1, minutes)."""
     rates_rps = workload.requests_per_min / MINUTE_S
@@ -65,7 +65,7 @@ def remaining(
             "context.latency_model=None: the value at constant rates needs a measured latency table"
         )
     value = values_at_constant_rates(
-        workload, context.latency_model, max_replicas_of_any(workload.jobs, capacity)
+        workload, model_of(context.latency_model), max_replicas_of_any(workload.jobs, capacity)
     )
     best = best_by_minute(value, workload.jobs, capacity)
     informed = replace(context, forecaster=oracle(workload))

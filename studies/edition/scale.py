@@ -10,7 +10,7 @@ from faro_lib import forecast
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.baselines import fair_share
-from faro_lib.queueing import LatencyTable
+from faro_lib.queueing import ModelLike
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
@@ -50,7 +50,7 @@ def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
 
 def larger(
     traces: Traces,
-    latency_model: LatencyTable | None,
+    latency_model: ModelLike | None,
     how: str,
     jobs: int,
     replicas: int,

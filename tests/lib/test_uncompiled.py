@@ -118,15 +118,14 @@ def both():
     environment = os.environ | {
         "NUMBA_DISABLE_JIT": other,
         "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests" / "lib"), str(ROOT / "workflow")]
+            str(ROOT / part) for part in (".", "workflow", "tests/lib", "tests/support")
         ),
     }
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    return json.loads(json.dumps(world())), json.loads(
-        done.stdout.splitlines()[-1]
-    )  # a solver may print a banner first
+    there = done.stdout.splitlines()[-1]  # a solver may print a banner first
+    return json.loads(json.dumps(world())), json.loads(there)
 
 
 def test_compiled_and_uncompiled_runs_compute_the_same_quantities(both):

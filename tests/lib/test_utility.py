@@ -6,13 +6,20 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_lib.queueing import LatencyTable, latency, latency_class
+from faro_lib.queueing import (
+    Formula,
+    LatencyModel,
+    LatencyTable,
+    latency,
+    latency_class,
+    latency_models,
+    latency_table,
+)
 from faro_lib.utility import (
     DROPS,
     SOLVER_STEPS,
     UtilityTable,
     build_table,
-    curves,
     precise_drop_penalty,
     precise_utility,
     predicted_latency,
@@ -199,7 +206,7 @@ def test_a_job_without_requests_has_full_utility_on_zero_replicas():
     assert build_table([job], np.ones((1, 3, 2)), [0]).value[0, 0] == 0
 
 
-class Learned:
+class Learned(LatencyModel):
     """A latency model that is not a formula."""
 
     def expected_utility(self, job, rate_rps, replicas, utility, alpha):
@@ -253,7 +260,7 @@ def test_plans_of_300_services_at_other_capacities_compute_no_curve_again():
         build_table(
             jobs, np.ones((300, 1, 1)), np.ones(300), latency_model=model, max_replicas=capacity
         )
-        misses.append(curves._measured_curves.cache_info().misses)
+        misses.append(latency_table._curve.cache_info().misses)
     assert len(set(misses)) == 1
 
 
@@ -262,13 +269,15 @@ def test_plans_of_300_services_at_other_capacities_compute_no_curve_again():
     "latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound", measured()]
 )
 def test_curves_of_more_replica_counts_do_not_change_those_of_fewer(latency_model, columns):
+    model = latency_models.model_of(latency_model)
     job = Job("a", service_scv=0.5 if latency_model == "mgc" else 0.0)
-    if isinstance(latency_model, str):
-        key = curves._formula_key(latency_model, job)
-        exact = curves._formula_curves(latency_model, "relaxed", 1.0, columns, *key)
+    if isinstance(model, Formula):
+        key = model._class_of(job)
+        exact = latency_models._formula_curve(model.name, *key, "relaxed", 1.0, columns)
     else:
-        exact = curves._model_curves(latency_model, job, "relaxed", 1.0, columns)
-    for wide, narrow in zip(curves.curves_of([job], latency_model, "relaxed", 1.0, columns), exact):
+        key = model.class_of(job), job.slo_s, job.busy_s
+        exact = latency_table._curve(model, *key, "relaxed", 1.0, columns)
+    for wide, narrow in zip(model.curves([job], "relaxed", 1.0, columns), exact):
         np.testing.assert_array_equal(wide[0, : columns + 1], narrow)
 
 

@@ -250,8 +250,8 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
 def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeypatch, capsys):
     server = reviewed(lambda asked: asked["verb"] in ("get", "list", "watch"))
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: server)
-    # Measuring takes seconds.
-    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: None)
+    # A formula in place of the measurement, which takes seconds.
+    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: "mgc")
     section = {"queries": {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}}
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([{"job": "a", "deployment": section}]))
     command = [

@@ -24,7 +24,7 @@ TRACES = synthetic(seed=3, jobs=4, days=2, minutes=60)
 @pytest.fixture(scope="module")
 def context():
     """Its latency table is a placeholder, because no policy here that is simulated reads it."""
-    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), latency_model=object())
+    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), latency_model="mdc")
 
 
 def differing(one, other):
