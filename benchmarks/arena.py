@@ -29,7 +29,7 @@ ENTRIES = (
         "arena/keda.py",
         "arena/knative.py",
         "arena/rayserve.py",
-        "edition/cilantro.py",
+        "paper/cilantro.py",
     ),
 )
 TOLERANCE = 1e-6

@@ -42,7 +42,7 @@ EDITION = tuple(
     f"Faro-{objective} (paper)"
     for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 )
-PLUGIN = Path(__file__).parents[1] / "studies" / "edition" / "published.py"  # registers EDITION
+PLUGIN = Path(__file__).parents[1] / "studies" / "paper" / "published.py"  # registers EDITION
 POSTERIOR, SHA256 = Path("data/posterior-paper.npz"), Path("data/posterior-paper.sha256")
 
 

@@ -17,8 +17,8 @@ import time
 import numpy as np
 import scipy
 
-import studies.edition.continuous
-import studies.edition.reference  # noqa: F401, registers milp and convex
+import studies.paper.continuous
+import studies.paper.reference  # noqa: F401, registers milp and convex
 from faro_lib.allocate import solve
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job

@@ -22,7 +22,7 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
-from studies.edition import scale
+from studies import scale
 
 LIMIT_MS = {10: 20, 1000: 2000}
 POSTERIOR = Path(__file__).parents[1] / "data" / "posterior-smoke.npz"

@@ -26,7 +26,7 @@ from faro_lib.simulate import TRIAL_SEEDS, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
-from studies.edition.remaining import remaining
+from studies.remaining import remaining
 
 # The last training days have about 0.88 of the load of the evaluation day; these capacities correspond to its 36, 32, 16.
 DAYS, PHASES, CAPACITIES = (9, 10), (0, 2), (32, 28, 14)

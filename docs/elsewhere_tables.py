@@ -13,8 +13,8 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from studies.elsewhere.days import CLAIRVOYANT as LIMIT
-from studies.elsewhere.figures.days import finding, others
+from studies.days import CLAIRVOYANT as LIMIT
+from studies.figures.days import finding, others
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT, RESULTS = (

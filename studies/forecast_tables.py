@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import studies.edition.oracle  # noqa: F401, registers oracle
+import studies.oracle  # noqa: F401, registers oracle
 from faro_lib.allocate import solve
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, arrays_of

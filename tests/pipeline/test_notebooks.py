@@ -13,8 +13,7 @@ from checkouts import ROOT
 from faro_pipeline import run_notebook
 
 from faro_lib.files import find_upwards
-from studies.edition.figures import sensitivity
-from studies.live.figures import live
+from studies.figures import live, sensitivity
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = ROOT / "data/recorded-live"

@@ -226,7 +226,7 @@ class TestTheRealStages:
         modules = set(pipeline.modules_of("60_ablation", ROOT))
         assert modules >= {
             "faro_lib/policies/faro.py",
-            *(f"studies/edition/{x}.py" for x in ("cilantro", "published")),
+            *(f"studies/paper/{x}.py" for x in ("cilantro", "published")),
         }
         assert "faro_lib/policies/platforms.py" not in modules
 
@@ -245,7 +245,7 @@ class TestTheRealStages:
         self, stage, depends
     ):
         plugins = [
-            ROOT / "studies" / "edition" / f"{name}.py" for name in ("cilantro", "published")
+            ROOT / "studies" / "paper" / f"{name}.py" for name in ("cilantro", "published")
         ]
         with_plugins = pipeline.fingerprint(stage, ROOT, plugins=plugins)
         assert (with_plugins != pipeline.fingerprint(stage, ROOT)) == depends

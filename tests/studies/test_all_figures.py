@@ -17,11 +17,21 @@ from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
 from faro_lib.workload.service import true_busy_s
-from studies.arena.figures import arena
-from studies.edition.figures import ablation, replicas, scale, sensitivity, sloppify
-from studies.elsewhere.figures import days
-from studies.figures import comparison, forecast, queueing, traces
-from studies.live.figures import kubernetes, live
+from studies.figures import (
+    ablation,
+    arena,
+    comparison,
+    days,
+    forecast,
+    kubernetes,
+    live,
+    queueing,
+    replicas,
+    scale,
+    sensitivity,
+    sloppify,
+    traces,
+)
 
 
 @pytest.fixture(scope="module")

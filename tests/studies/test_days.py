@@ -9,8 +9,8 @@ from faro_lib import forecast
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.workload.changes import CHANGES, changed
 from faro_lib.workload.synthetic import synthetic
-from studies.elsewhere.days import CLAIRVOYANT, over_days, paired
-from studies.elsewhere.figures import days as draw
+from studies.days import CLAIRVOYANT, over_days, paired
+from studies.figures import days as draw
 
 
 @pytest.fixture(scope="module")

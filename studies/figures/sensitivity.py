@@ -7,8 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above
-from studies.edition.sensitivity import PARAMETERS, margins
 from studies.figures.common import lost_by_policy, trials_note
+from studies.sensitivity import PARAMETERS, margins
 
 
 def draw(results: Path) -> Drawings:

@@ -5,7 +5,7 @@ import numpy as np
 from faro_lib.allocate import SOLVERS, register_solver
 from faro_lib.allocate.leximin import Count, least_loss
 from faro_lib.allocate.problem import Problem
-from studies.edition.greedy import greedy
+from studies.paper.greedy import greedy
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:

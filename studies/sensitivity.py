@@ -10,7 +10,7 @@ from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
-from studies.edition.oracle import oracle
+from studies.oracle import oracle
 
 # Parameter -> axis label.
 PARAMETERS = {

@@ -25,7 +25,7 @@ from faro_lib.simulate import Run
 from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
-from studies.figures.prediction_errors import WORST
+from studies.prediction_errors import WORST
 from studies.run_tables import running_by_minute
 
 # Load is in requests per replica per SLO duration, so that jobs with different SLOs are comparable.

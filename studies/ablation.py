@@ -6,7 +6,7 @@ from typing import Any
 from faro_lib.policies.factories import PolicyContext
 from faro_lib.policies.faro import FALLBACK_MODEL, Faro, tuned, tuned_options
 from faro_lib.policies.protocol import Policy
-from studies.edition.published import ExactPaperFaro, PaperFaro
+from studies.paper.published import ExactPaperFaro, PaperFaro
 
 PAPER, OURS = "paper", "ours"
 OBJECTIVE = "FairSum"  # the objective of the published ablation

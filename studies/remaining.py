@@ -18,7 +18,7 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
 from studies.compare import limits_of
-from studies.edition.oracle import oracle
+from studies.oracle import oracle
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"

@@ -10,11 +10,11 @@ from matplotlib.patches import Patch
 
 from faro_lib.figures import style
 from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, Drawing, Drawings, legend_above
-from studies.edition.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
-from studies.edition.remaining import LIMIT as BEST
 from studies.figures import common
 from studies.figures.barcharts import bar_rows
 from studies.figures.common import trials_note
+from studies.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
+from studies.remaining import LIMIT as BEST
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown

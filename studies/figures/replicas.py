@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
-from studies.edition.replicas import ASSUMED, LEADER, SERVICES
+from studies.replicas import ASSUMED, LEADER, SERVICES
 
 
 def draw(results: Path) -> Drawings:

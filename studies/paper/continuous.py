@@ -10,7 +10,7 @@ import numpy as np
 
 from faro_lib.allocate import SOLVERS, register_solver
 from faro_lib.allocate.problem import Problem
-from studies.edition.repair import repaired, shrunk
+from studies.paper.repair import repaired, shrunk
 
 ROUNDING = 1e-6  # a fraction of a replica up to this is rounded down, not up
 METHODS = ("cobyla", "slsqp", "differential-evolution")
@@ -83,7 +83,7 @@ def continuous(method: str) -> Callable:
     def solver(
         problem: Problem, *, plateau: bool = False, seed: int = 0, options=None
     ) -> tuple[np.ndarray, float]:
-        from studies.edition import _kernels as kernels
+        from studies.paper import _kernels as kernels
 
         feasible = problem.feasible
         lower = np.argmax(feasible, axis=1).astype(float)

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
-from studies.elsewhere.days import CLAIRVOYANT
+from studies.days import CLAIRVOYANT
 
 SIZES = ("smallest", "middle", "largest")  # labels of three capacities
 

@@ -14,8 +14,8 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observati
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
-from studies.edition.hierarchical import solve_hierarchical
-from studies.edition.solver import shrink, solve_paper
+from studies.paper.hierarchical import solve_hierarchical
+from studies.paper.solver import shrink, solve_paper
 
 MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # maximum and step of the adaptive forecast quantile
 

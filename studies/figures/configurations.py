@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from faro_lib.figures.style import CYCLE, PAGE_IN
 from faro_lib.utility import Configurations
-from studies.edition.configurations import BEST
+from studies.configurations import BEST
 
 
 def by_gpus(

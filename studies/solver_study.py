@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import studies.edition.reference  # noqa: F401, registers milp and convex
+import studies.paper.reference  # noqa: F401, registers milp and convex
 from faro_lib import forecast
 from faro_lib.allocate import Allocation
 from faro_lib.allocate.objectives import objective_of
@@ -17,8 +17,8 @@ from faro_lib.allocate.solve import solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
-from studies.edition.continuous import METHODS
-from studies.edition.hierarchical import solve_hierarchical
+from studies.paper.continuous import METHODS
+from studies.paper.hierarchical import solve_hierarchical
 
 FORMULATIONS = ("relaxed", "precise")
 REPLICAS_PER_JOB = 3.2  # capacity per job in `compare_scales`

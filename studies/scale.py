@@ -15,8 +15,8 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 from studies.compare import limits_of
-from studies.edition.enlarge import last_days, mixed, repeated, shifted
-from studies.edition.published import ExactPaperFaro, GroupedPaperFaro
+from studies.enlarge import last_days, mixed, repeated, shifted
+from studies.paper.published import ExactPaperFaro, GroupedPaperFaro
 
 REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload

@@ -14,7 +14,7 @@ from faro_lib.utility import Configurations, best_configurations, relaxed_utilit
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Batched
-from studies.edition.replicas import SERVICES, TOKENS
+from studies.replicas import SERVICES, TOKENS
 
 # A large GPU counts as four small ones. It classifies 3 times as fast. It generates text 2.5 times as fast, with four
 # times as many sequences at once.

@@ -16,8 +16,8 @@ from faro_lib.utility import (
     relaxed_drop_penalty,
 )
 from faro_lib.workload import Job, arrays_of
-from studies.edition.continuous import published_search, search
-from studies.edition.repair import repaired, shrunk
+from studies.paper.continuous import published_search, search
+from studies.paper.repair import repaired, shrunk
 
 # The paper's Fair objective, min - max. Sum + (min - max) does not reproduce the paper's table (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)
@@ -59,7 +59,7 @@ def solve_paper(
     Allocation whose value is the objective. Its bound and gap are NaN.
     """
     # One function, because its steps share many arrays.
-    from studies.edition import _kernels as kernels
+    from studies.paper import _kernels as kernels
 
     started = time.perf_counter()
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
