@@ -1,11 +1,12 @@
 """Rerun the entries of the arena and check that they reproduce, or record new results.
 
-    python benchmarks/arena.py            # every entry of data/arena, with its scenarios and its hidden seed
-    python benchmarks/arena.py KPA HPA    # some of them
-    python benchmarks/arena.py --record   # all of ENTRIES, with a new hidden seed
-    python benchmarks/arena.py --record arena/keda.py --hidden-seed 7   # one more, with the seed of the others
+    python benchmarks/arena.py            # every entry of data/arena, with its scenarios and its
+    hidden seed python benchmarks/arena.py KPA HPA    # some of them python benchmarks/arena.py
+    --record   # all of ENTRIES, with a new hidden seed python benchmarks/arena.py --record
+    arena/keda.py --hidden-seed 7   # one more, with the seed of the others
 
-The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the machine and are not compared.
+The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the
+machine and are not compared.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def differences(kept: dict, now: dict) -> list[str]:
                 same = abs(a - b) <= TOLERANCE if isinstance(a, float) else a == b
                 if not same:
                     lines.append(
-                        f"{kept['policy']}, {was['scenario']}, {was['kind']} seed: {column} was {a}, is {b}"
+                        f"{kept['policy']}, {was['scenario']}, {was['kind']} seed: {column} was "
+                        f"{a}, is {b}"
                     )
     return lines
 

@@ -1,10 +1,12 @@
-"""The arena's environment: simulated minutes per CPU second, and the error of the fluid model against single requests.
+"""The arena's environment: simulated minutes per CPU second, and the error of the fluid model
+against single requests.
 
     python benchmarks/arena_speed.py
 
-Ten jobs on 36 cores (scenario steady-v1). "still" actions keep the replicas, "random" ones draw new replicas for every
-job at each step. The error compares one run per policy in each model, from the same initial replicas. Each policy reacts
-to the latencies of its model, so its decisions differ too.
+Ten jobs on 36 cores (scenario steady-v1). "still" actions keep the replicas, "random" ones draw new
+replicas for every job at each step. The error compares one run per policy in each model, from the
+same initial replicas. Each policy reacts to the latencies of its model, so its decisions differ
+too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""How soon earned authority grows, and how soon a slower service loses it: the tables of docs/adopt.md.
+"""How soon earned authority grows, and how soon a slower service loses it: the tables of
+docs/adopt.md.
 
     python benchmarks/authority.py
 
-Minutes are drawn from the measured latency table of the paper's ResNet34 at a constant rate on four replicas.
+Minutes are drawn from the measured latency table of the paper's ResNet34 at a constant rate on four
+replicas.
 """
 
 import numpy as np
@@ -23,7 +25,9 @@ JOB, REPLICAS, SERVICES, MINUTES = Job("a"), 4, 200, 1440
 
 
 def losses(model, rate_rps, slower, rng):
-    """Losses (minutes, services) of a service whose service time is `slower` times as long as modelled."""
+    """Losses (minutes, services) of a service whose service time is `slower` times as long as
+    modelled.
+    """
     tail_s, _ = model.minutes(JOB, rate_rps * slower, REPLICAS)
     return 1 - np.minimum(
         1, JOB.slo_s / np.maximum(slower * rng.choice(tail_s, (MINUTES, SERVICES)), JOB.slo_s)
@@ -31,7 +35,9 @@ def losses(model, rate_rps, slower, rng):
 
 
 def levels(model, rate_rps, slower, start, good_minutes=0):
-    """Authority level (minutes, services) in each minute, after `good_minutes` that agreed with the model."""
+    """Authority level (minutes, services) in each minute, after `good_minutes` that agreed with the
+    model.
+    """
     rng, replicas, counted = np.random.default_rng(0), np.array([REPLICAS]), np.ones(SERVICES, bool)
     expected, doubled = (
         np.repeat(expected_loss((JOB,), np.array([rate_rps]), replicas, model, factor), SERVICES)
@@ -48,7 +54,9 @@ def levels(model, rate_rps, slower, start, good_minutes=0):
 
 
 def minutes_until(reached):
-    """Text "median (90 % of services)": the first minute at which `reached`, bool (minutes, services), holds."""
+    """Text "median (90 % of services)": the first minute at which `reached`, bool (minutes,
+    services), holds.
+    """
     first = np.where(reached.any(axis=0), reached.argmax(axis=0) + 1, np.inf)
     return "{:g} ({:g})".format(*np.quantile(first, (0.5, 0.9), method="higher"))
 

@@ -1,11 +1,13 @@
-"""Check each claim of docs/artifact.md from the raw traces: print claim, expected, measured, whether it holds.
+"""Check each claim of docs/artifact.md from the raw traces: print claim, expected, measured,
+whether it holds.
 
     python benchmarks/claims.py            # the quick half, about 6 minutes on two idle cores
     python benchmarks/claims.py --all      # the paper's variant too, about 11 minutes
     python benchmarks/claims.py wins exact # some of them
 
-The only earlier result that it reads is the posterior data/posterior-paper.npz, whose SHA-256 it checks; --posterior names
-another file, as written by stage 30. The exit status is 1 if a claim does not hold.
+The only earlier result that it reads is the posterior data/posterior-paper.npz, whose SHA-256 it
+checks; --posterior names another file, as written by stage 30. The exit status is 1 if a claim does
+not hold.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class Inputs:
         return table[table["env"] == "simulation"].set_index(["system", "replicas"])
 
     def comparison(self, *policies: str, limit: bool = False) -> pd.DataFrame:
-        """Summary rows of the policies at all capacities, in both conventions of lost utility; `limit` adds policy "limit"."""
+        """Summary rows of the policies at all capacities, in both conventions of lost utility;
+        `limit` adds policy "limit".
+        """
         made = {name: make(name, self.context) for name in policies}
         frames = []
         for capacity in CAPACITIES:
@@ -119,7 +123,9 @@ def _beside_the_published(inputs: Inputs, summary: pd.DataFrame) -> Iterator[Row
 
 
 def wins(inputs: Inputs) -> Iterator[Row]:
-    """Faro loses less utility than the published system at every capacity, and never less than the clairvoyant limit."""
+    """Faro loses less utility than the published system at every capacity, and never less than the
+    clairvoyant limit.
+    """
     summary = inputs.comparison(*OURS, limit=True)
     for (policy, capacity), rows in summary[summary["policy"] != "limit"].groupby(
         ["policy", "capacity_cores"], sort=False
@@ -141,7 +147,9 @@ def wins(inputs: Inputs) -> Iterator[Row]:
 
 
 def forecasts(inputs: Inputs) -> Iterator[Row]:
-    """The forecast of the next seven minutes is as accurate as the published network's, and calibrated."""
+    """The forecast of the next seven minutes is as accurate as the published network's, and
+    calibrated.
+    """
     published = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")[
         "rmse_requests_per_min"
     ]["N-HiTS"]

@@ -2,10 +2,10 @@
 
     python benchmarks/decision.py [--cobyla-up-to 100] [--repeat 5]
 
-A decision builds the table (100 samples x 7 minutes, half-M/M/c, relaxed) and solves it. Code is compiled
-and the queueing curves are cached, as in a running controller. Times are the minimum of `--repeat` runs in one
-thread; compare ratios, not milliseconds. COBYLA gets the same table. SciPy's version is printed because its
-COBYLA changed in 1.16.
+A decision builds the table (100 samples x 7 minutes, half-M/M/c, relaxed) and solves it. Code is
+compiled and the queueing curves are cached, as in a running controller. Times are the minimum of
+`--repeat` runs in one thread; compare ratios, not milliseconds. COBYLA gets the same table. SciPy's
+version is printed because its COBYLA changed in 1.16.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def inputs(n: int, seed: int = 1):
 
 
 def overload(n: int, unequal_cores: bool, seed: int = 7):
-    """A table in which each job has utility 0 below a need of 2-8 replicas, else 1: most jobs stay at 0 on 1.6 n cores."""
+    """A table in which each job has utility 0 below a need of 2-8 replicas, else 1: most jobs stay
+    at 0 on 1.6 n cores.
+    """
     rng = np.random.default_rng(seed)
     need = rng.integers(2, 9, n)
     cores = rng.choice([0.5, 1.0, 1.5], n) if unequal_cores else np.ones(n)
@@ -77,7 +79,8 @@ def main():
     arguments = parser.parse_args()
     print(f"SciPy {scipy.__version__}\n")
     print(
-        "| jobs | replicas | objective | table ms | exact ms | together | of the target | COBYLA ms | COBYLA / ours |"
+        "| jobs | replicas | objective | table ms | exact ms | together | of the target | COBYLA "
+        "ms | COBYLA / ours |"
     )
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     gaps = []
@@ -110,7 +113,8 @@ def main():
             solve(table, 1.6 * n, "Fair")
             seconds, _ = best_of(arguments.repeat, lambda: solve(table, 1.6 * n, "Fair"))  # noqa: B023
             print(
-                f"| {n} | {'unequal' if unequal else 'equal'} | {seconds * 1e3:.0f} | {seconds * 1e3 / target:.0%} |"
+                f"| {n} | {'unequal' if unequal else 'equal'} | {seconds * 1e3:.0f} | "
+                f"{seconds * 1e3 / target:.0%} |"
             )
     solvers = ("milp", "convex", "greedy", "cobyla", "slsqp", "differential-evolution")
     print("\nGap to the optimum, and milliseconds:\n")
@@ -121,7 +125,8 @@ def main():
         for solver in solvers:
             seconds, answer = best_of(1, lambda: solve(table, budget, objective, solver))  # noqa: B023
             cells.append(
-                f"{(optimum - answer.value) / max(abs(optimum), TOLERANCE):.2%}, {seconds * 1e3:.1f}"
+                f"{(optimum - answer.value) / max(abs(optimum), TOLERANCE):.2%}, "
+                f"{seconds * 1e3:.1f}"
             )
         print(f"| {budget} | {objective} | " + " | ".join(cells) + " |", flush=True)
 

@@ -1,7 +1,8 @@
-"""CPU time of a forecaster's update and sample, 10 and 1,000 jobs: `python benchmarks/forecasting.py [posterior.npz]`.
+"""CPU time of a forecaster's update and sample, 10 and 1,000 jobs: `python
+benchmarks/forecasting.py [posterior.npz]`.
 
-Each number is the minimum of several repetitions: milliseconds of `update` and `sample` (7 minutes x 100 paths),
-and the ratio to persistence in the same run.
+Each number is the minimum of several repetitions: milliseconds of `update` and `sample` (7 minutes
+x 100 paths), and the ratio to persistence in the same run.
 """
 
 import sys
@@ -84,7 +85,8 @@ def main(path: str | None = None) -> None:
         times["bayes, a minute missing"] = gappy_ms(made["bayes"], day)
         for name, milliseconds in times.items():
             print(
-                f"{jobs:5d} jobs  {name:26s} {milliseconds:9.2f} ms   {milliseconds / times['persistence']:6.1f} x persistence"
+                f"{jobs:5d} jobs  {name:26s} {milliseconds:9.2f} ms   "
+                f"{milliseconds / times['persistence']:6.1f} x persistence"
             )
 
 

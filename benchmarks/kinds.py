@@ -1,4 +1,5 @@
-"""Run the calibrator on sixteen services with known replicas, four per kind, simulated by the plain simulator of the tests.
+"""Run the calibrator on sixteen services with known replicas, four per kind, simulated by the plain
+simulator of the tests.
 
     python benchmarks/kinds.py [SEED]
 

@@ -1,9 +1,11 @@
-"""Accuracy of the measured latency table: its utilities against an independent simulation of 200 random cases.
+"""Accuracy of the measured latency table: its utilities against an independent simulation of 200
+random cases.
 
     python benchmarks/latency_table.py [--cases 200]
 
-Service times of 1 ms to 60 s, 1 to 40 replicas, 5 to 120 % utilisation, random variability, SLO, quantile and limit of
-ongoing requests. A case is simulated until the 95 % interval of its utility is narrower than 0.02. Takes half an hour.
+Service times of 1 ms to 60 s, 1 to 40 replicas, 5 to 120 % utilisation, random variability, SLO,
+quantile and limit of ongoing requests. A case is simulated until the 95 % interval of its utility
+is narrower than 0.02. Takes half an hour.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ ENOUGH_REQUESTS = 30_000_000
 
 @njit
 def latencies(arrival_s, service_s, replicas, places):
-    """Latencies (requests,) if each request goes to the replica with the fewest; inf if all hold `places` requests."""
+    """Latencies (requests,) if each request goes to the replica with the fewest; inf if all hold
+    `places` requests.
+    """
     done_s = np.zeros(
         (replicas, places)
     )  # completions of the last `places` requests of each replica
@@ -52,7 +56,9 @@ def latencies(arrival_s, service_s, replicas, places):
 
 
 def replication(job, places, rate_rps, replicas, minutes, seed):
-    """Mean (relaxed, precise) utility over minutes at a constant arrival rate; a minute without requests counts as 1."""
+    """Mean (relaxed, precise) utility over minutes at a constant arrival rate; a minute without
+    requests counts as 1.
+    """
     rng = np.random.default_rng(seed)
     warm = 1 + int(50 * job.service_time_s / MINUTE_S)
     counts = np.diff(
@@ -78,7 +84,9 @@ def replication(job, places, rate_rps, replicas, minutes, seed):
 
 
 def reference(job, places, rate_rps, replicas, width):
-    """Mean utilities and the half-width of their 95 % interval, from replications until it is below `width`."""
+    """Mean utilities and the half-width of their 95 % interval, from replications until it is below
+    `width`.
+    """
     minutes = int(np.clip(300_000 / (rate_rps * MINUTE_S), 2, 2000))
     means, requests = [], 0
     while len(means) < 4 or (half(means) > width and requests < ENOUGH_REQUESTS):
@@ -92,7 +100,9 @@ def half(means):
 
 
 def case(seed):
-    """A random (job, places, rate, replicas): service times of 1 ms to 60 s, 5 to 120 % utilisation."""
+    """A random (job, places, rate, replicas): service times of 1 ms to 60 s, 5 to 120 %
+    utilisation.
+    """
     rng = np.random.default_rng([11, seed])
     service_s = float(10 ** rng.uniform(-3, np.log10(60)))
     job = Job(
@@ -137,7 +147,8 @@ def main():
     print("| utility | mean error | 99 % of the cases | largest |\n| --- | ---: | ---: | ---: |")
     for kind, of_kind in zip(("relaxed", "precise"), error.T):
         print(
-            f"| {kind} | {of_kind.mean():.4f} | {np.quantile(of_kind, 0.99):.3f} | {of_kind.max():.3f} |"
+            f"| {kind} | {of_kind.mean():.4f} | {np.quantile(of_kind, 0.99):.3f} | "
+            f"{of_kind.max():.3f} |"
         )
     print(f"\nLargest half-width of a 95 % interval of the simulation: {half_width.max():.3f}")
 

@@ -2,9 +2,10 @@
 
     python benchmarks/loop.py [--minutes 60] [--largest-minutes 5]
 
-Faro-Sum with its tuned defaults in a simulation of 10 jobs (Bayesian forecaster, 36 replicas) and of 1,000 jobs
-(pooled autoregression, 3,200 replicas). Only planning ticks count, one per minute, with compiled code. On a busy
-machine wall time exceeds CPU time; the last column is the CPU time of the complete run.
+Faro-Sum with its tuned defaults in a simulation of 10 jobs (Bayesian forecaster, 36 replicas) and
+of 1,000 jobs (pooled autoregression, 3,200 replicas). Only planning ticks count, one per minute,
+with compiled code. On a busy machine wall time exceeds CPU time; the last column is the CPU time of
+the complete run.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Timed:
 
 
 def planning_ms(context: PolicyContext, day, capacity: int) -> tuple[np.ndarray, float]:
-    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run without drawing requests."""
+    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run
+    without drawing requests.
+    """
     policy, draws = Timed(make("Faro-Sum", context), []), draw(day, 24)
     simulate(day.between(0, 2), policy, capacity, seed=24)
     policy.ticks_s.clear()
@@ -68,7 +71,8 @@ def main():
         (many, forecast.fit("ar", many), 3200, arguments.largest_minutes),
     )
     print(
-        "| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s per job and hour |"
+        "| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s per job "
+        "and hour |"
     )
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for traces, forecaster, capacity, minutes in cases:

@@ -1,9 +1,11 @@
-"""Diagnosis on the evaluation day: the paper's Sum and PenaltySum with other quantiles of our forecast than the published 0.6.
+"""Diagnosis on the evaluation day: the paper's Sum and PenaltySum with other quantiles of our
+forecast than the published 0.6.
 
     python benchmarks/quantiles.py         # about five minutes on one idle core
 
-Prints the table of docs/comparison.md: the lost utility of five trials, as the paper computes it. The published forecaster
-is not available, so the height of its quantile is unknown. Nothing is selected from this table.
+Prints the table of docs/comparison.md: the lost utility of five trials, as the paper computes it.
+The published forecaster is not available, so the height of its quantile is unknown. Nothing is
+selected from this table.
 """
 
 from __future__ import annotations

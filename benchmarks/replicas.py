@@ -2,8 +2,8 @@
 
     python benchmarks/replicas.py [--before path/of/another/checkout]
 
-CPU seconds of one thread without compilation, the minimum of several runs; the two checkouts take turns. The cluster has
-four replicas at 80 % of their capacity and no router.
+CPU seconds of one thread without compilation, the minimum of several runs; the two checkouts take
+turns. The cluster has four replicas at 80 % of their capacity and no router.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Idle cores as a reserve: Faro-Sum with and without `reserve`, on training days of recorded workloads and in new worlds.
+"""Idle cores as a reserve: Faro-Sum with and without `reserve`, on training days of recorded
+workloads and in new worlds.
 
     python benchmarks/reserve.py [--raw data/raw]
 
-Forecasters are fitted to the days before each day. Every run begins with an equal share of the cores, and both policies serve
-the same requests. The seeds of the generated worlds are used nowhere else. docs/tuning.md has the table.
+Forecasters are fitted to the days before each day. Every run begins with an equal share of the
+cores, and both policies serve the same requests. The seeds of the generated worlds are used nowhere
+else. docs/tuning.md has the table.
 """
 
 import argparse
@@ -29,7 +31,9 @@ AZURE = "data/azure-2019.csv.gz", "data/azure-2019-jobs.csv"
 
 
 def cases(raw: str) -> Iterator[tuple[str, Traces, str, tuple[int, ...]]]:
-    """(name, traces, day, capacities in cores) of each case: the day is judged, the days before it are for training."""
+    """(name, traces, day, capacities in cores) of each case: the day is judged, the days before it
+    are for training.
+    """
     published, azure = load_workload(PUBLISHED, raw=raw), load_workload(AZURE[0], AZURE[1])
     for day in (9, 10):
         yield "published", published.until(day), str(day), (28, 36, 44, 60)
@@ -45,7 +49,9 @@ def cases(raw: str) -> Iterator[tuple[str, Traces, str, tuple[int, ...]]]:
 
 
 def paired(name: str, traces: Traces, day: str, capacities: Sequence[int]) -> pd.DataFrame:
-    """Lost utility and SLO violation rate of each trial: one row per capacity and trial, columns by policy."""
+    """Lost utility and SLO violation rate of each trial: one row per capacity and trial, columns by
+    policy.
+    """
     context = PolicyContext(traces.jobs, forecast.fit("auto", traces), measure(traces.jobs))
     policies = {"without": tuned(context, reserve=False), "with": tuned(context)}
     workload, rows = traces.workload(), []
@@ -72,7 +78,9 @@ def paired(name: str, traces: Traces, day: str, capacities: Sequence[int]) -> pd
 
 
 def main() -> None:
-    """Print the means over days and trials, and the paired difference of the lost utility with its standard error."""
+    """Print the means over days and trials, and the paired difference of the lost utility with its
+    standard error.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--raw", default="data/raw", help="folder of the published traces (`make data`)"

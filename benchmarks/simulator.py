@@ -1,9 +1,10 @@
-"""Speed of the simulator against the same queue in simpy, and growth of time and memory with the number of jobs.
+"""Speed of the simulator against the same queue in simpy, and growth of time and memory with the
+number of jobs.
 
     python benchmarks/simulator.py
 
-Times are CPU seconds of one thread without compilation, the minimum of several runs. Uses the published traces if
-they are in data/raw, and the synthetic workload otherwise.
+Times are CPU seconds of one thread without compilation, the minimum of several runs. Uses the
+published traces if they are in data/raw, and the synthetic workload otherwise.
 """
 
 from __future__ import annotations
@@ -147,7 +148,9 @@ def repeated(workload: Workload, times: int) -> Workload:
 
 
 def grown(times: int, results) -> None:
-    """Put CPU seconds, peak GB and requests of a run with `times` copies of the jobs into the queue `results`."""
+    """Put CPU seconds, peak GB and requests of a run with `times` copies of the jobs into the queue
+    `results`.
+    """
     workload = evaluation_day()
     whole_run(workload.between(0, 2))
     workload = repeated(workload, times)

@@ -1,4 +1,5 @@
-"""Tuning: compare hyperparameters of Faro on training days, with forecasters fitted to earlier days.
+"""Tuning: compare hyperparameters of Faro on training days, with forecasters fitted to earlier
+days.
 
     python benchmarks/tuning.py [--raw data/raw] [--out tuning.csv]
 
@@ -28,7 +29,8 @@ from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
 from studies.remaining import remaining
 
-# The last training days have about 0.88 of the load of the evaluation day; these capacities correspond to its 36, 32, 16.
+# The last training days have about 0.88 of the load of the evaluation day; these capacities
+# correspond to its 36, 32, 16.
 DAYS, PHASES, CAPACITIES = (9, 10), (0, 2), (32, 28, 14)
 CHOSEN = "chosen"
 CHANGES: dict[str, dict[str, Any]] = {
@@ -57,7 +59,9 @@ FAIR_SUM_CHANGES: dict[str, dict[str, Any]] = {
 
 
 def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Policy]:
-    """The tuned defaults, variants that differ in one option, and the defaults with the forecaster of `other`."""
+    """The tuned defaults, variants that differ in one option, and the defaults with the forecaster
+    of `other`.
+    """
     return {
         CHOSEN: tuned(context),
         **{name: tuned(context, **change) for name, change in CHANGES.items()},
@@ -75,7 +79,9 @@ def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Poli
 def measured(
     traces: Traces, policies: Mapping[str, Policy], day: int, phase: int, capacity: int, seed: int
 ) -> pd.DataFrame:
-    """Measures of every policy on one day, phase and capacity, and the mean utility of the worst job."""
+    """Measures of every policy on one day, phase and capacity, and the mean utility of the worst
+    job.
+    """
     workload, rows = traces.workload(day, phase), []
     for trial in run_trials(workload, policies, capacity, [draw(workload, seed)]):
         worst = float(np.nanmean(minute_utility(trial.run), axis=1).min())
@@ -85,14 +91,15 @@ def measured(
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over days and phases of each option and capacity, and the difference from the tuned defaults.
+    """Means over days and phases of each option and capacity, and the difference from the tuned
+    defaults.
 
     Differences are paired: runs of the same day, phase and capacity share their requests.
 
     Returns
     -------
-    option, capacity_cores, lost_utility, slo_violation_rate, worst_job, more (lost utility minus that of the tuned defaults
-    for the same objective), more_error (its standard error).
+    option, capacity_cores, lost_utility, slo_violation_rate, worst_job, more (lost utility minus
+    that of the tuned defaults for the same objective), more_error (its standard error).
     """
     runs = ["day", "phase", "capacity_cores", "prefix"]
     table = table.assign(
@@ -116,7 +123,9 @@ def remaining_of(
 
 
 def contexts(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyContext, PolicyContext]:
-    """Contexts with the Bayesian forecaster and with the pooled autoregression, both fitted to the days before DAYS."""
+    """Contexts with the Bayesian forecaster and with the pooled autoregression, both fitted to the
+    days before DAYS.
+    """
     before, latency_model = traces.until(min(DAYS)), measure(traces.jobs)
     bayes, pooled = forecast.fit("bayes", before, posterior=posterior), forecast.fit("ar", before)
     return (
@@ -134,7 +143,9 @@ def fitted(traces: Traces) -> forecast.Posterior:
 
 
 def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
-    """Wait for all runs and write their rows to `out`; until then, finished runs are in out.partial.csv."""
+    """Wait for all runs and write their rows to `out`; until then, finished runs are in
+    out.partial.csv.
+    """
     partial = out.with_suffix(f".partial{out.suffix}")
     for done, _ in enumerate(as_completed(runs), 1):
         table = pd.concat([run.result() for run in runs if run.done()], ignore_index=True)

@@ -27,7 +27,9 @@ def kept() -> dict[str, Entry]:
 
 
 def ranking(entries: dict[str, Entry]) -> str:
-    """A row per entry: rank and regret with 95 % intervals, regret by seed, decision time, scenarios with the least regret."""
+    """A row per entry: rank and regret with 95 % intervals, regret by seed, decision time,
+    scenarios with the least regret.
+    """
     regret, _ = scores.by_scenario(entries)
     least = scores.lowest(regret)
     lines = [
@@ -53,7 +55,9 @@ def ranking(entries: dict[str, Entry]) -> str:
 
 
 def by_scenario(entries: dict[str, Entry]) -> str:
-    """A row per scenario: the clairvoyant's lost utility and each entry's regret; the least regret is bold."""
+    """A row per scenario: the clairvoyant's lost utility and each entry's regret; the least regret
+    is bold.
+    """
     regret, bound = scores.by_scenario(entries)
     lines = [f"| scenario | bound | {' | '.join(entries)} |", "| --- " * (2 + len(entries)) + "|"]
     for scenario, values in regret.iterrows():
@@ -78,13 +82,16 @@ def speed(measured: dict[str, Any]) -> str:
 
 
 def error(measured: dict[str, Any]) -> str:
-    """Lost utility with single requests and with the fluid model, and the mean and absolute errors per job."""
+    """Lost utility with single requests and with the fluid model, and the mean and absolute errors
+    per job.
+    """
     losses = measured["lost_utility"]
     policies = list(next(iter(losses.values())))
     lines = [f"| scenario | {' | '.join(policies)} |", "| --- " * (1 + len(policies)) + "|"]
     for scenario, row in losses.items():
         lines.append(
-            f"| {scenario} | {' | '.join(f'{exact:.2f} -> {fluid:.2f}' for exact, fluid in row.values())} |"
+            f"| {scenario} | "
+            f"{' | '.join(f'{exact:.2f} -> {fluid:.2f}' for exact, fluid in row.values())} |"
         )
     errors = np.array(
         [(fluid - exact) / 10 for row in losses.values() for exact, fluid in row.values()]

@@ -1,4 +1,5 @@
-"""The tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml` (`make readme` runs it).
+"""The tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml` (`make
+readme` runs it).
 
 The rows come from data/published-run, a copy of tables of the run, which a new run replaces.
 """
@@ -52,7 +53,9 @@ def percent(share: float, digits: int) -> str:
 
 
 def finding(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
-    """The page's first paragraph: lost utility of Faro-Sum, ours and published, of the best other policy, and the limit."""
+    """The page's first paragraph: lost utility of Faro-Sum, ours and published, of the best other
+    policy, and the limit.
+    """
     ours = summary.groupby(["policy", "capacity_cores"])[LOSS].mean().unstack()
     published = published_main(ROOT / "data/published").set_index(["policy", "capacity_cores"])[
         LOSS
@@ -66,17 +69,19 @@ def finding(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
 
     best = [f"{baselines[c].min():.3f} ({NAMES[baselines[c].idxmin()]})" for c in CAPACITIES]
     text = (
-        f"Of the utility of ten jobs, at most 10, our Faro-Sum loses {each(ours.loc['Faro-Sum'])} with {CAPACITIES[0]}, "
-        f"{CAPACITIES[1]} and {CAPACITIES[2]} cores (a replica has one core). "
-        f"The paper's Faro-Sum loses {each(published)}. The best policy "
-        f"here that is not a variant of Faro loses {', '.join(best[:-1])} and {best[-1]}. A policy that knows all requests "
-        f"in advance would lose about {each(means)}."
+        f"Of the utility of ten jobs, at most 10, our Faro-Sum loses {each(ours.loc['Faro-Sum'])} "
+        f"with {CAPACITIES[0]}, {CAPACITIES[1]} and {CAPACITIES[2]} cores (a replica has one "
+        f"core). The paper's Faro-Sum loses {each(published)}. The best policy here that is not a "
+        f"variant of Faro loses {', '.join(best[:-1])} and {best[-1]}. A policy that knows all "
+        f"requests in advance would lose about {each(means)}."
     )
     return textwrap.fill(text, 100)
 
 
 def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
-    """A Markdown table: a row per policy, and for each capacity the mean of our trials and the published value."""
+    """A Markdown table: a row per policy, and for each capacity the mean of our trials and the
+    published value.
+    """
     published = published_main(ROOT / "data/published").set_index(["policy", "capacity_cores"])[
         measure
     ]
@@ -127,7 +132,9 @@ def ablation(summary: pd.DataFrame, steps: pd.DataFrame) -> str:
 
 
 def capacities(curve: pd.DataFrame) -> str:
-    """A row per policy and start: the mean lost utility at each capacity; the least of each start is bold."""
+    """A row per policy and start: the mean lost utility at each capacity; the least of each start
+    is bold.
+    """
     lost = curve.groupby(["start", "policy", "capacity_cores"], sort=False)[LOSS].mean().unstack()
     least = lost.groupby(level="start").transform("min")
     lines = [
@@ -144,7 +151,9 @@ def capacities(curve: pd.DataFrame) -> str:
 
 
 def larger(sizes: pd.DataFrame) -> str:
-    """A row per cluster and policy of the runs with mixed models and with more jobs: lost utility of all jobs."""
+    """A row per cluster and policy of the runs with mixed models and with more jobs: lost utility
+    of all jobs.
+    """
     lines = [
         "| traces | jobs | cores | policy | trials | lost utility | SLO violations |",
         "| --- " * 7 + "|",
@@ -155,13 +164,16 @@ def larger(sizes: pd.DataFrame) -> str:
         )
         rate = percent(row.slo_violation_rate_mean, 2)
         lines.append(
-            f"| {row.variant} | {row.jobs} | {row.replicas} | {row.system} | {row.trials} | {lost} | {rate} |"
+            f"| {row.variant} | {row.jobs} | {row.replicas} | {row.system} | {row.trials} | {lost} "
+            f"| {rate} |"
         )
     return "\n".join(lines)
 
 
 def solvers(answers: pd.DataFrame) -> str:
-    """A row per formulation and solver: median time and mean utility relative to the optimum, beside the published ones."""
+    """A row per formulation and solver: median time and mean utility relative to the optimum,
+    beside the published ones.
+    """
     published = pd.read_csv(ROOT / "data/published/published_solvers.csv")
     key = (
         published["formulation"].str.split("(").str[0] + " " + published["solver"].replace(SOLVERS)

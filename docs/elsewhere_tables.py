@@ -26,7 +26,8 @@ LEADER = "Faro-Sum"
 
 
 def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
-    """A row per workload, day and capacity: lost utility of leader and limit, and each policy's difference from the leader.
+    """A row per workload, day and capacity: lost utility of leader and limit, and each policy's
+    difference from the leader.
 
     day : "all" shows the mean over days, None each day by itself.
     """
@@ -49,7 +50,9 @@ def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
 
 
 def _difference(row: pd.Series) -> str:
-    """Mean and interval; bold if the policy loses less than the leader, in italics if the interval contains zero."""
+    """Mean and interval; bold if the policy loses less than the leader, in italics if the interval
+    contains zero.
+    """
     text = f"{row['difference']:+.3f} ({row['low']:+.2f} to {row['high']:+.2f})"
     return f"**{text}**" if row["high"] < 0 else f"*{text}*" if row["low"] <= 0 else text
 
@@ -60,7 +63,8 @@ def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
     pairs = pairs[~pairs["policy"].str.startswith("Faro")]
     below = (
         f"{finding(worlds, LEADER)} Against the policies that are not Faro's, it loses less in "
-        f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in {(pairs['low'] > 0).sum()}."
+        f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in "
+        f"{(pairs['low'] > 0).sum()}."
     )
     page = marked.with_table(
         page, "summary: docs/elsewhere_tables.py writes it", textwrap.fill(below, 100)

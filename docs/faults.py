@@ -19,7 +19,9 @@ MARK = "faults: docs/faults.py writes this table"
 
 
 def table(lines: Iterable[str]) -> str:
-    """A Markdown table with one row per fault, in the order in which the faults were first recorded."""
+    """A Markdown table with one row per fault, in the order in which the faults were first
+    recorded.
+    """
     rows = {row["fault"]: row for row in map(json.loads, lines)}
     each = [
         f"| {one['fault']} | {one['sent']} | {one['failed']} | {one['whole_s']:.0f} |"

@@ -1,4 +1,6 @@
-"""A generated table in a page: it stands between a comment that names its script and `<!-- end of table -->`."""
+"""A generated table in a page: it stands between a comment that names its script and `<!-- end of
+table -->`.
+"""
 
 END = "<!-- end of table -->"
 

@@ -1,4 +1,6 @@
-"""The table of recorded trials in docs/kubernetes.md, from data/recorded-kubernetes (`make recorded-kubernetes`)."""
+"""The table of recorded trials in docs/kubernetes.md, from data/recorded-kubernetes (`make
+recorded-kubernetes`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ MARK = "recorded trials: docs/recorded_trials.py writes this table"
 
 
 def table(summary: pd.DataFrame) -> str:
-    """One row per trial and policy: lost utility and violations, live and simulated, and requests without an answer."""
+    """One row per trial and policy: lost utility and violations, live and simulated, and requests
+    without an answer.
+    """
     wide = summary.set_index(["trial", "policy", "environment"])
     lines = [
         "| trial | policy | lost utility of 5 jobs | simulated | violations | simulated | dropped | failed or not sent |",
@@ -27,7 +31,8 @@ def table(summary: pd.DataFrame) -> str:
         losses = [f"{one['lost_utility']:.2f}" for one in (live, twin)]
         lost = f"{live['dropped']:.0f} | {live['failed'] + live['unsent']:.0f}"
         lines.append(
-            f"| {trial} | {policy} | {losses[0]} | {losses[1]} | {shares[0]} | {shares[1]} | {lost} |"
+            f"| {trial} | {policy} | {losses[0]} | {losses[1]} | {shares[0]} | {shares[1]} | "
+            f"{lost} |"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,6 @@
-"""Hooks of MkDocs: add the executed notebooks and one page per package, which are not committed, to the site."""
+"""Hooks of MkDocs: add the executed notebooks and one page per package, which are not committed, to
+the site.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Folder of the notebooks that a run has executed. Without a run, the committed notebooks are shown, which have no pictures.
+# Folder of the notebooks that a run has executed. Without a run, the committed notebooks are shown,
+# which have no pictures.
 EXECUTED = ROOT / os.environ.get("EXECUTED", "results/synthetic/notebooks")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PACKAGES = (
@@ -59,7 +62,9 @@ on_files.mkdocs_priority = 100  # before mkdocs-jupyter, which renders the noteb
 
 
 def on_post_build(config):
-    """Write the search index also as a script, which the theme loads when pages are opened as files, without a server."""
+    """Write the search index also as a script, which the theme loads when pages are opened as
+    files, without a server.
+    """
     folder = Path(config.site_dir) / "search"
     (folder / "search_index.js").write_text(
         f"var __index = {(folder / 'search_index.json').read_text()}"
@@ -67,7 +72,9 @@ def on_post_build(config):
 
 
 def shown(path: Path) -> Path:
-    """The executed copy of a notebook, the first one if there are several (`50_simulation-16`), or else the notebook."""
+    """The executed copy of a notebook, the first one if there are several (`50_simulation-16`), or
+    else the notebook.
+    """
     copies = [EXECUTED / path.name, *sorted(EXECUTED.glob(f"{path.stem}-*.ipynb"))]
     return next((copy for copy in copies if copy.exists() and ".partial" not in copy.name), path)
 

@@ -1,4 +1,6 @@
-"""The table and the figure of live services and their twins in docs/replicas.md, from data/live-twins.csv."""
+"""The table and the figure of live services and their twins in docs/replicas.md, from
+data/live-twins.csv.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,12 @@ MARK = "live services and their twins: docs/twins.py writes this table"
 
 
 def table(runs: pd.DataFrame) -> str:
-    """One row per load and service: the p99 latency of every trial, live and simulated, and live / simulated."""
+    """One row per load and service: the p99 latency of every trial, live and simulated, and live /
+    simulated.
+    """
     lines = [
-        "| service | requests/s | load | live p99 (s) | twin p99 (s) | p99, live / twin | throughput, live / twin |"
+        "| service | requests/s | load | live p99 (s) | twin p99 (s) | p99, live / twin | "
+        "throughput, live / twin |"
     ]
     lines += ["| --- | ---: | ---: | --- | --- | --- | --- |"]
     for (load, service), one in runs.groupby(["load", "service"], sort=False):
@@ -32,13 +37,16 @@ def table(runs: pd.DataFrame) -> str:
         columns += [one["live_rps"] / one["twin_rps"]]
         cells = [", ".join(f"{value:.2f}" for value in column) for column in columns]
         lines.append(
-            f"| {service} | {one['requests_per_s'].iloc[0]:.0f} | {load:.0%} | {' | '.join(cells)} |"
+            f"| {service} | {one['requests_per_s'].iloc[0]:.0f} | {load:.0%} | {' | '.join(cells)} "
+            "|"
         )
     return "\n".join(lines)
 
 
 def picture(runs: pd.DataFrame) -> Figure:
-    """One panel per service: p99 latency by rate, a marker for each live run and each of their twins."""
+    """One panel per service: p99 latency by rate, a marker for each live run and each of their
+    twins.
+    """
     use_style()
     services = runs["service"].unique()
     figure, axes = plt.subplots(1, len(services), figsize=(PAGE_IN, 2.3))

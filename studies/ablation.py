@@ -1,4 +1,6 @@
-"""The ablation: the paper's steps in the order of its Figure 16, then our own; each step changes one thing."""
+"""The ablation: the paper's steps in the order of its Figure 16, then our own; each step changes
+one thing.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +26,10 @@ class Variant:
 
 
 def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
-    """The paper's steps. The first has a step utility, no forecast and no reaction. The last is the complete policy."""
+    """The paper's steps.
+
+    The first has a step utility, no forecast and no reaction. The last is the complete policy.
+    """
     final = PaperFaro(context.require("forecaster", "the ablation"), objective=objective)
     policy = replace(
         final,

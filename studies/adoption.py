@@ -1,9 +1,11 @@
-"""A plugin with two policies to compare with Faro: HPAs between static bounds, and HPAs between bounds that Faro sets.
+"""A plugin with two policies to compare with Faro: HPAs between static bounds, and HPAs between
+bounds that Faro sets.
 
-`StaticFloors` is what operators use without a common controller: one HPA per service with a static minimum and maximum.
-The minima divide the fraction SHARE of the capacity in proportion to the offered loads. Each is at least one replica.
-The offered load of a service is its quantile LOAD over the training days. The HPAs that scale up first get the rest of
-the capacity. A service's maximum is the replica count that an HPA would choose in its busiest minute of those days.
+`StaticFloors` is what operators use without a common controller: one HPA per service with a static
+minimum and maximum. The minima divide the fraction SHARE of the capacity in proportion to the
+offered loads. Each is at least one replica. The offered load of a service is its quantile LOAD over
+the training days. The HPAs that scale up first get the rest of the capacity. A service's maximum is
+the replica count that an HPA would choose in its busiest minute of those days.
 
 `Ceilings` simulates `faro run --act ceilings`.
 """
@@ -27,7 +29,10 @@ SHARE, LOAD = 0.75, 0.95
 def divided(
     capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray
 ) -> np.ndarray:
-    """Add replicas to `minimum` (jobs,) within `capacity`. Each goes to the job with the highest load per replica."""
+    """Add replicas to `minimum` (jobs,) within `capacity`.
+
+    Each goes to the job with the highest load per replica.
+    """
     replicas = minimum.copy()
     while True:
         fits = replicas @ cores + cores <= capacity

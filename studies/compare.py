@@ -31,7 +31,8 @@ def compare(
     ----------
     capacity : cores.
     limit : whether to compute the clairvoyant limit of every trial.
-    published : whether to add measures in the published convention, such as `lost_utility_published`.
+    published : whether to add measures in the published convention, such as
+        `lost_utility_published`.
     """
     runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
     parts = []
@@ -60,7 +61,9 @@ def _measures(utility, published: bool) -> dict[str, float]:
 def limits_of(
     workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False
 ) -> pd.DataFrame:
-    """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial and the measures."""
+    """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial
+    and the measures.
+    """
     best = clairvoyants(workload, draws, capacities)
     keys = [{"capacity_cores": size, "trial": 0} for size in capacities]
     return pd.DataFrame([key | _measures(one.utility, published) for key, one in zip(keys, best)])

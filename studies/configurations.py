@@ -1,4 +1,6 @@
-"""Services that can choose their batch size or GPU. The best choices are computed exactly and then simulated."""
+"""Services that can choose their batch size or GPU. The best choices are computed exactly and then
+simulated.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,8 +18,8 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Batched
 from studies.replicas import SERVICES, TOKENS
 
-# A large GPU counts as four small ones. It classifies 3 times as fast. It generates text 2.5 times as fast, with four
-# times as many sequences at once.
+# A large GPU counts as four small ones. It classifies 3 times as fast. It generates text 2.5 times
+# as fast, with four times as many sequences at once.
 LARGE = 4.0
 FASTER = replace(
     TOKENS, alpha_s=0.008, beta_s=2e-4, gamma_s=4e-6, max_sequences=64, slo_on="first_token"
@@ -61,7 +63,9 @@ def best(
     capacity: int,
     options: Mapping[str, Sequence[Job]] = OPTIONS,
 ) -> tuple[Configurations, Allocation]:
-    """The table of the best configurations at mean rates (services,), and its exact allocation on `capacity` GPUs."""
+    """The table of the best configurations at mean rates (services,), and its exact allocation on
+    `capacity` GPUs.
+    """
     first, ones = [jobs[0].name for jobs in options.values()], np.ones(len(options), int)
     counts = np.random.default_rng(4).poisson(
         np.asarray(rates_rps) * MINUTE_S, (SAMPLES, len(options))
@@ -85,10 +89,11 @@ def compare(
     capacities: Sequence[int],
     minutes: int = 30,
 ) -> pd.DataFrame:
-    """Compare the best configurations with each service's first and last in OPTIONS. All are allocated exactly.
+    """Compare the best configurations with each service's first and last in OPTIONS. All are
+    allocated exactly.
 
-    One row per capacity, choice and service. The columns `expected` and `simulated` are lost utility. The simulation
-    is one run, averaged over its minutes.
+    One row per capacity, choice and service. The columns `expected` and `simulated` are lost
+    utility. The simulation is one run, averaged over its minutes.
     """
     ends = {SMALLEST: 0, LARGEST: -1}
     choices = {BEST: OPTIONS} | {

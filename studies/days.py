@@ -1,4 +1,6 @@
-"""Policies on several days of a workload: each day is evaluated with forecasters fitted to the days before it."""
+"""Policies on several days of a workload: each day is evaluated with forecasters fitted to the days
+before it.
+"""
 
 from collections.abc import Sequence
 
@@ -29,17 +31,20 @@ def over_days(
     forecasters: Sequence[str] = ("auto",),
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run every policy on each day, and the clairvoyant in the first trial only. Return one row per run and block.
+    """Run every policy on each day, and the clairvoyant in the first trial only.
+
+    Return one row per run and block.
 
     Parameters
     ----------
     days : day numbers, from 2 to traces.days + 1 (the evaluation day).
-    forecasters : all policies use the first. The last policy also runs with each of the rest, as "policy, forecaster".
+    forecasters : all policies use the first. The last policy also runs with each of the rest, as
+        "policy, forecaster".
 
     Returns
     -------
-    Columns day, capacity_cores, policy, trial, block, minutes, lost (sum of 1 - utility over jobs and minutes) and
-    slo_violation_rate (of the run).
+    Columns day, capacity_cores, policy, trial, block, minutes, lost (sum of 1 - utility over jobs
+    and minutes) and slo_violation_rate (of the run).
     """
     rows = []
     latency_model = measure(traces.jobs)
@@ -79,9 +84,11 @@ def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
 
 
 def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
-    """Lost utility of each policy minus that of `leader`, with 95 % intervals (`metrics.paired.block_bootstrap`).
+    """Lost utility of each policy minus that of `leader`, with 95 % intervals
+    (`metrics.paired.block_bootstrap`).
 
-    Columns day ("all", or a single day), capacity_cores, policy, lost_utility, slo_violation_rate, difference, low, high.
+    Columns day ("all", or a single day), capacity_cores, policy, lost_utility, slo_violation_rate,
+    difference, low, high.
     """
     rows = []
     for (capacity, policy), part in blocks.groupby(["capacity_cores", "policy"], sort=False):

@@ -27,9 +27,12 @@ def repeated(traces: Traces, jobs: int) -> Traces:
 
 
 def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
-    """Repeat the jobs of `traces`, in order, until there are `jobs` jobs. Shift each in time and scale it at random.
+    """Repeat the jobs of `traces`, in order, until there are `jobs` jobs.
 
-    The shift is uniform over the day, the scale uniform in [MIN_SCALE, MAX_SCALE]. A job keeps both on all days.
+    Shift each in time and scale it at random.
+
+    The shift is uniform over the day, the scale uniform in [MIN_SCALE, MAX_SCALE]. A job keeps both
+    on all days.
     """
     rng = np.random.default_rng([seed, 3])
     source = np.arange(jobs) % len(traces.jobs)
@@ -61,7 +64,8 @@ def _named(traces: Traces, source: np.ndarray) -> tuple[Job, ...]:
     rounds = np.arange(len(source)) // len(traces.jobs)
     jobs = [traces.jobs[j] for j in source]
     names = (f"{job.name} again {n}" if n else job.name for job, n in zip(jobs, rounds))
-    # Large minima and quotas are dropped, because the cluster or the quota may not hold the repeated jobs.
+    # Large minima and quotas are dropped, because the cluster or the quota may not hold the
+    # repeated jobs.
     return tuple(
         replace(job, name=name, min_replicas=min(job.min_replicas, 1), tenant="", tenant_quota=None)
         for job, name in zip(jobs, names)

@@ -23,10 +23,13 @@ class Tables:
     summary : measures, one row per run.
     minutes : measures, one row per run, job and minute.
     running : number of running replicas, one row per run, job and minute.
-    decisions : one row per run, job and tick that has a changed target or drop rate, a reason or a prediction.
-    limit : lost utility of the clairvoyant policy (`experiments.limits`), one row per capacity and trial.
+    decisions : one row per run, job and tick that has a changed target or drop rate, a reason or a
+        prediction.
+    limit : lost utility of the clairvoyant policy (`experiments.limits`), one row per capacity and
+        trial.
     clairvoyant : that policy's replicas and utility, one row per capacity, trial, job and minute.
-    recovery : requests by outcome, and replicas, every few seconds of a run in which a worker is deleted.
+    recovery : requests by outcome, and replicas, every few seconds of a run in which a worker is
+        deleted.
     about : software versions and properties of the machine, one mapping per trial.
     """
 
@@ -61,8 +64,9 @@ def joined(parts: Iterable[Tables]) -> Tables:
 def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
     """Read all tables in a folder.
 
-    Raises FileNotFoundError if the folder has no summary.csv. Its message names `writer`, the command that writes it.
-    Raises ValueError if a column of the summary has an old name (a key of RENAMED).
+    Raises FileNotFoundError if the folder has no summary.csv. Its message names `writer`, the
+    command that writes it. Raises ValueError if a column of the summary has an old name (a key of
+    RENAMED).
     """
     folder = Path(folder)
     if not (folder / "summary.csv").exists():
@@ -81,7 +85,9 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
 
 
 def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
-    """Write all tables into a folder; `as_text` writes all as CSV with six significant digits, for git."""
+    """Write all tables into a folder; `as_text` writes all as CSV with six significant digits, for
+    git.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.frames().items():

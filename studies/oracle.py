@@ -1,4 +1,7 @@
-"""Forecaster "oracle": the actual requests with a chosen error. It shows how much a better forecast could gain."""
+"""Forecaster "oracle": the actual requests with a chosen error.
+
+It shows how much a better forecast could gain.
+"""
 
 from dataclasses import dataclass
 
@@ -12,8 +15,9 @@ from faro_lib.workload import Traces, Workload
 class Oracle(Forecaster):
     """The actual requests times lognormal factors with mean 1 and standard deviation `error`.
 
-    In each forecast, one factor scales all paths of a job, and a second factor scales each path. Both have the same
-    distribution, so the spread of the paths shows how large the error of their centre typically is.
+    In each forecast, one factor scales all paths of a job, and a second factor scales each path.
+    Both have the same distribution, so the spread of the paths shows how large the error of their
+    centre typically is.
     """
 
     truth: (
@@ -45,7 +49,9 @@ class Oracle(Forecaster):
 
 
 def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
-    """An oracle that forecasts the day in `workload`. Before its first update, its forecasts start at minute 0.
+    """An oracle that forecasts the day in `workload`.
+
+    Before its first update, its forecasts start at minute 0.
 
     >>> from faro_lib.workload import Job
     >>> oracle(Workload((Job("a"),), np.array([[10, 20, 30]]))).update([10]).sample(2, 1).tolist()

@@ -9,8 +9,9 @@ from faro_lib.metrics.paired import CONFIDENCE
 def paired_difference(values: pd.Series, reference: pd.Series) -> tuple[float, float]:
     """(mean of `values` - `reference`, half width of its 95 % confidence interval by Student's t).
 
-    The index of both Series is the trial, or day and trial. The trials of a day share its load, so with several days the
-    mean over a day's trials is one observation. The half width of a single observation is NaN.
+    The index of both Series is the trial, or day and trial. The trials of a day share its load, so
+    with several days the mean over a day's trials is one observation. The half width of a single
+    observation is NaN.
 
     >>> trials = pd.RangeIndex(3)
     >>> mean, half = paired_difference(pd.Series([1.0, 2.0, 3.0], trials), pd.Series([0.5, 1.5, 2.0], trials))

@@ -12,12 +12,14 @@ WORST = 10.0  # latencies are clipped to this multiple of the SLO
 def prediction_errors(
     decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]
 ) -> pd.DataFrame:
-    """Compare each predicted tail latency of a run with the tail latency measured in the next full minute.
+    """Compare each predicted tail latency of a run with the tail latency measured in the next full
+    minute.
 
-    Decisions that change a job's replicas are left out, because the old replicas serve part of that minute. The error
-    includes changes of the load after the decision.
+    Decisions that change a job's replicas are left out, because the old replicas serve part of that
+    minute. The error includes changes of the load after the decision.
 
-    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, and log_error =
+    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, and
+    log_error =
     |ln(predicted / measured)|. Predicted and measured latencies are capped at WORST x SLO for log_error.
     """
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")

@@ -37,7 +37,9 @@ IDEALS = {
 def values_at_constant_rates(
     workload: Workload, latency_model: LatencyTable, max_replicas: int
 ) -> np.ndarray:
-    """Expected utility of each minute at its mean rate with 0, 1, ... replicas, (jobs, max_replicas + 1, minutes)."""
+    """Expected utility of each minute at its mean rate with 0, 1, ... replicas, (jobs, max_replicas
+    + 1, minutes).
+    """
     rates_rps = workload.requests_per_min / MINUTE_S
     value = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes))
     for of_job, job, rate in zip(value, workload.jobs, rates_rps):
@@ -49,7 +51,8 @@ def values_at_constant_rates(
 def remaining(
     workload: Workload, context: PolicyContext, capacity: int, draws: Draws
 ) -> pd.DataFrame:
-    """Loss of Faro-Sum with one part of the problem made ideal at a time, one row per part in the order of IDEALS.
+    """Loss of Faro-Sum with one part of the problem made ideal at a time, one row per part in the
+    order of IDEALS.
 
     Parameters
     ----------
@@ -58,7 +61,8 @@ def remaining(
 
     Returns
     -------
-    columns part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not simulated runs).
+    columns part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not
+    simulated runs).
     """
     if context.latency_model is None:
         raise ValueError(
@@ -71,7 +75,8 @@ def remaining(
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(PAPER, idle_s=0.0, retry_s=1.0)
-    # Faro decides at the end of the forecast's first minute. Replicas that start instantly serve from the next minute.
+    # Faro decides at the end of the forecast's first minute. Replicas that start instantly serve
+    # from the next minute.
     soon: dict[str, Any] = {"cold_start_minutes": 1.0}
     first = best[:, 0]
     cases = [

@@ -1,4 +1,6 @@
-"""Jobs with different kinds of replica: what does Faro lose if it assumes that each replica serves one request at a time?"""
+"""Jobs with different kinds of replica: what does Faro lose if it assumes that each replica serves
+one request at a time?
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +39,9 @@ TUNED_SHARE = 0.5  # the tuned RayServe aims at this share of `max_in_service` i
 
 
 def mixed(traces: Traces) -> Traces:
-    """Replace the jobs by SERVICES in turn, and scale requests such that each job needs as many replicas as before."""
+    """Replace the jobs by SERVICES in turn, and scale requests such that each job needs as many
+    replicas as before.
+    """
     services = [*SERVICES.values()]
     jobs = tuple(
         replace(services[n % len(services)], name=name) for n, name in enumerate(traces.names)
@@ -50,7 +54,9 @@ def mixed(traces: Traces) -> Traces:
 
 
 def serial_profile(job: Job, requests: int = 2000) -> Job:
-    """The serial job that a profile at low load suggests: its service time has the mean and variance of the latencies."""
+    """The serial job that a profile at low load suggests: its service time has the mean and
+    variance of the latencies.
+    """
     rate_rps = 0.01 / job.busy_s
     counts = np.full((1, int(requests / (60 * rate_rps)) + 1), max(1, round(60 * rate_rps)))
     model = ServingModel("least-outstanding")
@@ -69,7 +75,10 @@ def serial_profile(job: Job, requests: int = 2000) -> Job:
 
 
 def policies_of(traces: Traces, forecaster: str = "auto") -> dict[str, Policy]:
-    """The policies to compare. The tuned RayServe has a target per job, TUNED_SHARE x `max_in_service`."""
+    """The policies to compare.
+
+    The tuned RayServe has a target per job, TUNED_SHARE x `max_in_service`.
+    """
     fitted = forecast.fit(forecaster, traces)
     context = PolicyContext(traces.jobs, fitted, measure(traces.jobs, COUNTS))
     jobs = tuple(serial_profile(job) for job in traces.jobs)
@@ -92,9 +101,11 @@ def compare(
     forecaster: str = "auto",
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run all policies on the same trials: lost utility, in total and by service, and SLO violations; one row per run.
+    """Run all policies on the same trials: lost utility, in total and by service, and SLO
+    violations; one row per run.
 
-    `capacities` are in cores; `minutes` is the length of the slice of the evaluation day, None for all of it.
+    `capacities` are in cores; `minutes` is the length of the slice of the evaluation day, None for
+    all of it.
     """
     policies, workload = (
         policies_of(traces, forecaster),
@@ -123,7 +134,9 @@ def compare(
 
 
 def paired(runs: pd.DataFrame) -> pd.DataFrame:
-    """Means by capacity and policy, and mean difference from LEADER with half width of its 95 % interval."""
+    """Means by capacity and policy, and mean difference from LEADER with half width of its 95 %
+    interval.
+    """
     rows = []
     for (capacity, policy), part in runs.groupby(["capacity_cores", "policy"], sort=False):
         leader = runs[(runs["capacity_cores"] == capacity) & (runs["policy"] == LEADER)].set_index(

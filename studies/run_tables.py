@@ -18,7 +18,8 @@ from studies.frames import Tables
 def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:
     """Summary, minute and decision tables of one run.
 
-    `key` has the columns that identify the run, such as policy and trial; `notes` are additional columns of the summary.
+    `key` has the columns that identify the run, such as policy and trial; `notes` are additional
+    columns of the summary.
     """
     summary = pd.DataFrame([{**key, **summarize(run, published), **notes}])
     return Tables(summary, with_key(minutes_frame(run), key), with_key(decisions_frame(run), key))
@@ -55,8 +56,8 @@ def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 def decisions_frame(run: Run) -> pd.DataFrame:
     """Decisions of a run, with at most one row per job and tick.
 
-    A row is kept if the target or drop rate changes, the reason is not HOLD, or the policy predicts a tail latency.
-    The columns EXPLANATIONS are NaN where the policy does not report them.
+    A row is kept if the target or drop rate changes, the reason is not HOLD, or the policy predicts
+    a tail latency. The columns EXPLANATIONS are NaN where the policy does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions

@@ -38,9 +38,11 @@ def make_any(name: str, context: PolicyContext) -> Policy:
 
 
 def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
-    """Traces of `jobs` jobs, made from those of `traces`, with only the last LEARN_DAYS training days.
+    """Traces of `jobs` jobs, made from those of `traces`, with only the last LEARN_DAYS training
+    days.
 
-    `how` is REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and scaled).
+    `how` is REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and
+    scaled).
     """
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
@@ -57,10 +59,12 @@ def larger(
     policies: Sequence[str] = COMPARED,
     **options: Any,
 ) -> Results:
-    """Run every policy with `jobs` jobs. Both tables of the result get the columns variant (= `how`) and jobs.
+    """Run every policy with `jobs` jobs.
 
-    The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out if the jobs
-    differ in cores, because its groups exchange replicas of equal size.
+    Both tables of the result get the columns variant (= `how`) and jobs.
+
+    The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out
+    if the jobs differ in cores, because its groups exchange replicas of equal size.
 
     replicas : capacity, in replicas with the mean number of cores.
     options : arguments of `curve`.
@@ -78,7 +82,9 @@ def larger(
 def two_models(
     traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], **options: Any
 ) -> Results:
-    """Run `curve` at one capacity, with ResNet18 in every second job and with latencies measured for both models."""
+    """Run `curve` at one capacity, with ResNet18 in every second job and with latencies measured
+    for both models.
+    """
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs), traces=both)
     results = curve(both, context, (capacity,), policies, **options)
@@ -98,10 +104,12 @@ def curve(
     equal_start: bool = False,
     report: Report = print,
 ) -> Results:
-    """Run every policy on the first `minutes` of the evaluation day (None means all), at each capacity in cores.
+    """Run every policy on the first `minutes` of the evaluation day (None means all), at each
+    capacity in cores.
 
-    By the published rules, all policies but FairShare start with one replica per job and spend the first minutes
-    catching up. `equal_start` starts every policy with an equal share. The summary's column `start` is ONE or EQUAL.
+    By the published rules, all policies but FairShare start with one replica per job and spend the
+    first minutes catching up. `equal_start` starts every policy with an equal share. The summary's
+    column `start` is ONE or EQUAL.
     """
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
@@ -115,9 +123,11 @@ def curve(
 
 
 def as_published(summary: pd.DataFrame) -> pd.DataFrame:
-    """Means and deviations over trials, in the columns of the paper's `published_main.csv` plus `variant` and `jobs`.
+    """Means and deviations over trials, in the columns of the paper's `published_main.csv` plus
+    `variant` and `jobs`.
 
-    summary : summaries of `curve`, `larger` or `two_models` without `equal_start`, with the columns variant and jobs.
+    summary : summaries of `curve`, `larger` or `two_models` without `equal_start`, with the columns
+        variant and jobs.
     """
     names = {"capacity_cores": "replicas", "policy": "system"}
     measures = {

@@ -34,7 +34,10 @@ class Setting:
     scv_factor: float = 1.0
 
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
-        """Make the policies. If `interval_s` is set, those that plan with a forecast decide at this interval."""
+        """Make the policies.
+
+        If `interval_s` is set, those that plan with a forecast decide at this interval.
+        """
         made = {name: make(name, self.context) for name in names}
         if self.interval_s is not None:
             planners = [(name, one) for name, one in made.items() if isinstance(one, TwoLoops)]
@@ -95,7 +98,9 @@ def sensitivity(
     *,
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run every policy in every setting: columns parameter, value, policy, capacity_cores, trial and the measures."""
+    """Run every policy in every setting: columns parameter, value, policy, capacity_cores, trial
+    and the measures.
+    """
     frames = []
     for one in settings(workload, context, values):
         made = one.policies(policies)
@@ -113,7 +118,8 @@ def sensitivity(
 def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
     """Margin of the leader over the best baseline: columns parameter, value, margin, best_other.
 
-    The margin is the best baseline's lost utility minus the leader's, mean over trials; negative if a baseline is better.
+    The margin is the best baseline's lost utility minus the leader's, mean over trials; negative if
+    a baseline is better.
     """
     mean = (
         summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"]

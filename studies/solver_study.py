@@ -51,7 +51,9 @@ class DecisionWindow:
     def table(
         self, budget: int, objective: str, formulation: str, *, truth: bool = False
     ) -> UtilityTable:
-        """The utility table for the forecast or, if `truth`, the actual rates; with drops if the objective uses them."""
+        """The utility table for the forecast or, if `truth`, the actual rates; with drops if the
+        objective uses them.
+        """
         rates_rps = self.truth_rps[:, None] if truth else self.rates_rps
         drops = DROPS if objective_of(objective).effective else None
         return build_table(
@@ -73,7 +75,8 @@ def decision_windows(
     forecaster: str = "ar",
     samples: int = 100,
 ) -> list[DecisionWindow]:
-    """The inputs of `count` decisions on the training days `days`, with a forecaster fitted to the days before these.
+    """The inputs of `count` decisions on the training days `days`, with a forecaster fitted to the
+    days before these.
 
     The running replicas are those that are optimal for the five minutes before the decision.
     """
@@ -106,9 +109,11 @@ def decision_windows(
 
 
 def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
-    """Draw `jobs` jobs from `window` with replacement, and scale each job's rates by a random factor from 0.5 to 1.5.
+    """Draw `jobs` jobs from `window` with replacement, and scale each job's rates by a random
+    factor from 0.5 to 1.5.
 
-    All jobs have one core per replica, no quota and a minimum of 0 or 1 replicas, which REPLICAS_PER_JOB always covers.
+    All jobs have one core per replica, no quota and a minimum of 0 or 1 replicas, which
+    REPLICAS_PER_JOB always covers.
     """
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
@@ -142,8 +147,8 @@ def compare_solvers(
 ) -> pd.DataFrame:
     """Solve every window with every solver: a data frame with COLUMNS, one row per solution.
 
-    `seconds` and `table_seconds` are the CPU times of solving and of building the table. Solvers in `slow` solve only the
-    first `slow_windows` windows.
+    `seconds` and `table_seconds` are the CPU times of solving and of building the table. Solvers in
+    `slow` solve only the first `slow_windows` windows.
     """
     rows = []
     for budget, (n, window), objective, formulation in product(
@@ -164,11 +169,12 @@ def score_formulations(
     objectives: Sequence[str],
     solvers: Sequence[str],
 ) -> pd.DataFrame:
-    """Solve with precise and with relaxed utilities, and score each solution by both kinds of utility.
+    """Solve with precise and with relaxed utilities, and score each solution by both kinds of
+    utility.
 
-    `objectives` must not use drops. The result has the columns objective, formulation, solver, capacity_cores, window,
-    scored_by (a formulation), expected and realised. The last two are mean utilities over jobs and minutes, under the
-    forecast and under the actual rates.
+    `objectives` must not use drops. The result has the columns objective, formulation, solver,
+    capacity_cores, window, scored_by (a formulation), expected and realised. The last two are mean
+    utilities over jobs and minutes, under the forecast and under the actual rates.
     """
     rows = []
     for budget, window in product(budgets, list(windows)):
@@ -193,11 +199,12 @@ def score_formulations(
 def compare_scales(
     window: DecisionWindow, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
 ) -> pd.DataFrame:
-    """Solve the relaxed Sum exactly and by COBYLA for each number of jobs, with all jobs at once and hierarchically.
+    """Solve the relaxed Sum exactly and by COBYLA for each number of jobs, with all jobs at once
+    and hierarchically.
 
-    The result has the columns COLUMNS. `seconds` is the CPU time of a decision, including its tables. Queueing curves
-    are cached, as in a running controller. COBYLA gets at most `cobyla_up_to` jobs at once, and `groups` times as many
-    hierarchically.
+    The result has the columns COLUMNS. `seconds` is the CPU time of a decision, including its
+    tables. Queueing curves are cached, as in a running controller. COBYLA gets at most
+    `cobyla_up_to` jobs at once, and `groups` times as many hierarchically.
     """
     rows = []
     for count in counts:
@@ -218,7 +225,9 @@ def compare_scales(
 def _decide(
     window: DecisionWindow, budget: int, solver: str, groups: int | None = None
 ) -> Allocation:
-    """Build the table and solve the relaxed Sum: all jobs at once, or hierarchically in `groups` groups."""
+    """Build the table and solve the relaxed Sum: all jobs at once, or hierarchically in `groups`
+    groups.
+    """
     if groups is None:
         return solve(window.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
     groups = min(len(window.jobs), groups)
@@ -230,13 +239,18 @@ def _decide(
 def _solve(
     table: UtilityTable, budget: int, objective: str, solver: str, formulation: str
 ) -> Allocation:
-    """Solve the table. As in the paper, continuous methods treat precise utilities as steps between replica counts."""
+    """Solve the table.
+
+    As in the paper, continuous methods treat precise utilities as steps between replica counts.
+    """
     options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
     return solve(table, budget, objective, solver, **options)
 
 
 def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
-    """Mean utility over jobs; a replica count beyond the table's largest has the utility of the largest."""
+    """Mean utility over jobs; a replica count beyond the table's largest has the utility of the
+    largest.
+    """
     return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
 
 

@@ -1,4 +1,6 @@
-"""Figures, captions and interactive controls of notebook 00: forecasts, the utility table, the price of a replica."""
+"""Figures, captions and interactive controls of notebook 00: forecasts, the utility table, the
+price of a replica.
+"""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +48,10 @@ class Decision:
 
     @property
     def utility(self) -> np.ndarray:
-        """Utility in the objective, by job (row) and replica count (column, from 0). NaN marks counts out of bounds."""
+        """Utility in the objective, by job (row) and replica count (column, from 0).
+
+        NaN marks counts out of bounds.
+        """
         utility = self.table.effective if self.table.with_drops else self.table.value
         return np.where(np.isneginf(utility), np.nan, utility)
 
@@ -61,7 +66,8 @@ def decide(
     cold_start_s: float = 0.0,
     objective: str = "Sum",
 ) -> Decision:
-    """Allocate `replicas` cores optimally among the jobs, for sampled request rates (jobs, paths, minutes).
+    """Allocate `replicas` cores optimally among the jobs, for sampled request rates (jobs, paths,
+    minutes).
 
     `slo_s` and `cold_start_s` apply to every job. If `slo_s` is None, each job keeps its own SLO.
     """
@@ -74,7 +80,9 @@ def decide(
 
 
 def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
-    """Utility of a job on each sample path, by path (row) and replica count (column, from 0), without drops."""
+    """Utility of a job on each sample path, by path (row) and replica count (column, from 0),
+    without drops.
+    """
     paths = decision.rates_rps[job][:, None]
     copies = [replace(decision.jobs[job], name=f"path {n}") for n in range(len(paths))]
     running = np.full(len(paths), decision.table.running[job])
@@ -87,7 +95,9 @@ def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
 
 
 def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
-    """Optimum of the objective (`value`) for consecutive budgets, and the gain from one more core (`price`)."""
+    """Optimum of the objective (`value`) for consecutive budgets, and the gain from one more core
+    (`price`).
+    """
     budgets = list(budgets)
     room = decision.options | {"max_replicas": max(budgets)}
     table = build_table(decision.jobs, decision.rates_rps, decision.table.running, **room)
@@ -100,9 +110,11 @@ def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
 def forecast_fans(
     names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray
 ) -> Figure:
-    """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and the actual requests.
+    """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and the
+    actual requests.
 
-    Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes ahead).
+    Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes
+    ahead).
     """
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -135,26 +147,33 @@ def forecast_fans(
 
 
 def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray) -> str:
-    """State which job's forecast is least certain, and how many of the `actual` counts the 80 % bands contain."""
+    """State which job's forecast is least certain, and how many of the `actual` counts the 80 %
+    bands contain.
+    """
     low, high = np.quantile(paths, (0.1, 0.9), axis=1)
     width = ((high - low) / np.maximum(paths.mean(axis=1), 1.0)).mean(axis=1) / 2
     widest = int(width.argmax())
     inside = (low[:, : actual.shape[1]] <= actual) & (actual <= high[:, : actual.shape[1]])
     return (
-        f"The load of {names[widest]} is least certain: its 80 % band is its mean ± {width[widest]:.0%}. The 80 % bands "
-        f"contain {inside.sum()} of the {inside.size} counts that then arrived."
+        f"The load of {names[widest]} is least certain: its 80 % band is its mean ± "
+        f"{width[widest]:.0%}. The 80 % bands contain {inside.sum()} of the {inside.size} counts "
+        "that then arrived."
     )
 
 
 def row_as_curve(decision: Decision, job: int) -> Figure:
-    """One row of the table: expected utility by replica count, with the utility of single sample paths behind it."""
+    """One row of the table: expected utility by replica count, with the utility of single sample
+    paths behind it.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN * 1.35, 2.5))
     _curve(axis, decision, job)
     return figure
 
 
 def row_caption(decision: Decision, job: int) -> str:
-    """State a job's utility with one replica, the replicas that reach a utility of KEPT, and its allocation."""
+    """State a job's utility with one replica, the replicas that reach a utility of KEPT, and its
+    allocation.
+    """
     chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
     first, certain = (
         int(np.argmax(~np.isnan(row))),
@@ -166,8 +185,9 @@ def row_caption(decision: Decision, job: int) -> str:
         else "no count in the table is worth that much"
     )
     return (
-        f"One replica of {decision.jobs[job].name} is expected to be worth {row[max(1, first)]:.2f} of at most 1; "
-        f"for {KEPT:g} and more, {enough}. It gets {chosen}, worth {row[chosen]:.2f}."
+        f"One replica of {decision.jobs[job].name} is expected to be worth "
+        f"{row[max(1, first)]:.2f} of at most 1; for {KEPT:g} and more, {enough}. It gets "
+        f"{chosen}, worth {row[chosen]:.2f}."
     )
 
 
@@ -196,7 +216,9 @@ def _curve(axis: Axes, decision: Decision, job: int) -> None:
 
 
 def table_as_map(decision: Decision) -> Figure:
-    """The whole table: expected utility of every job at every replica count; the chosen cells are outlined."""
+    """The whole table: expected utility of every job at every replica count; the chosen cells are
+    outlined.
+    """
     figure, axis = plt.subplots(figsize=(PAGE_IN, 0.75 + 0.3 * len(decision.jobs)))
     _map(axis, decision)
     return figure
@@ -217,8 +239,9 @@ def table_caption(decision: Decision) -> str:
         else f"every job reaches at least {KEPT:g}"
     )
     return (
-        f"Of {decision.budget} cores: {gets}. The utilities sum to {chosen.sum():.2f} of {len(chosen)}; {verdict}. No other "
-        f"allocation is better: the optimality gap is {decision.allocation.gap:.0%}."
+        f"Of {decision.budget} cores: {gets}. The utilities sum to {chosen.sum():.2f} of "
+        f"{len(chosen)}; {verdict}. No other allocation is better: the optimality gap is "
+        f"{decision.allocation.gap:.0%}."
     )
 
 
@@ -253,7 +276,10 @@ def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
 
 
 def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
-    """Plot `value` and `price` of `curve` (from `by_budget`) against the budget. A dashed line marks `budget`."""
+    """Plot `value` and `price` of `curve` (from `by_budget`) against the budget.
+
+    A dashed line marks `budget`.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1), sharex=True)
     at = curve.set_index("budget")
     axes[0].plot(at["value"], color=FORECAST, marker="o", markersize=2.5)
@@ -276,19 +302,24 @@ def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
 
 
 def price_caption(curve: pd.DataFrame, budget: int, least: float = 0.01) -> str:
-    """State the gain from one more core at `budget`, and the number of cores from which the gain is below `least`."""
+    """State the gain from one more core at `budget`, and the number of cores from which the gain is
+    below `least`.
+    """
     at = curve.set_index("budget")
     price = at["price"].dropna()
     dear = price.index[price >= least]
     enough = f"From {dear.max() + 1} cores on" if len(dear) else "At every budget shown"
     return (
-        f"With {budget} cores the best allocation is worth {at['value'][budget]:.2f}, and one more core would add "
-        f"{price[budget]:.2f}. {enough}, a further core adds less than {least:g}."
+        f"With {budget} cores the best allocation is worth {at['value'][budget]:.2f}, and one more "
+        f"core would add {price[budget]:.2f}. {enough}, a further core adds less than {least:g}."
     )
 
 
 def overview(decision: Decision, job: int) -> Figure:
-    """Draw the utility curve of one job beside the heat map of all jobs. `controls` shows this figure."""
+    """Draw the utility curve of one job beside the heat map of all jobs.
+
+    `controls` shows this figure.
+    """
     size_in = (PAGE_IN, max(2.3, 0.9 + 0.28 * len(decision.jobs)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size_in, width_ratios=(2, 3), layout="none")
     figure.subplots_adjust(left=0.07, right=0.99, bottom=0.2, top=0.89, wspace=0.25)
@@ -298,9 +329,11 @@ def overview(decision: Decision, job: int) -> Figure:
 
 
 def controls(draw: Callable[..., tuple[Figure, str]], **widgets: Any) -> Any:
-    """Show the figure and the sentence that `draw` returns, below one control per argument of `draw`.
+    """Show the figure and the sentence that `draw` returns, below one control per argument of
+    `draw`.
 
-    The result is a box of all widgets. A page or editor that cannot run widgets shows the figure at the initial values.
+    The result is a box of all widgets. A page or editor that cannot run widgets shows the figure at
+    the initial values.
     """
     import ipywidgets
     from IPython.display import display

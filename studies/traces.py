@@ -1,4 +1,6 @@
-"""The traces of a workload on disk: write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
+"""The traces of a workload on disk: write and read the pipeline's traces/requests.parquet and
+traces/jobs.csv.
+"""
 
 import json
 import os
@@ -14,7 +16,9 @@ from faro_lib.workload.replicas import SERIAL, mapping_of
 
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
-    """The traces as a table with one row per count: columns split (train or eval), sample, day, minute, job, requests."""
+    """The traces as a table with one row per count: columns split (train or eval), sample, day,
+    minute, job, requests.
+    """
     parts = []
     for split, counts, first_day in (
         ("train", traces.train, 1),
@@ -39,7 +43,10 @@ def write_traces(traces: Traces, directory: str | Path) -> None:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table for `read_jobs`. The field `replica` is left out for jobs with serial replicas."""
+    """Write a .csv or .yaml table for `read_jobs`.
+
+    The field `replica` is left out for jobs with serial replicas.
+    """
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:

@@ -1,4 +1,6 @@
-"""The pictures of the comparison on the published traces, for the README and docs/comparison.md (`make readme`)."""
+"""The pictures of the comparison on the published traces, for the README and docs/comparison.md
+(`make readme`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def comparison(policies: list[str] | None = None) -> Figure:
-    """Lost utility in the recorded run, beside published values and the clairvoyant limit. policies : None = all."""
+    """Lost utility in the recorded run, beside published values and the clairvoyant limit. policies
+    : None = all.
+    """
     summary, limit = (
         pd.read_csv(ROOT / f"data/published-run/{name}.csv") for name in ("summary", "limit")
     )

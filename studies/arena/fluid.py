@@ -1,9 +1,11 @@
-"""A lighter cluster for `ClusterEnv`: it simulates pods, but draws latencies from a table instead of serving requests.
+"""A lighter cluster for `ClusterEnv`: it simulates pods, but draws latencies from a table instead
+of serving requests.
 
-A job's tail latency of a minute is drawn from a `LatencyTable` at the minute's arrival rate and smallest replica count.
-The smallest count applies, because the requests of the worst seconds decide a high quantile. Queues are empty at the
-start of each minute. The mean latency is the half-wait approximation of M/D/c, capped at its value with full queues.
-The number of ongoing requests follows from the mean latency by Little's law. Drop rates are not modelled.
+A job's tail latency of a minute is drawn from a `LatencyTable` at the minute's arrival rate and
+smallest replica count. The smallest count applies, because the requests of the worst seconds decide
+a high quantile. Queues are empty at the start of each minute. The mean latency is the half-wait
+approximation of M/D/c, capped at its value with full queues. The number of ongoing requests follows
+from the mean latency by Little's law. Drop rates are not modelled.
 """
 
 from functools import lru_cache
@@ -27,7 +29,8 @@ RATES = 256  # arrival rates from 0 to peak
 def latencies(
     jobs: tuple[Job, ...], peak_rps: tuple[float, ...], max_replicas: int, model: ServingModel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tail and mean latencies in seconds, by job, arrival rate (RATES values up to the peak) and replicas (0, 1, ...).
+    """Tail and mean latencies in seconds, by job, arrival rate (RATES values up to the peak) and
+    replicas (0, 1, ...).
 
     The tail latencies have a fourth axis: equally likely minutes, in ascending order of latency.
     """
@@ -48,7 +51,10 @@ def latencies(
 
 
 class FluidCluster(SimulatedCluster):
-    """A simulated cluster without requests. `trial` seeds the draw of each minute's tail latency from the table."""
+    """A simulated cluster without requests.
+
+    `trial` seeds the draw of each minute's tail latency from the table.
+    """
 
     def __init__(
         self,

@@ -1,10 +1,13 @@
-"""A plugin: the HPA of autoscaling/v2 with a `behavior`: scaling policies and stabilization windows in both directions.
+"""A plugin: the HPA of autoscaling/v2 with a `behavior`: scaling policies and stabilization windows
+in both directions.
 
-A scaling policy limits the change within the last `period_s` seconds; selectPolicy Max applies the policy that allows the
-largest change, Min the smallest. Scaling down goes to the highest recommendation of the scale-down window, scaling up to the
-lowest of the scale-up window. Source: kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
+A scaling policy limits the change within the last `period_s` seconds; selectPolicy Max applies the
+policy that allows the largest change, Min the smallest. Scaling down goes to the highest
+recommendation of the scale-down window, scaling up to the lowest of the scale-up window. Source:
+kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
 
-The registered policy uses examples of that page: at most 10 % of the pods removed per minute, a scale-down window of 60 s.
+The registered policy uses examples of that page: at most 10 % of the pods removed per minute, a
+scale-down window of 60 s.
 """
 
 from dataclasses import dataclass, replace
@@ -19,14 +22,18 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """Limit the change within `period_s` seconds to `value` pods (`kind` "Pods") or per cent of pods ("Percent")."""
+    """Limit the change within `period_s` seconds to `value` pods (`kind` "Pods") or per cent of
+    pods ("Percent").
+    """
 
     kind: str
     value: float
     period_s: float
 
     def limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
-        """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) allowed now, given the recent `changes`."""
+        """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) allowed now, given the recent
+        `changes`.
+        """
         recent = [
             np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s
         ]

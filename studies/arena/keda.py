@@ -1,11 +1,13 @@
 """A plugin: KEDA, one ScaledObject per service, with static floors and ceilings.
 
-KEDA hands a metric to an HPA with a target of type AverageValue: desired = ceil(metric / threshold), no change within a
-tolerance of 10 %, and the HPA's default behavior. Sources: keda.sh, "ScaledObject specification" (minReplicaCount,
-maxReplicaCount) and "Prometheus" (threshold); kubernetes.io, "Horizontal Pod Autoscaling".
+KEDA hands a metric to an HPA with a target of type AverageValue: desired = ceil(metric /
+threshold), no change within a tolerance of 10 %, and the HPA's default behavior. Sources: keda.sh,
+"ScaledObject specification" (minReplicaCount, maxReplicaCount) and "Prometheus" (threshold);
+kubernetes.io, "Horizontal Pod Autoscaling".
 
-The metric is a service's request rate. The threshold is the rate at which a replica is busy for 80 % of the time, the
-ceiling is twice an equal share of the cluster, and both floors and ceilings stay as they were set at the first tick.
+The metric is a service's request rate. The threshold is the rate at which a replica is busy for
+80 % of the time, the ceiling is twice an equal share of the cluster, and both floors and ceilings
+stay as they were set at the first tick.
 """
 
 from dataclasses import dataclass, replace

@@ -1,13 +1,15 @@
 """A plugin: Knative's Pod Autoscaler (KPA) on concurrency, with panic mode and its defaults.
 
-desired = ceil(mean concurrency of the stable window / target), with a target of 70 % of containerConcurrency. If the
-panic window (6 s) wants at least twice the ready pods, the revision panics: it follows the larger count of both windows
-and does not scale down until there has been no reason to panic for 60 s. Sources: knative.dev, "Additional autoscaling
-configuration for Knative Pod Autoscaler" (stable-window 60s, panic-window-percentage 10, panic-threshold-percentage 200,
-max-scale-up-rate 1000, max-scale-down-rate 2), "Configuring concurrency" (target utilization 70 %), and
-config-autoscaler (a decision every 2 s).
+desired = ceil(mean concurrency of the stable window / target), with a target of 70 % of
+containerConcurrency. If the panic window (6 s) wants at least twice the ready pods, the revision
+panics: it follows the larger count of both windows and does not scale down until there has been no
+reason to panic for 60 s. Sources: knative.dev, "Additional autoscaling configuration for Knative
+Pod Autoscaler" (stable-window 60s, panic-window-percentage 10, panic-threshold-percentage 200,
+max-scale-up-rate 1000, max-scale-down-rate 2), "Configuring concurrency" (target utilization 70 %),
+and config-autoscaler (a decision every 2 s).
 
-A replica serves one request at a time, so containerConcurrency is 1. Services are not scaled to zero.
+A replica serves one request at a time, so containerConcurrency is 1. Services are not scaled to
+zero.
 """
 
 from dataclasses import dataclass, replace

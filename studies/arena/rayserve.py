@@ -1,10 +1,11 @@
 """A plugin: Ray Serve's autoscaler as in Ray 2.60, with all its defaults.
 
-desired = ceil(m / target_ongoing_requests), where m is the mean of the ongoing requests over look_back_period_s. A
-change is applied once an unbroken series of decisions in its direction has lasted upscale_delay_s or downscale_delay_s.
-Sources: docs.ray.io, "Advanced Ray Serve Autoscaling", and AutoscalingConfig of Ray 2.60 (target_ongoing_requests 2,
-look_back_period_s 30, upscale_delay_s 30, downscale_delay_s 600, both scaling factors 1, metrics every 10 s).
-The library's policy RayServe starts its counter at one tick instead of 0, and therefore acts one tick earlier.
+desired = ceil(m / target_ongoing_requests), where m is the mean of the ongoing requests over
+look_back_period_s. A change is applied once an unbroken series of decisions in its direction has
+lasted upscale_delay_s or downscale_delay_s. Sources: docs.ray.io, "Advanced Ray Serve Autoscaling",
+and AutoscalingConfig of Ray 2.60 (target_ongoing_requests 2, look_back_period_s 30, upscale_delay_s
+30, downscale_delay_s 600, both scaling factors 1, metrics every 10 s). The library's policy
+RayServe starts its counter at one tick instead of 0, and therefore acts one tick earlier.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +20,10 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class TimedRayServe(RayServe):
-    """The state's `counter_s` is the age in s of a series of decisions. It is negative if they scale down."""
+    """The state's `counter_s` is the age in s of a series of decisions.
+
+    It is negative if they scale down.
+    """
 
     name: str = "RayServe-2.60"
 

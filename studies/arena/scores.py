@@ -1,4 +1,6 @@
-"""The scores of the arena's entries: their regret, ranks and intervals, from the files of `faro arena run`."""
+"""The scores of the arena's entries: their regret, ranks and intervals, from the files of `faro
+arena run`.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,19 @@ def read_entries(folder: str | Path) -> dict[str, Entry]:
 
 
 def per_minute(entry: Entry) -> np.ndarray:
-    """Regret per minute and job, shape (scenarios x seeds, blocks). A block is a stretch of consecutive minutes."""
+    """Regret per minute and job, shape (scenarios x seeds, blocks).
+
+    A block is a stretch of consecutive minutes.
+    """
     return np.array([np.array(row["blocks"]) / row["minutes"] for row in entry["scenarios"]])
 
 
 def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and failed decisions.
+    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and
+    failed decisions.
 
-    The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in a draw, because they
-    serve the same requests.
+    The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in
+    a draw, because they serve the same requests.
     """
     regret = np.array([per_minute(entry) for entry in entries.values()])
     _, runs, blocks = regret.shape
@@ -62,7 +68,9 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
 
 
 def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
-    """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per job by scenario."""
+    """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per
+    job by scenario.
+    """
     rows = {
         name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False)
         for name, entry in entries.items()

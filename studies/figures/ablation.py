@@ -1,4 +1,6 @@
-"""Stage 60: the gain of each design step (figure 16 of the paper), the remaining loss, Cilantro's learning curve."""
+"""Stage 60: the gain of each design step (figure 16 of the paper), the remaining loss, Cilantro's
+learning curve.
+"""
 
 from pathlib import Path
 
@@ -46,7 +48,8 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
-    """The paper's simulated ablation: columns variant, capacity_cores, lost_utility_published, slo_violation_rate.
+    """The paper's simulated ablation: columns variant, capacity_cores, lost_utility_published,
+    slo_violation_rate.
 
     `steps` maps the paper's names of the variants to ours.
     """
@@ -62,14 +65,19 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
 
 
 def lost_column(published: pd.DataFrame | None) -> str:
-    """Name the column of lost utility to draw. With `published` values, it is the loss as the paper computes it."""
+    """Name the column of lost utility to draw.
+
+    With `published` values, it is the loss as the paper computes it.
+    """
     return "lost_utility" if published is None else "lost_utility_published"
 
 
 def ablation(
     summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None
 ) -> Figure:
-    """Figure 16: lost utility after each step, one panel per capacity, with limits and published values."""
+    """Figure 16: lost utility after each step, one panel per capacity, with limits and published
+    values.
+    """
     lost = lost_column(published)
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
@@ -108,19 +116,23 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
             else ""
         )
         findings.append(
-            f"At {capacity:g} cores, the paper's steps change the lost utility from {lost.iloc[0]:.2f} to {lost[last]:.2f}, "
-            f"and ours to {lost.iloc[-1]:.2f}. Of our steps, {ours.idxmax().removeprefix('+ ')} gains most "
-            f"({ours.max():.2f}){costs}."
+            f"At {capacity:g} cores, the paper's steps change the lost utility from "
+            f"{lost.iloc[0]:.2f} to {lost[last]:.2f}, and ours to {lost.iloc[-1]:.2f}. Of our "
+            f"steps, {ours.idxmax().removeprefix('+ ')} gains most ({ours.max():.2f}){costs}."
         )
     diamonds = "" if published is None else common.DIAMONDS
     return (
-        f"{' '.join(findings)} Each step includes all steps above it. {trials_note(summary, ['capacity_cores', 'variant'])} "
-        f"Dashed: clairvoyant limit of the first trial.{diamonds}"
+        f"{' '.join(findings)} Each step includes all steps above it. "
+        f"{trials_note(summary, ['capacity_cores', 'variant'])} Dashed: clairvoyant limit of the "
+        f"first trial.{diamonds}"
     )
 
 
 def remaining_loss(parts: pd.DataFrame) -> Figure:
-    """Lost utility when one part of the problem is made ideal at a time. Columns part, lost_utility."""
+    """Lost utility when one part of the problem is made ideal at a time.
+
+    Columns part, lost_utility.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     special = {AS_IS: "#0072B2", CONSTANT: "#C2C5CA", BEST: style.LIMIT}
     colours = [special.get(part, COLOURS["Faro-PenaltySum"]) for part in parts["part"]]
@@ -134,14 +146,18 @@ def remaining_caption(parts: pd.DataFrame) -> str:
     saved = (lost[AS_IS] - lost[[START, FORECAST, MOVES]]).sort_values(ascending=False)
     ideals = "; ".join(f"{part}: {IDEALS[part]} (saves {saved[part]:.3f})" for part in saved.index)
     return (
-        f"Of the {lost[AS_IS]:.2f} utility that {PLANNER} loses at {capacity:g} cores, an ideal {saved.index[0]} saves "
-        f"{saved.iloc[0]:.2f}, and all three ideals together save {lost[AS_IS] - lost[ALL]:.2f}. {ideals}. Constant rates: "
-        f"{IDEALS[CONSTANT]} ({lost[CONSTANT]:.2f}). Limit: {IDEALS[BEST]} ({lost[BEST]:.2f}). First trial."
+        f"Of the {lost[AS_IS]:.2f} utility that {PLANNER} loses at {capacity:g} cores, an ideal "
+        f"{saved.index[0]} saves {saved.iloc[0]:.2f}, and all three ideals together save "
+        f"{lost[AS_IS] - lost[ALL]:.2f}. {ideals}. Constant rates: {IDEALS[CONSTANT]} "
+        f"({lost[CONSTANT]:.2f}). Limit: {IDEALS[BEST]} ({lost[BEST]:.2f}). First trial."
     )
 
 
 def learning(curves: pd.DataFrame) -> Figure:
-    """Error of a learned latency model by minutes of learning. Columns capacity_cores, minute, log_error."""
+    """Error of a learned latency model by minutes of learning.
+
+    Columns capacity_cores, minute, log_error.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
     error_pct = 100 * np.expm1(curves["log_error"])
     for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
@@ -166,7 +182,7 @@ def learning_caption(curves: pd.DataFrame) -> str:
     by_minute = curves.groupby("minute")["log_error"].mean()
     first, last = (100 * np.expm1(by_minute.iloc[place]) for place in (0, -1))
     return (
-        f"After {by_minute.index[-1]} minutes of learning, the tail latency that Cilantro predicts is off by {last:.0f} %, "
-        f"against {first:.0f} % without any observation (geometric mean over job-minutes of another trial, and over "
-        "capacities)."
+        f"After {by_minute.index[-1]} minutes of learning, the tail latency that Cilantro predicts "
+        f"is off by {last:.0f} %, against {first:.0f} % without any observation (geometric mean "
+        "over job-minutes of another trial, and over capacities)."
     )

@@ -1,4 +1,6 @@
-"""Figure of stage 86 (`86_arena.ipynb`): ranks of the arena's entries, and their regret in each scenario."""
+"""Figure of stage 86 (`86_arena.ipynb`): ranks of the arena's entries, and their regret in each
+scenario.
+"""
 
 from collections.abc import Mapping
 
@@ -24,7 +26,10 @@ def draw(results: str, entries: str) -> Drawings:
 
 
 def ranks_and_scenarios(entries: Mapping[str, Entry]) -> Figure:
-    """Left: mean regret of each entry, with 95 % intervals. Right: its regret in each scenario, in per cent."""
+    """Left: mean regret of each entry, with 95 % intervals.
+
+    Right: its regret in each scenario, in per cent.
+    """
     table, (regret, _) = ranking(entries), by_scenario(entries)
     height = 0.9 + 0.24 * len(table)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, height), width_ratios=(1, 1.7))
@@ -54,11 +59,13 @@ def arena_caption(entries: Mapping[str, Entry]) -> str:
     best, next_best = table.loc[first], table.loc[second]
     failed = [name for name, failures in table["failures"].items() if failures]
     return (
-        f"{first} has the least regret, {best['regret']:.1%} ({best['low']:.1%} to {best['high']:.1%}), before {second} with "
-        f"{next_best['regret']:.1%} ({next_best['low']:.1%} to {next_best['high']:.1%}). Of {len(regret)} scenarios, the "
-        f"least regret is reached by {wins}. Regret is the lost utility minus that of the clairvoyant, which loses "
-        f"{bound.min():.1%} to {bound.max():.1%}; a dot is the mean over all scenarios and both seeds, with a 95 % interval "
-        f"of a bootstrap of blocks of the day. "
-        f"{f'Failed: {and_list(failed)}, shown at the rank that they would have had. ' if failed else ''}"
-        f"A decision takes {table['decision_ms'].min():.1f} to {table['decision_ms'].max():.1f} ms in the median."
+        f"{first} has the least regret, {best['regret']:.1%} ({best['low']:.1%} to "
+        f"{best['high']:.1%}), before {second} with {next_best['regret']:.1%} "
+        f"({next_best['low']:.1%} to {next_best['high']:.1%}). Of {len(regret)} scenarios, the "
+        f"least regret is reached by {wins}. Regret is the lost utility minus that of the "
+        f"clairvoyant, which loses {bound.min():.1%} to {bound.max():.1%}; a dot is the mean over "
+        "all scenarios and both seeds, with a 95 % interval of a bootstrap of blocks of the day. "
+        f"{f'Failed: {and_list(failed)}, shown at the rank that they would have had. ' if failed else ''}A "
+        f"decision takes {table['decision_ms'].min():.1f} to {table['decision_ms'].max():.1f} ms "
+        "in the median."
     )

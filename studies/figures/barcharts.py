@@ -10,7 +10,9 @@ from studies.figures.common import DIAMOND, EDGE, LIMIT_LINE
 
 
 def hatch_of(policy: str) -> str | None:
-    """The hatch of a policy's bar: slashes for "(paper)", dots for "(paper, exact)", None for our own policies."""
+    """The hatch of a policy's bar: slashes for "(paper)", dots for "(paper, exact)", None for our
+    own policies.
+    """
     if "(paper" not in policy:
         return None
     return "..." if "exact" in policy else "//"
@@ -27,10 +29,11 @@ def bar_rows(
     limit: float | None = None,
     number_format: str = "{:.2f}",
 ) -> None:
-    """Draw one bar per row, with the mean over trials as length and label, and one standard deviation as whisker.
+    """Draw one bar per row, with the mean over trials as length and label, and one standard
+    deviation as whisker.
 
-    `values` has one value per trial, with the row as index. `published` has one value per row, drawn as a diamond.
-    `limit` is drawn as a dashed line.
+    `values` has one value per trial, with the row as index. `published` has one value per row,
+    drawn as a diamond. `limit` is drawn as a dashed line.
     """
     mean, deviation = (
         one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std())

@@ -1,4 +1,6 @@
-"""Shared by the figures of several stages: lines, markers, legends, axes, and sentences of their captions."""
+"""Shared by the figures of several stages: lines, markers, legends, axes, and sentences of their
+captions.
+"""
 
 import math
 from collections.abc import Mapping
@@ -20,14 +22,18 @@ DIAMONDS = " Diamonds: published values; losses are in the published convention.
 
 
 def as_published(measures: Mapping[str, str]) -> dict[str, str]:
-    """`measures` (column -> label), with the columns of losses replaced by those in the published convention."""
+    """`measures` (column -> label), with the columns of losses replaced by those in the published
+    convention.
+    """
     return {
         f"{name}_published" if "lost" in name else name: label for name, label in measures.items()
     }
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """A sentence on the number of trials per group of equal `by` columns; the smallest number if groups differ."""
+    """A sentence on the number of trials per group of equal `by` columns; the smallest number if
+    groups differ.
+    """
     trials = summary.groupby(by)["trial"].nunique().min()
     return (
         f"Mean over {trials} trials; whiskers: one standard deviation."
@@ -44,7 +50,9 @@ def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
 
 
 def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
-    """Draw mean lost utility against column `x`, with one line per policy and one standard deviation as whisker."""
+    """Draw mean lost utility against column `x`, with one line per policy and one standard
+    deviation as whisker.
+    """
     for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
         lost = rows.groupby(x)["lost_utility"]
         line = {
@@ -59,7 +67,9 @@ def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
 
 
 def label_log_axis(axis: Axis, low: float, high: float) -> None:
-    """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the range is wide."""
+    """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the
+    range is wide.
+    """
     steps = (1, 2, 5) if high < 30 * low else (1,)
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**exponent for exponent in exponents for step in steps]

@@ -40,7 +40,9 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 def figures_of(
     tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None
 ) -> Drawings:
-    """All figures of a comparison; figures over the time of day show the first trial at the middle capacity."""
+    """All figures of a comparison; figures over the time of day show the first trial at the middle
+    capacity.
+    """
     summary = tables.summary
     capacities = sorted(summary["capacity_cores"].unique())
     capacity = capacities[len(capacities) // 2]
@@ -89,9 +91,11 @@ def figures_of(
 
 
 def published_main(directory: str | Path, environment: str = "simulation") -> pd.DataFrame:
-    """The paper's results: columns policy, capacity_cores, and measures in the published convention.
+    """The paper's results: columns policy, capacity_cores, and measures in the published
+    convention.
 
-    The results of a Faro policy appear twice: under our policy's name, and with the suffix " (paper)".
+    The results of a Faro policy appear twice: under our policy's name, and with the suffix "
+    (paper)".
     """
     table = pd.read_csv(Path(directory) / "published_main.csv")
     table = table[table["env"] == environment].replace(
@@ -117,7 +121,8 @@ def policies_by_capacity(
     published: pd.DataFrame | None = None,
     measures: Mapping[str, str] = style.MEASURES,
 ) -> Figure:
-    """Figures 10 and 13: one panel per measure and capacity, with a bar per policy, the limit and published values.
+    """Figures 10 and 13: one panel per measure and capacity, with a bar per policy, the limit and
+    published values.
 
     `measures` maps columns to labels. Panels of a measure that `limit` lacks show no limit.
     """
@@ -170,15 +175,18 @@ def capacity_caption(
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
         worst = f", {mean.index[-1]} the most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
         findings.append(
-            f"At {capacity:g} cores, {mean.index[0]} loses the least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
-            f"limit is {floor:.2f}."
+            f"At {capacity:g} cores, {mean.index[0]} loses the least utility "
+            f"({mean.iloc[0]:.2f}){worst}; the clairvoyant limit is {floor:.2f}."
         )
     diamonds = "" if published is None else common.DIAMONDS
     return f"{' '.join(findings)} {trials_note(summary, ['policy', 'capacity_cores'])}{diamonds}"
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
-    """Figure 12: mean lost utility of jobs, with a dot per job and a box per policy. `limit` adds the clairvoyant."""
+    """Figure 12: mean lost utility of jobs, with a dot per job and a box per policy.
+
+    `limit` adds the clairvoyant.
+    """
     if limit is not None:
         minutes = pd.concat([minutes, limit.assign(policy=common.CLAIRVOYANT)], ignore_index=True)
     lost = (
@@ -219,15 +227,17 @@ def spread_caption(minutes: pd.DataFrame) -> str:
     utility = minutes.groupby(["capacity_cores", "policy", "job"])["utility"].mean()
     worst = utility.groupby(["capacity_cores", "policy"]).min().unstack("capacity_cores")
     findings = [
-        f"At {size:g} cores, the worst-off job does best under {worst[size].idxmax()}, with a mean utility of "
-        f"{worst[size].max():.2f}."
+        f"At {size:g} cores, the worst-off job does best under {worst[size].idxmax()}, with a mean "
+        f"utility of {worst[size].max():.2f}."
         for size in sorted(worst, reverse=True)
     ]
     return f"{' '.join(findings)} Each dot is a job, mean over its minutes with requests and over trials."
 
 
 def distinguishable(policies: Sequence[str]) -> list[str]:
-    """The policies to draw as lines in one panel: all if there are at most MAX_LINES, else those in FOLLOWED."""
+    """The policies to draw as lines in one panel: all if there are at most MAX_LINES, else those in
+    FOLLOWED.
+    """
     names = list(dict.fromkeys(policies))
     followed = [name for name in names if name in FOLLOWED]
     return names if len(names) <= MAX_LINES else followed or names[:MAX_LINES]
@@ -240,12 +250,14 @@ def policy_timeline(
     capacity: float,
     limit: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 1: lost utility of the cluster and cores in use over the day, by policy, at one capacity and in one trial.
+    """Figure 1: lost utility of the cluster and cores in use over the day, by policy, at one
+    capacity and in one trial.
 
     `minutes`, `running` and `limit` (`clairvoyant`) are tables of `studies.frames.Tables`.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
-    # Window of the moving mean in minutes; longer for a long day, whose lines would otherwise blur into bands.
+    # Window of the moving mean in minutes; longer for a long day, whose lines would otherwise blur
+    # into bands.
     width = max(5, (int(running["minute"].max()) + 1) // 72)
     for policy in distinguishable(minutes["policy"]):
         top.plot(
@@ -263,7 +275,10 @@ def policy_timeline(
 
 
 def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
-    """Moving mean over `width` minutes of the lost utility, summed over jobs. Arrivals after the day are left out."""
+    """Moving mean over `width` minutes of the lost utility, summed over jobs.
+
+    Arrivals after the day are left out.
+    """
     lost = (
         (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
     )
@@ -288,8 +303,8 @@ def timeline_caption(minutes: pd.DataFrame, capacity: float) -> str:
         else ""
     )
     return (
-        f"At {capacity:g} cores, the cluster loses {lost.min():.2f} utility on average under {lost.idxmin()}{most}. "
-        "Dashed: clairvoyant limit; dotted: capacity. First trial."
+        f"At {capacity:g} cores, the cluster loses {lost.min():.2f} utility on average under "
+        f"{lost.idxmin()}{most}. Dashed: clairvoyant limit; dotted: capacity. First trial."
     )
 
 
@@ -299,10 +314,12 @@ def job_timelines(
     policies: Sequence[str],
     limit: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
+    """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one
+    column per policy.
 
-    All panels of a job have the same scale. They show means over at most MAX_STEPS equal intervals of the day.
-    `minutes`, `running` and `limit` are as in `policy_timeline`. The limit is a thin line in every panel.
+    All panels of a job have the same scale. They show means over at most MAX_STEPS equal intervals
+    of the day. `minutes`, `running` and `limit` are as in `policy_timeline`. The limit is a thin
+    line in every panel.
     """
     jobs = list(dict.fromkeys(minutes["job"]))
     size_in = (PAGE_IN, 0.9 + 0.42 * len(jobs))
@@ -347,7 +364,9 @@ def job_timelines(
 
 
 def _binned(frame: pd.DataFrame, column: str, last: int) -> pd.Series:
-    """Mean of a column over up to MAX_STEPS equal intervals of minutes 0..last, by the interval's first minute."""
+    """Mean of a column over up to MAX_STEPS equal intervals of minutes 0..last, by the interval's
+    first minute.
+    """
     width = max(1, -(-(last + 1) // MAX_STEPS))
     inside = frame[frame["minute"] <= last]
     return inside[column].groupby(inside["minute"] // width * width).mean()
@@ -356,12 +375,14 @@ def _binned(frame: pd.DataFrame, column: str, last: int) -> pd.Series:
 def job_caption(minutes: pd.DataFrame, policies: Sequence[str], capacity: float) -> str:
     lost = 1 - minutes.groupby(["policy", "job"])["utility"].mean()
     findings = [
-        f"under {policy}, {lost[policy].idxmax()} loses most ({lost[policy].max():.2f} of its utility)"
+        f"under {policy}, {lost[policy].idxmax()} loses most ({lost[policy].max():.2f} of its "
+        "utility)"
         for policy in dict.fromkeys(policies)
     ]
     sentence = "; ".join(findings)
     return (
-        f"{sentence[0].upper()}{sentence[1:]}, at {capacity:g} cores. Shown are the policies that lose most and least in "
-        "total. Line: replicas of the job; red: replicas that the clairvoyant allocates; strip: lost utility. Losses are "
-        "means over minutes with requests. First trial."
+        f"{sentence[0].upper()}{sentence[1:]}, at {capacity:g} cores. Shown are the policies that "
+        "lose most and least in total. Line: replicas of the job; red: replicas that the "
+        "clairvoyant allocates; strip: lost utility. Losses are means over minutes with requests. "
+        "First trial."
     )

@@ -14,7 +14,9 @@ from studies.configurations import BEST
 def by_gpus(
     parts: dict[str, Configurations], best: Configurations, compared: pd.DataFrame
 ) -> Figure:
-    """Plot the utility of one service (left) and the lost utility of all services (right), both by number of GPUs."""
+    """Plot the utility of one service (left) and the lost utility of all services (right), both by
+    number of GPUs.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.5), width_ratios=(3, 2))
 
     def row(table: Configurations) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +49,9 @@ def by_gpus(
 
 
 def choice_finding(compared: pd.DataFrame) -> str:
-    """State the lost utility at each number of GPUs, with the best configurations and with every other choice."""
+    """State the lost utility at each number of GPUs, with the best configurations and with every
+    other choice.
+    """
     lost = compared.groupby(["capacity", "choice"])["simulated"].sum().unstack()
     sentences = []
     for capacity, row in lost.iterrows():

@@ -15,7 +15,10 @@ SIZES = ("smallest", "middle", "largest")  # labels of three capacities
 
 
 def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
-    """Draw the figure for the workloads named in `worlds`. All other policies are compared with `leader`."""
+    """Draw the figure for the workloads named in `worlds`.
+
+    All other policies are compared with `leader`.
+    """
     tables = {
         name: pd.read_csv(results / "days" / name / "paired.csv", dtype={"day": str})
         for name in worlds
@@ -25,7 +28,10 @@ def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
 
 
 def forest(tables: Mapping[str, pd.DataFrame], leader: str) -> Figure:
-    """Plot mean differences from `leader` over all days. `tables` maps a workload to its table of `days.paired`."""
+    """Plot mean differences from `leader` over all days.
+
+    `tables` maps a workload to its table of `days.paired`.
+    """
     parts = {name: others(table, leader) for name, table in tables.items()}
     rows = [part["policy"].nunique() for part in parts.values()]
     figure, axes = plt.subplots(
@@ -74,17 +80,20 @@ def others(table: pd.DataFrame, leader: str) -> pd.DataFrame:
 
 
 def finding(tables: Mapping[str, pd.DataFrame], leader: str) -> str:
-    """Say how often `leader` loses less utility than another policy. Name its worst significant defeat, if any."""
+    """Say how often `leader` loses less utility than another policy.
+
+    Name its worst significant defeat, if any.
+    """
     pairs = pd.concat([others(table, leader).assign(world=name) for name, table in tables.items()])
     better, clear = pairs["difference"] > 0, pairs["low"] > 0
     text = (
-        f"{leader} loses less utility than the other policy in {better.sum()} of {len(pairs)} comparisons; the 95 % interval "
-        f"excludes zero in {clear.sum()}."
+        f"{leader} loses less utility than the other policy in {better.sum()} of {len(pairs)} "
+        f"comparisons; the 95 % interval excludes zero in {clear.sum()}."
     )
     worse = pairs[pairs["high"] < 0].sort_values("difference")
     for row in worse.head(1).itertuples():
         text += (
-            f" It loses more in {len(worse)}, most against {row.policy} on {row.world} with {row.capacity_cores:g} cores "
-            f"({-row.difference:.2f})."
+            f" It loses more in {len(worse)}, most against {row.policy} on {row.world} with "
+            f"{row.capacity_cores:g} cores ({-row.difference:.2f})."
         )
     return text

@@ -1,4 +1,6 @@
-"""Figures of stage 30: forecasts (figure 8 of the paper), coverage, scores, and a posterior predictive check."""
+"""Figures of stage 30: forecasts (figure 8 of the paper), coverage, scores, and a posterior
+predictive check.
+"""
 
 from pathlib import Path
 
@@ -55,7 +57,9 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
-    """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest minute."""
+    """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest
+    minute.
+    """
     jobs = list(dict.fromkeys(bands["job"]))
     figure, axes = plt.subplots(
         len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), squeeze=False
@@ -88,14 +92,17 @@ def point_caption(bands: pd.DataFrame) -> str:
         (bands["requests"] > bands[column]).mean() for column in ("mean", "high")
     )
     return (
-        f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} of the job-minutes, "
-        f"provisioning for the upper end of the 80 % interval in {above_interval:.0%}. Shown: up to {SHOWN_MINUTES} minutes "
-        "around the peak of two jobs."
+        f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} "
+        "of the job-minutes, provisioning for the upper end of the 80 % interval in "
+        f"{above_interval:.0%}. Shown: up to {SHOWN_MINUTES} minutes around the peak of two jobs."
     )
 
 
 def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
-    """Empirical coverage by minutes ahead, one panel per level. Columns forecaster, minute, level, coverage."""
+    """Empirical coverage by minutes ahead, one panel per level.
+
+    Columns forecaster, minute, level, coverage.
+    """
     levels, lowest = sorted(coverage["level"].unique()), coverage["coverage"].min()
     figure, axes = plt.subplots(1, len(levels), figsize=(PAGE_IN, 2.2), sharey=True, squeeze=False)
     for axis, level in zip(axes[0], levels):
@@ -124,13 +131,16 @@ def coverage_caption(table: pd.DataFrame) -> str:
     held = table[table["forecaster"] == "bayes"].set_index("job")["coverage_80"]
     by_job = held.drop("all")
     return (
-        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, and between {by_job.min():.0%} and "
-        f"{by_job.max():.0%} of those of a single job. Dotted: nominal coverage."
+        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, and between "
+        f"{by_job.min():.0%} and {by_job.max():.0%} of those of a single job. Dotted: nominal "
+        "coverage."
     )
 
 
 def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """RMSE, CRPS and WQL of every forecaster over all jobs; `published`: columns model, rmse_requests_per_min."""
+    """RMSE, CRPS and WQL of every forecaster over all jobs; `published`: columns model,
+    rmse_requests_per_min.
+    """
     everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values(
         "crps_per_min"
     )
@@ -158,7 +168,9 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:
-    """Plot quantiles of the change per minute in sample paths (replicated) against those in actual requests."""
+    """Plot quantiles of the change per minute in sample paths (replicated) against those in actual
+    requests.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, COLUMN_IN))
     for job, rows in steps.groupby("job", sort=False):
         axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)
@@ -180,6 +192,7 @@ def predictive_caption(steps: pd.DataFrame) -> str:
     ratio = size["replicated"].sum() / size["observed"].sum()
     by_job = (size["replicated"] / size["observed"])[size["observed"] > 0]
     return (
-        f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones over all jobs, "
-        f"and between {by_job.min():.2f} ({by_job.idxmin()}) and {by_job.max():.2f} times ({by_job.idxmax()}) for a job."
+        f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as "
+        f"observed ones over all jobs, and between {by_job.min():.2f} ({by_job.idxmin()}) and "
+        f"{by_job.max():.2f} times ({by_job.idxmax()}) for a job."
     )

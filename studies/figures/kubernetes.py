@@ -30,7 +30,10 @@ def draw(results: Path, tables: str) -> Drawings:
 
 
 def on_a_node(tables: Tables) -> Figure:
-    """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker in the last run."""
+    """Left: violations by policy and trial.
+
+    Right: requests and replicas around the deletion of a worker in the last run.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))
     summary = tables.summary[tables.summary["environment"] == LIVE]
     policies = list(dict.fromkeys(summary["policy"]))
@@ -92,7 +95,8 @@ def node_caption(tables: Tables) -> str:
         machine = f"one machine of {about['processors']:g} processors"
         where = f"Ray {about['ray']} on Kubernetes {about['kubeletVersion']}, {machine}. {where}"
     return (
-        f"{best} has fewest violations in {int((lowest == best).sum())} of {len(wide)} trials; the mean violation rate is "
-        f"{and_list(rates)}. {lasted}; meanwhile {int(tables.recovery['failed'].sum())} of "
+        f"{best} has fewest violations in {int((lowest == best).sum())} of {len(wide)} trials; the "
+        f"mean violation rate is {and_list(rates)}. {lasted}; meanwhile "
+        f"{int(tables.recovery['failed'].sum())} of "
         f"{int(tables.recovery[list(OUTCOMES)].sum().sum()):,} requests failed. {where}"
     )

@@ -51,7 +51,10 @@ def live_and_simulated(summary: pd.DataFrame) -> Figure:
 
 
 def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
-    """Caption on the agreement of live and simulated runs. `published` is the result of `published_distance`."""
+    """Caption on the agreement of live and simulated runs.
+
+    `published` is the result of `published_distance`.
+    """
     live, errors = summary[summary["environment"] == LIVE], lost_utility_error(summary)
     worst = errors.loc[errors["error"].abs().idxmax()]
     decided = pairs(summary).query("decided")
@@ -65,8 +68,9 @@ def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
             f" Ranking distance (normalised Kendall tau): {ranking_distance(summary):.2f}{paper}."
         )
     return (
-        f"The simulated lost utility differs from the live one by at most {abs(worst['error']):.2f} ({worst['policy']}: "
-        f"{worst[LIVE]:.2f} live, {worst[SIMULATION]:.2f} simulated). Agreement on the policy with fewer violations: "
+        "The simulated lost utility differs from the live one by at most "
+        f"{abs(worst['error']):.2f} ({worst['policy']}: {worst[LIVE]:.2f} live, "
+        f"{worst[SIMULATION]:.2f} simulated). Agreement on the policy with fewer violations: "
         f"{agreed}.{ranking} A slice of the day, {summary['scale'].iloc[0]:g} times as fast. "
         f"{trials_note(live, ['policy'])} {machine_note(live)}"
     )
@@ -76,7 +80,8 @@ def machine_note(live: pd.DataFrame) -> str:
     """Sentences on the background load of the machine and on lost requests."""
     noisy = int(live["noisy_host"].astype(bool).sum())
     return (
-        f"Other processes used {live['background_cpu'].mean():.1f} processors, {live['niced_cpu'].mean():.1f} of them at low "
-        f"priority; {noisy} of {len(live)} runs are marked as disturbed. Of {int(live['requests'].sum()):,} requests, "
+        f"Other processes used {live['background_cpu'].mean():.1f} processors, "
+        f"{live['niced_cpu'].mean():.1f} of them at low priority; {noisy} of {len(live)} runs are "
+        f"marked as disturbed. Of {int(live['requests'].sum()):,} requests, "
         f"{int((live['failed'] + live['unsent']).sum())} were lost."
     )

@@ -16,7 +16,9 @@ BAND = (0.1, 0.9)
 
 
 def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty without PLANNER."""
+    """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty
+    without PLANNER.
+    """
     decisions, minutes = (
         frame[(frame["policy"] == PLANNER) & (frame["trial"] == 0)]
         for frame in (tables.decisions, tables.minutes)
@@ -31,7 +33,9 @@ def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
 
 
 def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
-    """Simulated / predicted tail latency by capacity: columns capacity_cores, ratio (median), low and high (80 % band)."""
+    """Simulated / predicted tail latency by capacity: columns capacity_cores, ratio (median), low
+    and high (80 % band).
+    """
     cap_s = WORST * errors["slo_s"]
     ratio = errors["tail_latency_s"].clip(upper=cap_s) / errors["predicted_tail_latency_s"].clip(
         upper=cap_s
@@ -42,7 +46,9 @@ def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
-    """Plot simulated (median, 80 % band) against predicted tail latency, both as multiples of the SLO."""
+    """Plot simulated (median, 80 % band) against predicted tail latency, both as multiples of the
+    SLO.
+    """
     predicted = (errors["predicted_tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     simulated = (errors["tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 21)))
@@ -73,6 +79,7 @@ def prediction_caption(errors: pd.DataFrame) -> str:
         for row in error_bands(errors).itertuples()
     ]
     return (
-        f"The simulated tail latency divided by the prediction of {PLANNER} has a median of {'; '.join(ratios)}. First full "
-        f"minute after each prediction, {len(errors)} job-minutes without a change of replicas; capped at {WORST:g} SLOs."
+        f"The simulated tail latency divided by the prediction of {PLANNER} has a median of "
+        f"{'; '.join(ratios)}. First full minute after each prediction, {len(errors)} job-minutes "
+        f"without a change of replicas; capped at {WORST:g} SLOs."
     )

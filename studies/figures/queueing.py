@@ -1,4 +1,6 @@
-"""Stage 20: relaxed latency (figure 6 of the paper), and M/D/c approximated by half of the wait in M/M/c."""
+"""Stage 20: relaxed latency (figure 6 of the paper), and M/D/c approximated by half of the wait in
+M/M/c.
+"""
 
 from pathlib import Path
 
@@ -30,7 +32,9 @@ def draw(results: Path) -> Drawings:
 
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
-    """Plot `ratio` (half-wait latency divided by exact M/D/c latency) over `rho`, one line per value of `servers`."""
+    """Plot `ratio` (half-wait latency divided by exact M/D/c latency) over `rho`, one line per
+    value of `servers`.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
     sns.lineplot(
@@ -46,14 +50,16 @@ def half_caption(ratios: pd.DataFrame) -> str:
     busy = ratios[ratios["rho"] >= 0.5]
     low, high = busy.loc[busy["ratio"].idxmin()], busy.loc[busy["ratio"].idxmax()]
     return (
-        f"Above a utilisation of 0.5, the half-wait tail latency differs from exact M/D/c by {low['ratio'] - 1:+.1%} "
-        f"(replicas: {low['servers']:.0f}, utilisation {low['rho']:.2f}) to {high['ratio'] - 1:+.1%} "
-        f"(replicas: {high['servers']:.0f}, utilisation {high['rho']:.2f})."
+        "Above a utilisation of 0.5, the half-wait tail latency differs from exact M/D/c by "
+        f"{low['ratio'] - 1:+.1%} (replicas: {low['servers']:.0f}, utilisation {low['rho']:.2f}) "
+        f"to {high['ratio'] - 1:+.1%} (replicas: {high['servers']:.0f}, utilisation "
+        f"{high['rho']:.2f})."
     )
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Plot figure 6: latency on the left and drop penalty on the right, each in a precise and a relaxed form.
+    """Plot figure 6: latency on the left and drop penalty on the right, each in a precise and a
+    relaxed form.
 
     `latencies` has columns rho, latency_over_service, kind; `penalties` has drop, penalty, kind.
     """
@@ -73,6 +79,6 @@ def relaxations_caption(latencies: pd.DataFrame) -> str:
         relaxed.iloc[relaxed.index.get_indexer([rho], "nearest")[0]] for rho in (0.95, 1.5)
     )
     return (
-        f"The relaxed latency of four replicas grows linearly beyond a utilisation of 0.95, from {at:.1f} service times to "
-        f"{beyond:.1f} at 1.5, where the precise latency is infinite."
+        "The relaxed latency of four replicas grows linearly beyond a utilisation of 0.95, from "
+        f"{at:.1f} service times to {beyond:.1f} at 1.5, where the precise latency is infinite."
     )

@@ -19,7 +19,10 @@ def draw(results: Path) -> Drawings:
 
 
 def lost_by_service(table: pd.DataFrame) -> Figure:
-    """Plot lost utility by policy and service, one panel per capacity. `table` is from `edition.replicas.paired`."""
+    """Plot lost utility by policy and service, one panel per capacity.
+
+    `table` is from `edition.replicas.paired`.
+    """
     capacities = table["capacity_cores"].unique()
     figure, axes = plt.subplots(
         1, len(capacities), figsize=(PAGE_IN, 2.2), sharex=True, sharey=True, squeeze=False
@@ -41,16 +44,19 @@ def lost_by_service(table: pd.DataFrame) -> Figure:
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Compare, at each capacity, the loss of policy LEADER with that of policy ASSUMED and of the best other policy."""
+    """Compare, at each capacity, the loss of policy LEADER with that of policy ASSUMED and of the
+    best other policy.
+    """
     sentences = []
     for capacity, part in table.groupby("capacity_cores", sort=False):
         rows = part.set_index("policy")
         assumed, others = rows.loc[ASSUMED], rows.drop(index=[ASSUMED, LEADER])
         best = others.loc[others["lost_utility"].idxmin()]
         sentences.append(
-            f"With {capacity:g} cores, {LEADER} loses {rows.loc[LEADER, 'lost_utility']:.2f} with the true kinds of replica, "
-            f"{assumed['lost_utility']:.2f} if it assumes serial ones (difference {_interval(assumed)}), and the best of the "
-            f"others, {best.name}, loses {best['lost_utility']:.2f} ({_interval(best)})."
+            f"With {capacity:g} cores, {LEADER} loses {rows.loc[LEADER, 'lost_utility']:.2f} with "
+            f"the true kinds of replica, {assumed['lost_utility']:.2f} if it assumes serial ones "
+            f"(difference {_interval(assumed)}), and the best of the others, {best.name}, loses "
+            f"{best['lost_utility']:.2f} ({_interval(best)})."
         )
     return " ".join(sentences)
 

@@ -1,4 +1,6 @@
-"""Stage 70: two models, more jobs and more capacities (table 8 and figures 2, 14 and 15 of the paper)."""
+"""Stage 70: two models, more jobs and more capacities (table 8 and figures 2, 14 and 15 of the
+paper).
+"""
 
 from pathlib import Path
 
@@ -25,7 +27,10 @@ ACCEPTABLE = (
 
 
 def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
-    """Draw a figure for each experiment that was run. `curve` adds the figure of lost utility by capacity."""
+    """Draw a figure for each experiment that was run.
+
+    `curve` adds the figure of lost utility by capacity.
+    """
     paper = published_main(published) if published else None
     main, floor = (
         pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit")
@@ -73,8 +78,9 @@ def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = No
     policy, capacity = gap.abs().idxmax()
     diamonds = "" if published is None else common.DIAMONDS
     return (
-        f"Lost utility and lost effective utility differ by {gap.abs().median():.3f} in the median, and most for {policy} at "
-        f"{capacity:g} cores ({gap[policy, capacity]:+.2f}). Effective utility charges a drop its penalty.{diamonds}"
+        f"Lost utility and lost effective utility differ by {gap.abs().median():.3f} in the "
+        f"median, and most for {policy} at {capacity:g} cores ({gap[policy, capacity]:+.2f}). "
+        f"Effective utility charges a drop its penalty.{diamonds}"
     )
 
 
@@ -126,16 +132,21 @@ def larger_caption(summary: pd.DataFrame) -> str:
     ):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         best.append(
-            f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; {mean.iloc[0] / jobs:.2g} per job)"
+            f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; "
+            f"{mean.iloc[0] / jobs:.2g} per job)"
         )
     return (
-        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} "
-        "Dashed: clairvoyant limit of the first trial."
+        f"The lowest loss is that of {and_list(best)}. "
+        f"{trials_note(summary, ['variant', 'jobs', 'policy'])} Dashed: clairvoyant limit of the "
+        "first trial."
     )
 
 
 def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
-    """Figure 2: lost utility by capacity, for each policy and the clairvoyant limit. Runs start as in the paper."""
+    """Figure 2: lost utility by capacity, for each policy and the clairvoyant limit.
+
+    Runs start as in the paper.
+    """
     summary = summary[summary["start"] == ONE]
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     common.lost_by_policy(axis, summary, "capacity_cores")
@@ -184,7 +195,8 @@ def curve_caption(summary: pd.DataFrame) -> str:
         else ""
     )
     return (
-        f"To lose at most {ACCEPTABLE:g} utility, the policies need these cores (of those simulated): {', '.join(needs)}. "
-        f"Jobs start with one replica, under FairShare with an equal share. Lowest loss at each capacity: {best}.{offered} "
+        f"To lose at most {ACCEPTABLE:g} utility, the policies need these cores (of those "
+        f"simulated): {', '.join(needs)}. Jobs start with one replica, under FairShare with an "
+        f"equal share. Lowest loss at each capacity: {best}.{offered} "
         f"{trials_note(summary, ['policy', 'capacity_cores'])}"
     )

@@ -27,7 +27,10 @@ def varied(summary: pd.DataFrame) -> list[str]:
 
 
 def lost_by_parameter(summary: pd.DataFrame) -> Figure:
-    """Lost utility of each policy by parameter. Columns parameter, value, policy, trial, lost_utility."""
+    """Lost utility of each policy by parameter.
+
+    Columns parameter, value, policy, trial, lost_utility.
+    """
     names = varied(summary)
     figure, axes = plt.subplots(1, len(names), figsize=(PAGE_IN, 2.3), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], names):
@@ -44,12 +47,15 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """State how often the last policy of `summary` beats the best baseline, and where its margin is smallest."""
+    """State how often the last policy of `summary` beats the best baseline, and where its margin is
+    smallest.
+    """
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]
     return (
-        f"{leader} loses less utility than the best baseline in {(table['margin'] > 0).sum()} of {len(table)} settings. Its "
-        f"margin is smallest, {least['margin']:.2f}, at {PARAMETERS[least['parameter']]} = {least['value']:g}, against "
-        f"{least['best_other']}. {trials_note(summary, ['parameter', 'value', 'policy'])}"
+        f"{leader} loses less utility than the best baseline in {(table['margin'] > 0).sum()} of "
+        f"{len(table)} settings. Its margin is smallest, {least['margin']:.2f}, at "
+        f"{PARAMETERS[least['parameter']]} = {least['value']:g}, against {least['best_other']}. "
+        f"{trials_note(summary, ['parameter', 'value', 'policy'])}"
     )

@@ -1,4 +1,6 @@
-"""Stage 40: utilities and solvers (figures 4a, 5 and 7 of the paper), and the gain of relaxed utilities."""
+"""Stage 40: utilities and solvers (figures 4a, 5 and 7 of the paper), and the gain of relaxed
+utilities.
+"""
 
 from pathlib import Path
 
@@ -77,9 +79,11 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
 
 
 def medians(answers: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds and gap by formulation, objective and solver, over the decisions that every solver has solved.
+    """Median seconds and gap by formulation, objective and solver, over the decisions that every
+    solver has solved.
 
-    Medians, because a few optima near zero make relative gaps meaningless and would dominate a mean.
+    Medians, because a few optima near zero make relative gaps meaningless and would dominate a
+    mean.
     """
     window = ["formulation", "objective", "capacity_cores", "window"]
     solvers = answers.groupby(window)["solver"].transform("nunique")
@@ -131,8 +135,8 @@ def solver_caption(answers: pd.DataFrame) -> str:
     )
     gap, ms = wide["gap"], 1000 * wide["seconds"]
     others = [
-        f"{name} {gap['precise'][name]:.2%} in {ms['precise'][name]:.1f} ms and {gap['relaxed'][name]:.2%} in "
-        f"{ms['relaxed'][name]:.1f} ms"
+        f"{name} {gap['precise'][name]:.2%} in {ms['precise'][name]:.1f} ms and "
+        f"{gap['relaxed'][name]:.2%} in {ms['relaxed'][name]:.1f} ms"
         for name in ms.mean(axis=1).sort_values().index
         if name != "exact"
     ]
@@ -192,7 +196,9 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
-    """Lost utility of decisions by precise or relaxed utility, scored by relaxed (left) or precise (right) utility."""
+    """Lost utility of decisions by precise or relaxed utility, scored by relaxed (left) or precise
+    (right) utility.
+    """
     scored = scored.assign(
         decided=scored["solver"] + ", " + scored["formulation"],
         lost=(1 - scored["realised"]).round(9),
@@ -220,8 +226,9 @@ def sloppification_caption(scored: pd.DataFrame) -> str:
     )
     gain = realised["relaxed"] - realised["precise"]
     parts = [
-        f"At {capacity} cores, deciding on relaxed instead of precise utilities changes a job's relaxed utility by "
-        f"{gain[capacity, 'relaxed']:+.3f} and its precise utility by {gain[capacity, 'precise']:+.3f}."
+        f"At {capacity} cores, deciding on relaxed instead of precise utilities changes a job's "
+        f"relaxed utility by {gain[capacity, 'relaxed']:+.3f} and its precise utility by "
+        f"{gain[capacity, 'precise']:+.3f}."
         for capacity in dict.fromkeys(exact["capacity_cores"])
     ]
     return f"{' '.join(parts)} Solved exactly, scored under the actual rates; whiskers: one standard error."

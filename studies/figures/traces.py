@@ -36,7 +36,9 @@ def _day(requests: pd.DataFrame, split: str = "eval") -> pd.DataFrame:
 
 
 def workload_by_job(requests: pd.DataFrame) -> Figure:
-    """Plot figure 4b: each job's requests on the evaluation day (line) and middle 80 % of the training days (band)."""
+    """Plot figure 4b: each job's requests on the evaluation day (line) and middle 80 % of the
+    training days (band).
+    """
     day, before = _day(requests), _day(requests, "train")
     jobs = list(dict.fromkeys(day["job"]))
     rows = -(-len(jobs) // 5)
@@ -73,14 +75,16 @@ def workload_caption(requests: pd.DataFrame) -> str:
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     swing = by_job.max() / by_job.mean()
     return (
-        f"The peak load of a job is between {swing.min():.1f} times ({swing.idxmin()}) and {swing.max():.1f} times "
-        f"({swing.idxmax()}) its mean load. Line: evaluation day; band: middle 80 % of the training days. Each panel has its "
-        "own scale."
+        f"The peak load of a job is between {swing.min():.1f} times ({swing.idxmin()}) and "
+        f"{swing.max():.1f} times ({swing.idxmax()}) its mean load. Line: evaluation day; band: "
+        "middle 80 % of the training days. Each panel has its own scale."
     )
 
 
 def offered_load(requests: pd.DataFrame, jobs: Sequence[Job]) -> pd.Series:
-    """Offered load in cores by minute of the day: requests/s x seconds per request x cores, summed over the jobs."""
+    """Offered load in cores by minute of the day: requests/s x seconds per request x cores, summed
+    over the jobs.
+    """
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     return sum(by_job[job.name] / MINUTE_S * true_busy_s(job) * job.cores for job in jobs)
 
@@ -101,7 +105,7 @@ def load_caption(load: pd.Series, capacities: Sequence[int]) -> str:
     if not capacities:
         return f"The offered load is {load.mean():.1f} cores on average and {load.max():.1f} in the busiest minute."
     return " ".join(
-        f"At {capacity} cores, the offered load is {load.mean() / capacity:.0%} of capacity on average and "
-        f"{load.max() / capacity:.0%} in the busiest minute."
+        f"At {capacity} cores, the offered load is {load.mean() / capacity:.0%} of capacity on "
+        f"average and {load.max() / capacity:.0%} in the busiest minute."
         for capacity in capacities
     )

@@ -1,4 +1,6 @@
-"""How well simulations agree with live runs: differences between policies, rankings and lost utility."""
+"""How well simulations agree with live runs: differences between policies, rankings and lost
+utility.
+"""
 
 from itertools import combinations
 from pathlib import Path
@@ -10,11 +12,13 @@ LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
 
 
 def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.DataFrame:
-    """Difference of `measure` between two policies (`policy` - `other`), live and simulated, with one row per pair.
+    """Difference of `measure` between two policies (`policy` - `other`), live and simulated, with
+    one row per pair.
 
     live, simulation : mean difference over trials.
     live_error, simulation_error : standard error of that mean; NaN for one trial.
-    decided : whether the live and the simulated mean are both more than two standard errors away from zero.
+    decided : whether the live and the simulated mean are both more than two standard errors away
+        from zero.
     agree : whether the live and the simulated mean have the same sign.
     """
     wide = summary.pivot_table(
@@ -43,13 +47,17 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.Data
 
 
 def ranking_distance(summary: pd.DataFrame) -> float:
-    """Share of the pairs of policies whose order differs between live and simulated (normalised Kendall tau distance)."""
+    """Share of the pairs of policies whose order differs between live and simulated (normalised
+    Kendall tau distance).
+    """
     table = pairs(summary, "lost_utility")
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 
 def published_distance(folder: str | None, policies: list[str]) -> float | None:
-    """The paper's own mean `ranking_distance` over capacities; None without `folder`, or if it has fewer than 3 policies."""
+    """The paper's own mean `ranking_distance` over capacities; None without `folder`, or if it has
+    fewer than 3 policies.
+    """
     if folder is None:
         return None
     table = pd.read_csv(Path(folder) / "published_main.csv")

@@ -1,4 +1,7 @@
-"""Exclusive access to a RayService during an experiment. Afterwards, its jobs and its controller are restored."""
+"""Exclusive access to a RayService during an experiment.
+
+Afterwards, its jobs and its controller are restored.
+"""
 
 import base64
 import shutil
@@ -43,12 +46,16 @@ def exclusive_access(
     place: tuple[str, str] = RAY_SERVICE,
     kubeconfig: str | None = None,
 ) -> Iterator[Endpoint]:
-    """A context in which no controller scales a RayService. It yields the `Endpoint` of the Ray cluster.
+    """A context in which no controller scales a RayService.
 
-    address : URL of Ray's dashboard. If None, kubectl forwards the dashboard and the applications from Ray's head pod.
+    It yields the `Endpoint` of the Ray cluster.
+
+    address : URL of Ray's dashboard. If None, kubectl forwards the dashboard and the applications
+        from Ray's head pod.
     serve_address : URL of the applications. If None, SERVING_PORT on the host of `address`.
 
-    Raises ValueError, before anything is changed, if the RayService does not exist or access is refused.
+    Raises ValueError, before anything is changed, if the RayService does not exist or access is
+    refused.
     """
     namespace, name = place
     api = connect(kubeconfig, CONTEXTS[backend])
@@ -73,7 +80,8 @@ def exclusive_access(
         ray = HttpClient(address, token)
         ray.get(APPLICATIONS)  # fails for a wrong address, before anything is changed
         stack.enter_context(scaled_to_zero(api, namespace, f"{name}-controller"))
-        # The jobs are restored before the controller starts again, so that the controller finds its own jobs.
+        # The jobs are restored before the controller starts again, so that the controller finds its
+        # own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).request, "PUT", APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
@@ -83,7 +91,10 @@ def exclusive_access(
 
 
 def containers() -> tuple[int, ...]:
-    """PIDs of this machine's container shims, which are the containers' root processes. A kind node is a container."""
+    """PIDs of this machine's container shims, which are the containers' root processes.
+
+    A kind node is a container.
+    """
     running = psutil.process_iter(["name"])
     return tuple(
         process.pid for process in running if process.info["name"].startswith("containerd-shim")
@@ -136,7 +147,9 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 @contextmanager
 def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
-    """A context in which the controller's Deployment, if any, is scaled to zero; its replica count is restored at the end."""
+    """A context in which the controller's Deployment, if any, is scaled to zero; its replica count
+    is restored at the end.
+    """
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{controller}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)
@@ -156,7 +169,10 @@ def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
 def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
-    """A context in which kubectl forwards loopback URLs to the pod or service `target`. It yields one URL per port."""
+    """A context in which kubectl forwards loopback URLs to the pod or service `target`.
+
+    It yields one URL per port.
+    """
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ValueError(
@@ -181,14 +197,16 @@ def port_forward(
             addresses: dict[int, str] = {}
             until = time.monotonic() + FORWARD_S
             while len(addresses) < len(ports):
-                # This read does not block for long: kubectl soon prints a line for each port, or it exits.
+                # This read does not block for long: kubectl soon prints a line for each port, or it
+                # exits.
                 line = process.stdout.readline() if process.stdout else ""
                 if not line or time.monotonic() > until:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)
                     raise ValueError(
-                        f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}"
+                        f"kubectl port-forward {target}: "
+                        f"{' '.join(errors.read().split()) or 'no answer'}"
                     )
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
                 if words[:2] == ["Forwarding", "from"]:

@@ -52,9 +52,10 @@ def compare_live(
 ) -> Tables:
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
-    Journals are written to results/live/<backend>, and the tables of each finished run to results/live/<backend>/finished.
-    After an interruption, the next call with the same settings skips finished runs, unless their policy's class has
-    changed. The parameters are the settings in section `live` of the configuration.
+    Journals are written to results/live/<backend>, and the tables of each finished run to
+    results/live/<backend>/finished. After an interruption, the next call with the same settings
+    skips finished runs, unless their policy's class has changed. The parameters are the settings in
+    section `live` of the configuration.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ def compare_live(
     first_minute, minutes : start and length of the slice.
     tick_s : wall seconds between decisions.
     history_minutes : recorded minutes before the slice with which forecasts start.
-    lost_worker_trial : the trial in which a Ray worker is deleted halfway, counted from 0; None = in no trial.
+    lost_worker_trial : the trial in which a Ray worker is deleted halfway, counted from 0; None =
+        in no trial.
     """
     if lost_worker_trial is not None and backend == "local":
         raise ValueError(
@@ -118,7 +120,9 @@ def _live(
     max_rps: float,
     report: Report,
 ) -> Tables:
-    """Run every policy live, trial by trial, except for runs whose tables are already in `finished`."""
+    """Run every policy live, trial by trial, except for runs whose tables are already in
+    `finished`.
+    """
     for policy in policies.values():  # so that no live decision waits for compilation
         matched_simulation(
             replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0]
@@ -148,9 +152,10 @@ def _live(
         tables = replace(tables, recovery=with_key(recovery, {"policy": name, "trial": trial}))
         write_tables(tables, folders[name, trial])
         report(
-            f"{name}, trial {trial + 1} of {trials}: {columns['served']} served, {columns['dropped']} dropped, "
-            f"{columns['failed'] + columns['unsent']} lost; other processes used {columns['background_cpu']:.1f} processors"
-            f"{', too many' if columns['noisy_host'] else ''}"
+            f"{name}, trial {trial + 1} of {trials}: {columns['served']} served, "
+            f"{columns['dropped']} dropped, {columns['failed'] + columns['unsent']} lost; other "
+            f"processes used {columns['background_cpu']:.1f} "
+            f"processors{', too many' if columns['noisy_host'] else ''}"
         )
     return joined(map(read_tables, folders.values()))
 
@@ -160,7 +165,9 @@ def _fingerprint(text: str) -> str:
 
 
 def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:
-    """Simulate each live run with its changes of capacity, and the mean cold start and overhead of all live runs."""
+    """Simulate each live run with its changes of capacity, and the mean cold start and overhead of
+    all live runs.
+    """
     overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
     measured = replace(
@@ -188,7 +195,9 @@ def _endpoint(
     serve_address: str | None,
     report: Report,
 ) -> Iterator[Endpoint]:
-    """A Ray cluster that serves the jobs: a local cluster, the cluster at `address`, or a RayService with exclusive access."""
+    """A Ray cluster that serves the jobs: a local cluster, the cluster at `address`, or a
+    RayService with exclusive access.
+    """
     from studies.live.exclusive import CONTEXTS, exclusive_access
 
     jobs = one.workload.jobs
@@ -205,7 +214,10 @@ def _endpoint(
 
 
 def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Measure the cold start of up to 3 replicas, in trace seconds. If none fits, return the first job's setting."""
+    """Measure the cold start of up to 3 replicas, in trace seconds.
+
+    If none fits, return the first job's setting.
+    """
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s

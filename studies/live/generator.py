@@ -65,7 +65,9 @@ class Generator:
 
 
 def main() -> None:
-    """Read a `Script` from standard input, send its requests, and write their outcomes (`Sent`) to standard output."""
+    """Read a `Script` from standard input, send its requests, and write their outcomes (`Sent`) to
+    standard output.
+    """
     arrays = unpacked(sys.stdin.buffer.read())
     origin_s, max_rps = float(arrays.pop("origin_s")), float(arrays.pop("max_rps"))
     script = Script(tuple(arrays.pop("urls").tolist()), **arrays)

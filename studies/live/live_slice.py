@@ -69,7 +69,9 @@ class Slice:
 
     @property
     def initial(self) -> np.ndarray:
-        """Initial replicas (jobs,): equal shares, because a run is too short to start with one replica per job."""
+        """Initial replicas (jobs,): equal shares, because a run is too short to start with one
+        replica per job.
+        """
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
@@ -81,20 +83,25 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with the tick and history of this slice; Faro assumes a cold start of one minute."""
+        """The policy with the tick and history of this slice; Faro assumes a cold start of one
+        minute.
+        """
         changes: dict[str, Any] = {"before": self.before} if isinstance(policy, TwoLoops) else {}
         changes |= {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
         return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
-        """Arrivals and service times of a trial, the same for all policies and for live and simulated runs."""
+        """Arrivals and service times of a trial, the same for all policies and for live and
+        simulated runs.
+        """
         return draw(self.workload, seed, router=None)
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
     """Select the traces of `jobs` (indices), and let every day start at minute `first_minute`.
 
-    If first_minute > 0, training days continue into the next day, and the last is lost. The evaluation day is shorter.
+    If first_minute > 0, training days continue into the next day, and the last is lost. The
+    evaluation day is shorter.
     """
     chosen = list(jobs)
     train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
@@ -110,7 +117,10 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
 
 
 def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
-    """Scale requests down to at most `max_rps` per wall second in any minute. Return (workload, share kept)."""
+    """Scale requests down to at most `max_rps` per wall second in any minute.
+
+    Return (workload, share kept).
+    """
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
     share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
@@ -120,7 +130,9 @@ def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Worklo
 def matched_simulation(
     one: Slice, policy: Policy, seed: int, capacity_steps: tuple[tuple[float, float], ...] = ()
 ) -> Run:
-    """Simulate the slice with the same requests, dispatch, tick and changes of capacity as in the live run."""
+    """Simulate the slice with the same requests, dispatch, tick and changes of capacity as in the
+    live run.
+    """
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
     with policy_failures_raised():
@@ -173,11 +185,13 @@ def run_live(
 
     Parameters
     ----------
-    lose_worker : delete a Ray worker halfway. The capacity is then the CPUs of Ray's nodes, not `one.capacity`.
+    lose_worker : delete a Ray worker halfway. The capacity is then the CPUs of Ray's nodes, not
+        `one.capacity`.
 
     Returns
     -------
-    The run, additional columns for the summary, and the table `recovery` (empty unless a worker is deleted). Columns:
+    The run, additional columns for the summary, and the table `recovery` (empty unless a worker is
+    deleted). Columns:
 
     - background_cpu, niced_cpu: mean number of processors that other processes used, in total and at low priority.
     - served, dropped, failed, unsent: number of requests by outcome.
@@ -247,7 +261,10 @@ def run_live(
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
-    """(time in s, cores) of each tick at which the capacity has changed. Before the first tick, it is `capacity`."""
+    """(time in s, cores) of each tick at which the capacity has changed.
+
+    Before the first tick, it is `capacity`.
+    """
     seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
     before = [capacity, *(cores for _, cores in seen)]
     return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
@@ -256,9 +273,11 @@ def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[fl
 def overheads(
     one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock
 ) -> tuple[float, float]:
-    """Mean overheads of served requests in trace seconds, inside and outside the replica; NaN without statistics.
+    """Mean overheads of served requests in trace seconds, inside and outside the replica; NaN
+    without statistics.
 
-    Inside: service time minus drawn service time. Outside: the client's latency minus the replica's latency.
+    Inside: service time minus drawn service time. Outside: the client's latency minus the replica's
+    latency.
     """
     time.sleep(REPORTED_S)
     statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)

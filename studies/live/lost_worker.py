@@ -14,9 +14,11 @@ from studies.live.recovery import STEP_S
 
 
 class LostWorker:
-    """A context in which a thread deletes a worker at `at_s` and counts the ready workers every STEP_S seconds.
+    """A context in which a thread deletes a worker at `at_s` and counts the ready workers every
+    STEP_S seconds.
 
-    Times are wall seconds since the Unix time `origin_s`. `ready` is the list of (second, ready workers).
+    Times are wall seconds since the Unix time `origin_s`. `ready` is the list of (second, ready
+    workers).
     """
 
     def __init__(self, workers: RayWorkers, origin_s: float, at_s: float):

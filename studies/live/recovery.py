@@ -9,8 +9,9 @@ STEP_S = 5  # seconds per row of the table `recovery`
 def recovery_s(table: pd.DataFrame) -> pd.Series:
     """Seconds from the deletion of a worker until all workers are ready again, for each trial.
 
-    The index is (policy, trial) if `table` has the column `policy`. A time is NaN if the load ended before all workers
-    were ready again. `table` has one row per STEP_S seconds. Its column `workers` counts ready workers.
+    The index is (policy, trial) if `table` has the column `policy`. A time is NaN if the load ended
+    before all workers were ready again. `table` has one row per STEP_S seconds. Its column
+    `workers` counts ready workers.
     """
     times = {}
     for trial, part in table.groupby(

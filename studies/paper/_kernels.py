@@ -30,8 +30,8 @@ class Formulation(NamedTuple):
 def score(x, drop, f):
     """The objective of the `Formulation` f at fractional replicas x and drop rates, both (jobs,).
 
-    As in the published code, a drop rate reduces the utility but not the load, and no job has any utility if one of
-    them has no replicas.
+    As in the published code, a drop rate reduces the utility but not the load, and no job has any
+    utility if one of them has no replicas.
     """
     jobs, minutes = f.loads.shape
     if x.min() <= 0:
@@ -66,7 +66,9 @@ def _penalty(d, precise):
 
 @njit(cache=True)
 def _utility(load, c, slo, quantile, upper_bound, precise):
-    """Utility of `load` erlangs on c replicas, by the upper bound or `half_mmc`; relaxed unless `precise`."""
+    """Utility of `load` erlangs on c replicas, by the upper bound or `half_mmc`; relaxed unless
+    `precise`.
+    """
     if c <= 0:
         return 1.0 if load <= 0 else 0.0
     if upper_bound:
@@ -90,7 +92,10 @@ def _utility(load, c, slo, quantile, upper_bound, precise):
 
 @njit(cache=True)
 def score_between(utility, term, x, gamma, leximin, plateau):
-    """Objective at fractional replicas x. `utility` and `term` are interpolated, or read at floor(x) if `plateau`."""
+    """Objective at fractional replicas x.
+
+    `utility` and `term` are interpolated, or read at floor(x) if `plateau`.
+    """
     total, low, high = 0.0, np.inf, -np.inf
     last = utility.shape[1] - 1
     for j in range(len(x)):

@@ -1,4 +1,5 @@
-"""A plugin: a policy like Cilantro (OSDI'23), which learns latencies by load and replica count from observations alone.
+"""A plugin: a policy like Cilantro (OSDI'23), which learns latencies by load and replica count from
+observations alone.
 
 Its forecast is the load of the last minute.
 """
@@ -42,12 +43,14 @@ POOLED_WEIGHT = (
 
 @dataclass(frozen=True, slots=True)
 class LearnedLatency:
-    """Latency quantile by load and replica count, learned from observations (load, replicas, latency).
+    """Latency quantile by load and replica count, learned from observations (load, replicas,
+    latency).
 
-    log(latency / SLO) is averaged in cells of load per replica and replica count. The average of a cell with few
-    observations shrinks towards the mean over all replica counts at its load. That mean shrinks towards a prior:
-    latency / SLO = load, as if a request occupied a replica for one SLO. The estimate is then made monotone. It rises
-    with the load (isotonic regression) and falls with the replicas.
+    log(latency / SLO) is averaged in cells of load per replica and replica count. The average of a
+    cell with few observations shrinks towards the mean over all replica counts at its load. That
+    mean shrinks towards a prior: latency / SLO = load, as if a request occupied a replica for one
+    SLO. The estimate is then made monotone. It rises with the load (isotonic regression) and falls
+    with the replicas.
     """
 
     kinds: tuple[str, ...]  # names of the models that jobs serve
@@ -95,8 +98,8 @@ class LearnedLatency:
     ) -> np.ndarray:
         """Estimated latency quantile in seconds; `rate_rps` and `replicas` broadcast.
 
-        Beyond the largest of LOADS, it is proportional to the load. It is NaN for a rate of NaN, and infinite without
-        replicas.
+        Beyond the largest of LOADS, it is proportional to the load. It is NaN for a rate of NaN,
+        and infinite without replicas.
         """
         rate_rps, replicas = np.broadcast_arrays(
             np.asarray(rate_rps, float), np.asarray(replicas, float)
@@ -113,12 +116,16 @@ class LearnedLatency:
 
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
-    """Index of the largest entry of SIZES that does not exceed each replica count; -1 for 0 replicas."""
+    """Index of the largest entry of SIZES that does not exceed each replica count; -1 for 0
+    replicas.
+    """
     return np.searchsorted(SIZES, replicas, side="right") - 1
 
 
 def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Monotone estimate of log(latency / SLO) from the cells of one model; all arrays have shape (sizes, loads)."""
+    """Monotone estimate of log(latency / SLO) from the cells of one model; all arrays have shape
+    (sizes, loads).
+    """
     from scipy.optimize import isotonic_regression
 
     weight = PRIOR_WEIGHT + count.sum(axis=0)
@@ -147,7 +154,9 @@ class CilantroState:
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """After each minute, update the learned latencies. Then maximise the summed utility at the load of that minute.
+    """After each minute, update the learned latencies.
+
+    Then maximise the summed utility at the load of that minute.
 
     Jobs with the same model share one estimate.
     """
@@ -232,10 +241,12 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Error of the `LearnedLatency` after N minutes of learning.
 
-    Every N is scored on the same job-minutes, because errors at peaks and at other times are not comparable. The
-    job-minutes are those of `scored_on`, for example another trial, and by default those of `run`.
+    Every N is scored on the same job-minutes, because errors at peaks and at other times are not
+    comparable. The job-minutes are those of `scored_on`, for example another trial, and by default
+    those of `run`.
 
-    Columns: minute (N); log_error, mean error as in `prediction_errors`; observations, number of job-minutes used.
+    Columns: minute (N); log_error, mean error as in `prediction_errors`; observations, number of
+    job-minutes used.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)
@@ -265,7 +276,9 @@ def learning_curve(
 
 
 def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
-    """Job-minutes with requests and an unchanged replica count: job, minute, rate_rps, replicas, tail_latency_s."""
+    """Job-minutes with requests and an unchanged replica count: job, minute, rate_rps, replicas,
+    tail_latency_s.
+    """
     running = running_by_minute(run)
     requests, tail_latency_s = run.requests[:, :-1], run.tail_latency_s[:, :-1]
     steady = (running > 0) & (requests > 0)

@@ -1,7 +1,8 @@
 """The paper's solvers, for comparison: search a continuous relaxation, round up, repair, shrink.
 
-Between whole replica counts, the utility is interpolated linearly. With `plateau=True`, a fraction of a replica adds no
-utility, as in the paper's precise formulation. The searches then find no slope to follow.
+Between whole replica counts, the utility is interpolated linearly. With `plateau=True`, a fraction
+of a replica adds no utility, as in the paper's precise formulation. The searches then find no slope
+to follow.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,9 @@ METHODS = ("cobyla", "slsqp", "differential-evolution")
 def search(
     score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None
 ):
-    """The x (jobs,) that maximises score(x) for lower <= x <= upper and cost @ x <= budget, by a method of METHODS."""
+    """The x (jobs,) that maximises score(x) for lower <= x <= upper and cost @ x <= budget, by a
+    method of METHODS.
+    """
     from scipy.optimize import Bounds, LinearConstraint, differential_evolution, minimize
 
     if method not in METHODS:
@@ -58,10 +61,12 @@ def search(
 
 
 def published_search(score: Callable, start, lower, upper_of_last, cost, budget, options=None):
-    """The x (jobs,) that maximises score(x) by SciPy's COBYLA, called as the published code calls it.
+    """The x (jobs,) that maximises score(x) by SciPy's COBYLA, called as the published code calls
+    it.
 
-    The limits are one vector of inequality constraints: budget, lower bounds, and upper bounds of the last variables only.
-    COBYLA also evaluates the score where they are violated, and its result may violate them slightly.
+    The limits are one vector of inequality constraints: budget, lower bounds, and upper bounds of
+    the last variables only. COBYLA also evaluates the score where they are violated, and its result
+    may violate them slightly.
     """
     from scipy.optimize import minimize
 
@@ -78,7 +83,9 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget,
 
 
 def continuous(method: str) -> Callable:
-    """A solver for `SOLVERS` that runs `search` by `method` and rounds its result to whole replicas."""
+    """A solver for `SOLVERS` that runs `search` by `method` and rounds its result to whole
+    replicas.
+    """
 
     def solver(
         problem: Problem, *, plateau: bool = False, seed: int = 0, options=None

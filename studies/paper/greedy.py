@@ -6,10 +6,13 @@ from faro_lib.allocate.problem import Problem
 
 
 def greedy(problem: Problem) -> tuple[np.ndarray, float]:
-    """Take the step with the largest gain per core until none fits. Returns (replicas in problem order, upper bound).
+    """Take the step with the largest gain per core until none fits.
 
-    For a sum, the bound is the optimum of the convex relaxation without quotas. If the problem has no quotas, the value
-    is below the optimum by at most the gain of one step. For leximin or with a spread penalty, the bound is NaN.
+    Returns (replicas in problem order, upper bound).
+
+    For a sum, the bound is the optimum of the convex relaxation without quotas. If the problem has
+    no quotas, the value is below the optimum by at most the gain of one step. For leximin or with a
+    spread penalty, the bound is NaN.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -42,7 +45,10 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _smooth_score(problem: Problem, replicas: np.ndarray) -> float:
-    """The objective's value. For leximin, minus the sum of exp(-20 x utility), which low utilities dominate."""
+    """The objective's value.
+
+    For leximin, minus the sum of exp(-20 x utility), which low utilities dominate.
+    """
     if not problem.objective.leximin:
         return problem.score(replicas)
     return -float(np.exp(-20.0 * problem.utility[np.arange(len(replicas)), replicas]).sum())

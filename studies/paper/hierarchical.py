@@ -1,4 +1,6 @@
-"""Allocation of very many jobs: first between groups of jobs, then within each group (EuroSys'25, on scalability)."""
+"""Allocation of very many jobs: first between groups of jobs, then within each group (EuroSys'25,
+on scalability).
+"""
 
 import time
 from collections.abc import Sequence
@@ -29,8 +31,9 @@ def solve_hierarchical(
 ) -> Allocation:
     """Allocate `budget` cores to `groups` aggregated jobs, then each group's share to its jobs.
 
-    The jobs, in order of name, are assigned to the groups in turn. They must have the same `cores` and no tenant quota.
-    `options` go to the solver, and `table` goes to `build_table`. The result names the solver "hierarchical-<solver>".
+    The jobs, in order of name, are assigned to the groups in turn. They must have the same `cores`
+    and no tenant quota. `options` go to the solver, and `table` goes to `build_table`. The result
+    names the solver "hierarchical-<solver>".
     """
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
     arrays = arrays_of(jobs)
@@ -42,7 +45,8 @@ def solve_hierarchical(
         )
     if np.isfinite(arrays.quota).any():
         raise ValueError(
-            "tenant_quota is not supported by the hierarchical solver, whose groups cut across tenants"
+            "tenant_quota is not supported by the hierarchical solver, whose groups cut across "
+            "tenants"
         )
     started = time.perf_counter()
     cores, chosen, options = float(arrays.cores[0]), objective_of(objective), options or {}
@@ -56,7 +60,8 @@ def solve_hierarchical(
     )
     group_table = build_table(aggregates, group_rates, group_running, **table)
     shares = solve(group_table, budget, chosen, solver, gamma=gamma, **options).replicas
-    # A pooled group needs fewer replicas than its jobs do separately. Divide the spare ones in proportion to `shares`.
+    # A pooled group needs fewer replicas than its jobs do separately. Divide the spare ones in
+    # proportion to `shares`.
     spare = max(0, capacity - int(shares.sum())) * shares / max(1, shares.sum())
     shares = shares + np.floor(spare).astype(int)
     rest = min(capacity - int(shares.sum()), groups)
@@ -80,7 +85,9 @@ def solve_hierarchical(
 
 
 def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
-    """One job that stands for a group, with the mean service time and SLO, and the total weight and replica limits."""
+    """One job that stands for a group, with the mean service time and SLO, and the total weight and
+    replica limits.
+    """
     arrays = arrays_of(jobs)
     averaged = ("slo_s", "quantile", "service_scv", "cold_start_s")
     fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}

@@ -1,4 +1,7 @@
-"""Plugin for the policies `Faro-* (paper)`, Faro as in EuroSys'25. Two subclasses of `PaperFaro` use other solvers."""
+"""Plugin for the policies `Faro-* (paper)`, Faro as in EuroSys'25.
+
+Two subclasses of `PaperFaro` use other solvers.
+"""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -22,7 +25,9 @@ MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # maximum and step of the adaptive forec
 
 @dataclass(frozen=True, slots=True)
 class PaperState(LoopState):
-    """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays (jobs,)."""
+    """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays
+    (jobs,).
+    """
 
     pending_drop: np.ndarray = field(
         default_factory=lambda: np.empty(0)
@@ -34,7 +39,8 @@ class PaperState(LoopState):
 
 @dataclass(frozen=True, slots=True)
 class PaperFaro(TwoLoops):
-    """Faro as published: a forecast quantile, COBYLA on the continuous relaxation, rounding and shrinking.
+    """Faro as published: a forecast quantile, COBYLA on the continuous relaxation, rounding and
+    shrinking.
 
     The fields are the steps of the paper's ablation (Figure 16).
     """
@@ -65,8 +71,8 @@ class PaperFaro(TwoLoops):
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         """The plan of both loops, with drop rates applied by the published rule.
 
-        If a long-term plan changes a job's replicas, the job's new drop rate applies once that change is complete.
-        Otherwise, the job keeps its old drop rate.
+        If a long-term plan changes a job's replicas, the job's new drop rate applies once that
+        change is complete. Otherwise, the job keeps its old drop rate.
         """
         assert isinstance(state, PaperState)
         complete = (
@@ -101,7 +107,10 @@ class PaperFaro(TwoLoops):
     def allocate_adaptively(
         self, state: LoopState, observation: Observation, quantile: float
     ) -> tuple[np.ndarray, Allocation]:
-        """Allocate at the highest quantile that leaves cores free, or at `quantile`. Returns (forecast, allocation)."""
+        """Allocate at the highest quantile that leaves cores free, or at `quantile`.
+
+        Returns (forecast, allocation).
+        """
         quantiles = (
             np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
         )
@@ -174,7 +183,9 @@ class ExactPaperFaro(PaperFaro):
 
 @dataclass(frozen=True, slots=True)
 class GroupedPaperFaro(PaperFaro):
-    """`PaperFaro` solved hierarchically, between groups and then within each group (section 4.4), without shrinking."""
+    """`PaperFaro` solved hierarchically, between groups and then within each group (section 4.4),
+    without shrinking.
+    """
 
     name: str = "Faro-Sum (paper, hierarchical)"
     groups: int = 10

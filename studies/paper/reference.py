@@ -1,4 +1,6 @@
-"""Reference solvers in cvxpy and HiGHS that check the exact solver: an integer program and its linear relaxation."""
+"""Reference solvers in cvxpy and HiGHS that check the exact solver: an integer program and its
+linear relaxation.
+"""
 
 import numpy as np
 
@@ -9,10 +11,11 @@ from studies.paper.greedy import greedy
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
-    """Solve an integer program with HiGHS. Returns (optimal replicas in problem order, their value).
+    """Solve an integer program with HiGHS. Returns (optimal replicas in problem order, their
+    value).
 
-    The program has one binary variable for each job and replica count. For leximin, it is one program per level of
-    utility. Ties between optimal allocations are broken for leximin only.
+    The program has one binary variable for each job and replica count. For leximin, it is one
+    program per level of utility. Ties between optimal allocations are broken for leximin only.
     """
     if problem.objective.leximin:
         replicas = leximin_by_levels(problem, time_limit_s)
@@ -26,7 +29,10 @@ def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, 
 
 
 def convex(problem: Problem) -> tuple[np.ndarray, float]:
-    """Solve the linear relaxation, round down and fill up greedily. Returns (replicas, the relaxation's value)."""
+    """Solve the linear relaxation, round down and fill up greedily.
+
+    Returns (replicas, the relaxation's value).
+    """
     from faro_lib.allocate import _solver_kernels as kernels
 
     program = _Program(problem, boolean=False)
@@ -44,7 +50,9 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
-    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS finds none in time."""
+    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS
+    finds none in time.
+    """
     utility, feasible = problem.utility, problem.feasible
     jobs, level = np.arange(len(utility)), -np.inf
     counts: list[Count] = []
@@ -59,7 +67,10 @@ def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | Non
 
 
 class _Program:
-    """An allocation problem in cvxpy. `z[j, x]` is 1 if job j gets x replicas, or a fraction if not `boolean`."""
+    """An allocation problem in cvxpy.
+
+    `z[j, x]` is 1 if job j gets x replicas, or a fraction if not `boolean`.
+    """
 
     def __init__(self, problem: Problem, boolean: bool):
         import cvxpy as cp

@@ -1,4 +1,6 @@
-"""The published repair of an allocation: reduce it to the budget, then free replicas that gain nothing."""
+"""The published repair of an allocation: reduce it to the budget, then free replicas that gain
+nothing.
+"""
 
 from collections.abc import Iterable
 
@@ -12,12 +14,15 @@ SHRINK_TOLERANCE = (
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """Free replicas that the objective does not need (the paper's shrink). `replicas` is in problem order.
+    """Free replicas that the objective does not need (the paper's shrink).
 
-    In the order of `sequence`, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Then each job
-    in turn is offered all of the free budget. The first offer that gains more than the tolerance is accepted, and the
-    shrinking starts again. An offer must also raise the objective above its value after the last accepted offer.
-    Without this rule, small losses could cancel each gain, and the procedure might not end.
+    `replicas` is in problem order.
+
+    In the order of `sequence`, each job frees replicas one by one until a loss exceeds
+    SHRINK_TOLERANCE. Then each job in turn is offered all of the free budget. The first offer that
+    gains more than the tolerance is accepted, and the shrinking starts again. An offer must also
+    raise the objective above its value after the last accepted offer. Without this rule, small
+    losses could cancel each gain, and the procedure might not end.
     """
     replicas, sequence = np.array(replicas), list(sequence)
     accepted = -np.inf
@@ -38,7 +43,9 @@ def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> n
 
 
 def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
-    """Free, in place, every replica whose removal costs at most SHRINK_TOLERANCE; returns whether any was freed."""
+    """Free, in place, every replica whose removal costs at most SHRINK_TOLERANCE; returns whether
+    any was freed.
+    """
     freed = False
     for j in sequence:
         value = problem.score(replicas)
@@ -55,8 +62,9 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
     """Remove replicas one by one until budget and quotas hold, as in the paper.
 
-    Each step picks the removal after which the objective, rounded to 4 digits, is highest. In a tie, it picks the job
-    that ends closest to its `current` replicas, then the first in problem order.
+    Each step picks the removal after which the objective, rounded to 4 digits, is highest. In a
+    tie, it picks the job that ends closest to its `current` replicas, then the first in problem
+    order.
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):

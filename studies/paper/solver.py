@@ -19,7 +19,8 @@ from faro_lib.workload import Job, arrays_of
 from studies.paper.continuous import published_search, search
 from studies.paper.repair import repaired, shrunk
 
-# The paper's Fair objective, min - max. Sum + (min - max) does not reproduce the paper's table (docs/comparison.md).
+# The paper's Fair objective, min - max. Sum + (min - max) does not reproduce the paper's table
+# (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)
 MODELS = ("half-mmc", "upper-bound")
 
@@ -38,21 +39,23 @@ def solve_paper(
     cold_start: bool | None = None,
     shrink: bool = True,
 ) -> Allocation:
-    """Search fractional replica counts, round them up, reduce them to the budget, and free those that gain nothing.
+    """Search fractional replica counts, round them up, reduce them to the budget, and free those
+    that gain nothing.
 
     Parameters
     ----------
     rates_rps : (jobs, minutes), one quantile of the forecast.
     running : replicas (jobs,) that serve now. The search starts from them.
-    budget : cores. The search ignores tenant quotas. The reduction to the budget (`repair.repaired`) enforces them.
-    objective : Sum, Fair (min - max), FairSum, PenaltySum or PenaltyFairSum. The last two also search the drop rates,
-        which do not reduce the modelled rates.
+    budget : cores. The search ignores tenant quotas. The reduction to the budget
+        (`repair.repaired`) enforces them.
+    objective : Sum, Fair (min - max), FairSum, PenaltySum or PenaltyFairSum. The last two also
+        search the drop rates, which do not reduce the modelled rates.
     current : replicas (jobs,) that the reduction stays close to. None means `running`.
     method : a name in `continuous.METHODS`.
     latency_model : "half-mmc" or "upper-bound".
     utility : "relaxed" or "precise".
-    cold_start : whether new replicas serve only from the second minute on. None means True if there is a second
-        minute and the `running` replicas fill the budget.
+    cold_start : whether new replicas serve only from the second minute on. None means True if there
+        is a second minute and the `running` replicas fill the budget.
 
     Returns
     -------
@@ -126,7 +129,9 @@ def solve_paper(
 def shrink(
     table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None
 ) -> Allocation:
-    """Free replicas that the objective does not need (`repair.shrunk`), job by job in the table's order."""
+    """Free replicas that the objective does not need (`repair.shrunk`), job by job in the table's
+    order.
+    """
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
     replicas = shrunk(problem, allocation.replicas[problem.order], np.argsort(problem.order))
@@ -135,7 +140,10 @@ def shrink(
 
 
 def _widened(table: UtilityTable, columns: int) -> UtilityTable:
-    """Extend the table to `columns` replicas. New columns repeat the last one, with utility -inf above max_replicas."""
+    """Extend the table to `columns` replicas.
+
+    New columns repeat the last one, with utility -inf above max_replicas.
+    """
     more = columns - table.columns
     if more <= 0:
         return table
@@ -150,7 +158,9 @@ def _widened(table: UtilityTable, columns: int) -> UtilityTable:
 
 
 def _with_drops(table: UtilityTable, drop: np.ndarray, utility: str) -> UtilityTable:
-    """The table with utilities multiplied by the penalty of the drop rates (jobs,); the load is not reduced."""
+    """The table with utilities multiplied by the penalty of the drop rates (jobs,); the load is not
+    reduced.
+    """
     penalty = precise_drop_penalty if utility == "precise" else relaxed_drop_penalty
     phi = penalty(np.clip(drop, 0, 1), SOLVER_STEPS)[:, None]
     infeasible = np.isneginf(table.value)

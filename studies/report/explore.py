@@ -1,4 +1,6 @@
-"""An interactive chart that compares policies. It shows values on hover, hides policies and zooms the minutes.
+"""An interactive chart that compares policies.
+
+It shows values on hover, hides policies and zooms the minutes.
 
 Vega-Altair draws it. The page carries Vega itself, so it needs no network.
 """
@@ -39,13 +41,17 @@ def explorable(tables: Tables) -> str:
 
 
 def mean_by_policy(summary: pd.DataFrame) -> pd.DataFrame:
-    """Means over trials: one row per policy and capacity, with the columns of MEASURES and the number of trials."""
+    """Means over trials: one row per policy and capacity, with the columns of MEASURES and the
+    number of trials.
+    """
     by = summary.groupby(["policy", "capacity_cores"], sort=False)
     return by[list(MEASURES)].mean().assign(trials=by["trial"].nunique()).reset_index()
 
 
 def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
-    """Mean lost utility of the cluster in trial 0, by policy, capacity and one of at most MAX_POINTS intervals."""
+    """Mean lost utility of the cluster in trial 0, by policy, capacity and one of at most
+    MAX_POINTS intervals.
+    """
     # Leave out the last minute, because it collects all requests that arrive after the day.
     minutes = minutes[(minutes["trial"] == 0) & (minutes["minute"] < minutes["minute"].max())]
     run = ["policy", "capacity_cores"]
@@ -63,8 +69,9 @@ def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
 def chart(summary: pd.DataFrame, lost: pd.DataFrame) -> altair.VConcatChart:
     """Draw bars of the measures by policy, above lines of lost utility over the day.
 
-    `summary` comes from `mean_by_policy`, and `lost` from `lost_over_the_day`. A click on the legend shows one policy
-    alone (Shift adds more). The menu chooses the capacity. The wheel zooms the minutes.
+    `summary` comes from `mean_by_policy`, and `lost` from `lost_over_the_day`. A click on the
+    legend shows one policy alone (Shift adds more). The menu chooses the capacity. The wheel zooms
+    the minutes.
     """
     import altair as alt
 

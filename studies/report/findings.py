@@ -15,9 +15,11 @@ from studies.wording import and_list
 
 
 def findings(results: Path, stages: set[str]) -> list[str]:
-    """Sentences on the best policies and their margins, the clairvoyant limit, the forecasts and the decision time.
+    """Sentences on the best policies and their margins, the clairvoyant limit, the forecasts and
+    the decision time.
 
-    Forecast tables are read only if `stages` has "forecast". Otherwise they may come from an earlier configuration.
+    Forecast tables are read only if `stages` has "forecast". Otherwise they may come from an
+    earlier configuration.
     """
     summary, limit = (
         pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit")
@@ -37,7 +39,9 @@ def findings(results: Path, stages: set[str]) -> list[str]:
 
 
 def lowest(summary: pd.DataFrame, measure: str) -> str:
-    """The policy with the lowest mean of a measure at each capacity, and its margin over the next policy."""
+    """The policy with the lowest mean of a measure at each capacity, and its margin over the next
+    policy.
+    """
     _, shape, _ = MEASURES[measure]
     percent = "%" in shape
     number, unit, scale = ("{:.2f}", " percentage points", 100) if percent else (shape, "", 1)
@@ -83,9 +87,9 @@ def calibration(scores: pd.DataFrame, gains: pd.DataFrame) -> str:
     coverage = scores[scores["forecaster"] == "bayes"].set_index("job")["coverage_80"]
     by_job = (coverage.drop("all") - 0.8).abs()
     return (
-        f"The 80 % intervals of the forecasts cover {coverage['all']:.1%} of the actual requests per minute, and "
-        f"{coverage[by_job.idxmax()]:.1%} for the job farthest from 80 %, {by_job.idxmax()}. "
-        f"{scores_caption(gains[gains['score'] == 'CRPS'])}"
+        f"The 80 % intervals of the forecasts cover {coverage['all']:.1%} of the actual requests "
+        f"per minute, and {coverage[by_job.idxmax()]:.1%} for the job farthest from 80 %, "
+        f"{by_job.idxmax()}. {scores_caption(gains[gains['score'] == 'CRPS'])}"
     )
 
 
@@ -95,6 +99,6 @@ def decision_time(summary: pd.DataFrame) -> str:
     slowest = times_ms["decision_ms_p99"].idxmax()
     median, high = times_ms.loc[slowest]
     return (
-        f"Decisions are slowest under {slowest}: {median:,.1f} ms in the median and {high:,.1f} ms at the 99th percentile, "
-        "mean over capacities and trials."
+        f"Decisions are slowest under {slowest}: {median:,.1f} ms in the median and {high:,.1f} ms "
+        "at the 99th percentile, mean over capacities and trials."
     )

@@ -1,4 +1,6 @@
-"""One self-contained HTML page with the results of a run, readable on a phone, with sortable tables."""
+"""One self-contained HTML page with the results of a run, readable on a phone, with sortable
+tables.
+"""
 
 from __future__ import annotations
 
@@ -68,8 +70,8 @@ def write_report(
 ) -> None:
     """Write the page from the tables and figures of a run.
 
-    `sources` maps each stage of this run to its notebook and tables, as paths relative to `results`; `notebooks` are the
-    paths of all notebooks that the run has executed.
+    `sources` maps each stage of this run to its notebook and tables, as paths relative to
+    `results`; `notebooks` are the paths of all notebooks that the run has executed.
     """
     import yaml
     from jinja2 import Template
@@ -114,7 +116,9 @@ def write_report(
 
 
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Name of a figure -> its entry on the page: png (base64), width_in, title, caption, recorded, links."""
+    """Name of a figure -> its entry on the page: png (base64), width_in, title, caption, recorded,
+    links.
+    """
     from faro_lib.figures.style import DPI
 
     found = {}
@@ -129,7 +133,10 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
 
 
 def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Pairs (heading, figures), with the figures numbered in page order. Figures recorded earlier come last."""
+    """Pairs (heading, figures), with the figures numbered in page order.
+
+    Figures recorded earlier come last.
+    """
     own = {name for name, figure in found.items() if not figure["recorded"]}
     named = [
         (heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()
@@ -172,7 +179,9 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
 
 
 def commit() -> str:
-    """The git commit of the code, with "+ local changes" if tracked files differ; "unknown" outside a checkout."""
+    """The git commit of the code, with "+ local changes" if tracked files differ; "unknown" outside
+    a checkout.
+    """
     command = [
         "git",
         "describe",

@@ -8,7 +8,8 @@ import pandas as pd
 
 from studies.paired import paired_difference
 
-# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is better.
+# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is
+# better.
 MEASURES = {
     "lost_utility": (
         "lost utility",
@@ -35,10 +36,11 @@ DIFFERENCE = (
 
 
 def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, object]]]]:
-    """One pair (capacity, rows) per capacity, with a row for each policy and a last row for the clairvoyant limit.
+    """One pair (capacity, rows) per capacity, with a row for each policy and a last row for the
+    clairvoyant limit.
 
-    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation over trials. In the
-    last column, the text comes from `above_the_best`.
+    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation
+    over trials. In the last column, the text comes from `above_the_best`.
     """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
@@ -61,7 +63,9 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
 
 
 def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame:
-    """A measure at one capacity, with one row per trial (index trial, or day and trial) and one column per policy."""
+    """A measure at one capacity, with one row per trial (index trial, or day and trial) and one
+    column per policy.
+    """
     return summary.pivot(
         index=[name for name in ("day", "trial") if name in summary],
         columns="policy",
@@ -70,7 +74,9 @@ def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame
 
 
 def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
-    """A policy's lost utility minus the best policy's, with its interval, as text; "-" for the best policy itself."""
+    """A policy's lost utility minus the best policy's, with its interval, as text; "-" for the best
+    policy itself.
+    """
     if policy == best:
         return "-"
     mean, half_width = paired_difference(lost[policy], lost[best])

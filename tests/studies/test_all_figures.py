@@ -1,4 +1,6 @@
-"""Every figure, drawn for jobs that all differ: legible, complete, and with captions that tell the truth."""
+"""Every figure, drawn for jobs that all differ: legible, complete, and with captions that tell the
+truth.
+"""
 
 import itertools
 import re
@@ -290,8 +292,8 @@ def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_tab
     drawing = drawings["sensitivity"]
     assert len(drawing.figure.axes) == 2
     assert (
-        f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, {margin.min():.2f},"
-        in drawing.caption
+        f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, "
+        f"{margin.min():.2f}," in drawing.caption
     )
 
 

@@ -1,4 +1,6 @@
-"""The autoscalers of studies/arena, against the worked examples and stated limits of their documentation."""
+"""The autoscalers of studies/arena, against the worked examples and stated limits of their
+documentation.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ JOB = (Job("a", service_time_s=0.1, max_replicas=1000),)
 
 
 def path(policy, ticks, target, tick_s=None, **fields):
-    """Targets after each tick; `fields` has the observed values by tick, and replicas follow at once."""
+    """Targets after each tick; `fields` has the observed values by tick, and replicas follow at
+    once.
+    """
     state, targets = policy.start(JOB), []
     for tick in range(ticks):
         now = {name: np.array([values[tick]], float) for name, values in fields.items()}
@@ -34,7 +38,9 @@ FOUR_PODS, TEN_PERCENT = ScalingPolicy("Pods", 4, 60), ScalingPolicy("Percent", 
 
 
 def test_hpa_removes_ten_per_cent_of_many_pods_and_four_of_few():
-    """'If there are 80 replicas and the target has to be scaled down to 10', 8 go first, then 8 of 72 (7.2, rounded up)."""
+    """'If there are 80 replicas and the target has to be scaled down to 10', 8 go first, then 8 of
+    72 (7.2, rounded up).
+    """
     policy = BehaviorHPA(down=(FOUR_PODS, TEN_PERCENT), stabilisation_s=0.0)
     targets = path(
         policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40
@@ -107,7 +113,8 @@ def test_keda_never_exceeds_its_ceiling_of_twice_an_equal_share_nor_moves_it():
     assert target == [20, 1]
 
 
-# knative.dev, "Additional autoscaling configuration for Knative Pod Autoscaler" and "Configuring concurrency".
+# knative.dev, "Additional autoscaling configuration for Knative Pod Autoscaler" and "Configuring
+# concurrency".
 def test_kpa_keeps_70_per_cent_of_the_container_concurrency():
     assert path(KPA(concurrency=10), 1, 10, ongoing=[100.0]) == [15]  # 100 / (10 x 0.7) = 14.3
 
@@ -137,7 +144,9 @@ def test_kpa_halves_at_most_in_one_decision():
 
 # docs.ray.io, "Advanced Ray Serve Autoscaling".
 def test_ray_serve_adds_the_replica_of_the_documented_example():
-    """Two replicas of 100 ms at 30 requests/s queue up; with target_ongoing_requests = 1, three serve them."""
+    """Two replicas of 100 ms at 30 requests/s queue up; with target_ongoing_requests = 1, three
+    serve them.
+    """
     assert path(TimedRayServe(ongoing=1.0), 4, 2, ongoing=[3.0] * 4)[-1] == 3
 
 

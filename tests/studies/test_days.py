@@ -1,4 +1,6 @@
-"""Several judged days: forecasters know only the days before, and differences come with bootstrap intervals."""
+"""Several judged days: forecasters know only the days before, and differences come with bootstrap
+intervals.
+"""
 
 import numpy as np
 import pandas as pd
@@ -122,8 +124,8 @@ def test_the_caption_counts_the_comparisons_and_names_the_worst():
     ]
     text = draw.finding({"small": pd.DataFrame(rows, columns=columns)}, "Ours")
     assert text == (
-        "Ours loses less utility than the other policy in 2 of 3 comparisons; the 95 % interval excludes zero in 1. "
-        "It loses more in 1, most against C on small with 9 cores (0.30)."
+        "Ours loses less utility than the other policy in 2 of 3 comparisons; the 95 % interval "
+        "excludes zero in 1. It loses more in 1, most against C on small with 9 cores (0.30)."
     )
 
 

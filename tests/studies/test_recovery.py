@@ -1,4 +1,6 @@
-"""Runs on a Kubernetes node: the time until a deleted worker is replaced, and the figure of the recorded tables."""
+"""Runs on a Kubernetes node: the time until a deleted worker is replaced, and the figure of the
+recorded tables.
+"""
 
 from dataclasses import replace
 
@@ -19,7 +21,9 @@ ABOUT = {"ray": "2.60.0", "kubeletVersion": "v1.20.2", "processors": 2}
 
 
 def recovery(back_s=20, trial=0):
-    """Forty seconds of load, one row per five seconds; one of two workers is away from second 10 to `back_s`."""
+    """Forty seconds of load, one row per five seconds; one of two workers is away from second 10 to
+    `back_s`.
+    """
     second = np.arange(0, 40, 5)
     away = (second > 10) & (second < back_s)
     table = {

@@ -17,8 +17,7 @@ from studies.report.tables import MEASURES
 from studies.traces import write_traces
 
 PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f0003860180"
-    "5a347d6b0000000049454e44ae426082"
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f00038601805a347d6b0000000049454e44ae426082"
 )
 
 
@@ -131,8 +130,8 @@ def test_recorded_runs_have_a_section_of_their_own_at_the_end(page):
 def test_the_page_begins_with_sizes_and_findings(page):
     table, html = page
     assert (
-        "3 jobs, 60 minutes, 1,000 requests, 2 policies and 2 trials per policy and capacity (36, 16 cores)"
-        in html
+        "3 jobs, 60 minutes, 1,000 requests, 2 policies and 2 trials per policy and capacity (36, "
+        "16 cores)" in html
     )
     found = re.findall(r"<li>(.*?)</li>", html)
     assert len(found) == 5
@@ -148,7 +147,8 @@ def test_the_page_begins_with_sizes_and_findings(page):
 
 def test_nothing_is_loaded_from_elsewhere(page):
     _, html = page
-    # The scripts of the chart can load files, but its data are in the page; a browser without a network shows that.
+    # The scripts of the chart can load files, but its data are in the page; a browser without a
+    # network shows that.
     html = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"<script|url\(|@import|fetch|http", html)
     loaded = re.findall(r'<(?!a )[^>]*(?:src|href)="([^"#][^"]*)"', html)

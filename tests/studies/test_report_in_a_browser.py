@@ -104,7 +104,8 @@ def test_the_page_is_no_wider_than_the_screen(browser, page, width):
 def test_text_on_a_phone_is_large_enough_to_read(browser, report):
     browser.load(report, PHONE)
     sizes = browser.evaluate(
-        "[...document.querySelectorAll('p, td, figcaption')].map(e => parseFloat(getComputedStyle(e).fontSize))"
+        "[...document.querySelectorAll('p, td, figcaption')].map(e => "
+        "parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 14
 

@@ -13,7 +13,8 @@ import nbformat
 
 ROOT = Path(__file__).parents[2]
 
-# What each stand-in notebook imports and writes, and nothing else. The fingerprint of its code covers imports that never run.
+# What each stand-in notebook imports and writes, and nothing else. The fingerprint of its code
+# covers imports that never run.
 WRITE = """
 from pathlib import Path
 def write(folder, *names):
@@ -99,8 +100,8 @@ def write_notebook(path: Path, code: str, parameters: str = "") -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has imported it, and whatever
-# else does not belong to the checkout.
+# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has
+# imported it, and whatever else does not belong to the checkout.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -119,7 +120,9 @@ FORKS.set_forkserver_preload(
 def run_snakemake(
     folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None
 ) -> None:
-    """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in `folder`."""
+    """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in
+    `folder`.
+    """
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -143,7 +146,9 @@ class Checkout:
         return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """The environment of the tests without this library on PYTHONPATH, because the copy has its own."""
+        """The environment of the tests without this library on PYTHONPATH, because the copy has its
+        own.
+        """
         paths = [
             path
             for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -225,7 +230,9 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
 
 
 def reader_checkout(folder: Path) -> Path:
-    """A checkout with this environment, whose files for `make` are older than it, so that make installs nothing."""
+    """A checkout with this environment, whose files for `make` are older than it, so that make
+    installs nothing.
+    """
     folder = make_checkout(folder, real_notebooks=True).folder
     for name in (
         "Makefile",
