@@ -1,5 +1,5 @@
-"""A plugin with two policies to compare with Faro: HPAs between static bounds, and HPAs between
-bounds that Faro sets.
+"""A plugin: HPAs between static bounds and HPAs between bounds that Faro sets, to compare with
+Faro.
 
 `StaticFloors` is what operators use without a common controller: one HPA per service with a static
 minimum and maximum. The minima divide the fraction SHARE of the capacity in proportion to the
@@ -23,7 +23,8 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 # The values that lose the least utility on the training days (docs/adopt.md).
-SHARE, LOAD = 0.75, 0.95
+SHARE = 0.75
+LOAD = 0.95
 
 
 def divided(
@@ -81,10 +82,11 @@ def static_floors(
     context: PolicyContext, share: float = SHARE, quantile: float = LOAD
 ) -> StaticFloors:
     traces = context.require("traces", "StaticFloors")
+    # offered load in erlangs, (days, samples, jobs, minutes)
     load = traces.train / MINUTE_S * arrays_of(context.jobs).busy_s[:, None]
-    return StaticFloors(
-        np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share
-    )
+    usual = np.quantile(load, quantile, axis=(0, 1, 3))  # (jobs,)
+    peak = load.max(axis=(0, 1, 3))
+    return StaticFloors(usual, peak, HPA(), share)
 
 
 register("StaticFloors")(static_floors)
@@ -116,16 +118,15 @@ class UnderCeilings:
         return BoundedState(self.faro.start(jobs), self.hpa.start(jobs))
 
     def decide(self, state: BoundedState, observation: Observation) -> tuple[BoundedState, Plan]:
-        faro, hpa, explained = state.faro, state.hpa, hold(observation)
+        faro, hpa = state.faro, state.hpa
+        explained = hold(observation)
         if observation.now_s % self.faro.tick_s == 0:
             faro, plan = self.faro.decide(faro, observation)
             if plan.floor is not None:
-                hpa = replace(
-                    hpa, jobs=replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target)
-                )
-                explained = replace(
-                    plan, target=observation.target, reason=explained.reason, floor=None
-                )
+                bounds = replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target)
+                hpa = replace(hpa, jobs=bounds)
+                held = explained.reason
+                explained = replace(plan, target=observation.target, reason=held, floor=None)
         if observation.now_s % self.hpa.tick_s:
             return BoundedState(faro, hpa), explained
         hpa, plan = self.hpa.decide(hpa, observation)

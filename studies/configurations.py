@@ -1,5 +1,6 @@
-"""Services that can choose their batch size or GPU. The best choices are computed exactly and then
-simulated.
+"""Services that can choose their batch size or GPU.
+
+The best choices are computed exactly and then simulated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,11 +39,8 @@ OPTIONS = {
         replace(SERVICES["chat"], name="large", replica=FASTER, cores=LARGE),
     ),
 }
-BEST, SMALLEST, LARGEST = (
-    "best of all",
-    "smallest",
-    "largest",
-)  # choices of a configuration for each service
+# Choices of a configuration for each service.
+BEST, SMALLEST, LARGEST = "best of all", "smallest", "largest"
 SAMPLES = 100  # minutes with Poisson arrivals, over which a table's utilities are averaged
 BACKEND = ServingModel("least-outstanding", max_ongoing_requests=64)
 
@@ -63,19 +61,17 @@ def best(
     capacity: int,
     options: Mapping[str, Sequence[Job]] = OPTIONS,
 ) -> tuple[Configurations, Allocation]:
-    """The table of the best configurations at mean rates (services,), and its exact allocation on
-    `capacity` GPUs.
+    """The table of the best configurations, and its exact allocation on `capacity` GPUs.
+
+    rates_rps : mean arrival rates, (services,).
     """
-    first, ones = [jobs[0].name for jobs in options.values()], np.ones(len(options), int)
-    counts = np.random.default_rng(4).poisson(
-        np.asarray(rates_rps) * MINUTE_S, (SAMPLES, len(options))
-    )
-    rates = counts.T[:, :, None] / MINUTE_S
+    mean = np.asarray(rates_rps) * MINUTE_S
+    counts = np.random.default_rng(4).poisson(mean, (SAMPLES, len(options)))
     table = best_configurations(
         options,
-        rates,
-        first,
-        ones,
+        counts.T[:, :, None] / MINUTE_S,  # (services, SAMPLES, 1 minute)
+        [jobs[0].name for jobs in options.values()],
+        np.ones(len(options), int),
         cores=capacity,
         cold_start_minutes=0.0,
         latency_model=latency_model,
@@ -89,38 +85,37 @@ def compare(
     capacities: Sequence[int],
     minutes: int = 30,
 ) -> pd.DataFrame:
-    """Compare the best configurations with each service's first and last in OPTIONS. All are
-    allocated exactly.
+    """Compare the best configurations with each service's first and last in OPTIONS.
 
-    One row per capacity, choice and service. The columns `expected` and `simulated` are lost
-    utility. The simulation is one run, averaged over its minutes.
+    All are allocated exactly. One row per capacity, choice and service. The columns `expected` and
+    `simulated` are lost utility. The simulation is one run, averaged over its minutes.
     """
-    ends = {SMALLEST: 0, LARGEST: -1}
-    choices = {BEST: OPTIONS} | {
-        end: {key: [jobs[n]] for key, jobs in OPTIONS.items()} for end, n in ends.items()
+    choices: dict[str, Mapping[str, Sequence[Job]]] = {
+        BEST: OPTIONS,
+        SMALLEST: {service: [jobs[0]] for service, jobs in OPTIONS.items()},
+        LARGEST: {service: [jobs[-1]] for service, jobs in OPTIONS.items()},
     }
     rows = []
     for capacity in capacities:
         for choice, options in choices.items():
-            if sum(min(job.cores for job in jobs) for jobs in options.values()) > capacity:
-                continue  # not even one replica each
+            least = sum(min(job.cores for job in jobs) for jobs in options.values())
+            if least > capacity:  # not even one replica each
+                continue
             table, allocation = best(rates_rps, latency_model, capacity, options)
             chosen = table.chosen(allocation.replicas)
-            # Rounding errors can make the loss slightly negative.
-            expected = np.maximum(
-                1 - table.table.value[np.arange(len(options)), allocation.replicas], 0.0
-            )
-            for service, (job, count), lost, live in zip(
-                options, chosen, expected, simulated(chosen, rates_rps, minutes)
-            ):
-                key = {"capacity": capacity, "choice": choice, "service": service}
+            reached = table.table.value[np.arange(len(options)), allocation.replicas]
+            expected = np.maximum(1 - reached, 0.0)  # rounding errors can make it negative
+            lost = simulated(chosen, rates_rps, minutes)
+            for n, (service, (job, replicas)) in enumerate(zip(options, chosen)):
                 rows.append(
-                    key
-                    | {
+                    {
+                        "capacity": capacity,
+                        "choice": choice,
+                        "service": service,
                         "configuration": job.name,
-                        "replicas": count,
-                        "expected": lost,
-                        "simulated": live,
+                        "replicas": replicas,
+                        "expected": expected[n],
+                        "simulated": lost[n],
                     }
                 )
     return pd.DataFrame(rows)

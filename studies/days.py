@@ -1,6 +1,4 @@
-"""Policies on several days of a workload: each day is evaluated with forecasters fitted to the days
-before it.
-"""
+"""Policies on several days of a workload, each with forecasters fitted to the days before it."""
 
 from collections.abc import Sequence
 
@@ -31,9 +29,9 @@ def over_days(
     forecasters: Sequence[str] = ("auto",),
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run every policy on each day, and the clairvoyant in the first trial only.
+    """Run every policy on each day: one row per run and block.
 
-    Return one row per run and block.
+    The clairvoyant runs in the first trial only.
 
     Parameters
     ----------
@@ -55,24 +53,23 @@ def over_days(
             for name in forecasters
         ]
         made = {name: make(name, contexts[0]) for name in policies}
-        made |= {
-            f"{policies[-1]}, {name}": make(policies[-1], of)
-            for name, of in zip(forecasters[1:], contexts[1:])
-        }
+        for name, context in zip(forecasters[1:], contexts[1:]):
+            made[f"{policies[-1]}, {name}"] = make(policies[-1], context)
         workload = judged.workload()
         for capacity in capacities:
             for trial in run_trials(workload, made, capacity, trial_draws(workload, trials)):
-                utility, violated = minute_utility(trial.run), slo_violation_rate(trial.run)
+                utility = minute_utility(trial.run)
+                violated = slo_violation_rate(trial.run)
                 rows.append((*trial.key.values(), day, utility, violated))
             report(f"day {day}, {capacity} cores: {len(made)} policies, {trials} trials")
-        for capacity, best in zip(
-            capacities, clairvoyants(workload, next(trial_draws(workload, 1)), capacities)
-        ):
+        bests = clairvoyants(workload, next(trial_draws(workload, 1)), capacities)
+        for capacity, best in zip(capacities, bests):
             rows.append((CLAIRVOYANT, capacity, 0, day, best.utility, np.nan))
     return pd.concat([_blocks(*row) for row in rows], ignore_index=True)
 
 
 def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
+    """The table of one run, from its utility (jobs, minutes + 1); the last minute is not full."""
     lost = np.array_split(np.nansum(1 - utility[:, :-1], axis=0), BLOCKS)
     values = {
         "block": range(BLOCKS),
@@ -84,8 +81,7 @@ def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
 
 
 def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
-    """Lost utility of each policy minus that of `leader`, with 95 % intervals
-    (`metrics.paired.block_bootstrap`).
+    """Lost utility of each policy minus that of `leader`, with intervals of `block_bootstrap`.
 
     Columns day ("all", or a single day), capacity_cores, policy, lost_utility, slo_violation_rate,
     difference, low, high.
@@ -95,28 +91,26 @@ def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
         reference = blocks[(blocks["capacity_cores"] == capacity) & (blocks["policy"] == leader)]
         reference = reference[reference["trial"].isin(part["trial"])]
         for day in ["all", *part["day"].unique()]:
-            ours, theirs = (
-                table if day == "all" else table[table["day"] == day] for table in (part, reference)
+            ours, theirs = part, reference
+            if day != "all":
+                ours, theirs = ours[ours["day"] == day], theirs[theirs["day"] == day]
+            lost, minutes = _by_block(ours, "lost"), _by_block(ours, "minutes")
+            difference, low, high = block_bootstrap(
+                lost - _by_block(theirs, "lost"), minutes, seed=seed
             )
-            lost, of_leader = (_by_block(table, "lost") for table in (ours, theirs))
-            minutes = _by_block(ours, "minutes")
-            difference = block_bootstrap(lost - of_leader, minutes, seed=seed)
-            measures = (
-                lost.sum() / minutes.sum(),
-                ours.groupby(RUN)["slo_violation_rate"].first().mean(),
+            rows.append(
+                {
+                    "day": str(day),
+                    "capacity_cores": capacity,
+                    "policy": policy,
+                    "lost_utility": lost.sum() / minutes.sum(),
+                    "slo_violation_rate": ours.groupby(RUN)["slo_violation_rate"].first().mean(),
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                }
             )
-            rows.append((str(day), capacity, policy, *measures, *difference))
-    columns = [
-        "day",
-        "capacity_cores",
-        "policy",
-        "lost_utility",
-        "slo_violation_rate",
-        "difference",
-        "low",
-        "high",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
 def _by_block(table: pd.DataFrame, column: str) -> np.ndarray:

@@ -29,10 +29,8 @@ def repeated(traces: Traces, jobs: int) -> Traces:
 def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
     """Repeat the jobs of `traces`, in order, until there are `jobs` jobs.
 
-    Shift each in time and scale it at random.
-
-    The shift is uniform over the day, the scale uniform in [MIN_SCALE, MAX_SCALE]. A job keeps both
-    on all days.
+    Each is shifted in time and scaled at random. The shift is uniform over the day, the scale
+    uniform in [MIN_SCALE, MAX_SCALE]. A job keeps both on all days.
     """
     rng = np.random.default_rng([seed, 3])
     source = np.arange(jobs) % len(traces.jobs)
@@ -61,6 +59,7 @@ def last_days(traces: Traces, days: int) -> Traces:
 
 
 def _named(traces: Traces, source: np.ndarray) -> tuple[Job, ...]:
+    """The jobs of indices `source` (jobs,), with a number in the names of those that repeat."""
     rounds = np.arange(len(source)) // len(traces.jobs)
     jobs = [traces.jobs[j] for j in source]
     names = (f"{job.name} again {n}" if n else job.name for job, n in zip(jobs, rounds))

@@ -89,9 +89,7 @@ def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
 
 
 def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, averaged over
-    LEVELS.
-    """
+    """Weighted quantile loss: 2 x summed pinball loss / summed actuals, averaged over LEVELS."""
     return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
 
 
@@ -120,9 +118,12 @@ def scores_caption(gains: Any) -> str:
     """
     parts = []
     for row in gains.itertuples():
-        verdict = (
-            "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
-        )
+        if row.high < 0:
+            verdict = "lower"
+        elif row.low > 0:
+            verdict = "higher"
+        else:
+            verdict = "not significantly lower"
         parts.append(
             f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} "
             f"(difference {row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."

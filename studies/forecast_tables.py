@@ -1,5 +1,7 @@
-"""The tables of stage 30, from sample paths (origins, jobs, paths, minutes) and actuals (origins,
-jobs, minutes).
+"""The tables of stage 30.
+
+`samples` are sample paths (origins, jobs, paths, minutes), `truth` actuals (origins, jobs,
+minutes).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +28,11 @@ def decision_regret(
     utility for the actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are
     optimal.
     """
-    return np.array(
-        [
-            plan_value(actual[:, None, :], actual) - plan_value(paths, actual)
-            for paths, actual in zip(samples, truth)
-        ]
-    )
+    regret = []
+    for paths, actual in zip(samples, truth):
+        best = plan_value(actual[:, None, :], actual)
+        regret.append(best - plan_value(paths, actual))
+    return np.array(regret)
 
 
 def plans(
@@ -48,10 +49,8 @@ def plans(
     running = np.maximum(minimum, arrays.replicas_within(budget / len(jobs)))
 
     def plan_value(seen: np.ndarray, came: np.ndarray) -> float:
-        samples = seen / MINUTE_S, came[:, None] / MINUTE_S
-        believed, true = (
-            build_table(jobs, rates_rps, running, max_replicas=budget) for rates_rps in samples
-        )
+        believed = build_table(jobs, seen / MINUTE_S, running, max_replicas=budget)
+        true = build_table(jobs, came[:, None] / MINUTE_S, running, max_replicas=budget)
         replicas = np.minimum(solve(believed, budget).replicas, true.value.shape[1] - 1)
         return float(true.value[np.arange(len(jobs)), replicas].sum())
 
@@ -100,8 +99,9 @@ def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0
 def bands_table(
     samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8
 ):
-    """Forecasts made `ahead` minutes before each minute: columns job, minute, requests, mean, low,
-    high.
+    """Forecasts made `ahead` minutes before each minute.
+
+    Columns job, minute, requests, mean, low and high.
     """
     samples, truth = samples[..., ahead - 1], truth[..., ahead - 1]
     low, high = interval(samples, level)
@@ -120,8 +120,9 @@ def steps_table(
     jobs: Sequence[str],
     levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99),
 ):
-    """Quantiles of the change from minute to minute, in sample paths and actuals: a posterior
-    predictive check.
+    """A posterior predictive check: quantiles of the change from minute to minute.
+
+    Columns job, level, observed (in the actuals) and replicated (in the sample paths).
     """
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
     observed = np.quantile(np.diff(truth, axis=2), levels, axis=(0, 2))
@@ -135,9 +136,7 @@ def steps_table(
 def save_samples(
     path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]
 ) -> None:
-    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples, rounded to
-    integers.
-    """
+    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples as integers."""
     rounded = {name: np.rint(samples) for name, samples in forecasts.items()}
     # With the smallest integer type, the file is as small as a compressed one and is written 50
     # times as fast.

@@ -20,9 +20,8 @@ class Oracle(Forecaster):
     centre typically is.
     """
 
-    truth: (
-        np.ndarray
-    )  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
+    # Requests per minute, (jobs, minutes); the last minute is repeated after the end.
+    truth: np.ndarray
     error: float = 0.0  # relative standard deviation of a factor: 0.2 = 20 %
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -31,7 +30,8 @@ class Oracle(Forecaster):
         if self.error == 0:
             return paths
         # The common factor is drawn first, so that it does not depend on the number of paths.
-        rng, jobs = self.rng(), len(self.jobs)
+        rng = self.rng()
+        jobs = len(self.jobs)
         return paths * self._factor(rng, (jobs, 1, 1)) * self._factor(rng, (jobs, n, 1))
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:

@@ -37,9 +37,7 @@ IDEALS = {
 def values_at_constant_rates(
     workload: Workload, latency_model: LatencyTable, max_replicas: int
 ) -> np.ndarray:
-    """Expected utility of each minute at its mean rate with 0, 1, ... replicas, (jobs, max_replicas
-    + 1, minutes).
-    """
+    """Expected utility of each minute at its mean rate, (jobs, max_replicas + 1, minutes)."""
     rates_rps = workload.requests_per_min / MINUTE_S
     value = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes))
     for of_job, job, rate in zip(value, workload.jobs, rates_rps):
@@ -51,8 +49,7 @@ def values_at_constant_rates(
 def remaining(
     workload: Workload, context: PolicyContext, capacity: int, draws: Draws
 ) -> pd.DataFrame:
-    """Loss of Faro-Sum with one part of the problem made ideal at a time, one row per part in the
-    order of IDEALS.
+    """Loss of Faro-Sum with one part of the problem made ideal at a time: a row for each of IDEALS.
 
     Parameters
     ----------
@@ -61,8 +58,8 @@ def remaining(
 
     Returns
     -------
-    columns part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not
-    simulated runs).
+    Columns part, lost_utility and slo_violation_rate, which is NaN for CONSTANT and LIMIT, because
+    they are not simulated.
     """
     if context.latency_model is None:
         raise ValueError(
@@ -86,17 +83,17 @@ def remaining(
         (MOVES, at_once, tuned(context, **soon), no_wait, None),
         (ALL, at_once, tuned(informed, **soon), no_wait, first),
     ]
-    columns, rows = ["lost_utility", "slo_violation_rate"], []
+    rows = []
     for part, day, policy, model, initial in cases:
-        for trial in run_trials(
+        (trial,) = run_trials(
             day, {part: policy}, capacity, [draws], serving_model=model, initial=initial
-        ):
-            measures = summarize(trial.run)
-            rows.append((part, *(measures[column] for column in columns)))
+        )
+        measures = summarize(trial.run)
+        rows.append((part, measures["lost_utility"], measures["slo_violation_rate"]))
     jobs, minutes = best.shape
     reached = np.full((jobs, minutes + 1), np.nan)  # `lost_utility` ignores the last column
     of_best = value[np.arange(jobs)[:, None], best, np.arange(minutes)]
     reached[:, :-1] = np.where(workload.requests_per_min > 0, of_best, np.nan)
     rows.append((CONSTANT, lost_utility(reached), np.nan))
     rows.append((LIMIT, limits_of(workload, draws, (capacity,))["lost_utility"].item(), np.nan))
-    return pd.DataFrame(rows, columns=["part", *columns])
+    return pd.DataFrame(rows, columns=["part", "lost_utility", "slo_violation_rate"])

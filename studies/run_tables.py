@@ -62,16 +62,15 @@ def decisions_frame(run: Run) -> pd.DataFrame:
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions
     time_s = np.concatenate(([0.0], decisions.time_s))
+    # (ticks + 1, jobs); the first row is the start of the run
     target = np.vstack([run.initial, *decisions.target])
     drop = np.vstack([np.zeros(len(names)), *decisions.drop])
     reason = np.vstack([np.full(len(names), START), *(np.array(tick) for tick in decisions.reason)])
     unknown = np.full(len(names), np.nan)
-    explained = {
-        column: np.vstack(
-            [unknown, *(unknown if tick is None else tick for tick in getattr(decisions, column))]
-        )
-        for column in EXPLANATIONS
-    }
+    explained = {}
+    for column in EXPLANATIONS:
+        ticks = [unknown if tick is None else tick for tick in getattr(decisions, column)]
+        explained[column] = np.vstack([unknown, *ticks])
     reported = (reason != HOLD) | ~np.isnan(explained["predicted_tail_latency_s"])
     reported[1:] |= (target[1:] != target[:-1]) | (drop[1:] != drop[:-1])
     tick, job = np.nonzero(reported)

@@ -24,13 +24,12 @@ SEED = 1  # seed of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 ONE, EQUAL = "one replica", "equal share"  # values of the column `start`: initial replicas of a job
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
-Results = tuple[
-    pd.DataFrame, pd.DataFrame
-]  # summary of all runs, and clairvoyant limit of the first trial
+# Summary of all runs, and clairvoyant limit of the first trial.
+Results = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def make_any(name: str, context: PolicyContext) -> Policy:
-    """Make a policy with `policies.make`, or the paper's Faro-Sum if the name is GROUPED or EXACT."""
+    """Make a policy with `policies.make`, or the paper's Faro-Sum for GROUPED and EXACT."""
     solver = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if solver is None:
         return make(name, context)
@@ -38,8 +37,7 @@ def make_any(name: str, context: PolicyContext) -> Policy:
 
 
 def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
-    """Traces of `jobs` jobs, made from those of `traces`, with only the last LEARN_DAYS training
-    days.
+    """Traces of `jobs` jobs, made from those of `traces`, with the last LEARN_DAYS training days.
 
     `how` is REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and
     scaled).
@@ -47,7 +45,9 @@ def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
     recent = last_days(traces, LEARN_DAYS)
-    return repeated(recent, jobs) if how == REPEATED else shifted(recent, jobs, SEED)
+    if how == REPEATED:
+        return repeated(recent, jobs)
+    return shifted(recent, jobs, SEED)
 
 
 def larger(
@@ -59,9 +59,7 @@ def larger(
     policies: Sequence[str] = COMPARED,
     **options: Any,
 ) -> Results:
-    """Run every policy with `jobs` jobs.
-
-    Both tables of the result get the columns variant (= `how`) and jobs.
+    """Run every policy with `jobs` jobs. Both tables get the columns variant (= `how`) and jobs.
 
     The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out
     if the jobs differ in cores, because its groups exchange replicas of equal size.
@@ -82,8 +80,9 @@ def larger(
 def two_models(
     traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], **options: Any
 ) -> Results:
-    """Run `curve` at one capacity, with ResNet18 in every second job and with latencies measured
-    for both models.
+    """Run `curve` at one capacity, with ResNet18 in every second job.
+
+    Latencies are measured for both models.
     """
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs), traces=both)
@@ -104,8 +103,7 @@ def curve(
     equal_start: bool = False,
     report: Report = print,
 ) -> Results:
-    """Run every policy on the first `minutes` of the evaluation day (None means all), at each
-    capacity in cores.
+    """Run every policy at each capacity in cores, on the first `minutes` of the evaluation day.
 
     By the published rules, all policies but FairShare start with one replica per job and spend the
     first minutes catching up. `equal_start` starts every policy with an equal share. The summary's
@@ -113,18 +111,21 @@ def curve(
     """
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
-    initial = {size: fair_share(day.jobs, size) if equal_start else None for size in capacities}
-    options: dict[str, Any] = dict(published=True, report=report)
-    summary = [
-        summaries(day, made, size, trials, initial=initial[size], **options) for size in capacities
-    ]
+    parts = []
+    for size in capacities:
+        initial = fair_share(day.jobs, size) if equal_start else None
+        parts.append(
+            summaries(day, made, size, trials, initial=initial, published=True, report=report)
+        )
+    summary = pd.concat(parts, ignore_index=True).assign(start=EQUAL if equal_start else ONE)
     limits = limits_of(day, next(trial_draws(day, 1)), capacities) if limit else pd.DataFrame()
-    return pd.concat(summary, ignore_index=True).assign(start=EQUAL if equal_start else ONE), limits
+    return summary, limits
 
 
 def as_published(summary: pd.DataFrame) -> pd.DataFrame:
-    """Means and deviations over trials, in the columns of the paper's `published_main.csv` plus
-    `variant` and `jobs`.
+    """Means and deviations over trials, in the columns of the paper's `published_main.csv`.
+
+    The columns variant and jobs are added.
 
     summary : summaries of `curve`, `larger` or `two_models` without `equal_start`, with the columns
         variant and jobs.

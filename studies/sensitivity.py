@@ -1,4 +1,4 @@
-"""Sensitivity analysis: how the margin over the best baseline depends on one parameter at a time."""
+"""Sensitivity analysis: how the margin over the best baseline depends on single parameters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of one parameter, with the workload and the policy context to use for this value."""
+    """One value of one parameter, with the workload and the policy context for this value."""
 
     parameter: str
     value: float
@@ -51,10 +51,12 @@ def settings(
     """One setting per value of each parameter, with everything else unchanged.
 
     - cold_start_s: seconds until a new replica serves. The policies' own parameters stay the same.
-    - slo_factor: SLO divided by the mean service time in a fully loaded replica. The latency table is measured again.
+    - slo_factor: SLO divided by the mean service time in a fully loaded replica. The latency table
+      is measured again.
     - forecast_error: relative error of an oracle that replaces the forecaster.
     - interval_s: seconds between two decisions of a policy that plans with a forecast.
-    - scv_factor: factor on the squared coefficient of variation of service times. The latency table stays the same.
+    - scv_factor: factor on the squared coefficient of variation of service times. The latency table
+      stays the same.
     """
     unknown = set(values) - set(PARAMETERS)
     if unknown:
@@ -65,26 +67,20 @@ def settings(
         for value in values.get(name, ()):
             if name == "cold_start_s":
                 jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
-                yield Setting(
-                    name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs)
-                )
+                changed = replace(context, jobs=jobs)
+                yield Setting(name, value, replace(workload, jobs=jobs), changed)
             elif name == "slo_factor":
                 jobs = tuple(
                     replace(job, slo_s=value * job.busy_s * job.replica.max_in_service)
                     for job in workload.jobs
                 )
                 table = context.latency_model and measure(jobs)
-                yield Setting(
-                    name,
-                    value,
-                    replace(workload, jobs=jobs),
-                    replace(context, jobs=jobs, latency_model=table),
-                )
+                changed = replace(context, jobs=jobs, latency_model=table)
+                yield Setting(name, value, replace(workload, jobs=jobs), changed)
             elif name == "forecast_error":
-                yield Setting(
-                    name, value, workload, replace(context, forecaster=oracle(workload, value))
-                )
-            else:
+                changed = replace(context, forecaster=oracle(workload, value))
+                yield Setting(name, value, workload, changed)
+            else:  # a field of `Setting`
                 yield Setting(name, value, workload, context, **{name: value})
 
 
@@ -98,8 +94,9 @@ def sensitivity(
     *,
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run every policy in every setting: columns parameter, value, policy, capacity_cores, trial
-    and the measures.
+    """Run every policy in every setting.
+
+    Columns parameter, value, policy, capacity_cores, trial and the measures.
     """
     frames = []
     for one in settings(workload, context, values):
@@ -121,11 +118,8 @@ def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
     The margin is the best baseline's lost utility minus the leader's, mean over trials; negative if
     a baseline is better.
     """
-    mean = (
-        summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"]
-        .mean()
-        .unstack("policy")
-    )
+    lost = summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"]
+    mean = lost.mean().unstack("policy")
     if leader not in mean:
         raise ValueError(f"leader={leader!r} is not among the policies: {', '.join(mean)}")
     others = mean.drop(columns=leader)

@@ -1,4 +1,4 @@
-"""The comparison of solvers, and of precise and relaxed utilities, on decisions of training days."""
+"""Compare solvers, and precise with relaxed utilities, on decisions of training days."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -51,8 +51,9 @@ class DecisionWindow:
     def table(
         self, budget: int, objective: str, formulation: str, *, truth: bool = False
     ) -> UtilityTable:
-        """The utility table for the forecast or, if `truth`, the actual rates; with drops if the
-        objective uses them.
+        """The utility table for the forecast or, if `truth`, the actual rates.
+
+        It has drops if the objective uses them.
         """
         rates_rps = self.truth_rps[:, None] if truth else self.rates_rps
         drops = DROPS if objective_of(objective).effective else None
@@ -75,33 +76,33 @@ def decision_windows(
     forecaster: str = "ar",
     samples: int = 100,
 ) -> list[DecisionWindow]:
-    """The inputs of `count` decisions on the training days `days`, with a forecaster fitted to the
-    days before these.
+    """The inputs of `count` decisions on the training days `days`.
 
-    The running replicas are those that are optimal for the five minutes before the decision.
+    The forecaster is fitted to the days before these. The running replicas are those that are
+    optimal for the five minutes before the decision.
     """
     days = sorted(days)
     fitted = forecast.fit(forecaster, traces.until(days[0]))
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
-    moments = np.unique(
-        np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day).round().astype(int)
-    )
+    moments = np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day)
+    moments = np.unique(moments.round().astype(int))
     windows: list[DecisionWindow] = []
     for day in days:
-        counts, state = traces.train[day - 1, 0], fitted.start()
+        counts = traces.train[day - 1, 0]  # (jobs, minutes)
+        state = fitted.start()
         for minute in range(total):
             if minute in moments and len(windows) < count:
                 past = counts[:, None, minute - 5 : minute] / MINUTE_S
-                before = build_table(
-                    traces.jobs, past, np.zeros(len(traces.jobs)), cold_start_minutes=0
-                )
-                rates_rps = state.sample(HORIZON_MINUTES, samples) / MINUTE_S
-                truth_rps = counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S
-                running = solve(before, budget).replicas
+                none = np.zeros(len(traces.jobs))
+                before = build_table(traces.jobs, past, none, cold_start_minutes=0)
                 windows.append(
                     DecisionWindow(
-                        f"day {day}, minute {minute}", traces.jobs, rates_rps, truth_rps, running
+                        f"day {day}, minute {minute}",
+                        traces.jobs,
+                        rates_rps=state.sample(HORIZON_MINUTES, samples) / MINUTE_S,
+                        truth_rps=counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S,
+                        running=solve(before, budget).replicas,
                     )
                 )
             state = state.update(counts[:, minute])
@@ -109,27 +110,22 @@ def decision_windows(
 
 
 def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
-    """Draw `jobs` jobs from `window` with replacement, and scale each job's rates by a random
-    factor from 0.5 to 1.5.
+    """Draw `jobs` jobs with replacement, and scale each job's rates by a factor from 0.5 to 1.5.
 
     All jobs have one core per replica, no quota and a minimum of 0 or 1 replicas, which
     REPLICAS_PER_JOB always covers.
     """
     rng = np.random.default_rng(0)
-    drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
+    drawn = rng.integers(len(window.jobs), size=jobs)
+    scale = rng.uniform(0.5, 1.5, jobs)
+    same = {"cores": 1.0, "tenant": "", "tenant_quota": None}
+    copies = []
+    for n, job in enumerate(window.jobs[j] for j in drawn):
+        least = min(job.min_replicas, 1)
+        copies.append(replace(job, name=f"job {n:05d}", min_replicas=least, **same))
     return DecisionWindow(
         window.name,
-        tuple(
-            replace(
-                job,
-                name=f"job {i:05d}",
-                cores=1.0,
-                min_replicas=min(job.min_replicas, 1),
-                tenant="",
-                tenant_quota=None,
-            )
-            for i, job in enumerate(window.jobs[j] for j in drawn)
-        ),
+        tuple(copies),
         window.rates_rps[drawn] * scale[:, None, None],
         window.truth_rps[drawn] * scale[:, None],
         window.running[drawn],
@@ -151,9 +147,8 @@ def compare_solvers(
     `slow` solve only the first `slow_windows` windows.
     """
     rows = []
-    for budget, (n, window), objective, formulation in product(
-        budgets, list(enumerate(windows)), list(objectives), FORMULATIONS
-    ):
+    cases = product(budgets, list(enumerate(windows)), list(objectives), FORMULATIONS)
+    for budget, (n, window), objective, formulation in cases:
         table, table_s = _timed(window.table, budget, objective, formulation)
         optimum = solve(table, budget, objective).value
         for solver in (*solvers, *(slow if n < slow_windows else ())):
@@ -169,8 +164,7 @@ def score_formulations(
     objectives: Sequence[str],
     solvers: Sequence[str],
 ) -> pd.DataFrame:
-    """Solve with precise and with relaxed utilities, and score each solution by both kinds of
-    utility.
+    """Solve with precise and with relaxed utilities, and score each solution by both kinds.
 
     `objectives` must not use drops. The result has the columns objective, formulation, solver,
     capacity_cores, window, scored_by (a formulation), expected and realised. The last two are mean
@@ -187,9 +181,8 @@ def score_formulations(
             for solver in solvers:
                 replicas = _solve(table, budget, objective, solver, formulation).replicas
                 for scored_by in FORMULATIONS:
-                    expected, realised = (
-                        _mean_value(tables[scored_by, truth], replicas) for truth in (False, True)
-                    )
+                    expected = _mean_value(tables[scored_by, False], replicas)
+                    realised = _mean_value(tables[scored_by, True], replicas)
                     about = (objective, formulation, solver, budget, window.name, scored_by)
                     rows.append((*about, expected, realised))
     key = ("objective", "formulation", "solver", "capacity_cores", "window", "scored_by")
@@ -199,19 +192,22 @@ def score_formulations(
 def compare_scales(
     window: DecisionWindow, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
 ) -> pd.DataFrame:
-    """Solve the relaxed Sum exactly and by COBYLA for each number of jobs, with all jobs at once
-    and hierarchically.
+    """Solve the relaxed Sum exactly and by COBYLA for each number of jobs.
 
-    The result has the columns COLUMNS. `seconds` is the CPU time of a decision, including its
-    tables. Queueing curves are cached, as in a running controller. COBYLA gets at most
-    `cobyla_up_to` jobs at once, and `groups` times as many hierarchically.
+    Both solve all jobs at once and hierarchically, in `groups` groups. The result has the columns
+    COLUMNS. `seconds` is the CPU time of a decision, including its tables. Queueing curves are
+    cached, as in a running controller. COBYLA gets at most `cobyla_up_to` jobs at once, and
+    `groups` times as many hierarchically.
     """
     rows = []
     for count in counts:
-        large, budget = larger_window(window, count), int(REPLICAS_PER_JOB * count)
+        large = larger_window(window, count)
+        budget = int(REPLICAS_PER_JOB * count)
         cases = [("exact", None), ("exact", groups)]
-        cases += [("cobyla", None)] if count <= cobyla_up_to else []
-        cases += [("cobyla", groups)] if count <= groups * cobyla_up_to else []
+        if count <= cobyla_up_to:
+            cases.append(("cobyla", None))
+        if count <= groups * cobyla_up_to:
+            cases.append(("cobyla", groups))
         optimum = _decide(large, budget, "exact").value
         for case in cases:
             if case[0] == "exact":
@@ -225,9 +221,7 @@ def compare_scales(
 def _decide(
     window: DecisionWindow, budget: int, solver: str, groups: int | None = None
 ) -> Allocation:
-    """Build the table and solve the relaxed Sum: all jobs at once, or hierarchically in `groups`
-    groups.
-    """
+    """Build the table and solve the relaxed Sum, all jobs at once or in `groups` groups."""
     if groups is None:
         return solve(window.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
     groups = min(len(window.jobs), groups)
@@ -248,8 +242,9 @@ def _solve(
 
 
 def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
-    """Mean utility over jobs; a replica count beyond the table's largest has the utility of the
-    largest.
+    """Mean utility over jobs.
+
+    A replica count beyond the table's largest has the utility of the largest.
     """
     return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
 

@@ -20,25 +20,21 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class TimedRayServe(RayServe):
-    """The state's `counter_s` is the age in s of a series of decisions.
-
-    It is negative if they scale down.
-    """
+    """`counter_s` is the age in s of a series of decisions, negative if they scale down."""
 
     name: str = "RayServe-2.60"
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        now, (window, desired) = observation.target, self.recommend(state, observation)
+        now = observation.target
+        window, desired = self.recommend(state, observation)
         direction = np.sign(desired - now)
         goes_on = direction == np.sign(state.counter_s)
         older = state.counter_s + direction * (observation.now_s - state.last_s)
-        age_s = np.where(
-            goes_on, older, direction * TOLERANCE
-        )  # a new series has age 0, but needs a sign
+        # A new series has age 0, but needs a sign.
+        age_s = np.where(goes_on, older, direction * TOLERANCE)
         act = (age_s >= self.up_after_s) | (age_s <= -self.down_after_s)
-        state = replace(
-            state, window=window, counter_s=np.where(act, 0.0, age_s), last_s=observation.now_s
-        )
+        counter_s = np.where(act, 0.0, age_s)
+        state = replace(state, window=window, counter_s=counter_s, last_s=observation.now_s)
         return state, reactive_plan(np.where(act, desired, now), observation)
 
 

@@ -1,6 +1,4 @@
-"""Stage 60: the gain of each design step (figure 16 of the paper), the remaining loss, Cilantro's
-learning curve.
-"""
+"""Stage 60: the gain of each step (figure 16 of the paper), remaining loss, learned latencies."""
 
 from pathlib import Path
 
@@ -48,10 +46,10 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
-    """The paper's simulated ablation: columns variant, capacity_cores, lost_utility_published,
-    slo_violation_rate.
+    """The paper's simulated ablation.
 
-    `steps` maps the paper's names of the variants to ours.
+    Columns variant, capacity_cores, lost_utility_published and slo_violation_rate. `steps` maps the
+    paper's names of the variants to ours.
     """
     table = pd.read_csv(directory / "published_ablation.csv")
     table = table[(table["env"] == "simulation") & table["system"].isin(list(steps))]
@@ -65,33 +63,28 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
 
 
 def lost_column(published: pd.DataFrame | None) -> str:
-    """Name the column of lost utility to draw.
-
-    With `published` values, it is the loss as the paper computes it.
-    """
+    """The column of lost utility to draw: with `published` values, the loss by the paper's rule."""
     return "lost_utility" if published is None else "lost_utility_published"
 
 
 def ablation(
     summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None
 ) -> Figure:
-    """Figure 16: lost utility after each step, one panel per capacity, with limits and published
-    values.
-    """
+    """Figure 16: lost utility after each step, one panel per capacity."""
     lost = lost_column(published)
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.7 + 0.2 * len(sources))
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
+    colours = [SOURCE_COLOURS[source] for source in sources]
+
+    def at(table: pd.DataFrame, capacity: float) -> pd.Series:
+        return table[table["capacity_cores"] == capacity].set_index("variant")[lost]
+
     for axis, capacity in zip(axes[0], capacities):
-        here, known = (
-            None
-            if table is None
-            else table[table["capacity_cores"] == capacity].set_index("variant")[lost]
-            for table in (summary, published)
-        )
+        here = at(summary, capacity)
+        known = None if published is None else at(published, capacity)
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
-        colours = [SOURCE_COLOURS[source] for source in sources]
         bar_rows(axis, here, list(sources.index), colours, published=known, limit=floor)
         axis.set(title=f"{capacity:g} cores", xlabel="lost cluster utility")
     steps = {"paper": "the paper's steps", "ours": "our steps"}
@@ -110,11 +103,9 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
         lost = mean[capacity]
         gain = -lost.diff()
         ours = gain[sources[sources == "ours"].index]
-        costs = (
-            f"; {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})"
-            if gain.min() < -COSTLY
-            else ""
-        )
+        costs = ""
+        if gain.min() < -COSTLY:
+            costs = f"; {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})"
         findings.append(
             f"At {capacity:g} cores, the paper's steps change the lost utility from "
             f"{lost.iloc[0]:.2f} to {lost[last]:.2f}, and ours to {lost.iloc[-1]:.2f}. Of our "
@@ -142,7 +133,8 @@ def remaining_loss(parts: pd.DataFrame) -> Figure:
 
 
 def remaining_caption(parts: pd.DataFrame) -> str:
-    lost, capacity = parts.set_index("part")["lost_utility"], parts["capacity_cores"].iloc[0]
+    lost = parts.set_index("part")["lost_utility"]
+    capacity = parts["capacity_cores"].iloc[0]
     saved = (lost[AS_IS] - lost[[START, FORECAST, MOVES]]).sort_values(ascending=False)
     ideals = "; ".join(f"{part}: {IDEALS[part]} (saves {saved[part]:.3f})" for part in saved.index)
     return (
@@ -161,17 +153,10 @@ def learning(curves: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
     error_pct = 100 * np.expm1(curves["log_error"])
     for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
-        axis.plot(
-            rows["minute"] + 1,
-            error_pct[rows.index],
-            marker=marker,
-            ms=3,
-            lw=1,
-            label=f"{capacity:g} cores",
-        )
-    axis.set(
-        xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)"
-    )
+        label = f"{capacity:g} cores"
+        axis.plot(rows["minute"] + 1, error_pct[rows.index], marker=marker, ms=3, lw=1, label=label)
+    axis.set(xscale="log", yscale="log")
+    axis.set(xlabel="minutes of learning + 1", ylabel="latency error (%)")
     common.label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
     common.label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
     axis.legend(frameon=False)
@@ -180,7 +165,8 @@ def learning(curves: pd.DataFrame) -> Figure:
 
 def learning_caption(curves: pd.DataFrame) -> str:
     by_minute = curves.groupby("minute")["log_error"].mean()
-    first, last = (100 * np.expm1(by_minute.iloc[place]) for place in (0, -1))
+    percent = 100 * np.expm1(by_minute)
+    first, last = percent.iloc[0], percent.iloc[-1]
     return (
         f"After {by_minute.index[-1]} minutes of learning, the tail latency that Cilantro predicts "
         f"is off by {last:.0f} %, against {first:.0f} % without any observation (geometric mean "

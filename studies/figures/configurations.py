@@ -14,9 +14,7 @@ from studies.configurations import BEST
 def by_gpus(
     parts: dict[str, Configurations], best: Configurations, compared: pd.DataFrame
 ) -> Figure:
-    """Plot the utility of one service (left) and the lost utility of all services (right), both by
-    number of GPUs.
-    """
+    """Plot the utility of one service (left) and the lost utility of all (right) by GPUs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.5), width_ratios=(3, 2))
 
     def row(table: Configurations) -> tuple[np.ndarray, np.ndarray]:
@@ -30,28 +28,16 @@ def by_gpus(
     left.legend(frameon=False, loc="lower right")
     lost = compared.groupby(["choice", "capacity"], sort=False)["simulated"].sum()
     for choice, colour, marker in zip(compared["choice"].unique(), ("black", *CYCLE), "os^"):
-        right.plot(
-            lost[choice].index,
-            lost[choice],
-            marker=marker,
-            markersize=3.5,
-            color=colour,
-            label=choice,
-        )
-    right.set(
-        xlabel="GPUs",
-        ylabel="lost utility, simulated",
-        ylim=(0, None),
-        xticks=sorted(compared["capacity"].unique()),
-    )
+        line = {"color": colour, "marker": marker, "markersize": 3.5, "label": choice}
+        right.plot(lost[choice].index, lost[choice], **line)
+    right.set(xlabel="GPUs", ylabel="lost utility, simulated", ylim=(0, None))
+    right.set_xticks(sorted(compared["capacity"].unique()))
     right.legend(frameon=False, title="configuration")
     return figure
 
 
 def choice_finding(compared: pd.DataFrame) -> str:
-    """State the lost utility at each number of GPUs, with the best configurations and with every
-    other choice.
-    """
+    """State the lost utility at each number of GPUs, with the best configurations and others."""
     lost = compared.groupby(["capacity", "choice"])["simulated"].sum().unstack()
     sentences = []
     for capacity, row in lost.iterrows():

@@ -49,30 +49,19 @@ def on_a_node(tables: Tables) -> Figure:
     last = tables.recovery.merge(tables.recovery[run].tail(1))
     labels, colours = zip(*OUTCOMES.values())
     rates_rps = [last[outcome] / STEP_S for outcome in OUTCOMES]
-    right.stackplot(
-        last["second"], rates_rps, step="post", labels=labels, colors=colours, alpha=0.8
-    )
+    areas = {"labels": labels, "colors": colours, "alpha": 0.8}
+    right.stackplot(last["second"], rates_rps, step="post", **areas)
     right.axvline(last["deleted_s"].iloc[0], color="black", linestyle=":", linewidth=1)
-    right.set(
-        xlabel="seconds; a worker is deleted at the dotted line",
-        ylabel="requests/s",
-        ylim=(0, None),
-    )
+    right.set(ylabel="requests/s", ylim=(0, None))
+    right.set_xlabel("seconds; a worker is deleted at the dotted line")
     twin = right.twinx()
-    twin.step(
-        last["second"],
-        last["replicas"],
-        where="post",
-        color="black",
-        linestyle="--",
-        label="replicas",
-    )
+    dashes = {"color": "black", "linestyle": "--", "label": "replicas"}
+    twin.step(last["second"], last["replicas"], where="post", **dashes)
     twin.set(ylabel="replicas that serve", ylim=(0, None))
     twin.grid(visible=False)
-    handles, names = (
-        a + b for a, b in zip(right.get_legend_handles_labels(), twin.get_legend_handles_labels())
-    )
-    legend_above(figure, handles, names)
+    handles, names = right.get_legend_handles_labels()
+    more_handles, more_names = twin.get_legend_handles_labels()
+    legend_above(figure, handles + more_handles, names + more_names)
     return figure
 
 
@@ -80,15 +69,17 @@ def node_caption(tables: Tables) -> str:
     summary = tables.summary[tables.summary["environment"] == LIVE]
     by_policy = summary.groupby("policy", sort=False)["slo_violation_rate"]
     rates = [f"{100 * rates.mean():.1f} % under {policy}" for policy, rates in by_policy]
-    wide = summary.pivot_table(
-        index="trial", columns="policy", values="slo_violation_rate", sort=False
-    )
+    columns = {"index": "trial", "columns": "policy", "values": "slo_violation_rate"}
+    wide = summary.pivot_table(**columns, sort=False)
     lowest = wide.idxmin(axis=1)
     best = lowest.mode()[0]
     recovered_s = recovery_s(tables.recovery).dropna()
     lasted = "A deleted worker was not ready again before the load ended"
     if len(recovered_s):
-        lasted = f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to {recovered_s.max():.0f} s"
+        lasted = (
+            f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to "
+            f"{recovered_s.max():.0f} s"
+        )
     where = "The replicas wait instead of computing."
     if tables.about:
         about = tables.about[-1]

@@ -22,30 +22,26 @@ from studies.live.agreement import (
 
 def draw(results: Path, backend: str, published: str | None = None) -> Drawings:
     summary = read_tables(results / "live" / backend).summary
-    caption = live_caption(
-        summary, published_distance(published, list(dict.fromkeys(summary["policy"])))
-    )
+    policies = list(dict.fromkeys(summary["policy"]))
+    caption = live_caption(summary, published_distance(published, policies))
     title = "Live runs on Ray Serve and their simulation"
-    return {
-        "live": Drawing(live_and_simulated(summary), title, caption, recorded=backend == "recorded")
-    }
+    figure = live_and_simulated(summary)
+    return {"live": Drawing(figure, title, caption, recorded=backend == "recorded")}
 
 
 def live_and_simulated(summary: pd.DataFrame) -> Figure:
     """One panel per measure, with a plain bar (live) and a hatched bar (simulated) per policy."""
     policies = list(dict.fromkeys(summary["policy"]))
-    rows = {
-        f"{policy}, {environment}": policy
-        for policy in policies
-        for environment in (LIVE, SIMULATION)
-    }
-    figure, axes = plt.subplots(
-        1, len(MEASURES), figsize=(PAGE_IN, 0.5 + 0.17 * len(rows)), sharey=True
-    )
-    colours, hatches = [colour(policy) for policy in rows.values()], [None, "///"] * len(policies)
+    rows, colours = [], []
+    for policy in policies:
+        rows += [f"{policy}, {LIVE}", f"{policy}, {SIMULATION}"]
+        colours += [colour(policy)] * 2
+    hatches = [None, "///"] * len(policies)
+    size_in = (PAGE_IN, 0.5 + 0.17 * len(rows))
+    figure, axes = plt.subplots(1, len(MEASURES), figsize=size_in, sharey=True)
     for axis, (measure, label) in zip(axes, MEASURES.items()):
         values = summary[measure].set_axis(summary["policy"] + ", " + summary["environment"])
-        bar_rows(axis, values, list(rows), colours, hatches=hatches, number_format="{:.3f}")
+        bar_rows(axis, values, rows, colours, hatches=hatches, number_format="{:.3f}")
         axis.set_xlabel(label)
     return figure
 
@@ -55,18 +51,22 @@ def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
 
     `published` is the result of `published_distance`.
     """
-    live, errors = summary[summary["environment"] == LIVE], lost_utility_error(summary)
+    live = summary[summary["environment"] == LIVE]
+    errors = lost_utility_error(summary)
     worst = errors.loc[errors["error"].abs().idxmax()]
     decided = pairs(summary).query("decided")
-    agreed, ranking = "no pair differs by two standard errors in both, so no ranking is claimed", ""
+    agreed = "no pair differs by two standard errors in both, so no ranking is claimed"
+    ranking = ""
     if len(decided):
-        agreed = f"{int(decided['agree'].sum())} of the {len(decided)} pairs that differ by two standard errors in both"
-        paper = (
-            "" if published is None else f" (the paper's simulator and cluster: {published:.2f})"
+        agreed = (
+            f"{int(decided['agree'].sum())} of the {len(decided)} pairs that differ by two "
+            "standard errors in both"
         )
-        ranking = (
-            f" Ranking distance (normalised Kendall tau): {ranking_distance(summary):.2f}{paper}."
-        )
+        paper = ""
+        if published is not None:
+            paper = f" (the paper's simulator and cluster: {published:.2f})"
+        distance = ranking_distance(summary)
+        ranking = f" Ranking distance (normalised Kendall tau): {distance:.2f}{paper}."
     return (
         "The simulated lost utility differs from the live one by at most "
         f"{abs(worst['error']):.2f} ({worst['policy']}: {worst[LIVE]:.2f} live, "

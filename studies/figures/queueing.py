@@ -1,6 +1,4 @@
-"""Stage 20: relaxed latency (figure 6 of the paper), and M/D/c approximated by half of the wait in
-M/M/c.
-"""
+"""Stage 20: relaxed latency (figure 6 of the paper), and half of the M/M/c wait for M/D/c."""
 
 from pathlib import Path
 
@@ -32,14 +30,11 @@ def draw(results: Path) -> Drawings:
 
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
-    """Plot `ratio` (half-wait latency divided by exact M/D/c latency) over `rho`, one line per
-    value of `servers`.
-    """
+    """Plot `ratio` (half-wait latency / exact M/D/c latency) over `rho`, a line per `servers`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
-    sns.lineplot(
-        ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis
-    )
+    lines = {"hue": "servers", "style": "servers", "palette": "viridis"}
+    sns.lineplot(ratios, x="rho", y="ratio", ax=axis, **lines)
     axis.axhline(1.0, color="black", linewidth=0.6)
     axis.set(xlabel="utilisation", ylabel="half M/M/c over exact M/D/c")
     axis.legend(title="replicas", ncols=2)
@@ -58,8 +53,7 @@ def half_caption(ratios: pd.DataFrame) -> str:
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Plot figure 6: latency on the left and drop penalty on the right, each in a precise and a
-    relaxed form.
+    """Figure 6: latency (left) and drop penalty (right), each precise and relaxed.
 
     `latencies` has columns rho, latency_over_service, kind; `penalties` has drop, penalty, kind.
     """
@@ -75,9 +69,7 @@ def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
 
 def relaxations_caption(latencies: pd.DataFrame) -> str:
     relaxed = latencies[latencies["kind"] == "relaxed"].set_index("rho")["latency_over_service"]
-    at, beyond = (
-        relaxed.iloc[relaxed.index.get_indexer([rho], "nearest")[0]] for rho in (0.95, 1.5)
-    )
+    at, beyond = relaxed.iloc[relaxed.index.get_indexer([0.95, 1.5], "nearest")]
     return (
         "The relaxed latency of four replicas grows linearly beyond a utilisation of 0.95, from "
         f"{at:.1f} service times to {beyond:.1f} at 1.5, where the precise latency is infinite."

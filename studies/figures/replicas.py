@@ -14,28 +14,29 @@ from studies.replicas import ASSUMED, LEADER, SERVICES
 def draw(results: Path) -> Drawings:
     """The stage's figure."""
     table = pd.read_csv(results / "replicas" / "paired.csv")
-    title = "Lost utility on a mix of replicas that serve one request at a time, in batches, or token by token"
+    title = (
+        "Lost utility on a mix of replicas that serve one request at a time, in batches, or token "
+        "by token"
+    )
     return {"kinds_of_replica": Drawing(lost_by_service(table), title, finding(table))}
 
 
 def lost_by_service(table: pd.DataFrame) -> Figure:
     """Plot lost utility by policy and service, one panel per capacity.
 
-    `table` is from `edition.replicas.paired`.
+    `table` is from `studies.replicas.paired`.
     """
     capacities = table["capacity_cores"].unique()
-    figure, axes = plt.subplots(
-        1, len(capacities), figsize=(PAGE_IN, 2.2), sharex=True, sharey=True, squeeze=False
-    )
+    panels = {"figsize": (PAGE_IN, 2.2), "sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(capacities), **panels)
     services = [name for name in SERVICES if f"lost_{name}" in table]
     for axis, capacity in zip(axes[0], capacities):
         part = table[table["capacity_cores"] == capacity]
         left = np.zeros(len(part))
         for name, color in zip(services, CYCLE):
-            axis.barh(
-                part["policy"], part[f"lost_{name}"], left=left, color=color, label=name, height=0.7
-            )
-            left += part[f"lost_{name}"].to_numpy()
+            lost = part[f"lost_{name}"].to_numpy()
+            axis.barh(part["policy"], lost, left=left, color=color, label=name, height=0.7)
+            left += lost
         axis.set_title(f"{capacity:g} cores", loc="left")
         axis.set_xlabel("lost cluster utility")
     axes[0][0].invert_yaxis()
@@ -44,13 +45,12 @@ def lost_by_service(table: pd.DataFrame) -> Figure:
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Compare, at each capacity, the loss of policy LEADER with that of policy ASSUMED and of the
-    best other policy.
-    """
+    """Compare the loss of LEADER with that of ASSUMED and of the best other policy."""
     sentences = []
     for capacity, part in table.groupby("capacity_cores", sort=False):
         rows = part.set_index("policy")
-        assumed, others = rows.loc[ASSUMED], rows.drop(index=[ASSUMED, LEADER])
+        assumed = rows.loc[ASSUMED]
+        others = rows.drop(index=[ASSUMED, LEADER])
         best = others.loc[others["lost_utility"].idxmin()]
         sentences.append(
             f"With {capacity:g} cores, {LEADER} loses {rows.loc[LEADER, 'lost_utility']:.2f} with "

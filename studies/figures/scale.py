@@ -1,6 +1,4 @@
-"""Stage 70: two models, more jobs and more capacities (table 8 and figures 2, 14 and 15 of the
-paper).
-"""
+"""Stage 70: two models, more jobs, more capacities (table 8, figures 2, 14, 15 of the paper)."""
 
 from pathlib import Path
 
@@ -21,9 +19,8 @@ EFFECTIVE = {
     "lost_effective_utility": "lost effective utility",
 }
 MIXED = "mixed"  # the variant with two models
-ACCEPTABLE = (
-    0.5  # the curve's caption names the capacity at which a policy loses at most this utility
-)
+# The curve's caption names the capacity at which a policy loses at most this utility.
+ACCEPTABLE = 0.5
 
 
 def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
@@ -32,9 +29,8 @@ def draw(results: Path, published: str | None = None, curve: bool = False) -> Dr
     `curve` adds the figure of lost utility by capacity.
     """
     paper = published_main(published) if published else None
-    main, floor = (
-        pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit")
-    )
+    main = pd.read_csv(results / "simulate" / "summary.csv")
+    floor = pd.read_csv(results / "simulate" / "limit.csv")
     figures = {
         "effective_utility": Drawing(
             policies_by_capacity(main, floor, paper, EFFECTIVE),
@@ -42,29 +38,26 @@ def draw(results: Path, published: str | None = None, curve: bool = False) -> Dr
             effective_caption(main, paper),
         )
     }
-    summary, limit = (
-        pd.read_csv(results / "scale" / f"{name}.csv") for name in ("summary", "limit")
-    )
-    (mixed, larger), (mixed_limit, larger_limit) = (
-        (table[table["variant"] == MIXED], table[table["variant"] != MIXED])
-        for table in (summary, limit)
-    )
+    summary = pd.read_csv(results / "scale" / "summary.csv")
+    limit = pd.read_csv(results / "scale" / "limit.csv")
+    mixed = summary[summary["variant"] == MIXED]
     if len(mixed):
+        mixed_limit = limit[limit["variant"] == MIXED]
         figures["two_models"] = Drawing(
             policies_by_capacity(mixed, mixed_limit),
             "Two models in one cluster",
             mixed_caption(mixed, mixed_limit),
         )
+    larger = summary[summary["variant"] != MIXED]
     if len(larger):
         figures["larger_clusters"] = Drawing(
-            larger_clusters(larger, larger_limit),
+            larger_clusters(larger, limit[limit["variant"] != MIXED]),
             "Lost utility per job in larger clusters",
             larger_caption(larger),
         )
     if curve:
-        rows, limits = (
-            pd.read_csv(results / "scale" / f"{name}.csv") for name in ("curve", "curve_limit")
-        )
+        rows = pd.read_csv(results / "scale" / "curve.csv")
+        limits = pd.read_csv(results / "scale" / "curve_limit.csv")
         figures["lost_utility_by_capacity"] = Drawing(
             lost_by_capacity(rows, limits), "Lost utility by capacity", curve_caption(rows)
         )
@@ -97,16 +90,12 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     rows = -(-len(clusters) // columns)
     size_in = (PAGE_IN, 0.3 + rows * (0.6 + 0.17 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
-    lost = (summary["lost_utility"] / summary["jobs"]).set_axis(
-        pd.MultiIndex.from_frame(summary[[*key, "policy"]])
-    )
+    runs = pd.MultiIndex.from_frame(summary[[*key, "policy"]])
+    lost = (summary["lost_utility"] / summary["jobs"]).set_axis(runs)
     floor = {}
     if "lost_utility" in limit:  # the column is missing if no limit was computed
-        floor = (
-            (limit["lost_utility"] / limit["jobs"])
-            .groupby([limit[column] for column in key])
-            .mean()
-        )
+        per_job = limit["lost_utility"] / limit["jobs"]
+        floor = per_job.groupby([limit[column] for column in key]).mean()
     for axis, cluster in zip(axes.flat, clusters):
         bar_rows(
             axis,
@@ -127,9 +116,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
 def larger_caption(summary: pd.DataFrame) -> str:
     best = []
-    for (way, jobs, cores), part in summary.groupby(
-        ["variant", "jobs", "capacity_cores"], sort=False
-    ):
+    clusters = summary.groupby(["variant", "jobs", "capacity_cores"], sort=False)
+    for (way, jobs, cores), part in clusters:
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         best.append(
             f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; "
@@ -150,50 +138,39 @@ def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     summary = summary[summary["start"] == ONE]
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     common.lost_by_policy(axis, summary, "capacity_cores")
-    axis.plot(
-        limit.groupby("capacity_cores")["lost_utility"].mean(),
-        label=common.CLAIRVOYANT,
-        **common.LIMIT_LINE,
-    )
+    floor = limit.groupby("capacity_cores")["lost_utility"].mean()
+    axis.plot(floor, label=common.CLAIRVOYANT, **common.LIMIT_LINE)
     axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
-    positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[
-        lambda lost: lost > 0
-    ]
+    lost = pd.concat([summary["lost_utility"], limit["lost_utility"]])
+    positive = lost[lost > 0]
     common.label_log_axis(axis.yaxis, positive.min(), positive.max())
     legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
     return figure
 
 
 def curve_caption(summary: pd.DataFrame) -> str:
-    all_starts, summary = summary, summary[summary["start"] == ONE]
+    all_starts = summary
+    summary = all_starts[all_starts["start"] == ONE]
     mean = summary.groupby(["policy", "capacity_cores"], sort=False)["lost_utility"].mean()
     needs = []
     for policy in dict.fromkeys(summary["policy"]):
-        enough = [
-            capacity for capacity, lost in mean[policy].sort_index().items() if lost <= ACCEPTABLE
-        ]
-        needs.append(
-            f"{policy} {enough[0]:g}"
-            if enough
-            else f"{policy} more than {mean[policy].index.max():g}"
-        )
+        lost = mean[policy].sort_index()
+        enough = lost.index[lost <= ACCEPTABLE]
+        if len(enough):
+            needs.append(f"{policy} {enough[0]:g}")
+        else:
+            needs.append(f"{policy} more than {lost.index.max():g}")
     ranked = mean.unstack("policy").sort_index()
     best = ", ".join(f"{capacity:g} {policy}" for capacity, policy in ranked.idxmin(axis=1).items())
-    equal = (
-        all_starts[all_starts["start"] == EQUAL]
-        .groupby(["capacity_cores", "policy"])["lost_utility"]
-        .mean()
-        .unstack()
-    )
+    equal_start = all_starts[all_starts["start"] == EQUAL]
+    equal = equal_start.groupby(["capacity_cores", "policy"])["lost_utility"].mean().unstack()
     lowest = ", ".join(
         f"{capacity:g} {row.idxmin()} ({row.min():.3f})"
         for capacity, row in equal.sort_index().iterrows()
     )
-    offered = (
-        f" If every policy starts with an equal share of the replicas instead: {lowest}."
-        if lowest
-        else ""
-    )
+    offered = ""
+    if lowest:
+        offered = f" If every policy starts with an equal share of the replicas instead: {lowest}."
     return (
         f"To lose at most {ACCEPTABLE:g} utility, the policies need these cores (of those "
         f"simulated): {', '.join(needs)}. Jobs start with one replica, under FairShare with an "

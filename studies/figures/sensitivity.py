@@ -1,4 +1,4 @@
-"""Stage 65: sensitivity of lost utility, and of the margin over the best baseline, to parameters."""
+"""Stage 65: sensitivity of lost utility and of the margin over the best baseline."""
 
 from pathlib import Path
 
@@ -39,17 +39,14 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
         lost_by_policy(axis, part.assign(place=part["value"].map(values.index)), "place")
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set_xlabel(PARAMETERS[name].replace(" (", "\n("))
-    axes[0][0].set(
-        ylabel="lost cluster utility", ylim=(0, None)
-    )  # after the loop, because all panels share this axis
+    # After the loop, because all panels share this axis.
+    axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))
     legend_above(figure, *axes[0][0].get_legend_handles_labels())
     return figure
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """State how often the last policy of `summary` beats the best baseline, and where its margin is
-    smallest.
-    """
+    """State how often the last policy of `summary` beats the best baseline; its least margin."""
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]

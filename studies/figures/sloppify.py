@@ -1,6 +1,4 @@
-"""Stage 40: utilities and solvers (figures 4a, 5 and 7 of the paper), and the gain of relaxed
-utilities.
-"""
+"""Stage 40: utilities and solvers (figures 4a, 5, 7 of the paper), gain of relaxed utilities."""
 
 from pathlib import Path
 
@@ -12,10 +10,12 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, colour, legend_above
 from studies.wording import and_list
 
-UTILITY_CAPTION = "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
-ENLARGED = (
-    ", enlarged"  # in solvers.csv, `window` ends with this in the rows that compare numbers of jobs
+UTILITY_CAPTION = (
+    "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a "
+    "larger exponent."
 )
+# In solvers.csv, `window` ends with this in the rows that compare numbers of jobs.
+ENLARGED = ", enlarged"
 
 SOLVER_COLOURS = {
     "exact": "#0072B2",
@@ -79,99 +79,72 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
 
 
 def medians(answers: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds and gap by formulation, objective and solver, over the decisions that every
-    solver has solved.
+    """Median seconds and gap by formulation, objective and solver.
 
-    Medians, because a few optima near zero make relative gaps meaningless and would dominate a
-    mean.
+    Only decisions that every solver has solved count. Medians, because a few optima near zero make
+    relative gaps meaningless and would dominate a mean.
     """
     window = ["formulation", "objective", "capacity_cores", "window"]
     solvers = answers.groupby(window)["solver"].transform("nunique")
     shared = answers[solvers == answers["solver"].nunique()]
-    middle = shared.groupby(["formulation", "objective", "solver"], as_index=False)[
-        ["seconds", "gap"]
-    ].median()
+    by = shared.groupby(["formulation", "objective", "solver"], as_index=False)
+    middle = by[["seconds", "gap"]].median()
     return middle.assign(gap=middle["gap"].clip(lower=0), windows=len(shared.groupby(window[2:])))
 
 
 def solver_time_and_gap(answers: pd.DataFrame) -> Figure:
     """Figure 5: median time and optimality gap of each solver, precise and relaxed."""
     formulations = ["precise", "relaxed"]
-    figure, axes = plt.subplots(
-        1, 2, figsize=(PAGE_IN, 2.6), sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6), sharex=True, sharey=True)
     middle = medians(answers)
     middle["gap"] *= 100
     palette = _palette(middle["solver"])
-    for axis, formulation in zip(axes.flat, formulations):
+    dots = {"hue": "solver", "style": "objective", "hue_order": list(palette), "palette": palette}
+    for axis, formulation in zip(axes, formulations):
         part = middle[middle["formulation"] == formulation]
-        sns.scatterplot(
-            part,
-            x="seconds",
-            y="gap",
-            hue="solver",
-            style="objective",
-            hue_order=list(palette),
-            palette=palette,
-            ax=axis,
-            legend=formulation == formulations[-1],
-        )
-        axis.set(
-            xscale="log",
-            title=formulation,
-            xlabel="seconds per decision",
-            ylabel="optimality gap (%)",
-        )
+        last = formulation == formulations[-1]
+        sns.scatterplot(part, x="seconds", y="gap", ax=axis, legend=last, **dots)
+        axis.set(xscale="log", title=formulation)
+        axis.set(xlabel="seconds per decision", ylabel="optimality gap (%)")
         axis.set_yscale("symlog", linthresh=0.1)
-    sns.move_legend(axes.flat[-1], "upper left", bbox_to_anchor=(1, 1), title=None)
+    sns.move_legend(axes[-1], "upper left", bbox_to_anchor=(1, 1), title=None)
     return figure
 
 
 def solver_caption(answers: pd.DataFrame) -> str:
     middle = medians(answers)
-    first = middle["objective"].iloc[0] if "Sum" not in set(middle["objective"]) else "Sum"
-    wide = middle[middle["objective"] == first].pivot(
-        index="solver", columns="formulation", values=["gap", "seconds"]
-    )
-    gap, ms = wide["gap"], 1000 * wide["seconds"]
+    first = "Sum" if "Sum" in set(middle["objective"]) else middle["objective"].iloc[0]
+    rows = middle[middle["objective"] == first]
+    gap = rows.pivot(index="solver", columns="formulation", values="gap")
+    ms = 1000 * rows.pivot(index="solver", columns="formulation", values="seconds")
     others = [
         f"{name} {gap['precise'][name]:.2%} in {ms['precise'][name]:.1f} ms and "
         f"{gap['relaxed'][name]:.2%} in {ms['relaxed'][name]:.1f} ms"
         for name in ms.mean(axis=1).sort_values().index
         if name != "exact"
     ]
-    sentences = [
-        f"Medians over all decisions that every solver solved (n = {middle['windows'].iloc[0]})."
-    ]
-    if others:
-        of = (
-            "others, in this order"
-            if "exact" in ms.index
-            else f"solvers on precise and relaxed utilities ({first})"
-        )
-        sentences.insert(0, f"The gaps and times of the {of}: {'; '.join(others)}.")
+    sentences = []
+    of = f"solvers on precise and relaxed utilities ({first})"
     if "exact" in ms.index:
-        sentences.insert(
-            0,
+        of = "others, in this order"
+        sentences.append(
             f"The exact solver has no gap and takes {ms['precise']['exact']:.1f} ms on precise and "
-            f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first}).",
+            f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first})."
         )
+    if others:
+        sentences.append(f"The gaps and times of the {of}: {'; '.join(others)}.")
+    decisions = middle["windows"].iloc[0]
+    sentences.append(f"Medians over all decisions that every solver solved (n = {decisions}).")
     return " ".join(sentences)
 
 
 def hierarchical(scales: pd.DataFrame) -> Figure:
-    """Figure 7: utility per job and time by number of jobs. Columns jobs, solver, value, seconds."""
+    """Figure 7: utility and time by number of jobs. Columns jobs, solver, value, seconds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.2), sharex=True)
     per_job = scales.assign(per_job=scales["value"] / scales["jobs"])
     palette = _palette(scales["solver"])
-    shared = dict(
-        x="jobs",
-        hue="solver",
-        style="solver",
-        hue_order=list(palette),
-        palette=palette,
-        markers=True,
-    )
+    shared = {"x": "jobs", "hue": "solver", "style": "solver", "markers": True}
+    shared |= {"hue_order": list(palette), "palette": palette}
     sns.lineplot(per_job, y="per_job", ax=left, legend=False, **shared)
     sns.lineplot(per_job, y="seconds", ax=right, **shared)
     counts = sorted(per_job["jobs"].unique())
@@ -196,22 +169,18 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
-    """Lost utility of decisions by precise or relaxed utility, scored by relaxed (left) or precise
-    (right) utility.
+    """Lost utility of decisions by precise or relaxed utility.
+
+    It is scored by relaxed (left) or precise (right) utility.
     """
-    scored = scored.assign(
-        decided=scored["solver"] + ", " + scored["formulation"],
-        lost=(1 - scored["realised"]).round(9),
-    )
+    decided = scored["solver"] + ", " + scored["formulation"]
+    scored = scored.assign(decided=decided, lost=(1 - scored["realised"]).round(9))
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4))
     for axis, scored_by in zip(axes, ("relaxed", "precise")):
         part = scored[scored["scored_by"] == scored_by]
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
-        axis.set(
-            xlabel="capacity (cores)",
-            ylabel="lost utility per job",
-            title=f"scored by {scored_by} utility",
-        )
+        axis.set(xlabel="capacity (cores)", ylabel="lost utility per job")
+        axis.set_title(f"scored by {scored_by} utility")
         axis.set_ylim(0, max(0.01, axis.get_ylim()[1]))  # for panels without loss
         axis.get_legend().remove()
     handles, labels = axes[0].get_legend_handles_labels()
@@ -221,9 +190,8 @@ def sloppification(scored: pd.DataFrame) -> Figure:
 
 def sloppification_caption(scored: pd.DataFrame) -> str:
     exact = scored[scored["solver"] == "exact"]
-    realised = (
-        exact.groupby(["capacity_cores", "scored_by", "formulation"])["realised"].mean().unstack()
-    )
+    by = exact.groupby(["capacity_cores", "scored_by", "formulation"])
+    realised = by["realised"].mean().unstack()
     gain = realised["relaxed"] - realised["precise"]
     parts = [
         f"At {capacity} cores, deciding on relaxed instead of precise utilities changes a job's "
@@ -231,4 +199,7 @@ def sloppification_caption(scored: pd.DataFrame) -> str:
         f"{gain[capacity, 'precise']:+.3f}."
         for capacity in dict.fromkeys(exact["capacity_cores"])
     ]
-    return f"{' '.join(parts)} Solved exactly, scored under the actual rates; whiskers: one standard error."
+    return (
+        f"{' '.join(parts)} Solved exactly, scored under the actual rates; whiskers: one standard "
+        "error."
+    )

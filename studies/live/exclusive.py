@@ -1,7 +1,4 @@
-"""Exclusive access to a RayService during an experiment.
-
-Afterwards, its jobs and its controller are restored.
-"""
+"""Exclusive access to a RayService during an experiment; then jobs and controller are restored."""
 
 import base64
 import shutil
@@ -30,11 +27,10 @@ from faro_ops.rayserve.backend import Endpoint
 from faro_ops.rayserve.deploy import APPLICATIONS
 
 RAY_SERVICE = ("faro", "faro")  # namespace and name; the defaults of `faro manifests`
-CONTEXTS = {
-    "kind": "kind-faro",
-    "kubernetes": None,
-}  # backend -> kubeconfig context; None: the current one
-FORWARD_S, PUT_S = 30.0, 120.0
+# Backend -> kubeconfig context; None: the current one.
+CONTEXTS = {"kind": "kind-faro", "kubernetes": None}
+FORWARD_S = 30.0
+PUT_S = 120.0
 
 
 @contextmanager
@@ -61,19 +57,13 @@ def exclusive_access(
     api = connect(kubeconfig, CONTEXTS[backend])
     preflight.check_server(api)
     preflight.check_crds(api, [preflight.RAY_SERVICES])
-    service = _get(
-        api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}", "RayService", place
-    )
+    path = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}"
+    service = _get(api, path, "RayService", place)
     token = token_of(api, namespace, service)
     with ExitStack() as stack:
         if address is None:
-            forward = port_forward(
-                namespace,
-                f"service/{name}-head-svc",
-                (DASHBOARD_PORT, SERVING_PORT),
-                kubeconfig,
-                CONTEXTS[backend],
-            )
+            head, ports = f"service/{name}-head-svc", (DASHBOARD_PORT, SERVING_PORT)
+            forward = port_forward(namespace, head, ports, kubeconfig, CONTEXTS[backend])
             address, serve_address = stack.enter_context(forward)
         parts = urlsplit(address)
         serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING_PORT}"
@@ -85,9 +75,8 @@ def exclusive_access(
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).request, "PUT", APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
-        yield Endpoint(
-            ray, HttpClient(serve_address, token), nodes, RayWorkers(api, namespace, name)
-        )
+        workers = RayWorkers(api, namespace, name)
+        yield Endpoint(ray, HttpClient(serve_address, token), nodes, workers)
 
 
 def containers() -> tuple[int, ...]:
@@ -95,28 +84,25 @@ def containers() -> tuple[int, ...]:
 
     A kind node is a container.
     """
-    running = psutil.process_iter(["name"])
-    return tuple(
-        process.pid for process in running if process.info["name"].startswith("containerd-shim")
-    )
+    named = [(process.pid, process.info["name"]) for process in psutil.process_iter(["name"])]
+    return tuple(pid for pid, name in named if name.startswith("containerd-shim"))
 
 
 class RayWorkers:
     """The Ray workers of a RayService; an experiment deletes one of them."""
 
     def __init__(self, api: Api, namespace: str, name: str):
-        self._api, self._namespace, self._name = api, namespace, name
+        self._api = api
+        self._namespace = namespace
+        self._name = name
 
     def pods(self) -> list[dict]:
         """The ready worker pods of the serving Ray cluster."""
         path = f"namespaces/{self._namespace}"
         service = self._api.get(f"/apis/ray.io/v1/{path}/rayservices/{self._name}")
         selector = f"{CLUSTER}={serving_cluster(service)},{WORKERS}"
-        return [
-            pod
-            for pod in self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"]
-            if is_ready(pod)
-        ]
+        pods = self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"]
+        return [pod for pod in pods if is_ready(pod)]
 
     def ready(self) -> int:
         return len(self.pods())
@@ -139,16 +125,16 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
     if options.get("mode") != "token":
         return None
     name = options["secretName"]
-    secret = _get(
-        api, f"/api/v1/namespaces/{namespace}/secrets/{name}", "Secret", (namespace, name)
-    )
+    path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+    secret = _get(api, path, "Secret", (namespace, name))
     return base64.b64decode(secret["data"][SECRET_KEY]).decode().strip()
 
 
 @contextmanager
 def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
-    """A context in which the controller's Deployment, if any, is scaled to zero; its replica count
-    is restored at the end.
+    """A context in which the controller's Deployment, if any, is scaled to zero.
+
+    Its replica count is restored at the end.
     """
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{controller}/scale"
     try:
@@ -178,11 +164,11 @@ def port_forward(
         raise ValueError(
             "kubectl is missing, which forwards ports; or name live.address and live.serve_address"
         )
-    options = [
-        f"--{key}={value}"
-        for key, value in (("kubeconfig", kubeconfig), ("context", context))
-        if value
-    ]
+    options = []
+    if kubeconfig:
+        options.append(f"--kubeconfig={kubeconfig}")
+    if context:
+        options.append(f"--context={context}")
     command = [kubectl, *options, "-n", namespace, "port-forward", "--address=127.0.0.1", target]
     # stderr goes to a file: kubectl logs every broken connection, and a full pipe would block it.
     with tempfile.TemporaryFile("w+") as errors:

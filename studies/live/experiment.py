@@ -73,9 +73,8 @@ def compare_live(
     traces = read_traces(Path(results) / "traces")
     chosen = range(len(traces.jobs))[:3] if jobs is None else jobs
     traces = part_of(traces, chosen, first_minute - history_minutes)
-    workload, share = limit_rate(
-        traces.workload().between(0, history_minutes + minutes), scale, max_rps
-    )
+    recorded = traces.workload().between(0, history_minutes + minutes)
+    workload, share = limit_rate(recorded, scale, max_rps)
     if share < 1:
         report(
             f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second"
@@ -88,15 +87,8 @@ def compare_live(
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
     journals = Path(results) / "live" / backend
-    settings = (
-        workload,
-        before.tolist(),
-        capacity,
-        scale,
-        tick_s,
-        max_ongoing_requests,
-        lost_worker_trial,
-    )
+    settings = (workload, before.tolist(), capacity, scale, tick_s)
+    settings += (max_ongoing_requests, lost_worker_trial)
     finished = journals / "finished" / _fingerprint(repr(settings))
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
         live = _live(
@@ -120,20 +112,17 @@ def _live(
     max_rps: float,
     report: Report,
 ) -> Tables:
-    """Run every policy live, trial by trial, except for runs whose tables are already in
-    `finished`.
-    """
+    """Run every policy live, trial by trial, except for runs whose tables are in `finished`."""
+    short = replace(one, workload=one.workload.between(0, 2))
     for policy in policies.values():  # so that no live decision waits for compilation
-        matched_simulation(
-            replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0]
-        )
-    code = {
-        name: _fingerprint(inspect.getsource(type(policy))) for name, policy in policies.items()
-    }
+        matched_simulation(short, policy, trial_seeds(1)[0])
     cases = [
         (name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies
     ]
-    folders = {(name, trial): finished / f"{name}-{trial}-{code[name]}" for name, trial, _ in cases}
+    folders = {}
+    for name, trial, _ in cases:
+        code = _fingerprint(inspect.getsource(type(policies[name])))
+        folders[name, trial] = finished / f"{name}-{trial}-{code}"
     cold_start_s = None
     for name, trial, seed in cases:
         if (folders[name, trial] / "summary.csv").exists():
@@ -165,23 +154,19 @@ def _fingerprint(text: str) -> str:
 
 
 def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:
-    """Simulate each live run with its changes of capacity, and the mean cold start and overhead of
-    all live runs.
+    """Simulate each live run with its changes of capacity.
+
+    All simulations have the mean cold start and the mean overhead of all live runs.
     """
-    overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
+    overhead_s = max(0.0, float(live["overhead_s"].mean()))
+    cold_start_s = float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
-    measured = replace(
-        one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s)
-    )
+    measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=overhead_s)
     seeds = trial_seeds(int(live["trial"].max()) + 1)
     for row in live.itertuples():
         steps = tuple((time_s, cores) for time_s, cores in json.loads(row.capacity_steps))
-        key = {
-            "environment": SIMULATION,
-            "policy": row.policy,
-            "capacity_cores": one.capacity,
-            "trial": row.trial,
-        }
+        key = {"environment": SIMULATION, "policy": row.policy}
+        key |= {"capacity_cores": one.capacity, "trial": row.trial}
         run = matched_simulation(measured, policies[row.policy], seeds[row.trial], steps)
         yield tables_of(run, key, cold_start_s=cold_start_s, scale=one.scale)
 
@@ -195,8 +180,9 @@ def _endpoint(
     serve_address: str | None,
     report: Report,
 ) -> Iterator[Endpoint]:
-    """A Ray cluster that serves the jobs: a local cluster, the cluster at `address`, or a
-    RayService with exclusive access.
+    """A Ray cluster that serves the jobs.
+
+    It is local, the cluster at `address`, or a RayService with exclusive access.
     """
     from studies.live.exclusive import CONTEXTS, exclusive_access
 
@@ -207,9 +193,8 @@ def _endpoint(
             deploy(endpoint.ray, configuration(jobs, how, one.initial), report=report)
             yield endpoint
     else:
-        with serving(
-            backend, jobs, how, one.initial, one.capacity, report=report, **addresses
-        ) as endpoint:
+        replicas, cores = one.initial, one.capacity
+        with serving(backend, jobs, how, replicas, cores, report=report, **addresses) as endpoint:
             yield endpoint
 
 

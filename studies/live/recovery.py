@@ -14,10 +14,10 @@ def recovery_s(table: pd.DataFrame) -> pd.Series:
     `workers` counts ready workers.
     """
     times = {}
-    for trial, part in table.groupby(
-        ["policy", "trial"] if "policy" in table else "trial", sort=False
-    ):
-        all_workers, deleted_s = part["workers"].max(), part["deleted_s"].iloc[0]
+    run = ["policy", "trial"] if "policy" in table else "trial"
+    for trial, part in table.groupby(run, sort=False):
+        all_workers = part["workers"].max()
+        deleted_s = part["deleted_s"].iloc[0]
         after = part[part["second"] >= deleted_s]
         lost = after[after["workers"] < all_workers]["second"]
         back = after[(after["second"] > lost.min()) & (after["workers"] == all_workers)]["second"]

@@ -40,7 +40,9 @@ def score(x, drop, f):
     for j in range(jobs):
         u = 0.0
         for m in range(minutes):
-            c = f.running[j] if (f.cold_start and m == 0 and x[j] > f.running[j]) else x[j]
+            c = x[j]
+            if f.cold_start and m == 0 and c > f.running[j]:  # new replicas do not serve yet
+                c = f.running[j]
             u += _utility(f.loads[j, m], c, f.slo[j], f.quantile[j], f.upper_bound, f.precise)
         u *= _penalty(drop[j], f.precise) / minutes
         total += f.weight[j] * u
@@ -55,8 +57,10 @@ def _penalty(d, precise):
     """`utility.precise_drop_penalty` or `relaxed_drop_penalty`, with SOLVER_STEPS."""
     if d <= FREE:
         return 1.0
+    if precise and d <= STEP_1:
+        return 0.75
     if precise:
-        return 0.75 if d <= STEP_1 else (0.5 if d <= STEP_2 else 0.0)
+        return 0.5 if d <= STEP_2 else 0.0
     if d <= STEP_1:
         return 1.0 - 0.25 * (d - FREE) / (STEP_1 - FREE)
     if d <= STEP_2:
@@ -66,8 +70,9 @@ def _penalty(d, precise):
 
 @njit(cache=True)
 def _utility(load, c, slo, quantile, upper_bound, precise):
-    """Utility of `load` erlangs on c replicas, by the upper bound or `half_mmc`; relaxed unless
-    `precise`.
+    """Utility of `load` erlangs on c replicas, by the upper bound or `half_mmc`.
+
+    It is relaxed unless `precise`.
     """
     if c <= 0:
         return 1.0 if load <= 0 else 0.0

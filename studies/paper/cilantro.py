@@ -1,7 +1,6 @@
-"""A plugin: a policy like Cilantro (OSDI'23), which learns latencies by load and replica count from
-observations alone.
+"""A plugin: a policy like Cilantro (OSDI'23), which learns latencies from observations alone.
 
-Its forecast is the load of the last minute.
+It learns them by load and replica count. Its forecast is the load of the last minute.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,19 +31,15 @@ from studies.run_tables import running_by_minute
 # Load is in requests per replica per SLO duration, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
-SIZES = np.array(
-    [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
-)  # lower bounds of the classes of replica counts
+# Lower bounds of the classes of replica counts.
+SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])
 PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
-POOLED_WEIGHT = (
-    2.0  # the estimate for a class counts the mean over all classes as this many observations
-)
+POOLED_WEIGHT = 2.0  # weight of the mean over all classes in the estimate for a class
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLatency:
-    """Latency quantile by load and replica count, learned from observations (load, replicas,
-    latency).
+    """Latency quantile by load and replica count, learned from observations.
 
     log(latency / SLO) is averaged in cells of load per replica and replica count. The average of a
     cell with few observations shrinks towards the mean over all replica counts at its load. That
@@ -62,7 +57,8 @@ class LearnedLatency:
     def prior(cls, kinds: Iterable[str]) -> Self:
         """The estimate before the first observation.
 
-        >>> LearnedLatency.prior(["resnet34"]).latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
+        >>> prior = LearnedLatency.prior(["resnet34"])
+        >>> prior.latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
         [0.25, 1.0]
         """
         kinds = tuple(dict.fromkeys(kinds))
@@ -80,7 +76,9 @@ class LearnedLatency:
         """The estimate after more observations; the arguments have shape (observations,)."""
         if not len(kinds):
             return self
-        count, total, log_latency = self.count.copy(), self.total.copy(), self.log_latency.copy()
+        count = self.count.copy()
+        total = self.total.copy()
+        log_latency = self.log_latency.copy()
         load = np.clip(rate_rps * slo_s / replicas, LOADS[0], LOADS[-1])
         cells = (
             np.array([self.kinds.index(kind) for kind in kinds]),
@@ -116,22 +114,20 @@ class LearnedLatency:
 
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
-    """Index of the largest entry of SIZES that does not exceed each replica count; -1 for 0
-    replicas.
-    """
+    """Index of the largest of SIZES that does not exceed each replica count; -1 for 0 replicas."""
     return np.searchsorted(SIZES, replicas, side="right") - 1
 
 
 def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Monotone estimate of log(latency / SLO) from the cells of one model; all arrays have shape
-    (sizes, loads).
+    """Monotone estimate of log(latency / SLO) from the cells of one model.
+
+    All arrays have shape (sizes, loads).
     """
     from scipy.optimize import isotonic_regression
 
     weight = PRIOR_WEIGHT + count.sum(axis=0)
-    pooled = isotonic_regression(
-        (PRIOR_WEIGHT * np.log(LOADS) + total.sum(axis=0)) / weight, weights=weight
-    ).x
+    mean = (PRIOR_WEIGHT * np.log(LOADS) + total.sum(axis=0)) / weight
+    pooled = isotonic_regression(mean, weights=weight).x
     weights = POOLED_WEIGHT + count
     means = (POOLED_WEIGHT * pooled + total) / weights
     rising = np.array([isotonic_regression(y, weights=w).x for y, w in zip(means, weights)])
@@ -154,9 +150,7 @@ class CilantroState:
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """After each minute, update the learned latencies.
-
-    Then maximise the summed utility at the load of that minute.
+    """After each minute, update the learned latencies, and maximise utility at that minute's load.
 
     Jobs with the same model share one estimate.
     """
@@ -168,9 +162,8 @@ class Cilantro:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> CilantroState:
-        return CilantroState(
-            jobs, LearnedLatency.prior(job.model for job in jobs), np.full(len(jobs), np.nan)
-        )
+        model = LearnedLatency.prior(job.model for job in jobs)
+        return CilantroState(jobs, model, np.full(len(jobs), np.nan))
 
     def decide(self, state: CilantroState, observation: Observation) -> tuple[CilantroState, Plan]:
         if observation.minute == state.minute:
@@ -179,10 +172,10 @@ class Cilantro:
         return state, self.plan(state, observation)
 
     def plan(self, state: CilantroState, observation: Observation) -> Plan:
-        now, jobs = observation.target, arrays_of(state.jobs)
-        columns = 1 + int(
-            min(jobs.replicas_within(observation.capacity).max(), jobs.max_replicas.max())
-        )
+        now = observation.target
+        jobs = arrays_of(state.jobs)
+        within = jobs.replicas_within(observation.capacity).max()
+        columns = 1 + int(min(within, jobs.max_replicas.max()))
         counts = np.arange(columns)
 
         def value(job: Job, rate_rps: float, target: int) -> np.ndarray:
@@ -194,14 +187,12 @@ class Cilantro:
             return relaxed_utility(latency_s, job.slo_s)
 
         values = [value(*row) for row in zip(state.jobs, state.rate_rps, now)]
-        table = UtilityTable.from_values(
-            state.jobs, values, running=np.minimum(observation.running, columns - 1)
-        )
+        running = np.minimum(observation.running, columns - 1)
+        table = UtilityTable.from_values(state.jobs, values, running=running)
         allocation = solve(table, observation.capacity, "Sum", current=now)
         value_up, value_down = marginal_values(table, allocation)
-        rows = zip(
-            (job.model for job in state.jobs), jobs.slo_s, state.rate_rps, allocation.replicas
-        )
+        models = [job.model for job in state.jobs]
+        rows = zip(models, jobs.slo_s, state.rate_rps, allocation.replicas)
         return Plan(
             target=allocation.replicas,
             drop=np.zeros(len(now)),
@@ -250,11 +241,11 @@ def learning_curve(
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)
-    kinds, slo_s = (
-        np.array([job.model for job in run.workload.jobs]),
-        arrays_of(run.workload.jobs).slo_s,
-    )
-    model, rows, done = LearnedLatency.prior(kinds), [], 0
+    kinds = np.array([job.model for job in run.workload.jobs])
+    slo_s = arrays_of(run.workload.jobs).slo_s
+    model = LearnedLatency.prior(kinds)
+    rows = []
+    done = 0  # job-minutes learned
     for until in sorted(min(m, run.workload.minutes) for m in after_minutes):
         part = slice(done, int(np.searchsorted(minute, until)))
         model = model.learn(
@@ -266,31 +257,25 @@ def learning_curve(
             rate_rps, replicas, measured_s = (values[scored_job == job] for values in scored)
             predicted_s = model.latency_s(kinds[job], slo_s[job], rate_rps, replicas)
             worst_s = WORST * slo_s[job]
-            errors.append(
-                np.abs(np.log(np.minimum(predicted_s, worst_s) / np.minimum(measured_s, worst_s)))
-            )
+            ratio = np.minimum(predicted_s, worst_s) / np.minimum(measured_s, worst_s)
+            errors.append(np.abs(np.log(ratio)))
         rows.append((until, float(np.concatenate(errors).mean()), done))
-    return pd.DataFrame(rows, columns=["minute", "log_error", "observations"]).drop_duplicates(
-        "minute"
-    )
+    table = pd.DataFrame(rows, columns=["minute", "log_error", "observations"])
+    return table.drop_duplicates("minute")
 
 
 def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
-    """Job-minutes with requests and an unchanged replica count: job, minute, rate_rps, replicas,
-    tail_latency_s.
+    """Job-minutes with requests and an unchanged replica count.
+
+    Returns (job, minute, rate_rps, replicas, tail_latency_s), in the order of the minutes.
     """
-    running = running_by_minute(run)
-    requests, tail_latency_s = run.requests[:, :-1], run.tail_latency_s[:, :-1]
+    running = running_by_minute(run)  # (jobs, minutes)
+    requests = run.requests[:, :-1]
     steady = (running > 0) & (requests > 0)
     steady &= np.diff(running, axis=1, prepend=run.initial[:, None]) == 0
     minute, job = np.nonzero(steady.T)
-    return (
-        job,
-        minute,
-        requests[job, minute] / MINUTE_S,
-        running[job, minute],
-        tail_latency_s[job, minute],
-    )
+    rate_rps = requests[job, minute] / MINUTE_S
+    return job, minute, rate_rps, running[job, minute], run.tail_latency_s[job, minute]
 
 
 register("Cilantro")(lambda context: Cilantro())

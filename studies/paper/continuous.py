@@ -20,14 +20,17 @@ METHODS = ("cobyla", "slsqp", "differential-evolution")
 def search(
     score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None
 ):
-    """The x (jobs,) that maximises score(x) for lower <= x <= upper and cost @ x <= budget, by a
-    method of METHODS.
+    """The x (jobs,) that maximises score(x) for lower <= x <= upper and cost @ x <= budget.
+
+    method : one of METHODS.
     """
     from scipy.optimize import Bounds, LinearConstraint, differential_evolution, minimize
 
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not a search; accepted: {', '.join(METHODS)}")
-    options, cost, bounds = dict(options or {}), np.asarray(cost, float), Bounds(lower, upper)
+    options = dict(options or {})
+    cost = np.asarray(cost, float)
+    bounds = Bounds(lower, upper)
 
     def loss(x):
         return -score(np.clip(x, lower, upper))
@@ -43,26 +46,16 @@ def search(
         ).x
     elif method == "slsqp":
         room = {"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}
-        x = minimize(
-            loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options
-        ).x
+        limits: dict = {"bounds": bounds, "constraints": room}
+        x = minimize(loss, start, method="SLSQP", options=options, **limits).x
     else:
         # No upper bounds: the budget limits x already, and the score clips it.
-        x = published_search(
-            lambda x: score(np.clip(x, lower, upper)),
-            start,
-            lower,
-            upper[:0],
-            cost,
-            budget,
-            options,
-        )
+        x = published_search(lambda x: -loss(x), start, lower, upper[:0], cost, budget, options)
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
 
 
 def published_search(score: Callable, start, lower, upper_of_last, cost, budget, options=None):
-    """The x (jobs,) that maximises score(x) by SciPy's COBYLA, called as the published code calls
-    it.
+    """The x (jobs,) that maximises score(x) by SciPy's COBYLA, called as in the published code.
 
     The limits are one vector of inequality constraints: budget, lower bounds, and upper bounds of
     the last variables only. COBYLA also evaluates the score where they are violated, and its result
@@ -75,17 +68,18 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget,
     def room(x):
         return np.concatenate([[budget - cost @ x], x - lower, upper_of_last - x[last:]])
 
-    constraints, options = {"type": "ineq", "fun": room}, {"rhobeg": 3.0, **(options or {})}
-    x = minimize(
-        lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options
-    ).x
+    limits = {"type": "ineq", "fun": room}
+    options = {"rhobeg": 3.0, **(options or {})}
+
+    def loss(x):
+        return -score(x)
+
+    x = minimize(loss, start, method="COBYLA", constraints=limits, options=options).x
     return np.where(np.isfinite(x), x, start)
 
 
 def continuous(method: str) -> Callable:
-    """A solver for `SOLVERS` that runs `search` by `method` and rounds its result to whole
-    replicas.
-    """
+    """A solver for `SOLVERS` that runs `search` by `method` and rounds up to whole replicas."""
 
     def solver(
         problem: Problem, *, plateau: bool = False, seed: int = 0, options=None
@@ -95,28 +89,16 @@ def continuous(method: str) -> Callable:
         feasible = problem.feasible
         lower = np.argmax(feasible, axis=1).astype(float)
         upper = feasible.shape[1] - 1.0 - np.argmax(feasible[:, ::-1], axis=1)
-        utility, term = (
-            np.where(feasible, problem.utility, 0.0),
-            np.where(feasible, problem.term, 0.0),
-        )
+        utility = np.where(feasible, problem.utility, 0.0)
+        term = np.where(feasible, problem.term, 0.0)
+        gamma, leximin = problem.gamma, problem.objective.leximin
 
         def score(x):
-            return kernels.score_between(
-                utility, term, x, problem.gamma, problem.objective.leximin, plateau
-            )
+            return kernels.score_between(utility, term, x, gamma, leximin, plateau)
 
         start = np.clip(problem.current.astype(float), lower, upper)
-        x = search(
-            score,
-            start,
-            lower,
-            upper,
-            problem.cost,
-            problem.budget,
-            method,
-            seed=seed,
-            options=options,
-        )
+        limits = (lower, upper, problem.cost, problem.budget)
+        x = search(score, start, *limits, method, seed=seed, options=options)
         replicas = repaired(problem, np.ceil(x - ROUNDING).astype(np.int64))
         return shrunk(problem, replicas, range(len(replicas))), float("nan")
 

@@ -4,15 +4,15 @@ import numpy as np
 
 from faro_lib.allocate.problem import Problem
 
+MIN_GAIN = 1e-12  # smaller gains are rounding errors
+
 
 def greedy(problem: Problem) -> tuple[np.ndarray, float]:
     """Take the step with the largest gain per core until none fits.
 
-    Returns (replicas in problem order, upper bound).
-
-    For a sum, the bound is the optimum of the convex relaxation without quotas. If the problem has
-    no quotas, the value is below the optimum by at most the gain of one step. For leximin or with a
-    spread penalty, the bound is NaN.
+    Returns (replicas in problem order, upper bound). For a sum, the bound is the optimum of the
+    convex relaxation without quotas. If the problem has no quotas, the value is below the optimum
+    by at most the gain of one step. For leximin or with a spread penalty, the bound is NaN.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -24,21 +24,23 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, pick)
         return pick, bound
     replicas = np.argmax(problem.feasible, axis=1)
-    envelopes = [
-        _envelope(row) for row in (problem.utility if problem.objective.leximin else problem.term)
-    ]
+    rows = problem.utility if problem.objective.leximin else problem.term
+    envelopes = [_envelope(row) for row in rows]
     while True:
         best_rate, best = 0.0, None
         now = _smooth_score(problem, replicas)
         for j, columns in enumerate(envelopes):
-            for x in columns[columns > replicas[j]][:1]:
-                step = replicas.copy()
-                step[j] = x
-                if problem.fits(step):
-                    gain = _smooth_score(problem, step) - now
-                    rate = gain / (problem.costs[j, x] - problem.costs[j, replicas[j]])
-                    if gain > 1e-12 and rate > best_rate:
-                        best_rate, best = rate, step
+            further = columns[columns > replicas[j]]
+            if not len(further):
+                continue
+            step = replicas.copy()
+            step[j] = further[0]
+            if not problem.fits(step):
+                continue
+            gain = _smooth_score(problem, step) - now
+            rate = gain / (problem.costs[j, step[j]] - problem.costs[j, replicas[j]])
+            if gain > MIN_GAIN and rate > best_rate:
+                best_rate, best = rate, step
         if best is None:
             return replicas, bound if separable else float("nan")
         replicas = best

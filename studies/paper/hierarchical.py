@@ -1,5 +1,6 @@
-"""Allocation of very many jobs: first between groups of jobs, then within each group (EuroSys'25,
-on scalability).
+"""Allocation of very many jobs: first between groups of jobs, then within each group.
+
+Source: EuroSys'25, on scalability.
 """
 
 import time
@@ -35,7 +36,9 @@ def solve_hierarchical(
     and no tenant quota. `options` go to the solver, and `table` goes to `build_table`. The result
     names the solver "hierarchical-<solver>".
     """
-    jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
+    jobs = tuple(jobs)
+    rates = np.asarray(rates_rps, float)  # (jobs, ...)
+    running = np.asarray(running)
     arrays = arrays_of(jobs)
     if not 1 <= groups <= len(jobs):
         raise ValueError(f"groups={groups} must lie in 1..{len(jobs)}, the number of jobs")
@@ -49,15 +52,16 @@ def solve_hierarchical(
             "tenants"
         )
     started = time.perf_counter()
-    cores, chosen, options = float(arrays.cores[0]), objective_of(objective), options or {}
+    cores = float(arrays.cores[0])
+    chosen = objective_of(objective)
+    options = options or {}
     by_name = np.array(sorted(range(len(jobs)), key=lambda j: jobs[j].name))
-    members = [by_name[g::groups] for g in range(groups)]
+    members = [by_name[g::groups] for g in range(groups)]  # the indices of each group's jobs
     capacity = int(budget / cores + TOLERANCE)
     table = {"max_replicas": capacity, **table}
     aggregates = [_aggregate(g, tuple(jobs[j] for j in rows)) for g, rows in enumerate(members)]
-    group_rates, group_running = (
-        np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running)
-    )
+    group_rates = np.stack([rates[rows].sum(axis=0) for rows in members])
+    group_running = np.stack([running[rows].sum(axis=0) for rows in members])
     group_table = build_table(aggregates, group_rates, group_running, **table)
     shares = solve(group_table, budget, chosen, solver, gamma=gamma, **options).replicas
     # A pooled group needs fewer replicas than its jobs do separately. Divide the spare ones in
@@ -66,35 +70,30 @@ def solve_hierarchical(
     shares = shares + np.floor(spare).astype(int)
     rest = min(capacity - int(shares.sum()), groups)
     shares[np.argsort(np.floor(spare) - spare, kind="stable")[: max(0, rest)]] += 1
-    replicas, drop, utility = (
-        np.empty(len(jobs), np.int64),
-        np.empty(len(jobs)),
-        np.empty(len(jobs)),
-    )
+    replicas = np.empty(len(jobs), np.int64)
+    drop = np.empty(len(jobs))
+    utility = np.empty(len(jobs))
     for rows, share, aggregate in zip(members, shares, aggregates):
         part = build_table([jobs[j] for j in rows], rates[rows], running[rows], **table)
         part_budget = max(share, aggregate.min_replicas) * cores
         allocation = solve(part, part_budget, chosen, solver, gamma=gamma, **options)
-        replicas[rows], drop[rows] = allocation.replicas, allocation.drop
+        replicas[rows] = allocation.replicas
+        drop[rows] = allocation.drop
         utility[rows] = chosen.utilities(part)[np.arange(len(rows)), allocation.replicas]
-    value, nan = chosen.score(utility, arrays.weight, gamma), float("nan")
+    value = chosen.score(utility, arrays.weight, gamma)
+    nan = float("nan")  # no bound, no gap
     seconds = time.perf_counter() - started
-    return Allocation(
-        replicas, drop, value, nan, nan, seconds, f"hierarchical-{solver}", chosen.name
-    )
+    name = f"hierarchical-{solver}"
+    return Allocation(replicas, drop, value, nan, nan, seconds, name, chosen.name)
 
 
 def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
-    """One job that stands for a group, with the mean service time and SLO, and the total weight and
-    replica limits.
-    """
+    """One job that stands for a group: means of times, SLO and quantile, sums of the limits."""
     arrays = arrays_of(jobs)
-    averaged = ("slo_s", "quantile", "service_scv", "cold_start_s")
-    fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}
+    fields: dict[str, Any] = {"cores": jobs[0].cores, "weight": float(arrays.weight.sum())}
+    for field in ("slo_s", "quantile", "service_scv", "cold_start_s"):
+        fields[field] = float(np.mean(getattr(arrays, field)))
     fields["service_time_s"] = float(np.mean(arrays.busy_s))
-    fields |= {
-        field: int(getattr(arrays, field).sum()) for field in ("min_replicas", "max_replicas")
-    }
-    return Job(
-        f"group {group:06d}", cores=jobs[0].cores, weight=float(arrays.weight.sum()), **fields
-    )
+    for field in ("min_replicas", "max_replicas"):
+        fields[field] = int(getattr(arrays, field).sum())
+    return Job(f"group {group:06d}", **fields)

@@ -11,7 +11,7 @@ import numpy as np
 from faro_lib.allocate import Allocation, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies.baselines import counts_since
-from faro_lib.policies.factories import PolicyFactory, register
+from faro_lib.policies.factories import PolicyContext, PolicyFactory, register
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.utility import DROPS, build_table
@@ -20,27 +20,24 @@ from faro_lib.workload.jobs import MINUTE_S
 from studies.paper.hierarchical import solve_hierarchical
 from studies.paper.solver import shrink, solve_paper
 
-MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # maximum and step of the adaptive forecast quantile
+# Maximum and step of the adaptive forecast quantile.
+MAX_QUANTILE = 0.9
+QUANTILE_STEP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class PaperState(LoopState):
-    """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays
-    (jobs,).
-    """
+    """State of `PaperFaro`; the arrays have shape (jobs,)."""
 
-    pending_drop: np.ndarray = field(
-        default_factory=lambda: np.empty(0)
-    )  # drop rates not in force; NaN = none
-    target_before: np.ndarray = field(
-        default_factory=lambda: np.empty(0)
-    )  # target replicas before the last plan
+    # Drop rates of the last plan that are not in force yet; NaN = none.
+    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))
+    # Target replicas before the last plan.
+    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True, slots=True)
 class PaperFaro(TwoLoops):
-    """Faro as published: a forecast quantile, COBYLA on the continuous relaxation, rounding and
-    shrinking.
+    """Faro as published: a forecast quantile, COBYLA on the relaxation, rounding and shrinking.
 
     The fields are the steps of the paper's ablation (Figure 16).
     """
@@ -51,22 +48,19 @@ class PaperFaro(TwoLoops):
     utility: str = "relaxed"  # or "precise"
     predictive: bool = True  # False uses the counts since the last decision instead of a forecast
     quantile: float | None = 0.6  # quantile of each minute's forecast; None: the mean
-    adaptive: bool = (
-        True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
-    )
+    # Raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free.
+    adaptive: bool = True
     shrink: bool = True  # remove replicas worth less than 1e-4
-    method: str = (
-        "cobyla"  # SciPy's COBYLA. SciPy 1.16 replaced Powell's code, which the paper used.
-    )
+    # SciPy's COBYLA. SciPy 1.16 replaced Powell's code, which the paper used.
+    method: str = "cobyla"
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
     def start(self, jobs: tuple[Job, ...]) -> PaperState:
         loops = TwoLoops.start(self, jobs)
         values = {f.name: getattr(loops, f.name) for f in fields(loops)}
-        return PaperState(
-            **values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs))
-        )
+        none = np.full(len(jobs), np.nan)
+        return PaperState(**values, pending_drop=none, target_before=np.zeros(len(jobs)))
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         """The plan of both loops, with drop rates applied by the published rule.
@@ -75,11 +69,8 @@ class PaperFaro(TwoLoops):
         change is complete. Otherwise, the job keeps its old drop rate.
         """
         assert isinstance(state, PaperState)
-        complete = (
-            (observation.target != state.target_before)
-            & ~observation.changing
-            & ~np.isnan(state.pending_drop)
-        )
+        changed = (observation.target != state.target_before) & ~observation.changing
+        complete = changed & ~np.isnan(state.pending_drop)
         drop = np.where(complete, state.pending_drop, observation.drop)
         pending = np.where(complete, np.nan, state.pending_drop)
         state, plan = TwoLoops.decide(self, replace(state, pending_drop=pending), observation)
@@ -98,10 +89,8 @@ class PaperFaro(TwoLoops):
             allocation = self.allocate(state, observation, per_min)
         else:
             per_min, allocation = self.allocate_adaptively(state, observation, self.quantile)
-        reason, forecast_rps = (
-            reasons(allocation.replicas, observation.target),
-            per_min.mean(axis=1) / MINUTE_S,
-        )
+        reason = reasons(allocation.replicas, observation.target)
+        forecast_rps = per_min.mean(axis=1) / MINUTE_S
         return Plan(allocation.replicas, allocation.drop, reason, PLAN_ATTEMPTS, forecast_rps)
 
     def allocate_adaptively(
@@ -111,13 +100,12 @@ class PaperFaro(TwoLoops):
 
         Returns (forecast, allocation).
         """
-        quantiles = (
-            np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
-        )
+        quantiles = np.array([quantile])
+        if self.adaptive:
+            quantiles = np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP)
         samples = state.forecaster.sample(self.horizon_minutes, self.samples * len(quantiles))
-        fresh = np.split(
-            samples, len(quantiles), axis=1
-        )  # each quantile is computed from new samples, as published
+        # Each quantile is computed from new samples, as published.
+        fresh = np.split(samples, len(quantiles), axis=1)
         per_min = np.quantile(fresh[0], quantiles[0], axis=1)
         allocation = self.allocate(state, observation, per_min)
         cores = arrays_of(state.jobs).cores
@@ -153,7 +141,8 @@ class PaperFaro(TwoLoops):
         self, state: LoopState, observation: Observation, per_min: np.ndarray
     ) -> dict[str, Any]:
         """Arguments of `utility.build_table` for the paper's formulation."""
-        running, jobs = np.maximum(observation.running, 1), arrays_of(state.jobs)
+        running = np.maximum(observation.running, 1)
+        jobs = arrays_of(state.jobs)
         full = bool(running @ jobs.cores >= observation.capacity)
         return {
             "jobs": state.jobs,
@@ -183,9 +172,7 @@ class ExactPaperFaro(PaperFaro):
 
 @dataclass(frozen=True, slots=True)
 class GroupedPaperFaro(PaperFaro):
-    """`PaperFaro` solved hierarchically, between groups and then within each group (section 4.4),
-    without shrinking.
-    """
+    """`PaperFaro` solved between groups and then within each group (section 4.4), not shrunk."""
 
     name: str = "Faro-Sum (paper, hierarchical)"
     groups: int = 10
@@ -194,22 +181,20 @@ class GroupedPaperFaro(PaperFaro):
     def allocate(
         self, state: LoopState, observation: Observation, per_min: np.ndarray
     ) -> Allocation:
-        inputs, groups = (
-            self.table_inputs(state, observation, per_min),
-            min(self.groups, len(state.jobs)),
+        return solve_hierarchical(
+            budget=observation.capacity,
+            groups=min(self.groups, len(state.jobs)),
+            objective=self.objective,
+            solver=self.solver,
+            **self.table_inputs(state, observation, per_min),
         )
-        options: dict[str, Any] = {
-            "groups": groups,
-            "objective": self.objective,
-            "solver": self.solver,
-        }
-        return solve_hierarchical(budget=observation.capacity, **options, **inputs)
 
 
 def _factory(name: str, objective: str) -> PolicyFactory:
-    return lambda context: PaperFaro(
-        context.require("forecaster", name), name=name, objective=objective
-    )
+    def make(context: PolicyContext) -> PaperFaro:
+        return PaperFaro(context.require("forecaster", name), name=name, objective=objective)
+
+    return make
 
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):

@@ -1,6 +1,4 @@
-"""Reference solvers in cvxpy and HiGHS that check the exact solver: an integer program and its
-linear relaxation.
-"""
+"""Solvers that check the exact one: an integer program and its relaxation, in cvxpy and HiGHS."""
 
 import numpy as np
 
@@ -11,8 +9,7 @@ from studies.paper.greedy import greedy
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
-    """Solve an integer program with HiGHS. Returns (optimal replicas in problem order, their
-    value).
+    """Solve an integer program with HiGHS. Returns (replicas in problem order, their value).
 
     The program has one binary variable for each job and replica count. For leximin, it is one
     program per level of utility. Ties between optimal allocations are broken for leximin only.
@@ -38,9 +35,7 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
     program = _Program(problem, boolean=False)
     program.maximise(program.objective(), 600.0)
     shares = np.where(problem.feasible, np.asarray(program.z.value), 0.0)
-    replicas = np.argmax(
-        shares > 1e-6, axis=1
-    )  # each job's smallest replica count with a positive share
+    replicas = np.argmax(shares > 1e-6, axis=1)  # the smallest count with a positive share
     if not (problem.has_quotas or problem.gamma or problem.objective.leximin):
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, replicas)
         return replicas, float(program.value)
@@ -50,15 +45,20 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
-    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS
-    finds none in time.
+    """Leximin-optimal replicas (jobs,), or None if HiGHS finds none in time.
+
+    It solves one integer program per level of utility.
     """
     utility, feasible = problem.utility, problem.feasible
-    jobs, level = np.arange(len(utility)), -np.inf
+    jobs = np.arange(len(utility))
+    level = -np.inf
     counts: list[Count] = []
     replicas = least_loss(problem, feasible, np.zeros(utility.shape), time_limit_s=time_limit_s)
-    while replicas is not None and (above := utility[jobs, replicas] > level).any():
-        level = utility[jobs, replicas][above].min()
+    while replicas is not None:
+        reached = utility[jobs, replicas]
+        if not (reached > level).any():
+            break
+        level = reached[reached > level].min()
         below = feasible & (utility <= level)
         replicas = least_loss(problem, feasible, below.astype(float), counts, time_limit_s)
         if replicas is not None:
@@ -75,19 +75,18 @@ class _Program:
     def __init__(self, problem: Problem, boolean: bool):
         import cvxpy as cp
 
-        self.cp, self.problem = cp, problem
+        self.cp = cp
+        self.problem = problem
         self.z = cp.Variable(problem.utility.shape, boolean=boolean, nonneg=not boolean)
         spent = cp.sum(cp.multiply(problem.costs, self.z), axis=1)
         self.constraints = [cp.sum(self.z, axis=1) == 1, cp.sum(spent) <= problem.budget]
         if not problem.feasible.all():
             self.constraints.append(cp.sum(self.z[~problem.feasible]) == 0)
         if problem.has_quotas:
-            self.constraints += [
-                cp.sum(spent[problem.group == g]) <= q for g, q in enumerate(problem.quota)
-            ]
-        self.utility = cp.sum(
-            cp.multiply(np.where(problem.feasible, problem.utility, 0.0), self.z), axis=1
-        )
+            for group, quota in enumerate(problem.quota):
+                self.constraints.append(cp.sum(spent[problem.group == group]) <= quota)
+        utility = np.where(problem.feasible, problem.utility, 0.0)
+        self.utility = cp.sum(cp.multiply(utility, self.z), axis=1)
 
     def objective(self):
         cp, problem = self.cp, self.problem
@@ -95,7 +94,8 @@ class _Program:
             least = cp.Variable()
             self.constraints.append(self.utility >= least)
             return least
-        total = cp.sum(cp.multiply(np.where(problem.feasible, problem.term, 0.0), self.z))
+        term = np.where(problem.feasible, problem.term, 0.0)
+        total = cp.sum(cp.multiply(term, self.z))
         if problem.gamma:
             low, high = cp.Variable(), cp.Variable()
             self.constraints += [self.utility >= low, self.utility <= high]

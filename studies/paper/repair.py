@@ -1,6 +1,4 @@
-"""The published repair of an allocation: reduce it to the budget, then free replicas that gain
-nothing.
-"""
+"""The published repair of an allocation: meet the budget, then free replicas that gain nothing."""
 
 from collections.abc import Iterable
 
@@ -8,15 +6,11 @@ import numpy as np
 
 from faro_lib.allocate.problem import Problem
 
-SHRINK_TOLERANCE = (
-    1e-4  # a replica is freed if the objective falls by at most this (the paper's value)
-)
+SHRINK_TOLERANCE = 1e-4  # the paper's: freeing a replica may lower the objective by this much
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """Free replicas that the objective does not need (the paper's shrink).
-
-    `replicas` is in problem order.
+    """Free replicas that the objective does not need (the paper's shrink), in problem order.
 
     In the order of `sequence`, each job frees replicas one by one until a loss exceeds
     SHRINK_TOLERANCE. Then each job in turn is offered all of the free budget. The first offer that
@@ -24,7 +18,8 @@ def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> n
     raise the objective above its value after the last accepted offer. Without this rule, small
     losses could cancel each gain, and the procedure might not end.
     """
-    replicas, sequence = np.array(replicas), list(sequence)
+    replicas = np.array(replicas)
+    sequence = list(sequence)
     accepted = -np.inf
     while _free(problem, replicas, sequence):
         value = max(problem.score(replicas), accepted)
@@ -43,9 +38,7 @@ def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> n
 
 
 def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
-    """Free, in place, every replica whose removal costs at most SHRINK_TOLERANCE; returns whether
-    any was freed.
-    """
+    """Free every replica that is worth at most SHRINK_TOLERANCE, in place; whether any was."""
     freed = False
     for j in sequence:
         value = problem.score(replicas)
@@ -55,7 +48,8 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
             if less < value - SHRINK_TOLERANCE:
                 replicas[j] += 1
                 break
-            value, freed = less, True
+            value = less
+            freed = True
     return freed
 
 
@@ -69,8 +63,9 @@ def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
     replicas = np.array(replicas)
     while not problem.fits(replicas):
         left, quota_left = problem.room(replicas)
+        over = (left < 0) | (quota_left[problem.group] < 0)
         candidates = []
-        for j in np.flatnonzero((replicas > 0) & ((left < 0) | (quota_left[problem.group] < 0))):
+        for j in np.flatnonzero((replicas > 0) & over):
             if problem.feasible[j, replicas[j] - 1]:
                 fewer = replicas.copy()
                 fewer[j] -= 1

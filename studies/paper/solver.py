@@ -1,7 +1,7 @@
 """Faro's decision as in the paper and its published code."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,8 +39,7 @@ def solve_paper(
     cold_start: bool | None = None,
     shrink: bool = True,
 ) -> Allocation:
-    """Search fractional replica counts, round them up, reduce them to the budget, and free those
-    that gain nothing.
+    """Search fractional replica counts, round them up, meet the budget, and free useless replicas.
 
     Parameters
     ----------
@@ -61,11 +60,12 @@ def solve_paper(
     -------
     Allocation whose value is the objective. Its bound and gap are NaN.
     """
-    # One function, because its steps share many arrays.
     from studies.paper import _kernels as kernels
 
     started = time.perf_counter()
-    jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
+    jobs = tuple(jobs)
+    rates = np.asarray(rates_rps, float)
+    running = np.asarray(running)
     if rates.ndim != 2 or rates.shape[0] != len(jobs):
         raise ValueError(f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, minutes)")
     if latency_model not in MODELS:
@@ -73,9 +73,12 @@ def solve_paper(
             f"latency_model={latency_model!r} has no continuous form; accepted: {', '.join(MODELS)}"
         )
     chosen = MIN_MAX if objective == "Fair" else objective_of(objective)
-    arrays, n = arrays_of(jobs), len(jobs)
+    arrays = arrays_of(jobs)
     if cold_start is None:
         cold_start = rates.shape[1] > 1 and bool((arrays.cores * running).sum() >= budget)
+    lower = arrays.min_replicas.astype(float)
+    within = np.minimum(arrays.max_replicas, arrays.replicas_within(budget))
+    upper = np.maximum(within.astype(float), lower)
     upper_bound = latency_model == "upper-bound"
     formulation = kernels.Formulation(
         loads=rates * arrays.busy_s[:, None],
@@ -86,29 +89,17 @@ def solve_paper(
         weight=arrays.weight,
         upper_bound=upper_bound,
         precise=utility == "precise",
-        gamma=chosen.gamma(n),
+        gamma=chosen.gamma(len(jobs)),
         spread_only=chosen is MIN_MAX,
     )
-    lower = arrays.min_replicas.astype(float)
-    upper = np.maximum(
-        np.minimum(arrays.max_replicas, arrays.replicas_within(budget)).astype(float), lower
-    )
-    start, cost = np.clip(running.astype(float), lower, upper), arrays.cores
-    if chosen.effective:  # also search the percentage of its requests that each job accepts
-        start, cost = np.append(start, np.full(n, 100.0)), np.append(cost, np.zeros(n))
-        lower, upper = np.append(lower, np.zeros(n)), np.append(upper, np.full(n, 100.0))
 
-    def drop_of(v):
-        return np.clip(1 - v[n:] / 100, 0, 1) if chosen.effective else np.zeros(n)
+    def score(x, drop):
+        return kernels.score(x, drop, formulation)
 
-    def score(v):
-        return kernels.score(v[:n], drop_of(v), formulation)
-
-    if method == "cobyla":
-        v = published_search(score, start, lower, upper[n:], cost, budget)
-    else:
-        v = search(score, start, lower, upper, cost, budget, method)
-    drop, replicas = drop_of(v), np.clip(np.ceil(v[:n]), lower[:n], upper[:n]).astype(np.int64)
+    start = np.clip(running.astype(float), lower, upper)
+    limits = (lower, upper, arrays.cores, budget)
+    x, drop = _search(score, start, *limits, with_drops=chosen.effective, method=method)
+    replicas = np.clip(np.ceil(x), lower, upper).astype(np.int64)
     table = build_table(
         jobs,
         rates[:, None, :],
@@ -118,7 +109,7 @@ def solve_paper(
         cold_start_minutes=float(cold_start),
         max_replicas=int(arrays.replicas_within(budget).max()),
     )
-    table = _with_drops(_widened(table, int(upper[:n].max())), drop, utility)
+    table = _with_drops(_widened(table, int(upper.max())), drop, utility)
     problem = problem_of(table, budget, replace(chosen, effective=True), current=current)
     replicas = repaired(problem, replicas[problem.order])
     if shrink:
@@ -126,12 +117,37 @@ def solve_paper(
     return problem.allocation(replicas, float("nan"), time.perf_counter() - started, method)
 
 
+def _search(
+    score: Callable, start, lower, upper, cost, budget: float, *, with_drops: bool, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(fractional replicas, drop rates), both (jobs,), that maximise `score` of both.
+
+    Without `with_drops`, the drop rates are 0.
+    """
+    n = len(start)
+    if with_drops:  # also search the percentage of its requests that each job accepts
+        start = np.append(start, np.full(n, 100.0))
+        cost = np.append(cost, np.zeros(n))
+        lower = np.append(lower, np.zeros(n))
+        upper = np.append(upper, np.full(n, 100.0))
+
+    def drop_of(v):
+        return np.clip(1 - v[n:] / 100, 0, 1) if with_drops else np.zeros(n)
+
+    def score_of(v):
+        return score(v[:n], drop_of(v))
+
+    if method == "cobyla":
+        v = published_search(score_of, start, lower, upper[n:], cost, budget)
+    else:
+        v = search(score_of, start, lower, upper, cost, budget, method)
+    return v[:n], drop_of(v)
+
+
 def shrink(
     table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None
 ) -> Allocation:
-    """Free replicas that the objective does not need (`repair.shrunk`), job by job in the table's
-    order.
-    """
+    """Free replicas that the objective does not need (`repair.shrunk`), in the table's order."""
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
     replicas = shrunk(problem, allocation.replicas[problem.order], np.argsort(problem.order))
@@ -149,22 +165,28 @@ def _widened(table: UtilityTable, columns: int) -> UtilityTable:
         return table
     limit = np.maximum(arrays_of(table.jobs).max_replicas, table.columns)
     outside = np.arange(columns + 1)[None, :] > limit[:, None]
-    value, effective, drop = (
-        np.pad(a, ((0, 0), (0, more)), mode="edge")
-        for a in (table.value, table.effective, table.drop)
+
+    def widened(rows: np.ndarray) -> np.ndarray:
+        return np.pad(rows, ((0, 0), (0, more)), mode="edge")
+
+    return replace(
+        table,
+        value=np.where(outside, -np.inf, widened(table.value)),
+        effective=np.where(outside, -np.inf, widened(table.effective)),
+        drop=widened(table.drop),
     )
-    value, effective = np.where(outside, -np.inf, value), np.where(outside, -np.inf, effective)
-    return replace(table, value=value, effective=effective, drop=drop)
 
 
 def _with_drops(table: UtilityTable, drop: np.ndarray, utility: str) -> UtilityTable:
-    """The table with utilities multiplied by the penalty of the drop rates (jobs,); the load is not
-    reduced.
+    """The table with utilities multiplied by the penalty of the drop rates (jobs,).
+
+    The load is not reduced.
     """
     penalty = precise_drop_penalty if utility == "precise" else relaxed_drop_penalty
     phi = penalty(np.clip(drop, 0, 1), SOLVER_STEPS)[:, None]
     infeasible = np.isneginf(table.value)
-    effective = np.where(infeasible, -np.inf, np.where(infeasible, 0, table.value) * phi)
+    value = np.where(infeasible, 0, table.value)
+    effective = np.where(infeasible, -np.inf, value * phi)
     return replace(
         table,
         effective=effective,

@@ -184,8 +184,12 @@ def test_the_load_is_in_cores_and_its_peak_is_the_one_in_the_caption(drawings, r
     drawing = drawings["offered_load"]
     np.testing.assert_allclose(drawing.figure.axes[0].lines[0].get_ydata(), busy)
     for capacity in CAPACITIES:
-        sentence = f"At {capacity} cores, the offered load is {busy.mean() / capacity:.0%} of capacity on average and "
-        assert f"{sentence}{busy.max() / capacity:.0%} in the busiest minute." in drawing.caption
+        mean, peak = busy.mean() / capacity, busy.max() / capacity
+        sentence = (
+            f"At {capacity} cores, the offered load is {mean:.0%} of capacity on average and "
+            f"{peak:.0%} in the busiest minute."
+        )
+        assert sentence in drawing.caption
 
 
 def test_the_load_of_a_batched_job_is_what_its_full_batches_keep_busy():

@@ -92,9 +92,8 @@ def test_jobs_with_their_own_service_times_also_need_as_many_replicas_as_before(
 
 @pytest.mark.parametrize(("configured", "used"), [("bayes", "auto"), ("kalman", "kalman")])
 def test_a_posterior_of_the_published_counts_does_not_forecast_the_scaled_ones(configured, used):
-    (expression,) = re.findall(
-        r"^ *forecaster=(.*),$", (ROOT / "rules" / "replicas.smk").read_text(), re.MULTILINE
-    )
+    rule = (ROOT / "workflow" / "rules" / "replicas.smk").read_text()
+    (expression,) = re.findall(r"^ *forecaster=(.*),$", rule, re.MULTILINE)
     assert eval(expression, {"CONFIG": load({"forecaster": configured})}) == used
 
 

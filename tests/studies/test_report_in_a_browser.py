@@ -200,12 +200,15 @@ def test_the_chart_shows_another_capacity_and_only_the_policies_that_are_chosen(
     bars = "[...document.querySelectorAll('#chart .mark-rect.role-mark path')]"
     assert browser.evaluate(f"{bars}.length") == 2 * len(POLICIES)
     before = browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))")
-    choose = "const menu = document.querySelector('#chart select'); menu.value = {}; menu.dispatchEvent(new Event('change'))"
-    browser.evaluate(f"(() => {{{choose.format(36)}}})()")
+    browser.evaluate(
+        "(() => { const menu = document.querySelector('#chart select'); menu.value = 36;"
+        " menu.dispatchEvent(new Event('change')) })()"
+    )
     browser.evaluate("new Promise(done => setTimeout(done, 500))")
     assert browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))") != before
     entry = browser.evaluate(
-        "(() => { const symbol = document.querySelector('#chart .role-legend-symbol path'); symbol.scrollIntoView();"
+        "(() => { const symbol = document.querySelector('#chart .role-legend-symbol path');"
+        " symbol.scrollIntoView();"
         " const at = symbol.getBoundingClientRect();"
         " return [at.x + at.width / 2, at.y + at.height / 2] })()"
     )

@@ -40,7 +40,8 @@ QUEUEING = (
     + """
 if False:
     import faro_lib.queueing
-write("queueing", "measured.npz", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
+tables = ("half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
+write("queueing", "measured.npz", *tables)
 """
 )
 SIMULATION = """
@@ -54,8 +55,8 @@ if False:
 folder = Path(results) / "simulate" / str(capacity)
 folder.mkdir(parents=True, exist_ok=True)
 summary = pd.DataFrame({"policy": policies, "capacity_cores": capacity, "trial": 0})
-columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate", "replicas_used_mean"]
-columns += ["requests", "decision_ms_p50", "decision_ms_p99"]
+columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate"]
+columns += ["replicas_used_mean", "requests", "decision_ms_p50", "decision_ms_p99"]
 summary = summary.assign(**dict.fromkeys(columns, 0.5))
 (folder / "summary.csv").write_text("half")
 while Path("hold").exists():
