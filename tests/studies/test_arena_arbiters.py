@@ -42,9 +42,8 @@ def test_hpa_removes_ten_per_cent_of_many_pods_and_four_of_few():
     72 (7.2, rounded up).
     """
     policy = BehaviorHPA(down=(FOUR_PODS, TEN_PERCENT), stabilisation_s=0.0)
-    targets = path(
-        policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40
-    )  # 8 erlangs: 10 pods at 80 %
+    # 8 erlangs: 10 pods at 80 %.
+    targets = path(policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40)
     assert targets[:2] == [72, 64]
     assert set(-np.diff([n for n in targets if 10 < n < 40])) == {4}
     assert targets[-1] == 10
@@ -90,9 +89,8 @@ def test_an_upward_window_waits_until_all_of_it_wants_more():
 
 # keda.sh: an HPA with a metric of type AverageValue, between minReplicaCount and maxReplicaCount.
 def test_keda_gives_each_threshold_of_the_metric_a_replica():
-    assert path(KEDA(), 1, 4, arrivals_per_min=[41.0]) == [
-        6
-    ]  # threshold 8 requests/s: 41 / 8 = 5.1
+    # Threshold 8 requests/s: 41 / 8 = 5.1.
+    assert path(KEDA(), 1, 4, arrivals_per_min=[41.0]) == [6]
 
 
 def test_keda_keeps_its_count_within_ten_per_cent_of_the_threshold():

@@ -36,9 +36,8 @@ def blocks(traces):
 def test_every_policy_and_the_clairvoyant_have_twelve_blocks_in_each_run(blocks):
     runs = blocks.groupby(["day", "capacity_cores", "policy", "trial"])
     assert set(blocks["policy"]) == {"FairShare", "Faro-Sum", "Faro-Sum, ar", CLAIRVOYANT}
-    assert len(runs) == 2 * 1 * (
-        3 * 2 + 1
-    )  # days, capacities; trials of the policies, one of the clairvoyant
+    days, capacities, policies, trials = 2, 1, 3, 2
+    assert len(runs) == days * capacities * (policies * trials + 1)  # the clairvoyant runs once
     assert (runs["block"].count() == 12).all()
     assert (runs["minutes"].sum() == 36).all()
 
