@@ -1,11 +1,13 @@
 """Rerun the entries of the arena and check that they reproduce, or record new results.
 
-    python benchmarks/arena.py            # every entry of data/arena, with its scenarios and its hidden seed
+    python benchmarks/arena.py            # every entry of data/arena, with its scenarios and seed
     python benchmarks/arena.py KPA HPA    # some of them
     python benchmarks/arena.py --record   # all of ENTRIES, with a new hidden seed
-    python benchmarks/arena.py --record arena/keda.py --hidden-seed 7   # one more, with the seed of the others
+    # one more, with the hidden seed of the others
+    python benchmarks/arena.py --record arena/keda.py --hidden-seed 7
 
-The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the machine and are not compared.
+The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the
+machine and are not compared.
 """
 
 from __future__ import annotations
@@ -21,29 +23,34 @@ from faro_ops.arena.scenarios import scenarios
 from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, policy_of, score
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT, PLUGINS = ROOT / "data/arena", ROOT / "studies"
+KEPT = ROOT / "data/arena"
+PLUGINS = ROOT / "studies"
+# Policies, and files in studies/.
 ENTRIES = (
-    *("FairShare", "AIAD", "MArk", "HPA", "RayServe-2.60", "Faro-Sum", "Faro-FairSum"),
-    *(
-        "arena/hpa_behavior.py",
-        "arena/keda.py",
-        "arena/knative.py",
-        "edition/cilantro.py",
-    ),
+    "FairShare",
+    "AIAD",
+    "MArk",
+    "HPA",
+    "RayServe-2.60",
+    "Faro-Sum",
+    "Faro-FairSum",
+    "arena/hpa_behavior.py",
+    "arena/keda.py",
+    "arena/knative.py",
+    "paper/cilantro.py",
 )
 TOLERANCE = 1e-6
 
 
 def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
-    """The score of an entry: a file under notebooks/ or a policy's name."""
+    """The score of an entry: a file in studies/ or a policy's name."""
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+
     file = str(PLUGINS / entry) if entry.endswith(".py") else None
-    return {"entry": entry} | score(
-        policy_of(file or entry),
-        names,
-        hidden_seed,
-        file=file,
-        report=lambda line: print(line, flush=True),
-    )
+    scored = score(policy_of(file or entry), names, hidden_seed, file=file, report=report)
+    return {"entry": entry} | scored
 
 
 def differences(kept: dict, now: dict) -> list[str]:
@@ -53,17 +60,14 @@ def differences(kept: dict, now: dict) -> list[str]:
         for column, value in was.items():
             if column in MEASURED:
                 continue
-            pairs = (
-                zip(value, row[column], strict=True)
-                if isinstance(value, list)
-                else [(value, row[column])]
-            )
+            pairs = [(value, row[column])]
+            if isinstance(value, list):
+                pairs = list(zip(value, row[column], strict=True))
             for a, b in pairs:
                 same = abs(a - b) <= TOLERANCE if isinstance(a, float) else a == b
                 if not same:
-                    lines.append(
-                        f"{kept['policy']}, {was['scenario']}, {was['kind']} seed: {column} was {a}, is {b}"
-                    )
+                    run = f"{kept['policy']}, {was['scenario']}, {was['kind']} seed"
+                    lines.append(f"{run}: {column} was {a}, is {b}")
     return lines
 
 
@@ -73,7 +77,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--hidden-seed", type=int, default=1 + secrets.randbelow(HIDDEN_SEEDS))
     arguments = parser.parse_args()
-    began, wrong = time.perf_counter(), []
+    began = time.perf_counter()
+    wrong = []
     if arguments.record:
         quick = [one.name for one in scenarios().values() if one.quick]
         KEPT.mkdir(exist_ok=True)

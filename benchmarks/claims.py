@@ -1,11 +1,12 @@
-"""Check each claim of docs/artifact.md from the raw traces: print claim, expected, measured, whether it holds.
+"""Check each claim of docs/artifact.md from the raw traces, and print whether it holds.
 
     python benchmarks/claims.py            # the quick half, about 6 minutes on two idle cores
     python benchmarks/claims.py --all      # the paper's variant too, about 11 minutes
     python benchmarks/claims.py wins exact # some of them
 
-The only earlier result that it reads is the posterior data/posterior-paper.npz, whose SHA-256 it checks; --posterior names
-another file, as written by stage 30. The exit status is 1 if a claim does not hold.
+The only earlier result that it reads is the posterior data/posterior-paper.npz, whose SHA-256 it
+checks; --posterior names another file, as written by stage 30. The exit status is 1 if a claim does
+not hold.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ from faro_lib.workload import PUBLISHED, Job
 from faro_lib.workload.tables import load_workload
 from studies import forecast_scores as scores
 from studies.compare import compare
+from studies.wording import markdown_lines
 
-CAPACITIES, TRIALS = (36, 32, 16), 5
+CAPACITIES = (36, 32, 16)
+TRIALS = 5
 BASELINES = ("FairShare", "Oneshot", "AIAD", "MArk")
 OURS = ("Faro-Sum", "Faro-FairSum")
-EDITION = tuple(
-    f"Faro-{objective} (paper)"
-    for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
-)
-PLUGIN = Path(__file__).parents[1] / "studies" / "edition" / "published.py"  # registers EDITION
-POSTERIOR, SHA256 = Path("data/posterior-paper.npz"), Path("data/posterior-paper.sha256")
+OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
+EDITION = tuple(f"Faro-{objective} (paper)" for objective in OBJECTIVES)
+PLUGIN = Path(__file__).parents[1] / "studies" / "paper" / "published.py"  # registers EDITION
+POSTERIOR = Path("data/posterior-paper.npz")
+SHA256 = Path("data/posterior-paper.sha256")
 
 
 @dataclass(frozen=True)
@@ -71,26 +73,24 @@ class Inputs:
 
     @cached_property
     def published(self) -> pd.DataFrame:
-        table = pd.read_csv("data/published/published_main.csv").replace(
-            {"system": {"MArk/Cocktail/Barista": "MArk"}}
-        )
+        table = pd.read_csv("data/published/published_main.csv")
+        table = table.replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
         return table[table["env"] == "simulation"].set_index(["system", "replicas"])
 
     def comparison(self, *policies: str, limit: bool = False) -> pd.DataFrame:
-        """Summary rows of the policies at all capacities, in both conventions of lost utility; `limit` adds policy "limit"."""
+        """Summary rows of the policies at all capacities, in both conventions of lost utility.
+
+        `limit` adds the clairvoyant limit as policy "limit".
+        """
+        workload = self.traces.workload()
         made = {name: make(name, self.context) for name in policies}
+        options: dict = {"limit": limit, "published": True, "report": None}
         frames = []
         for capacity in CAPACITIES:
-            tables = compare(
-                self.traces.workload(),
-                made,
-                capacity,
-                TRIALS,
-                limit=limit,
-                published=True,
-                report=None,
-            )
-            frames += [tables.summary, *([tables.limit.assign(policy="limit")] if limit else [])]
+            tables = compare(workload, made, capacity, TRIALS, **options)
+            frames.append(tables.summary)
+            if limit:
+                frames.append(tables.limit.assign(policy="limit"))
         return pd.concat(frames)
 
 
@@ -109,51 +109,43 @@ def _beside_the_published(inputs: Inputs, summary: pd.DataFrame) -> Iterator[Row
     for (policy, capacity), rows in summary.groupby(["policy", "capacity_cores"], sort=False):
         row = inputs.published.loc[policy.removesuffix(" (paper)"), capacity]
         mean, deviation = row["lost_cluster_utility_mean"], row["lost_cluster_utility_std"]
-        within, got = max(0.05 * mean, 2 * deviation), rows["lost_utility_published"].mean()
-        yield Row(
-            f"{policy}, {capacity}",
-            f"{mean:.3f} +- {within:.3f}",
-            f"{got:.3f}",
-            abs(got - mean) <= within,
-        )
+        within = max(0.05 * mean, 2 * deviation)
+        got = rows["lost_utility_published"].mean()
+        holds = abs(got - mean) <= within
+        yield Row(f"{policy}, {capacity}", f"{mean:.3f} +- {within:.3f}", f"{got:.3f}", holds)
 
 
 def wins(inputs: Inputs) -> Iterator[Row]:
-    """Faro loses less utility than the published system at every capacity, and never less than the clairvoyant limit."""
+    """Faro loses less utility than the published system, and never less than the limit."""
     summary = inputs.comparison(*OURS, limit=True)
-    for (policy, capacity), rows in summary[summary["policy"] != "limit"].groupby(
-        ["policy", "capacity_cores"], sort=False
-    ):
+    limits = summary[summary["policy"] == "limit"].set_index(["capacity_cores", "trial"])
+    runs = summary[summary["policy"] != "limit"].groupby(["policy", "capacity_cores"], sort=False)
+    for (policy, capacity), rows in runs:
         published = inputs.published.loc[policy, capacity]["lost_cluster_utility_mean"]
         lost = rows.set_index("trial")["lost_utility_published"]
         above = lost.mean() + stats.t.ppf(0.975, TRIALS - 1) * lost.std() / np.sqrt(TRIALS)
-        yield Row(
-            f"{policy}, {capacity}",
-            f"< {published:.3f}",
-            f"{lost.mean():.3f}, at most {above:.3f}",
-            above < published,
-        )
-        limit = summary[
-            (summary["policy"] == "limit") & (summary["capacity_cores"] == capacity)
-        ].set_index("trial")
-        least = (rows.set_index("trial")["lost_utility"] - limit["lost_utility"]).min()
+        got = f"{lost.mean():.3f}, at most {above:.3f}"
+        yield Row(f"{policy}, {capacity}", f"< {published:.3f}", got, above < published)
+        limit = limits.loc[capacity]["lost_utility"]
+        least = (rows.set_index("trial")["lost_utility"] - limit).min()
         yield Row(f"{policy}, {capacity}, above the limit", ">= 0", f"{least:.3f}", least >= 0)
 
 
 def forecasts(inputs: Inputs) -> Iterator[Row]:
-    """The forecast of the next seven minutes is as accurate as the published network's, and calibrated."""
-    published = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")[
-        "rmse_requests_per_min"
-    ]["N-HiTS"]
+    """The forecast of seven minutes is as accurate as the published network's, and calibrated."""
+    table = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")
+    published = table["rmse_requests_per_min"]["N-HiTS"]
     samples, truth = scores.rolling(inputs.context.forecaster, inputs.traces.evaluation[0], n=200)
-    rmse, covered = float(scores.rmse(samples, truth)), float(scores.coverage(samples, truth))
+    rmse = float(scores.rmse(samples, truth))
+    covered = float(scores.coverage(samples, truth))
     yield Row("RMSE, requests a minute", f"<= {published:.1f}", f"{rmse:.1f}", rmse <= published)
     yield Row("80 % interval", "0.77 to 0.83", f"{covered:.3f}", 0.77 <= covered <= 0.83)
 
 
 def exact(_: Inputs) -> Iterator[Row]:
     """The solver finds the optimum: the same value as trying every allocation of small problems."""
-    rng, problems = np.random.default_rng(7), 200
+    rng = np.random.default_rng(7)
+    problems = 200
     for objective in ("Sum", "Fair", "FairSum"):
         same = sum(_same_as_enumeration(rng, objective) for _ in range(problems))
         yield Row(objective, f"{problems} of {problems}", f"{same} of {problems}", same == problems)
@@ -164,12 +156,14 @@ def _same_as_enumeration(rng: np.random.Generator, objective: str) -> bool:
     values = np.sort(rng.random((4, 6)).round(3), axis=1)
     budget = int(rng.integers(4, 13))
     found = solve(UtilityTable.from_values(jobs, values), budget, objective)
-    weight, score = np.array([job.weight for job in jobs]), objective_of(objective).score
+    weight = np.array([job.weight for job in jobs])
+
+    def value(replicas) -> float:
+        reached = values[np.arange(4), list(replicas)]
+        return objective_of(objective).score(reached, weight, len(jobs))
+
     every = (x for x in itertools.product(range(1, 6), repeat=4) if sum(x) <= budget)
-    best = max(score(values[np.arange(4), x], weight, len(jobs)) for x in map(list, every))
-    return bool(
-        np.isclose(score(values[np.arange(4), found.replicas], weight, len(jobs)), best, atol=1e-6)
-    )
+    return bool(np.isclose(value(found.replicas), max(map(value, every)), atol=1e-6))
 
 
 @dataclass(frozen=True)
@@ -194,28 +188,33 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="the slow ones too")
     parser.add_argument("--posterior", type=Path)
     arguments = parser.parse_args()
-    if unknown := [name for name in arguments.claims if name not in CLAIMS]:
+    unknown = [name for name in arguments.claims if name not in CLAIMS]
+    if unknown:
         parser.error(f"unknown claim {unknown[0]!r}; accepted: {', '.join(CLAIMS)}")
-    if (
-        arguments.posterior is None
-        and hashlib.sha256(POSTERIOR.read_bytes()).hexdigest() != SHA256.read_text().split()[0]
-    ):
-        parser.error(f"{POSTERIOR}: its SHA-256 is not that of {SHA256}")
-    inputs, every = Inputs(arguments.posterior or POSTERIOR), True
-    print("| claim | what | expected | got | holds |\n| --- | --- | --- | --- | --- |")
-    for name, claim in CLAIMS.items():
-        if name in arguments.claims or (not arguments.claims and (claim.quick or arguments.all)):
+    if arguments.posterior is None:
+        digest = hashlib.sha256(POSTERIOR.read_bytes()).hexdigest()
+        if digest != SHA256.read_text().split()[0]:
+            parser.error(f"{POSTERIOR}: its SHA-256 is not that of {SHA256}")
+    inputs = Inputs(arguments.posterior or POSTERIOR)
+    chosen = arguments.claims
+    if not chosen:
+        chosen = [name for name, claim in CLAIMS.items() if claim.quick or arguments.all]
+    every = True
+
+    def checked():
+        nonlocal every
+        for name, claim in CLAIMS.items():
+            if name not in chosen:
+                continue
             began = time.monotonic()
             for row in claim.check(inputs):
                 every = every and row.holds
-                print(
-                    f"| {name} | {row.what} | {row.expected} | {row.got} | {'yes' if row.holds else 'NO'} |",
-                    flush=True,
-                )
-            print(
-                f"| {name} | minutes | {claim.minutes:g} | {(time.monotonic() - began) / 60:.1f} | |",
-                flush=True,
-            )
+                yield name, row.what, row.expected, row.got, "yes" if row.holds else "NO"
+            minutes = (time.monotonic() - began) / 60
+            yield name, "minutes", f"{claim.minutes:g}", f"{minutes:.1f}", ""
+
+    for line in markdown_lines(["claim", "what", "expected", "got", "holds"], checked()):
+        print(line, flush=True)
     return 0 if every else 1
 
 

@@ -1,7 +1,9 @@
-"""CPU time of a forecaster's update and sample, 10 and 1,000 jobs: `python benchmarks/forecasting.py [posterior.npz]`.
+"""CPU time of a forecaster's update and sample, with 10 and 1,000 jobs.
 
-Each number is the minimum of several repetitions: milliseconds of `update` and `sample` (7 minutes x 100 paths),
-and the ratio to persistence in the same run.
+    python benchmarks/forecasting.py [posterior.npz]
+
+Each number is the minimum of several repetitions: milliseconds of `update` and `sample` (7 minutes
+x 100 paths), and the ratio to persistence in the same run.
 """
 
 import sys
@@ -73,10 +75,8 @@ def main(path: str | None = None) -> None:
     for jobs in (10, 1000):
         traces = world(jobs)
         day = traces.evaluation[0]
-        made = {
-            name: forecast.fit(name, traces)
-            for name in ("persistence", "seasonal", "kalman", "ar", "poisson", "auto")
-        }
+        names = ("persistence", "seasonal", "kalman", "ar", "poisson", "auto")
+        made = {name: forecast.fit(name, traces) for name in names}
         learned = forecast.load_posterior(path) if path and jobs == 10 else posterior(jobs)
         made["bayes (not recalibrated)"] = forecast.bayes_forecaster(learned, recalibrate=False)
         made["bayes"] = forecast.bayes_forecaster(learned)
@@ -84,7 +84,8 @@ def main(path: str | None = None) -> None:
         times["bayes, a minute missing"] = gappy_ms(made["bayes"], day)
         for name, milliseconds in times.items():
             print(
-                f"{jobs:5d} jobs  {name:26s} {milliseconds:9.2f} ms   {milliseconds / times['persistence']:6.1f} x persistence"
+                f"{jobs:5d} jobs  {name:26s} {milliseconds:9.2f} ms   "
+                f"{milliseconds / times['persistence']:6.1f} x persistence"
             )
 
 

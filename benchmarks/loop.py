@@ -2,9 +2,10 @@
 
     python benchmarks/loop.py [--minutes 60] [--largest-minutes 5]
 
-Faro-Sum with its tuned defaults in a simulation of 10 jobs (Bayesian forecaster, 36 replicas) and of 1,000 jobs
-(pooled autoregression, 3,200 replicas). Only planning ticks count, one per minute, with compiled code. On a busy
-machine wall time exceeds CPU time; the last column is the CPU time of the complete run.
+Faro-Sum with its tuned defaults in a simulation of 10 jobs (Bayesian forecaster, 36 replicas) and
+of 1,000 jobs (pooled autoregression, 3,200 replicas). Only planning ticks count, one per minute,
+with compiled code. On a busy machine wall time exceeds CPU time; the last column is the CPU time of
+the complete run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
-from studies.edition import scale
+from studies import scale
+from studies.wording import markdown_lines
 
 LIMIT_MS = {10: 20, 1000: 2000}
 POSTERIOR = Path(__file__).parents[1] / "data" / "posterior-smoke.npz"
@@ -39,7 +41,8 @@ class Timed:
         return getattr(self.policy, name)
 
     def decide(self, state, observation):
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        wall_s = time.perf_counter()
+        cpu_s = time.process_time()
         answer = self.policy.decide(state, observation)
         if self.policy.is_long_term(observation.now_s):
             self.ticks_s.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
@@ -47,8 +50,12 @@ class Timed:
 
 
 def planning_ms(context: PolicyContext, day, capacity: int) -> tuple[np.ndarray, float]:
-    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run without drawing requests."""
-    policy, draws = Timed(make("Faro-Sum", context), []), draw(day, 24)
+    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run.
+
+    Drawing the requests is not part of the run.
+    """
+    policy = Timed(make("Faro-Sum", context), [])
+    draws = draw(day, 24)
     simulate(day.between(0, 2), policy, capacity, seed=24)
     policy.ticks_s.clear()
     began = time.process_time()
@@ -67,17 +74,21 @@ def main():
         (few, forecast.fit("bayes", few, posterior=POSTERIOR), 36, arguments.minutes),
         (many, forecast.fit("ar", many), 3200, arguments.largest_minutes),
     )
-    print(
-        "| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s per job and hour |"
-    )
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for traces, forecaster, capacity, minutes in cases:
-        jobs = traces.jobs
-        context = PolicyContext(jobs, forecaster, measure(jobs))
-        ms, cpu_s = planning_ms(context, traces.workload().between(0, minutes), capacity)
-        median, (slow, cpu) = np.median(ms[:, 0]), np.quantile(ms, 0.99, axis=0)
-        row = f"| {len(jobs)} | {capacity} | {len(ms)} | {median:.1f} | {slow:.1f} | {cpu:.1f} | {LIMIT_MS[len(jobs)]} | "
-        print(row + f"{cpu_s / len(jobs) * 60 / minutes:.2f} |", flush=True)
+
+    def timed():
+        for traces, forecaster, capacity, minutes in cases:
+            n = len(traces.jobs)
+            context = PolicyContext(traces.jobs, forecaster, measure(traces.jobs))
+            ms, cpu_s = planning_ms(context, traces.workload().between(0, minutes), capacity)
+            slow, cpu = np.quantile(ms, 0.99, axis=0)
+            times = [f"{one:.1f}" for one in (np.median(ms[:, 0]), slow, cpu)]
+            per_hour = f"{cpu_s / n * 60 / minutes:.2f}"
+            yield n, capacity, len(ms), *times, LIMIT_MS[n], per_hour
+
+    heads = ["jobs", "replicas", "plans", "median ms", "p99 ms", "CPU p99 ms", "limit ms"]
+    heads.append("CPU s per job and hour")
+    for line in markdown_lines(heads, timed(), right=heads):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

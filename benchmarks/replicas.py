@@ -2,8 +2,8 @@
 
     python benchmarks/replicas.py [--before path/of/another/checkout]
 
-CPU seconds of one thread without compilation, the minimum of several runs; the two checkouts take turns. The cluster has
-four replicas at 80 % of their capacity and no router.
+CPU seconds of one thread without compilation, the minimum of several runs; the two checkouts take
+turns. The cluster has four replicas at 80 % of their capacity and no router.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-TURNS, REQUESTS = 5, 500_000
+TURNS = 5
+REQUESTS = 500_000
 SERIAL = """
 import sys, time
 sys.path.insert(0, {checkout!r})
@@ -39,9 +40,8 @@ def serial_s(checkout: Path) -> tuple[float, int]:
     """(least CPU time, requests) of serial replicas with the code of a checkout."""
     script = SERIAL.format(checkout=str(checkout.resolve()))
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
-    out = subprocess.run(
-        [sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", script]
+    out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     taken, requests = out.stdout.split()
     return float(taken), int(requests)
 
@@ -62,11 +62,10 @@ def by_kind() -> None:
         job = Job("a", model="own", service_time_s=0.1, replica=replica)
         rate_rps = 0.8 * 4 / job.busy_s
         counts = np.full((1, max(1, int(REQUESTS / (60 * rate_rps)))), int(60 * rate_rps))
-        workload, model = (
-            Workload((job,), counts),
-            ServingModel("least-outstanding", max_ongoing_requests=64),
-        )
-        draws, taken = draw(workload, 1, router=None), []
+        workload = Workload((job,), counts)
+        model = ServingModel("least-outstanding", max_ongoing_requests=64)
+        draws = draw(workload, 1, router=None)
+        taken = []
         for _ in range(1 + TURNS):
             cluster = SimulatedCluster(workload, draws, 4, np.full(1, 4), model)
             began = time.process_time()
@@ -75,9 +74,8 @@ def by_kind() -> None:
         least_s = min(taken[1:])
         line = f"{name}: {len(draws.arrival_s) / least_s:,.0f} requests per CPU-s"
         if replica.kind == "continuous":
-            line += (
-                f", {cluster._serving.kinds.iteration.sum() / least_s:,.0f} iterations per CPU-s"
-            )
+            iterations = cluster._serving.kinds.iteration.sum()
+            line += f", {iterations / least_s:,.0f} iterations per CPU-s"
         print(line)
 
 

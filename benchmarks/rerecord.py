@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from faro_pipeline.check import learners
 
 from faro_lib.experiments.trials import summaries
 from faro_lib.policies import PolicyContext
-from faro_pipeline.check import learners
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
-from studies.edition import scale
-from studies.elsewhere.days import over_days, paired
+from studies import scale
+from studies.days import over_days, paired
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED, WIDE = ROOT / "data/published-run", ROOT / "data/wide-run"
@@ -91,9 +91,7 @@ def published(policy: str) -> None:
         for equal in (False, True)
     ]
     curve = pd.concat(curves)
-    replace_rows(
-        PUBLISHED / "curve.csv", curve, ["policy", "capacity_cores", "trial", "start"]
-    )
+    replace_rows(PUBLISHED / "curve.csv", curve, ["policy", "capacity_cores", "trial", "start"])
 
     mixed = [
         scale.two_models(traces, context, capacity, [policy], trials=of_scale["trials"])[0]

@@ -1,9 +1,9 @@
-"""Speed of the simulator against the same queue in simpy, and growth of time and memory with the number of jobs.
+"""Speed of the simulator against the same queue in simpy, and its growth with the number of jobs.
 
     python benchmarks/simulator.py
 
-Times are CPU seconds of one thread without compilation, the minimum of several runs. Uses the published traces if
-they are in data/raw, and the synthetic workload otherwise.
+Times are CPU seconds of one thread without compilation, the minimum of several runs. Uses the
+published traces if they are in data/raw, and the synthetic workload otherwise.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from faro_lib.workload.published import read_artifact
 from faro_lib.workload.synthetic import synthetic
 
 RAW = Path(__file__).resolve().parent.parent / "data/raw"
-FILES = (
-    RAW / "input.json",
-    RAW / "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl",
-)
-SEED, REPLICAS_PER_JOB = 24, 3
+TWITTER = RAW / "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl"
+FILES = (RAW / "input.json", TWITTER)
+SEED = 24
+REPLICAS_PER_JOB = 3
 SLICE_MINUTES = 6
-QUEUE_LIMIT, MAX_ONGOING_REQUESTS = 50, 4
+QUEUE_LIMIT = 50
+MAX_ONGOING_REQUESTS = 4
 
 
 def evaluation_day() -> Workload:
@@ -77,7 +77,8 @@ def simpy_latencies(draws: Draws) -> np.ndarray:
 def _simpy_job(env, draws, a, b, order, latency_s):
     columns = (draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s)
     arrival_s, router_in_s, service_s, router_out_s = (column[a:b].tolist() for column in columns)
-    router, queue = simpy.Resource(env, 1), simpy.Store(env)
+    router = simpy.Resource(env, 1)
+    queue = simpy.Store(env)
     lines = [simpy.Store(env) for _ in order]
     inside = [0] * len(order)
     served: dict[int, simpy.Event] = {}
@@ -111,7 +112,8 @@ def _simpy_job(env, draws, a, b, order, latency_s):
             while True:
                 slot = None
                 for _ in order:
-                    candidate, turn = order[turn], (turn + 1) % len(order)
+                    candidate = order[turn]
+                    turn = (turn + 1) % len(order)
                     if inside[candidate] < MAX_ONGOING_REQUESTS:
                         slot = candidate
                         break
@@ -130,7 +132,8 @@ def _simpy_job(env, draws, a, b, order, latency_s):
             inside[slot] -= 1
             served.pop(n).succeed()
             if room is not None:
-                room, waited_for = None, room
+                waited_for = room
+                room = None
                 waited_for.succeed()
 
     env.process(source())
@@ -147,7 +150,7 @@ def repeated(workload: Workload, times: int) -> Workload:
 
 
 def grown(times: int, results) -> None:
-    """Put CPU seconds, peak GB and requests of a run with `times` copies of the jobs into the queue `results`."""
+    """Put (CPU seconds, peak GB, requests) of a run with `times` copies of the jobs."""
     workload = evaluation_day()
     whole_run(workload.between(0, 2))
     workload = repeated(workload, times)
@@ -161,10 +164,9 @@ def main() -> None:
     requests = int(day.requests_per_min.sum())
     took_s = cpu_s(lambda: whole_run(day))
     print(
-        f"one run, {len(day.jobs)} jobs, {day.minutes} min, {requests:,} requests: {took_s:.3f} CPU-s",
-        end="",
+        f"one run, {len(day.jobs)} jobs, {day.minutes} min, {requests:,} requests: "
+        f"{took_s:.3f} CPU-s with drawing and measuring, {requests / took_s:,.0f} requests/s"
     )
-    print(f" with drawing and measuring, {requests / took_s:,.0f} requests/s")
 
     part = day.between(0, SLICE_MINUTES)
     draws = draw(part, SEED)
@@ -175,10 +177,10 @@ def main() -> None:
     ours_s = cpu_s(lambda: [compiled_latencies(part, draws) for _ in range(20)]) / 20
     same = np.isclose(theirs, ours, rtol=1e-6).mean()
     print(
-        f"the queue alone, {len(ours):,} requests: simpy {simpy_s:.2f} CPU-s, ours {ours_s:.4f} CPU-s, ",
-        end="",
+        f"the queue alone, {len(ours):,} requests: simpy {simpy_s:.2f} CPU-s, "
+        f"ours {ours_s:.4f} CPU-s, ratio {simpy_s / ours_s:.0f}; "
+        f"{same:.2%} of the latencies are the same"
     )
-    print(f"ratio {simpy_s / ours_s:.0f}; {same:.2%} of the latencies are the same")
 
     context = multiprocessing.get_context("spawn")
     sizes = []
@@ -190,11 +192,11 @@ def main() -> None:
         process.join()
     (small_s, small_gb, few), (large_s, large_gb, many) = sizes
     print(
-        f"{len(day.jobs)} -> {10 * len(day.jobs)} jobs: requests x{many / few:.1f} to {many:,}, ",
-        end="",
+        f"{len(day.jobs)} -> {10 * len(day.jobs)} jobs: "
+        f"requests x{many / few:.1f} to {many:,}, "
+        f"CPU time x{large_s / small_s:.1f} to {large_s:.2f} s, "
+        f"peak memory x{large_gb / small_gb:.1f} to {large_gb:.2f} GB"
     )
-    print(f"CPU time x{large_s / small_s:.1f} to {large_s:.2f} s, ", end="")
-    print(f"peak memory x{large_gb / small_gb:.1f} to {large_gb:.2f} GB")
 
 
 if __name__ == "__main__":

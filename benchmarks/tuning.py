@@ -1,8 +1,9 @@
-"""Tuning: compare hyperparameters of Faro on training days, with forecasters fitted to earlier days.
+"""Tuning: compare hyperparameters of Faro on training days.
 
     python benchmarks/tuning.py [--raw data/raw] [--out tuning.csv]
 
-The evaluation day is never used. docs/tuning.md has the table.
+Forecasters are fitted to earlier days. The evaluation day is never used. docs/tuning.md has the
+table.
 """
 
 import argparse
@@ -26,10 +27,12 @@ from faro_lib.simulate import TRIAL_SEEDS, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
-from studies.edition.remaining import remaining
+from studies.remaining import remaining
 
-# The last training days have about 0.88 of the load of the evaluation day; these capacities correspond to its 36, 32, 16.
-DAYS, PHASES, CAPACITIES = (9, 10), (0, 2), (32, 28, 14)
+DAYS = (9, 10)  # the last training days
+PHASES = (0, 2)
+# These days have about 0.88 of the load of the evaluation day, whose capacities are 36, 32 and 16.
+CAPACITIES = (32, 28, 14)
 CHOSEN = "chosen"
 CHANGES: dict[str, dict[str, Any]] = {
     "no nowcast": {"nowcast": False},
@@ -57,26 +60,25 @@ FAIR_SUM_CHANGES: dict[str, dict[str, Any]] = {
 
 
 def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Policy]:
-    """The tuned defaults, variants that differ in one option, and the defaults with the forecaster of `other`."""
-    return {
-        CHOSEN: tuned(context),
-        **{name: tuned(context, **change) for name, change in CHANGES.items()},
-        "pooled autoregression": tuned(other),
-        f"FairSum: {CHOSEN}": tuned(context, "FairSum"),
-        **{
-            f"FairSum: {name}": tuned(context, "FairSum", **change)
-            for name, change in FAIR_SUM_CHANGES.items()
-        },
-        f"Fair: {CHOSEN}": tuned(context, "Fair"),
-        "Fair: no deficit weighting": tuned(context, "Fair", deficit_weighting=0.0),
-    }
+    """The tuned defaults, variants that differ in one option, and one with another forecaster."""
+    policies: dict[str, Policy] = {CHOSEN: tuned(context)}
+    for name, change in CHANGES.items():
+        policies[name] = tuned(context, **change)
+    policies["pooled autoregression"] = tuned(other)
+    policies[f"FairSum: {CHOSEN}"] = tuned(context, "FairSum")
+    for name, change in FAIR_SUM_CHANGES.items():
+        policies[f"FairSum: {name}"] = tuned(context, "FairSum", **change)
+    policies[f"Fair: {CHOSEN}"] = tuned(context, "Fair")
+    policies["Fair: no deficit weighting"] = tuned(context, "Fair", deficit_weighting=0.0)
+    return policies
 
 
 def measured(
     traces: Traces, policies: Mapping[str, Policy], day: int, phase: int, capacity: int, seed: int
 ) -> pd.DataFrame:
-    """Measures of every policy on one day, phase and capacity, and the mean utility of the worst job."""
-    workload, rows = traces.workload(day, phase), []
+    """Measures of every policy on one day, phase and capacity, with the worst job's utility."""
+    workload = traces.workload(day, phase)
+    rows = []
     for trial in run_trials(workload, policies, capacity, [draw(workload, seed)]):
         worst = float(np.nanmean(minute_utility(trial.run), axis=1).min())
         key = {"option": trial.policy, "day": day, "phase": phase, "capacity_cores": capacity}
@@ -85,19 +87,18 @@ def measured(
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over days and phases of each option and capacity, and the difference from the tuned defaults.
+    """Means over days and phases of each option and capacity, and the difference from the defaults.
 
     Differences are paired: runs of the same day, phase and capacity share their requests.
 
     Returns
     -------
-    option, capacity_cores, lost_utility, slo_violation_rate, worst_job, more (lost utility minus that of the tuned defaults
-    for the same objective), more_error (its standard error).
+    option, capacity_cores, lost_utility, slo_violation_rate, worst_job, more (lost utility minus
+    that of the tuned defaults for the same objective), more_error (its standard error).
     """
     runs = ["day", "phase", "capacity_cores", "prefix"]
-    table = table.assign(
-        prefix=table["option"].str.extract(r"^(Fair\w*: )", expand=False).fillna("")
-    )
+    objective = table["option"].str.extract(r"^(Fair\w*: )", expand=False)
+    table = table.assign(prefix=objective.fillna(""))
     base = table[table["option"] == table["prefix"] + CHOSEN]
     table = table.merge(base[[*runs, "lost_utility"]], on=runs, suffixes=("", "_chosen"))
     table["more"] = table["lost_utility"] - table["lost_utility_chosen"]
@@ -116,9 +117,14 @@ def remaining_of(
 
 
 def contexts(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyContext, PolicyContext]:
-    """Contexts with the Bayesian forecaster and with the pooled autoregression, both fitted to the days before DAYS."""
-    before, latency_model = traces.until(min(DAYS)), measure(traces.jobs)
-    bayes, pooled = forecast.fit("bayes", before, posterior=posterior), forecast.fit("ar", before)
+    """Contexts with the Bayesian forecaster and with the pooled autoregression.
+
+    Both are fitted to the days before DAYS.
+    """
+    before = traces.until(min(DAYS))
+    latency_model = measure(traces.jobs)
+    bayes = forecast.fit("bayes", before, posterior=posterior)
+    pooled = forecast.fit("ar", before)
     return (
         PolicyContext(traces.jobs, forecaster=bayes, latency_model=latency_model),
         PolicyContext(traces.jobs, forecaster=pooled, latency_model=latency_model),
@@ -134,7 +140,10 @@ def fitted(traces: Traces) -> forecast.Posterior:
 
 
 def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
-    """Wait for all runs and write their rows to `out`; until then, finished runs are in out.partial.csv."""
+    """Wait for all runs and write their rows to `out`.
+
+    Until then, finished runs are in out.partial.csv.
+    """
     partial = out.with_suffix(f".partial{out.suffix}")
     for done, _ in enumerate(as_completed(runs), 1):
         table = pd.concat([run.result() for run in runs if run.done()], ignore_index=True)
@@ -147,29 +156,24 @@ def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all alternatives on all days, phases and capacities, and print their differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--raw", default="data/raw", help="folder of the published traces (`make data`)"
-    )
+    folder = "folder of the published traces (`make data`)"
+    parser.add_argument("--raw", default="data/raw", help=folder)
     parser.add_argument("--out", type=Path, default=Path("tuning.csv"))
     parser.add_argument("--seed", type=int, default=TRIAL_SEEDS[0])
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
     traces = load_workload(PUBLISHED, raw=options.raw)
     context, other = contexts(traces, fitted(traces))
-    policies, cases = alternatives(context, other), list(product(DAYS, PHASES, CAPACITIES))
+    policies = alternatives(context, other)
+    cases = list(product(DAYS, PHASES, CAPACITIES))
     with ProcessPoolExecutor(options.workers) as pool:
         runs = [pool.submit(measured, traces, policies, *case, options.seed) for case in cases]
         parts = [pool.submit(remaining_of, traces, context, *case, options.seed) for case in cases]
         table = gathered(runs, options.out)
         losses = pd.concat([part.result() for part in parts], ignore_index=True)
     print(differences(table).round(4).to_string(index=False))
-    print(
-        losses.groupby(["part", "capacity_cores"], sort=False)["lost_utility"]
-        .mean()
-        .unstack()
-        .round(3)
-        .to_string()
-    )
+    by = losses.groupby(["part", "capacity_cores"], sort=False)
+    print(by["lost_utility"].mean().unstack().round(3).to_string())
 
 
 if __name__ == "__main__":

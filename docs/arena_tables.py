@@ -1,7 +1,4 @@
-"""The tables of docs/arena.md, from the entries in data/arena.
-
-python docs/arena_tables.py
-"""
+"""The tables of docs/arena.md, from the entries in data/arena: `python docs/arena_tables.py`."""
 
 from __future__ import annotations
 
@@ -15,9 +12,11 @@ import numpy as np
 from faro_ops.arena.scenarios import scenarios
 from studies.arena import scores
 from studies.arena.scores import Entry, read_entries
+from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
-PAGE, KEPT = ROOT / "docs/arena.md", ROOT / "data/arena"
+PAGE = ROOT / "docs/arena.md"
+KEPT = ROOT / "data/arena"
 ENVIRONMENT = ROOT / "data/arena-environment.json"  # of benchmarks/arena_speed.py
 
 
@@ -27,79 +26,70 @@ def kept() -> dict[str, Entry]:
 
 
 def ranking(entries: dict[str, Entry]) -> str:
-    """A row per entry: rank and regret with 95 % intervals, regret by seed, decision time, scenarios with the least regret."""
+    """A row per entry: rank, regret with its 95 % interval, decision time, scenarios it wins."""
     regret, _ = scores.by_scenario(entries)
     least = scores.lowest(regret)
-    lines = [
-        "| rank | entry | regret | public seeds | hidden seeds | decision | least regret in |",
-        "| --- " * 7 + "|",
-    ]
+    rows = []
     for name, row in scores.ranking(entries).iterrows():
-        mean = f"{row['regret']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
         rank = f"{row['rank']:.0f} ({row['first']:.0f} to {row['last']:.0f})"
-        rank = f"failed, would be {row['rank']:.0f}" if row["failures"] else rank
+        if row["failures"]:
+            rank = f"failed, would be {row['rank']:.0f}"
+        mean = f"{row['regret']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
+        by_seed = (f"{row['public']:.1%}", f"{row['hidden']:.1%}")
         wins = ", ".join(regret.index[least[name]])
-        cells = (
-            rank,
-            name,
-            mean,
-            f"{row['public']:.1%}",
-            f"{row['hidden']:.1%}",
-            f"{row['decision_ms']:.1f} ms",
-            wins,
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((rank, name, mean, *by_seed, f"{row['decision_ms']:.1f} ms", wins))
+    heads = ["rank", "entry", "regret", "public seeds", "hidden seeds", "decision"]
+    return markdown_table([*heads, "least regret in"], rows)
 
 
 def by_scenario(entries: dict[str, Entry]) -> str:
-    """A row per scenario: the clairvoyant's lost utility and each entry's regret; the least regret is bold."""
+    """A row per scenario: the clairvoyant's lost utility and each entry's regret.
+
+    The least regret is bold.
+    """
     regret, bound = scores.by_scenario(entries)
-    lines = [f"| scenario | bound | {' | '.join(entries)} |", "| --- " * (2 + len(entries)) + "|"]
+    rows = []
     for scenario, values in regret.iterrows():
-        cells = [
-            f"**{value:.1%}**" if value == values.min() else f"{value:.1%}" for value in values
-        ]
-        lines.append(f"| {scenario} | {bound[scenario]:.1%} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        least = values.min()
+        cells = [f"**{value:.1%}**" if value == least else f"{value:.1%}" for value in values]
+        rows.append((scenario, f"{bound[scenario]:.1%}", *cells))
+    return markdown_table(["scenario", "bound", *entries], rows)
 
 
 def speed(measured: dict[str, Any]) -> str:
     """Simulated minutes per CPU second, by interval of the decisions and kind of action."""
-    lines = ["| decisions | single requests | fluid |", "| --- " * 3 + "|"]
+    per_s = measured["minutes_per_s"]
+    rows = []
     for interval, tick_s in (("every minute", 60), ("every five minutes", 300)):
         for action, text in (("still", "replicas kept"), ("random", "random replicas")):
-            rates = [
-                measured["minutes_per_s"][f"{queue} {tick_s}"][action]
-                for queue in ("requests", "fluid")
-            ]
-            lines.append(f"| {interval}, {text} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
-    return "\n".join(lines)
+            rates = [per_s[f"{queue} {tick_s}"][action] for queue in ("requests", "fluid")]
+            rows.append((f"{interval}, {text}", *(f"{rate:,.0f}" for rate in rates)))
+    return markdown_table(["decisions", "single requests", "fluid"], rows)
 
 
 def error(measured: dict[str, Any]) -> str:
-    """Lost utility with single requests and with the fluid model, and the mean and absolute errors per job."""
+    """Lost utility with single requests and with the fluid model, and the error per job."""
     losses = measured["lost_utility"]
-    policies = list(next(iter(losses.values())))
-    lines = [f"| scenario | {' | '.join(policies)} |", "| --- " * (1 + len(policies)) + "|"]
-    for scenario, row in losses.items():
-        lines.append(
-            f"| {scenario} | {' | '.join(f'{exact:.2f} -> {fluid:.2f}' for exact, fluid in row.values())} |"
-        )
-    errors = np.array(
-        [(fluid - exact) / 10 for row in losses.values() for exact, fluid in row.values()]
+    rows, errors = [], []
+    for scenario, by_policy in losses.items():
+        cells = [f"{exact:.2f} -> {fluid:.2f}" for exact, fluid in by_policy.values()]
+        rows.append((scenario, *cells))
+        errors += [(fluid - exact) / 10 for exact, fluid in by_policy.values()]
+    size = np.abs(errors)
+    below = (
+        f"Error per job: mean {np.mean(errors):+.3f}, mean size {size.mean():.3f}, "
+        f"largest size {size.max():.3f}."
     )
-    below = f"Error per job: mean {errors.mean():+.3f}, mean size {np.abs(errors).mean():.3f}, largest size "
-    return "\n".join([*lines, "", f"{below}{np.abs(errors).max():.3f}."])
+    policies = next(iter(losses.values()))
+    return f"{markdown_table(['scenario', *policies], rows)}\n\n{below}"
 
 
 def listed() -> str:
-    lines = ["| scenario | set | cores | what it is |", "| --- " * 4 + "|"]
+    """A row per scenario of the arena."""
+    rows = []
     for one in scenarios().values():
-        lines.append(
-            f"| {one.name} | {'quick' if one.quick else 'all'} | {one.capacity} | {one.what} |"
-        )
-    return "\n".join(lines)
+        rows.append((one.name, "quick" if one.quick else "all", one.capacity, one.what))
+    return markdown_table(["scenario", "set", "cores", "what it is"], rows)
 
 
 def with_tables(page: str, entries: dict[str, Entry]) -> str:

@@ -13,45 +13,45 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from studies.elsewhere.days import CLAIRVOYANT as LIMIT
-from studies.elsewhere.figures.days import finding, others
+from studies.days import CLAIRVOYANT as LIMIT
+from studies.figures.days import finding, others
+from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
-PAGE, KEPT, RESULTS = (
-    ROOT / "docs/elsewhere.md",
-    ROOT / "data/wide-run",
-    ROOT / "results/wide/azure-2019/days",
-)
+PAGE = ROOT / "docs/elsewhere.md"
+KEPT = ROOT / "data/wide-run"
+RESULTS = ROOT / "results/wide/azure-2019/days"
 LEADER = "Faro-Sum"
 
 
 def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
-    """A row per workload, day and capacity: lost utility of leader and limit, and each policy's difference from the leader.
+    """A row per workload, day and capacity: what leader, limit and other policies lose.
 
-    day : "all" shows the mean over days, None each day by itself.
+    The other policies are shown by their difference from the leader. day : "all" shows the mean
+    over days, None each day by itself.
     """
-    policies = [
-        name
-        for name in worlds[next(iter(worlds))]["policy"].unique()
-        if name not in (LEADER, LIMIT)
-    ]
-    heads = ["workload", *(["day"] if day is None else []), "cores", LEADER, LIMIT, *policies]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for name, rows in worlds.items():
-        chosen = rows[rows["day"] == day] if day else rows[rows["day"] != "all"]
+    first = next(iter(worlds.values()))
+    policies = [name for name in first["policy"].unique() if name not in (LEADER, LIMIT)]
+    rows = []
+    for name, pairs in worlds.items():
+        chosen = pairs[pairs["day"] == day] if day else pairs[pairs["day"] != "all"]
         for (of_day, capacity), part in chosen.groupby(["day", "capacity_cores"], sort=False):
             at = part.set_index("policy")
-            cells = [name, *([of_day] if day is None else []), f"{capacity:g}"]
-            cells += [f"{at.loc[one, 'lost_utility']:.3f}" for one in (LEADER, LIMIT)]
-            cells += [_difference(at.loc[policy]) for policy in policies]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            key = [name, f"{capacity:g}"] if day else [name, of_day, f"{capacity:g}"]
+            lost = [f"{at.loc[one, 'lost_utility']:.3f}" for one in (LEADER, LIMIT)]
+            rows.append([*key, *lost, *(_difference(at.loc[policy]) for policy in policies)])
+    key = ["workload", "cores"] if day else ["workload", "day", "cores"]
+    return markdown_table([*key, LEADER, LIMIT, *policies], rows)
 
 
 def _difference(row: pd.Series) -> str:
-    """Mean and interval; bold if the policy loses less than the leader, in italics if the interval contains zero."""
+    """Mean and interval: bold if the policy loses less than the leader, in italics if unclear."""
     text = f"{row['difference']:+.3f} ({row['low']:+.2f} to {row['high']:+.2f})"
-    return f"**{text}**" if row["high"] < 0 else f"*{text}*" if row["low"] <= 0 else text
+    if row["high"] < 0:
+        return f"**{text}**"
+    if row["low"] <= 0:
+        return f"*{text}*"
+    return text
 
 
 def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
@@ -60,15 +60,17 @@ def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
     pairs = pairs[~pairs["policy"].str.startswith("Faro")]
     below = (
         f"{finding(worlds, LEADER)} Against the policies that are not Faro's, it loses less in "
-        f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in {(pairs['low'] > 0).sum()}."
+        f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in "
+        f"{(pairs['low'] > 0).sum()}."
     )
-    page = marked.with_table(
-        page, "summary: docs/elsewhere_tables.py writes it", textwrap.fill(below, 100)
-    )
-    for name, day in (("all days", "all"), ("each day", None)):
-        mark = f"{name}: docs/elsewhere_tables.py writes this table"
-        several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
-        page = marked.with_table(page, mark, table(worlds if day else several, day))
+    several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
+    written = {
+        "summary: docs/elsewhere_tables.py writes it": textwrap.fill(below, 100),
+        "all days: docs/elsewhere_tables.py writes this table": table(worlds),
+        "each day: docs/elsewhere_tables.py writes this table": table(several, day=None),
+    }
+    for mark, text in written.items():
+        page = marked.with_table(page, mark, text)
     return page
 
 
@@ -77,16 +79,13 @@ def kept() -> dict[str, pd.DataFrame]:
     import yaml
 
     config = yaml.safe_load((ROOT / "config/wide.yaml").read_text())
-    names = [
-        Path(config["workload"]).name.removesuffix(".csv.gz"),
-        *(one["name"] for one in config["days"]["worlds"]),
-    ]
-    tables = {name: KEPT / f"{name}.csv" for name in names}
-    return {
-        name: pd.read_csv(path, dtype={"day": str})
-        for name, path in tables.items()
-        if path.exists()
-    }
+    own = Path(config["workload"]).name.removesuffix(".csv.gz")
+    tables = {}
+    for name in (own, *(world["name"] for world in config["days"]["worlds"])):
+        path = KEPT / f"{name}.csv"
+        if path.exists():
+            tables[name] = pd.read_csv(path, dtype={"day": str})
+    return tables
 
 
 if __name__ == "__main__":

@@ -13,25 +13,23 @@ from pathlib import Path
 
 import marked
 
+from studies.wording import markdown_table
+
 ROOT = Path(__file__).parent.parent
-PAGE, ROWS = ROOT / "docs/kubernetes.md", ROOT / "data/kubernetes-faults.jsonl"
+PAGE = ROOT / "docs/kubernetes.md"
+ROWS = ROOT / "data/kubernetes-faults.jsonl"
 MARK = "faults: docs/faults.py writes this table"
 
 
 def table(lines: Iterable[str]) -> str:
-    """A Markdown table with one row per fault, in the order in which the faults were first recorded."""
-    rows = {row["fault"]: row for row in map(json.loads, lines)}
-    each = [
-        f"| {one['fault']} | {one['sent']} | {one['failed']} | {one['whole_s']:.0f} |"
-        for one in rows.values()
+    """A row per fault, in the order in which the faults were first recorded."""
+    faults = {row["fault"]: row for row in map(json.loads, lines)}
+    rows = [
+        (one["fault"], one["sent"], one["failed"], f"{one['whole_s']:.0f}")
+        for one in faults.values()
     ]
-    return "\n".join(
-        [
-            "| fault | requests sent | failed | seconds until all is as before |",
-            "| --- | --- | --- | --- |",
-            *each,
-        ]
-    )
+    heads = ["fault", "requests sent", "failed", "seconds until all is as before"]
+    return markdown_table(heads, rows)
 
 
 def with_table(page: str, lines: Iterable[str]) -> str:

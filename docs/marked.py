@@ -1,4 +1,4 @@
-"""A generated table in a page: it stands between a comment that names its script and `<!-- end of table -->`."""
+"""Generated tables in pages: each stands between a comment that names its script and END."""
 
 END = "<!-- end of table -->"
 

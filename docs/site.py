@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: add the executed notebooks and one page per package, which are not committed, to the site."""
+"""Hooks of MkDocs: add the executed notebooks and one page per package to the site."""
 
 from __future__ import annotations
 
@@ -8,36 +8,42 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Folder of the notebooks that a run has executed. Without a run, the committed notebooks are shown, which have no pictures.
+# Folder of the notebooks that a run has executed. Without a run, the committed notebooks are shown,
+# which have no pictures.
 EXECUTED = ROOT / os.environ.get("EXECUTED", "results/synthetic/notebooks")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# Packages with a page: those of a researcher, then those of an operator.
 PACKAGES = (
-    *(
-        "workload",
-        "queueing",
-        "forecast",
-        "bayes",
-        "utility",
-        "allocate",
-        "policies",
-        "control",
-        "simulate",
-    ),
-    *("metrics", "experiments", "recommend", "registry"),
+    "faro_lib.workload",
+    "faro_lib.queueing",
+    "faro_lib.forecast",
+    "faro_lib.bayes",
+    "faro_lib.utility",
+    "faro_lib.allocate",
+    "faro_lib.policies",
+    "faro_lib.control",
+    "faro_lib.simulate",
+    "faro_lib.metrics",
+    "faro_lib.experiments",
+    "faro_lib.registry",
+    "faro_ops.recommend",
 )
 
 
 def on_config(config):
     """List the notebooks and the packages in the navigation."""
     sections = {name: entry for part in config.nav for name, entry in part.items()}
-    notebooks = [
-        f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))[1:]
-    ]
+    _tour, *notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))  # the tour has its own entry
     sections["Research"][-1]["Notebooks"][:] = [
-        {re.sub(r"^\d+_", "", Path(one).stem): one} for one in notebooks
+        {re.sub(r"^\d+_", "", path.stem): f"notebooks/{path.name}"} for path in notebooks
     ]
-    sections["API"][:] = [{name: f"api/{name}.md"} for name in PACKAGES]
+    sections["API"][:] = [{package: page_name(package)} for package in PACKAGES]
     return config
+
+
+def page_name(package: str) -> str:
+    """The path of a package's page: `faro_lib.workload` is on api/workload.md."""
+    return f"api/{package.rpartition('.')[2]}.md"
 
 
 def on_files(files, config):
@@ -50,8 +56,8 @@ def on_files(files, config):
         (source / "notebooks" / path.name).write_text(static(shown(path)))
         name = f"notebooks/{path.name}"
         files.append(File(name, str(source), config.site_dir, config.use_directory_urls))
-    for name in PACKAGES:
-        files.append(File.generated(config, f"api/{name}.md", content=page_of(name)))
+    for package in PACKAGES:
+        files.append(File.generated(config, page_name(package), content=page_of(package)))
     return files
 
 
@@ -59,17 +65,21 @@ on_files.mkdocs_priority = 100  # before mkdocs-jupyter, which renders the noteb
 
 
 def on_post_build(config):
-    """Write the search index also as a script, which the theme loads when pages are opened as files, without a server."""
+    """Write the search index also as a script.
+
+    The theme loads it when pages are opened as files, without a server.
+    """
     folder = Path(config.site_dir) / "search"
-    (folder / "search_index.js").write_text(
-        f"var __index = {(folder / 'search_index.json').read_text()}"
-    )
+    index = (folder / "search_index.json").read_text()
+    (folder / "search_index.js").write_text(f"var __index = {index}")
 
 
 def shown(path: Path) -> Path:
-    """The executed copy of a notebook, the first one if there are several (`50_simulation-16`), or else the notebook."""
-    copies = [EXECUTED / path.name, *sorted(EXECUTED.glob(f"{path.stem}-*.ipynb"))]
-    return next((copy for copy in copies if copy.exists() and ".partial" not in copy.name), path)
+    """The executed copy of a notebook, the first of several (`50_simulation-16`), or itself."""
+    for copy in (EXECUTED / path.name, *sorted(EXECUTED.glob(f"{path.stem}-*.ipynb"))):
+        if copy.exists() and ".partial" not in copy.name:
+            return copy
+    return path
 
 
 def static(path: Path) -> str:
@@ -85,22 +95,14 @@ def static(path: Path) -> str:
             shown.pop(WIDGET, None)
             if "image/png" in shown:
                 shown.pop("text/plain", None)
-    return json.dumps(notebook).replace(
-        "](../docs/", "](../"
-    )  # the pages are one folder up on the site
+    # The pages are one folder up on the site.
+    return json.dumps(notebook).replace("](../docs/", "](../")
 
 
 def page_of(package: str) -> str:
     """An API page: the package and its public modules."""
-    folder = ROOT / "faro_lib" / package
-    modules = (
-        sorted(one.stem for one in folder.glob("*.py") if not one.stem.startswith("_"))
-        if folder.is_dir()
-        else []
-    )
-    names = [f"faro_lib.{package}", *(f"faro_lib.{package}.{name}" for name in modules)]
-    return (
-        f"# {package}\n\n"
-        + "\n\n".join(f"::: {name}\n    options: {{heading_level: 2}}" for name in names)
-        + "\n"
-    )
+    folder = ROOT.joinpath(*package.split("."))  # of a module, the folder does not exist
+    modules = sorted(one.stem for one in folder.glob("*.py") if not one.stem.startswith("_"))
+    names = [package, *(f"{package}.{name}" for name in modules)]
+    entries = [f"::: {name}\n    options: {{heading_level: 2}}" for name in names]
+    return "\n\n".join([f"# {package}", *entries]) + "\n"

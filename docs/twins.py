@@ -1,4 +1,7 @@
-"""The table and the figure of live services and their twins in docs/replicas.md, from data/live-twins.csv."""
+"""The table and the figure of live services and their twins in docs/replicas.md.
+
+They come from data/live-twins.csv.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,30 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
 from faro_lib.files import atomic_write
+from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
-PAGE, RECORDED, PICTURE = (
-    ROOT / "docs/replicas.md",
-    ROOT / "data/live-twins.csv",
-    ROOT / "docs/images/twins.png",
-)
+PAGE = ROOT / "docs/replicas.md"
+RECORDED = ROOT / "data/live-twins.csv"
+PICTURE = ROOT / "docs/images/twins.png"
 MARK = "live services and their twins: docs/twins.py writes this table"
 
 
 def table(runs: pd.DataFrame) -> str:
-    """One row per load and service: the p99 latency of every trial, live and simulated, and live / simulated."""
-    lines = [
-        "| service | requests/s | load | live p99 (s) | twin p99 (s) | p99, live / twin | throughput, live / twin |"
-    ]
-    lines += ["| --- | ---: | ---: | --- | --- | --- | --- |"]
+    """A row per load and service: p99 latency of each trial, live and simulated, and ratios."""
+    rows = []
     for (load, service), one in runs.groupby(["load", "service"], sort=False):
         columns = [one["live_p99_s"], one["twin_p99_s"], one["live_p99_s"] / one["twin_p99_s"]]
-        columns += [one["live_rps"] / one["twin_rps"]]
+        columns.append(one["live_rps"] / one["twin_rps"])
         cells = [", ".join(f"{value:.2f}" for value in column) for column in columns]
-        lines.append(
-            f"| {service} | {one['requests_per_s'].iloc[0]:.0f} | {load:.0%} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
+        rows.append((service, f"{one['requests_per_s'].iloc[0]:.0f}", f"{load:.0%}", *cells))
+    heads = ["service", "requests/s", "load", "live p99 (s)", "twin p99 (s)"]
+    heads += ["p99, live / twin", "throughput, live / twin"]
+    return markdown_table(heads, rows, right=["requests/s", "load"])
 
 
 def picture(runs: pd.DataFrame) -> Figure:
-    """One panel per service: p99 latency by rate, a marker for each live run and each of their twins."""
+    """One panel per service: p99 latency by rate, a marker for each live run and its twin."""
     use_style()
     services = runs["service"].unique()
     figure, axes = plt.subplots(1, len(services), figsize=(PAGE_IN, 2.3))
@@ -50,19 +49,10 @@ def picture(runs: pd.DataFrame) -> Figure:
             ("twin", CYCLE[1], "x", step),
         ):
             x = one["requests_per_s"] + 3 * step * (one["trial"] - one["trial"].mean()) + aside
-            axis.plot(
-                x,
-                one[f"{environment}_p99_s"],
-                marker,
-                color=colour,
-                markersize=4,
-                label=environment,
-            )
-        axis.set(
-            title=service,
-            xlabel="requests/s",
-            ylim=(0, 1.15 * one[["live_p99_s", "twin_p99_s"]].max(axis=None)),
-        )
+            dots = {"color": colour, "markersize": 4, "label": environment}
+            axis.plot(x, one[f"{environment}_p99_s"], marker, **dots)
+        top = one[["live_p99_s", "twin_p99_s"]].max(axis=None)
+        axis.set(title=service, xlabel="requests/s", ylim=(0, 1.15 * top))
     axes[0].set(ylabel="p99 latency (s)")
     legend_above(figure, *axes[0].get_legend_handles_labels())
     return figure

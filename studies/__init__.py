@@ -1,1 +1,1 @@
-"""Code that only experiments need. Each module belongs to the notebooks that import it."""
+"""Code that only experiments need: a module per experiment, and what several of them share."""

@@ -1,9 +1,11 @@
-"""A plugin with two policies to compare with Faro: HPAs between static bounds, and HPAs between bounds that Faro sets.
+"""A plugin: HPAs between static bounds and HPAs between bounds that Faro sets, to compare with
+Faro.
 
-`StaticFloors` is what operators use without a common controller: one HPA per service with a static minimum and maximum.
-The minima divide the fraction SHARE of the capacity in proportion to the offered loads. Each is at least one replica.
-The offered load of a service is its quantile LOAD over the training days. The HPAs that scale up first get the rest of
-the capacity. A service's maximum is the replica count that an HPA would choose in its busiest minute of those days.
+`StaticFloors` is what operators use without a common controller: one HPA per service with a static
+minimum and maximum. The minima divide the fraction SHARE of the capacity in proportion to the
+offered loads. Each is at least one replica. The offered load of a service is its quantile LOAD over
+the training days. The HPAs that scale up first get the rest of the capacity. A service's maximum is
+the replica count that an HPA would choose in its busiest minute of those days.
 
 `Ceilings` simulates `faro run --act ceilings`.
 """
@@ -23,13 +25,17 @@ from faro_ops.policies.bounds import AsBounds
 from faro_ops.policies.protocol import live_plan
 
 # The values that lose the least utility on the training days (docs/adopt.md).
-SHARE, LOAD = 0.75, 0.95
+SHARE = 0.75
+LOAD = 0.95
 
 
 def divided(
     capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray
 ) -> np.ndarray:
-    """Add replicas to `minimum` (jobs,) within `capacity`. Each goes to the job with the highest load per replica."""
+    """Add replicas to `minimum` (jobs,) within `capacity`.
+
+    Each goes to the job with the highest load per replica.
+    """
     replicas = minimum.copy()
     while True:
         fits = replicas @ cores + cores <= capacity
@@ -78,10 +84,11 @@ def static_floors(
     context: PolicyContext, share: float = SHARE, quantile: float = LOAD
 ) -> StaticFloors:
     traces = context.require("traces", "StaticFloors")
+    # offered load in erlangs, (days, samples, jobs, minutes)
     load = traces.train / MINUTE_S * arrays_of(context.jobs).busy_s[:, None]
-    return StaticFloors(
-        np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share
-    )
+    usual = np.quantile(load, quantile, axis=(0, 1, 3))  # (jobs,)
+    peak = load.max(axis=(0, 1, 3))
+    return StaticFloors(usual, peak, HPA(), share)
 
 
 register("StaticFloors")(static_floors)
@@ -113,17 +120,16 @@ class UnderCeilings:
         return BoundedState(self.faro.start(jobs), self.hpa.start(jobs))
 
     def decide(self, state: BoundedState, observation: Observation) -> tuple[BoundedState, Plan]:
-        faro, hpa, explained = state.faro, state.hpa, hold(observation)
+        faro, hpa = state.faro, state.hpa
+        explained = hold(observation)
         if observation.now_s % self.faro.tick_s == 0:
             faro, plan = self.faro.decide(faro, observation)
             plan = live_plan(plan)
             if plan.floor is not None:
-                hpa = replace(
-                    hpa, jobs=replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target)
-                )
-                explained = replace(
-                    plan, target=observation.target, reason=explained.reason, floor=None
-                )
+                bounds = replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target)
+                hpa = replace(hpa, jobs=bounds)
+                held = explained.reason
+                explained = replace(plan, target=observation.target, reason=held, floor=None)
         if observation.now_s % self.hpa.tick_s:
             return BoundedState(faro, hpa), explained
         hpa, plan = self.hpa.decide(hpa, observation)

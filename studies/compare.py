@@ -31,17 +31,15 @@ def compare(
     ----------
     capacity : cores.
     limit : whether to compute the clairvoyant limit of every trial.
-    published : whether to add measures in the published convention, such as `lost_utility_published`.
+    published : whether to add measures in the published convention, such as
+        `lost_utility_published`.
     """
     runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
     parts = []
     for trial in runs:
         running = by_minute(workload.jobs, running=running_by_minute(trial.run))
-        parts.append(
-            replace(
-                tables_of(trial.run, trial.key, published), running=with_key(running, trial.key)
-            )
-        )
+        tables = tables_of(trial.run, trial.key, published)
+        parts.append(replace(tables, running=with_key(running, trial.key)))
     for number, requests in enumerate(trial_draws(workload, trials if limit else 0)):
         (best,) = clairvoyants(workload, requests, (capacity,))
         key = {"capacity_cores": capacity, "trial": number}
@@ -53,14 +51,19 @@ def compare(
 
 def _measures(utility, published: bool) -> dict[str, float]:
     """The lost utility and, if `published`, a second value in the convention of the paper."""
-    lost = {"lost_utility": lost_utility(utility)}
-    return lost | ({"lost_utility_published": lost_utility_published(utility)} if published else {})
+    measures = {"lost_utility": lost_utility(utility)}
+    if published:
+        measures["lost_utility_published"] = lost_utility_published(utility)
+    return measures
 
 
 def limits_of(
     workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False
 ) -> pd.DataFrame:
-    """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial and the measures."""
+    """The clairvoyant limit of the first trial, one row per capacity.
+
+    Columns capacity_cores, trial and the measures.
+    """
     best = clairvoyants(workload, draws, capacities)
     keys = [{"capacity_cores": size, "trial": 0} for size in capacities]
     return pd.DataFrame([key | _measures(one.utility, published) for key, one in zip(keys, best)])

@@ -1,8 +1,9 @@
 """Rolling forecasts of a day, and their scores.
 
-An origin is a minute from which a forecast starts. In all functions, `samples` are forecasts of shape (origins, jobs,
-paths, minutes), and `truth` are the actual requests, (origins, jobs, minutes). The argument `by` is "" for one overall
-score, "job" for one score per job, or "minute" for one score per minute ahead.
+An origin is a minute from which a forecast starts. In all functions, `samples` are forecasts of
+shape (origins, jobs, paths, minutes), and `truth` are the actual requests, (origins, jobs,
+minutes). The argument `by` is "" for one overall score, "job" for one score per job, or "minute"
+for one score per minute ahead.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ def rolling(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(sample paths from every origin of a day, their actuals).
 
-    The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is `context`.
+    The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is
+    `context`.
 
     Parameters
     ----------
@@ -41,7 +43,8 @@ def rolling(
     day_counts = np.asarray(day_counts, dtype=float)
     if day_counts.ndim != 2 or day_counts.shape[1] < context + horizon:
         raise ValueError(
-            f"day_counts has shape {day_counts.shape}; expected (jobs, {context + horizon} minutes or more)"
+            f"day_counts has shape {day_counts.shape}; expected (jobs, {context + horizon} minutes "
+            "or more)"
         )
     samples = []
     current = forecaster.start()
@@ -63,7 +66,10 @@ def crps(samples, truth, by: str = ""):
 
 
 def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
-    """Pinball loss at each level q: max(q d, (q - 1) d) with d = actual - q-quantile. Shape (levels, *truth.shape)."""
+    """Pinball loss at each level q: max(q d, (q - 1) d) with d = actual - q-quantile.
+
+    Shape (levels, *truth.shape).
+    """
     over = truth - np.quantile(samples, levels, axis=2)
     level = np.asarray(levels).reshape(-1, 1, 1, 1)
     return np.maximum(level * over, (level - 1) * over)
@@ -75,12 +81,15 @@ def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray
 
 
 def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """Twice the pinball loss, averaged over the levels, in the shape of `truth`. It is the numerator of `wql`."""
+    """Twice the pinball loss, averaged over the levels, in the shape of `truth`.
+
+    It is the numerator of `wql`.
+    """
     return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
 
 
 def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, averaged over LEVELS."""
+    """Weighted quantile loss: 2 x summed pinball loss / summed actuals, averaged over LEVELS."""
     return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
 
 
@@ -103,14 +112,20 @@ def _mean(terms: np.ndarray, by: str):
 
 
 def scores_caption(gains: Any) -> str:
-    """Caption that compares bayes with the best baseline. `gains` has columns score, rival, difference, low, high."""
+    """Caption that compares bayes with the best baseline.
+
+    `gains` has columns score, rival, difference, low, high.
+    """
     parts = []
     for row in gains.itertuples():
-        verdict = (
-            "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
-        )
+        if row.high < 0:
+            verdict = "lower"
+        elif row.low > 0:
+            verdict = "higher"
+        else:
+            verdict = "not significantly lower"
         parts.append(
-            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
-            f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
+            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} "
+            f"(difference {row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
         )
     return f"{' '.join(parts)} Bootstrap over blocks of 30 minutes; lower is better."

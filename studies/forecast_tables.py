@@ -1,4 +1,8 @@
-"""The tables of stage 30, from sample paths (origins, jobs, paths, minutes) and actuals (origins, jobs, minutes)."""
+"""The tables of stage 30.
+
+`samples` are sample paths (origins, jobs, paths, minutes), `truth` actuals (origins, jobs,
+minutes).
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import studies.edition.oracle  # noqa: F401, registers oracle
+import studies.oracle  # noqa: F401, registers oracle
 from faro_lib.allocate import solve
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, arrays_of
@@ -20,15 +24,15 @@ def decision_regret(
 ) -> np.ndarray:
     """Utility lost by planning from the forecast instead of the actuals, shape (origins,).
 
-    `plan_value(samples, truth)` plans from samples (jobs, paths, minutes) and returns the plan's utility for the
-    actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
+    `plan_value(samples, truth)` plans from samples (jobs, paths, minutes) and returns the plan's
+    utility for the actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are
+    optimal.
     """
-    return np.array(
-        [
-            plan_value(actual[:, None, :], actual) - plan_value(paths, actual)
-            for paths, actual in zip(samples, truth)
-        ]
-    )
+    regret = []
+    for paths, actual in zip(samples, truth):
+        best = plan_value(actual[:, None, :], actual)
+        regret.append(best - plan_value(paths, actual))
+    return np.array(regret)
 
 
 def plans(
@@ -36,8 +40,8 @@ def plans(
 ) -> Callable[[np.ndarray, np.ndarray], float]:
     """Return a `plan_value` for `decision_regret` that plans the jobs' replicas with `solve`.
 
-    The budget is the cores of `replicas_per_job` replicas of each job, or of the jobs' minimum replicas if these need
-    more. Every job initially runs the replicas that fit into an equal share.
+    The budget is the cores of `replicas_per_job` replicas of each job, or of the jobs' minimum
+    replicas if these need more. Every job initially runs the replicas that fit into an equal share.
     """
     arrays = arrays_of(jobs)
     minimum = np.maximum(1, arrays.min_replicas)
@@ -45,10 +49,8 @@ def plans(
     running = np.maximum(minimum, arrays.replicas_within(budget / len(jobs)))
 
     def plan_value(seen: np.ndarray, came: np.ndarray) -> float:
-        samples = seen / MINUTE_S, came[:, None] / MINUTE_S
-        believed, true = (
-            build_table(jobs, rates_rps, running, max_replicas=budget) for rates_rps in samples
-        )
+        believed = build_table(jobs, seen / MINUTE_S, running, max_replicas=budget)
+        true = build_table(jobs, came[:, None] / MINUTE_S, running, max_replicas=budget)
         replicas = np.minimum(solve(believed, budget).replicas, true.value.shape[1] - 1)
         return float(true.value[np.arange(len(jobs)), replicas].sum())
 
@@ -97,7 +99,10 @@ def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0
 def bands_table(
     samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8
 ):
-    """Forecasts made `ahead` minutes before each minute: columns job, minute, requests, mean, low, high."""
+    """Forecasts made `ahead` minutes before each minute.
+
+    Columns job, minute, requests, mean, low and high.
+    """
     samples, truth = samples[..., ahead - 1], truth[..., ahead - 1]
     low, high = interval(samples, level)
     minute = first_minute + ahead - 1 + np.arange(len(samples))
@@ -115,7 +120,10 @@ def steps_table(
     jobs: Sequence[str],
     levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99),
 ):
-    """Quantiles of the change from minute to minute, in sample paths and actuals: a posterior predictive check."""
+    """A posterior predictive check: quantiles of the change from minute to minute.
+
+    Columns job, level, observed (in the actuals) and replicated (in the sample paths).
+    """
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
     observed = np.quantile(np.diff(truth, axis=2), levels, axis=(0, 2))
     rows = [
@@ -128,9 +136,10 @@ def steps_table(
 def save_samples(
     path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]
 ) -> None:
-    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples, rounded to integers."""
+    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples as integers."""
     rounded = {name: np.rint(samples) for name, samples in forecasts.items()}
-    # With the smallest integer type, the file is as small as a compressed one and is written 50 times as fast.
+    # With the smallest integer type, the file is as small as a compressed one and is written 50
+    # times as fast.
     arrays: dict[str, Any] = {
         name: x.astype(np.min_scalar_type(int(x.max()))) for name, x in rounded.items()
     }

@@ -23,10 +23,13 @@ class Tables:
     summary : measures, one row per run.
     minutes : measures, one row per run, job and minute.
     running : number of running replicas, one row per run, job and minute.
-    decisions : one row per run, job and tick that has a changed target or drop rate, a reason or a prediction.
-    limit : lost utility of the clairvoyant policy (`experiments.limits`), one row per capacity and trial.
+    decisions : one row per run, job and tick that has a changed target or drop rate, a reason or a
+        prediction.
+    limit : lost utility of the clairvoyant policy (`experiments.limits`), one row per capacity and
+        trial.
     clairvoyant : that policy's replicas and utility, one row per capacity, trial, job and minute.
-    recovery : requests by outcome, and replicas, every few seconds of a run in which a worker is deleted.
+    recovery : requests by outcome, and replicas, every few seconds of a run in which a worker is
+        deleted.
     about : software versions and properties of the machine, one mapping per trial.
     """
 
@@ -51,18 +54,20 @@ NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
 def joined(parts: Iterable[Tables]) -> Tables:
     """One `Tables` in which the tables of all parts are concatenated by name."""
     parts = list(parts)
-    frames = {
-        name: [part.frames()[name] for part in parts if name in part.frames()] for name in NAMES
-    }
-    joint = {name: pd.concat(rows, ignore_index=True) for name, rows in frames.items() if rows}
+    joint = {}
+    for name in NAMES:
+        frames = [part.frames()[name] for part in parts if name in part.frames()]
+        if frames:
+            joint[name] = pd.concat(frames, ignore_index=True)
     return Tables(**joint, about=tuple(about for part in parts for about in part.about))
 
 
 def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
     """Read all tables in a folder.
 
-    Raises FileNotFoundError if the folder has no summary.csv. Its message names `writer`, the command that writes it.
-    Raises ValueError if a column of the summary has an old name (a key of RENAMED).
+    Raises FileNotFoundError if the folder has no summary.csv. Its message names `writer`, the
+    command that writes it. Raises ValueError if a column of the summary has an old name (a key of
+    RENAMED).
     """
     folder = Path(folder)
     if not (folder / "summary.csv").exists():
@@ -73,22 +78,25 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
             frames[name] = pd.read_csv(path)
         elif (path := folder / f"{name}.parquet").exists():
             frames[name] = pd.read_parquet(path)
-    for column in set(frames["summary"]) & set(RENAMED):
-        problem = f"column {column!r} is now called {RENAMED[column]!r}; run the stage again"
-        raise ValueError(f"{folder}/summary.csv: {problem}")
+    for column in frames["summary"]:
+        if column in RENAMED:
+            problem = f"column {column!r} is now called {RENAMED[column]!r}; run the stage again"
+            raise ValueError(f"{folder}/summary.csv: {problem}")
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
     return Tables(**frames, about=about)
 
 
 def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
-    """Write all tables into a folder; `as_text` writes all as CSV with six significant digits, for git."""
+    """Write all tables into a folder.
+
+    `as_text` writes all as CSV with six significant digits, for git.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    digits = SIX_DIGITS if as_text else None
     for name, frame in tables.frames().items():
         if as_text or name in SHORT:
-            frame.to_csv(
-                folder / f"{name}.csv", index=False, float_format=SIX_DIGITS if as_text else None
-            )
+            frame.to_csv(folder / f"{name}.csv", index=False, float_format=digits)
         else:
             frame.to_parquet(folder / f"{name}.parquet", index=False)
     for trial, about in enumerate(tables.about):

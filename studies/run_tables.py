@@ -18,7 +18,8 @@ from studies.frames import Tables
 def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:
     """Summary, minute and decision tables of one run.
 
-    `key` has the columns that identify the run, such as policy and trial; `notes` are additional columns of the summary.
+    `key` has the columns that identify the run, such as policy and trial; `notes` are additional
+    columns of the summary.
     """
     summary = pd.DataFrame([{**key, **summarize(run, published), **notes}])
     return Tables(summary, with_key(minutes_frame(run), key), with_key(decisions_frame(run), key))
@@ -55,22 +56,21 @@ def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 def decisions_frame(run: Run) -> pd.DataFrame:
     """Decisions of a run, with at most one row per job and tick.
 
-    A row is kept if the target or drop rate changes, the reason is not HOLD, or the policy predicts a tail latency.
-    The columns EXPLANATIONS are NaN where the policy does not report them.
+    A row is kept if the target or drop rate changes, the reason is not HOLD, or the policy predicts
+    a tail latency. The columns EXPLANATIONS are NaN where the policy does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions
     time_s = np.concatenate(([0.0], decisions.time_s))
+    # (ticks + 1, jobs); the first row is the start of the run
     target = np.vstack([run.initial, *decisions.target])
     drop = np.vstack([np.zeros(len(names)), *decisions.drop])
     reason = np.vstack([np.full(len(names), START), *(np.array(tick) for tick in decisions.reason)])
     unknown = np.full(len(names), np.nan)
-    explained = {
-        column: np.vstack(
-            [unknown, *(unknown if tick is None else tick for tick in getattr(decisions, column))]
-        )
-        for column in EXPLANATIONS
-    }
+    explained = {}
+    for column in EXPLANATIONS:
+        ticks = [unknown if tick is None else tick for tick in getattr(decisions, column)]
+        explained[column] = np.vstack([unknown, *ticks])
     reported = (reason != HOLD) | ~np.isnan(explained["predicted_tail_latency_s"])
     reported[1:] |= (target[1:] != target[:-1]) | (drop[1:] != drop[:-1])
     tick, job = np.nonzero(reported)

@@ -1,4 +1,4 @@
-"""Figures, captions and interactive controls of notebook 00: forecasts, the utility table, the price of a replica."""
+"""Figures, captions and controls of notebook 00: forecasts, the utility table, prices."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,9 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from studies.wording import and_list
 
-FORECAST, ACTUAL, PATH = COLOURS["Faro-Sum"], CYCLE[1], "#8A8F98"
+FORECAST = COLOURS["Faro-Sum"]
+ACTUAL = CYCLE[1]
+PATH = "#8A8F98"
 BANDS = (0.95, 0.8, 0.5)  # coverage of a fan chart's bands
 MAX_PAST = 30  # minutes drawn before the forecast
 MAX_PATHS = 30  # sample paths drawn behind a curve
@@ -32,7 +34,7 @@ KEPT = 0.95  # a job counts as well served if its expected utility is at least K
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision: the forecast it used, its table of utilities, and the allocation of the budget."""
+    """One decision: the forecast that it used, its table of utilities, and its allocation."""
 
     rates_rps: np.ndarray  # sample paths, (jobs, paths, minutes)
     options: dict[str, Any]  # for `build_table`
@@ -46,7 +48,10 @@ class Decision:
 
     @property
     def utility(self) -> np.ndarray:
-        """Utility in the objective, by job (row) and replica count (column, from 0). NaN marks counts out of bounds."""
+        """Utility in the objective, by job (row) and replica count (column, from 0).
+
+        NaN marks counts out of bounds.
+        """
         utility = self.table.effective if self.table.with_drops else self.table.value
         return np.where(np.isneginf(utility), np.nan, utility)
 
@@ -61,11 +66,13 @@ def decide(
     cold_start_s: float = 0.0,
     objective: str = "Sum",
 ) -> Decision:
-    """Allocate `replicas` cores optimally among the jobs, for sampled request rates (jobs, paths, minutes).
+    """Allocate `replicas` cores optimally among the jobs, for sample paths (jobs, paths, minutes).
 
     `slo_s` and `cold_start_s` apply to every job. If `slo_s` is None, each job keeps its own SLO.
     """
-    jobs = tuple(jobs if slo_s is None else (replace(job, slo_s=slo_s) for job in jobs))
+    if slo_s is not None:
+        jobs = [replace(job, slo_s=slo_s) for job in jobs]
+    jobs = tuple(jobs)
     drops = DROPS if OBJECTIVES.find(objective).effective else None
     options: dict[str, Any] = {"cold_start_minutes": cold_start_s / MINUTE_S, "drops": drops}
     options["max_replicas"] = max(replicas, *running)
@@ -74,35 +81,38 @@ def decide(
 
 
 def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
-    """Utility of a job on each sample path, by path (row) and replica count (column, from 0), without drops."""
+    """Utility of a job on each sample path (row), by replica count (column, from 0).
+
+    Drops are not counted.
+    """
     paths = decision.rates_rps[job][:, None]
     copies = [replace(decision.jobs[job], name=f"path {n}") for n in range(len(paths))]
     running = np.full(len(paths), decision.table.running[job])
     value = build_table(copies, paths, running, **decision.options).value
-    beyond = max(
-        0, decision.table.columns + 1 - value.shape[1]
-    )  # `value` ends where more replicas change no utility
-    value = np.pad(value, ((0, 0), (0, beyond)), mode="edge")[:, : decision.table.columns + 1]
+    # `value` ends where more replicas change no utility.
+    columns = decision.table.columns + 1
+    beyond = max(0, columns - value.shape[1])
+    value = np.pad(value, ((0, 0), (0, beyond)), mode="edge")[:, :columns]
     return np.where(np.isneginf(value), np.nan, value)
 
 
 def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
-    """Optimum of the objective (`value`) for consecutive budgets, and the gain from one more core (`price`)."""
+    """The optimum (`value`) for consecutive budgets, and the gain from one more core (`price`)."""
     budgets = list(budgets)
     room = decision.options | {"max_replicas": max(budgets)}
     table = build_table(decision.jobs, decision.rates_rps, decision.table.running, **room)
     value = [solve(table, budget, decision.allocation.objective).value for budget in budgets]
-    return pd.DataFrame(
-        {"budget": budgets, "value": value, "price": np.append(np.diff(value), np.nan)}
-    )
+    price = np.append(np.diff(value), np.nan)
+    return pd.DataFrame({"budget": budgets, "value": value, "price": price})
 
 
 def forecast_fans(
     names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray
 ) -> Figure:
-    """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and the actual requests.
+    """Requests per minute of every job until now, the forecast as bands, and what then arrived.
 
-    Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes ahead).
+    Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes
+    ahead).
     """
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -116,87 +126,77 @@ def forecast_fans(
             low, high = np.quantile(path, [(1 - band) / 2, (1 + band) / 2], axis=0)
             axis.fill_between(ahead, low, high, color=FORECAST, alpha=0.22, linewidth=0)
         axis.plot(past, count, color="#30343B", linewidth=0.9, label="requests until now")
-        axis.plot(
-            ahead, path.mean(axis=0), color=FORECAST, label="forecast (bands: 50, 80 and 95 %)"
-        )
-        axis.plot(
-            ahead[: len(came)], came, "o", color=ACTUAL, markersize=2.2, label="what then arrived"
-        )
+        label = "forecast (bands: 50, 80 and 95 %)"
+        axis.plot(ahead, path.mean(axis=0), color=FORECAST, label=label)
+        label = "what then arrived"
+        axis.plot(ahead[: len(came)], came, "o", color=ACTUAL, markersize=2.2, label=label)
         axis.set(title=name, ylim=(0, None))
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     figure.supxlabel("minutes from now", fontsize=plt.rcParams["axes.labelsize"])
     axes[0][0].set_ylabel("requests per minute")
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
-    )
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
 def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray) -> str:
-    """State which job's forecast is least certain, and how many of the `actual` counts the 80 % bands contain."""
-    low, high = np.quantile(paths, (0.1, 0.9), axis=1)
+    """State which job's forecast is least certain, and what its 80 % bands contain of `actual`."""
+    low, high = np.quantile(paths, (0.1, 0.9), axis=1)  # (jobs, minutes ahead)
     width = ((high - low) / np.maximum(paths.mean(axis=1), 1.0)).mean(axis=1) / 2
     widest = int(width.argmax())
-    inside = (low[:, : actual.shape[1]] <= actual) & (actual <= high[:, : actual.shape[1]])
+    known = actual.shape[1]
+    inside = (low[:, :known] <= actual) & (actual <= high[:, :known])
     return (
-        f"The load of {names[widest]} is least certain: its 80 % band is its mean ± {width[widest]:.0%}. The 80 % bands "
-        f"contain {inside.sum()} of the {inside.size} counts that then arrived."
+        f"The load of {names[widest]} is least certain: its 80 % band is its mean ± "
+        f"{width[widest]:.0%}. The 80 % bands contain {inside.sum()} of the {inside.size} counts "
+        "that then arrived."
     )
 
 
 def row_as_curve(decision: Decision, job: int) -> Figure:
-    """One row of the table: expected utility by replica count, with the utility of single sample paths behind it."""
+    """One row of the table: expected utility by replica count, with single sample paths behind."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN * 1.35, 2.5))
     _curve(axis, decision, job)
     return figure
 
 
 def row_caption(decision: Decision, job: int) -> str:
-    """State a job's utility with one replica, the replicas that reach a utility of KEPT, and its allocation."""
-    chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
-    first, certain = (
-        int(np.argmax(~np.isnan(row))),
-        int(np.argmax(row >= KEPT)),
-    )  # certain = 0: no count reaches KEPT
-    enough = (
-        f"{certain} replicas are worth {row[certain]:.2f}"
-        if certain
-        else "no count in the table is worth that much"
-    )
+    """State a job's utility with one replica, the replicas that reach KEPT, and its allocation."""
+    chosen = int(decision.allocation.replicas[job])
+    row = decision.utility[job]
+    first = int(np.argmax(~np.isnan(row)))
+    certain = int(np.argmax(row >= KEPT))  # 0 if no count reaches KEPT
+    if certain:
+        enough = f"{certain} replicas are worth {row[certain]:.2f}"
+    else:
+        enough = "no count in the table is worth that much"
     return (
-        f"One replica of {decision.jobs[job].name} is expected to be worth {row[max(1, first)]:.2f} of at most 1; "
-        f"for {KEPT:g} and more, {enough}. It gets {chosen}, worth {row[chosen]:.2f}."
+        f"One replica of {decision.jobs[job].name} is expected to be worth "
+        f"{row[max(1, first)]:.2f} of at most 1; for {KEPT:g} and more, {enough}. It gets "
+        f"{chosen}, worth {row[chosen]:.2f}."
     )
 
 
 def _curve(axis: Axes, decision: Decision, job: int) -> None:
-    x, row = np.arange(decision.table.columns + 1), decision.utility[job]
+    x = np.arange(decision.table.columns + 1)
+    row = decision.utility[job]
     lines = [np.column_stack((x, path)) for path in utility_of_paths(decision, job)[:MAX_PATHS]]
-    axis.add_collection(
-        LineCollection(lines, color=PATH, alpha=0.35, linewidth=0.7, label="one sample path each")
-    )
-    axis.plot(
-        x, row, color=FORECAST, marker="o", markersize=3, linewidth=1.6, label="expected utility"
-    )
+    label = "one sample path each"
+    axis.add_collection(LineCollection(lines, color=PATH, alpha=0.35, linewidth=0.7, label=label))
+    label = "expected utility"
+    axis.plot(x, row, color=FORECAST, marker="o", markersize=3, linewidth=1.6, label=label)
     chosen = int(decision.allocation.replicas[job])
-    axis.plot(
-        chosen,
-        row[chosen],
-        "s",
-        markersize=8,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        label="chosen",
-    )
+    square = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": "black"}
+    axis.plot(chosen, row[chosen], "s", label="chosen", **square)
     axis.set(title=decision.jobs[job].name, xlabel="replicas", ylabel="utility", ylim=(-0.03, 1.06))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(loc="lower right", frameon=True)
 
 
 def table_as_map(decision: Decision) -> Figure:
-    """The whole table: expected utility of every job at every replica count; the chosen cells are outlined."""
+    """The whole table: expected utility by job and replica count; the chosen cells are outlined."""
     figure, axis = plt.subplots(figsize=(PAGE_IN, 0.75 + 0.3 * len(decision.jobs)))
     _map(axis, decision)
     return figure
@@ -204,48 +204,36 @@ def table_as_map(decision: Decision) -> Figure:
 
 def table_caption(decision: Decision) -> str:
     """Caption: the replicas of each job, the total utility, and the jobs below KEPT."""
-    chosen = decision.utility[np.arange(len(decision.jobs)), decision.allocation.replicas]
-    short = [
-        f"{job.name} ({value:.2f})" for job, value in zip(decision.jobs, chosen) if value < KEPT
-    ]
-    gets = and_list(
-        f"{x} for {job.name}" for job, x in zip(decision.jobs, decision.allocation.replicas)
-    )
-    verdict = (
-        f"{and_list(short)} stay below a utility of {KEPT:g}"
-        if short
-        else f"every job reaches at least {KEPT:g}"
-    )
+    jobs, replicas = decision.jobs, decision.allocation.replicas
+    chosen = decision.utility[np.arange(len(jobs)), replicas]
+    gets = and_list(f"{x} for {job.name}" for job, x in zip(jobs, replicas))
+    short = [f"{job.name} ({value:.2f})" for job, value in zip(jobs, chosen) if value < KEPT]
+    if short:
+        verdict = f"{and_list(short)} stay below a utility of {KEPT:g}"
+    else:
+        verdict = f"every job reaches at least {KEPT:g}"
     return (
-        f"Of {decision.budget} cores: {gets}. The utilities sum to {chosen.sum():.2f} of {len(chosen)}; {verdict}. No other "
-        f"allocation is better: the optimality gap is {decision.allocation.gap:.0%}."
+        f"Of {decision.budget} cores: {gets}. The utilities sum to {chosen.sum():.2f} of "
+        f"{len(chosen)}; {verdict}. No other allocation is better: the optimality gap is "
+        f"{decision.allocation.gap:.0%}."
     )
 
 
 def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
     cells = decision.utility[:, 1:]
-    axis.imshow(
-        cells,
-        aspect="auto",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        extent=(0.5, cells.shape[1] + 0.5, len(cells), 0),
-    )
-    for j, x in enumerate(decision.allocation.replicas):
-        if x:
-            axis.add_patch(
-                Rectangle(
-                    (x - 0.5, j), 1, 1, fill=False, edgecolor="black", linewidth=1.8, zorder=3
-                )
-            )
-    for (j, x), value in np.ndenumerate(cells):
-        shown = (
-            all_numbers and cells.shape[1] <= MAX_LABELLED
-        ) or x + 1 == decision.allocation.replicas[j]
+    extent = (0.5, cells.shape[1] + 0.5, len(cells), 0)
+    axis.imshow(cells, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=extent)
+    outline = {"fill": False, "edgecolor": "black", "linewidth": 1.8, "zorder": 3}
+    for j, chosen in enumerate(decision.allocation.replicas):
+        if chosen:
+            axis.add_patch(Rectangle((chosen - 0.5, j), 1, 1, **outline))
+    all_numbers &= cells.shape[1] <= MAX_LABELLED
+    for (j, column), value in np.ndenumerate(cells):
+        replicas = column + 1
+        shown = all_numbers or replicas == decision.allocation.replicas[j]
         if shown and not np.isnan(value):
             colour = "white" if value > 0.55 else "black"
-            axis.text(x + 1, j + 0.5, f"{value:.2f}", ha="center", va="center", color=colour)
+            axis.text(replicas, j + 0.5, f"{value:.2f}", ha="center", va="center", color=colour)
     axis.set_yticks(np.arange(len(cells)) + 0.5, [job.name for job in decision.jobs])
     axis.xaxis.set_major_locator(MaxNLocator(MAX_LABELLED, integer=True))
     axis.set(xlabel="replicas", title="expected utility; outlined: chosen")
@@ -253,7 +241,10 @@ def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
 
 
 def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
-    """Plot `value` and `price` of `curve` (from `by_budget`) against the budget. A dashed line marks `budget`."""
+    """Plot `value` and `price` of `curve` (from `by_budget`) against the budget.
+
+    A dashed line marks `budget`.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1), sharex=True)
     at = curve.set_index("budget")
     axes[0].plot(at["value"], color=FORECAST, marker="o", markersize=2.5)
@@ -262,33 +253,30 @@ def budget_and_price(curve: pd.DataFrame, budget: int) -> Figure:
         axis.axvline(budget, color=LIMIT, linestyle="--", linewidth=1.0)
         axis.set_xlabel("budget (cores)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].annotate(
-        "our budget",
-        (budget, 0.06),
-        (4, 0),
-        axes[0].get_xaxis_transform(),
-        textcoords="offset points",
-        color=LIMIT,
-    )
+    at_the_line = {"xycoords": axes[0].get_xaxis_transform(), "textcoords": "offset points"}
+    axes[0].annotate("our budget", (budget, 0.06), (4, 0), color=LIMIT, **at_the_line)
     axes[0].set(ylabel="value of the best allocation", ylim=(min(0.0, at["value"].min()), None))
     axes[1].set_ylabel("price: gain of one more core")
     return figure
 
 
 def price_caption(curve: pd.DataFrame, budget: int, least: float = 0.01) -> str:
-    """State the gain from one more core at `budget`, and the number of cores from which the gain is below `least`."""
+    """State the gain from one more core at `budget`, and from where on it is below `least`."""
     at = curve.set_index("budget")
     price = at["price"].dropna()
     dear = price.index[price >= least]
     enough = f"From {dear.max() + 1} cores on" if len(dear) else "At every budget shown"
     return (
-        f"With {budget} cores the best allocation is worth {at['value'][budget]:.2f}, and one more core would add "
-        f"{price[budget]:.2f}. {enough}, a further core adds less than {least:g}."
+        f"With {budget} cores the best allocation is worth {at['value'][budget]:.2f}, and one more "
+        f"core would add {price[budget]:.2f}. {enough}, a further core adds less than {least:g}."
     )
 
 
 def overview(decision: Decision, job: int) -> Figure:
-    """Draw the utility curve of one job beside the heat map of all jobs. `controls` shows this figure."""
+    """Draw the utility curve of one job beside the heat map of all jobs.
+
+    `controls` shows this figure.
+    """
     size_in = (PAGE_IN, max(2.3, 0.9 + 0.28 * len(decision.jobs)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size_in, width_ratios=(2, 3), layout="none")
     figure.subplots_adjust(left=0.07, right=0.99, bottom=0.2, top=0.89, wspace=0.25)
@@ -298,21 +286,24 @@ def overview(decision: Decision, job: int) -> Figure:
 
 
 def controls(draw: Callable[..., tuple[Figure, str]], **widgets: Any) -> Any:
-    """Show the figure and the sentence that `draw` returns, below one control per argument of `draw`.
+    """Show the figure and the sentence that `draw` returns, below a control for each argument.
 
-    The result is a box of all widgets. A page or editor that cannot run widgets shows the figure at the initial values.
+    The result is a box of all widgets. A page or editor that cannot run widgets shows the figure at
+    the initial values.
     """
     import ipywidgets
     from IPython.display import display
 
-    picture, sentence = ipywidgets.Image(format="png"), ipywidgets.HTML()
+    picture = ipywidgets.Image(format="png")
+    sentence = ipywidgets.HTML()
 
     def redraw(_change: object = None) -> None:
         figure, text = draw(**{name: widget.value for name, widget in widgets.items()})
         target = BytesIO()
         figure.savefig(target, format="png", dpi=110)
         plt.close(figure)
-        picture.value, sentence.value = target.getvalue(), text
+        picture.value = target.getvalue()
+        sentence.value = text
 
     for name, widget in widgets.items():
         widget.description = widget.description or name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""The traces of a workload on disk: write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
+"""The traces of a workload on disk: the pipeline's traces/requests.parquet and traces/jobs.csv."""
 
 import json
 import os
@@ -14,20 +14,28 @@ from faro_lib.workload.replicas import SERIAL, mapping_of
 
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
-    """The traces as a table with one row per count: columns split (train or eval), sample, day, minute, job, requests."""
-    parts = []
-    for split, counts, first_day in (
-        ("train", traces.train, 1),
-        ("eval", traces.evaluation[None], traces.days + 1),
-    ):
-        day, sample, job, minute = np.indices(counts.shape).reshape(4, -1)
-        columns = {"split": split, "sample": sample, "day": day + first_day, "minute": minute}
-        parts.append(
-            pd.DataFrame(
-                columns | {"job": np.array(traces.names, object)[job], "requests": counts.ravel()}
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+    """The traces as a table with one row per count.
+
+    Columns split (train or eval), sample, day, minute, job, requests.
+    """
+    train = _counts_frame("train", traces.train, 1, traces.names)
+    judged = _counts_frame("eval", traces.evaluation[None], traces.days + 1, traces.names)
+    return pd.concat([train, judged], ignore_index=True)
+
+
+def _counts_frame(split: str, counts: np.ndarray, first_day: int, names) -> pd.DataFrame:
+    """A table with one row per count of `counts` (days, samples, jobs, minutes)."""
+    day, sample, job, minute = np.indices(counts.shape).reshape(4, -1)
+    return pd.DataFrame(
+        {
+            "split": split,
+            "sample": sample,
+            "day": day + first_day,
+            "minute": minute,
+            "job": np.array(names, object)[job],
+            "requests": counts.ravel(),
+        }
+    )
 
 
 def write_traces(traces: Traces, directory: str | Path) -> None:
@@ -39,21 +47,23 @@ def write_traces(traces: Traces, directory: str | Path) -> None:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table for `read_jobs`. The field `replica` is left out for jobs with serial replicas."""
+    """Write a .csv or .yaml table for `read_jobs`.
+
+    The field `replica` is left out for jobs with serial replicas.
+    """
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:
-        row: dict = {"job": job.name} | {
-            name: getattr(job, name) for name in COLUMNS if name != "job"
-        }
-        mapping = mapping_of(row.pop("replica"))
+        row: dict = {"job": job.name}
+        for name in COLUMNS:
+            if name not in ("job", "replica"):
+                row[name] = getattr(job, name)
         if job.latency_curve:  # `read_jobs` expects a path relative to the folder of the table
             row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)
-        rows.append(
-            row
-            if job.replica == SERIAL
-            else row | {"replica": json.dumps(mapping) if csv else mapping}
-        )
+        if job.replica != SERIAL:
+            mapping = mapping_of(job.replica)
+            row["replica"] = json.dumps(mapping) if csv else mapping
+        rows.append(row)
     if csv:
         pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
     else:
@@ -69,16 +79,12 @@ def read_traces(directory: str | Path) -> Traces:
 
     def counts(split):
         part = table[table["split"] == split]
-        shape = (
-            part["day"].nunique(),
-            part["sample"].nunique(),
-            len(jobs),
-            table["minute"].nunique(),
-        )
+        days, samples = part["day"].nunique(), part["sample"].nunique()
+        shape = (days, samples, len(jobs), table["minute"].nunique())
         return part["requests"].to_numpy().reshape(shape)
 
-    evaluation = counts("eval")[0]
+    evaluation = counts("eval")[0]  # (samples, jobs, minutes)
     train = counts("train")
-    return Traces(
-        jobs, train if len(train) else np.zeros((0, *evaluation.shape), np.int64), evaluation
-    )
+    if not len(train):  # the shape of no days needs the number of samples
+        train = np.zeros((0, *evaluation.shape), np.int64)
+    return Traces(jobs, train, evaluation)

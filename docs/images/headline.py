@@ -1,4 +1,7 @@
-"""The pictures of the comparison on the published traces, for the README and docs/comparison.md (`make readme`)."""
+"""The pictures of the comparison on the published traces, for the README and docs/comparison.md.
+
+`make readme` runs it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def comparison(policies: list[str] | None = None) -> Figure:
-    """Lost utility in the recorded run, beside published values and the clairvoyant limit. policies : None = all."""
-    summary, limit = (
-        pd.read_csv(ROOT / f"data/published-run/{name}.csv") for name in ("summary", "limit")
-    )
+    """Lost utility in the recorded run, beside published values and the clairvoyant limit.
+
+    policies : None means all.
+    """
+    summary = pd.read_csv(ROOT / "data/published-run/summary.csv")
+    limit = pd.read_csv(ROOT / "data/published-run/limit.csv")
     order = {policy: rank for rank, policy in enumerate(policies or summary["policy"].unique())}
-    shown = summary[summary["policy"].isin(order)].sort_values(
-        "policy", key=lambda one: one.map(order), kind="stable"
-    )
+    shown = summary[summary["policy"].isin(order)]
+    shown = shown.sort_values("policy", key=lambda one: one.map(order), kind="stable")
     measures = {"lost_utility": "lost cluster utility (of 10)"}
     return policies_by_capacity(shown, limit, published_main(ROOT / "data/published"), measures)
 
@@ -31,7 +35,8 @@ def comparison(policies: list[str] | None = None) -> Figure:
 if __name__ == "__main__":
     use_style()
     for name, policies in (("comparison", SHOWN), ("comparison-all", None)):
-        figure, picture = comparison(policies), ROOT / f"docs/images/{name}.png"
+        figure = comparison(policies)
+        picture = ROOT / f"docs/images/{name}.png"
         check_legible(figure, name)
         with atomic_write(picture) as partial:
             figure.savefig(partial, metadata={"Software": None})

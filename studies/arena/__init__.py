@@ -1,0 +1,1 @@
+"""Notebook 86: autoscalers of other projects as plugins, a fluid cluster, the scores of entries."""

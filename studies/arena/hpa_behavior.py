@@ -1,10 +1,13 @@
-"""A plugin: the HPA of autoscaling/v2 with a `behavior`: scaling policies and stabilization windows in both directions.
+"""A plugin: the HPA of autoscaling/v2 with a `behavior`: scaling policies and stabilization windows
+in both directions.
 
-A scaling policy limits the change within the last `period_s` seconds; selectPolicy Max applies the policy that allows the
-largest change, Min the smallest. Scaling down goes to the highest recommendation of the scale-down window, scaling up to the
-lowest of the scale-up window. Source: kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
+A scaling policy limits the change within the last `period_s` seconds; selectPolicy Max applies the
+policy that allows the largest change, Min the smallest. Scaling down goes to the highest
+recommendation of the scale-down window, scaling up to the lowest of the scale-up window. Source:
+kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
 
-The registered policy uses examples of that page: at most 10 % of the pods removed per minute, a scale-down window of 60 s.
+The registered policy uses examples of that page: at most 10 % of the pods removed per minute, a
+scale-down window of 60 s.
 """
 
 from dataclasses import dataclass, replace
@@ -19,14 +22,18 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """Limit the change within `period_s` seconds to `value` pods (`kind` "Pods") or per cent of pods ("Percent")."""
+    """Limit the change within `period_s` seconds to `value` pods (`kind` "Pods") or per cent of
+    pods ("Percent").
+    """
 
     kind: str
     value: float
     period_s: float
 
     def limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
-        """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) allowed now, given the recent `changes`."""
+        """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) allowed now, given the recent
+        `changes`.
+        """
         recent = [
             np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s
         ]
@@ -34,12 +41,12 @@ class ScalingPolicy:
         if self.kind == "Pods":
             return start + sign * int(self.value)
         wanted = start * (1 + sign * self.value / 100)
-        return (np.ceil(wanted - TOLERANCE) if sign > 0 else np.floor(wanted + TOLERANCE)).astype(
-            np.int64
-        )
+        if sign > 0:
+            return np.ceil(wanted - TOLERANCE).astype(np.int64)
+        return np.floor(wanted + TOLERANCE).astype(np.int64)
 
 
-DEFAULT_UP = ScalingPolicy("Percent", 100, 15), ScalingPolicy("Pods", 4, 15)
+DEFAULT_UP = (ScalingPolicy("Percent", 100, 15), ScalingPolicy("Pods", 4, 15))
 DEFAULT_DOWN = (ScalingPolicy("Percent", 100, 15),)
 
 
@@ -66,42 +73,42 @@ class BehaviorHPA(HPA):
         state = HPA.start(self, jobs)
         return BehaviorState(state.jobs, state.counter_s)
 
-    def decide(self, state: BehaviorState, observation: Observation) -> tuple[BehaviorState, Plan]:  # type: ignore[override]
+    def decide(  # type: ignore[override]
+        self, state: BehaviorState, observation: Observation
+    ) -> tuple[BehaviorState, Plan]:
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
-        window = state.window or ((now_s, now),)
         window = appended(
-            window,
+            state.window or ((now_s, now),),
             now_s,
             np.where(known, desired, now),
             max(self.stabilisation_s, self.up_stabilisation_s),
         )
+        # What the previous tick changed is known only now: other rules may have changed its plan.
+        before = now if state.target is None else state.target
         longest = max(policy.period_s for policy in (*self.up, *self.down, DEFAULT_UP[0]))
-        change = now - (
-            now if state.target is None else state.target
-        )  # what the previous tick changed
-        changes = appended(state.changes, state.last_s, change, longest)
+        changes = appended(state.changes, state.last_s, now - before, longest)
 
         def over(length_s):  # this recommendation and those of the last `length_s` seconds
             return [desired, *(values for at_s, values in window if at_s > now_s - length_s)]
 
-        lowest, highest = (
-            np.min(over(self.up_stabilisation_s), axis=0),
-            np.max(over(self.stabilisation_s), axis=0),
-        )
+        lowest = np.min(over(self.up_stabilisation_s), axis=0)
+        highest = np.max(over(self.stabilisation_s), axis=0)
         stable = np.where(desired > now, np.maximum(now, lowest), np.minimum(now, highest))
-        limits = []
-        for policies, select, sign in (
-            (self.up, self.select_up, 1),
-            (self.down, self.select_down, -1),
-        ):
-            allowed = [policy.limit(now, changes, now_s, sign) for policy in policies] or [now]
-            limits.append((np.max if (select == "Max") == (sign > 0) else np.min)(allowed, axis=0))
-        stable = np.clip(stable, np.minimum(limits[1], now), np.maximum(limits[0], now))
+        most = self._limit(now, changes, now_s, 1)
+        fewest = self._limit(now, changes, now_s, -1)
+        stable = np.clip(stable, np.minimum(fewest, now), np.maximum(most, now))
         target = state.within_bounds(np.where(known, stable, now))
-        return replace(
-            state, window=window, changes=changes, target=now, last_s=now_s
-        ), reactive_plan(target, observation)
+        state = replace(state, window=window, changes=changes, target=now, last_s=now_s)
+        return state, reactive_plan(target, observation)
+
+    def _limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
+        """The most (`sign` 1) or fewest (`sign` -1) replicas (jobs,) by all policies together."""
+        policies, select = (self.up, self.select_up) if sign > 0 else (self.down, self.select_down)
+        allowed = [policy.limit(now, changes, now_s, sign) for policy in policies] or [now]
+        # selectPolicy Max takes the largest change: the most replicas up, the fewest down.
+        largest = np.max if (select == "Max") == (sign > 0) else np.min
+        return largest(allowed, axis=0)
 
 
 SLOW_DOWN = (ScalingPolicy("Percent", 10, 60),)

@@ -1,13 +1,15 @@
 """A plugin: Knative's Pod Autoscaler (KPA) on concurrency, with panic mode and its defaults.
 
-desired = ceil(mean concurrency of the stable window / target), with a target of 70 % of containerConcurrency. If the
-panic window (6 s) wants at least twice the ready pods, the revision panics: it follows the larger count of both windows
-and does not scale down until there has been no reason to panic for 60 s. Sources: knative.dev, "Additional autoscaling
-configuration for Knative Pod Autoscaler" (stable-window 60s, panic-window-percentage 10, panic-threshold-percentage 200,
-max-scale-up-rate 1000, max-scale-down-rate 2), "Configuring concurrency" (target utilization 70 %), and
-config-autoscaler (a decision every 2 s).
+desired = ceil(mean concurrency of the stable window / target), with a target of 70 % of
+containerConcurrency. If the panic window (6 s) wants at least twice the ready pods, the revision
+panics: it follows the larger count of both windows and does not scale down until there has been no
+reason to panic for 60 s. Sources: knative.dev, "Additional autoscaling configuration for Knative
+Pod Autoscaler" (stable-window 60s, panic-window-percentage 10, panic-threshold-percentage 200,
+max-scale-up-rate 1000, max-scale-down-rate 2), "Configuring concurrency" (target utilization 70 %),
+and config-autoscaler (a decision every 2 s).
 
-A replica serves one request at a time, so containerConcurrency is 1. Services are not scaled to zero.
+A replica serves one request at a time, so containerConcurrency is 1. Services are not scaled to
+zero.
 """
 
 from dataclasses import dataclass, replace
@@ -48,19 +50,15 @@ class KPA(Reactive):
         )
 
     def decide(self, state: PanicState, observation: Observation) -> tuple[PanicState, Plan]:
-        now, now_s, ready = (
-            observation.target,
-            observation.now_s,
-            np.maximum(observation.running, 1),
-        )
+        now, now_s = observation.target, observation.now_s
+        ready = np.maximum(observation.running, 1)
         window = appended(state.window, now_s, observation.ongoing, self.stable_s)
         low = np.minimum(np.floor(ready / self.down_rate), ready - 1)
         high = np.maximum(np.ceil(ready * self.up_rate), ready + 1)
 
         def desired(length_s):
-            mean, known = mean_known(
-                [ongoing for at_s, ongoing in window if at_s > now_s - length_s]
-            )
+            recent = [ongoing for at_s, ongoing in window if at_s > now_s - length_s]
+            mean, known = mean_known(recent)
             pods = np.ceil(mean / (self.concurrency * self.utilisation) - TOLERANCE)
             return np.where(known, pods, now)
 
@@ -68,13 +66,11 @@ class KPA(Reactive):
         panicked_s = np.where(brief / ready >= self.threshold, now_s, state.panicked_s)
         panics = panicked_s > now_s - self.stable_s
         stable, brief = np.clip(stable, low, high), np.clip(brief, low, high)
-        most = np.where(
-            panics, np.maximum(np.maximum(stable, brief), np.maximum(state.most, ready)), 0
-        ).astype(np.int64)
+        largest = np.maximum.reduce([stable, brief, state.most, ready])
+        most = np.where(panics, largest, 0).astype(np.int64)
         target = state.within_bounds(np.where(panics, most, stable).astype(np.int64))
-        return replace(state, window=window, panicked_s=panicked_s, most=most), reactive_plan(
-            target, observation
-        )
+        state = replace(state, window=window, panicked_s=panicked_s, most=most)
+        return state, reactive_plan(target, observation)
 
 
 register("KPA")(lambda context: KPA())

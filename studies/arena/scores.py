@@ -1,4 +1,6 @@
-"""The scores of the arena's entries: their regret, ranks and intervals, from the files of `faro arena run`."""
+"""The scores of the arena's entries: their regret, ranks and intervals, from the files of `faro
+arena run`.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +13,36 @@ import numpy as np
 import pandas as pd
 
 Entry = dict[str, Any]  # the JSON of `faro arena run`
-DRAWS, INTERVAL = 2000, (0.025, 0.975)
+DRAWS = 2000
+INTERVAL = (0.025, 0.975)
 
 
 def read_entries(folder: str | Path) -> dict[str, Entry]:
     """Policy -> entry, in ascending order of mean regret over all scenarios and seeds."""
     entries = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
-    return {
-        entry["policy"]: entry
-        for entry in sorted(entries, key=lambda entry: per_minute(entry).mean())
-    }
+    entries.sort(key=lambda entry: per_minute(entry).mean())
+    return {entry["policy"]: entry for entry in entries}
 
 
 def per_minute(entry: Entry) -> np.ndarray:
-    """Regret per minute and job, shape (scenarios x seeds, blocks). A block is a stretch of consecutive minutes."""
+    """Regret per minute and job, shape (scenarios x seeds, blocks).
+
+    A block is a stretch of consecutive minutes.
+    """
     return np.array([np.array(row["blocks"]) / row["minutes"] for row in entry["scenarios"]])
 
 
 def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and failed decisions.
+    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and
+    failed decisions.
 
-    The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in a draw, because they
-    serve the same requests.
+    The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in
+    a draw, because they serve the same requests.
     """
     regret = np.array([per_minute(entry) for entry in entries.values()])
     _, runs, blocks = regret.shape
     chosen = np.random.default_rng(0).integers(blocks, size=(DRAWS, runs, blocks))
+    # Mean regret by draw and entry, (DRAWS, entries).
     draws = regret[:, np.arange(runs)[None, :, None], chosen].mean(axis=(2, 3)).T
     ranks = draws.argsort(axis=1).argsort(axis=1) + 1
     rows = []
@@ -62,7 +68,9 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
 
 
 def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
-    """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per job by scenario."""
+    """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per
+    job by scenario.
+    """
     rows = {
         name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False)
         for name, entry in entries.items()
@@ -73,5 +81,5 @@ def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def lowest(regret: pd.DataFrame) -> pd.DataFrame:
-    """Whether an entry (column) has the least regret of a scenario (row); in a tie, several have."""
+    """Whether an entry (column) has the least regret in a scenario (row); ties are all True."""
     return regret.eq(regret.min(axis=1), axis=0)

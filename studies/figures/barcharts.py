@@ -10,7 +10,7 @@ from studies.figures.common import DIAMOND, EDGE, LIMIT_LINE
 
 
 def hatch_of(policy: str) -> str | None:
-    """The hatch of a policy's bar: slashes for "(paper)", dots for "(paper, exact)", None for our own policies."""
+    """The hatch of a policy's bar: slashes for "(paper)", dots for "(paper, exact)", else None."""
     if "(paper" not in policy:
         return None
     return "..." if "exact" in policy else "//"
@@ -27,39 +27,30 @@ def bar_rows(
     limit: float | None = None,
     number_format: str = "{:.2f}",
 ) -> None:
-    """Draw one bar per row, with the mean over trials as length and label, and one standard deviation as whisker.
+    """Draw one bar per row: the mean over trials, with one standard deviation as whisker.
 
-    `values` has one value per trial, with the row as index. `published` has one value per row, drawn as a diamond.
-    `limit` is drawn as a dashed line.
+    `values` has one value per trial, with the row as index. `published` has one value per row,
+    drawn as a diamond. `limit` is drawn as a dashed line.
     """
-    mean, deviation = (
-        one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std())
-    )
+    by_row = values.groupby(level=0)
+    mean = by_row.mean().reindex(rows)
+    deviation = by_row.std().reindex(rows).fillna(0)
     place = range(len(rows))
-    bars = axis.barh(
-        place, mean, xerr=deviation.fillna(0), color=colours, error_kw={"linewidth": 0.8}, **EDGE
-    )
+    whisker = {"linewidth": 0.8}
+    bars = axis.barh(place, mean, xerr=deviation, color=colours, error_kw=whisker, **EDGE)
     for bar, hatch in zip(bars, hatches):
         bar.set_hatch(hatch)
     numbers = [number_format.format(value) if value == value else "" for value in mean]
-    for row, number in zip(
-        place, numbers
-    ):  # at the right edge of the panel, where no bar or diamond covers them
-        axis.annotate(
-            number,
-            (1, row),
-            (-2, 0),
-            axis.get_yaxis_transform(),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-        )
+    # The numbers are at the right edge of the panel, where no bar or diamond covers them.
+    edge = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points"}
+    for row, number in zip(place, numbers):
+        axis.annotate(number, (1, row), (-2, 0), ha="right", va="center", **edge)
     known = pd.Series(dtype=float) if published is None else published.reindex(rows)
     if known.notna().any():
         axis.plot(known, place, **DIAMOND)
     if limit is not None:
         axis.axvline(limit, linewidth=1.0, **LIMIT_LINE)
-    widest = max([float((mean + deviation.fillna(0)).max()), limit or 0.0, *known.dropna()])
+    widest = max([float((mean + deviation).max()), limit or 0.0, *known.dropna()])
     room = 0.12 + 0.05 * max(map(len, numbers))
     axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(rows) - 0.4, -0.6))
     axis.set_yticks(place, rows)

@@ -1,4 +1,4 @@
-"""Shared by the figures of several stages: lines, markers, legends, axes, and sentences of their captions."""
+"""Shared by the figures of several stages: lines, legends, axes, and sentences of captions."""
 
 import math
 from collections.abc import Mapping
@@ -20,46 +20,44 @@ DIAMONDS = " Diamonds: published values; losses are in the published convention.
 
 
 def as_published(measures: Mapping[str, str]) -> dict[str, str]:
-    """`measures` (column -> label), with the columns of losses replaced by those in the published convention."""
+    """`measures` (column -> label), with losses in the published convention."""
     return {
         f"{name}_published" if "lost" in name else name: label for name, label in measures.items()
     }
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """A sentence on the number of trials per group of equal `by` columns; the smallest number if groups differ."""
+    """A sentence on the smallest number of trials in a group of equal `by` columns."""
     trials = summary.groupby(by)["trial"].nunique().min()
-    return (
-        f"Mean over {trials} trials; whiskers: one standard deviation."
-        if trials > 1
-        else "One trial."
-    )
+    if trials <= 1:
+        return "One trial."
+    return f"Mean over {trials} trials; whiskers: one standard deviation."
 
 
 def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
     """Legend handles and labels of the clairvoyant limit and the published values."""
-    handles = [Line2D([], [], **LIMIT_LINE)] if limit else []
-    handles += [Line2D([], [], **DIAMOND)] if published else []
-    return handles, [CLAIRVOYANT] * limit + ["published (EuroSys'25)"] * published
+    handles, labels = [], []
+    if limit:
+        handles.append(Line2D([], [], **LIMIT_LINE))
+        labels.append(CLAIRVOYANT)
+    if published:
+        handles.append(Line2D([], [], **DIAMOND))
+        labels.append("published (EuroSys'25)")
+    return handles, labels
 
 
 def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
-    """Draw mean lost utility against column `x`, with one line per policy and one standard deviation as whisker."""
+    """Draw mean lost utility against column `x`: a line per policy, one deviation as whisker."""
     for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
         lost = rows.groupby(x)["lost_utility"]
-        line = {
-            "marker": marker,
-            "markersize": 3,
-            "label": policy,
-            "linestyle": "--" if "(paper" in policy else "-",
-        }
-        axis.errorbar(
-            lost.mean().index, lost.mean(), yerr=lost.std().fillna(0), color=colour(policy), **line
-        )
+        mean, deviation = lost.mean(), lost.std().fillna(0)
+        dashes = "--" if "(paper" in policy else "-"
+        line = {"color": colour(policy), "linestyle": dashes, "marker": marker, "markersize": 3}
+        axis.errorbar(mean.index, mean, yerr=deviation, label=policy, **line)
 
 
 def label_log_axis(axis: Axis, low: float, high: float) -> None:
-    """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the range is wide."""
+    """Label 1, 2 and 5 times the powers of ten from `low` to `high`; in a wide range the powers."""
     steps = (1, 2, 5) if high < 30 * low else (1,)
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**exponent for exponent in exponents for step in steps]

@@ -1,4 +1,4 @@
-"""Figures of stage 30: forecasts (figure 8 of the paper), coverage, scores, and a posterior predictive check."""
+"""Stage 30: forecasts (figure 8 of the paper), coverage, scores, a posterior predictive check."""
 
 from pathlib import Path
 
@@ -55,11 +55,10 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
-    """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest minute."""
+    """Figure 8: requests, mean forecast and 80 % interval of each job around its busiest minute."""
     jobs = list(dict.fromkeys(bands["job"]))
-    figure, axes = plt.subplots(
-        len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), squeeze=False
-    )
+    size_in = (PAGE_IN, 0.4 + 1.4 * len(jobs))
+    figure, axes = plt.subplots(len(jobs), 1, figsize=size_in, squeeze=False)
     for axis, job in zip(axes[:, 0], jobs):
         rows = bands[bands["job"] == job]
         busiest = int(rows["requests"].to_numpy().argmax())
@@ -67,14 +66,8 @@ def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
         rows = rows.iloc[first : first + SHOWN_MINUTES]
         band = {"color": "#56B4E9", "alpha": 0.45, "lw": 0, "label": "80 % interval"}
         axis.fill_between(rows["minute"], rows["low"], rows["high"], **band)
-        axis.plot(
-            rows["minute"],
-            rows["mean"],
-            color="#D55E00",
-            lw=0.9,
-            ls="--",
-            label="point forecast (mean)",
-        )
+        dashes = {"color": "#D55E00", "lw": 0.9, "ls": "--", "label": "point forecast (mean)"}
+        axis.plot(rows["minute"], rows["mean"], **dashes)
         axis.plot(rows["minute"], rows["requests"], color="black", lw=0.7, label="actual")
         axis.set_title(str(job), pad=2)
     axes[0, 0].legend(ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.15), frameon=False)
@@ -84,39 +77,33 @@ def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
 
 
 def point_caption(bands: pd.DataFrame) -> str:
-    above_mean, above_interval = (
-        (bands["requests"] > bands[column]).mean() for column in ("mean", "high")
-    )
+    above_mean = (bands["requests"] > bands["mean"]).mean()
+    above_interval = (bands["requests"] > bands["high"]).mean()
     return (
-        f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} of the job-minutes, "
-        f"provisioning for the upper end of the 80 % interval in {above_interval:.0%}. Shown: up to {SHOWN_MINUTES} minutes "
-        "around the peak of two jobs."
+        f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} "
+        "of the job-minutes, provisioning for the upper end of the 80 % interval in "
+        f"{above_interval:.0%}. Shown: up to {SHOWN_MINUTES} minutes around the peak of two jobs."
     )
 
 
 def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
-    """Empirical coverage by minutes ahead, one panel per level. Columns forecaster, minute, level, coverage."""
-    levels, lowest = sorted(coverage["level"].unique()), coverage["coverage"].min()
+    """Empirical coverage by minutes ahead, one panel per level.
+
+    Columns forecaster, minute, level, coverage.
+    """
+    levels = sorted(coverage["level"].unique())
+    lowest = coverage["coverage"].min()
     figure, axes = plt.subplots(1, len(levels), figsize=(PAGE_IN, 2.2), sharey=True, squeeze=False)
     for axis, level in zip(axes[0], levels):
         axis.axhline(level, color="black", ls=":", lw=0.9)
         for name, rows in coverage[coverage["level"] == level].groupby("forecaster", sort=False):
-            line = {
-                "color": colour(name, COLOURS),
-                "marker": MARKERS.get(name, "*"),
-                "ms": 3,
-                "label": name,
-            }
-            axis.plot(rows["minute"], rows["coverage"], **line)
-        axis.set(
-            xlabel="minutes ahead",
-            title=f"{level:.0%} interval",
-            ylim=(min(0.2, lowest - 0.05), 1.02),
-        )
+            line = {"color": colour(name, COLOURS), "marker": MARKERS.get(name, "*"), "ms": 3}
+            axis.plot(rows["minute"], rows["coverage"], label=name, **line)
+        axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval")
+        axis.set_ylim(min(0.2, lowest - 0.05), 1.02)
     axes[0, 0].set_ylabel("empirical coverage")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False
-    )
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=4, frameon=False)
     return figure
 
 
@@ -124,16 +111,19 @@ def coverage_caption(table: pd.DataFrame) -> str:
     held = table[table["forecaster"] == "bayes"].set_index("job")["coverage_80"]
     by_job = held.drop("all")
     return (
-        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, and between {by_job.min():.0%} and "
-        f"{by_job.max():.0%} of those of a single job. Dotted: nominal coverage."
+        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, and between "
+        f"{by_job.min():.0%} and {by_job.max():.0%} of those of a single job. Dotted: nominal "
+        "coverage."
     )
 
 
 def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """RMSE, CRPS and WQL of every forecaster over all jobs; `published`: columns model, rmse_requests_per_min."""
-    everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values(
-        "crps_per_min"
-    )
+    """RMSE, CRPS and WQL of every forecaster over all jobs.
+
+    `published` has columns model and rmse_requests_per_min.
+    """
+    shown = (table["job"] == "all") & (table["forecaster"] != "oracle")
+    everything = table[shown].sort_values("crps_per_min")
     labels = {
         "rmse_per_min": "RMSE (requests/min)",
         "crps_per_min": "CRPS (requests/min)",
@@ -150,15 +140,14 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
     if published is not None:
         for style, (_, row) in zip((":", "--", "-."), published.iterrows()):
             label = f"{row['model']} (published)"
-            axes[0].axvline(
-                row["rmse_requests_per_min"], color="black", lw=0.9, ls=style, label=label
-            )
+            rmse = row["rmse_requests_per_min"]
+            axes[0].axvline(rmse, color="black", lw=0.9, ls=style, label=label)
         axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
     return figure
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:
-    """Plot quantiles of the change per minute in sample paths (replicated) against those in actual requests."""
+    """Plot quantiles of the change per minute: in sample paths (replicated) against in actuals."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, COLUMN_IN))
     for job, rows in steps.groupby("job", sort=False):
         axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)
@@ -180,6 +169,7 @@ def predictive_caption(steps: pd.DataFrame) -> str:
     ratio = size["replicated"].sum() / size["observed"].sum()
     by_job = (size["replicated"] / size["observed"])[size["observed"] > 0]
     return (
-        f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones over all jobs, "
-        f"and between {by_job.min():.2f} ({by_job.idxmin()}) and {by_job.max():.2f} times ({by_job.idxmax()}) for a job."
+        f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as "
+        f"observed ones over all jobs, and between {by_job.min():.2f} ({by_job.idxmin()}) and "
+        f"{by_job.max():.2f} times ({by_job.idxmax()}) for a job."
     )

@@ -1,4 +1,4 @@
-"""Stage 20: relaxed latency (figure 6 of the paper), and M/D/c approximated by half of the wait in M/M/c."""
+"""Stage 20: relaxed latency (figure 6 of the paper), and half of the M/M/c wait for M/D/c."""
 
 from pathlib import Path
 
@@ -30,12 +30,11 @@ def draw(results: Path) -> Drawings:
 
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
-    """Plot `ratio` (half-wait latency divided by exact M/D/c latency) over `rho`, one line per value of `servers`."""
+    """Plot `ratio` (half-wait latency / exact M/D/c latency) over `rho`, a line per `servers`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
-    sns.lineplot(
-        ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis
-    )
+    lines = {"hue": "servers", "style": "servers", "palette": "viridis"}
+    sns.lineplot(ratios, x="rho", y="ratio", ax=axis, **lines)
     axis.axhline(1.0, color="black", linewidth=0.6)
     axis.set(xlabel="utilisation", ylabel="half M/M/c over exact M/D/c")
     axis.legend(title="replicas", ncols=2)
@@ -46,14 +45,15 @@ def half_caption(ratios: pd.DataFrame) -> str:
     busy = ratios[ratios["rho"] >= 0.5]
     low, high = busy.loc[busy["ratio"].idxmin()], busy.loc[busy["ratio"].idxmax()]
     return (
-        f"Above a utilisation of 0.5, the half-wait tail latency differs from exact M/D/c by {low['ratio'] - 1:+.1%} "
-        f"(replicas: {low['servers']:.0f}, utilisation {low['rho']:.2f}) to {high['ratio'] - 1:+.1%} "
-        f"(replicas: {high['servers']:.0f}, utilisation {high['rho']:.2f})."
+        "Above a utilisation of 0.5, the half-wait tail latency differs from exact M/D/c by "
+        f"{low['ratio'] - 1:+.1%} (replicas: {low['servers']:.0f}, utilisation {low['rho']:.2f}) "
+        f"to {high['ratio'] - 1:+.1%} (replicas: {high['servers']:.0f}, utilisation "
+        f"{high['rho']:.2f})."
     )
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Plot figure 6: latency on the left and drop penalty on the right, each in a precise and a relaxed form.
+    """Figure 6: latency (left) and drop penalty (right), each precise and relaxed.
 
     `latencies` has columns rho, latency_over_service, kind; `penalties` has drop, penalty, kind.
     """
@@ -69,10 +69,8 @@ def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
 
 def relaxations_caption(latencies: pd.DataFrame) -> str:
     relaxed = latencies[latencies["kind"] == "relaxed"].set_index("rho")["latency_over_service"]
-    at, beyond = (
-        relaxed.iloc[relaxed.index.get_indexer([rho], "nearest")[0]] for rho in (0.95, 1.5)
-    )
+    at, beyond = relaxed.iloc[relaxed.index.get_indexer([0.95, 1.5], "nearest")]
     return (
-        f"The relaxed latency of four replicas grows linearly beyond a utilisation of 0.95, from {at:.1f} service times to "
-        f"{beyond:.1f} at 1.5, where the precise latency is infinite."
+        "The relaxed latency of four replicas grows linearly beyond a utilisation of 0.95, from "
+        f"{at:.1f} service times to {beyond:.1f} at 1.5, where the precise latency is infinite."
     )

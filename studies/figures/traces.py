@@ -1,4 +1,4 @@
-"""Stage 10: requests of each job (figure 4b of the paper), and the offered load against capacity."""
+"""Stage 10: requests of each job (figure 4b of the paper), and offered load against capacity."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,27 +36,20 @@ def _day(requests: pd.DataFrame, split: str = "eval") -> pd.DataFrame:
 
 
 def workload_by_job(requests: pd.DataFrame) -> Figure:
-    """Plot figure 4b: each job's requests on the evaluation day (line) and middle 80 % of the training days (band)."""
+    """Figure 4b: each job's requests on the evaluation day, and the middle 80 % before it."""
     day, before = _day(requests), _day(requests, "train")
     jobs = list(dict.fromkeys(day["job"]))
     rows = -(-len(jobs) // 5)
     columns = -(-len(jobs) // rows)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, squeeze=False
-    )
-    for axis, job in zip(
-        axes.flat, jobs
-    ):  # no shared scale, because jobs may differ by orders of magnitude
+    size_in = (PAGE_IN, 0.4 + 1.05 * rows)
+    # No shared scale, because jobs may differ by orders of magnitude.
+    figure, axes = plt.subplots(rows, columns, figsize=size_in, sharex=True, squeeze=False)
+    area = {"color": "#56B4E9", "alpha": 0.4, "linewidth": 0}
+    for axis, job in zip(axes.flat, jobs):
         if len(before):
-            band = (
-                before[before["job"] == job]
-                .groupby("minute")["requests"]
-                .quantile([0.1, 0.9])
-                .unstack()
-            )
-            axis.fill_between(
-                band.index, band[0.1], band[0.9], color="#56B4E9", alpha=0.4, linewidth=0
-            )
+            by_minute = before[before["job"] == job].groupby("minute")["requests"]
+            band = by_minute.quantile([0.1, 0.9]).unstack()
+            axis.fill_between(band.index, band[0.1], band[0.9], **area)
         line = day[day["job"] == job]
         axis.plot(line["minute"], line["requests"], color="#0072B2", linewidth=0.7)
         axis.set_title(str(job), pad=2)
@@ -73,14 +66,17 @@ def workload_caption(requests: pd.DataFrame) -> str:
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     swing = by_job.max() / by_job.mean()
     return (
-        f"The peak load of a job is between {swing.min():.1f} times ({swing.idxmin()}) and {swing.max():.1f} times "
-        f"({swing.idxmax()}) its mean load. Line: evaluation day; band: middle 80 % of the training days. Each panel has its "
-        "own scale."
+        f"The peak load of a job is between {swing.min():.1f} times ({swing.idxmin()}) and "
+        f"{swing.max():.1f} times ({swing.idxmax()}) its mean load. Line: evaluation day; band: "
+        "middle 80 % of the training days. Each panel has its own scale."
     )
 
 
 def offered_load(requests: pd.DataFrame, jobs: Sequence[Job]) -> pd.Series:
-    """Offered load in cores by minute of the day: requests/s x seconds per request x cores, summed over the jobs."""
+    """Offered load in cores by minute of the day.
+
+    It is requests/s x seconds per request x cores, summed over the jobs.
+    """
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     return sum(by_job[job.name] / MINUTE_S * true_busy_s(job) * job.cores for job in jobs)
 
@@ -99,9 +95,12 @@ def load_against_capacity(load: pd.Series, capacities: Sequence[int]) -> Figure:
 
 def load_caption(load: pd.Series, capacities: Sequence[int]) -> str:
     if not capacities:
-        return f"The offered load is {load.mean():.1f} cores on average and {load.max():.1f} in the busiest minute."
+        return (
+            f"The offered load is {load.mean():.1f} cores on average and {load.max():.1f} in the "
+            "busiest minute."
+        )
     return " ".join(
-        f"At {capacity} cores, the offered load is {load.mean() / capacity:.0%} of capacity on average and "
-        f"{load.max() / capacity:.0%} in the busiest minute."
+        f"At {capacity} cores, the offered load is {load.mean() / capacity:.0%} of capacity on "
+        f"average and {load.max() / capacity:.0%} in the busiest minute."
         for capacity in capacities
     )

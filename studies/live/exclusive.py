@@ -1,4 +1,4 @@
-"""Exclusive access to a RayService during an experiment. Afterwards, its jobs and its controller are restored."""
+"""Exclusive access to a RayService during an experiment; then jobs and controller are restored."""
 
 import base64
 import shutil
@@ -27,11 +27,10 @@ from faro_ops.rayserve.backend import Endpoint
 from faro_ops.rayserve.deploy import APPLICATIONS
 
 RAY_SERVICE = ("faro", "faro")  # namespace and name; the defaults of `faro manifests`
-CONTEXTS = {
-    "kind": "kind-faro",
-    "kubernetes": None,
-}  # backend -> kubeconfig context; None: the current one
-FORWARD_S, PUT_S = 30.0, 120.0
+# Backend -> kubeconfig context; None: the current one.
+CONTEXTS = {"kind": "kind-faro", "kubernetes": None}
+FORWARD_S = 30.0
+PUT_S = 120.0
 
 
 @contextmanager
@@ -43,69 +42,67 @@ def exclusive_access(
     place: tuple[str, str] = RAY_SERVICE,
     kubeconfig: str | None = None,
 ) -> Iterator[Endpoint]:
-    """A context in which no controller scales a RayService. It yields the `Endpoint` of the Ray cluster.
+    """A context in which no controller scales a RayService.
 
-    address : URL of Ray's dashboard. If None, kubectl forwards the dashboard and the applications from Ray's head pod.
+    It yields the `Endpoint` of the Ray cluster.
+
+    address : URL of Ray's dashboard. If None, kubectl forwards the dashboard and the applications
+        from Ray's head pod.
     serve_address : URL of the applications. If None, SERVING_PORT on the host of `address`.
 
-    Raises ValueError, before anything is changed, if the RayService does not exist or access is refused.
+    Raises ValueError, before anything is changed, if the RayService does not exist or access is
+    refused.
     """
     namespace, name = place
     api = connect(kubeconfig, CONTEXTS[backend])
     preflight.check_server(api)
     preflight.check_crds(api, [preflight.RAY_SERVICES])
-    service = _get(
-        api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}", "RayService", place
-    )
+    path = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}"
+    service = _get(api, path, "RayService", place)
     token = token_of(api, namespace, service)
     with ExitStack() as stack:
         if address is None:
-            forward = port_forward(
-                namespace,
-                f"service/{name}-head-svc",
-                (DASHBOARD_PORT, SERVING_PORT),
-                kubeconfig,
-                CONTEXTS[backend],
-            )
+            head, ports = f"service/{name}-head-svc", (DASHBOARD_PORT, SERVING_PORT)
+            forward = port_forward(namespace, head, ports, kubeconfig, CONTEXTS[backend])
             address, serve_address = stack.enter_context(forward)
         parts = urlsplit(address)
         serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING_PORT}"
         ray = HttpClient(address, token)
         ray.get(APPLICATIONS)  # fails for a wrong address, before anything is changed
         stack.enter_context(scaled_to_zero(api, namespace, f"{name}-controller"))
-        # The jobs are restored before the controller starts again, so that the controller finds its own jobs.
+        # The jobs are restored before the controller starts again, so that the controller finds its
+        # own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).request, "PUT", APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
-        yield Endpoint(
-            ray, HttpClient(serve_address, token), nodes, RayWorkers(api, namespace, name)
-        )
+        workers = RayWorkers(api, namespace, name)
+        yield Endpoint(ray, HttpClient(serve_address, token), nodes, workers)
 
 
 def containers() -> tuple[int, ...]:
-    """PIDs of this machine's container shims, which are the containers' root processes. A kind node is a container."""
-    running = psutil.process_iter(["name"])
-    return tuple(
-        process.pid for process in running if process.info["name"].startswith("containerd-shim")
-    )
+    """PIDs of this machine's container shims, which are the containers' root processes.
+
+    A kind node is a container.
+    """
+    named = [(process.pid, process.info["name"]) for process in psutil.process_iter(["name"])]
+    return tuple(pid for pid, name in named if name.startswith("containerd-shim"))
 
 
 class RayWorkers:
     """The Ray workers of a RayService; an experiment deletes one of them."""
 
     def __init__(self, api: Api, namespace: str, name: str):
-        self._api, self._namespace, self._name = api, namespace, name
+        self._api = api
+        self._namespace = namespace
+        self._name = name
 
     def pods(self) -> list[dict]:
         """The ready worker pods of the serving Ray cluster."""
         path = f"namespaces/{self._namespace}"
         service = self._api.get(f"/apis/ray.io/v1/{path}/rayservices/{self._name}")
         selector = f"{CLUSTER}={serving_cluster(service)},{WORKERS}"
-        return [
-            pod
-            for pod in self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"]
-            if is_ready(pod)
-        ]
+        pods = self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"]
+        return [pod for pod in pods if is_ready(pod)]
 
     def ready(self) -> int:
         return len(self.pods())
@@ -128,15 +125,17 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
     if options.get("mode") != "token":
         return None
     name = options["secretName"]
-    secret = _get(
-        api, f"/api/v1/namespaces/{namespace}/secrets/{name}", "Secret", (namespace, name)
-    )
+    path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+    secret = _get(api, path, "Secret", (namespace, name))
     return base64.b64decode(secret["data"][SECRET_KEY]).decode().strip()
 
 
 @contextmanager
 def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
-    """A context in which the controller's Deployment, if any, is scaled to zero; its replica count is restored at the end."""
+    """A context in which the controller's Deployment, if any, is scaled to zero.
+
+    Its replica count is restored at the end.
+    """
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{controller}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)
@@ -156,17 +155,20 @@ def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
 def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
-    """A context in which kubectl forwards loopback URLs to the pod or service `target`. It yields one URL per port."""
+    """A context in which kubectl forwards loopback URLs to the pod or service `target`.
+
+    It yields one URL per port.
+    """
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ValueError(
             "kubectl is missing, which forwards ports; or name live.address and live.serve_address"
         )
-    options = [
-        f"--{key}={value}"
-        for key, value in (("kubeconfig", kubeconfig), ("context", context))
-        if value
-    ]
+    options = []
+    if kubeconfig:
+        options.append(f"--kubeconfig={kubeconfig}")
+    if context:
+        options.append(f"--context={context}")
     command = [kubectl, *options, "-n", namespace, "port-forward", "--address=127.0.0.1", target]
     # stderr goes to a file: kubectl logs every broken connection, and a full pipe would block it.
     with tempfile.TemporaryFile("w+") as errors:
@@ -181,14 +183,16 @@ def port_forward(
             addresses: dict[int, str] = {}
             until = time.monotonic() + FORWARD_S
             while len(addresses) < len(ports):
-                # This read does not block for long: kubectl soon prints a line for each port, or it exits.
+                # This read does not block for long: kubectl soon prints a line for each port, or it
+                # exits.
                 line = process.stdout.readline() if process.stdout else ""
                 if not line or time.monotonic() > until:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)
                     raise ValueError(
-                        f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}"
+                        f"kubectl port-forward {target}: "
+                        f"{' '.join(errors.read().split()) or 'no answer'}"
                     )
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
                 if words[:2] == ["Forwarding", "from"]:

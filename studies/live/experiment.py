@@ -52,9 +52,10 @@ def compare_live(
 ) -> Tables:
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
-    Journals are written to results/live/<backend>, and the tables of each finished run to results/live/<backend>/finished.
-    After an interruption, the next call with the same settings skips finished runs, unless their policy's class has
-    changed. The parameters are the settings in section `live` of the configuration.
+    Journals are written to results/live/<backend>, and the tables of each finished run to
+    results/live/<backend>/finished. After an interruption, the next call with the same settings
+    skips finished runs, unless their policy's class has changed. The parameters are the settings in
+    section `live` of the configuration.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ def compare_live(
     first_minute, minutes : start and length of the slice.
     tick_s : wall seconds between decisions.
     history_minutes : recorded minutes before the slice with which forecasts start.
-    lost_worker_trial : the trial in which a Ray worker is deleted halfway, counted from 0; None = in no trial.
+    lost_worker_trial : the trial in which a Ray worker is deleted halfway, counted from 0; None =
+        in no trial.
     """
     if lost_worker_trial is not None and backend == "local":
         raise ValueError(
@@ -71,9 +73,8 @@ def compare_live(
     traces = read_traces(Path(results) / "traces")
     chosen = range(len(traces.jobs))[:3] if jobs is None else jobs
     traces = part_of(traces, chosen, first_minute - history_minutes)
-    workload, share = limit_rate(
-        traces.workload().between(0, history_minutes + minutes), scale, max_rps
-    )
+    recorded = traces.workload().between(0, history_minutes + minutes)
+    workload, share = limit_rate(recorded, scale, max_rps)
     if share < 1:
         report(
             f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second"
@@ -86,15 +87,8 @@ def compare_live(
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
     journals = Path(results) / "live" / backend
-    settings = (
-        workload,
-        before.tolist(),
-        capacity,
-        scale,
-        tick_s,
-        max_ongoing_requests,
-        lost_worker_trial,
-    )
+    settings = (workload, before.tolist(), capacity, scale, tick_s)
+    settings += (max_ongoing_requests, lost_worker_trial)
     finished = journals / "finished" / _fingerprint(repr(settings))
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
         live = _live(
@@ -118,18 +112,17 @@ def _live(
     max_rps: float,
     report: Report,
 ) -> Tables:
-    """Run every policy live, trial by trial, except for runs whose tables are already in `finished`."""
+    """Run every policy live, trial by trial, except for runs whose tables are in `finished`."""
+    short = replace(one, workload=one.workload.between(0, 2))
     for policy in policies.values():  # so that no live decision waits for compilation
-        matched_simulation(
-            replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0]
-        )
-    code = {
-        name: _fingerprint(inspect.getsource(type(policy))) for name, policy in policies.items()
-    }
+        matched_simulation(short, policy, trial_seeds(1)[0])
     cases = [
         (name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies
     ]
-    folders = {(name, trial): finished / f"{name}-{trial}-{code[name]}" for name, trial, _ in cases}
+    folders = {}
+    for name, trial, _ in cases:
+        code = _fingerprint(inspect.getsource(type(policies[name])))
+        folders[name, trial] = finished / f"{name}-{trial}-{code}"
     cold_start_s = None
     for name, trial, seed in cases:
         if (folders[name, trial] / "summary.csv").exists():
@@ -148,9 +141,10 @@ def _live(
         tables = replace(tables, recovery=with_key(recovery, {"policy": name, "trial": trial}))
         write_tables(tables, folders[name, trial])
         report(
-            f"{name}, trial {trial + 1} of {trials}: {columns['served']} served, {columns['dropped']} dropped, "
-            f"{columns['failed'] + columns['unsent']} lost; other processes used {columns['background_cpu']:.1f} processors"
-            f"{', too many' if columns['noisy_host'] else ''}"
+            f"{name}, trial {trial + 1} of {trials}: {columns['served']} served, "
+            f"{columns['dropped']} dropped, {columns['failed'] + columns['unsent']} lost; other "
+            f"processes used {columns['background_cpu']:.1f} "
+            f"processors{', too many' if columns['noisy_host'] else ''}"
         )
     return joined(map(read_tables, folders.values()))
 
@@ -160,21 +154,19 @@ def _fingerprint(text: str) -> str:
 
 
 def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:
-    """Simulate each live run with its changes of capacity, and the mean cold start and overhead of all live runs."""
-    overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
+    """Simulate each live run with its changes of capacity.
+
+    All simulations have the mean cold start and the mean overhead of all live runs.
+    """
+    overhead_s = max(0.0, float(live["overhead_s"].mean()))
+    cold_start_s = float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
-    measured = replace(
-        one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s)
-    )
+    measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=overhead_s)
     seeds = trial_seeds(int(live["trial"].max()) + 1)
     for row in live.itertuples():
         steps = tuple((time_s, cores) for time_s, cores in json.loads(row.capacity_steps))
-        key = {
-            "environment": SIMULATION,
-            "policy": row.policy,
-            "capacity_cores": one.capacity,
-            "trial": row.trial,
-        }
+        key = {"environment": SIMULATION, "policy": row.policy}
+        key |= {"capacity_cores": one.capacity, "trial": row.trial}
         run = matched_simulation(measured, policies[row.policy], seeds[row.trial], steps)
         yield tables_of(run, key, cold_start_s=cold_start_s, scale=one.scale)
 
@@ -188,7 +180,10 @@ def _endpoint(
     serve_address: str | None,
     report: Report,
 ) -> Iterator[Endpoint]:
-    """A Ray cluster that serves the jobs: a local cluster, the cluster at `address`, or a RayService with exclusive access."""
+    """A Ray cluster that serves the jobs.
+
+    It is local, the cluster at `address`, or a RayService with exclusive access.
+    """
     from studies.live.exclusive import CONTEXTS, exclusive_access
 
     jobs = one.workload.jobs
@@ -198,14 +193,16 @@ def _endpoint(
             deploy(endpoint.ray, configuration(jobs, how, one.initial), report=report)
             yield endpoint
     else:
-        with serving(
-            backend, jobs, how, one.initial, one.capacity, report=report, **addresses
-        ) as endpoint:
+        replicas, cores = one.initial, one.capacity
+        with serving(backend, jobs, how, replicas, cores, report=report, **addresses) as endpoint:
             yield endpoint
 
 
 def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Measure the cold start of up to 3 replicas, in trace seconds. If none fits, return the first job's setting."""
+    """Measure the cold start of up to 3 replicas, in trace seconds.
+
+    If none fits, return the first job's setting.
+    """
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s

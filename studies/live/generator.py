@@ -65,8 +65,10 @@ class Generator:
 
 
 def main() -> None:
-    """Read a `Script` from standard input, send its requests, and write their outcomes (`Sent`) to standard output."""
+    """Send the requests of a `Script` from standard input; write a `Sent` to standard output."""
     arrays = unpacked(sys.stdin.buffer.read())
-    origin_s, max_rps = float(arrays.pop("origin_s")), float(arrays.pop("max_rps"))
+    origin_s = float(arrays.pop("origin_s"))
+    max_rps = float(arrays.pop("max_rps"))
     script = Script(tuple(arrays.pop("urls").tolist()), **arrays)
-    sys.stdout.buffer.write(packed(**asdict(asyncio.run(send(script, origin_s, max_rps=max_rps)))))
+    sent = asyncio.run(send(script, origin_s, max_rps=max_rps))
+    sys.stdout.buffer.write(packed(**asdict(sent)))

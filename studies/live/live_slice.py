@@ -52,12 +52,10 @@ class Slice:
     scale: float  # trace seconds per wall second
     tick_s: float  # time between two decisions
     max_ongoing_requests: int  # requests that a replica may hold
-    overhead_s: float = (
-        0.0  # time per request that a replica needs in addition to the drawn service time
-    )
-    before: np.ndarray | None = (
-        None  # (jobs, minutes) requests before the slice, with which forecasts start
-    )
+    # Time per request that a replica needs in addition to the drawn service time.
+    overhead_s: float = 0.0
+    # Requests before the slice, with which forecasts start, (jobs, minutes).
+    before: np.ndarray | None = None
 
     def __post_init__(self):
         wall_s = self.tick_s / self.scale
@@ -69,7 +67,7 @@ class Slice:
 
     @property
     def initial(self) -> np.ndarray:
-        """Initial replicas (jobs,): equal shares, because a run is too short to start with one replica per job."""
+        """Initial replicas (jobs,): equal shares, because a run is too short to start from one."""
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
@@ -81,23 +79,28 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with the tick and history of this slice; Faro assumes a cold start of one minute."""
+        """The policy with the tick and history of this slice.
+
+        Faro assumes a cold start of one minute.
+        """
         changes: dict[str, Any] = {"before": self.before} if isinstance(policy, TwoLoops) else {}
         changes |= {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
         return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
-        """Arrivals and service times of a trial, the same for all policies and for live and simulated runs."""
+        """Arrivals and service times of a trial, the same for all policies, live and simulated."""
         return draw(self.workload, seed, router=None)
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
     """Select the traces of `jobs` (indices), and let every day start at minute `first_minute`.
 
-    If first_minute > 0, training days continue into the next day, and the last is lost. The evaluation day is shorter.
+    If first_minute > 0, training days continue into the next day, and the last is lost. The
+    evaluation day is shorter.
     """
     chosen = list(jobs)
-    train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
+    train = traces.train[:, :, chosen]  # (days, samples, jobs, minutes)
+    evaluation = traces.evaluation[:, chosen, first_minute:]
     if first_minute:
         days, samples, count, minutes = train.shape
         joint = train.transpose(1, 2, 0, 3).reshape(samples, count, days * minutes)
@@ -110,7 +113,10 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
 
 
 def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
-    """Scale requests down to at most `max_rps` per wall second in any minute. Return (workload, share kept)."""
+    """Scale requests down to at most `max_rps` per wall second in any minute.
+
+    Return (workload, share kept).
+    """
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
     share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
@@ -120,7 +126,7 @@ def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Worklo
 def matched_simulation(
     one: Slice, policy: Policy, seed: int, capacity_steps: tuple[tuple[float, float], ...] = ()
 ) -> Run:
-    """Simulate the slice with the same requests, dispatch, tick and changes of capacity as in the live run."""
+    """Simulate the slice with the requests, dispatch, tick and capacity of a live run."""
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
     with policy_failures_raised():
@@ -140,7 +146,8 @@ def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np
     """(the requests of a trial for the load generator, each request's index in `draws`)."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
     order = np.argsort(draws.arrival_s, kind="stable")
-    due_s, service_s = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
+    due_s = draws.arrival_s[order] / one.scale
+    service_s = draws.service_s[order] / one.scale
     return Script(tuple(urls), due_s, job[order], service_s), order
 
 
@@ -154,9 +161,8 @@ def run_of(
     minute_s[-1] = np.inf
     blocks = zip(draws.first[:-1], draws.first[1:])
     edges = np.array([a + np.searchsorted(draws.arrival_s[a:b], minute_s) for a, b in blocks])
-    return evaluate_run(
-        one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s
-    )
+    outcome = (latency_s, edges, one.initial, decisions, wall_s)
+    return evaluate_run(one.workload, one.capacity, *outcome)
 
 
 def run_live(
@@ -173,13 +179,16 @@ def run_live(
 
     Parameters
     ----------
-    lose_worker : delete a Ray worker halfway. The capacity is then the CPUs of Ray's nodes, not `one.capacity`.
+    lose_worker : delete a Ray worker halfway. The capacity is then the CPUs of Ray's nodes, not
+        `one.capacity`.
 
     Returns
     -------
-    The run, additional columns for the summary, and the table `recovery` (empty unless a worker is deleted). Columns:
+    The run, additional columns for the summary, and the table `recovery` (empty unless a worker is
+    deleted). Columns:
 
-    - background_cpu, niced_cpu: mean number of processors that other processes used, in total and at low priority.
+    - background_cpu, niced_cpu: mean number of processors that other processes used, in total and
+      at low priority.
     - served, dropped, failed, unsent: number of requests by outcome.
     - send_lag_ms_p99: 99 % quantile of the delay between a request's due time and its sending.
     - overhead_s, network_overhead_s: see `overheads`.
@@ -187,14 +196,16 @@ def run_live(
     - capacity_steps: (time in s, cores) of each change of the capacity, as JSON.
     - noisy_host: whether other processes of normal priority used more than NOISY_CPUS processors.
     """
-    draws, ray, http, failures = one.draws(seed), endpoint.ray, endpoint.http, 0
+    draws = one.draws(seed)
+    ray, http = endpoint.ray, endpoint.http
     script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
-    cluster = RayServeCluster(
-        one.workload.jobs, served, ray, http, clock, None if lose_worker else one.capacity
-    )
-    decisions, steps = Decisions(), list[control.Step]()
+    cores = None if lose_worker else one.capacity
+    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, cores)
+    decisions = Decisions()
+    steps: list[control.Step] = []
+    failures = 0
 
     def on_step(step: control.Step) -> None:
         decisions.append(step)
@@ -232,33 +243,42 @@ def run_live(
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     columns: dict[str, Any] = {"background_cpu": others.processors, "niced_cpu": others.niced}
     columns |= {outcome: sent.count(n) for n, outcome in enumerate(OUTCOMES)}
-    columns["send_lag_ms_p99"] = (
-        np.nanquantile(sent.send_lag_s, 0.99) * 1e3 if len(sent.send_lag_s) else 0.0
-    )
-    columns["overhead_s"], columns["network_overhead_s"] = overheads(
-        one, draws, order, sent, http, clock
-    )
-    columns |= {"failures": failures, "capacity_steps": json.dumps(changes_of(steps, one.capacity))}
-    slo_s = arrays_of(one.workload.jobs).slo_s
-    recovery = (
-        recovery_table(lost, script, sent, slo_s, steps, one.scale) if lost else pd.DataFrame()
-    )
-    return run, columns | {"noisy_host": others.processors - others.niced > NOISY_CPUS}, recovery
+    lag_s = sent.send_lag_s
+    columns["send_lag_ms_p99"] = np.nanquantile(lag_s, 0.99) * 1e3 if len(lag_s) else 0.0
+    inside_s, outside_s = overheads(one, draws, order, sent, http, clock)
+    columns |= {"overhead_s": inside_s, "network_overhead_s": outside_s}
+    columns["failures"] = failures
+    columns["capacity_steps"] = json.dumps(changes_of(steps, one.capacity))
+    columns["noisy_host"] = others.processors - others.niced > NOISY_CPUS
+    recovery = pd.DataFrame()
+    if lost:
+        slo_s = arrays_of(one.workload.jobs).slo_s
+        recovery = recovery_table(lost, script, sent, slo_s, steps, one.scale)
+    return run, columns, recovery
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
-    """(time in s, cores) of each tick at which the capacity has changed. Before the first tick, it is `capacity`."""
-    seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
-    before = [capacity, *(cores for _, cores in seen)]
-    return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
+    """(time in s, cores) of each tick at which the capacity has changed.
+
+    Before the first tick, it is `capacity`.
+    """
+    changes = []
+    before = capacity
+    for step in steps:
+        cores = float(step.observation.capacity)
+        if cores != before:
+            changes.append((float(step.observation.now_s), cores))
+        before = cores
+    return tuple(changes)
 
 
 def overheads(
     one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock
 ) -> tuple[float, float]:
-    """Mean overheads of served requests in trace seconds, inside and outside the replica; NaN without statistics.
+    """Mean overheads of served requests in trace seconds; NaN without statistics.
 
-    Inside: service time minus drawn service time. Outside: the client's latency minus the replica's latency.
+    Inside the replica: service time minus drawn service time. Outside: the client's latency minus
+    the replica's latency.
     """
     time.sleep(REPORTED_S)
     statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
@@ -270,27 +290,25 @@ def overheads(
     if not total["done"] or not was_served.any():
         return math.nan, math.nan
     drawn_s = float(draws.service_s[order][was_served].mean())
+    inside_s = total["service_s"] / total["done"] * one.scale - drawn_s
     in_replica_s = total["latency_s"] / total["done"]
-    network_overhead_s = (float(sent.latency_s[was_served].mean()) - in_replica_s) * one.scale
-    return total["service_s"] / total["done"] * one.scale - drawn_s, network_overhead_s
+    outside_s = (float(sent.latency_s[was_served].mean()) - in_replica_s) * one.scale
+    return inside_s, outside_s
 
 
 def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> None:
     """Restore the initial replicas, and wait until all of them serve and no request is ongoing."""
-    cluster = RayServeCluster(
-        one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity
-    )
-    began, running = time.monotonic(), None
+    clock = Clock.starting_now()
+    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
+    running = None
+    began = time.monotonic()
     while time.monotonic() - began < RESET_S:
         with suppress(OSError):  # no answer in time: try again
             seen = cluster.observe()
             running = seen.running.tolist()
             cluster.apply(one.initial, np.zeros(len(served)))
-            restored = (
-                (seen.running == one.initial)
-                & (seen.target == one.initial)
-                & (seen.terminating == 0)
-            )
+            started = (seen.running == one.initial) & (seen.target == one.initial)
+            restored = started & (seen.terminating == 0)
             if restored.all() and not np.nansum(seen.ongoing):
                 time.sleep(QUIET_S)
                 return

@@ -1,8 +1,8 @@
-"""Delete a Ray worker during a live run, and tabulate requests, workers and replicas over the run."""
+"""Delete a Ray worker during a live run, and tabulate requests, workers and replicas."""
 
 import threading
 import time
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,16 @@ from studies.live.recovery import STEP_S
 
 
 class LostWorker:
-    """A context in which a thread deletes a worker at `at_s` and counts the ready workers every STEP_S seconds.
+    """A context in which a thread deletes a worker at `at_s` and counts ready workers.
 
-    Times are wall seconds since the Unix time `origin_s`. `ready` is the list of (second, ready workers).
+    It counts every STEP_S seconds. Times are wall seconds since the Unix time `origin_s`. `ready`
+    is the list of (second, ready workers).
     """
 
     def __init__(self, workers: RayWorkers, origin_s: float, at_s: float):
-        self.workers, self.origin_s, self.at_s = workers, origin_s, at_s
+        self.workers = workers
+        self.origin_s = origin_s
+        self.at_s = at_s
         self.ready: list[tuple[float, int]] = []
         self.error: Exception | None = None
         self._ended = threading.Event()
@@ -37,7 +40,8 @@ class LostWorker:
             raise self.error
 
     def _run(self) -> None:
-        deleted, second = False, 0
+        deleted = False
+        second = 0
         while not self._ended.wait(max(0.0, self.origin_s + second - time.time())):
             try:
                 if not deleted and second >= self.at_s:
@@ -57,7 +61,7 @@ def recovery_table(
 
     `slo_s` (jobs,) is in trace seconds; `scale` is trace seconds per wall second.
     """
-    second, workers = (np.array(column) for column in zip(*lost.ready))
+    second = np.array([at_s for at_s, _ in lost.ready])
     edges = np.append(second, second[-1] + STEP_S)
     late = sent.latency_s * scale > slo_s[script.job]
     outcomes = {
@@ -66,18 +70,13 @@ def recovery_table(
         "dropped": sent.outcome == DROPPED,
         "failed": (sent.outcome == FAILED) | (sent.outcome == UNSENT),
     }
-    counts = {
-        name: np.histogram(script.due_s[chosen], edges)[0] for name, chosen in outcomes.items()
-    }
-    tick = (
-        np.searchsorted([step.observation.now_s / scale for step in steps], second, side="right")
-        - 1
-    )
-    seen = [steps[max(0, i)].observation for i in tick]
-    cluster = {
-        "capacity": [one.capacity for one in seen],
-        "replicas": [int(one.running.sum()) for one in seen],
-    }
-    return pd.DataFrame(
-        {"second": second} | counts | {"workers": workers} | cluster | {"deleted_s": lost.at_s}
-    )
+    columns: dict[str, Any] = {"second": second}
+    for name, chosen in outcomes.items():
+        columns[name] = np.histogram(script.due_s[chosen], edges)[0]
+    columns["workers"] = [workers for _, workers in lost.ready]
+    ticked_s = [step.observation.now_s / scale for step in steps]
+    latest = np.searchsorted(ticked_s, second, side="right") - 1
+    seen = [steps[max(0, tick)].observation for tick in latest]
+    columns["capacity"] = [one.capacity for one in seen]
+    columns["replicas"] = [int(one.running.sum()) for one in seen]
+    return pd.DataFrame(columns | {"deleted_s": lost.at_s})

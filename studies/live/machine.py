@@ -9,14 +9,15 @@ import psutil
 
 from faro_ops.rayserve.local import processes
 
-NOISY_CPUS = 0.5  # a run counts as disturbed if other programs of normal priority use more CPUs than this on average
+# A run counts as disturbed if other programs of normal priority use more CPUs on average.
+NOISY_CPUS = 0.5
 
 
 class BackgroundLoad:
-    """A context manager: `processors` is the mean number of CPUs that other programs used during the context.
+    """A context; `processors` is the mean number of CPUs that other programs used during it.
 
-    `niced` is the part of `processors` used at lower priority. This process, the processes `pids` and all their
-    descendants do not count as other programs, unless they end during the context.
+    `niced` is the part of `processors` used at lower priority. This process, the processes `pids`
+    and all their descendants do not count as other programs, unless they end during the context.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
@@ -38,17 +39,18 @@ class BackgroundLoad:
 
 
 def busy_s() -> tuple[float, float]:
-    """Return the CPU seconds spent on this machine since boot: by all processes, and by those of lower priority."""
+    """CPU seconds spent since boot by all processes, and by those of lower priority."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
     return sum(times) - idle, getattr(times, "nice", 0.0)
 
 
 def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:
-    """CPU seconds by (pid, creation time), for this process, the processes `pids` and all their descendants."""
+    """CPU seconds by (pid, creation time) of this process, of `pids` and of their descendants."""
     spent: dict[tuple[int, float], float] = {}
-    for process in (process for pid in (psutil.Process().pid, *pids) for process in processes(pid)):
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            spent[process.pid, process.create_time()] = times.user + times.system
+    for pid in (psutil.Process().pid, *pids):
+        for process in processes(pid):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                spent[process.pid, process.create_time()] = times.user + times.system
     return spent

@@ -1,0 +1,1 @@
+"""The HTML page with all figures and tables of a run."""

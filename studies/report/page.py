@@ -1,4 +1,4 @@
-"""One self-contained HTML page with the results of a run, readable on a phone, with sortable tables."""
+"""One self-contained HTML page with the results of a run, also for a phone."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ if TYPE_CHECKING:
 # Heading -> its figures, in this order. Figures that are not listed come after these sections.
 SECTIONS = {
     "Which policy wins?": (
-        *(
-            "policies",
-            "lost_utility_over_the_day",
-            "spread_over_jobs",
-            "replicas_by_job",
-            "effective_utility",
-        ),
+        "policies",
+        "lost_utility_over_the_day",
+        "spread_over_jobs",
+        "replicas_by_job",
+        "effective_utility",
     ),
     "Why?": (
-        *(
-            "offered_load",
-            "requests_by_job",
-            "ablation",
-            "remaining_loss",
-            "sloppification",
-            "utility_of_latency",
-        ),
-        *("relaxations", "half_wait", "predicted_latency", "learned_latency"),
+        "offered_load",
+        "requests_by_job",
+        "ablation",
+        "remaining_loss",
+        "sloppification",
+        "utility_of_latency",
+        "relaxations",
+        "half_wait",
+        "predicted_latency",
+        "learned_latency",
     ),
     "How sure are the forecasts?": ("coverage", "forecast_scores", "forecast", "predictive_check"),
     "Where does the lead end?": (
@@ -68,8 +67,8 @@ def write_report(
 ) -> None:
     """Write the page from the tables and figures of a run.
 
-    `sources` maps each stage of this run to its notebook and tables, as paths relative to `results`; `notebooks` are the
-    paths of all notebooks that the run has executed.
+    `sources` maps each stage of this run to its notebook and tables, as paths relative to
+    `results`; `notebooks` are the paths of all notebooks that the run has executed.
     """
     import yaml
     from jinja2 import Template
@@ -81,21 +80,20 @@ def write_report(
     from studies.report.findings import findings
 
     results = Path(results)
+    definitions = [(heading, definition) for heading, _, definition in MEASURES.values()]
+    definitions.append(DIFFERENCE)
     posterior = results / "forecast" / "posterior.npz"
     simulated = read_tables(results / "simulate")
-    text = Template(
-        Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True
-    ).render(
+    requests = (results / "traces" / "requests.parquet").read_bytes()
+    template = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True)
+    text = template.render(
         workload=results.name,
         folder=results.as_posix(),
         size=size_of(results, config, simulated.summary),
         explorable=explorable(simulated),
         findings=findings(results, set(sources)),
-        columns=[*(heading for heading, _, _ in MEASURES.values()), DIFFERENCE[0]],
-        definitions=[
-            *((heading, definition) for heading, _, definition in MEASURES.values()),
-            DIFFERENCE,
-        ],
+        columns=[heading for heading, _ in definitions],
+        definitions=definitions,
         tables=tables(simulated.summary, simulated.limit),
         sections=sections(figures(results, sources)),
         seeds=trial_seeds(config["trials"]),
@@ -104,9 +102,7 @@ def write_report(
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
         commit=commit(),
-        requests_sha256=hashlib.sha256(
-            (results / "traces" / "requests.parquet").read_bytes()
-        ).hexdigest(),
+        requests_sha256=hashlib.sha256(requests).hexdigest(),
         notebooks=sorted(f"notebooks/{Path(path).name}" for path in notebooks),
     )
     with atomic_write(page) as partial:
@@ -114,7 +110,10 @@ def write_report(
 
 
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Name of a figure -> its entry on the page: png (base64), width_in, title, caption, recorded, links."""
+    """Name of a figure -> its entry on the page.
+
+    An entry has png (base64), width_in, title, caption, recorded and links.
+    """
     from faro_lib.figures.style import DPI
 
     found = {}
@@ -129,20 +128,24 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
 
 
 def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Pairs (heading, figures), with the figures numbered in page order. Figures recorded earlier come last."""
+    """Pairs (heading, figures), with the figures numbered in page order.
+
+    Figures recorded earlier come last.
+    """
     own = {name for name, figure in found.items() if not figure["recorded"]}
-    named = [
-        (heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()
-    ]
+    named = []
+    for heading, names in SECTIONS.items():
+        named.append((heading, [name for name in names if name in own]))
     others = own.difference(*SECTIONS.values())
     named.append(("Other figures", [name for name in found if name in others]))
     named.append((RECORDED, [name for name in found if name not in own]))
     number = itertools.count(1)
-    return [
-        (heading, [{"name": name} | found[name] | {"number": next(number)} for name in names])
-        for heading, names in named
-        if names
-    ]
+    filled = []
+    for heading, names in named:
+        entries = [{"name": name} | found[name] | {"number": next(number)} for name in names]
+        if entries:
+            filled.append((heading, entries))
+    return filled
 
 
 def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> str:
@@ -153,10 +156,8 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     from studies.wording import and_list
 
     jobs = len(read_jobs(results / "traces" / "jobs.csv"))
-    minutes = (
-        pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])["minute"].max()
-        + 1
-    )
+    requests = pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])
+    minutes = requests["minute"].max() + 1
     counts = [
         (jobs, "job"),
         (min(minutes, config["minutes"] or minutes), "minute"),
@@ -172,22 +173,18 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
 
 
 def commit() -> str:
-    """The git commit of the code, with "+ local changes" if tracked files differ; "unknown" outside a checkout."""
-    command = [
-        "git",
-        "describe",
-        "--always",
-        "--exclude=*",
-        "--abbrev=40",
-        "--dirty= + local changes",
-    ]
+    """The git commit of the code, with "+ local changes" if tracked files differ.
+
+    It is "unknown" outside a checkout.
+    """
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40"]
+    command.append("--dirty= + local changes")
+    here = Path(__file__).parent
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return done.stdout.strip()
 
 
 def versions() -> str:

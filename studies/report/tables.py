@@ -1,4 +1,4 @@
-"""The tables of the report: the measures of each policy at one capacity, and the clairvoyant limit."""
+"""The tables of the report: measures of each policy at one capacity, and the clairvoyant limit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 
 import pandas as pd
 
-from studies.paired import paired_difference
+from faro_lib.metrics.paired import t_interval
 
-# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is better.
+# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is
+# better.
 MEASURES = {
     "lost_utility": (
         "lost utility",
@@ -30,15 +31,16 @@ MEASURES = {
 }
 DIFFERENCE = (
     "above the best",
-    "lost utility minus that of the best policy, with a 95 % interval over the paired trials (Student's t)",
+    "lost utility minus that of the best policy, with a 95 % interval over the paired trials "
+    "(Student's t)",
 )
 
 
 def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, object]]]]:
-    """One pair (capacity, rows) per capacity, with a row for each policy and a last row for the clairvoyant limit.
+    """One pair (capacity, rows) per capacity, with a row per policy and one for the limit.
 
-    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation over trials. In the
-    last column, the text comes from `above_the_best`.
+    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation
+    over trials. In the last column, the text comes from `above_the_best`.
     """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
@@ -46,10 +48,9 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
         lost = by_run(part)
         rows: list[dict[str, object]] = []
         for policy, trials in part.groupby("policy", sort=False):
-            cells = [
-                (spread(trials[name], shape), policy == best[name])
-                for name, (_, shape, _) in MEASURES.items()
-            ]
+            cells = []
+            for name, (_, shape, _) in MEASURES.items():
+                cells.append((spread(trials[name], shape), policy == best[name]))
             cells.append((above_the_best(lost, policy, best["lost_utility"]), False))
             rows.append({"policy": policy, "cells": cells, "trials": len(trials)})
         floor = limit.loc[limit["capacity_cores"] == capacity, "lost_utility"]
@@ -61,19 +62,19 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
 
 
 def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame:
-    """A measure at one capacity, with one row per trial (index trial, or day and trial) and one column per policy."""
-    return summary.pivot(
-        index=[name for name in ("day", "trial") if name in summary],
-        columns="policy",
-        values=measure,
-    )
+    """A measure at one capacity, with a row per trial and a column per policy.
+
+    The index is the trial, or day and trial.
+    """
+    run = [name for name in ("day", "trial") if name in summary]
+    return summary.pivot(index=run, columns="policy", values=measure)
 
 
 def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
-    """A policy's lost utility minus the best policy's, with its interval, as text; "-" for the best policy itself."""
+    """A policy's lost utility minus the best policy's as text; "-" for the best policy itself."""
     if policy == best:
         return "-"
-    mean, half_width = paired_difference(lost[policy], lost[best])
+    mean, half_width = t_interval(lost[policy], lost[best])
     return f"{mean:+.3f}" if math.isnan(half_width) else f"{mean:+.3f} ± {half_width:.3f}"
 
 

@@ -9,8 +9,8 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-import studies.edition.continuous
-import studies.edition.reference  # noqa: F401, registers milp and convex
+import studies.paper.continuous
+import studies.paper.reference  # noqa: F401, registers milp and convex
 from faro_lib.allocate import (
     OBJECTIVES,
     SOLVERS,
@@ -26,10 +26,10 @@ from faro_lib.allocate.problem import problem_of
 from faro_lib.queueing import half_mmc, relaxed
 from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
 from faro_lib.workload import Job
-from studies.edition import _kernels as paper_kernels
-from studies.edition.hierarchical import solve_hierarchical
-from studies.edition.repair import repaired
-from studies.edition.solver import shrink, solve_paper
+from studies.paper import _kernels as paper_kernels
+from studies.paper.hierarchical import solve_hierarchical
+from studies.paper.repair import repaired
+from studies.paper.solver import shrink, solve_paper
 
 KNOWN = tuple(OBJECTIVES)
 

@@ -17,13 +17,13 @@ from faro_lib.policies import FairShare, PolicyContext
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.replicas import SERIAL, Batched
 from faro_lib.workload.synthetic import synthetic
+from studies import remaining, scale
 from studies.compare import compare
-from studies.edition import remaining, scale
-from studies.edition.enlarge import last_days, mixed, repeated, shifted
-from studies.edition.figures import scale as scale_figures
-from studies.edition.figures import sensitivity as sensitivity_figures
-from studies.edition.oracle import oracle
-from studies.edition.sensitivity import PARAMETERS, margins, sensitivity, settings
+from studies.enlarge import last_days, mixed, repeated, shifted
+from studies.figures import scale as scale_figures
+from studies.figures import sensitivity as sensitivity_figures
+from studies.oracle import oracle
+from studies.sensitivity import PARAMETERS, margins, sensitivity, settings
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -314,7 +314,7 @@ class TestWhereTheMarginEnds:
     def test_an_slo_of_four_service_times_is_that_of_four_full_batches_for_a_job_with_batches(
         self, monkeypatch
     ):
-        monkeypatch.setattr("studies.edition.sensitivity.measure", lambda jobs: None)
+        monkeypatch.setattr("studies.sensitivity.measure", lambda jobs: None)
         batched = replace(DAY.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1))
         day = replace(DAY, jobs=(batched, *DAY.jobs[1:]))
         (setting,) = settings(day, PolicyContext(day.jobs), {"slo_factor": [4]})

@@ -22,8 +22,8 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.controller.expected import Event, expected
 from studies.compare import compare
-from studies.edition.published import PaperFaro
 from studies.figures.comparison import published_main
+from studies.paper.published import PaperFaro
 
 POLICIES = [
     "MArk",

@@ -12,7 +12,7 @@ from forecast_worlds import ar1_posterior, shaped_traces
 from hypothesis import given
 from hypothesis import strategies as st
 
-import studies.edition.oracle  # noqa: F401, registers oracle
+import studies.oracle  # noqa: F401, registers oracle
 from faro_lib.forecast import fit, forecasters, register
 from faro_lib.forecast.forecaster import PAST_MINUTES
 from faro_lib.forecast.kalman import untrained

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import studies.edition.cilantro  # noqa: F401, registers Cilantro
+import studies.paper.cilantro  # noqa: F401, registers Cilantro
 from faro_lib.allocate.solve import SOLVERS
 from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.forecast.kalman import LocalLevel, kalman

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import studies.edition.continuous
-import studies.edition.reference  # noqa: F401, registers milp and convex
+import studies.paper.continuous
+import studies.paper.reference  # noqa: F401, registers milp and convex
 from faro_lib.allocate import solve
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job

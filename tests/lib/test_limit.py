@@ -27,8 +27,8 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.replicas import Batched, Continuous
 from faro_lib.workload.synthetic import synthetic
 from studies.compare import compare, limits_of
-from studies.edition.oracle import oracle
-from studies.edition.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
+from studies.oracle import oracle
+from studies.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
 
 
 @st.composite

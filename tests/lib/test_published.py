@@ -1,4 +1,6 @@
-"""Our simulator against the published results of the paper's simulator (EuroSys'25): same traces, same trials."""
+"""Our simulator against the published results of the paper's simulator (EuroSys'25): same traces,
+same trials.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ VIOLATION_WITHIN = {"FairShare": 0.01, "AIAD": 0.01, "Oneshot": 0.02}
 
 @pytest.fixture(scope="module")
 def results(published_traces):
-    """Mean over the published trials of (lost utility as published, SLO violation rate), by policy and cluster size."""
+    """Mean over the published trials of (lost utility as published, SLO violation rate), by policy
+    and cluster size.
+    """
     workload = published_traces.workload()
     trials: dict[tuple, list] = {}
     for seed in TRIAL_SEEDS:

@@ -122,7 +122,7 @@ def test_two_plugins_with_the_same_file_name_in_two_folders_are_both_run_once(tm
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
     from faro_lib.policies import PolicyContext
     from faro_lib.workload import Job
-    from studies.edition.oracle import Oracle
+    from studies.oracle import Oracle
 
     context = PolicyContext((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
     assert factory_of("Faro-ProportionalFair")(context).objective == "ProportionalFair"
@@ -143,7 +143,7 @@ def test_a_policy_of_the_papers_edition_needs_its_plugin(name, file):
     """In a fresh process, because the tests of these policies import them."""
     code = "import sys\nfrom faro_pipeline.check import check_names\nfrom faro_pipeline.settings import load\n"
     code += "check_names(load({'policies': [sys.argv[1]], 'plugins': sys.argv[2:]}))"
-    command, plugin = [sys.executable, "-c", code, name], f"studies/edition/{file}.py"
+    command, plugin = [sys.executable, "-c", code, name], f"studies/paper/{file}.py"
     without, with_it = (
         subprocess.run([*command, *plugins], cwd=ROOT, capture_output=True, text=True)
         for plugins in ([], [plugin])

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from checkouts import ROOT
 
-import studies.edition.continuous
-import studies.edition.reference  # noqa: F401, registers milp and convex
+import studies.paper.continuous
+import studies.paper.reference  # noqa: F401, registers milp and convex
 from faro_lib import queueing
 from faro_lib.allocate import solve
 from faro_lib.metrics.measures import summarize
@@ -24,8 +24,8 @@ from faro_lib.simulate import ServingModel, draw, simulate
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous
-from studies.edition.oracle import Oracle
-from studies.edition.solver import solve_paper
+from studies.oracle import Oracle
+from studies.paper.solver import solve_paper
 
 JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))
 WITH_QUOTAS = tuple(replace(job, tenant_quota={"x": 2.0, "y": 5.0}[job.tenant]) for job in JOBS)

@@ -361,7 +361,9 @@ def test_services_that_agree_with_their_model_earn_every_level_and_are_not_scale
     traces, context
 ):
     steps = run(
-        busy(traces), WithAuthority.of(tuned(context), Authority.none(3)), initial=np.array([4, 4, 4])
+        busy(traces),
+        WithAuthority.of(tuned(context), Authority.none(3)),
+        initial=np.array([4, 4, 4]),
     )
     level = np.array([step.plan.authority[:, 0] for step in steps])
     assert (level[-1] == FULL).all()

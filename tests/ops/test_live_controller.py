@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from live_things import JOBS, Wanting
 
-import studies.edition.cilantro  # noqa: F401, registers Cilantro
+import studies.paper.cilantro  # noqa: F401, registers Cilantro
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig
 from faro_lib.forecast.kalman import untrained

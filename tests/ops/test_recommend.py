@@ -39,7 +39,7 @@ from faro_ops.recommend.sizing import (
     required_replicas,
     violations_by_capacity,
 )
-from studies.edition.oracle import Oracle
+from studies.oracle import Oracle
 from studies.traces import traces_frame
 
 JOBS = (Job("busy"), Job("idle"))

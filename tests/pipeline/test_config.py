@@ -9,7 +9,7 @@ from faro_pipeline import settings as config
 from faro_pipeline.settings import Config, load
 
 from faro_lib.policies import FACTORIES
-from studies.edition import cilantro, published
+from studies.paper import cilantro, published
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +49,7 @@ def test_the_full_overlay_names_every_policy_of_the_library_and_of_the_papers_ed
     ours = {
         name
         for name, maker in makers.items()
-        if maker.__module__.startswith(("faro_lib.", "studies.edition."))
+        if maker.__module__.startswith(("faro_lib.", "studies.paper."))
     }
     assert set(overlay.policies) == ours
 

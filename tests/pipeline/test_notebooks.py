@@ -13,8 +13,8 @@ from checkouts import ROOT
 from faro_pipeline import run_notebook
 
 from faro_lib.files import find_upwards
-from studies.edition.figures import sensitivity
-from studies.live.figures import live
+from studies.figures import live, sensitivity
+from studies.wording import markdown_table
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = ROOT / "data/recorded-live"
@@ -128,7 +128,8 @@ def test_the_table_of_solvers_is_of_the_first_objective_if_sum_is_not_compared(o
     answers = kinds.to_frame(index=False, name=["objective", "solver", "formulation"]).assign(
         gap=0.0, seconds=1.0
     )
-    names = {"answers": answers, "objectives": [objective], "Markdown": str}
+    names = {"answers": answers, "objectives": [objective]}
+    names |= {"Markdown": str, "markdown_table": markdown_table}
     source, last = cell("40_sloppification", "shown =").rsplit("\n", 1)
     exec(source, names)
     text = eval(last, names)

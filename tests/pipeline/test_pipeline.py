@@ -226,7 +226,7 @@ class TestTheRealStages:
         modules = set(pipeline.modules_of("60_ablation", ROOT))
         assert modules >= {
             "faro_lib/policies/faro.py",
-            *(f"studies/edition/{x}.py" for x in ("cilantro", "published")),
+            *(f"studies/paper/{x}.py" for x in ("cilantro", "published")),
         }
         assert "faro_lib/policies/platforms.py" not in modules
 
@@ -244,9 +244,7 @@ class TestTheRealStages:
     def test_only_a_stage_that_simulates_depends_on_the_plugins_of_the_papers_policies(
         self, stage, depends
     ):
-        plugins = [
-            ROOT / "studies" / "edition" / f"{name}.py" for name in ("cilantro", "published")
-        ]
+        plugins = [ROOT / "studies" / "paper" / f"{name}.py" for name in ("cilantro", "published")]
         with_plugins = pipeline.fingerprint(stage, ROOT, plugins=plugins)
         assert (with_plugins != pipeline.fingerprint(stage, ROOT)) == depends
 

@@ -15,7 +15,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_ops.arena.scenarios import scenarios
-from studies.arena.figures.arena import arena_caption, ranks_and_scenarios
+from studies.figures.arena import arena_caption, ranks_and_scenarios
 
 GUIDE = (ROOT / "docs" / "arena.md").read_text()
 FILE = re.search(r"`my_entry.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)[1]

@@ -11,10 +11,10 @@ from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
 from faro_lib.workload.synthetic import synthetic
+from studies.ablation import our_steps, paper_steps, variants
 from studies.compare import compare, limits_of
-from studies.edition.ablation import our_steps, paper_steps, variants
-from studies.edition.figures import ablation as figure
-from studies.edition.published import ExactPaperFaro, PaperFaro
+from studies.figures import ablation as figure
+from studies.paper.published import ExactPaperFaro, PaperFaro
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,6 @@
-"""Every figure, drawn for jobs that all differ: legible, complete, and with captions that tell the truth."""
+"""Every figure, drawn for jobs that all differ: legible, complete, and with captions that tell the
+truth.
+"""
 
 import itertools
 import re
@@ -17,11 +19,21 @@ from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
 from faro_lib.workload.service import true_busy_s
-from studies.arena.figures import arena
-from studies.edition.figures import ablation, replicas, scale, sensitivity, sloppify
-from studies.elsewhere.figures import days
-from studies.figures import comparison, forecast, queueing, traces
-from studies.live.figures import kubernetes, live
+from studies.figures import (
+    ablation,
+    arena,
+    comparison,
+    days,
+    forecast,
+    kubernetes,
+    live,
+    queueing,
+    replicas,
+    scale,
+    sensitivity,
+    sloppify,
+    traces,
+)
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +184,12 @@ def test_the_load_is_in_cores_and_its_peak_is_the_one_in_the_caption(drawings, r
     drawing = drawings["offered_load"]
     np.testing.assert_allclose(drawing.figure.axes[0].lines[0].get_ydata(), busy)
     for capacity in CAPACITIES:
-        sentence = f"At {capacity} cores, the offered load is {busy.mean() / capacity:.0%} of capacity on average and "
-        assert f"{sentence}{busy.max() / capacity:.0%} in the busiest minute." in drawing.caption
+        mean, peak = busy.mean() / capacity, busy.max() / capacity
+        sentence = (
+            f"At {capacity} cores, the offered load is {mean:.0%} of capacity on average and "
+            f"{peak:.0%} in the busiest minute."
+        )
+        assert sentence in drawing.caption
 
 
 def test_the_load_of_a_batched_job_is_what_its_full_batches_keep_busy():
@@ -280,8 +296,8 @@ def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_tab
     drawing = drawings["sensitivity"]
     assert len(drawing.figure.axes) == 2
     assert (
-        f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, {margin.min():.2f},"
-        in drawing.caption
+        f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, "
+        f"{margin.min():.2f}," in drawing.caption
     )
 
 

@@ -1,4 +1,6 @@
-"""The autoscalers of studies/arena, against the worked examples and stated limits of their documentation."""
+"""The autoscalers of studies/arena, against the worked examples and stated limits of their
+documentation.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ JOB = (Job("a", service_time_s=0.1, max_replicas=1000),)
 
 
 def path(policy, ticks, target, tick_s=None, **fields):
-    """Targets after each tick; `fields` has the observed values by tick, and replicas follow at once."""
+    """Targets after each tick; `fields` has the observed values by tick, and replicas follow at
+    once.
+    """
     state, targets = policy.start(JOB), []
     for tick in range(ticks):
         now = {name: np.array([values[tick]], float) for name, values in fields.items()}
@@ -33,11 +37,12 @@ FOUR_PODS, TEN_PERCENT = ScalingPolicy("Pods", 4, 60), ScalingPolicy("Percent", 
 
 
 def test_hpa_removes_ten_per_cent_of_many_pods_and_four_of_few():
-    """'If there are 80 replicas and the target has to be scaled down to 10', 8 go first, then 8 of 72 (7.2, rounded up)."""
+    """'If there are 80 replicas and the target has to be scaled down to 10', 8 go first, then 8 of
+    72 (7.2, rounded up).
+    """
     policy = BehaviorHPA(down=(FOUR_PODS, TEN_PERCENT), stabilisation_s=0.0)
-    targets = path(
-        policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40
-    )  # 8 erlangs: 10 pods at 80 %
+    # 8 erlangs: 10 pods at 80 %.
+    targets = path(policy, 40, 80, tick_s=60.0, arrivals_per_min=[80.0] * 40)
     assert targets[:2] == [72, 64]
     assert set(-np.diff([n for n in targets if 10 < n < 40])) == {4}
     assert targets[-1] == 10
@@ -83,9 +88,8 @@ def test_an_upward_window_waits_until_all_of_it_wants_more():
 
 # keda.sh: an HPA with a metric of type AverageValue, between minReplicaCount and maxReplicaCount.
 def test_keda_gives_each_threshold_of_the_metric_a_replica():
-    assert path(KEDA(), 1, 4, arrivals_per_min=[41.0]) == [
-        6
-    ]  # threshold 8 requests/s: 41 / 8 = 5.1
+    # Threshold 8 requests/s: 41 / 8 = 5.1.
+    assert path(KEDA(), 1, 4, arrivals_per_min=[41.0]) == [6]
 
 
 def test_keda_keeps_its_count_within_ten_per_cent_of_the_threshold():
@@ -106,7 +110,8 @@ def test_keda_never_exceeds_its_ceiling_of_twice_an_equal_share_nor_moves_it():
     assert target == [20, 1]
 
 
-# knative.dev, "Additional autoscaling configuration for Knative Pod Autoscaler" and "Configuring concurrency".
+# knative.dev, "Additional autoscaling configuration for Knative Pod Autoscaler" and "Configuring
+# concurrency".
 def test_kpa_keeps_70_per_cent_of_the_container_concurrency():
     assert path(KPA(concurrency=10), 1, 10, ongoing=[100.0]) == [15]  # 100 / (10 x 0.7) = 14.3
 
@@ -134,8 +139,6 @@ def test_kpa_halves_at_most_in_one_decision():
     assert path(KPA(), 1, 1, ongoing=[0.0]) == [1]
 
 
-@pytest.mark.parametrize(
-    "policy", [BehaviorHPA(), KEDA(), KPA()], ids=lambda policy: policy.name
-)
+@pytest.mark.parametrize("policy", [BehaviorHPA(), KEDA(), KPA()], ids=lambda policy: policy.name)
 def test_missing_data_changes_nothing(policy):
     assert path(policy, 30, 6, arrivals_per_min=[np.nan] * 30, ongoing=[np.nan] * 30) == [6] * 30

@@ -1,4 +1,6 @@
-"""Several judged days: forecasters know only the days before, and differences come with bootstrap intervals."""
+"""Several judged days: forecasters know only the days before, and differences come with bootstrap
+intervals.
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,8 @@ from faro_lib import forecast
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.workload.changes import CHANGES, changed
 from faro_lib.workload.synthetic import synthetic
-from studies.elsewhere.days import CLAIRVOYANT, over_days, paired
-from studies.elsewhere.figures import days as draw
+from studies.days import CLAIRVOYANT, over_days, paired
+from studies.figures import days as draw
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,8 @@ def blocks(traces):
 def test_every_policy_and_the_clairvoyant_have_twelve_blocks_in_each_run(blocks):
     runs = blocks.groupby(["day", "capacity_cores", "policy", "trial"])
     assert set(blocks["policy"]) == {"FairShare", "Faro-Sum", "Faro-Sum, ar", CLAIRVOYANT}
-    assert len(runs) == 2 * 1 * (
-        3 * 2 + 1
-    )  # days, capacities; trials of the policies, one of the clairvoyant
+    days, capacities, policies, trials = 2, 1, 3, 2
+    assert len(runs) == days * capacities * (policies * trials + 1)  # the clairvoyant runs once
     assert (runs["block"].count() == 12).all()
     assert (runs["minutes"].sum() == 36).all()
 
@@ -122,8 +123,8 @@ def test_the_caption_counts_the_comparisons_and_names_the_worst():
     ]
     text = draw.finding({"small": pd.DataFrame(rows, columns=columns)}, "Ours")
     assert text == (
-        "Ours loses less utility than the other policy in 2 of 3 comparisons; the 95 % interval excludes zero in 1. "
-        "It loses more in 1, most against C on small with 9 cores (0.30)."
+        "Ours loses less utility than the other policy in 2 of 3 comparisons; the 95 % interval "
+        "excludes zero in 1. It loses more in 1, most against C on small with 9 cores (0.30)."
     )
 
 

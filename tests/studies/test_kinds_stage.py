@@ -15,8 +15,8 @@ from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import Assuming
 from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.synthetic import synthetic
-from studies.edition.figures.replicas import finding
-from studies.edition.replicas import (
+from studies.figures.replicas import finding
+from studies.replicas import (
     ASSUMED,
     LEADER,
     SERVICES,
@@ -38,7 +38,8 @@ def test_the_jobs_of_the_mix_need_as_many_replicas_as_before():
 
 
 def test_a_serial_profile_takes_the_latency_of_a_request_alone_for_its_service_time():
-    # A batch of one after its wait; a prompt of 300 tokens and an iteration; 60 iterations of one sequence.
+    # A batch of one after its wait; a prompt of 300 tokens and an iteration; 60 iterations of one
+    # sequence.
     expected = {
         "classify": 0.154,
         "images": 0.1 + 0.6,
@@ -71,9 +72,7 @@ def test_the_losses_of_the_services_add_up_to_the_total_though_some_minutes_have
     traces = synthetic(jobs=2, days=1, minutes=6)
     jobs = tuple(replace(SERVICES["classify"], name=name) for name in traces.names)
     idle = replace(traces, jobs=jobs, evaluation=traces.evaluation * (np.arange(6) % 3 > 0))
-    monkeypatch.setattr(
-        "studies.edition.replicas.policies_of", lambda *_: {"FairShare": FairShare()}
-    )
+    monkeypatch.setattr("studies.replicas.policies_of", lambda *_: {"FairShare": FairShare()})
     runs = compare(idle, [2], trials=1, report=lambda line: None)
     np.testing.assert_allclose(runs["lost_classify"], runs["lost_utility"])
 
@@ -93,9 +92,8 @@ def test_jobs_with_their_own_service_times_also_need_as_many_replicas_as_before(
 
 @pytest.mark.parametrize(("configured", "used"), [("bayes", "auto"), ("kalman", "kalman")])
 def test_a_posterior_of_the_published_counts_does_not_forecast_the_scaled_ones(configured, used):
-    (expression,) = re.findall(
-        r"^ *forecaster=(.*),$", (ROOT / "rules" / "replicas.smk").read_text(), re.MULTILINE
-    )
+    rule = (ROOT / "workflow" / "rules" / "replicas.smk").read_text()
+    (expression,) = re.findall(r"^ *forecaster=(.*),$", rule, re.MULTILINE)
     assert eval(expression, {"CONFIG": load({"forecaster": configured})}) == used
 
 

@@ -1,4 +1,6 @@
-"""Live comparisons that are interrupted and continue, start with history, and lose a worker; without a cluster."""
+"""Live comparisons that are interrupted and continue, start with history, and lose a worker;
+without a cluster.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ COLUMNS = {
 
 @pytest.fixture
 def replayed(monkeypatch, tmp_path):
-    """Function that compares, and the list of the runs that it made; a run is a simulation, and the third one is cut off."""
+    """Function that compares, and the list of the runs that it made; a run is a simulation, and the
+    third one is cut off.
+    """
     made: list[tuple[str, Slice]] = []
 
     def run_live(one, policy, seed, how, endpoint, journal, max_rps, lose_worker):

@@ -1,4 +1,6 @@
-"""Sample paths of other packages: deciles become paths, and the deciles of the paths are the deciles again."""
+"""Sample paths of other packages: deciles become paths, and the deciles of the paths are the
+deciles again.
+"""
 
 import runpy
 

@@ -1,4 +1,6 @@
-"""Runs on a Kubernetes node: the time until a deleted worker is replaced, and the figure of the recorded tables."""
+"""Runs on a Kubernetes node: the time until a deleted worker is replaced, and the figure of the
+recorded tables.
+"""
 
 from dataclasses import replace
 
@@ -10,8 +12,8 @@ from faro_lib.figures import use_style
 from faro_lib.policies import FairShare
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
+from studies.figures.kubernetes import node_caption, on_a_node
 from studies.frames import Tables, read_tables, write_tables
-from studies.live.figures.kubernetes import node_caption, on_a_node
 from studies.live.recovery import recovery_s
 from studies.run_tables import tables_of
 
@@ -19,7 +21,9 @@ ABOUT = {"ray": "2.60.0", "kubeletVersion": "v1.20.2", "processors": 2}
 
 
 def recovery(back_s=20, trial=0):
-    """Forty seconds of load, one row per five seconds; one of two workers is away from second 10 to `back_s`."""
+    """Forty seconds of load, one row per five seconds; one of two workers is away from second 10 to
+    `back_s`.
+    """
     second = np.arange(0, 40, 5)
     away = (second > 10) & (second < back_s)
     table = {

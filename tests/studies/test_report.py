@@ -1,4 +1,4 @@
-"""The HTML report: correct numbers, a caption for each figure, and nothing loaded from other files."""
+"""The HTML report: correct numbers, a caption for each figure, and nothing loaded from files."""
 
 import hashlib
 import json
@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 from faro_pipeline.settings import Config
 
+from faro_lib.metrics.paired import t_interval
 from faro_lib.workload.synthetic import synthetic
-from studies.paired import paired_difference
 from studies.report import findings
 from studies.report.page import write_report
 from studies.report.tables import MEASURES
 from studies.traces import write_traces
 
 PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f0003860180"
-    "5a347d6b0000000049454e44ae426082"
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
+    "0000000d49444154789c6360f8cf500f00038601805a347d6b"
+    "0000000049454e44ae426082"
 )
 
 
@@ -113,9 +114,7 @@ def test_the_limit_is_a_row_and_every_column_is_defined_below_the_table(page):
     )
 
 
-def test_figures_are_numbered_in_the_order_of_their_questions_and_those_of_another_configuration_are_left_out(
-    page,
-):
+def test_figures_are_numbered_by_question_without_those_of_another_configuration(page):
     _, html = page
     assert re.findall(r'<figure id="(\w+)"', html) == ["policies", "half_wait", "kubernetes"]
     assert "<b>Figure 1. The policies.</b> Faster &amp; &lt;better&gt;." in html
@@ -131,8 +130,8 @@ def test_recorded_runs_have_a_section_of_their_own_at_the_end(page):
 def test_the_page_begins_with_sizes_and_findings(page):
     table, html = page
     assert (
-        "3 jobs, 60 minutes, 1,000 requests, 2 policies and 2 trials per policy and capacity (36, 16 cores)"
-        in html
+        "3 jobs, 60 minutes, 1,000 requests, 2 policies and 2 trials per policy and capacity (36, "
+        "16 cores)" in html
     )
     found = re.findall(r"<li>(.*?)</li>", html)
     assert len(found) == 5
@@ -148,7 +147,8 @@ def test_the_page_begins_with_sizes_and_findings(page):
 
 def test_nothing_is_loaded_from_elsewhere(page):
     _, html = page
-    # The scripts of the chart can load files, but its data are in the page; a browser without a network shows that.
+    # The scripts of the chart can load files, but its data are in the page; a browser without a
+    # network shows that.
     html = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"<script|url\(|@import|fetch|http", html)
     loaded = re.findall(r'<(?!a )[^>]*(?:src|href)="([^"#][^"]*)"', html)
@@ -198,11 +198,11 @@ def trials(**lost):
 
 
 def test_a_policy_that_is_better_in_every_trial_by_the_same_margin_is_named_the_winner():
-    summary, utility = trials(A=[0.5, 0.6, 0.7], B=[0.2, 0.3, 0.41]), "lost cluster utility"
+    summary = trials(A=[0.5, 0.6, 0.7], B=[0.2, 0.3, 0.41])
     text = findings.lowest(summary, "lost_utility")
-    assert (
-        text
-        == f"The lowest {utility} is 0.303 at 8 cores, under B, 0.297 ± 0.014 below the next policy, A."
+    assert text == (
+        "The lowest lost cluster utility is 0.303 at 8 cores, under B, 0.297 ± 0.014 below the "
+        "next policy, A."
     )
     violations = findings.lowest(summary, "slo_violation_rate")
     assert (
@@ -239,5 +239,5 @@ def test_the_distance_to_the_limit_is_paired_by_trial():
 def test_days_and_not_their_trials_are_the_observations_if_there_are_several_days():
     index = pd.MultiIndex.from_product([[1, 2], range(50)], names=["day", "trial"])
     values = pd.Series([1.0] * 50 + [2.0] * 50, index)
-    mean, half_width = paired_difference(values, values * 0)
+    mean, half_width = t_interval(values, values * 0)
     assert (mean, half_width) == pytest.approx((1.5, 0.5 * 12.706), rel=1e-3)

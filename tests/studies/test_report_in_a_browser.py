@@ -104,7 +104,8 @@ def test_the_page_is_no_wider_than_the_screen(browser, page, width):
 def test_text_on_a_phone_is_large_enough_to_read(browser, report):
     browser.load(report, PHONE)
     sizes = browser.evaluate(
-        "[...document.querySelectorAll('p, td, figcaption')].map(e => parseFloat(getComputedStyle(e).fontSize))"
+        "[...document.querySelectorAll('p, td, figcaption')].map(e => "
+        "parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 14
 
@@ -199,12 +200,15 @@ def test_the_chart_shows_another_capacity_and_only_the_policies_that_are_chosen(
     bars = "[...document.querySelectorAll('#chart .mark-rect.role-mark path')]"
     assert browser.evaluate(f"{bars}.length") == 2 * len(POLICIES)
     before = browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))")
-    choose = "const menu = document.querySelector('#chart select'); menu.value = {}; menu.dispatchEvent(new Event('change'))"
-    browser.evaluate(f"(() => {{{choose.format(36)}}})()")
+    browser.evaluate(
+        "(() => { const menu = document.querySelector('#chart select'); menu.value = 36;"
+        " menu.dispatchEvent(new Event('change')) })()"
+    )
     browser.evaluate("new Promise(done => setTimeout(done, 500))")
     assert browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))") != before
     entry = browser.evaluate(
-        "(() => { const symbol = document.querySelector('#chart .role-legend-symbol path'); symbol.scrollIntoView();"
+        "(() => { const symbol = document.querySelector('#chart .role-legend-symbol path');"
+        " symbol.scrollIntoView();"
         " const at = symbol.getBoundingClientRect();"
         " return [at.x + at.width / 2, at.y + at.height / 2] })()"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faro_lib.workload.synthetic import synthetic
-from studies.edition import solver_study as study
+from studies import solver_study as study
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures import style
 from faro_lib.workload import Job
-from studies.edition.figures import sloppify
-from studies.figures import common, comparison, forecast
+from studies.figures import common, comparison, forecast, sloppify
 
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {

@@ -1,4 +1,6 @@
-"""The pictures of the tour: a row of the table is a mean of paths, a price is a difference of optima."""
+"""The pictures of the tour: a row of the table is a mean of paths, a price is a difference of
+optima.
+"""
 
 from base64 import b64decode
 

@@ -13,7 +13,8 @@ import nbformat
 
 ROOT = Path(__file__).parents[2]
 
-# What each stand-in notebook imports and writes, and nothing else. The fingerprint of its code covers imports that never run.
+# What each stand-in notebook imports and writes, and nothing else. The fingerprint of its code
+# covers imports that never run.
 WRITE = """
 from pathlib import Path
 def write(folder, *names):
@@ -39,7 +40,8 @@ QUEUEING = (
     + """
 if False:
     import faro_lib.queueing
-write("queueing", "measured.npz", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
+tables = ("half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
+write("queueing", "measured.npz", *tables)
 """
 )
 SIMULATION = """
@@ -53,8 +55,8 @@ if False:
 folder = Path(results) / "simulate" / str(capacity)
 folder.mkdir(parents=True, exist_ok=True)
 summary = pd.DataFrame({"policy": policies, "capacity_cores": capacity, "trial": 0})
-columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate", "replicas_used_mean"]
-columns += ["requests", "decision_ms_p50", "decision_ms_p99"]
+columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate"]
+columns += ["replicas_used_mean", "requests", "decision_ms_p50", "decision_ms_p99"]
 summary = summary.assign(**dict.fromkeys(columns, 0.5))
 (folder / "summary.csv").write_text("half")
 while Path("hold").exists():
@@ -99,8 +101,8 @@ def write_notebook(path: Path, code: str, parameters: str = "") -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has imported it, and whatever
-# else does not belong to the checkout.
+# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has
+# imported it, and whatever else does not belong to the checkout.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -119,7 +121,9 @@ FORKS.set_forkserver_preload(
 def run_snakemake(
     folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None
 ) -> None:
-    """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in `folder`."""
+    """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in
+    `folder`.
+    """
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -143,7 +147,9 @@ class Checkout:
         return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """The environment of the tests without this library on PYTHONPATH, because the copy has its own."""
+        """The environment of the tests without this library on PYTHONPATH, because the copy has its
+        own.
+        """
         paths = [
             path
             for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -225,7 +231,9 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
 
 
 def reader_checkout(folder: Path) -> Path:
-    """A checkout with this environment, whose files for `make` are older than it, so that make installs nothing."""
+    """A checkout with this environment, whose files for `make` are older than it, so that make
+    installs nothing.
+    """
     folder = make_checkout(folder, real_notebooks=True).folder
     for name in (
         "Makefile",

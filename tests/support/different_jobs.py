@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, Traces
-from studies.edition import remaining
-from studies.edition.replicas import ASSUMED, LEADER, SERVICES
-from studies.elsewhere.days import CLAIRVOYANT, paired
+from studies import remaining
+from studies.days import CLAIRVOYANT, paired
 from studies.frames import Tables, write_tables
+from studies.replicas import ASSUMED, LEADER, SERVICES
 from studies.traces import write_traces
 
 JOBS = (

@@ -84,9 +84,7 @@ class Schedule:
             workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model
         )
         steps: list[control.Step] = []
-        loop.run(
-            cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append
-        )
+        loop.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append)
         cluster.finish()
         return cluster, steps
 

@@ -15,7 +15,7 @@ from faro_ops.memory import must_fit, ray_gb
 from faro_pipeline.fetch import verify
 from faro_pipeline.settings import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
 
-EDITION = Path(__file__).parents[2] / "studies" / "edition"
+EDITION = Path(__file__).parents[2] / "studies" / "paper"
 STAGE_40 = [
     EDITION / f"{name}.py" for name in ("continuous", "reference")
 ]  # plugins with solvers for stage 40

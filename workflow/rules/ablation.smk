@@ -38,7 +38,6 @@ rule ablation:
 
 
 DRAWINGS["ablation"] = {
-    "package": "studies.edition.figures",
     "tables": rules.ablation.output.tables,
     "figures": ["ablation", "remaining_loss", "learned_latency"],
     "options": {"published": COMPARED_WITH},

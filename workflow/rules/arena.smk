@@ -28,7 +28,6 @@ rule arena:
 
 if ARENA:
     DRAWINGS["arena"] = {
-        "package": "studies.arena.figures",
         "tables": ENTRIES,
         "figures": ["arena"],
         "options": {"entries": ARENA},

@@ -67,8 +67,8 @@ PACKAGES = f"{workflow.basedir}:{workflow.basedir}/workflow"
 COMMAND = f"PYTHONPATH={shlex.quote(PACKAGES)} {PYTHON} -m faro_pipeline"
 RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook:q}} {{params.notebook:q}} {{log:q}} {{threads}}"
 
-# Stage -> its tables, the names of its figures, the options of its function `draw`, and the package of its module <stage> if
-# that is not studies.figures. Each rule file adds its stage.
+# Stage -> its tables, the names of its figures, and the options of `draw` in studies/figures/<stage>.py.
+# Each rule file adds its stage.
 DRAWINGS = {}
 
 

@@ -47,7 +47,6 @@ rule days:
 
 
 DRAWINGS["days"] = {
-    "package": "studies.elsewhere.figures",
     "tables": [table for world in WORLDS for table in tables_in(f"days/{world}", "paired.csv")],
     "figures": ["days_and_workloads"],
     "options": {"worlds": list(WORLDS), "leader": CONFIG.days.policies[-1]},

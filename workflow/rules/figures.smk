@@ -26,7 +26,7 @@ rule figures:
 
 
 for stage, drawing in DRAWINGS.items():
-    module_of_stage = f"{drawing.get('package', 'studies.figures')}.{stage}"
+    module_of_stage = f"studies.figures.{stage}"
 
     rule:
         name:

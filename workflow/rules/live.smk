@@ -40,7 +40,6 @@ rule live:
 
 
 DRAWINGS["live"] = {
-    "package": "studies.live.figures",
     "tables": rules.live.output.tables,
     "figures": ["live"],
     # The recorded run is of the published traces, whatever the workload.
@@ -79,7 +78,6 @@ rule kubernetes:
 
 if NODE_RUNS:
     DRAWINGS["kubernetes"] = {
-        "package": "studies.live.figures",
         "tables": NODE_TABLES,
         "figures": ["kubernetes"],
         "options": {"tables": NODE_RUNS},

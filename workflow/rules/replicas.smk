@@ -32,7 +32,6 @@ rule replicas:
 
 
 DRAWINGS["replicas"] = {
-    "package": "studies.edition.figures",
     "tables": rules.replicas.output.tables,
     "figures": ["kinds_of_replica"],
 }

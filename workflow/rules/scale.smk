@@ -41,7 +41,6 @@ rule scale:
 
 
 DRAWINGS["scale"] = {
-    "package": "studies.edition.figures",
     "tables": rules.scale.output.tables + tables_in("simulate", "summary.csv", "limit.csv"),
     "figures": [
         "effective_utility",

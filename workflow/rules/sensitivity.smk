@@ -41,7 +41,6 @@ rule sensitivity:
 
 
 DRAWINGS["sensitivity"] = {
-    "package": "studies.edition.figures",
     "tables": rules.sensitivity.output.tables,
     "figures": ["sensitivity"] if VARIED else [],
 }

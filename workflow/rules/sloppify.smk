@@ -36,7 +36,6 @@ rule sloppify:
 
 
 DRAWINGS["sloppify"] = {
-    "package": "studies.edition.figures",
     "tables": rules.sloppify.output.tables,
     "figures": [
         *("utility_of_latency", "solver_time_and_gap", "sloppification"),
