@@ -36,7 +36,8 @@ def test_requests_for_a_job_before_it_exists_are_dropped(dispatch):
 
 @pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
 def test_a_request_at_the_very_beginning_is_served(dispatch):
-    workload, serving_model = Workload((Job("a"),), np.array([[1]])), ServingModel(dispatch)
+    workload = Workload((Job("a"),), np.array([[1]]))
+    serving_model = ServingModel(dispatch)
     draws = draw(workload, 24, router=serving_model.router)
     assert draws.arrival_s[0] == 0
     cluster = SimulatedCluster(workload, draws, 1, np.array([1]), serving_model)

@@ -1,4 +1,4 @@
-"""The platforms' own autoscalers, against worked examples of their documentation and their stated limits."""
+"""The platforms' own autoscalers, against the examples and limits of their documentation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_starting_pods_count_as_idle_so_hpa_does_not_request_them_twice():
 
 
 def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
-    state, target, path = None, 10, []
+    state = None
+    target = 10
+    path = []
     for tick in range(1, 43):
         pods = 8.0 if tick == 1 else 4.0 if tick < 10 else 1.6
         target, state = hpa(target, pods, now_s=15.0 * tick, state=state)
@@ -74,7 +76,8 @@ def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
 
 
 def test_hpa_does_nothing_without_a_metric_even_after_wanting_to_shrink():
-    state, target = None, 10
+    state = None
+    target = 10
     for tick in range(1, 60):
         target, state = hpa(target, 1.0 if tick < 10 else np.nan, now_s=15.0 * tick, state=state)
     assert target == 10
@@ -86,7 +89,8 @@ def test_hpa_waits_for_the_first_complete_minute():
 
 
 def ray_serve(queues, target=2):
-    state, targets = RayServe().start(JOB), []
+    state = RayServe().start(JOB)
+    targets = []
     for tick, queue in enumerate(queues, 1):
         observation = observed([target], now_s=10.0 * tick, ongoing=np.array([queue]))
         state, plan = RayServe().decide(state, observation)
@@ -132,7 +136,8 @@ def test_the_baseline_ray_serve_keeps_a_replica_for_each_ongoing_request():
 def test_targets_stay_within_the_bounds_of_a_job(policy):
     job = (Job("a", service_time_s=0.1, min_replicas=2, max_replicas=6),)
     for load, bound in ((50.0, 6), (0.01, 2)):
-        state, target = policy.start(job), 4
+        state = policy.start(job)
+        target = 4
         for tick in range(1, 200):
             observation = observed(
                 [target],

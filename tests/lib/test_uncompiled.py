@@ -1,4 +1,4 @@
-"""Compiled functions give the results of their Python code, in a small world that runs with and without compilation.
+"""Compiled functions give the results of their Python code, in a small world that runs both ways.
 
 `make coverage` runs this file uncompiled, so that coverage sees the lines of those functions.
 """
@@ -36,7 +36,8 @@ OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 
 def simulated() -> dict:
     """A few minutes under policies that grow, shrink and drop, on both dispatches."""
-    workload, told = Workload(JOBS, COUNTS), {}
+    workload = Workload(JOBS, COUNTS)
+    told = {}
     context = PolicyContext(
         JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)), "half-mmc"
     )
@@ -74,7 +75,7 @@ def of_kinds() -> dict:
 
 
 def allocated() -> dict:
-    """Every objective and solver, on tables with and without drops; quotas, groups, and the paper's solver."""
+    """Every objective and solver, with and without drops; quotas, groups, the paper's solver."""
     told = {}
     for objective in OBJECTIVES:
         drops = DROPS[::8] if "Penalty" in objective else None

@@ -180,7 +180,8 @@ def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
     [
         (
             ["workload=faro-10job"],
-            "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?",
+            "workload='faro-10job' is neither a workload nor a .csv file; "
+            "did you mean 'faro-10jobs'?",
         ),
         (["workload=none.csv"], "none.csv: no such file"),
         (["capacities=[36,9]"], "9 replicas are fewer than the 10 jobs"),
@@ -264,7 +265,7 @@ def assert_one_line(said: str, told: str) -> None:
 
 
 def assert_refused(checkout, told: str, *arguments: str) -> None:
-    """Snakemake stops before planning and prints only the error and where its configuration comes from."""
+    """Snakemake stops before planning and prints only the error and the source of its settings."""
     done = checkout.snakemake(*arguments)
     assert done.returncode != 0
     own = ("Using workflow specific profile", "Config file config/default.yaml is extended")

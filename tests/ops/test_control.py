@@ -98,7 +98,8 @@ def test_clamped_targets_fit_the_capacity_and_lie_between_current_and_wanted(dat
         return data.draw(st.lists(values, min_size=jobs, max_size=jobs))
 
     now, wanted = per_job(st.integers(1, 9)), per_job(st.integers(1, 9))
-    tenths, changing = np.array(per_job(st.integers(1, 20))), np.array(per_job(st.booleans()))
+    tenths = np.array(per_job(st.integers(1, 20)))
+    changing = np.array(per_job(st.booleans()))
     capacity = int(tenths @ now) + data.draw(st.integers(0, 60))
     target, _ = clamped(wanted, observed(now, capacity / 10, changing), cores=tenths / 10)
     assert tenths @ target <= capacity
@@ -113,7 +114,8 @@ class Recorder:
     """A cluster that only records its targets."""
 
     def __init__(self):
-        self.now_s, self.applied = 0.0, []
+        self.now_s = 0.0
+        self.applied = []
 
     def advance(self, until_s):
         self.now_s = until_s
@@ -126,7 +128,8 @@ class Recorder:
 
 
 def test_the_loop_acts_at_every_tick_and_advances_the_cluster_to_the_end():
-    cluster, steps = Recorder(), []
+    cluster = Recorder()
+    steps = []
     run(cluster, FairShare(), (Job("a"),), 200.0, on_step=steps.append)
     assert cluster.applied == [(60.0, [3], [0.0]), (120.0, [3], [0.0]), (180.0, [3], [0.0])]
     assert cluster.now_s == 200.0
@@ -160,14 +163,13 @@ class Holding(Wanting):
         return state, hold(observation)
 
 
-def test_a_run_that_resumes_after_more_than_a_minute_keeps_the_replicas_that_another_controller_has_set(
-    tmp_path,
-):
+def test_a_run_that_resumes_after_more_than_a_minute_keeps_replicas_set_by_others(tmp_path):
     class Led(Recorder):
         def observe(self):
             return observed([5], now_s=self.now_s)
 
-    cluster, options = Led(), {"journal": tmp_path / "j"}
+    cluster = Led()
+    options = {"journal": tmp_path / "j"}
     run(Recorder(), Holding([3]), (Job("a"),), 95.0, **options)
     run(cluster, Holding([3]), (Job("a"),), 235.0, **options, clock=Clock(int(time.time()) - 200))
     assert {tuple(target) for _, target, _ in cluster.applied} == {(5,)}

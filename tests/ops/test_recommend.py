@@ -229,7 +229,8 @@ def test_a_capacity_meets_the_slos_if_its_own_replay_does():
 
 
 def test_latencies_are_predicted_up_to_twice_the_replicas_that_fit_and_are_allowed(monkeypatch):
-    jobs, tried = (Job("few", max_replicas=3), Job("least", min_replicas=2, max_replicas=2)), []
+    jobs = (Job("few", max_replicas=3), Job("least", min_replicas=2, max_replicas=2))
+    tried = []
 
     def predicted(jobs, rates_rps, replicas, **options):
         tried.append(max(replicas))
@@ -494,7 +495,10 @@ def fast(tmp_path):
 
 
 def test_a_job_that_the_published_router_caps_is_named_in_one_line(fast, capsys):
-    capped = "the paper's router, one server per job, handles 109 requests/s; more arrive in the busiest minute of"
+    capped = (
+        "the paper's router, one server per job, handles 109 requests/s; "
+        "more arrive in the busiest minute of"
+    )
     assert cli.main(["recommend", *fast, "--capacity", "12", "--dispatch", "round-robin"]) == 3
     assert [line for line in capsys.readouterr().err.splitlines() if capped in line] == [
         f"{capped} large (120), and more replicas do not help"

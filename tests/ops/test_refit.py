@@ -1,4 +1,4 @@
-"""The model is refitted in a child process while the loop goes on, and replaced only by one that is as good."""
+"""A child process refits the model during the loop; only one that is as good replaces it."""
 
 import json
 import os
@@ -87,7 +87,8 @@ class TestTheComparison:
         assert "CRPS" in renewal("auto", traces(1), Source().model(JOBS))[1]
 
     def test_a_model_whose_forecasts_are_not_finite_is_refused(self, monkeypatch):
-        known, sample = traces(3), models.fit("persistence", traces(2)).__class__.sample
+        known = traces(3)
+        sample = models.fit("persistence", traces(2)).__class__.sample
         serving = fitted("ar", known)
         monkeypatch.setattr(
             type(models.fit("persistence", known)), "sample", lambda *more: sample(*more) * np.nan
@@ -174,7 +175,8 @@ class TestTheModelThatServes:
     def test_a_failure_long_after_a_new_model_was_accepted_is_not_blamed_on_it(
         self, model, verdicts, monkeypatch
     ):
-        new, now_s = fitted("ar", traces(2)), time.monotonic()
+        new = fitted("ar", traces(2))
+        now_s = time.monotonic()
         verdicts.append((new, "it is better"))
         model.wanted = True
         model.newer()
@@ -191,7 +193,9 @@ class TestTheModelThatServes:
 
 def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
     """The loop is not left, so the lease and the journal stay as they are."""
-    new, seen, given = forecast.fit("persistence", traces(2)), [], []
+    new = forecast.fit("persistence", traces(2))
+    seen = []
+    given = []
     context = PolicyContext(JOBS, forecast.fit("ar", traces(2)))
     policy = make("MArk", context)
 
@@ -222,7 +226,8 @@ def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
 
 
 def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
-    failures, steps = [], []
+    failures = []
+    steps = []
     broken = forecast.fit(
         "ar", Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1])
     )  # of one job
@@ -241,7 +246,8 @@ def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
 
 
 def test_an_answer_that_hangs_delays_nobody_and_the_one_before_stays():
-    hangs, calls = threading.Event(), []
+    hangs = threading.Event()
+    calls = []
 
     def ask():
         calls.append(None)
@@ -291,10 +297,14 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     monkeypatch.setenv("FARO_PLUGINS", str(tmp_path / "slow.py"))
     monkeypatch.setenv("BEGUN", str(tmp_path / "begun"))
     monkeypatch.setattr(models, "REFIT_S", 15.0)
-    ray, log, ticks_at = FakeRay({"a": 1, "b": 1}), tmp_path / "j", {}
-    holders, lease = set(), ray.stats.lease
+    ray = FakeRay({"a": 1, "b": 1})
+    log = tmp_path / "j"
+    ticks_at = {}
+    holders = set()
+    lease = ray.stats.lease
     ray.stats.lease = lambda holder, *more: holders.add(holder) or lease(holder, *more)
-    metrics, exporter_of = [], Exporter.__init__
+    metrics = []
+    exporter_of = Exporter.__init__
 
     def note(self, *arguments):
         exporter_of(self, *arguments)

@@ -1,4 +1,4 @@
-"""`.ci/run`: it is red if a part fails, leaves no cluster behind, and never uses the user's kubeconfig."""
+"""`.ci/run` is red if a part fails, leaves no cluster, and never uses the user's kubeconfig."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Machine:
     """A checkout whose scripts and tools are fakes that write down how they were called."""
 
     def __init__(self, folder: Path):
-        self.folder, self.log = folder / "checkout", folder / "log"
+        self.folder = folder / "checkout"
+        self.log = folder / "log"
         (self.folder / ".ci").mkdir(parents=True)
         (self.folder / "cluster/offline").mkdir(parents=True)
         for name in (".ci/run", "cluster/versions.env", "cluster/offline/settings.sh"):
@@ -40,7 +41,8 @@ class Machine:
             self.fake(self.folder / name)
         for name in TOOLS:
             self.fake(folder / "bin" / name)
-        path, cache = f"{folder}/bin:{os.environ['PATH']}", str(folder / "cache")
+        path = f"{folder}/bin:{os.environ['PATH']}"
+        cache = str(folder / "cache")
         self.environment = os.environ | {
             "PATH": path,
             "KUBECONFIG": "/user/config",
@@ -122,7 +124,8 @@ def test_a_build_that_still_runs_is_ended_with_the_script(machine):
     )
     status, _, _ = machine.run()
     assert status != 0
-    build, until = Path(f"/proc/{began.read_text().strip()}/status"), time.monotonic() + 30
+    build = Path(f"/proc/{began.read_text().strip()}/status")
+    until = time.monotonic() + 30
     while (runs := still_runs(build)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not runs

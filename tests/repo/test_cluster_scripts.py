@@ -1,4 +1,4 @@
-"""The scripts under cluster/: what they refuse, that they are clean, and that versions stand in one place."""
+"""The scripts under cluster/: what they refuse; they are clean; versions stand in one place."""
 
 from __future__ import annotations
 
@@ -142,9 +142,7 @@ def test_the_image_holds_no_secret_and_is_nobodys_root():
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.pipeline"])
-def test_the_classic_builder_which_reads_one_file_in_the_root_sends_what_an_image_needs_and_no_raw_data(
-    name,
-):
+def test_the_classic_builder_sends_what_an_image_needs_and_no_raw_data(name):
     ignored, *rest = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored == "*"
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (CLUSTER / name).read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What the documentation names exists: files, links, targets of make, and flags of the `faro` command."""
+"""The documentation names only files, links, targets of make and flags of `faro` that exist."""
 
 import re
 import subprocess
@@ -92,8 +92,15 @@ def test_the_page_about_live_runs_deploys_the_model_and_the_table_that_it_shows(
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
 def test_what_follows_a_blank_line_in_a_list_is_indented_by_four_spaces(page):
-    """The site takes anything less for text after the list, and an item without a blank line before it for more of it."""
-    lines, listed, nested, fenced, wrong = page.read_text().splitlines(), False, False, False, []
+    """The site takes anything less for text after the list.
+
+    It takes an item without a blank line before it for more of the text above.
+    """
+    lines = page.read_text().splitlines()
+    listed = False
+    nested = False
+    fenced = False
+    wrong = []
     for before, line in zip(["", *lines], lines):
         fenced ^= line.lstrip().startswith("```")
         item = bool(re.match(r"\d+\. |- ", line))

@@ -1,4 +1,4 @@
-"""docs/extending.md: its files work, its commands run, and the names that it adds appear in the results."""
+"""docs/extending.md: its files work, its commands run, and its names appear in the results."""
 
 import os
 import re

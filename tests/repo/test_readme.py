@@ -1,6 +1,7 @@
-"""Every command of README and docs/start.md runs as printed, in a separate checkout with the environment of the tests.
+"""Every command of README and docs/start.md runs as printed, in a separate checkout.
 
-Exceptions: `make test` and `make test-all`, which run these tests, and `make figures`, which test_golden.py runs.
+Exceptions: `make test` and `make test-all`, which run these tests, and `make figures`, which
+test_golden.py runs.
 """
 
 import json
