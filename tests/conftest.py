@@ -28,32 +28,22 @@ TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_au
 
 # Files that take a minute and more begin first, so that no process is left alone with one of
 # them at the end.
-LONGEST = (
-    *(
-        "test_forecast_real",
-        "test_readme",
-        "test_golden",
-        "test_extending",
-        "test_faro_policies",
-        "test_latency_table",
-    ),
-    *(
-        "test_simulate_reference",
-        "test_simulate_replicas",
-        "test_calibrate",
-        "test_bayes",
-        "test_fuzz",
-        "test_published",
-    ),
-)
+LONGEST = [
+    *("test_forecast_real", "test_readme", "test_golden", "test_extending", "test_faro_policies"),
+    *("test_latency_table", "test_simulate_reference", "test_simulate_replicas"),
+    *("test_calibrate", "test_bayes", "test_fuzz", "test_published"),
+]
 
 
 def pytest_collection_modifyitems(items):
     """Run the longest files first, then notebooks, then the others. Sorting is stable."""
-    order = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(
-        key=lambda item: order.get(item.path.stem, len(LONGEST) + (item.path.suffix != ".ipynb"))
-    )
+
+    def place(item) -> int:
+        if item.path.stem in LONGEST:
+            return LONGEST.index(item.path.stem)
+        return len(LONGEST) + (item.path.suffix != ".ipynb")
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

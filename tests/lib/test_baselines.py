@@ -13,11 +13,8 @@ from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP
 from faro_lib.workload import Job
 
-ABOVE, BELOW, SILENT = (
-    1.0,
-    0.2,
-    0.0,
-)  # mean latencies around the SLO of 0.720 s; SILENT: no request ended
+# Mean latencies around the SLO of 0.720 s; SILENT: no request ended.
+ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0
 
 
 def targets(policy, latencies, start=5, changing=()):

@@ -226,13 +226,8 @@ def test_the_most_valuable_starts_come_first_if_the_plan_has_values():
 
 def test_a_start_in_a_full_cluster_and_the_least_valuable_stop_are_one_action():
     wish = Wish((4, 1, 1), more=(0.0, 0.5, 0.1), less=(0.9, 0.0, 0.0))
-    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).after(
-        observed([2, 2, 2], capacity=6)
-    )[0] == [
-        3,
-        2,
-        1,
-    ]
+    ticks = Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1))
+    assert ticks.after(observed([2, 2, 2], capacity=6))[0] == [3, 2, 1]
 
 
 def test_actions_beyond_the_limit_are_made_by_later_decisions():
@@ -370,12 +365,8 @@ def test_a_new_job_starts_at_its_minimum_whatever_the_plan():
 def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():
     ticks = Ticks(Wish((2, 4, 1)))
     ticks.after(with_present(observed([2, 4, 0], capacity=6), True, True, False))
-    assert ticks.after(
-        with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)
-    ) == (
-        [2, 3, 1],
-        (HOLD, CAPACITY, JOB_ADDED),
-    )
+    added = with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)
+    assert ticks.after(added) == ([2, 3, 1], (HOLD, CAPACITY, JOB_ADDED))
 
 
 def test_a_new_job_that_may_have_no_replicas_takes_none_below_the_minimum_of_another():
@@ -403,9 +394,8 @@ def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
 
 def test_pending_targets_of_a_removed_job_do_not_block_other_jobs():
     ticks = Ticks(Wish((2, 2, 9)))
-    ticks.after(
-        with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)
-    )  # 5 of its 9 are carried over
+    before = with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)
+    ticks.after(before)  # 5 of its 9 are carried over
     ticks.policy = Wish((8, 2, 4), attempts=1)
     assert ticks.after(
         with_present(observed([2, 2, 4], capacity=10, now_s=120.0), True, True, False)

@@ -193,9 +193,8 @@ def test_when_observations_stop_targets_are_held_after_a_minute(
     run = simulate(day, policy, CAPACITY_CORES, draws=draws)
     decisions = decided(run)
     missing = decisions[decisions.reason == MISSING]
-    ticks = np.arange(
-        FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s
-    )  # more than 60 s without data
+    # More than 60 s without data.
+    ticks = np.arange(FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s)
     assert sorted(missing.time_s.unique()) == ticks.tolist()
     assert (missing.groupby("time_s").size() == len(day.jobs)).all()
     held = missing.sort_values("time_s").groupby("job").replicas_target

@@ -72,9 +72,8 @@ def test_a_job_of_the_jobs_table_uses_its_curve_and_others_their_simulation(path
     plain = measure(jobs[1:], (1, 2, 4), requests=1000)
     for replicas in COUNTS:
         of_curve = float(measured.tail_latency_s(jobs[0], 4.0 * replicas, replicas))
-        assert of_curve == pytest.approx(
-            latency_s(4.0, replicas), rel=0.03
-        )  # interpolated on another grid
+        # It is interpolated on another grid.
+        assert of_curve == pytest.approx(latency_s(4.0, replicas), rel=0.03)
         np.testing.assert_array_equal(
             measured.tail_latency_s(jobs[1], 4.0, replicas),
             plain.tail_latency_s(jobs[1], 4.0, replicas),

@@ -28,16 +28,7 @@ REPLICAS = (
     Concurrent(4, 0.5),
     Batched(8, 0.01, 0.03, 0.002),
     Batched(3, batch_s=(0.1, 0.11, 0.15)),
-    Continuous(
-        0.02,
-        0.001,
-        1e-4,
-        16,
-        output_tokens=50,
-        prompt_tokens=200,
-        output_cv=0.5,
-        slo_on="first_token",
-    ),
+    Continuous(0.02, 0.001, 1e-4, 16, 50, 200, output_cv=0.5, slo_on="first_token"),
 )
 
 

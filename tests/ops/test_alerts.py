@@ -146,10 +146,8 @@ def test_a_controller_that_is_gone_is_silent_too(tmp_path):
 
 @needs_promtool
 def test_a_controller_that_has_waited_for_its_capacity_does_not_make_it_short(tmp_path):
-    waited = {
-        "faro_capacity_cores": "0+0x30 100+0x{n}",
-        "faro_offered_cores": "40+0.001x{n}",
-    }  # 30 minutes of 0
+    # 30 minutes of 0 cores.
+    waited = {"faro_capacity_cores": "0+0x30 100+0x{n}", "faro_offered_cores": "40+0.001x{n}"}
     assert not firing("FaroCapacityShort", waited, 180, tmp_path)
 
 

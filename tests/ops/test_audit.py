@@ -1,6 +1,7 @@
 """`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,18 +95,7 @@ class TestRecords:
         } | {column: value}
         pd.DataFrame([row]).to_csv(tmp_path / "r.csv", index=False)
         write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert (
-            main(
-                [
-                    "audit",
-                    "--workload",
-                    str(tmp_path / "r.csv"),
-                    "--jobs",
-                    str(tmp_path / "jobs.yaml"),
-                ]
-            )
-            == 2
-        )
+        assert main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml".split()) == 2
         assert message in capsys.readouterr().err
 
     @pytest.mark.parametrize("absent", ["replicas", "latency_p99_s"])
@@ -113,31 +103,12 @@ class TestRecords:
         row = {"job": "a", "minute": 0, "requests": 3, "replicas": 1, "latency_p99_s": 0.1}
         pd.DataFrame([row]).drop(columns=absent).to_csv(tmp_path / "r.csv", index=False)
         write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert (
-            main(
-                [
-                    "audit",
-                    "--workload",
-                    str(tmp_path / "r.csv"),
-                    "--jobs",
-                    str(tmp_path / "jobs.yaml"),
-                ]
-            )
-            == 2
-        )
+        assert main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml".split()) == 2
         assert f"column {absent}" in capsys.readouterr().err
 
     @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "nan=q", "0.99=", "q"])
     def test_a_latency_query_needs_a_quantile(self, latency, capsys):
-        arguments = [
-            "audit",
-            "--prometheus",
-            "http://localhost:1",
-            "--jobs",
-            "j.yaml",
-            "--query",
-            "q",
-        ]
+        arguments = shlex.split("audit --prometheus http://localhost:1 --jobs j.yaml --query q")
         assert main([*arguments, "--replicas-query", "r", "--latency", latency]) == 2
         assert "must be QUANTILE=PROMQL" in capsys.readouterr().err
 
@@ -218,17 +189,9 @@ def test_the_calibration_leaves_out_minutes_of_unknown_or_infinite_latency():
 def calibrated(service: CalibratedService, discrepancy=0.02) -> Calibration:
     """A calibration that is certain of `service`."""
     capacity_rps = np.full(3, service.capacity_rps)
+    of_service = (service, {}, capacity_rps)
     return Calibration(
-        "serial",
-        {},
-        service,
-        {},
-        capacity_rps,
-        (service,),
-        capacity_rps,
-        discrepancy,
-        "calibrated",
-        "",
+        "serial", {}, *of_service, (service,), capacity_rps, discrepancy, "calibrated", ""
     )
 
 
@@ -427,16 +390,7 @@ class TestAudit:
         table.to_csv(tmp_path / "r.csv", index=False)
         write_jobs(world.jobs, tmp_path / "jobs.yaml")
         assert (
-            main(
-                [
-                    "audit",
-                    "--workload",
-                    str(tmp_path / "r.csv"),
-                    "--jobs",
-                    str(tmp_path / "jobs.yaml"),
-                    "--json",
-                ]
-            )
+            main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml --json".split())
             == 3
         )
         answer = json.loads(capsys.readouterr().out)
@@ -447,18 +401,8 @@ class TestAudit:
         records, jobs = map(str, files)
         calibrated_once(0, 1)
         page = tmp_path / "audit.html"
-        arguments = [
-            "audit",
-            "--workload",
-            records,
-            "--jobs",
-            jobs,
-            "--policy",
-            "FairShare",
-            "--plot",
-            str(page),
-        ]
-        assert main(arguments) == 0
+        arguments = f"--workload {records} --jobs {jobs} --policy FairShare --plot {page}".split()
+        assert main(["audit", *arguments]) == 0
         printed = capsys.readouterr().out
         assert "reproduced" in printed
         assert "minus recorded" in printed

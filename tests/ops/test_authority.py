@@ -66,9 +66,8 @@ def first_rollback(lost, expected, doubled=None):
 
 
 def test_a_service_at_the_margin_of_its_model_is_rolled_back_in_24_days_as_rarely_as_alpha_says():
-    # of each mean
     means = np.array([0.0, 0.02, 0.3])
-    services = 100
+    services = 100  # of each mean
     expected = np.tile(means.repeat(services), (MINUTES_24_DAYS, 1))
     random = np.tile(np.random.default_rng(1).random((MINUTES_24_DAYS, services)), len(means))
     lost = (random < expected + MARGIN).astype(float)  # the worst that the hypothesis allows
@@ -124,9 +123,8 @@ def test_a_service_that_is_twice_as_slow_earns_a_level_in_30_days_at_most_as_oft
     authority = Authority.none(services)
     earned = np.zeros(services, bool)
     for _ in range(MINUTES_24_DAYS):
-        lost = (rng.random(services) < doubled / 2).astype(
-            float
-        )  # the least that the hypothesis allows
+        # The least that the hypothesis allows.
+        lost = (rng.random(services) < doubled / 2).astype(float)
         authority = weighed(
             authority, lost, np.zeros(services), doubled, *np.ones((2, services), bool)
         )
@@ -180,9 +178,8 @@ def test_a_minute_counts_once_and_not_if_data_is_missing(model):
 
 def test_while_replicas_change_only_the_fewer_are_expected_to_serve_and_nothing_is_earned(model):
     before = replace(Authority.none(1), running=np.array([1.0]), minute=np.array([4.0]))
-    grown = minute(
-        5, count=500.0, tail_s=0.8, starting=np.array([0])
-    )  # one replica would be overloaded
+    # One replica would be overloaded.
+    grown = minute(5, count=500.0, tail_s=0.8, starting=np.array([0]))
     assert with_evidence(before, (JOB,), grown, model).doubt[0] == 1, (
         "a large loss is no surprise with one replica"
     )
@@ -190,12 +187,8 @@ def test_while_replicas_change_only_the_fewer_are_expected_to_serve_and_nothing_
     assert with_evidence(same, (JOB,), grown, model).doubt[0] > 1
     good = with_evidence(same, (JOB,), minute(5, count=500.0), model)
     assert good.trust[0] > 1
-    assert (
-        with_evidence(same, (JOB,), minute(5, count=500.0, changing=np.array([True])), model).trust[
-            0
-        ]
-        == 1
-    )
+    changing = minute(5, count=500.0, changing=np.array([True]))
+    assert with_evidence(same, (JOB,), changing, model).trust[0] == 1
 
 
 # --- metrics that cannot be right -----------------------------------------------------------------

@@ -148,17 +148,8 @@ def test_static_floors_divide_their_share_by_the_load_and_never_change(traces, c
 
 def test_static_floors_can_be_simulated_from_the_command_line(coarse_tables, monkeypatch, capsys):
     monkeypatch.setenv("FARO_PLUGINS", "")
-    arguments = [
-        "--plugin",
-        adoption.__file__,
-        "--policy",
-        "StaticFloors",
-        "--minutes",
-        "5",
-        "--forecaster",
-        "ar",
-    ]
-    assert cli.main(["simulate", *arguments]) == 0
+    arguments = "--policy StaticFloors --minutes 5 --forecaster ar --plugin {}"
+    assert cli.main(["simulate", *arguments.format(adoption.__file__).split()]) == 0
     assert "StaticFloors" in capsys.readouterr().out
 
 

@@ -93,11 +93,11 @@ WITH_CONTAINERS = [
 
 def containers(thing):
     """The containers anywhere in an object."""
+    values = thing if isinstance(thing, list) else []
     if isinstance(thing, dict):
         yield from thing.get("containers", [])
-    for value in (
-        thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list) else []
-    ):
+        values = thing.values()
+    for value in values:
         yield from containers(value)
 
 

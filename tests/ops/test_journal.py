@@ -195,9 +195,8 @@ def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_wit
     changed_twice, read_history
 ):
     minute = np.arange(30)
-    last_tick = np.where(
-        (minute >= 10) & (minute < 20), np.nan, 6.0 * minute + 5
-    )  # a count is the number of its tick
+    replaced = (minute >= 10) & (minute < 20)
+    last_tick = np.where(replaced, np.nan, 6.0 * minute + 5)  # a count is the number of its tick
     np.testing.assert_array_equal(read_history(changed_twice).today, [last_tick, last_tick])
 
 

@@ -397,18 +397,13 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     def operator():
         try:
             until(lambda: path.exists() and path.read_text().count("\n") > 1)
-            assert (
-                cli.main(
-                    ["set", "a", "--journal", str(path), "--replicas", "2", "--until", "23:59"]
-                )
-                == 0
-            )
+            fixed = f"a --journal {path} --replicas 2 --until 23:59".split()
+            assert cli.main(["set", *fixed]) == 0
             until(lambda: ray.targets["a"] == 2)
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: b}\n")  # a mistake
             ticks = path.read_text().count("\n")
-            until(
-                lambda: path.read_text().count("\n") >= ticks + 3
-            )  # the table is read before each tick
+            # The table is read before each tick.
+            until(lambda: path.read_text().count("\n") >= ticks + 3)
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: c, min_replicas: 3}\n")
             until(lambda: ray.targets["c"] >= 3)
             assert cli.main(["set", "a", "--journal", str(path), "--clear"]) == 0
@@ -421,16 +416,7 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     with ray.served() as address:
         thread = threading.Thread(target=operator)
         thread.start()
-        command = [
-            "run",
-            "--jobs",
-            str(jobs),
-            "--address",
-            address,
-            "--serve-address",
-            address,
-            "--apply",
-        ]
+        command = f"run --jobs {jobs} --address {address} --serve-address {address} --apply".split()
         assert (
             cli.main([*command, "--policy", "FairShare", "--tick", "0.5", "--journal", str(path)])
             == 0

@@ -166,12 +166,8 @@ def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
     ],
 )
 def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
-    assert (
-        cli.main(
-            ["recommend", "--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]
-        )
-        == 2
-    )
+    arguments = ["--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]
+    assert cli.main(["recommend", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -211,14 +207,7 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
 ):
     counts = timed(tmp_path / "my.csv", days=0.1, peak="2026-11-26T16:00")
     (tmp_path / "jobs.csv").write_text("job,service_time_s,slo_s\na,0.005,0.2\n")
-    arguments = [
-        "--workload",
-        counts,
-        "--jobs",
-        str(tmp_path / "jobs.csv"),
-        "--forecaster",
-        "persistence",
-    ]
+    arguments = f"--workload {counts} --jobs {tmp_path}/jobs.csv --forecaster persistence".split()
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
     assert "replaying the last 2.4 hours at several capacities" in err
@@ -296,13 +285,7 @@ def test_a_job_too_slow_for_its_slo_is_named_and_the_capacity_is_for_the_others(
     (tmp_path / "jobs.csv").write_text(
         "job,service_time_s,service_scv,slo_s\nfine,0.18,0,0.72\nslow,0.18,1,0.3\n"
     )
-    arguments = [
-        "--workload",
-        str(tmp_path / "my.csv"),
-        "--jobs",
-        str(tmp_path / "jobs.csv"),
-        "--curve",
-    ]
+    arguments = f"--workload {tmp_path}/my.csv --jobs {tmp_path}/jobs.csv --curve".split()
     assert (
         cli.main(["recommend", *arguments, "--capacity", "8", "--forecaster", "persistence"]) == 3
     )
@@ -455,12 +438,8 @@ def test_more_load_and_a_lost_replica_violate_more():
         recorded, less, more, failed = found[column]
         assert recorded < less < more < failed
         assert failed > 0.5
-    assert (
-        variations(day, policy, 2, np.array([1]), accepted, LIVE)["fixed_slo_violation_rate"].iloc[
-            3
-        ]
-        == 1.0
-    )
+    overloaded = variations(day, policy, 2, np.array([1]), accepted, LIVE)
+    assert overloaded["fixed_slo_violation_rate"].iloc[3] == 1.0
 
 
 def test_fixed_replicas_suffice_on_every_day():
@@ -483,15 +462,9 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
         for job, count in (("a", busy), ("b", 60))
     ]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *rows]))
-    arguments = [
-        "--workload",
-        str(tmp_path / "my.csv"),
-        "--capacity",
-        "14",
-        "--curve",
-        "--forecaster",
-        "persistence",
-    ]
+    arguments = (
+        f"--workload {tmp_path}/my.csv --capacity 14 --curve --forecaster persistence"
+    ).split()
     assert cli.main(["recommend", *arguments]) == 0
     out, err = capsys.readouterr()
     assert "replaying all 3 days at several capacities" in err

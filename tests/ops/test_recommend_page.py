@@ -45,15 +45,7 @@ def test_the_options_on_the_page_exist(command, monkeypatch, tmp_path, capsys):
 def test_the_json_has_the_keys_of_the_page(tmp_path, capsys):
     counts = [f"{day},{minute},a,300" for day in (0, 1) for minute in range(40)]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *counts]))
-    arguments = [
-        "recommend",
-        "--workload",
-        str(tmp_path / "my.csv"),
-        "--capacity",
-        "3",
-        "--curve",
-        "--json",
-    ]
+    arguments = f"recommend --workload {tmp_path}/my.csv --capacity 3 --curve --json".split()
     assert cli.main(arguments) == 0
     (sentence,) = re.findall(r"^With `--json`.*?\. Progress", PAGE, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", sentence) == list(json.loads(capsys.readouterr().out))

@@ -71,9 +71,8 @@ class TestTheComparison:
 
     def test_a_worse_model_is_refused(self):
         known = traces(4)
-        wrong = Traces(
-            JOBS, known.train // 10, known.evaluation
-        )  # the days before the last are not like it
+        # The days before the last are not like it.
+        wrong = Traces(JOBS, known.train // 10, known.evaluation)
         new, reason = renewal("seasonal", wrong, forecast.fit("seasonal", known))
         assert new is None
         assert "CRPS" in reason
@@ -228,9 +227,8 @@ def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
 def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
     failures = []
     steps = []
-    broken = forecast.fit(
-        "ar", Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1])
-    )  # of one job
+    one_job = Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1])
+    broken = forecast.fit("ar", one_job)
     policy = make("MArk", PolicyContext(JOBS, forecast.fit("ar", traces(2))))
     run(
         Still(),
@@ -338,30 +336,10 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     with ray.served() as address:
         thread = threading.Thread(target=operator)
         thread.start()
-        command = [
-            "run",
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--address",
-            address,
-            "--serve-address",
-            address,
-        ]
-        command += [
-            "--apply",
-            "--policy",
-            "MArk",
-            "--tick",
-            "0.5",
-            "--journal",
-            str(log),
-            "--metrics-port",
-            "0",
-        ]
-        assert (
-            cli.main([*command, "--history", str(tmp_path / "days.csv"), "--forecaster", "slow"])
-            == 0
-        )
+        command = f"run --jobs {tmp_path}/jobs.yaml --address {address}".split()
+        command += f"--serve-address {address} --apply --policy MArk --tick 0.5".split()
+        command += f"--journal {log} --metrics-port 0 --forecaster slow".split()
+        assert cli.main([*command, "--history", str(tmp_path / "days.csv")]) == 0
         thread.join()
     said = capfd.readouterr().err
     assert ticks_at["begun"] + 4 < ticks_at["during"] <= ticks_at["ended"]

@@ -47,14 +47,7 @@ class TestAPortInUse:
 
     def test_is_reported_before_the_controller_looks_for_a_cluster(self, taken, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = [
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--policy",
-            "AIAD",
-            "--metrics-port",
-            str(taken),
-        ]
+        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --metrics-port {taken}".split()
         assert cli.main(["run", *arguments]) == 2
         text = only_line(capsys.readouterr().err)
         assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in text
@@ -183,14 +176,7 @@ class TestTooLittleMemory:
 
     def test_is_found_before_a_local_ray_is_started(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = [
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--policy",
-            "AIAD",
-            "--backend",
-            "local",
-        ]
+        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --backend local".split()
         assert cli.main(["run", *arguments, "--capacity", "100000"]) == 2
         assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
 
@@ -270,14 +256,7 @@ class TestNoPermission:
     def test_for_a_journal_is_found_before_anything_starts(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         (tmp_path / "folder").mkdir()
-        arguments = [
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--policy",
-            "AIAD",
-            "--journal",
-            str(tmp_path / "none/j"),
-        ]
+        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --journal {tmp_path}/none/j".split()
         (tmp_path / "none").write_text("a file")
         assert cli.main(["run", *arguments]) == 2
         assert "none: is a file, and a folder is needed" in only_line(capsys.readouterr().err)

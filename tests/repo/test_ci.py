@@ -13,17 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
 PARTS = [
-    "packages",
-    "traces",
-    "environment",
-    "kind cluster",
-    "test-k8s",
-    "kind down",
-    "smoke",
-    "forecasters",
-    "docs",
-    "pipeline",
-    "test-all",
+    *("packages", "traces", "environment", "kind cluster", "test-k8s", "kind down"),
+    *("smoke", "forecasters", "docs", "pipeline", "test-all"),
 ]
 
 
@@ -143,17 +134,7 @@ def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(tmp_path):
     for name, content in (("test_x.py", text), ("pytest.ini", "[pytest]\nmarkers = k8s\n")):
         (tmp_path / name).write_text(content)
     tests = ROOT / "tests"
-    command = [
-        "pytest",
-        "-q",
-        "-p",
-        "conftest",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
+    command = f"pytest -q -p conftest -p no:cacheprovider --rootdir {tmp_path} {tmp_path}".split()
     for kubeconfig, status in (("/some/where", 1), ("", 0)):
         environment = os.environ | {
             "KUBECONFIG": kubeconfig,

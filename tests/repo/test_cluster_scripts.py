@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,19 +17,7 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 DOCS = ROOT / "docs/kubernetes.md"
 SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run", ROOT / ".ci/release"])
-NEEDED = (
-    "bash",
-    "dirname",
-    "grep",
-    "head",
-    "sort",
-    "cat",
-    "env",
-    "date",
-    "id",
-    "mktemp",
-    "rm",
-)  # of any machine
+ON_EVERY_MACHINE = shlex.split("bash dirname grep head sort cat env date id mktemp rm")
 
 
 @pytest.fixture
@@ -36,7 +25,7 @@ def bare(tmp_path):
     """An environment whose PATH has nothing but what every machine has."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in NEEDED:
+    for name in ON_EVERY_MACHINE:
         (folder / name).symlink_to(shutil.which(name))
     return {"PATH": str(folder), "HOME": str(tmp_path)}
 
@@ -157,16 +146,8 @@ def test_the_classic_builder_sends_what_an_image_needs_and_no_raw_data(name):
 @pytest.mark.parametrize("backend", ["kind", "kubernetes"])
 def test_the_pipeline_plans_notebook_80_on_it(backend):
     wanted = f"results/synthetic/live/{backend}/summary.csv"
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--dry-run",
-        "--config",
-        f"backend={backend}",
-        "--",
-        wanted,
-    ]
+    arguments = f"--dry-run --config backend={backend} -- {wanted}".split()
+    command = [sys.executable, "-m", "snakemake", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"live: 80_live on {backend}" in done.stdout + done.stderr
@@ -198,17 +179,8 @@ def test_the_table_of_files_in_the_docs_is_what_is_written(backend, tmp_path):
     from faro_ops import cli
 
     more = ["--prometheus", "http://p:9090"] if backend == "deployments" else ["--service-monitor"]
-    arguments = [
-        "manifests",
-        "--jobs",
-        str(CLUSTER / "jobs.yaml"),
-        "--out",
-        str(tmp_path / "m"),
-        "--backend",
-        backend,
-        *more,
-    ]
-    assert cli.main(arguments) == 0
+    arguments = f"--jobs {CLUSTER}/jobs.yaml --out {tmp_path}/m --backend {backend}".split()
+    assert cli.main(["manifests", *arguments, *more]) == 0
     told = set(re.findall(r"`(\w+\.ya?ml)`", DOCS.read_text()))
     assert {path.name for path in (tmp_path / "m").iterdir()} - {"kustomization.yaml"} <= told
 

@@ -44,13 +44,8 @@ def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per
     hooks, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(hooks, "EXECUTED", tmp_path)
-    for name in (
-        "10_traces",
-        "50_simulation-16.partial",
-        "50_simulation-36",
-        "50_simulation-32",
-        "00_tour",
-    ):
+    capacities = ("16.partial", "36", "32")
+    for name in ("10_traces", "00_tour", *(f"50_simulation-{one}" for one in capacities)):
         (tmp_path / f"{name}.ipynb").write_text("{}")
     for name, shown in (
         ("10_traces", "10_traces"),
