@@ -11,7 +11,6 @@ from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
-from faro_ops import cli
 
 RATES = (1.0, 2.0, 4.0, 8.0)
 COUNTS = (1, 2, 4)
@@ -150,19 +149,3 @@ def test_a_curve_that_cannot_be_read_is_refused_in_one_line(tmp_path, name, mess
     """It is a ValueError, so a controller whose changed table names such a curve keeps its jobs."""
     with pytest.raises(ValueError, match=f"^{tmp_path}.*{message}$"):
         measure((Job("a", latency_curve=str(tmp_path / name)),), (1,))
-
-
-def test_manifests_refuse_a_table_that_names_a_curve_because_the_controller_would_not_find_it(
-    path, tmp_path, capsys
-):
-    (tmp_path / "jobs.yaml").write_text("- {job: a, latency_curve: curve.csv}\n")
-    assert (
-        cli.main(["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")])
-        == 2
-    )
-    problem = (
-        f"job 'a': latency_curve='{path}' is a file that the controller's pod would not have; "
-        "leave the column out"
-    )
-    assert capsys.readouterr().err == f"faro: {problem}\n"
-    assert not (tmp_path / "m").exists()

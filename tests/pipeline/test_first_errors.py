@@ -1,4 +1,4 @@
-"""Errors that new users meet: one line that says what to do, and no incomplete file under a final name."""
+"""Errors that new users meet: one line says what to do, and no file is left half written."""
 
 import ctypes
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from checkouts import ROOT, write_notebook
 from faro_pipeline.notebook import NotebookError, run_notebook
+from messages import assert_refused
 
 from faro_ops import cli
 
@@ -169,8 +170,6 @@ class TestTooLittleMemory:
         assert "its process was killed, most likely for too little memory: take fewer jobs" in text
 
     def test_is_found_by_the_pipeline_before_it_starts(self, checkout):
-        from test_bad_input import assert_refused
-
         asked = "scale={largest: [[1000000, 3200000]]}"
         assert_refused(checkout, "70_scale needs about", "--config", asked)
 
@@ -184,10 +183,9 @@ class TestTooLittleMemory:
 def without_rights() -> None:
     """Drop root's right to ignore permissions; called in the child process before its command."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
+    PR_CAPBSET_DROP = 24  # takes effect at exec
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        if os.geteuid() == 0 and prctl(
-            24, capability, 0, 0, 0
-        ):  # PR_CAPBSET_DROP, which takes effect at exec
+        if os.geteuid() == 0 and prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -203,7 +201,7 @@ def forbidden(tmp_path):
             return subprocess.run(
                 [sys.executable, "-c", *arguments],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/workflow"},
                 capture_output=True,
                 text=True,
                 preexec_fn=without_rights,
@@ -218,16 +216,18 @@ def forbidden(tmp_path):
 
 
 class TestNoPermission:
-    CHECK = "from faro_lib import config, pipeline; pipeline.check(config.load({'results': '%s'}))"
-
     def test_is_found_by_the_pipeline_before_it_starts(self, forbidden):
-        code = (
-            f"import sys; from faro_lib.errors import message_of\ntry: {self.CHECK % 'results'}\n"
-        )
-        done = forbidden(
-            code.replace("; pipeline.check", ";  pipeline.check")
-            + "except OSError as e: sys.exit(message_of(e))"
-        )
+        code = """
+import sys
+from faro_lib.errors import message_of
+from faro_pipeline.check import check
+from faro_pipeline.settings import load
+try:
+    check(load({"results": "results"}))
+except OSError as error:
+    sys.exit(message_of(error))
+"""
+        done = forbidden(code)
         text = only_line(done.stderr)
         assert text.startswith(str(forbidden.folder))
         assert "permission denied; change its permissions, or name another place" in text
