@@ -8,7 +8,6 @@ import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -122,12 +121,10 @@ def test_versions_stand_in_one_place():
     assert default[1] == named["PYTHON_IMAGE"], "docker build by hand takes the same"
 
 
-def test_the_image_holds_no_secret_and_is_nobodys_root():
-    text = (CLUSTER / "Dockerfile").read_text()
-    assert re.search(r"^USER 1000", text, re.MULTILINE)
-    assert not re.search(r"(?i)token|secret=|password", text.replace("nobody's secret", ""))
+def test_the_image_does_not_run_as_root_and_holds_only_what_is_named():
+    assert re.search(r"^USER 1000", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
     ignored = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
-    assert ignored[0] == "*", "what is not named does not get in"
+    assert ignored[0] == "*"
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.pipeline"])
@@ -144,11 +141,9 @@ def test_the_classic_builder_sends_what_an_image_needs_and_no_raw_data(name):
 
 
 @pytest.mark.parametrize("backend", ["kind", "kubernetes"])
-def test_the_pipeline_plans_notebook_80_on_it(backend):
+def test_the_pipeline_plans_notebook_80_on_it(backend, checkout):
     wanted = f"results/synthetic/live/{backend}/summary.csv"
-    arguments = f"--dry-run --config backend={backend} -- {wanted}".split()
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = checkout.snakemake("--dry-run", "--config", f"backend={backend}", "--", wanted)
     assert done.returncode == 0, done.stderr
     assert f"live: 80_live on {backend}" in done.stdout + done.stderr
 
