@@ -26,44 +26,33 @@ EVALUATION = ROOT / "data/raw/input.json"
 TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl"
 
 
-# Files that take a minute and more begin first, so that no process is left alone with one of them at the end.
-LONGEST = (
-    *(
-        "test_forecast_real",
-        "test_readme",
-        "test_golden",
-        "test_extending",
-        "test_faro_policies",
-        "test_latency_table",
-    ),
-    *(
-        "test_simulate_reference",
-        "test_simulate_replicas",
-        "test_calibrate",
-        "test_bayes",
-        "test_fuzz",
-        "test_published",
-    ),
-)
+# Files that take a minute and more begin first, so that no process is left alone with one of
+# them at the end.
+LONGEST = [
+    *("test_forecast_real", "test_readme", "test_golden", "test_extending", "test_faro_policies"),
+    *("test_latency_table", "test_simulate_reference", "test_simulate_replicas"),
+    *("test_calibrate", "test_bayes", "test_fuzz", "test_published"),
+]
 
 
 def pytest_collection_modifyitems(items):
-    """A stable sort: the longest files, then notebooks, then the others; the tests of a file stay in their order."""
-    order = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(
-        key=lambda item: order.get(item.path.stem, len(LONGEST) + (item.path.suffix != ".ipynb"))
-    )
+    """Run the longest files first, then notebooks, then the others. Sorting is stable."""
+
+    def place(item) -> int:
+        if item.path.stem in LONGEST:
+            return LONGEST.index(item.path.stem)
+        return len(LONGEST) + (item.path.suffix != ".ipynb")
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test marked k8s that is skipped although there is a cluster has failed: nothing is known of what it tests."""
+    """Fail a test marked k8s that is skipped although there is a cluster: it has tested nothing."""
     report = yield
     if report.skipped and item.get_closest_marker("k8s") and os.environ.get("KUBECONFIG"):
-        report.outcome, report.longrepr = (
-            "failed",
-            f"skipped, although KUBECONFIG is set: {call.excinfo.value}",
-        )
+        report.outcome = "failed"
+        report.longrepr = f"skipped, although KUBECONFIG is set: {call.excinfo.value}"
     return report
 
 
@@ -120,7 +109,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def prometheus():
-    """A server that answers every query for requests with 60, and every query for latencies with 0.2 s."""
+    """A server that answers queries for requests with 60, and queries for latencies with 0.2 s."""
     from k8s_world import FakePrometheus
 
     server = FakePrometheus({"requests": 60.0, "seconds": 0.2})

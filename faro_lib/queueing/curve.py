@@ -71,8 +71,10 @@ def _read(path: str | Path, column: str) -> pd.DataFrame:
     """The CSV with the latency `column` and with drop rates, which are 0 if it has none."""
     try:
         table = pd.read_csv(path)
-    except OSError as error:
-        raise ValueError(message_of(error)) from None
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file or folder") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: is a folder, and a file is needed") from None
     except ValueError as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
     for name in ("replicas", "rate_per_replica_rps", column):

@@ -13,17 +13,19 @@ from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP
 from faro_lib.workload import Job
 
-ABOVE, BELOW, SILENT = (
-    1.0,
-    0.2,
-    0.0,
-)  # mean latencies around the SLO of 0.720 s; SILENT: no request ended
+# Mean latencies around the SLO of 0.720 s; SILENT: no request ended.
+ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0
 
 
 def targets(policy, latencies, start=5, changing=()):
-    """The targets of one job over ticks of 10 s at these mean latencies; plans are carried out at once, unless changing."""
+    """The targets of one job over ticks of 10 s at these mean latencies.
+
+    Plans are carried out at once, unless the job is changing.
+    """
     job = (Job("a"),)
-    state, target, wanted = policy.start(job), start, []
+    state = policy.start(job)
+    target = start
+    wanted = []
     for tick, latency_s in enumerate(latencies, 1):
         observation = observed([target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
         state, plan = policy.decide(state, observation)
@@ -70,7 +72,7 @@ def test_a_latency_of_exactly_the_slo_is_not_above_it():
 
 
 def test_counters_continue_during_a_change():
-    # The plan of tick 3 is not carried out yet at ticks 4 to 6; tick 6 plans an increase all the same.
+    # The plan of tick 3 is not carried out yet at ticks 4 to 6; tick 6 still plans an increase.
     assert targets(AIAD(), [ABOVE] * 6, changing={3, 4, 5, 6})[2::3] == [6, 6]
 
 
@@ -100,7 +102,8 @@ def test_oneshot_leaves_one_replica_to_a_job_without_requests():
 def test_targets_stay_within_the_bounds_of_a_job(policy):
     job = (Job("a", min_replicas=2, max_replicas=6),)
     for latency_s, bound in ((50.0, 6), (0.01, 2)):
-        state, target = policy.start(job), 4
+        state = policy.start(job)
+        target = 4
         for tick in range(1, 601):
             observation = observed(
                 [target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])

@@ -1,4 +1,4 @@
-"""Faro, the paper's Faro and MArk: when they decide, from which inputs, and that `decide` is pure."""
+"""Faro, the paper's Faro and MArk: when they decide, from which inputs; `decide` is pure."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +109,8 @@ class Planned(TwoLoops):
 
 def planned_at(policy, jobs, times_s):
     """Those of the ticks at `times_s` at which the policy makes a long-term plan."""
-    state, planned = policy.start(jobs), []
+    state = policy.start(jobs)
+    planned = []
     for now_s in times_s:
         state, plan = policy.decide(state, observed([2] * len(jobs), now_s=now_s, minute=0))
         planned += [now_s] if PLANNED in plan.reason else []
@@ -158,7 +159,8 @@ FAR_AWAY = expected(
 def test_a_forecaster_that_has_missed_months_is_told_of_four_hours_and_knows_the_time(
     traces, monkeypatch, kind
 ):
-    forecaster, updates = FAR_AWAY if kind == "expected" else forecast.fit(kind, traces), []
+    forecaster = FAR_AWAY if kind == "expected" else forecast.fit(kind, traces)
+    updates = []
     update = type(forecaster).update
 
     def counted(self, counts):
@@ -175,7 +177,7 @@ def test_a_forecaster_that_has_missed_months_is_told_of_four_hours_and_knows_the
 
 
 def test_a_published_drop_rate_acts_when_the_change_of_its_job_is_complete(context, observation):
-    """Job 0 grows, job 1 is wanted elsewhere but was cut, job 2 keeps its replicas, job 3 shrinks."""
+    """Job 0 grows, job 1 was to grow but was cut, job 2 keeps its replicas, job 3 shrinks."""
     planned = np.array([0.1, 0.2, 0.3, 0.4])
 
     class Planned(PaperFaro):
@@ -263,7 +265,8 @@ def test_losses_add_up_by_minute_and_an_unknown_minute_loses_nothing(context, ob
 
 
 def test_losses_count_within_a_day_of_1440_minutes(context, observation):
-    state, lost = make("Faro-Fair", context).start(context.jobs), []
+    state = make("Faro-Fair", context).start(context.jobs)
+    lost = []
     for minute in (1, 1440, 1441, 1442):
         seen = replace(
             observation, minute=minute, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan])
@@ -274,7 +277,10 @@ def test_losses_count_within_a_day_of_1440_minutes(context, observation):
 
 
 def reserving(past, load, capacity, target, **changes):
-    """The targets with a reserve: past minutes (jobs, minutes), load (jobs,) in requests per minute, present targets."""
+    """The targets with a reserve.
+
+    `past` is (jobs, minutes) and `load` (jobs,), in requests per minute.
+    """
     jobs = tuple(Job(f"job{n}") for n in range(len(load)))
     traces = Traces(jobs, np.asarray(past)[None, None], np.asarray(past)[None])
     policy = tuned(PolicyContext(jobs, forecast.fit("persistence", traces)), **changes)
@@ -303,7 +309,8 @@ def test_without_bursts_in_the_past_idle_replicas_stay_where_they_are():
 
 
 def test_a_job_that_does_not_exist_gets_no_cores_beyond_its_minimum():
-    jobs, load = (Job("a"), Job("b")), np.full((2, 15), 3000.0)
+    jobs = (Job("a"), Job("b"))
+    load = np.full((2, 15), 3000.0)
     train = np.full((1, 1, 2, 60), 3000)
     policy = tuned(PolicyContext(jobs, forecast.fit("persistence", Traces(jobs, train, train[0]))))
     at = observed(
@@ -350,7 +357,8 @@ def test_a_share_beyond_the_minute_is_refused(context):
 
 
 def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
-    day, draws = traces.workload(), draw(traces.workload(), 24)
+    day = traces.workload()
+    draws = draw(traces.workload(), 24)
     dropped = {
         name: simulate(day, make(name, context), 13, draws=draws).dropped.sum()
         for name in ("FairShare", "Faro-Sum")
@@ -359,7 +367,10 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
 
 
 def test_a_policy_that_is_given_its_own_tick_keeps_the_time_of_its_decisions(context):
-    """`faro manifests` names the tick that Faro has anyway; a decision late in the minute was tuned (docs/tuning.md)."""
+    """`faro manifests` names the tick that Faro has anyway.
+
+    That it decides late in the minute was tuned (docs/tuning.md).
+    """
     policy = make("Faro-Sum", context)
     assert paced(policy, policy.tick_s) == policy
     assert policy.phase_s > 0
@@ -380,10 +391,11 @@ def test_a_policy_that_is_given_its_own_tick_keeps_the_time_of_its_decisions(con
 )
 @pytest.mark.parametrize("replicas", [36, 32, 16])
 def test_faro_as_published_loses_what_the_paper_reports(published_traces, replicas, policy, within):
-    """With the pooled autoregression; docs/comparison.md has the Bayesian forecaster, and why Sum deviates most.
+    """With the pooled autoregression. docs/comparison.md has the Bayesian forecaster.
 
-    COBYLA magnifies rounding, so the processor matters: if service times change by 1e-13 of themselves, the mean of two
-    trials moves by up to 5 %, with PenaltyFairSum at 32 replicas by 17 %. The tolerances include that.
+    COBYLA magnifies rounding, so the processor matters: if service times change by 1e-13 of
+    themselves, the mean of two trials moves by up to 5 %, with PenaltyFairSum at 32 replicas by
+    17 %. The tolerances include that.
     """
     context = policy_context(published_traces, report=lambda line: None)
     context = replace(context, forecaster=forecast.fit("ar", published_traces))

@@ -79,7 +79,9 @@ class Ticks:
     """Tick by hand, one observation after another."""
 
     def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig()):  # noqa: B008
-        self.policy, self.jobs, self.guardrails = policy, jobs, guardrails
+        self.policy = policy
+        self.jobs = jobs
+        self.guardrails = guardrails
         self.memory = Memory.start(policy, jobs)
 
     def after(self, observation):
@@ -95,7 +97,8 @@ def blind(observation, *jobs):
         observation.arrivals_per_min.astype(float),
     )
     latency_s, counts = latency_s.copy(), counts.copy()
-    latency_s[list(jobs)], counts[list(jobs), -1] = np.nan, np.nan
+    latency_s[list(jobs)] = np.nan
+    counts[list(jobs), -1] = np.nan
     return replace(observation, mean_latency_s=latency_s, arrivals_per_min=counts)
 
 
@@ -121,10 +124,8 @@ def test_only_a_job_whose_data_stays_missing_is_held():
 
 @pytest.mark.parametrize("field", ["arrivals_per_min", "mean_latency_s"])
 def test_missing_counts_and_missing_latencies_have_the_same_effect(field):
-    ticks, observation = (
-        Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30)),
-        observed([2, 2, 2], now_s=60.0),
-    )
+    ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
+    observation = observed([2, 2, 2], now_s=60.0)
     without = replace(observation, **{field: getattr(blind(observation, 1), field)})
     assert ticks.after(without)[1] == (PLANNED, MISSING, HOLD)
 
@@ -224,20 +225,13 @@ def test_the_most_valuable_starts_come_first_if_the_plan_has_values():
 
 def test_a_start_in_a_full_cluster_and_the_least_valuable_stop_are_one_action():
     wish = Wish((4, 1, 1), more=(0.0, 0.5, 0.1), less=(0.9, 0.0, 0.0))
-    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).after(
-        observed([2, 2, 2], capacity=6)
-    )[0] == [
-        3,
-        2,
-        1,
-    ]
+    ticks = Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1))
+    assert ticks.after(observed([2, 2, 2], capacity=6))[0] == [3, 2, 1]
 
 
 def test_actions_beyond_the_limit_are_made_by_later_decisions():
-    ticks, target = (
-        Ticks(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1)),
-        [2, 4, 3],
-    )
+    ticks = Ticks(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1))
+    target = [2, 4, 3]
     for n in range(1, 4):
         target, _ = ticks.after(observed(target, capacity=9, now_s=60.0 * n))
     assert target == [5, 1, 3]
@@ -362,12 +356,8 @@ def test_a_new_job_starts_at_its_minimum_whatever_the_plan():
 def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():
     ticks = Ticks(Wish((2, 4, 1)))
     ticks.after(with_present(observed([2, 4, 0], capacity=6), True, True, False))
-    assert ticks.after(
-        with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)
-    ) == (
-        [2, 3, 1],
-        (HOLD, CAPACITY, JOB_ADDED),
-    )
+    added = with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)
+    assert ticks.after(added) == ([2, 3, 1], (HOLD, CAPACITY, JOB_ADDED))
 
 
 def test_a_new_job_that_may_have_no_replicas_takes_none_below_the_minimum_of_another():
@@ -395,9 +385,8 @@ def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
 
 def test_pending_targets_of_a_removed_job_do_not_block_other_jobs():
     ticks = Ticks(Wish((2, 2, 9)))
-    ticks.after(
-        with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)
-    )  # 5 of its 9 are carried over
+    before = with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)
+    ticks.after(before)  # 5 of its 9 are carried over
     ticks.policy = Wish((8, 2, 4), attempts=1)
     assert ticks.after(
         with_present(observed([2, 2, 4], capacity=10, now_s=120.0), True, True, False)
@@ -417,7 +406,9 @@ class Broken:
     """A cluster that cannot be observed after `fails_s`."""
 
     def __init__(self, fails_s):
-        self.fails_s, self.now_s, self.applied = fails_s, 0.0, []
+        self.fails_s = fails_s
+        self.now_s = 0.0
+        self.applied = []
 
     def advance(self, until_s):
         self.now_s = until_s
@@ -432,7 +423,8 @@ class Broken:
 
 
 def test_a_cluster_that_cannot_be_observed_holds_its_targets():
-    cluster, steps = Broken(120.0), []
+    cluster = Broken(120.0)
+    steps = []
     run(
         cluster,
         Wish((3, 1, 2)),
@@ -479,16 +471,15 @@ def test_targets_always_fit_the_capacity_keep_the_minima_and_have_a_reason(data)
             per_job(st.tuples(st.integers(1, 20), st.integers(0, 2)))
         )
     )
-    cores, fewest = (
-        np.array([job.cores for job in jobs]),
-        np.array([job.min_replicas for job in jobs]),
-    )
+    cores = np.array([job.cores for job in jobs])
+    fewest = np.array([job.min_replicas for job in jobs])
     guardrails = GuardrailConfig(
         data.draw(st.sampled_from(["hold", "fair-share"])),
         data.draw(st.sampled_from([None, 0, 1, 3])),
         data.draw(st.sampled_from([0.0, 60.0])),
     )
-    ticks, target = None, np.maximum(1, fewest)
+    ticks = None
+    target = np.maximum(1, fewest)
     for number in range(1, data.draw(st.integers(1, 5)) + 1):
         wish = Wish(tuple(per_job(st.integers(0, 9))))
         policy = Failing(wish.target) if data.draw(st.booleans()) else wish

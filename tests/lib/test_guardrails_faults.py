@@ -1,4 +1,4 @@
-"""Faults during a simulated day: the loop continues, targets fit the capacity, and decisions.parquet has the reasons."""
+"""Faults during a simulated day: the loop continues, targets fit, and reasons are recorded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
 from studies.run_tables import decisions_frame
 
-SEED, CAPACITY_CORES, MINUTES = 24, 36, 60
+SEED = 24
+CAPACITY_CORES = 36
+MINUTES = 60
 FROM_S, UNTIL_S = 30 * 60.0, 35 * 60.0  # a fault of five minutes after half an hour
 RECOVERED_MINUTE = 45
 OTHERS = ("FairShare", "Oneshot", "HPA", "RayServe", "Cilantro", "MArk", "Faro-PenaltyFairSum")
@@ -75,7 +77,7 @@ def decided(tmp_path):
 
 
 def recovered(run, undisturbed):
-    """Whether the utility from RECOVERED_MINUTE on is within 0.2 percent of that without the fault."""
+    """Whether the utility from RECOVERED_MINUTE on is within 0.2 % of that without the fault."""
     utility, reference = (
         np.nanmean(minute_utility(r)[:, RECOVERED_MINUTE:-1]) for r in (run, undisturbed)
     )
@@ -131,7 +133,8 @@ def test_when_forecasts_are_nan_the_fail_mode_applies(
 def test_when_the_solver_raises_five_decisions_fail_and_the_next_succeed(
     day, draws, context, undisturbed, decided, monkeypatch
 ):
-    exact, calls = SOLVERS["exact"], []
+    exact = SOLVERS["exact"]
+    calls = []
 
     def failing(problem, **options):
         calls.append(problem)
@@ -182,9 +185,8 @@ def test_when_observations_stop_targets_are_held_after_a_minute(
     run = simulate(day, policy, CAPACITY_CORES, draws=draws)
     decisions = decided(run)
     missing = decisions[decisions.reason == MISSING]
-    ticks = np.arange(
-        FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s
-    )  # more than 60 s without data
+    # More than 60 s without data.
+    ticks = np.arange(FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s)
     assert sorted(missing.time_s.unique()) == ticks.tolist()
     assert (missing.groupby("time_s").size() == len(day.jobs)).all()
     held = missing.sort_values("time_s").groupby("job").replicas_target
@@ -236,7 +238,8 @@ def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_repli
         lifetimes=((0, added_s, np.inf), (1, 0.0, removed_s)),
     )
     decisions = decided(run)
-    time_s, target = np.array(run.decisions.time_s), np.array(run.decisions.target)
+    time_s = np.array(run.decisions.time_s)
+    target = np.array(run.decisions.target)
     assert (target[time_s < added_s, 0] == 0).all()
     assert (target[time_s >= added_s, 0] >= 1).all()
     assert (target[time_s < removed_s, 1] >= 1).all()

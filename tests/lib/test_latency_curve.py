@@ -1,4 +1,4 @@
-"""A latency curve from elsewhere: a CSV that a job of the table names, and that decisions then use."""
+"""A latency curve from elsewhere: a CSV that a job's row names, and that decisions use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
-from faro_ops import cli
 
-RATES, COUNTS = (1.0, 2.0, 4.0, 8.0), (1, 2, 4)
+RATES = (1.0, 2.0, 4.0, 8.0)
+COUNTS = (1, 2, 4)
 
 
 def latency_s(rate: float, replicas: int) -> float:
@@ -71,9 +71,8 @@ def test_a_job_of_the_jobs_table_uses_its_curve_and_others_their_simulation(path
     plain = measure(jobs[1:], (1, 2, 4), requests=1000)
     for replicas in COUNTS:
         of_curve = float(measured.tail_latency_s(jobs[0], 4.0 * replicas, replicas))
-        assert of_curve == pytest.approx(
-            latency_s(4.0, replicas), rel=0.03
-        )  # interpolated on another grid
+        # It is interpolated on another grid.
+        assert of_curve == pytest.approx(latency_s(4.0, replicas), rel=0.03)
         np.testing.assert_array_equal(
             measured.tail_latency_s(jobs[1], 4.0, replicas),
             plain.tail_latency_s(jobs[1], 4.0, replicas),
@@ -147,19 +146,6 @@ def test_a_curve_that_cannot_be_used_is_refused_in_one_line(tmp_path, change, me
     [("gone.csv", "gone.csv: no such file or folder"), ("", "is a folder, and a file is needed")],
 )
 def test_a_curve_that_cannot_be_read_is_refused_in_one_line(tmp_path, name, message):
-    """A ValueError: a controller whose changed table names such a curve keeps the jobs that it had."""
+    """It is a ValueError, so a controller whose changed table names such a curve keeps its jobs."""
     with pytest.raises(ValueError, match=f"^{tmp_path}.*{message}$"):
         measure((Job("a", latency_curve=str(tmp_path / name)),), (1,))
-
-
-def test_manifests_refuse_a_table_that_names_a_curve_because_the_controller_would_not_find_it(
-    path, tmp_path, capsys
-):
-    (tmp_path / "jobs.yaml").write_text("- {job: a, latency_curve: curve.csv}\n")
-    assert (
-        cli.main(["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")])
-        == 2
-    )
-    problem = f"job 'a': latency_curve='{path}' is a file that the controller's pod would not have; leave the column out"
-    assert capsys.readouterr().err == f"faro: {problem}\n"
-    assert not (tmp_path / "m").exists()

@@ -17,7 +17,7 @@ from faro_ops.recommend.sizing import violations_by_capacity
 
 
 def synthetic(**changes):
-    """A table of two counts whose tail latency doubles and whose drop rate rises to 4 % from one rate to the next."""
+    """A table in which the tail latency doubles from one rate to the next, and 4 % are dropped."""
     tail_s = np.ones((1, 3, 2, 1)) * np.array([1.0, 2.0, 4.0])[None, :, None, None]
     excess = np.ones((1, 3, 2, 1)) * np.array([-0.01, -0.01, 0.03])[None, :, None, None]
     arrays = {
@@ -61,7 +61,8 @@ def test_more_replicas_than_measured_never_increase_the_latency_at_the_same_rate
 
 
 def test_fewer_replicas_than_measured_never_decrease_the_latency_at_the_same_rate_per_replica():
-    counts, table = np.array([1, 2, 3, 4]), synthetic(replicas=[4, 8])
+    counts = np.array([1, 2, 3, 4])
+    table = synthetic(replicas=[4, 8])
     assert np.all(np.diff(table.tail_latency_s(JOB, 2.0 * counts, counts)) < 0)
 
 
@@ -212,8 +213,9 @@ def expected():
 
 
 def test_the_table_of_a_real_service_has_the_utility_of_poisson_arrivals(expected):
-    """The published arrivals overrun their minutes, and so overload the next minute (0.87 in place of 0.95)."""
-    rng, minutes = np.random.default_rng(5), 1000
+    """The published arrivals overrun their minutes and overload the next (0.87, not 0.95)."""
+    rng = np.random.default_rng(5)
+    minutes = 1000
     arrival_s = np.cumsum(rng.exponential(1 / RATE_RPS, int(60 * RATE_RPS * minutes)))
     shape = np.sqrt(np.log1p(VARIABLE.service_scv))
     service_s = VARIABLE.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
@@ -227,7 +229,11 @@ def test_the_table_of_a_real_service_has_the_utility_of_poisson_arrivals(expecte
 
 def test_a_replay_of_a_recommendation_has_the_utility_of_the_table(expected):
     day = Workload((VARIABLE,), np.full((1, 400), 60 * RATE_RPS, int))
-    accepted, quiet = np.full(1, 0.01), lambda line: None
+    accepted = np.full(1, 0.01)
+
+    def quiet(line):
+        pass
+
     curve = violations_by_capacity(
         day, Fixed(2, tick_s=60.0), (2, 2), accepted, serving_model=LIVE, report=quiet
     )
@@ -246,8 +252,12 @@ def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
 
 @pytest.mark.slow
 def test_the_table_is_within_0_03_of_the_simulation_on_average_and_0_1_in_99_percent_of_the_cases():
-    """The first 60 of the 200 cases of benchmarks/latency_table.py; the error of the simulation counts for it."""
+    """The first 60 of the 200 cases of benchmarks/latency_table.py.
+
+    The error of the simulation counts in favour of the table.
+    """
     found = [errors(seed, 0.01) for seed in range(60)]
-    error, half_width = np.array([one[0] for one in found]), np.array([one[1] for one in found])
+    error = np.array([one[0] for one in found])
+    half_width = np.array([one[1] for one in found])
     assert error.mean(axis=0).max() <= 0.03
     assert np.quantile(error - half_width[:, None], 0.99, axis=0).max() <= 0.1

@@ -1,4 +1,4 @@
-"""Leximin with many jobs at equal utilities: against all allocations, an integer program, and at size."""
+"""Leximin with many jobs of equal utility, against all allocations and an integer program."""
 
 import itertools
 from dataclasses import replace
@@ -14,9 +14,10 @@ from faro_lib.workload import Job
 
 
 def tied_table(seed, n=6, columns=4, quotas=False):
-    """Jobs of few levels of utility, most of them at 0, with bounds, weights and equal or unequal cores."""
+    """Jobs of few levels of utility, most of them at 0; with bounds, weights and cores."""
     rng = np.random.default_rng(seed)
-    levels, chance = [0.0, 0.25, 0.5, 1.0], [0.55, 0.15, 0.15, 0.15]
+    levels = [0.0, 0.25, 0.5, 1.0]
+    chance = [0.55, 0.15, 0.15, 0.15]
     value = np.sort(rng.choice(levels, (n, columns), p=chance), axis=1)
     cores = [1.0] if seed % 2 else [0.5, 1.0, 1.5]
     low = rng.integers(0, 2, n)
@@ -61,7 +62,8 @@ def rank(table, x):
 def test_fair_equals_brute_force_where_many_jobs_tie_at_0(quotas):
     solved = 0
     for seed in range(120):
-        table, budget = tied_table(seed, quotas=quotas), 2.0 + seed % 6
+        table = tied_table(seed, quotas=quotas)
+        budget = 2.0 + seed % 6
         best = brute_force(table, budget)
         if best is None:
             with pytest.raises(ValueError, match="too small"):
@@ -85,7 +87,7 @@ def test_fair_equals_the_integer_program_per_level_on_30_tied_jobs(cores):
 
 @pytest.mark.parametrize("unequal", [False, True])
 def test_in_overload_fair_serves_as_many_of_1000_jobs_as_fit(unequal):
-    """A job has utility 0 below its need and 1 from it on, so the most jobs are served by the smallest needs first."""
+    """Utility is 0 below a job's need and 1 from it on, so the smallest needs come first."""
     rng = np.random.default_rng(7)
     need = rng.integers(2, 9, 1000)
     cores = rng.choice([0.5, 1.0, 1.5], 1000) if unequal else np.ones(1000)

@@ -36,7 +36,8 @@ def test_requests_for_a_job_before_it_exists_are_dropped(dispatch):
 
 @pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
 def test_a_request_at_the_very_beginning_is_served(dispatch):
-    workload, serving_model = Workload((Job("a"),), np.array([[1]])), ServingModel(dispatch)
+    workload = Workload((Job("a"),), np.array([[1]]))
+    serving_model = ServingModel(dispatch)
     draws = draw(workload, 24, router=serving_model.router)
     assert draws.arrival_s[0] == 0
     cluster = SimulatedCluster(workload, draws, 1, np.array([1]), serving_model)
@@ -51,9 +52,8 @@ def test_requests_wait_for_the_first_replica_of_a_new_job_and_are_all_served():
     assert np.isfinite(cluster.latency_s).all()
     first = draws.arrival_s < 65  # these waited for a cold start of 35 s
     assert (draws.arrival_s + cluster.latency_s)[first].min() >= 95.0
-    assert len(np.unique(draws.arrival_s + cluster.latency_s)) == len(
-        draws.arrival_s
-    )  # one after another
+    ends_s = draws.arrival_s + cluster.latency_s
+    assert len(np.unique(ends_s)) == len(ends_s), "one after another"
 
 
 def test_a_removed_job_drops_waiting_requests_and_finishes_those_in_service():

@@ -1,4 +1,4 @@
-"""The platforms' own autoscalers, against worked examples of their documentation and their stated limits."""
+"""The platforms' own autoscalers, against the examples and limits of their documentation."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ def test_a_name_with_a_percentage_is_the_hpa_with_that_target_utilisation():
     assert make("HPA-60", context) == HPA(utilisation=0.6, name="HPA-60")
     observation = observed([10], now_s=15.0, arrivals_per_min=busy(6.9), running=np.array([10]))
     policy = make("HPA-60", context)
-    assert policy.decide(policy.start(JOB), observation)[1].target.tolist() == [
-        12
-    ]  # 10 x (0.69 / 0.6) = 11.5
+    _, plan = policy.decide(policy.start(JOB), observation)
+    assert plan.target.tolist() == [12]  # 10 x (0.69 / 0.6) = 11.5
     for name in ("HPA-0", "HPA-101", "HPA-060", "HPA-x"):
         with pytest.raises(ValueError, match="unknown"):
             make(name, context)
@@ -57,15 +56,16 @@ def test_hpa_grows_by_at_most_a_quarter_as_utilisation_is_at_most_one():
 
 
 def test_starting_pods_count_as_idle_so_hpa_does_not_request_them_twice():
-    assert (
-        hpa(10, 8, starting=2)[0] == 10
-    )  # 8 of 8 running pods are busy: 10 are needed, and 2 are starting
+    # 8 of 8 running pods are busy: 10 are needed, and 2 are starting.
+    assert hpa(10, 8, starting=2)[0] == 10
 
 
 def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
-    state, target, path = None, 10, []
-    for tick in range(1, 43):
-        pods = 8.0 if tick == 1 else 4.0 if tick < 10 else 1.6
+    state = None
+    target = 10
+    path = []
+    busy_pods = [8.0, *[4.0] * 8, *[1.6] * 33]
+    for tick, pods in enumerate(busy_pods, 1):
         target, state = hpa(target, pods, now_s=15.0 * tick, state=state)
         path.append(target)
     assert set(path[:20]) == {10}  # the recommendation of tick 1 stays for 300 s
@@ -74,7 +74,8 @@ def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
 
 
 def test_hpa_does_nothing_without_a_metric_even_after_wanting_to_shrink():
-    state, target = None, 10
+    state = None
+    target = 10
     for tick in range(1, 60):
         target, state = hpa(target, 1.0 if tick < 10 else np.nan, now_s=15.0 * tick, state=state)
     assert target == 10
@@ -145,7 +146,8 @@ def test_the_baseline_ray_serve_keeps_a_replica_for_each_ongoing_request():
 def test_targets_stay_within_the_bounds_of_a_job(policy):
     job = (Job("a", service_time_s=0.1, min_replicas=2, max_replicas=6),)
     for load, bound in ((50.0, 6), (0.01, 2)):
-        state, target = policy.start(job), 4
+        state = policy.start(job)
+        target = 4
         for tick in range(1, 200):
             observation = observed(
                 [target],

@@ -97,9 +97,8 @@ def test_recommend_plans_within_the_quotas_of_the_table(jobs_yaml, tmp_path, cap
 def test_no_policy_exceeds_a_quota_in_the_simulator(jobs_yaml, name):
     jobs = read_jobs(jobs_yaml)
     traces = Traces(jobs, TRACES.train, TRACES.evaluation)
-    day = Workload(
-        jobs, np.full((3, 12), 1800)
-    )  # 5.4 erlangs each, so that every policy wants more than the quota
+    # 5.4 erlangs each, so that every policy wants more than the quota.
+    day = Workload(jobs, np.full((3, 12), 1800))
     context = PolicyContext(jobs, forecast.fit("ar", traces))
     targets = np.array(simulate(day, make(name, context), 20, draws=draw(day, 24)).decisions.target)
     assert targets[:, :2].sum(axis=1).max() <= 3 < targets[:, 2].max()

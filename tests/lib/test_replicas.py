@@ -1,4 +1,4 @@
-"""The kinds of replica: parameters, their capacity, the table of jobs, and measured latencies by kind."""
+"""The kinds of replica: parameters, capacity, the table of jobs, and measured latencies."""
 
 from __future__ import annotations
 
@@ -28,16 +28,7 @@ REPLICAS = (
     Concurrent(4, 0.5),
     Batched(8, 0.01, 0.03, 0.002),
     Batched(3, batch_s=(0.1, 0.11, 0.15)),
-    Continuous(
-        0.02,
-        0.001,
-        1e-4,
-        16,
-        output_tokens=50,
-        prompt_tokens=200,
-        output_cv=0.5,
-        slo_on="first_token",
-    ),
+    Continuous(0.02, 0.001, 1e-4, 16, 50, 200, output_cv=0.5, slo_on="first_token"),
 )
 
 
@@ -103,7 +94,8 @@ def test_the_load_of_a_job_is_relative_to_the_capacity_of_its_replicas():
     jobs = tuple(
         Job(f"job{n}", service_time_s=0.1, replica=replica) for n, replica in enumerate(REPLICAS)
     )
-    # 4 at once at 1 / 2.5 of the speed; 8 requests in 46 ms; 3 in 150 ms; 50 iterations of 36 ms for 16 sequences each.
+    # 4 at once at 1 / 2.5 of the speed; 8 requests in 46 ms; 3 in 150 ms; 50 iterations of 36 ms
+    # for 16 sequences each.
     expected = [0.1, 0.1 * 2.5 / 4, 0.046 / 8, 0.05, 50 * 0.036 / 16 + 0.02]
     np.testing.assert_allclose(arrays_of(jobs).busy_s, expected)
 
@@ -165,7 +157,7 @@ def test_the_lengths_of_token_services_do_not_change_other_jobs():
     assert lengths.std() / lengths.mean() == pytest.approx(0.5, rel=0.15)
 
 
-def test_a_replica_has_room_for_a_batch_in_service_and_the_next_one_unless_the_job_has_its_own_limit():
+def test_a_replica_has_room_for_a_batch_in_service_and_the_next_unless_the_job_has_a_limit():
     assert ServingModel().limit_of(TRANSLATE) == 16
     assert ServingModel(own_limits=(("a", 5),)).limit_of(TRANSLATE) == 5
     assert ServingModel(max_ongoing_requests=1).limit_of(Job("a")) == 1

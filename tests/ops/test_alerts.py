@@ -1,4 +1,4 @@
-"""The alerts of Faro: each fires when it should and not otherwise; and the labels that a real Prometheus gives."""
+"""The alerts of Faro: each fires when it should and not otherwise, with the right labels."""
 
 import json
 import re
@@ -28,11 +28,12 @@ needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"),
     reason="promtool is not there: on Debian, apt-get install prometheus",
 )
-JOB, DAY = '{inference_job="a"}', 24 * 60
+JOB = '{inference_job="a"}'
+DAY = 24 * 60
 
 
 def minutes(missed: str) -> dict[str, str]:
-    """A job with a minute of known latency per minute, of which `missed` (a step of a series) miss the SLO."""
+    """A job whose latency is known in each minute; `missed` (a step of a series) miss the SLO."""
     counters = {
         f"faro_slo_minutes_total{JOB}": "0+1x{n}",
         f"faro_slo_missed_minutes_total{JOB}": f"0+{missed}x{{n}}",
@@ -41,7 +42,7 @@ def minutes(missed: str) -> dict[str, str]:
 
 
 def replicas(running: int, least: int | None = 3) -> dict[str, str]:
-    """A job whose plan asks for six replicas, of which `least` must run; None: in a dry run, none must."""
+    """A job whose plan asks for six replicas, of which `least` must run; None in a dry run."""
     values = {"running": running, "desired": 6} | ({} if least is None else {"least": least})
     return {f"faro_{name}_replicas{JOB}": f"{count}+0x{{n}}" for name, count in values.items()}
 
@@ -62,7 +63,7 @@ def decided(reason: str) -> dict[str, str]:
     return {f'faro_decisions_total{{inference_job="a",reason="{reason}"}}': "0+1x{n}"}
 
 
-# alert: (series with which it fires, series with which it does not, minutes after which it is asked)
+# alert: (series with which it fires, series with which it does not, minutes until it is asked)
 CASES = {
     "FaroSloBurnsFast": (minutes("0.2"), minutes("0.1"), 70),
     "FaroSloBurnsSlowly": (minutes("0.07"), minutes("0.05"), 370),
@@ -147,10 +148,8 @@ def test_a_controller_that_is_gone_is_silent_too(tmp_path):
 
 @needs_promtool
 def test_a_controller_that_has_waited_for_its_capacity_does_not_make_it_short(tmp_path):
-    waited = {
-        "faro_capacity_cores": "0+0x30 100+0x{n}",
-        "faro_offered_cores": "40+0.001x{n}",
-    }  # 30 minutes of 0
+    # 30 minutes of 0 cores.
+    waited = {"faro_capacity_cores": "0+0x30 100+0x{n}", "faro_offered_cores": "40+0.001x{n}"}
     assert not firing("FaroCapacityShort", waited, 180, tmp_path)
 
 
@@ -249,7 +248,8 @@ def test_a_minute_is_compared_with_the_slo_once_and_only_if_its_latency_is_known
 
 
 def test_the_score_of_a_forecast_is_its_crps_and_whether_the_interval_held_the_requests():
-    scores, deciles = MinuteScores(JOBS), np.array([DECILES, DECILES + 9])
+    scores = MinuteScores(JOBS)
+    deciles = np.array([DECILES, DECILES + 9])
     assert "faro_forecast_minutes_total" in scores.of_new_minute(
         step_at(1, [60, 60], [0.1, 0.1], deciles)
     )
@@ -257,7 +257,8 @@ def test_the_score_of_a_forecast_is_its_crps_and_whether_the_interval_held_the_r
     of = scores.of_new_minute(step_at(3, [30, 60], [0.1, 0.1]))
     assert of["faro_forecast_minutes_total"].tolist() == [1, 1]
     assert of["faro_forecast_covered_minutes_total"].tolist() == [1, 0]
-    # A uniform forecast on [0, 1] has a CRPS of 1/12 at its median, and 8 + 1/3 at a distance of 8 below its lower end.
+    # A uniform forecast on [0, 1] has a CRPS of 1/12 at its median, and 8 + 1/3 at a distance of 8
+    # below its lower end.
     assert of["faro_forecast_crps_rps_total"] == pytest.approx([1 / 12, 8.5 - 1 / 6], rel=0.15)
     assert not scores.of_new_minute(step_at(4, [30, 60], [0.1, 0.1]))[
         "faro_forecast_minutes_total"

@@ -1,6 +1,7 @@
 """`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,18 +95,7 @@ class TestRecords:
         } | {column: value}
         pd.DataFrame([row]).to_csv(tmp_path / "r.csv", index=False)
         write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert (
-            main(
-                [
-                    "audit",
-                    "--workload",
-                    str(tmp_path / "r.csv"),
-                    "--jobs",
-                    str(tmp_path / "jobs.yaml"),
-                ]
-            )
-            == 2
-        )
+        assert main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml".split()) == 2
         assert message in capsys.readouterr().err
 
     @pytest.mark.parametrize("absent", ["replicas", "latency_p99_s"])
@@ -113,31 +103,12 @@ class TestRecords:
         row = {"job": "a", "minute": 0, "requests": 3, "replicas": 1, "latency_p99_s": 0.1}
         pd.DataFrame([row]).drop(columns=absent).to_csv(tmp_path / "r.csv", index=False)
         write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert (
-            main(
-                [
-                    "audit",
-                    "--workload",
-                    str(tmp_path / "r.csv"),
-                    "--jobs",
-                    str(tmp_path / "jobs.yaml"),
-                ]
-            )
-            == 2
-        )
+        assert main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml".split()) == 2
         assert f"column {absent}" in capsys.readouterr().err
 
     @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "nan=q", "0.99=", "q"])
     def test_a_latency_query_needs_a_quantile(self, latency, capsys):
-        arguments = [
-            "audit",
-            "--prometheus",
-            "http://localhost:1",
-            "--jobs",
-            "j.yaml",
-            "--query",
-            "q",
-        ]
+        arguments = shlex.split("audit --prometheus http://localhost:1 --jobs j.yaml --query q")
         assert main([*arguments, "--replicas-query", "r", "--latency", latency]) == 2
         assert "must be QUANTILE=PROMQL" in capsys.readouterr().err
 
@@ -147,12 +118,14 @@ class TestMeasurements:
         _, records, _ = recorded
         measured = steady_minutes(records, 0)
         assert (measured.periods >= 5).all()
-        counts, replicas = records.history.traces.evaluation[0, 0], records.replicas[0]
+        counts = records.history.traces.evaluation[0, 0]
+        replicas = records.replicas[0]
         for rate_rps, x in zip(measured.rate_rps, measured.replicas):
             assert np.abs(counts[replicas == x] / 60 / rate_rps - 1).min() < 0.1
 
     def test_a_service_with_few_steady_minutes_has_none(self):
-        counts, levels = np.full((1, 60), 50.0), np.array([[0.99]])
+        counts = np.full((1, 60), 50.0)
+        levels = np.array([[0.99]])
         replicas = 1.0 + np.arange(60)[None] % 2
         records = records_of((Job("a"),), counts, replicas, levels, np.full((1, 1, 60), 0.2))
         assert steady_minutes(records, 0) is None
@@ -216,24 +189,17 @@ def test_the_calibration_leaves_out_minutes_of_unknown_or_infinite_latency():
 def calibrated(service: CalibratedService, discrepancy=0.02) -> Calibration:
     """A calibration that is certain of `service`."""
     capacity_rps = np.full(3, service.capacity_rps)
+    of_service = (service, {}, capacity_rps)
     return Calibration(
-        "serial",
-        {},
-        service,
-        {},
-        capacity_rps,
-        (service,),
-        capacity_rps,
-        discrepancy,
-        "calibrated",
-        "",
+        "serial", {}, *of_service, (service,), capacity_rps, discrepancy, "calibrated", ""
     )
 
 
 def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latency():
     """Requests of 20 ms wait 60 ms in a gateway first; the SLO is 200 ms."""
     job = Job("a", slo_s=0.2, quantile=0.95, service_time_s=0.02, service_scv=0.5, model="a")
-    one, workload = np.ones((1, 20), int), Workload((job,), np.full((1, 20), 1200))
+    one = np.ones((1, 20), int)
+    workload = Workload((job,), np.full((1, 20), 1200))
     ran = run_recorded(workload, uniform_draws(workload, 99, WAITING), one, WAITING)
     tail_s = ran.served_tail_latency_s[None, :, :-1] + 0.06
     records = records_of(
@@ -248,7 +214,8 @@ def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latenc
 @pytest.mark.filterwarnings("error")
 def test_a_minute_without_requests_is_backcast_without_a_warning():
     job = Job("a", quantile=0.95)
-    counts, one = np.full((1, 10), 60.0), np.ones((1, 10))
+    counts = np.full((1, 10), 60.0)
+    one = np.ones((1, 10))
     counts[0, 3] = 0
     records = records_of((job,), counts, one, np.array([[0.95]]), 0.2 * one[None])
     (service,) = backcast(
@@ -274,7 +241,10 @@ def test_jobs_that_take_turns_with_one_replica_can_be_simulated():
 
 @pytest.fixture
 def reproduced(monkeypatch):
-    """A function that audits jobs on one replica each, all reproduced: (the audit, jobs of the plans, jobs simulated)."""
+    """A function that audits jobs on one replica each, all of them reproduced.
+
+    It returns the audit, the jobs of the plans, and the jobs that were simulated.
+    """
     seen = {}
 
     def watched(*jobs):
@@ -364,7 +334,7 @@ def result(recorded):
 
 @pytest.fixture
 def calibrated_once(result, monkeypatch):
-    """A function: services at these indices, whose records are those of `result`, are not calibrated again."""
+    """A function: services at these indices have the records of `result` and are not calibrated."""
 
     def reuse(*indices):
         def found(records, n, places):
@@ -420,16 +390,7 @@ class TestAudit:
         table.to_csv(tmp_path / "r.csv", index=False)
         write_jobs(world.jobs, tmp_path / "jobs.yaml")
         assert (
-            main(
-                [
-                    "audit",
-                    "--workload",
-                    str(tmp_path / "r.csv"),
-                    "--jobs",
-                    str(tmp_path / "jobs.yaml"),
-                    "--json",
-                ]
-            )
+            main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml --json".split())
             == 3
         )
         answer = json.loads(capsys.readouterr().out)
@@ -440,18 +401,8 @@ class TestAudit:
         records, jobs = map(str, files)
         calibrated_once(0, 1)
         page = tmp_path / "audit.html"
-        arguments = [
-            "audit",
-            "--workload",
-            records,
-            "--jobs",
-            jobs,
-            "--policy",
-            "FairShare",
-            "--plot",
-            str(page),
-        ]
-        assert main(arguments) == 0
+        arguments = f"--workload {records} --jobs {jobs} --policy FairShare --plot {page}".split()
+        assert main(["audit", *arguments]) == 0
         printed = capsys.readouterr().out
         assert "reproduced" in printed
         assert "minus recorded" in printed

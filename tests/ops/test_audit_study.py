@@ -1,4 +1,4 @@
-"""Twenty recorded runs with known truth: what `faro audit` says of them holds (minutes of CPU; `make test-studies`)."""
+"""What `faro audit` says of twenty recorded runs with known truth holds (`make test-studies`)."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Earned authority: what the tests promise, how soon they notice a fault, and that no level allows more than it says."""
+"""Earned authority: what its statistical tests promise, and what each level allows."""
 
 from __future__ import annotations
 
@@ -50,11 +50,14 @@ MINUTES_24_DAYS = 24 * 1440
 JOB = Job("a", slo_s=0.4, service_time_s=0.1, service_scv=0.2, model="own")
 
 
-# --- the statistics --------------------------------------------------------------------------------------------------
+# --- the statistics -------------------------------------------------------------------------------
 
 
 def first_rollback(lost, expected, doubled=None):
-    """Minute (services,) at which each service steps back from FULL, -1 if it never does; arrays (minutes, services)."""
+    """Minute (services,) at which each service steps back from FULL, -1 if it never does.
+
+    The arguments are arrays (minutes, services).
+    """
     authority = Authority.none(lost.shape[1], FULL)
     first = np.full(lost.shape[1], -1)
     for minute, (y, p) in enumerate(zip(lost, expected)):
@@ -66,8 +69,9 @@ def first_rollback(lost, expected, doubled=None):
     return first
 
 
-def test_a_service_at_the_very_margin_of_its_model_is_rolled_back_in_24_days_at_most_as_often_as_alpha_says():
-    means, services = np.array([0.0, 0.02, 0.3]), 100  # of each mean
+def test_a_service_at_the_margin_of_its_model_is_rolled_back_in_24_days_as_rarely_as_alpha_says():
+    means = np.array([0.0, 0.02, 0.3])
+    services = 100  # of each mean
     expected = np.tile(means.repeat(services), (MINUTES_24_DAYS, 1))
     random = np.tile(np.random.default_rng(1).random((MINUTES_24_DAYS, services)), len(means))
     lost = (random < expected + MARGIN).astype(float)  # the worst that the hypothesis allows
@@ -103,7 +107,8 @@ def test_a_change_after_20_good_days_is_noticed_within_ten_minutes():
 
 
 def test_authority_grows_only_from_minutes_that_a_service_time_twice_as_long_would_spoil():
-    authority, counted = Authority.none(2), np.ones(2, bool)
+    authority = Authority.none(2)
+    counted = np.ones(2, bool)
     levels = []
     for _ in range(60):
         authority = judged(
@@ -116,13 +121,14 @@ def test_authority_grows_only_from_minutes_that_a_service_time_twice_as_long_wou
 
 
 def test_a_service_that_is_twice_as_slow_earns_a_level_in_30_days_at_most_as_often_as_alpha_says():
-    rng, services = np.random.default_rng(4), 200
-    doubled, authority = np.full(services, 0.5), Authority.none(services)
+    rng = np.random.default_rng(4)
+    services = 200
+    doubled = np.full(services, 0.5)
+    authority = Authority.none(services)
     earned = np.zeros(services, bool)
     for _ in range(MINUTES_24_DAYS):
-        lost = (rng.random(services) < doubled / 2).astype(
-            float
-        )  # the least that the hypothesis allows
+        # The least that the hypothesis allows.
+        lost = (rng.random(services) < doubled / 2).astype(float)
         authority = weighed(
             authority, lost, np.zeros(services), doubled, *np.ones((2, services), bool)
         )
@@ -130,7 +136,7 @@ def test_a_service_that_is_twice_as_slow_earns_a_level_in_30_days_at_most_as_oft
     assert earned.mean() <= ALPHA + 2 * np.sqrt(ALPHA / services)
 
 
-# --- what is paired --------------------------------------------------------------------------------------------------
+# --- what is paired -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +182,8 @@ def test_a_minute_counts_once_and_not_if_data_is_missing(model):
 
 def test_while_replicas_change_only_the_fewer_are_expected_to_serve_and_nothing_is_earned(model):
     before = replace(Authority.none(1), running=np.array([1.0]), minute=np.array([4.0]))
-    grown = minute(
-        5, count=500.0, tail_s=0.8, starting=np.array([0])
-    )  # one replica would be overloaded
+    # One replica would be overloaded.
+    grown = minute(5, count=500.0, tail_s=0.8, starting=np.array([0]))
     assert with_evidence(before, (JOB,), grown, model).doubt[0] == 1, (
         "a large loss is no surprise with one replica"
     )
@@ -186,15 +191,11 @@ def test_while_replicas_change_only_the_fewer_are_expected_to_serve_and_nothing_
     assert with_evidence(same, (JOB,), grown, model).doubt[0] > 1
     good = with_evidence(same, (JOB,), minute(5, count=500.0), model)
     assert good.trust[0] > 1
-    assert (
-        with_evidence(same, (JOB,), minute(5, count=500.0, changing=np.array([True])), model).trust[
-            0
-        ]
-        == 1
-    )
+    changing = minute(5, count=500.0, changing=np.array([True]))
+    assert with_evidence(same, (JOB,), changing, model).trust[0] == 1
 
 
-# --- metrics that cannot be right ------------------------------------------------------------------------------------
+# --- metrics that cannot be right -----------------------------------------------------------------
 
 
 def level_after(model, observations):
@@ -267,11 +268,12 @@ def test_missing_data_costs_the_authority_after_four_minutes(model):
     assert level_after(model, [minute(19), *lost]) == [FULL] * 4 + [ADVISE]
 
 
-# --- what a level allows ---------------------------------------------------------------------------------------------
+# --- what a level allows --------------------------------------------------------------------------
 
 
 def test_a_level_bounds_the_replicas():
-    jobs, now = tuple(Job(name, max_replicas=9) for name in "abcd"), np.array([4, 4, 4, 4])
+    jobs = tuple(Job(name, max_replicas=9) for name in "abcd")
+    now = np.array([4, 4, 4, 4])
     level = np.arange(4)
     replicas = [
         (job.min_replicas, job.max_replicas)
@@ -310,7 +312,7 @@ def test_requests_are_dropped_only_of_a_service_that_faro_may_change(is_bounding
     assert limited_plan(plan, authority, plan.target, is_bounding).drop.tolist() == drop
 
 
-# --- in the loop -----------------------------------------------------------------------------------------------------
+# --- in the loop ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +334,7 @@ def run(workload, policy, capacity=14, **options):
 
 
 def slower(workload, job, factor):
-    """The requests of the workload, of which those of one job really take `factor` times as long."""
+    """The requests of the workload; those of one job really take `factor` times as long."""
     changed = replace(
         workload.jobs[job], model="slow", service_time_s=factor * 0.18, service_scv=0.2
     )
@@ -378,10 +380,13 @@ def test_services_that_agree_with_their_model_earn_every_level_and_are_not_scale
 class Failing:
     """A policy that raises at one tick."""
 
-    name, tick_s = "Failing", 10.0
+    name = "Failing"
+    tick_s = 10.0
 
     def __init__(self, inner, at_s):
-        self.inner, self.at_s, self.start = inner, at_s, inner.start
+        self.inner = inner
+        self.at_s = at_s
+        self.start = inner.start
 
     def decide(self, state, observation):
         if observation.now_s == self.at_s:
@@ -392,7 +397,8 @@ class Failing:
 def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_another_autoscaler(
     traces, context
 ):
-    day, steps = busy(traces), []
+    day = busy(traces)
+    steps = []
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
 
     def other(step):
@@ -409,7 +415,8 @@ def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_ano
 class Planning:
     """A policy with fixed levels of authority, targets and drop rates."""
 
-    name, tick_s = "Planning", 10.0
+    name = "Planning"
+    tick_s = 10.0
 
     def __init__(self, level, target):
         self.authority = replace(Authority.none(len(level)), level=np.array(level, float))
@@ -481,7 +488,7 @@ def test_an_operator_fixes_the_replicas_of_a_service_that_is_only_advised():
     assert step.target.tolist() == [5, 2]
 
 
-def test_the_autoscaler_of_a_service_that_falls_back_to_advice_for_missing_data_gets_its_bounds_back():
+def test_the_autoscaler_of_a_service_back_at_advice_for_missing_data_gets_its_bounds_back():
     class Bounding(Planning):
         def decide(self, state, observation):
             plan = LivePlan(self.target, np.zeros(2), (PLANNED,) * 2, floor=np.array([2, 2]))
@@ -515,7 +522,8 @@ def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_withou
 def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_it(
     traces, context, tmp_path
 ):
-    day, path = busy(traces), tmp_path / "run.jsonl"
+    day = busy(traces)
+    path = tmp_path / "run.jsonl"
     whole = WithAuthority.of(tuned(context), Authority.none(3))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, whole, day.jobs, 1500.0, journal=path)
@@ -531,12 +539,11 @@ def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_i
 def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(
     traces, context, tmp_path, capsys
 ):
-    day, path = busy(traces), tmp_path / "run.jsonl"
+    day = busy(traces)
+    path = tmp_path / "run.jsonl"
     earning = WithAuthority.of(tuned(context), Authority.none(3))
-    cluster, said = (
-        SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4])),
-        announcing(day.jobs),
-    )
+    cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
+    said = announcing(day.jobs)
     loop.run(cluster, earning, day.jobs, 1200.0, journal=path, on_step=said)
     assert "job 'job0': authority advise -> ceilings" in capsys.readouterr().err
     assert cli.main(["trust", str(path), "--json"]) == 0
@@ -560,7 +567,8 @@ def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(
 
 
 def test_faro_trust_says_how_authority_is_recorded(traces, context, tmp_path, capsys):
-    day, path = busy(traces), tmp_path / "run.jsonl"
+    day = busy(traces)
+    path = tmp_path / "run.jsonl"
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, tuned(context), day.jobs, 60.0, journal=path)
     assert cli.main(["trust", str(path)]) == 2
@@ -570,7 +578,8 @@ def test_faro_trust_says_how_authority_is_recorded(traces, context, tmp_path, ca
 def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs(
     traces, context, tmp_path
 ):
-    day, path = busy(traces), tmp_path / "run.jsonl"
+    day = busy(traces)
+    path = tmp_path / "run.jsonl"
     earning = WithAuthority.of(tuned(context), Authority.none(3, ONE))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, earning, day.jobs, 120.0, journal=path)

@@ -1,6 +1,9 @@
-"""Bad input gets one clear line, no traceback, and nothing is written."""
+"""The command line answers bad input with one clear line, and writes nothing."""
+
+import shlex
 
 import pytest
+from messages import assert_one_line
 
 from faro_lib.workload import Job
 from faro_ops import cli
@@ -56,10 +59,8 @@ def test_the_command_line_refuses_a_bad_file_in_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text(content)
-    assert (
-        cli.main(["simulate", "--workload", "bad.csv", "--policy", "FairShare", "--capacity", "4"])
-        == 2
-    )
+    arguments = shlex.split("--workload bad.csv --policy FairShare --capacity 4")
+    assert cli.main(["simulate", *arguments]) == 2
     assert_one_line(capsys.readouterr().err, told)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
@@ -167,62 +168,6 @@ def test_a_long_value_is_shortened_and_its_line_breaks_are_not_printed(capsys):
     assert "\x1b" not in said
 
 
-@pytest.mark.parametrize(
-    ("content", "told"), [case[1:] for case in FILES[::6]], ids=[case[0] for case in FILES[::6]]
-)
-def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
-    (checkout.folder / "bad.csv").write_text(content)
-    assert_refused(checkout, told, "--config", "workload=bad.csv", "capacities=[4]")
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        (
-            ["workload=faro-10job"],
-            "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?",
-        ),
-        (["workload=none.csv"], "none.csv: no such file"),
-        (["capacities=[36,9]"], "9 replicas are fewer than the 10 jobs"),
-        (["trails=5"], "unknown key 'trails'; did you mean 'trials'?"),
-        (
-            ["policies=[FairShar]"],
-            "config: policies: policy='FairShar' is unknown; did you mean 'FairShare'?",
-        ),
-        (["jobs=none.csv"], "none.csv: no such file"),
-    ],
-    ids=lambda part: part[0] if isinstance(part, list) else "",
-)
-def test_the_pipeline_refuses_a_bad_configuration_in_one_line(settings, told, checkout):
-    assert_refused(checkout, told, "--config", *settings)
-
-
-def test_the_pipeline_refuses_fewer_replicas_than_the_jobs_of_a_file(checkout):
-    (checkout.folder / "good.csv").write_text(GOOD)
-    assert_refused(checkout, "minimum of 2 jobs", "--config", "workload=good.csv", "capacities=[1]")
-
-
-def test_the_pipeline_refuses_a_single_day_for_a_policy_that_learns_from_earlier_ones(checkout):
-    (checkout.folder / "good.csv").write_text(GOOD)
-    assert_refused(
-        checkout,
-        "Faro-Sum learns from earlier days, and there is a single day",
-        "--config",
-        "workload=good.csv",
-        "capacities=[4]",
-    )
-
-
-def test_the_pipeline_refuses_published_traces_with_another_content(checkout):
-    raw = checkout.folder / "elsewhere"
-    raw.mkdir()
-    (raw / "input.json").write_text("{}")
-    assert_refused(
-        checkout, "input.json: SHA-256 ", "--config", "workload=faro-10jobs", "raw=elsewhere"
-    )
-    assert (raw / "input.json").read_text() == "{}"
-
-
 def test_the_command_line_refuses_published_traces_with_another_content(
     tmp_path, capsys, monkeypatch
 ):
@@ -257,21 +202,11 @@ def test_the_command_line_refuses_bad_arguments_in_one_line(arguments, told, cap
     assert_one_line(capsys.readouterr().err, told)
 
 
-def assert_one_line(said: str, told: str) -> None:
-    assert said.count("\n") == said.endswith("\n"), said
-    assert told in said
-    assert len(said.rstrip("\n")) <= 300
-
-
-def assert_refused(checkout, told: str, *arguments: str) -> None:
-    """Snakemake stops before planning and prints only the error and where its configuration comes from."""
-    done = checkout.snakemake(*arguments)
-    assert done.returncode != 0
-    own = ("Using workflow specific profile", "Config file config/default.yaml is extended")
-    said = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if line and not line.startswith(own)
-    ]
-    assert_one_line("\n".join(said), told)
-    assert not checkout.results.exists()
+def test_manifests_refuse_a_curve_that_the_controllers_pod_would_not_have(tmp_path, capsys):
+    (tmp_path / "curve.csv").write_text("replicas,rate_per_replica_rps,p50_s\n")
+    (tmp_path / "jobs.yaml").write_text("- {job: a, latency_curve: curve.csv}\n")
+    arguments = f"--jobs {tmp_path}/jobs.yaml --out {tmp_path}/m".split()
+    assert cli.main(["manifests", *arguments]) == 2
+    problem = f"latency_curve='{tmp_path}/curve.csv' is a file that the controller's pod would not"
+    assert_one_line(capsys.readouterr().err, f"job 'a': {problem} have; leave the column out")
+    assert not (tmp_path / "m").exists()

@@ -1,4 +1,4 @@
-"""HPAs under the bounds that Faro sets: what the bounds promise, and that Faro never chooses replicas itself."""
+"""HPAs under the bounds that Faro sets: what the bounds promise, and that HPAs choose replicas."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def context(traces):
 
 @pytest.fixture(scope="module")
 def run(traces, context):
-    """A day of 60 minutes on 12 cores, which is too little for the busiest minutes, with the bounds of each decision."""
+    """60 minutes on 12 cores, too few for the busiest minutes, with the bounds of each decision."""
     bounds_set = []
 
     class Recorded(UnderCeilings):
@@ -67,7 +67,7 @@ def test_a_job_whose_hpa_holds_enough_replicas_by_itself_needs_no_floor():
     assert ceiling.tolist() == [5, 5]
 
 
-def test_the_rest_of_the_capacity_raises_the_ceiling_of_the_busiest_job_and_an_idle_job_lends_its_own():
+def test_free_capacity_raises_the_ceiling_of_the_busiest_job_and_an_idle_job_lends_its_own():
     table = UtilityTable.from_values([Job("busy"), Job("idle")], [RISING, [0, 1, 1, 1, 1, 1]])
     _, ceiling = bounds(table, np.array([4, 1]), np.array([[0.0, 0.0], [3.0, 0.0]]), 8, 0.02)
     assert ceiling.tolist() == [7, 1]
@@ -108,7 +108,8 @@ def test_the_hpa_stays_within_the_bounds_and_the_ceilings_within_the_capacity(ru
 
 def test_between_its_own_ticks_nothing_changes_because_only_the_hpa_chooses_replicas(run):
     result, _ = run
-    target, time_s = np.array(result.decisions.target), np.array(result.decisions.time_s)
+    target = np.array(result.decisions.target)
+    time_s = np.array(result.decisions.time_s)
     changed = (np.diff(target, axis=0) != 0).any(axis=1)
     assert changed.any()
     assert (time_s[1:][changed] % HPA().tick_s == 0).all()
@@ -125,7 +126,7 @@ def lost(result):
     return lost_utility(minute_utility(result))
 
 
-def test_a_floor_that_falls_is_followed_at_once_because_the_hpa_remembers_what_it_recommends_and_not_its_bounds():
+def test_a_floor_that_falls_is_followed_at_once_because_an_hpa_remembers_no_bounds():
     jobs = (Job("a", service_time_s=0.1),)
     load = dict(arrivals_per_min=np.array([[0.8 / 0.1 * 60]]))  # keeps one pod at its target
     state = HPA().start(jobs)
@@ -148,17 +149,8 @@ def test_static_floors_divide_their_share_by_the_load_and_never_change(traces, c
 
 def test_static_floors_can_be_simulated_from_the_command_line(coarse_tables, monkeypatch, capsys):
     monkeypatch.setenv("FARO_PLUGINS", "")
-    arguments = [
-        "--plugin",
-        adoption.__file__,
-        "--policy",
-        "StaticFloors",
-        "--minutes",
-        "5",
-        "--forecaster",
-        "ar",
-    ]
-    assert cli.main(["simulate", *arguments]) == 0
+    arguments = "--policy StaticFloors --minutes 5 --forecaster ar --plugin {}"
+    assert cli.main(["simulate", *arguments.format(adoption.__file__).split()]) == 0
     assert "StaticFloors" in capsys.readouterr().out
 
 

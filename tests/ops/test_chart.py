@@ -1,4 +1,4 @@
-"""The Helm chart is generated from the templates of `faro manifests`; its values are checked by a schema."""
+"""The Helm chart is made from the templates of `faro manifests`; a schema checks its values."""
 
 import importlib.util
 import json
@@ -13,7 +13,9 @@ from faro_ops.kube.manifests import ManifestSpec
 SPEC = importlib.util.spec_from_file_location("generate", ROOT / "charts/generate.py")
 generate = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(generate)
-FILES, MARKERS, helm_template = generate.FILES, generate.MARKERS, generate.helm_template
+FILES = generate.FILES
+MARKERS = generate.MARKERS
+helm_template = generate.helm_template
 CHART = ROOT / "charts/faro"
 
 
@@ -91,11 +93,11 @@ WITH_CONTAINERS = [
 
 def containers(thing):
     """The containers anywhere in an object."""
+    values = thing if isinstance(thing, list) else []
     if isinstance(thing, dict):
         yield from thing.get("containers", [])
-    for value in (
-        thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list) else []
-    ):
+        values = thing.values()
+    for value in values:
         yield from containers(value)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -16,19 +17,9 @@ from faro_ops.cli import shared
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
-HOUR = [
-    "simulate",
-    "--policy",
-    "FairShare",
-    "--policy",
-    "AIAD",
-    "--minutes",
-    "10",
-    "--trials",
-    "2",
-    "--capacity",
-    "16",
-]
+HOUR = shlex.split(
+    "simulate --policy FairShare --policy AIAD --minutes 10 --trials 2 --capacity 16"
+)
 
 
 def test_version_prints_the_version(capsys):
@@ -222,7 +213,10 @@ def test_the_simulator_needs_no_package_beyond_the_base_installation(tmp_path):
     (tmp_path / "my.csv").write_text(
         "minute,job,requests\n" + "".join(f"{minute},a,60\n" for minute in range(10))
     )
-    code = "import sys; sys.modules['psutil'] = None; from faro_lib import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['psutil'] = None; "
+        "from faro_ops import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
     arguments = ["simulate", "--workload", "my.csv", "--capacity", "3", "--policy", "AIAD"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
@@ -256,15 +250,7 @@ class TestASingleDay:
     def test_a_second_short_day_is_not_needed_for_learning(self, tmp_path, capsys):
         rows = [f"{day},{minute},{job},5" for day in (1, 2) for minute in range(10) for job in "ab"]
         (tmp_path / "two.csv").write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
-        told = [
-            "simulate",
-            "--workload",
-            str(tmp_path / "two.csv"),
-            "--capacity",
-            "6",
-            "--policy",
-            "FairShare",
-        ]
+        told = f"simulate --workload {tmp_path}/two.csv --capacity 6 --policy FairShare".split()
         assert cli.main(told) == 0
 
 

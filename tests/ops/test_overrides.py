@@ -1,4 +1,4 @@
-"""Changes while a run goes on: the jobs' table, replicas fixed by hand, and events that an operator expects."""
+"""Changes during a run: the jobs' table, replicas fixed by hand, and expected events."""
 
 import itertools
 import os
@@ -264,7 +264,7 @@ class TestAJournalWithChanges:
 
 
 class TestAPartWithoutATick:
-    """The settings change, and then change again, or the controller stops, before the first tick after the change."""
+    """The settings change twice, or the controller stops, before the first tick after a change."""
 
     CHANGED = (Job("a", cold_start_s=5.0, slo_s=0.3), JOBS[1])
 
@@ -369,13 +369,10 @@ class TestAnExpectedEvent:
         forecaster = renewed(forecaster, inner).update([100])
         assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 300, 100]
 
-    def test_past_minutes_for_the_reserve_of_idle_cores_are_those_of_the_forecaster_without_the_event(
-        self, inner
-    ):
-        forecaster, busier = (
-            expected(inner, (Event(0, 45.0, 47.0, 3.0),)),
-            replace(inner, past=2 * inner.past),
-        )
+    def test_past_minutes_are_those_of_the_forecaster_without_the_event(self, inner):
+        """The reserve of idle cores is taken from past minutes."""
+        forecaster = expected(inner, (Event(0, 45.0, 47.0, 3.0),))
+        busier = replace(inner, past=2 * inner.past)
         np.testing.assert_array_equal(forecaster.past, inner.past)
         np.testing.assert_array_equal(renewed(forecaster, busier).past, busier.past)
 
@@ -385,7 +382,9 @@ class TestAnExpectedEvent:
 
 
 def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
-    ray, path, jobs = FakeRay({"a": 1, "b": 1, "c": 1}), tmp_path / "j", tmp_path / "jobs.yaml"
+    ray = FakeRay({"a": 1, "b": 1, "c": 1})
+    path = tmp_path / "j"
+    jobs = tmp_path / "jobs.yaml"
     jobs.write_text("- {job: a}\n- {job: b}\n")
     problems = []
 
@@ -399,18 +398,13 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     def operator():
         try:
             until(lambda: path.exists() and path.read_text().count("\n") > 1)
-            assert (
-                cli.main(
-                    ["set", "a", "--journal", str(path), "--replicas", "2", "--until", "23:59"]
-                )
-                == 0
-            )
+            fixed = f"a --journal {path} --replicas 2 --until 23:59".split()
+            assert cli.main(["set", *fixed]) == 0
             until(lambda: ray.targets["a"] == 2)
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: b}\n")  # a mistake
             ticks = path.read_text().count("\n")
-            until(
-                lambda: path.read_text().count("\n") >= ticks + 3
-            )  # the table is read before each tick
+            # The table is read before each tick.
+            until(lambda: path.read_text().count("\n") >= ticks + 3)
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: c, min_replicas: 3}\n")
             until(lambda: ray.targets["c"] >= 3)
             assert cli.main(["set", "a", "--journal", str(path), "--clear"]) == 0
@@ -423,16 +417,7 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     with ray.served() as address:
         thread = threading.Thread(target=operator)
         thread.start()
-        command = [
-            "run",
-            "--jobs",
-            str(jobs),
-            "--address",
-            address,
-            "--serve-address",
-            address,
-            "--apply",
-        ]
+        command = f"run --jobs {jobs} --address {address} --serve-address {address} --apply".split()
         assert (
             cli.main([*command, "--policy", "FairShare", "--tick", "0.5", "--journal", str(path)])
             == 0
@@ -461,7 +446,8 @@ def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path
 
 def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypatch, capfd):
     """With --wait, the controller would otherwise scale nothing until the new job is served."""
-    table, refused = tmp_path / "jobs.yaml", []
+    table = tmp_path / "jobs.yaml"
+    refused = []
     table.write_text("- {job: a}\n- {job: b}\n")
 
     @contextmanager
@@ -494,7 +480,10 @@ def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypa
 
 
 def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
-    """`faro run` on a cluster that calls `at_tick(number, clock)` at each tick, and `check` with each new settings."""
+    """`faro run` on a cluster that calls `at_tick(number, clock)` at each tick.
+
+    It calls `check` with all new settings.
+    """
     ticks = itertools.count(1)
 
     @contextmanager
@@ -524,7 +513,8 @@ def test_new_settings_that_fail_while_a_server_does_not_answer_are_tried_again(
     table, monkeypatch, capfd
 ):
     monkeypatch.setattr(sys.modules["faro_ops.cli.run"], "RETRY_S", 0.0)
-    tried, jobs = [], []
+    tried = []
+    jobs = []
 
     def check(new):
         tried.append(len(new.jobs))
@@ -560,7 +550,8 @@ def timezone(monkeypatch):
 def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(
     table, tmp_path, timezone, monkeypatch, capfd
 ):
-    path, offsets_s = tmp_path / "j", []
+    path = tmp_path / "j"
+    offsets_s = []
     monkeypatch.setattr(
         models,
         "at_time_of_day",
@@ -583,7 +574,8 @@ def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(
 
 
 def test_new_settings_are_used_although_ray_is_away():
-    ray, settings = FakeRay({"a": 1, "b": 1}), Settings(JOBS, {})
+    ray = FakeRay({"a": 1, "b": 1})
+    settings = Settings(JOBS, {})
     with ray.served() as address:
         options = (address, address, None, None, Wanting([1, 1]), once, None, 5.0)
         with backends.ray_serve(None, "rayserve", settings, *options) as cluster_of:
@@ -631,7 +623,10 @@ class TestOrdersThatOverlap:
 
     @pytest.fixture
     def faro_set(self, tmp_path, capsys):
-        """A function that gives an order for job a, and returns all orders as (replicas or load, begin, end), in hours."""
+        """A function that gives an order for job a.
+
+        It returns all orders as (replicas or load, begin, end), in hours.
+        """
         run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
         start_s = time.mktime((2035, 1, 1, 0, 0, 0, 0, 0, -1))
 
@@ -698,7 +693,7 @@ class TestOrdersThatOverlap:
         assert counts == [4, 9, 4]
 
 
-def test_a_frozen_job_under_another_autoscaler_keeps_the_replicas_that_are_ready_and_not_its_ceiling(
+def test_a_frozen_job_under_another_autoscaler_keeps_its_ready_replicas_not_its_ceiling(
     monkeypatch,
 ):
     jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]

@@ -17,7 +17,8 @@ class FakeApi:
     """Keeps one FaroPlan and merges what is sent to it, as the API server does."""
 
     def __init__(self, plan=None, status=404):
-        self.plan, self.status = plan, status
+        self.plan = plan
+        self.status = status
 
     def get(self, path):
         if self.plan is None:
@@ -100,14 +101,17 @@ def test_a_wrong_override_is_reported_once_and_the_settings_stay(api, watched, r
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_without_a_plan_there_are_no_overrides(api, watched, status):
-    api.plan, api.status = None, status
+    api.plan = None
+    api.status = status
     assert watched.new() is None
 
 
 def test_while_the_api_server_is_away_the_settings_stay_and_it_is_said_once(api, watched):
     assert set_job("a", "--replicas", "5") == 0
     assert watched.new().fixed_jobs == ("a",)
-    plan, api.plan, api.status = api.plan, None, 0
+    plan = api.plan
+    api.plan = None
+    api.status = 0
     with pytest.raises(OSError):
         watched.new()
     assert watched.new() is None

@@ -178,9 +178,8 @@ def test_the_busiest_part_of_a_day_is_the_one_with_the_most_work_and_not_the_mos
     day = np.full((2, 100), 10)
     day[0, 10:30], day[1, 70:90] = 1000, 100
     jobs = Job("light", service_time_s=0.01), Job("heavy", service_time_s=0.5, cores=4.0)
-    assert (
-        busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 60
-    )  # the first ten of twenty are a run-up
+    # The first ten of twenty are a run-up.
+    assert busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 60
 
 
 def test_the_busiest_part_does_not_begin_with_a_burst():
@@ -191,14 +190,8 @@ def test_the_busiest_part_does_not_begin_with_a_burst():
 
 
 def test_there_may_be_no_sufficient_capacity():
-    assert (
-        required_cores(
-            pd.DataFrame(
-                {"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2], "accepted_rate": 0.1}
-            )
-        )
-        is None
-    )
+    curve = pd.DataFrame({"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2]})
+    assert required_cores(curve.assign(accepted_rate=0.1)) is None
 
 
 def test_a_job_that_keeps_more_than_200_replicas_busy_needs_at_least_as_many():
@@ -229,7 +222,8 @@ def test_a_capacity_meets_the_slos_if_its_own_replay_does():
 
 
 def test_latencies_are_predicted_up_to_twice_the_replicas_that_fit_and_are_allowed(monkeypatch):
-    jobs, tried = (Job("few", max_replicas=3), Job("least", min_replicas=2, max_replicas=2)), []
+    jobs = (Job("few", max_replicas=3), Job("least", min_replicas=2, max_replicas=2))
+    tried = []
 
     def predicted(jobs, rates_rps, replicas, **options):
         tried.append(max(replicas))
@@ -282,35 +276,15 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(
     counts_csv, tmp_path, capsys
 ):
     picture = tmp_path / "curve.html"
-    assert (
-        cli.main(
-            [
-                "recommend",
-                "--workload",
-                str(counts_csv),
-                "--max-violation-rate",
-                "0.05",
-                "--plot",
-                str(picture),
-            ]
-        )
-        == 0
-    )
+    arguments = f"--workload {counts_csv} --max-violation-rate 0.05 --plot {picture}".split()
+    assert cli.main(["recommend", *arguments]) == 0
     said = capsys.readouterr().out
     assert "meets 5 %" in said
     assert "data:image/png;base64," in picture.read_text()
 
 
 def test_a_rate_that_the_given_capacity_does_not_keep_is_exit_status_3(counts_csv, capsys):
-    arguments = [
-        "--workload",
-        str(counts_csv),
-        "--max-violation-rate",
-        "0",
-        "--curve",
-        "--capacity",
-        "7",
-    ]
+    arguments = f"--workload {counts_csv} --max-violation-rate 0 --curve --capacity 7".split()
     assert cli.main(["recommend", *arguments]) == 3
     assert "<- meets 0 % for every job" in capsys.readouterr().out
 
@@ -384,13 +358,8 @@ def test_minutes_that_no_tick_of_the_journal_observed_are_missing(observed):
     kept = [tick for tick in ticks if not 10 < json.loads(tick)["observation"]["minute"] < 30]
     journal.write_text("\n".join([header, *kept]) + "\n")
     history = history_from_journal(str(journal))
-    assert np.isnan(history.today).any(axis=0).nonzero()[0].tolist() == [
-        10,
-        11,
-        12,
-        13,
-        14,
-    ]  # the next looks back 15
+    unknown = np.isnan(history.today).any(axis=0).nonzero()[0]
+    assert unknown.tolist() == [10, 11, 12, 13, 14]  # the next looks back 15
 
 
 def test_a_table_selects_jobs_of_a_journal_and_an_unknown_one_is_named(observed, tmp_path):
@@ -494,7 +463,10 @@ def fast(tmp_path):
 
 
 def test_a_job_that_the_published_router_caps_is_named_in_one_line(fast, capsys):
-    capped = "the paper's router, one server per job, handles 109 requests/s; more arrive in the busiest minute of"
+    capped = (
+        "the paper's router, one server per job, handles 109 requests/s; "
+        "more arrive in the busiest minute of"
+    )
     assert cli.main(["recommend", *fast, "--capacity", "12", "--dispatch", "round-robin"]) == 3
     assert [line for line in capsys.readouterr().err.splitlines() if capped in line] == [
         f"{capped} large (120), and more replicas do not help"

@@ -1,4 +1,4 @@
-"""What `faro recommend` says to a first-time operator: reasons, assumptions, clock times and margins."""
+"""What `faro recommend` tells an operator: reasons, assumptions, clock times and margins."""
 
 import functools
 import re
@@ -49,7 +49,7 @@ def measured_once(coarse_tables):
 
 @pytest.fixture
 def by_formula(monkeypatch):
-    """Latencies are those of a formula, which takes no time, where the test is about something else."""
+    """Take latencies from a formula, which needs no time, where the test is not about them."""
     monkeypatch.setattr(recommendation, "measure", lambda jobs, **options: "half-mmc")
 
 
@@ -71,8 +71,9 @@ def ample(latencies):
 
 @pytest.mark.parametrize("job", EXPONENTIAL, ids=lambda job: job.name)
 def test_replicas_that_only_idle_change_neither_the_latency_nor_the_utility(job, latencies):
-    """At 0.3 requests/s, the minutes of 14 replicas at the lowest measured utilisation have seven times the requests."""
-    rate_rps, idle = 0.1 / job.service_time_s, np.arange(3, 49)
+    """At 0.3 requests/s; 14 replicas at the lowest measured utilisation have 7 times as many."""
+    rate_rps = 0.1 / job.service_time_s
+    idle = np.arange(3, 49)
     for measured in (
         latencies.tail_latency_s,
         lambda *at: latencies.expected_utility(*at, "relaxed"),
@@ -115,7 +116,8 @@ def test_the_bounds_on_replicas_hold_in_a_plan_without_small_gains(by_formula):
 
 
 def test_milliseconds_in_place_of_seconds_are_named_before_the_plan_and_in_its_reason(by_formula):
-    jobs, said = (Job("ranker", 200, service_time_s=45, model="ranker"), Job("other", 0.72)), []
+    jobs = (Job("ranker", 200, service_time_s=45, model="ranker"), Job("other", 0.72))
+    said = []
     advice = recommend(history_of(jobs, steady([10, 1])), 12, report=said.append).advice
     assert said[0] == (
         "ranker: 10.0 requests/s x 45 s keep 450 replicas busy; 12 fit; "
@@ -158,17 +160,14 @@ def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
         ("25:77", "at='25:77': time is neither ISO 8601"),
         (
             "2026-11-21T12:30Z",
-            "at=2026-11-21T12:30Z is not on the last day; accepted: 2026-11-25T17:01 to 2026-11-26T17:00",
+            "at=2026-11-21T12:30Z is not on the last day; "
+            "accepted: 2026-11-25T17:01 to 2026-11-26T17:00",
         ),
     ],
 )
 def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
-    assert (
-        cli.main(
-            ["recommend", "--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]
-        )
-        == 2
-    )
+    arguments = ["--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]
+    assert cli.main(["recommend", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -208,14 +207,7 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
 ):
     counts = timed(tmp_path / "my.csv", days=0.1, peak="2026-11-26T16:00")
     (tmp_path / "jobs.csv").write_text("job,service_time_s,slo_s\na,0.005,0.2\n")
-    arguments = [
-        "--workload",
-        counts,
-        "--jobs",
-        str(tmp_path / "jobs.csv"),
-        "--forecaster",
-        "persistence",
-    ]
+    arguments = f"--workload {counts} --jobs {tmp_path}/jobs.csv --forecaster persistence".split()
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
     assert "replaying the last 2.4 hours at several capacities" in err
@@ -249,7 +241,7 @@ def test_the_replicas_at_an_earlier_time_stand_beside_a_plan_for_that_time(tmp_p
 
 
 def late_shares(workload, counts):
-    """Each job's share of late requests with these replicas all the time, from its latencies with the worst seed."""
+    """Each job's share of late requests with these replicas, from latencies with the worst seed."""
     shares = []
     for seed in trial_seeds(SEEDS):
         draws = uniform_draws(workload, seed, LIVE)
@@ -269,7 +261,8 @@ def test_fixed_replicas_are_the_fewest_that_keep_the_slo_and_none_if_an_idle_rep
     )
     counts = np.tile([[600], [60], [60], [3000]], 30)
     counts[1, 20] = 1200
-    day, accepted = Workload(jobs, counts), np.array([0.01, 0.01, 0.01, 0.01])
+    day = Workload(jobs, counts)
+    accepted = np.array([0.01, 0.01, 0.01, 0.01])
     now = np.array([2, 3, np.nan, 2])
     replicas, rates, rates_now = fixed_replicas([day], accepted, "half-mmc", LIVE, now)
     assert replicas[2:].tolist() == [0, 0]
@@ -292,13 +285,7 @@ def test_a_job_too_slow_for_its_slo_is_named_and_the_capacity_is_for_the_others(
     (tmp_path / "jobs.csv").write_text(
         "job,service_time_s,service_scv,slo_s\nfine,0.18,0,0.72\nslow,0.18,1,0.3\n"
     )
-    arguments = [
-        "--workload",
-        str(tmp_path / "my.csv"),
-        "--jobs",
-        str(tmp_path / "jobs.csv"),
-        "--curve",
-    ]
+    arguments = f"--workload {tmp_path}/my.csv --jobs {tmp_path}/jobs.csv --curve".split()
     assert (
         cli.main(["recommend", *arguments, "--capacity", "8", "--forecaster", "persistence"]) == 3
     )
@@ -314,7 +301,10 @@ def test_a_job_too_slow_for_its_slo_is_named_and_the_capacity_is_for_the_others(
 
 
 def searched(monkeypatch, late, **options):
-    """The curve of a search for the capacity of one job of which 1 % may be late; `late(cores, seed)` is the share."""
+    """The curve of a search for the capacity of one job of which 1 % may be late.
+
+    `late(cores, seed)` is the share that is late.
+    """
     replays = []
 
     def replayed(policy, size, workload, seed, serving_model):
@@ -326,7 +316,8 @@ def searched(monkeypatch, late, **options):
     monkeypatch.setattr(sizing, "_draws", lambda workload, model, seeds: range(seeds))
     monkeypatch.setattr(sizing, "violation_rate_by_job", lambda run: np.array([run.late]))
     monkeypatch.setattr(sizing, "minute_utility", lambda run: np.ones((1, 5)))
-    policy, workload = SimpleNamespace(name="Faro"), Workload((Job("a"),), np.zeros((1, 5), int))
+    policy = SimpleNamespace(name="Faro")
+    workload = Workload((Job("a"),), np.zeros((1, 5), int))
     curve = violations_by_capacity(
         workload, policy, (1, 20), np.array([0.01]), report=QUIET, **options
     )
@@ -347,7 +338,11 @@ def test_the_required_capacity_suffices_with_every_seed(monkeypatch):
 def test_the_required_capacity_suffices_on_another_day(monkeypatch):
     """On the last day, 9 cores suffice; on the other day, 12."""
     day = Workload((Job("a"),), np.zeros((1, 5), int)), SimpleNamespace(name="another")
-    late = lambda cores, run: 0.5 if cores < (12 if run == "another day" else 9) else 0.0  # noqa: E731
+
+    def late(cores, run):
+        enough = 12 if run == "another day" else 9
+        return 0.5 if cores < enough else 0.0
+
     curve, replays = searched(monkeypatch, late, others=[day])
     assert required_cores(curve) == 12
     assert [cores for cores, run in replays if run == "another day"] == [9, 10, 11, 12]
@@ -370,7 +365,7 @@ def test_the_search_goes_beyond_fixed_replicas_and_ends(monkeypatch):
 
 
 def concluded(required, replicas, now=None, more=0.005):
-    """The last lines of the text if Faro keeps the SLO of `a` with `required` cores of 4 to 8, fixed replicas with some."""
+    """The last lines of the text if Faro keeps the SLO of `a` with `required` cores of 4 to 8."""
     rates = [0.0 if required and size >= required else 0.2 for size in (4, 6, 8)]
     curve = pd.DataFrame(
         {"capacity_cores": [4, 6, 8], "slo_violation_rate": rates, "worst_job": "a"}
@@ -401,7 +396,10 @@ def persisting():
 def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
     alone = "7 cores in fixed replicas, chosen in hindsight, keep the SLOs over 24 hours"
     alone += "; without scaling, set the column `fixed on 8`"
-    scaled = "8 cores are enough with fixed replicas, and if Faro scales; with 20 % more requests, only if Faro scales"
+    scaled = (
+        "8 cores are enough with fixed replicas, and if Faro scales; "
+        "with 20 % more requests, only if Faro scales"
+    )
     of_faro = "6 cores or more keep the SLOs over the last 24 hours if Faro scales"
     assert concluded(6, 7)[-4:-1] == [scaled, alone, of_faro]
     assert concluded(8, 7)[-2].startswith(
@@ -429,24 +427,19 @@ def test_the_last_table_says_what_more_load_does():
 
 
 def test_more_load_and_a_lost_replica_violate_more():
-    """1.5 of 2 replicas are busy; 20 % more load is 1.8, and one replica alone has a queue that grows without limit."""
-    job, accepted = Job("a", slo_s=0.5), np.array([0.01])
-    day, policy = (
-        Workload((job,), np.full((1, 60), 500)),
-        tuned(PolicyContext((job,), persisting())),
-    )
+    """1.5 of 2 replicas are busy, 1.8 with 20 % more load; the queue of one alone has no limit."""
+    job = Job("a", slo_s=0.5)
+    accepted = np.array([0.01])
+    day = Workload((job,), np.full((1, 60), 500))
+    policy = tuned(PolicyContext((job,), persisting()))
     found = variations(day, policy, 2, np.array([2]), accepted, LIVE)
     assert list(found["case"]) == list(VARIATIONS)
     for column in ("slo_violation_rate", "fixed_slo_violation_rate"):
         recorded, less, more, failed = found[column]
         assert recorded < less < more < failed
         assert failed > 0.5
-    assert (
-        variations(day, policy, 2, np.array([1]), accepted, LIVE)["fixed_slo_violation_rate"].iloc[
-            3
-        ]
-        == 1.0
-    )
+    overloaded = variations(day, policy, 2, np.array([1]), accepted, LIVE)
+    assert overloaded["fixed_slo_violation_rate"].iloc[3] == 1.0
 
 
 def test_fixed_replicas_suffice_on_every_day():
@@ -469,15 +462,9 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
         for job, count in (("a", busy), ("b", 60))
     ]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *rows]))
-    arguments = [
-        "--workload",
-        str(tmp_path / "my.csv"),
-        "--capacity",
-        "14",
-        "--curve",
-        "--forecaster",
-        "persistence",
-    ]
+    arguments = (
+        f"--workload {tmp_path}/my.csv --capacity 14 --curve --forecaster persistence"
+    ).split()
     assert cli.main(["recommend", *arguments]) == 0
     out, err = capsys.readouterr()
     assert "replaying all 3 days at several capacities" in err
@@ -496,8 +483,9 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
 def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a_capacity(
     by_formula,
 ):
-    """3 of 9 replicas are allowed, which is the minimum, too: the smallest capacity holds the minimum of all jobs."""
-    pinned, said = (Job("pinned", min_replicas=3, max_replicas=3), Job("free")), []
+    """The maximum of a job is its minimum, 3; the smallest capacity holds all minima."""
+    pinned = (Job("pinned", min_replicas=3, max_replicas=3), Job("free"))
+    said = []
     history = history_of(pinned, np.tile([[3000.0], [60.0]], 40))
     found = recommend(history, 5, with_curve=True, forecaster="persistence", report=said.append)
     assert found.fixed["replicas"].tolist()[0] == 0
@@ -507,19 +495,20 @@ def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a
 
 
 def test_the_present_replicas_are_judged_although_the_table_asks_for_more():
-    day, now = Workload((Job("a", min_replicas=3),), np.full((1, 30), 600)), np.array([1.0])
+    day = Workload((Job("a", min_replicas=3),), np.full((1, 30), 600))
+    now = np.array([1.0])
     assert fixed_replicas([day], np.array([0.01]), "half-mmc", LIVE, now)[2].item() > 0.5
 
 
 def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
-    """A training day of the generated workload has four samples of its counts, the last day has one."""
+    """A training day of the generated workload has four samples of its counts, the last one."""
     history = history_of((Job("a"),), np.full((1, 40), 300.0), earlier=np.full((2, 4, 1, 40), 300))
     found = recommend(history, 4, with_curve=True, forecaster="persistence", report=QUIET)
     assert found.replayed == "all 3 days"
 
 
 def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
-    """1.5 replicas are busy: one replica has no steady latency, although its first minutes have one."""
+    """1.5 replicas are busy: one has no steady latency, although its first minutes have one."""
     advice = recommend(history_of((Job("a"),), steady([1.5 / 0.18])), 8, report=QUIET).advice
     shown = replace(
         advice, one_less_s=np.array([9.0]), plan=replace(advice.plan, target=np.array([2]))
@@ -587,7 +576,8 @@ def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
     path = tmp_path / "jobs.csv"
     path.write_text("job,service_time_s,service_scv,cold_start_s\na,0.1,,20\nb,0.1,0.25,20\n")
     assert assumptions(path) == [
-        "service_scv is not given for a: constant service times are assumed, which is optimistic for p99"
+        "service_scv is not given for a: constant service times are assumed, "
+        "which is optimistic for p99"
     ]
     batches = '{"kind": "batched", "max_batch": 2, "base_s": 0.1}'
     pd.DataFrame(

@@ -24,7 +24,7 @@ FOUR_RPS = np.array([1200, 20, 0.6, 0.08])
 
 
 def median_tail_latency_s(jobs, replicas, minutes=240):
-    """Median over minutes of each job's tail latency on constant replicas at FOUR_RPS, in the event-level simulation."""
+    """Median over minutes of each job's simulated tail latency, on these replicas at FOUR_RPS."""
     counts = np.diff(np.floor(60 * FOUR_RPS[:, None] * np.arange(minutes + 1)).astype(int), axis=1)
     workload = Workload(jobs, counts)
     cluster = SimulatedCluster(

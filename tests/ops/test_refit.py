@@ -1,4 +1,4 @@
-"""The model is refitted in a child process while the loop goes on, and replaced only by one that is as good."""
+"""A child process refits the model during the loop; only one that is as good replaces it."""
 
 import json
 import os
@@ -71,9 +71,8 @@ class TestTheComparison:
 
     def test_a_worse_model_is_refused(self):
         known = traces(4)
-        wrong = Traces(
-            JOBS, known.train // 10, known.evaluation
-        )  # the days before the last are not like it
+        # The days before the last are not like it.
+        wrong = Traces(JOBS, known.train // 10, known.evaluation)
         new, reason = renewal("seasonal", wrong, forecast.fit("seasonal", known))
         assert new is None
         assert "CRPS" in reason
@@ -87,7 +86,8 @@ class TestTheComparison:
         assert "CRPS" in renewal("auto", traces(1), Source().model(JOBS))[1]
 
     def test_a_model_whose_forecasts_are_not_finite_is_refused(self, monkeypatch):
-        known, sample = traces(3), models.fit("persistence", traces(2)).__class__.sample
+        known = traces(3)
+        sample = models.fit("persistence", traces(2)).__class__.sample
         serving = fitted("ar", known)
         monkeypatch.setattr(
             type(models.fit("persistence", known)), "sample", lambda *more: sample(*more) * np.nan
@@ -174,7 +174,8 @@ class TestTheModelThatServes:
     def test_a_failure_long_after_a_new_model_was_accepted_is_not_blamed_on_it(
         self, model, verdicts, monkeypatch
     ):
-        new, now_s = fitted("ar", traces(2)), time.monotonic()
+        new = fitted("ar", traces(2))
+        now_s = time.monotonic()
         verdicts.append((new, "it is better"))
         model.wanted = True
         model.newer()
@@ -191,7 +192,9 @@ class TestTheModelThatServes:
 
 def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
     """The loop is not left, so the lease and the journal stay as they are."""
-    new, seen, given = forecast.fit("persistence", traces(2)), [], []
+    new = forecast.fit("persistence", traces(2))
+    seen = []
+    given = []
     context = PolicyContext(JOBS, forecast.fit("ar", traces(2)))
     policy = make("MArk", context)
 
@@ -222,10 +225,10 @@ def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
 
 
 def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
-    failures, steps = [], []
-    broken = forecast.fit(
-        "ar", Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1])
-    )  # of one job
+    failures = []
+    steps = []
+    one_job = Traces(JOBS[:1], traces(2).train[:, :, :1], traces(2).evaluation[:, :1])
+    broken = forecast.fit("ar", one_job)
     policy = make("MArk", PolicyContext(JOBS, forecast.fit("ar", traces(2))))
     run(
         Still(),
@@ -241,7 +244,8 @@ def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
 
 
 def test_an_answer_that_hangs_delays_nobody_and_the_one_before_stays():
-    hangs, calls = threading.Event(), []
+    hangs = threading.Event()
+    calls = []
 
     def ask():
         calls.append(None)
@@ -291,10 +295,14 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     monkeypatch.setenv("FARO_PLUGINS", str(tmp_path / "slow.py"))
     monkeypatch.setenv("BEGUN", str(tmp_path / "begun"))
     monkeypatch.setattr(models, "REFIT_S", 15.0)
-    ray, log, ticks_at = FakeRay({"a": 1, "b": 1}), tmp_path / "j", {}
-    holders, lease = set(), ray.stats.lease
+    ray = FakeRay({"a": 1, "b": 1})
+    log = tmp_path / "j"
+    ticks_at = {}
+    holders = set()
+    lease = ray.stats.lease
     ray.stats.lease = lambda holder, *more: holders.add(holder) or lease(holder, *more)
-    metrics, exporter_of = [], Exporter.__init__
+    metrics = []
+    exporter_of = Exporter.__init__
 
     def note(self, *arguments):
         exporter_of(self, *arguments)
@@ -328,30 +336,10 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     with ray.served() as address:
         thread = threading.Thread(target=operator)
         thread.start()
-        command = [
-            "run",
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--address",
-            address,
-            "--serve-address",
-            address,
-        ]
-        command += [
-            "--apply",
-            "--policy",
-            "MArk",
-            "--tick",
-            "0.5",
-            "--journal",
-            str(log),
-            "--metrics-port",
-            "0",
-        ]
-        assert (
-            cli.main([*command, "--history", str(tmp_path / "days.csv"), "--forecaster", "slow"])
-            == 0
-        )
+        command = f"run --jobs {tmp_path}/jobs.yaml --address {address}".split()
+        command += f"--serve-address {address} --apply --policy MArk --tick 0.5".split()
+        command += f"--journal {log} --metrics-port 0 --forecaster slow".split()
+        assert cli.main([*command, "--history", str(tmp_path / "days.csv")]) == 0
         thread.join()
     said = capfd.readouterr().err
     assert ticks_at["begun"] + 4 < ticks_at["during"] <= ticks_at["ended"]

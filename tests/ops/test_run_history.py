@@ -42,7 +42,8 @@ def july_in_berlin(monkeypatch):
     """The Unix time of 14:30 on a summer day in Berlin, which is now."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
-    now_s, localtime = time.mktime((2026, 7, 15, 14, 30, 0, 0, 0, -1)), time.localtime
+    now_s = time.mktime((2026, 7, 15, 14, 30, 0, 0, 0, -1))
+    localtime = time.localtime
     monkeypatch.setattr(
         time, "localtime", lambda at_s=None: localtime(now_s if at_s is None else at_s)
     )
@@ -81,12 +82,12 @@ def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     assert measured == ["a table"]
 
 
-# --- what controllers have exported to a Prometheus -------------------------------------------------------------------
+# --- what controllers have exported to a Prometheus -----------------------------------------------
 
 
 @pytest.fixture
 def exported(monkeypatch):
-    """Two local days and half of the third, of job `a` and of a job that is not ours, without one hour."""
+    """Two and a half local days without one hour, of job `a` and of a job that is not ours."""
     midnight = time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))
     end_s = midnight + 2.5 * 86_400
     monkeypatch.setattr(time, "time", lambda: end_s)
@@ -158,14 +159,15 @@ def test_a_history_needs_its_place(history, reason):
         Source(history)
 
 
-# --- what this controller has written to its journal -------------------------------------------------------------------
+# --- what this controller has written to its journal ----------------------------------------------
 
 
 class Counting:
-    """A cluster whose jobs have as many requests per minute as the minute of the run; time passes at once."""
+    """A cluster whose jobs have as many requests as the minute's number; time passes at once."""
 
     def __init__(self, jobs):
-        self.jobs, self.now_s = jobs, 0.0
+        self.jobs = jobs
+        self.now_s = 0.0
 
     def advance(self, until_s):
         self.now_s = At.now_s = until_s
@@ -192,7 +194,9 @@ class At(Clock):
 
 def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_jobs(tmp_path):
     midnight = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1)))
-    path, first, both = tmp_path / "j", JOBS, (*JOBS, Job("b"))
+    path = tmp_path / "j"
+    first = JOBS
+    both = (*JOBS, Job("b"))
     ticks = dict(clock=At(midnight - 120 * 60), journal=path)
     run(Counting(1), Wanting([1], tick_s=600.0), first, 86_400.0, **ticks)
     run(
@@ -228,7 +232,8 @@ def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_
 def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_learnt(
     tmp_path, monkeypatch
 ):
-    midnight, path = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))), tmp_path / "j"
+    midnight = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1)))
+    path = tmp_path / "j"
     monkeypatch.setattr(At, "now_s", 0.0)
     run(
         Counting(1),

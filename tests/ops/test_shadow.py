@@ -34,7 +34,7 @@ def traces():
 
 
 def dry_run(traces, replicas, path, minutes=MINUTES):
-    """The journal of a dry run of Faro beside replicas that never change, on a cluster of 12 cores."""
+    """The journal of a dry run of Faro beside replicas that never change, on 12 cores."""
     counts = np.full((3, MINUTES), 600)
     counts[0] = 1500
     day = Workload(traces.jobs, counts)

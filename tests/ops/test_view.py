@@ -1,4 +1,4 @@
-"""The live view of --watch: one row per job with load, forecast, replicas, latency against the SLO, and the latest changes."""
+"""The live view of --watch: a row per job with load, forecast, replicas, latency and changes."""
 
 import io
 
@@ -27,7 +27,8 @@ def step_of(target, tail_s=(0.3, 0.9), **plan):
 
 
 def drawn(*steps):
-    view, console = View(JOBS, "Faro-Sum"), Console(file=io.StringIO(), width=150)
+    view = View(JOBS, "Faro-Sum")
+    console = Console(file=io.StringIO(), width=150)
     for step in steps:
         group = view.of(step)
     console.print(group)

@@ -1,4 +1,4 @@
-"""Errors that new users meet: one line that says what to do, and no incomplete file under a final name."""
+"""Errors that new users meet: one line says what to do, and no file is left half written."""
 
 import ctypes
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from checkouts import ROOT, write_notebook
 from faro_pipeline.notebook import NotebookError, run_notebook
+from messages import assert_refused
 
 from faro_ops import cli
 
@@ -47,14 +48,7 @@ class TestAPortInUse:
 
     def test_is_reported_before_the_controller_looks_for_a_cluster(self, taken, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = [
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--policy",
-            "AIAD",
-            "--metrics-port",
-            str(taken),
-        ]
+        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --metrics-port {taken}".split()
         assert cli.main(["run", *arguments]) == 2
         text = only_line(capsys.readouterr().err)
         assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in text
@@ -176,21 +170,12 @@ class TestTooLittleMemory:
         assert "its process was killed, most likely for too little memory: take fewer jobs" in text
 
     def test_is_found_by_the_pipeline_before_it_starts(self, checkout):
-        from test_bad_input import assert_refused
-
         asked = "scale={largest: [[1000000, 3200000]]}"
         assert_refused(checkout, "70_scale needs about", "--config", asked)
 
     def test_is_found_before_a_local_ray_is_started(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = [
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--policy",
-            "AIAD",
-            "--backend",
-            "local",
-        ]
+        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --backend local".split()
         assert cli.main(["run", *arguments, "--capacity", "100000"]) == 2
         assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
 
@@ -198,10 +183,9 @@ class TestTooLittleMemory:
 def without_rights() -> None:
     """Drop root's right to ignore permissions; called in the child process before its command."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
+    PR_CAPBSET_DROP = 24  # takes effect at exec
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        if os.geteuid() == 0 and prctl(
-            24, capability, 0, 0, 0
-        ):  # PR_CAPBSET_DROP, which takes effect at exec
+        if os.geteuid() == 0 and prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -217,7 +201,7 @@ def forbidden(tmp_path):
             return subprocess.run(
                 [sys.executable, "-c", *arguments],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/workflow"},
                 capture_output=True,
                 text=True,
                 preexec_fn=without_rights,
@@ -232,16 +216,18 @@ def forbidden(tmp_path):
 
 
 class TestNoPermission:
-    CHECK = "from faro_lib import config, pipeline; pipeline.check(config.load({'results': '%s'}))"
-
     def test_is_found_by_the_pipeline_before_it_starts(self, forbidden):
-        code = (
-            f"import sys; from faro_ops.errors import message_of\ntry: {self.CHECK % 'results'}\n"
-        )
-        done = forbidden(
-            code.replace("; pipeline.check", ";  pipeline.check")
-            + "except OSError as e: sys.exit(message_of(e))"
-        )
+        code = """
+import sys
+from faro_ops.errors import message_of
+from faro_pipeline.check import check
+from faro_pipeline.settings import load
+try:
+    check(load({"results": "results"}))
+except OSError as error:
+    sys.exit(message_of(error))
+"""
+        done = forbidden(code)
         text = only_line(done.stderr)
         assert text.startswith(str(forbidden.folder))
         assert "permission denied; change its permissions, or name another place" in text
@@ -270,14 +256,7 @@ class TestNoPermission:
     def test_for_a_journal_is_found_before_anything_starts(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         (tmp_path / "folder").mkdir()
-        arguments = [
-            "--jobs",
-            str(tmp_path / "jobs.yaml"),
-            "--policy",
-            "AIAD",
-            "--journal",
-            str(tmp_path / "none/j"),
-        ]
+        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --journal {tmp_path}/none/j".split()
         (tmp_path / "none").write_text("a file")
         assert cli.main(["run", *arguments]) == 2
         assert "none: is a file, and a folder is needed" in only_line(capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""docs/arena.md: its entry can be scored as the page says, and its tables are those of the recorded entries."""
+"""docs/arena.md: its entry can be scored as it says; its tables are of the recorded entries."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""`.ci/run`: it is red if a part fails, leaves no cluster behind, and never uses the user's kubeconfig."""
+"""`.ci/run` is red if a part fails, leaves no cluster, and never uses the user's kubeconfig."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
 PARTS = [
-    "packages",
-    "traces",
-    "environment",
-    "kind cluster",
-    "test-k8s",
-    "kind down",
-    "smoke",
-    "forecasters",
-    "docs",
-    "pipeline",
-    "test-all",
+    *("packages", "traces", "environment", "kind cluster", "test-k8s", "kind down"),
+    *("smoke", "forecasters", "docs", "pipeline", "test-all"),
 ]
 
 
@@ -31,7 +22,8 @@ class Machine:
     """A checkout whose scripts and tools are fakes that write down how they were called."""
 
     def __init__(self, folder: Path):
-        self.folder, self.log = folder / "checkout", folder / "log"
+        self.folder = folder / "checkout"
+        self.log = folder / "log"
         (self.folder / ".ci").mkdir(parents=True)
         (self.folder / "cluster/offline").mkdir(parents=True)
         for name in (".ci/run", "cluster/versions.env", "cluster/offline/settings.sh"):
@@ -40,7 +32,8 @@ class Machine:
             self.fake(self.folder / name)
         for name in TOOLS:
             self.fake(folder / "bin" / name)
-        path, cache = f"{folder}/bin:{os.environ['PATH']}", str(folder / "cache")
+        path = f"{folder}/bin:{os.environ['PATH']}"
+        cache = str(folder / "cache")
         self.environment = os.environ | {
             "PATH": path,
             "KUBECONFIG": "/user/config",
@@ -122,7 +115,8 @@ def test_a_build_that_still_runs_is_ended_with_the_script(machine):
     )
     status, _, _ = machine.run()
     assert status != 0
-    build, until = Path(f"/proc/{began.read_text().strip()}/status"), time.monotonic() + 30
+    build = Path(f"/proc/{began.read_text().strip()}/status")
+    until = time.monotonic() + 30
     while (runs := still_runs(build)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not runs
@@ -140,17 +134,7 @@ def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(tmp_path):
     for name, content in (("test_x.py", text), ("pytest.ini", "[pytest]\nmarkers = k8s\n")):
         (tmp_path / name).write_text(content)
     tests = ROOT / "tests"
-    command = [
-        "pytest",
-        "-q",
-        "-p",
-        "conftest",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
+    command = f"pytest -q -p conftest -p no:cacheprovider --rootdir {tmp_path} {tmp_path}".split()
     for kubeconfig, status in (("/some/where", 1), ("", 0)):
         environment = os.environ | {
             "KUBECONFIG": kubeconfig,

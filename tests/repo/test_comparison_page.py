@@ -34,17 +34,16 @@ def test_steps_of_the_ablation_and_solvers_stand_beside_their_published_values()
 
 def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
     recorded = runpy.run_path(str(ROOT / "docs/recorded_trials.py"))
-    page, table = (
-        recorded["PAGE"].read_text(),
-        recorded["table"](recorded["pd"].read_csv(recorded["SUMMARY"])),
-    )
+    page = recorded["PAGE"].read_text()
+    table = recorded["table"](recorded["pd"].read_csv(recorded["SUMMARY"]))
     assert recorded["marked"].with_table(page, recorded["MARK"], table) == page
     assert table.count("Faro-Sum") == 3
 
 
 def test_the_page_of_replicas_has_the_table_of_the_live_runs_whose_p99_is_within_15_percent():
     twins = runpy.run_path(str(ROOT / "docs/twins.py"))
-    page, runs = twins["PAGE"].read_text(), twins["pd"].read_csv(twins["RECORDED"])
+    page = twins["PAGE"].read_text()
+    runs = twins["pd"].read_csv(twins["RECORDED"])
     assert twins["marked"].with_table(page, twins["MARK"], twins["table"](runs)) == page
     assert runs.groupby(["service", "load"])["trial"].nunique().eq(3).all()
     assert (runs["live_p99_s"] / runs["twin_p99_s"] - 1).abs().max() < 0.15
@@ -54,7 +53,8 @@ def test_the_page_of_replicas_has_the_table_of_the_live_runs_whose_p99_is_within
 
 def test_the_page_of_other_workloads_has_the_tables_of_the_kept_run():
     elsewhere = runpy.run_path(str(ROOT / "docs/elsewhere_tables.py"))
-    worlds, page = elsewhere["kept"](), elsewhere["PAGE"].read_text()
+    worlds = elsewhere["kept"]()
+    page = elsewhere["PAGE"].read_text()
     assert "published" in worlds
     assert elsewhere["with_tables"](page, worlds) == page
 

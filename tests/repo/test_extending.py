@@ -1,4 +1,4 @@
-"""docs/extending.md: its files work, its commands run, and the names that it adds appear in the results."""
+"""docs/extending.md: its files work, its commands run, and its names appear in the results."""
 
 import os
 import re
@@ -50,13 +50,8 @@ def folder(tmp_path_factory):
 
 
 def test_the_guide_has_a_file_for_each_kind_and_commands():
-    assert set(FILES) == {
-        "my_policy.py",
-        "my_forecaster.py",
-        "my_objective.py",
-        "my_solver.py",
-        "my.yaml",
-    }
+    kinds = ("policy", "forecaster", "objective", "solver")
+    assert set(FILES) == {"my.yaml", *(f"my_{kind}.py" for kind in kinds)}
     assert [shlex.split(command)[0] for command in COMMANDS] == [
         "snakemake",
         "faro",

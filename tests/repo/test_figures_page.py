@@ -14,10 +14,8 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MU
 def rules(checkout):
     """File -> rule, for every file of the largest configuration."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
-    for name in (
-        "recorded-kubernetes",
-        "arena",
-    ):  # their figures exist only where the recorded results are
+    # Their figures exist only where the recorded results are.
+    for name in ("recorded-kubernetes", "arena"):
         (checkout.folder / "data" / name).mkdir(parents=True, exist_ok=True)
     done = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
     assert done.returncode == 0, done.stderr
@@ -47,10 +45,9 @@ def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
 
 def test_a_stage_declares_every_figure_that_its_module_draws(stages):
     named = {}
-    for path in ROOT.glob("studies/figures/*.py"):
-        named |= dict.fromkeys(
-            re.findall(r"\"(\w+)\"(?:: |\] = )Drawing\(", path.read_text()), path.stem
-        )
+    for path in ROOT.glob("studies/**/figures/*.py"):
+        drawn = re.findall(r"\"(\w+)\"(?:: |\] = )Drawing\(", path.read_text())
+        named |= dict.fromkeys(drawn, path.stem)
     assert named == stages
 
 

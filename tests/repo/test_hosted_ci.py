@@ -35,14 +35,17 @@ def test_it_may_read_and_nothing_else():
     assert yaml.safe_load(TEXT)["permissions"] == {"contents": "read"}
 
 
-# --- releases -------------------------------------------------------------------------------------------------------------
+# --- releases -------------------------------------------------------------------------------------
 
 RELEASE = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
 VERSION = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
 
 
 def released(tmp_path, *arguments, **environment):
-    """Run .ci/release beside docker and helm that only write down their arguments; helm also keeps the chart's values."""
+    """Run .ci/release beside a docker and a helm that only write down their arguments.
+
+    This helm also keeps the chart's values.
+    """
     for name, more in {
         "docker": "",
         "helm": f'[ "$1" != package ] || cp "$2/values.yaml" {tmp_path}/values.yaml',

@@ -1,4 +1,4 @@
-"""Without a network, an installed Faro simulates and serves; test_golden.py runs the pipeline so."""
+"""Without a network, Faro simulates and serves. test_golden.py runs the pipeline without one."""
 
 import json
 import os
@@ -22,10 +22,8 @@ def test_the_simulator_needs_no_network():
 @pytest.mark.slow
 @pytest.mark.live
 def test_ray_serves_on_loopback_alone(tmp_path):
-    checkout, table = (
-        make_checkout(tmp_path, real_notebooks=True),
-        "results/synthetic/live/local/summary.csv",
-    )
+    checkout = make_checkout(tmp_path, real_notebooks=True)
+    table = "results/synthetic/live/local/summary.csv"
     only = "live={capacity: 4, minutes: 2, policies: [FairShare]}"
     command = checkout.command(
         "--configfile", "config/smoke.yaml", "--config", "backend=local", only, "--", table

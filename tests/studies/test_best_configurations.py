@@ -1,4 +1,4 @@
-"""Columns that are cores: the best configuration of each service for each amount, allocated exactly."""
+"""Columns that are cores: the best configuration of each service for each amount of cores."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_the_allocation_is_the_best_of_all_configurations_and_counts(
     )
     allocation = solve(best.table, cores, objective=objective)
 
-    # Each configuration as a job of its own; the running replicas serve, whichever configuration they have.
+    # Each configuration is a job of its own. The running replicas serve, whichever they have.
     rows = [job for jobs in services.values() for job in jobs]
     serving = np.repeat([2 * j + (name == "fast") for j, name in enumerate(current)], 2)
     parts = build_table(
@@ -72,11 +72,13 @@ def test_the_allocation_is_the_best_of_all_configurations_and_counts(
 
 def test_with_a_spread_it_is_the_best_of_the_best_configurations_for_each_amount():
     """FairSum prefers equal utilities, but never a worse configuration on the same cores."""
-    services, cores = {"s0": [SLOW, FAST], "s1": [SLOW, FAST]}, 6
+    services = {"s0": [SLOW, FAST], "s1": [SLOW, FAST]}
+    cores = 6
     best = best_configurations(
         services, load(20.0, 9.0), ["slow", "slow"], [1, 1], cores=cores, cold_start_minutes=0
     )
-    allocation, value = solve(best.table, cores, objective="FairSum"), best.table.value
+    allocation = solve(best.table, cores, objective="FairSum")
+    value = best.table.value
     scores = [
         value[0, a] + value[1, b] - 2 * abs(value[0, a] - value[1, b])
         for a, b in itertools.product(range(1, cores), repeat=2)
@@ -139,7 +141,7 @@ def test_more_cores_are_never_worth_less_and_too_few_are_infeasible():
 
 
 def test_the_batch_size_follows_the_load():
-    """A small batch answers sooner, a large one serves more: at a low rate the SLO needs the small one."""
+    """A small batch answers sooner, a large one serves more; a low rate needs the small one."""
     sizes = [
         Job(
             f"{b} at once",

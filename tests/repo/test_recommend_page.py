@@ -1,4 +1,4 @@
-"""docs/recommend.md: its table of jobs, commands, exit statuses and JSON keys are those of the library."""
+"""docs/recommend.md: its table of jobs, commands, exit statuses and JSON keys are right."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def test_the_exit_statuses_are_those_of_the_command():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[:30])
 def test_the_options_on_the_page_exist(command, monkeypatch, tmp_path, capsys):
-    """The files and servers do not exist here, so the command must fail for that, and not for an unknown option."""
+    """The command must fail for the files and servers that do not exist, not for an option."""
     monkeypatch.chdir(tmp_path)
     name, *arguments = shlex.split(command)
     arguments = ["http://127.0.0.1:1" if word.startswith("http") else word for word in arguments]
@@ -45,15 +45,7 @@ def test_the_options_on_the_page_exist(command, monkeypatch, tmp_path, capsys):
 def test_the_json_has_the_keys_of_the_page(tmp_path, capsys):
     counts = [f"{day},{minute},a,300" for day in (0, 1) for minute in range(40)]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *counts]))
-    arguments = [
-        "recommend",
-        "--workload",
-        str(tmp_path / "my.csv"),
-        "--capacity",
-        "3",
-        "--curve",
-        "--json",
-    ]
+    arguments = f"recommend --workload {tmp_path}/my.csv --capacity 3 --curve --json".split()
     assert cli.main(arguments) == 0
     (sentence,) = re.findall(r"^With `--json`.*?\. Progress", PAGE, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", sentence) == list(json.loads(capsys.readouterr().out))

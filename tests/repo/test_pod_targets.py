@@ -28,12 +28,8 @@ def test_a_running_pod_with_the_annotation_is_a_target_by_the_name_of_its_servic
 
 
 def test_other_pods_are_no_targets():
-    assert (
-        pod_targets.targets(
-            [pod("plain"), model("off", scrape="false"), model("new", phase="Pending")]
-        )
-        == []
-    )
+    others = [pod("plain"), model("off", scrape="false"), model("new", phase="Pending")]
+    assert pod_targets.targets(others) == []
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="prometheus is not installed")

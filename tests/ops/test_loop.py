@@ -1,0 +1,99 @@
+"""The control loop: when it acts, how it ends, and where it resumes."""
+
+import time
+
+import pytest
+from live_things import Wanting
+from observations import observed
+
+from faro_lib.policies import FairShare
+from faro_lib.policies.protocol import hold
+from faro_lib.workload import Job
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.loop import run, tick_times
+
+
+class Recorder:
+    """A cluster that only records its targets."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.applied = []
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        return observed([3], capacity=3, now_s=self.now_s)
+
+    def apply(self, target, drop):
+        self.applied.append((self.now_s, target.tolist(), drop.tolist()))
+
+
+def test_the_loop_acts_at_every_tick_and_advances_the_cluster_to_the_end():
+    cluster = Recorder()
+    steps = []
+    run(cluster, FairShare(), (Job("a"),), 200.0, on_step=steps.append)
+    assert cluster.applied == [(60.0, [3], [0.0]), (120.0, [3], [0.0]), (180.0, [3], [0.0])]
+    assert cluster.now_s == 200.0
+    assert [step.observation.now_s for step in steps] == [60.0, 120.0, 180.0]
+
+
+def test_the_loop_does_not_act_at_the_end_itself():
+    cluster = Recorder()
+    run(cluster, FairShare(), (Job("a"),), 120.0)
+    assert [now_s for now_s, _, _ in cluster.applied] == [60.0]
+
+
+@pytest.mark.parametrize(("start_s", "first_s"), [(0.0, 60.0), (30.0, 60.0), (60.0, 120.0)])
+def test_ticks_are_the_multiples_of_the_interval_after_the_start(start_s, first_s):
+    assert next(tick_times(start_s, 1000.0, 60.0)) == first_s
+
+
+def test_without_a_listener_an_error_of_the_cluster_ends_the_run():
+    class Full(Recorder):
+        def apply(self, target, drop):
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        run(Full(), FairShare(), (Job("a"),), 200.0)
+
+
+def test_a_cluster_that_stops_answering_keeps_its_targets_and_is_missing_data_after_a_minute():
+    class Silent(Recorder):
+        def observe(self):
+            if self.now_s > 60.0:
+                raise ConnectionError("no answer")
+            return observed([3], capacity=3, now_s=self.now_s)
+
+    failures, steps = [], []
+    run(
+        Silent(),
+        FairShare(),
+        (Job("a"),),
+        200.0,
+        on_step=steps.append,
+        on_failure=lambda reason, message: failures.append((reason, message)),
+    )
+    assert [step.target.tolist() for step in steps] == [[3], [3], [3]]
+    assert [step.plan.reason for step in steps] == [("hold",), ("hold",), ("missing-data",)]
+    assert failures[0] == ("observe", "ConnectionError: no answer")
+
+
+class Holding(Wanting):
+    """A policy that keeps the replicas that it sees."""
+
+    def decide(self, state, observation):
+        return state, hold(observation)
+
+
+def test_a_run_that_resumes_after_more_than_a_minute_keeps_replicas_set_by_others(tmp_path):
+    class Led(Recorder):
+        def observe(self):
+            return observed([5], now_s=self.now_s)
+
+    cluster = Led()
+    options = {"journal": tmp_path / "j"}
+    run(Recorder(), Holding([3]), (Job("a"),), 95.0, **options)
+    run(cluster, Holding([3]), (Job("a"),), 235.0, **options, clock=Clock(int(time.time()) - 200))
+    assert {tuple(target) for _, target, _ in cluster.applied} == {(5,)}
