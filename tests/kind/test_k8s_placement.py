@@ -15,7 +15,7 @@ from k8s_world import World, apply, table, until
 
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import FRAGMENTED
+from faro_ops.policies.protocol import FRAGMENTED
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.tick import tick
