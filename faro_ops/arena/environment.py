@@ -29,7 +29,8 @@ from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.arena.scenarios import instance, scenario_of
 
-# Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four in replicas.
+# Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four
+# in replicas.
 FEATURES = (
     "load",
     "load_5min",
@@ -117,22 +118,25 @@ class _Given(Fixed):
 class ClusterEnv(gymnasium.Env):
     """The simulated cluster as a Gymnasium environment; an episode is one day.
 
-    A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no request is left.
-    The reward is minus the utility lost in the minutes that ended during the step. The age of an unfinished request
-    is its estimated latency. The last reward corrects these estimates. Rewards add up to -(minutes x `lost_utility` of
-    `run`). Attribute `observation` is the current `Observation`. Attribute `run`, the day's result, is set at its end.
+    A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no
+    request is left. The reward is minus the utility lost in the minutes that ended during the step.
+    The age of an unfinished request is its estimated latency. The last reward corrects these
+    estimates. Rewards add up to -(minutes x `lost_utility` of `run`). Attribute `observation` is
+    the current `Observation`. Attribute `run`, the day's result, is set at its end.
 
     Parameters
     ----------
     traces : the name of a scenario or traces of your own.
     capacity : cores; None takes the scenario's, which may change during the day.
-    train : if True, each episode is a random training day, for agents that learn; if False, it is the evaluation day.
+    train : if True, each episode is a random training day, for agents that learn; if False, it is
+        the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster cluster that replaces
-        the simulator, as in `studies/arena/fluid.py`. With it, `run` is not set, and rewards are not corrected.
+    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster cluster that
+        replaces the simulator, as in `studies/arena/fluid.py`. With it, `run` is not set, and
+        rewards are not corrected.
 
-    `reset(seed)` draws the day and its requests. The `options` of `reset` may set `trial`, the seed of the requests,
-    and `initial`, the replicas (jobs,) at the start.
+    `reset(seed)` draws the day and its requests. The `options` of `reset` may set `trial`, the seed
+    of the requests, and `initial`, the replicas (jobs,) at the start.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as Gymnasium declares it

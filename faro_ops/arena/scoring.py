@@ -35,7 +35,8 @@ def policy_of(entry: str) -> str:
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
-    load_plugins()  # register the plugins in FARO_PLUGINS first, so that they do not count as part of `entry`
+    # register the plugins in FARO_PLUGINS first, so that they do not count as part of `entry`
+    load_plugins()
     before = set(FACTORIES)
     load_plugins([entry])
     if len(names := [name for name in FACTORIES if name not in before]) != 1:
@@ -55,7 +56,8 @@ def score(
 ) -> dict[str, Any]:
     """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
 
-    hidden_seed : a seed that policies cannot be tuned to; None draws a new one, a number reproduces an earlier score.
+    hidden_seed : a seed that policies cannot be tuned to; None draws a new one, a number reproduces
+        an earlier score.
     public_only : leave the hidden seed out, which is enough for tuning but not for a submission.
     file : the plugin file that registers the policy; the result has its hash.
     """
@@ -101,8 +103,9 @@ def score(
 def scored(policy: str, on: Instance) -> dict[str, Any]:
     """Measures of one run, such as mean regret with a 95 % interval and total regret in each of BLOCKS parts of a day.
 
-    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's, averaged over jobs. The
-    mean regret is over all minutes of the day. A failed decision leaves the replicas unchanged.
+    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's,
+    averaged over jobs. The mean regret is over all minutes of the day. A failed decision leaves the
+    replicas unchanged.
     """
     scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
     if made.tick_s > MINUTE_S:

@@ -51,7 +51,8 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
 def pictures(audit: Any) -> Figure:
     """Draw each service's latencies and, if policies were compared, their lost utility and the cores used and needed.
 
-    `audit` is a `recommend.audit.Audit`. A service's panel has recorded latencies and the 90 % band of simulated ones.
+    `audit` is a `recommend.audit.Audit`. A service's panel has recorded latencies and the 90 % band
+    of simulated ones.
     """
     rows = -(-len(audit.services) // COLUMNS)
     figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))

@@ -14,7 +14,8 @@ from faro_ops.rayserve import local
 from faro_ops.rayserve.deploy import deploy
 from faro_ops.rayserve.local import OWNER, LocalRay, end_abandoned, owner
 
-# Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has died.
+# Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has
+# died.
 ORPHANING = """
 import subprocess, sys, time
 nap = "import time; time.sleep(60)"

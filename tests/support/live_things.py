@@ -22,7 +22,8 @@ class FakeRay:
 
     Attributes
     ----------
-    targets : replicas by application. scaled : every change, in order. deleting : applications being deleted.
+    targets : replicas by application. scaled : every change, in order. deleting : applications
+        being deleted.
     failed : applications whose redeployment has failed, and of which Ray lists no deployment.
     status : answers every request. hang_s : delay of each answer. token : required.
     """

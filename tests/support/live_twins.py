@@ -2,9 +2,10 @@
 
     python tests/support/live_twins.py --trials 3
 
-writes the p99 latency and the throughput of each, and those of the twin, at 50, 70 and 85 % of the capacity to
-data/live-twins.csv. A twin gets the arrivals and the token lengths of the live run, so both serve the same requests.
-`python docs/twins.py` makes the table and the figure of docs/replicas.md from that file.
+writes the p99 latency and the throughput of each, and those of the twin, at 50, 70 and 85 % of the
+capacity to data/live-twins.csv. A twin gets the arrivals and the token lengths of the live run, so
+both serve the same requests. `python docs/twins.py` makes the table and the figure of
+docs/replicas.md from that file.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ LIMIT = 500  # requests in a replica, so that none is dropped
 def served():
     """A context with a function (rate of each job, seed) -> (arrival times, latencies, lengths) of each job's requests.
 
-    Each job has one replica. The model of TOKENS draws a request's lengths when it arrives, and `lengths` draws the same.
+    Each job has one replica. The model of TOKENS draws a request's lengths when it arrives, and
+    `lengths` draws the same.
     """
     tokens = {
         "import_path": EMULATED_KINDS["continuous"],

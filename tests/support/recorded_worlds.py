@@ -1,7 +1,8 @@
 """Services with known replicas that an autoscaler or a policy of Faro runs, for the tests of `faro audit`.
 
-The simulator is written here: one heap of events, no arrays, service times from a gamma distribution. No code of
-`faro_lib.simulate` takes part, so the audit is not tested on its own output.
+The simulator is written here: one heap of events, no arrays, service times from a gamma
+distribution. No code of `faro_lib.simulate` takes part, so the audit is not tested on its own
+output.
 """
 
 from __future__ import annotations

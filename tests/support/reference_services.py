@@ -1,6 +1,7 @@
 """Sixteen services with known replicas, measured as `faro profile` would, in the plain simulator of the tests.
 
-No code of `faro_lib.simulate` takes part, so that a calibrator that simulates is not tested on its own output.
+No code of `faro_lib.simulate` takes part, so that a calibrator that simulates is not tested on its
+own output.
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ def _simulated(known: Known, rate_rps: float, replicas: int, seed: int, slo_on: 
 def profiled(known: Known, seed: int = 1) -> Measurements:
     """What `faro profile` measures: increasing rates on one replica, then two of them on two replicas.
 
-    The SLO is 1.5 times the p99 latency of the idle service, and the first rate follows from its mean latency.
+    The SLO is 1.5 times the p99 latency of the idle service, and the first rate follows from its
+    mean latency.
     """
     idle = latencies(known, 0.02 * known.capacity_rps, 1, seed)[LATENCY]
     slo_s, rows = 1.5 * float(np.quantile(idle, 0.99)), []
