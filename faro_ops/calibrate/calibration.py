@@ -214,17 +214,18 @@ def _answer(
     verdict, reason = CALIBRATED, ""
     low, middle, high = capacity_rps
     half_width = (high - low) / 2 / middle
-    only = f"{100 * half_width:.0f} % only ({low:.3g} to {high:.3g} requests/s)"
     if off := _off(measurements, predicted[..., 1], chosen.errors, discrepancy):
         verdict = NOT_REPRODUCED
         reason = f"no kind of replica reproduces the measurements: {off}"
     elif half_width > MAX_HALF_WIDTH:
         verdict = TOO_WIDE
         every = np.concatenate([fit.predicted for fit in fits])  # (services, rows, columns)
+        to_measure = _next(extended, np.log(capacity), every, of_services, chosen.errors)
+        known = f"+-{100 * half_width:.0f} % only ({low:.3g} to {high:.3g} requests/s)"
+        limit = f"{100 * MAX_HALF_WIDTH:.0f} %"
         reason = (
-            f"the capacity of a replica is known to +-{only}, "
-            f"more than {100 * MAX_HALF_WIDTH:.0f} %; measure "
-            f"{_next(extended, np.log(capacity), every, of_services, chosen.errors)}"
+            f"the capacity of a replica is known to {known}, more than {limit}; "
+            f"measure {to_measure}"
         )
     return Calibration(
         kind=chosen.prior.kind,

@@ -21,6 +21,7 @@ from faro_ops.cli.set import set_job
 from faro_ops.cli.shadow import shadow
 from faro_ops.cli.simulate import simulate
 from faro_ops.cli.trust import trust
+from faro_ops.moved import hint
 
 app = typer.Typer(name="faro")
 for command in (
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
         if text is None:  # not a user's error but a bug in Faro: keep the traceback
             raise
-    print(one_line(f"faro: {text.removeprefix('config: ')}"), file=sys.stderr)
+    print(one_line(f"faro: {text.removeprefix('config: ')}{hint(text)}"), file=sys.stderr)
     return 2
 
 
