@@ -1,4 +1,6 @@
-"""Emulated services that batch and that generate tokens on a real Ray Serve, and their simulated twins.
+"""Emulated services that batch and that generate tokens on a real Ray Serve, and their twins.
+
+The twins are simulated. The command
 
     python tests/support/live_twins.py --trials 3
 
@@ -44,10 +46,10 @@ LIMIT = 500  # requests in a replica, so that none is dropped
 
 @contextmanager
 def served():
-    """A context with a function (rate of each job, seed) -> (arrival times, latencies, lengths) of each job's requests.
+    """A context with a function (rate of each job, seed) -> what happened to each job's requests.
 
-    Each job has one replica. The model of TOKENS draws a request's lengths when it arrives, and
-    `lengths` draws the same.
+    That is (arrival times, latencies, lengths). Each job has one replica. The model of TOKENS draws
+    a request's lengths when it arrives, and `lengths` draws the same.
     """
     tokens = {
         "import_path": EMULATED_KINDS["continuous"],
@@ -77,10 +79,8 @@ def served():
         def offer(rates, seed=3, seconds=SECONDS):
             rng = np.random.default_rng(seed)
             due = [np.sort(rng.uniform(0, seconds, rng.poisson(rate * seconds))) for rate in rates]
-            times, job = (
-                np.concatenate(due),
-                np.repeat(np.arange(len(due)), [len(one) for one in due]),
-            )
+            times = np.concatenate(due)
+            job = np.repeat(np.arange(len(due)), [len(one) for one in due])
             order = np.argsort(times, kind="stable")
             urls = tuple(running.http.address + spec.route for spec in specs)
             script = Script(urls, times[order], job[order], np.full(len(times), np.nan))
