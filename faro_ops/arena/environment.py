@@ -169,7 +169,8 @@ class ClusterEnv(gymnasium.Env):
             scenario = scenario_of(traces)
             traces = instance(traces, scenario.public_seed).traces
             if capacity is None:
-                capacity, self._steps = scenario.capacity, scenario.capacity_steps
+                capacity = scenario.capacity
+                self._steps = scenario.capacity_steps
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
         self.jobs = traces.jobs

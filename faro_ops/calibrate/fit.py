@@ -114,8 +114,8 @@ class Fit:
         measured = np.isfinite(self._values).ravel()  # (rows x columns,)
         predicted = self.predicted[best].reshape(len(best), -1)[:, measured]
         features = np.column_stack([np.ones(len(best)), points[best]])
-        (at_zero, *slopes), *_ = np.linalg.lstsq(features, predicted, rcond=None)
-        slopes = np.array(slopes)  # (dimensions, measured)
+        coefficients, *_ = np.linalg.lstsq(features, predicted, rcond=None)
+        at_zero, slopes = coefficients[0], coefficients[1:]  # (measured,), (dimensions, measured)
         discrepancy = DISCREPANCIES[self.by_discrepancy.max(axis=0).argmax()]
         errors = block_diag(*self.errors + discrepancy**2 * np.eye(self._values.shape[1]))
         errors = errors[np.ix_(measured, measured)]

@@ -92,7 +92,8 @@ def _spec(job: Job, section: Mapping[str, Any], scale: float) -> ServeSpec:
             problem = f"serve has an unknown key {key!r}; {nearest(key, accepted)}"
             raise ValueError(f"job {job.name!r}: {problem}")
     name = re.sub(r"[^\w.-]+", "-", job.name)
-    spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
+    named: dict[str, Any] = {"application": name, "route": f"/{name}"}
+    spec = ServeSpec(**{**named, **section})
     if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
         problem = f"{STATS_APPLICATION!r} is reserved for Faro's own application"
         raise ValueError(f"job {job.name!r}: {problem}")

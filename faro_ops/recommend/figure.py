@@ -21,7 +21,8 @@ from faro_lib.figures.style import (
 )
 from faro_lib.metrics.measures import share_of_accepted
 
-COLUMNS, ROW_IN = 2, 1.5  # service panels per row, and the height of a row in inches
+COLUMNS = 2  # service panels per row
+ROW_IN = 1.5  # height of a row of panels, in inches
 
 
 def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
