@@ -1,6 +1,7 @@
-"""The arena, a benchmark of autoscalers of many services: versioned scenarios, scores, and a Gymnasium environment.
+"""The arena, a benchmark of autoscalers of many services.
 
-The environment `faro/Cluster-v0` is registered if gymnasium is installed; scoring does not need it.
+It has versioned scenarios, scores and a Gymnasium environment. The environment `faro/Cluster-v0` is
+registered if gymnasium is installed; scoring does not need it.
 """
 
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""`faro/Cluster-v0`: the simulated cluster as a Gymnasium environment, and policies made from agents."""
+"""`faro/Cluster-v0`, the simulated cluster as a Gymnasium environment; policies from agents."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.arena.scenarios import instance, scenario_of
 
-# Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four in replicas.
+# Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four
+# in replicas.
 FEATURES = (
     "load",
     "load_5min",
@@ -41,42 +42,49 @@ FEATURES = (
     "target",
     "share",
 )
-UNKNOWN, LARGEST = -1.0, 1e4  # replacement of NaN; upper limit of all features
+UNKNOWN = -1.0  # replaces NaN
+LARGEST = 1e4  # upper limit of all features
 ACTIONS = ("counts", "shares")
 
 
 def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
-    """The observation as float32 (jobs, FEATURES); `share` is the number of replicas in an equal share of the cores."""
-    arrays, seen = arrays_of(jobs), observation
-    history = (
-        seen.arrivals_per_min if seen.arrivals_per_min.shape[1] else np.full((len(jobs), 1), np.nan)
-    )
-    load = history[:, -5:] / MINUTE_S * arrays.busy_s[:, None]
-    latencies = seen.mean_latency_s / arrays.slo_s, seen.tail_latency_s / arrays.slo_s
-    share = seen.capacity / len(jobs) / arrays.cores
+    """The observation as float32, shape (jobs, FEATURES).
+
+    `share` is the number of replicas in an equal share of the cores.
+    """
+    arrays = arrays_of(jobs)
+    seen = observation
+    history = seen.arrivals_per_min  # (jobs, minutes)
+    if not history.shape[1]:
+        history = np.full((len(jobs), 1), np.nan)
+    load = history[:, -5:] / MINUTE_S * arrays.busy_s[:, None]  # (jobs, <= 5 minutes)
     columns = (
         load[:, -1],
         load.mean(axis=1),
         seen.ongoing,
-        *latencies,
+        seen.mean_latency_s / arrays.slo_s,
+        seen.tail_latency_s / arrays.slo_s,
         seen.running,
         seen.starting,
         seen.target,
-        share,
+        seen.capacity / len(jobs) / arrays.cores,
     )
-    return np.nan_to_num(np.minimum(np.stack(columns, axis=1), LARGEST), nan=UNKNOWN).astype(
-        np.float32
-    )
+    clipped = np.minimum(np.stack(columns, axis=1), LARGEST)
+    return np.nan_to_num(clipped, nan=UNKNOWN).astype(np.float32)
 
 
 def plan_of(
     jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str
 ) -> Plan:
-    """Convert an action to a plan. An action has target replicas ("counts") or shares of the spare cores ("shares")."""
+    """Convert an action to a plan.
+
+    An action has target replicas ("counts") or shares of the spare cores ("shares"), shape (jobs,).
+    """
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
-        minimum, cores = at_least_one_each(jobs, observation.capacity), arrays_of(jobs).cores
+        minimum = at_least_one_each(jobs, observation.capacity)
+        cores = arrays_of(jobs).cores
         share = np.maximum(np.asarray(action, float), 0)
         spare = (observation.capacity - minimum @ cores) * share / max(share.sum(), TOLERANCE)
         target = minimum + (spare / cores + TOLERANCE).astype(np.int64)
@@ -85,7 +93,10 @@ def plan_of(
 
 @dataclass(frozen=True)
 class Agent:
-    """A policy that wraps an agent, for simulations and the live controller; `act` maps `features` to an action."""
+    """A policy that wraps an agent, for simulations and the live controller.
+
+    `act` maps `features` to an action.
+    """
 
     act: Callable[[np.ndarray], np.ndarray]
     actions: str = "counts"
@@ -106,7 +117,7 @@ class Agent:
 
 @dataclass(frozen=True)
 class _Given(Fixed):
-    """A policy that returns `plan`, decided outside the control loop, or changes nothing if `plan` is None."""
+    """A policy that returns `plan`, decided outside the control loop; None changes nothing."""
 
     plan: Plan | None = None
 
@@ -117,22 +128,25 @@ class _Given(Fixed):
 class ClusterEnv(gymnasium.Env):
     """The simulated cluster as a Gymnasium environment; an episode is one day.
 
-    A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no request is left.
-    The reward is minus the utility lost in the minutes that ended during the step. The age of an unfinished request
-    is its estimated latency. The last reward corrects these estimates. Rewards add up to -(minutes x `lost_utility` of
-    `run`). Attribute `observation` is the current `Observation`. Attribute `run`, the day's result, is set at its end.
+    A step applies one action, an array or a `Plan`, and lasts `tick_s`. The last step ends when no
+    request is left. The reward is minus the utility lost in the minutes that ended during the step.
+    The age of an unfinished request is its estimated latency. The last reward corrects these
+    estimates. Rewards add up to -(minutes x `lost_utility` of `run`). Attribute `observation` is
+    the current `Observation`. Attribute `run`, the day's result, is set at its end.
 
     Parameters
     ----------
     traces : the name of a scenario or traces of your own.
     capacity : cores; None takes the scenario's, which may change during the day.
-    train : if True, each episode is a random training day, for agents that learn; if False, it is the evaluation day.
+    train : if True, each episode is a random training day, for agents that learn; if False, it is
+        the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster cluster that replaces
-        the simulator, as in `studies/arena/fluid.py`. With it, `run` is not set, and rewards are not corrected.
+    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a faster cluster that
+        replaces the simulator, as in `studies/arena/fluid.py`. With it, `run` is not set, and
+        rewards are not corrected.
 
-    `reset(seed)` draws the day and its requests. The `options` of `reset` may set `trial`, the seed of the requests,
-    and `initial`, the replicas (jobs,) at the start.
+    `reset(seed)` draws the day and its requests. The `options` of `reset` may set `trial`, the seed
+    of the requests, and `initial`, the replicas (jobs,) at the start.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as Gymnasium declares it
@@ -155,51 +169,66 @@ class ClusterEnv(gymnasium.Env):
             scenario = scenario_of(traces)
             traces = instance(traces, scenario.public_seed).traces
             if capacity is None:
-                capacity, self._steps = scenario.capacity, scenario.capacity_steps
+                capacity = scenario.capacity
+                self._steps = scenario.capacity_steps
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
-        self._traces, self.jobs, self.capacity = traces, traces.jobs, capacity
-        self._tick_s, self._train, self._actions = tick_s, train, actions
-        self._model, self._lighter = serving_model, cluster
-        at_least_one_each(self.jobs, capacity)
-        arrays, jobs = arrays_of(self.jobs), len(self.jobs)
-        most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
+        self.jobs = traces.jobs
+        self.capacity = capacity
+        self._traces = traces
+        self._tick_s = tick_s
+        self._train = train
+        self._actions = actions
+        self._model = serving_model
+        self._lighter = cluster
+        at_least_one_each(self.jobs, capacity)  # ValueError if the capacity is too small
+        jobs = len(self.jobs)
         self.observation_space = spaces.Box(UNKNOWN, LARGEST, (jobs, len(FEATURES)), np.float32)
-        counts = spaces.MultiDiscrete(most - arrays.min_replicas + 1, start=arrays.min_replicas)
-        self.action_space = (
-            counts if actions == "counts" else spaces.Box(0.0, 1.0, (jobs,), np.float32)
-        )
+        if actions == "counts":
+            arrays = arrays_of(self.jobs)
+            fewest = arrays.min_replicas
+            most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
+            self.action_space = spaces.MultiDiscrete(most - fewest + 1, start=fewest)
+        else:
+            self.action_space = spaces.Box(0.0, 1.0, (jobs,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None):
         super().reset(seed=seed)
         options = options or {}
-        number = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
+        day = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
         trial = int(options.get("trial", self.np_random.integers(2**31)))
-        self._workload = self._traces.workload(number)
-        self._initial = np.array(
-            options.get("initial", at_least_one_each(self.jobs, self.capacity))
-        )
+        self._workload = self._traces.workload(day)
+        initial = options.get("initial", at_least_one_each(self.jobs, self.capacity))
+        self._initial = np.array(initial)
         check_initial(self.jobs, self._initial, self.capacity)
-        steps = self._steps
         if self._lighter:
             self._cluster = self._lighter(
-                self._workload, trial, self.capacity, self._initial, steps
+                self._workload, trial, self.capacity, self._initial, self._steps
             )
         else:
-            day = self._workload, draw(self._workload, trial, router=self._model.router)
+            draws = draw(self._workload, trial, router=self._model.router)
             self._cluster = SimulatedCluster(
-                *day, self.capacity, self._initial, self._model, capacity_steps=steps
+                self._workload,
+                draws,
+                self.capacity,
+                self._initial,
+                self._model,
+                capacity_steps=self._steps,
             )
         self._memory = Memory.start(_Given(), self.jobs)
-        self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
+        self._decisions = Decisions()
+        self._minute = 0  # the first minute whose lost utility is not counted yet
+        self._lost = 0.0  # utility lost so far in this episode
+        self._rewarded = 0.0  # the part of it that rewards have told
         self._cluster.advance(self._tick_s)
         return self._observe(), {}
 
     def step(self, action: np.ndarray | Plan):
         seen = self.observation
-        plan = (
-            action if isinstance(action, Plan) else plan_of(self.jobs, seen, action, self._actions)
-        )
+        if isinstance(action, Plan):
+            plan = action
+        else:
+            plan = plan_of(self.jobs, seen, action, self._actions)
         self._memory, step = tick(_Given(plan=plan), GUARDRAILS, self.jobs, self._memory, seen)
         if step.failure:
             raise ValueError(step.failure)
@@ -207,23 +236,31 @@ class ClusterEnv(gymnasium.Env):
         self._decisions.append(step)
         end_s = self._workload.minutes * MINUTE_S
         self._cluster.advance(min(seen.now_s + self._tick_s, end_s))
-        after, ended = self._observe(), seen.now_s + self._tick_s >= end_s - TOLERANCE
+        after = self._observe()
+        ended = seen.now_s + self._tick_s >= end_s - TOLERANCE
         if ended and not self._lighter:
             self._cluster.finish()
-            latency_s, edges = self._cluster.latency_s, self._cluster.minute_edges
-            day = self._workload, self.capacity, latency_s, edges, self._initial, self._decisions
-            self.run = evaluate_run(*day, wall_s=0.0)
+            self.run = evaluate_run(
+                self._workload,
+                self.capacity,
+                self._cluster.latency_s,
+                self._cluster.minute_edges,
+                self._initial,
+                self._decisions,
+                wall_s=0.0,
+            )
             self._lost = lost_utility(minute_utility(self.run)) * self._workload.minutes
-        reward, self._rewarded = self._rewarded - self._lost, self._lost
+        reward = self._rewarded - self._lost
+        self._rewarded = self._lost
         return after, reward, False, ended, {}
 
     def _observe(self) -> np.ndarray:
         """The current features; also adds up the utility lost since the last call."""
-        self.observation = seen = self._cluster.observe()
-        for minute in range(self._minute, seen.minute):
-            tail_s, slo_s = self._cluster.tail_latency_of(minute), arrays_of(self.jobs).slo_s
-            self._lost += float(
-                (1 - relaxed_utility(np.where(np.isnan(tail_s), 0.0, tail_s), slo_s)).sum()
-            )
-        self._minute = seen.minute
-        return features(self.jobs, seen)
+        self.observation = self._cluster.observe()
+        slo_s = arrays_of(self.jobs).slo_s
+        for minute in range(self._minute, self.observation.minute):
+            tail_s = self._cluster.tail_latency_of(minute)
+            tail_s = np.where(np.isnan(tail_s), 0.0, tail_s)  # no requests: nothing is lost
+            self._lost += float((1 - relaxed_utility(tail_s, slo_s)).sum())
+        self._minute = self.observation.minute
+        return features(self.jobs, self.observation)

@@ -1,4 +1,7 @@
-"""The arena's versioned scenarios (`scenarios.yaml`); inputs and utility bounds are computed once for all policies."""
+"""The arena's versioned scenarios (`scenarios.yaml`).
+
+Their inputs and utility bounds are computed once for all policies.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +28,10 @@ GENERATED = {"jobs": 10, "days": 6, "minutes": 240}
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One entry of `scenarios.yaml`. A seed fixes the random requests and, in generated workloads, their counts per minute."""
+    """One entry of `scenarios.yaml`.
+
+    A seed fixes the random requests and, in generated workloads, their counts per minute.
+    """
 
     name: str
     what: str
@@ -40,23 +46,17 @@ class Scenario:
 
     def traces(self, seed: int) -> Traces:
         """The traces of all days; FileNotFoundError if files of a recorded workload are missing."""
-        workload = (
-            self.workload
-            if self.workload in (SYNTHETIC, PUBLISHED)
-            else str(find_upwards(self.workload))
-        )
-        jobs, generated = (
-            self.jobs and str(find_upwards(self.jobs)),
-            GENERATED | dict(self.synthetic) | {"seed": seed},
-        )
-        traces = load_workload(
-            workload, jobs, raw=str(find_upwards("data/raw")), synthetic=generated
-        )
+        workload = self.workload
+        if workload not in (SYNTHETIC, PUBLISHED):
+            workload = str(find_upwards(workload))
+        jobs = self.jobs and str(find_upwards(self.jobs))
+        generated = GENERATED | dict(self.synthetic) | {"seed": seed}
+        raw = str(find_upwards("data/raw"))
+        traces = load_workload(workload, jobs, raw=raw, synthetic=generated)
         if self.cold_start_s is None:
             return traces
-        return replace(
-            traces, jobs=tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs)
-        )
+        changed = tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs)
+        return replace(traces, jobs=changed)
 
 
 @cache
@@ -64,9 +64,8 @@ def scenarios() -> dict[str, Scenario]:
     """All scenarios by name."""
     entries = read_yaml(Path(__file__).with_name("scenarios.yaml"))
     for entry in entries.values():
-        entry["capacity_steps"] = tuple(
-            (minute * MINUTE_S, cores) for minute, cores in entry.get("capacity_steps", ())
-        )
+        steps = entry.get("capacity_steps", ())
+        entry["capacity_steps"] = tuple((minute * MINUTE_S, cores) for minute, cores in steps)
     return {name: Scenario(name, **entry) for name, entry in entries.items()}
 
 
@@ -78,10 +77,15 @@ def scenario_of(name: str) -> Scenario:
 
 
 class Instance:
-    """A scenario with a seed: its inputs and its utility bound, computed on first use and shared by all policies."""
+    """A scenario with a seed: its inputs and its utility bound.
+
+    They are computed on first use and shared by all policies.
+    """
 
     def __init__(self, scenario: Scenario, seed: int):
-        self.scenario, self.seed, self.traces = scenario, seed, scenario.traces(seed)
+        self.scenario = scenario
+        self.seed = seed
+        self.traces = scenario.traces(seed)
         self.workload = self.traces.workload()
 
     @cached_property
@@ -94,16 +98,20 @@ class Instance:
 
     @cached_property
     def bound(self) -> np.ndarray:
-        """The utility of the best allocation in hindsight, with the shape (jobs, minutes + 1) of `minute_utility`."""
+        """The utility of the best allocation in hindsight.
+
+        It has the shape (jobs, minutes + 1) of `minute_utility`.
+        """
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
-        first = [at_s / MINUTE_S for at_s, _ in steps]
-        in_force = np.searchsorted(first, np.arange(self.workload.minutes + 1), side="right") - 1
+        first = [at_s / MINUTE_S for at_s, _ in steps]  # the minute at which each step begins
+        minutes = np.arange(self.workload.minutes + 1)
+        in_force = np.searchsorted(first, minutes, side="right") - 1  # index into `steps`
         return np.choose(in_force, [one.utility for one in best])
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the inputs: capacity; SLOs, quantiles and cold starts; requests per minute; arrival and service times."""
+        """Hash of the inputs: capacity, jobs, requests per minute, arrival and service times."""
         jobs = arrays_of(self.traces.jobs)
         arrays = (
             jobs.slo_s,
@@ -111,15 +119,15 @@ class Instance:
             jobs.cold_start_s,
             self.traces.train,
             self.traces.evaluation,
-        )
-        content = b"".join(
-            array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s)
+            self.draws.arrival_s,
+            self.draws.service_s,
         )
         capacity = repr((self.scenario.capacity, self.scenario.capacity_steps)).encode()
+        content = b"".join(array.tobytes() for array in arrays)
         return hashlib.sha256(capacity + content).hexdigest()
 
 
 @lru_cache(maxsize=64)
 def instance(name: str, seed: int) -> Instance:
-    """The `Instance` of scenario `name` with this seed, cached, so that all policies of a process share it."""
+    """The `Instance` of scenario `name` with this seed; all policies of a process share it."""
     return Instance(scenario_of(name), seed)

@@ -1,4 +1,7 @@
-"""The score of a policy in the arena: lost utility and regret by scenario, with hashes of the code and the inputs."""
+"""The score of a policy in the arena: lost utility and regret by scenario.
+
+A score has hashes of the code and the inputs.
+"""
 
 import hashlib
 import platform
@@ -24,24 +27,36 @@ from faro_ops.arena.scenarios import Instance, instance, scenario_of
 
 BLOCKS = 12  # blocks per day in the bootstrap
 HIDDEN_SEEDS = 2**31 - 1  # largest hidden seed; the smallest is 1
-MEASURED = (
-    "decision_ms_p50",
-    "decision_ms_p99",
-)  # measured durations, which differ from run to run
+# Measured durations, which differ from run to run.
+MEASURED = ("decision_ms_p50", "decision_ms_p99")
 
 
 def policy_of(entry: str) -> str:
-    """Return a policy's name. `entry` is a known name or a .py file that registers one policy, else ValueError."""
+    """Return a policy's name.
+
+    `entry` is a known name, or a .py file that registers one policy; ValueError if it is neither.
+    """
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
-    load_plugins()  # register the plugins in FARO_PLUGINS first, so that they do not count as part of `entry`
+    # Register the plugins in FARO_PLUGINS first, so that they do not count as part of `entry`.
+    load_plugins()
     before = set(FACTORIES)
     load_plugins([entry])
-    if len(names := [name for name in FACTORIES if name not in before]) != 1:
+    names = [name for name in FACTORIES if name not in before]
+    if len(names) != 1:
         need = 'an entry is one file with one `register("Name")(...)`, as in docs/arena.md'
         raise ValueError(f"{entry}: registers {len(names)} policies; {need}")
     return names[0]
+
+
+def library_files() -> list[Path]:
+    """The files whose hash a score has: `faro_lib` and the arena, because both decide scores.
+
+    The rest of `faro_ops` does not.
+    """
+    folders = (Path(faro_lib.__file__).parent, Path(__file__).parent)
+    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
 def score(
@@ -53,62 +68,70 @@ def score(
     file: str | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
-    """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
+    """The score of a registered policy as a dictionary for JSON.
 
-    hidden_seed : a seed that policies cannot be tuned to; None draws a new one, a number reproduces an earlier score.
+    It has a row for each scenario and seed, and the mean regret.
+
+    hidden_seed : a seed that policies cannot be tuned to; None draws a new one, a number reproduces
+        an earlier score.
     public_only : leave the hidden seed out, which is enough for tuning but not for a submission.
     file : the plugin file that registers the policy; the result has its hash.
     """
-    hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
+    hidden = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed
+    rows = []
     for name in scenarios:
-        seeds = {"public": scenario_of(name).public_seed} | (
-            {} if public_only else {"hidden": hidden}
-        )
+        seeds = {"public": scenario_of(name).public_seed}
+        if not public_only:
+            seeds["hidden"] = hidden
         for kind, seed in seeds.items():
             row = scored(policy, instance(name, seed))
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
-            failed = (
-                f"; {row['failures']} decisions failed, first: {row['first_failure']}"
-                if row["failures"]
-                else ""
-            )
-            report(f"{policy} in {name} ({kind} seed): {found}{failed}")
+            if row["failures"]:
+                first = row["first_failure"]
+                found += f"; {row['failures']} decisions failed, first: {first}"
+            report(f"{policy} in {name} ({kind} seed): {found}")
     kinds = dict.fromkeys(str(row["kind"]) for row in rows)
     scores = {kind: overall([row for row in rows if row["kind"] == kind]) for kind in kinds}
     for kind, one in scores.items():
-        report(
-            f"{policy}, {kind} seeds: mean regret {one['regret']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
-        )
-    library = b"".join(
-        path.read_bytes() for path in sorted(Path(faro_lib.__file__).parent.rglob("*.py"))
-    )
-    contents = {"library": library} | ({"file": Path(file).read_bytes()} if file else {})
-    versions = {"python": platform.python_version()} | {
-        name: version(name) for name in ("numpy", "numba", "scipy")
-    }
+        interval = f"{one['low']:.1%} to {one['high']:.1%}"
+        report(f"{policy}, {kind} seeds: mean regret {one['regret']:.1%} ({interval})")
     return {
         "policy": policy,
         "file": file and Path(file).name,
         "hidden_seed": None if public_only else hidden,
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
-        "versions": versions,
+        "sha256": _hashes(file),
+        "versions": _versions(),
         "score": scores,
         "scenarios": rows,
     }
 
 
-def scored(policy: str, on: Instance) -> dict[str, Any]:
-    """Measures of one run, such as mean regret with a 95 % interval and total regret in each of BLOCKS parts of a day.
+def _hashes(file: str | None) -> dict[str, str]:
+    contents = {"library": b"".join(path.read_bytes() for path in library_files())}
+    if file:
+        contents["file"] = Path(file).read_bytes()
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
-    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's, averaged over jobs. The
-    mean regret is over all minutes of the day. A failed decision leaves the replicas unchanged.
+
+def _versions() -> dict[str, str]:
+    of_packages = {name: version(name) for name in ("numpy", "numba", "scipy")}
+    return {"python": platform.python_version()} | of_packages
+
+
+def scored(policy: str, on: Instance) -> dict[str, Any]:
+    """Measures of one run, such as the mean regret with a 95 % interval.
+
+    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's,
+    averaged over jobs. The mean regret is over all minutes of the day, and `blocks` is the total
+    regret in each of BLOCKS parts of the day. A failed decision leaves the replicas unchanged.
     """
-    scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
+    scenario = on.scenario
+    jobs = len(on.workload.jobs)
+    made = make(policy, on.context)
     if made.tick_s > MINUTE_S:
-        raise ValueError(
-            f"policy {policy!r}: tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}"
-        )
+        problem = f"tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}"
+        raise ValueError(f"policy {policy!r}: {problem}")
     with warnings.catch_warnings(record=True, action="always", category=PolicyFailed) as caught:
         run = simulate(
             on.workload,
@@ -118,33 +141,41 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
             capacity_steps=scenario.capacity_steps,
         )
     failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
-    lost = np.array_split(np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs, BLOCKS)
-    blocks, minutes = [float(part.sum()) for part in lost], [len(part) for part in lost]
-    measures, interval = (
-        summarize(run),
-        block_bootstrap(np.array([[blocks]]), np.array([[minutes]])),
-    )
+    regret = np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs  # (minutes,)
+    parts = np.array_split(regret, BLOCKS)
+    blocks = [float(part.sum()) for part in parts]
+    minutes = [len(part) for part in parts]
+    mean, low, high = block_bootstrap(np.array([[blocks]]), np.array([[minutes]]))
+    measures = summarize(run)
     row: dict[str, Any] = {
         name: measures[name] for name in ("lost_utility", "slo_violation_rate", *MEASURED)
     }
-    row |= dict(
-        zip(("regret", "low", "high"), interval),
-        bound=lost_utility(on.bound),
-        blocks=blocks,
-        minutes=minutes,
-    )
-    row |= {"jobs": jobs, "capacity_cores": scenario.capacity, "inputs_sha256": on.sha256}
-    return row | {"failures": len(failures), "first_failure": failures[0] if failures else None}
+    return row | {
+        "regret": mean,
+        "low": low,
+        "high": high,
+        "bound": lost_utility(on.bound),
+        "blocks": blocks,
+        "minutes": minutes,
+        "jobs": jobs,
+        "capacity_cores": scenario.capacity,
+        "inputs_sha256": on.sha256,
+        "failures": len(failures),
+        "first_failure": failures[0] if failures else None,
+    }
 
 
 def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean regret over equally weighted scenarios, its 95 % interval, largest p99 decision time, and number of failures."""
+    """Mean regret over scenarios with its 95 % interval, largest p99 decision time, and failures.
+
+    All scenarios have the same weight.
+    """
     of_minute = np.array([[np.array(row["blocks"]) / row["minutes"]] for row in rows])
-    interval = dict(
-        zip(("regret", "low", "high"), block_bootstrap(of_minute, np.ones_like(of_minute)))
-    )
-    slowest, failures = (
-        max(row["decision_ms_p99"] for row in rows),
-        sum(row["failures"] for row in rows),
-    )
-    return interval | {"decision_ms_p99": slowest, "failures": failures}
+    mean, low, high = block_bootstrap(of_minute, np.ones_like(of_minute))
+    return {
+        "regret": mean,
+        "low": low,
+        "high": high,
+        "decision_ms_p99": max(row["decision_ms_p99"] for row in rows),
+        "failures": sum(row["failures"] for row in rows),
+    }

@@ -1,4 +1,7 @@
-"""Infer from latencies how a service's replicas work (serially, in batches, ...), by Bayesian comparison of models."""
+"""Infer from latencies how a service's replicas work: serially, in batches, ...
+
+The method is a Bayesian comparison of models.
+"""
 
 from faro_ops.calibrate.calibration import (
     CALIBRATED,

@@ -1,4 +1,4 @@
-"""The figure of `faro profile`: latency by arrival rate, as measured and as predicted by the fitted replica model."""
+"""The figure of `faro profile`: latency by arrival rate, as measured and as fitted."""
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -10,7 +10,10 @@ from faro_ops.calibrate import LATENCY, Calibration, Measurements
 
 
 def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Figure:
-    """Latency quantiles by rate per replica, measured and fitted (with 90 % bands), in one panel per replica count."""
+    """Plot latency quantiles by rate per replica, measured and fitted (with 90 % bands).
+
+    There is one panel per replica count.
+    """
     use_style()
     counts = np.unique(measurements.replicas)
     width = COLUMN_IN if len(counts) == 1 else PAGE_IN
@@ -27,24 +30,14 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
             axis.fill_between(rate, low, high, color=colour, alpha=0.25, linewidth=0)
             axis.plot(rate, middle, color=colour, label=f"p{100 * level:g}, fitted")
             measured = measurements.values[rows, column]
-            axis.plot(
-                rate,
-                measured,
-                marker,
-                color=colour,
-                markersize=3.5,
-                label=f"p{100 * level:g}, measured",
-            )
-        axis.set(
-            xlabel="requests/s per replica",
-            yscale="log",
-            title=f"{count} replica{'s' if count > 1 else ''}",
-        )
-    axes[0, 0].set(ylabel="latency (s)")
+            label = f"p{100 * level:g}, measured"
+            axis.plot(rate, measured, marker, color=colour, markersize=3.5, label=label)
+        title = f"{count} replica{'s' if count > 1 else ''}"
+        axis.set(xlabel="requests/s per replica", yscale="log", title=title)
+    first = axes[0, 0]
+    first.set(ylabel="latency (s)")
     ticks = LogLocator(subs=(1, 2, 3, 5))
-    axes[0, 0].yaxis.set(
-        major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter()
-    )
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    first.yaxis.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter())
+    handles, labels = first.get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=4)
     return figure

@@ -6,12 +6,11 @@ import numpy as np
 
 from faro_lib.workload.jobs import frozen
 
-LATENCY, FIRST_TOKEN, PER_TOKEN = (
-    "latency",
-    "first_token",
-    "per_token",
-)  # end to end, to first token, per later token
-TOGETHER = "requests_together"  # mean size of groups of requests ending within TOGETHER_S of each other, as in a batch
+LATENCY = "latency"  # end to end
+FIRST_TOKEN = "first_token"  # until the first token
+PER_TOKEN = "per_token"  # per later token
+# Mean size of groups of requests ending within TOGETHER_S of each other, as in a batch.
+TOGETHER = "requests_together"
 QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
 TOGETHER_S = 0.01
 Column = tuple[str, float | None]  # (quantity, level of the quantile; None = the mean)
@@ -19,60 +18,50 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """Latency quantiles and means of one service. Each row has a constant arrival rate and replica count.
+    """Latency quantiles and means of one service.
 
-    A row of a load test covers one period. A row of recorded minutes covers several one-minute periods with equal
-    replica counts and similar rates. Its `values` are geometric means over the periods. Dropped requests are ignored.
+    Each row has a constant arrival rate and replica count. A row of a load test covers one period.
+    A row of recorded minutes covers several one-minute periods with equal replica counts and
+    similar rates. Its `values` are geometric means over the periods. Dropped requests are ignored.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
     replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
     requests: np.ndarray  # requests per period, shape (rows,)
-    columns: tuple[
-        Column, ...
-    ]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
-    values: (
-        np.ndarray
-    )  # in seconds, TOGETHER in requests; shape (rows, columns); NaN = not measured
+    columns: tuple[Column, ...]  # such as (("latency", 0.5), ("latency", 0.99), ("latency", None))
+    # In seconds, but TOGETHER in requests; shape (rows, columns); NaN = not measured.
+    values: np.ndarray
     periods: np.ndarray | int = 1  # number of periods averaged in each row, shape (rows,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "periods", np.broadcast_to(self.periods, np.shape(self.requests)))
-        numbers = (
-            ("rate_rps", float),
-            ("replicas", int),
-            ("requests", int),
-            ("values", float),
-            ("periods", int),
-        )
-        for name, kind in numbers:
+        for name in ("rate_rps", "replicas", "requests", "values", "periods"):
+            kind = float if name in ("rate_rps", "values") else int
             array = frozen(np.array(getattr(self, name), kind))
             object.__setattr__(self, name, array)
-            shape = (
-                self.rate_rps.shape if name != "values" else (len(self.rate_rps), len(self.columns))
-            )
+            rows = self.rate_rps.shape
+            shape = (*rows, len(self.columns)) if name == "values" else rows
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
             if name != "values" and not np.all(array > 0):
                 raise ValueError(f"{name} must be > 0 in every row")
         for quantity, level in self.columns:
             if quantity not in QUANTITIES:
-                raise ValueError(
-                    f"column {quantity!r} is unknown; accepted: {', '.join(QUANTITIES)}"
-                )
+                accepted = ", ".join(QUANTITIES)
+                raise ValueError(f"column {quantity!r} is unknown; accepted: {accepted}")
             if level is not None and not 0 < level < 1:
-                raise ValueError(
-                    f"column {quantity!r}: level={level} must lie strictly between 0 and 1, or be None"
-                )
+                problem = f"level={level} must lie strictly between 0 and 1, or be None"
+                raise ValueError(f"column {quantity!r}: {problem}")
         measured = self.values[~np.isnan(self.values)]
         if not len(measured) or not np.all((measured > 0) & np.isfinite(measured)):
-            raise ValueError(
-                "values must be finite and > 0 where measured, and at least one must be measured"
-            )
+            problem = "must be finite and > 0 where measured, and at least one must be measured"
+            raise ValueError(f"values {problem}")
 
 
 def requests_together(end_s: np.ndarray) -> np.ndarray:
-    """Mean size of groups of requests whose successive ends are at most TOGETHER_S apart. For drops, `end_s` is inf.
+    """Mean size of groups of requests whose successive ends are at most TOGETHER_S apart.
+
+    `end_s` has shape (..., requests), and is inf for dropped requests.
 
     >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
     2.0

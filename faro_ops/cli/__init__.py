@@ -21,6 +21,7 @@ from faro_ops.cli.shadow import shadow
 from faro_ops.cli.simulate import simulate
 from faro_ops.cli.trust import trust
 from faro_ops.errors import message_of, one_line
+from faro_ops.moved import hint
 
 # Options that were renamed: old name -> new name.
 RENAMED = {
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
         if text is None:  # not a user's error but a bug in Faro: keep the traceback
             raise
-    print(one_line(f"faro: {text.removeprefix('config: ')}"), file=sys.stderr)
+    print(one_line(f"faro: {text.removeprefix('config: ')}{hint(text)}"), file=sys.stderr)
     return 2
 
 

@@ -1,1 +1,4 @@
-"""Deploy, observe and scale jobs on Ray Serve. This file imports nothing, because every replica imports it."""
+"""Deploy, observe and scale jobs on Ray Serve.
+
+This file imports nothing, because every replica imports it.
+"""

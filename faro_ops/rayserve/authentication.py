@@ -5,9 +5,10 @@ from pathlib import Path
 
 
 def read_token() -> str | None:
-    """Return Ray's token from RAY_AUTH_TOKEN, else from the file at RAY_AUTH_TOKEN_PATH, else from ~/.ray/auth_token.
+    """Return Ray's token; None if there is none or RAY_AUTH_MODE is "disabled".
 
-    None if there is no token or RAY_AUTH_MODE is "disabled". ValueError if the file at RAY_AUTH_TOKEN_PATH is missing.
+    It comes from RAY_AUTH_TOKEN, else from the file at RAY_AUTH_TOKEN_PATH (ValueError if that file
+    is missing), else from ~/.ray/auth_token.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return None

@@ -1,4 +1,4 @@
-"""Access to the Ray cluster that serves the jobs: one started on this machine, or an existing one."""
+"""Access to the Ray cluster that serves the jobs: started on this machine, or an existing one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,8 @@ class Endpoint:
     ray: HttpClient  # REST API of Ray's dashboard
     http: HttpClient  # HTTP server of the deployed applications
     pids: tuple[int, ...] = ()  # roots of the cluster's process trees, if it runs on this machine
-    workers: Any = None  # `studies.live.exclusive.RayWorkers`, the worker pods of a RayService; only in experiments
+    # The worker pods of a RayService (`studies.live.exclusive.RayWorkers`); only in experiments.
+    workers: Any = None
 
 
 @contextmanager
@@ -41,8 +42,10 @@ def serving(
 ) -> Iterator[Endpoint]:
     """A context with the `Endpoint` of a Ray cluster that serves the jobs.
 
-    The backend "local" starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an
-    existing Ray cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
+    The backend "local" starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any
+    other backend is an existing Ray cluster at `address` (dashboard) and `serve_address`
+    (applications), which already serves the jobs.
+
     start_timeout_s : time limit for each of two steps: the start of Ray and the start of the jobs.
     """
     if backend != "local":

@@ -9,14 +9,14 @@ import numpy as np
 
 from faro_lib.workload import Job
 from faro_ops.http import BUSY_RETRY_S, HttpClient
+from faro_ops.moved import new_path
 from faro_ops.rayserve import replica
 from faro_ops.rayserve.spec import STATS_APPLICATION, ServeSpec
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = (
-    180.0  # time limit for each of two steps: the start of Ray and the start of the applications
-)
+# Time limit for each of two steps: the start of Ray and the start of the applications.
+START_TIMEOUT_S = 180.0
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -27,61 +27,74 @@ def scale_path(spec: ServeSpec) -> str:
 def configuration(
     jobs: tuple[Job, ...], specs: tuple[ServeSpec, ...], replicas: Sequence[int] | np.ndarray
 ) -> list[dict[str, Any]]:
-    """The `applications` of Ray Serve's declarative configuration: the stats endpoint and one application per job.
+    """The `applications` of Ray Serve's declarative configuration.
 
-    Ray's own autoscaling is not configured, because Faro scales the replicas.
+    These are the stats endpoint and one application per job. Ray's own autoscaling is not
+    configured, because Faro scales the replicas.
     """
-    stats = {"name": STATS_APPLICATION, "route_prefix": STATS_ROUTE, "args": {}}
-    return [stats | {"import_path": f"{replica.__name__}:stats_endpoint"}] + [
-        {
+    stats = {
+        "name": STATS_APPLICATION,
+        "route_prefix": STATS_ROUTE,
+        "args": {},
+        "import_path": f"{replica.__name__}:stats_endpoint",
+    }
+    applications: list[dict[str, Any]] = [stats]
+    for job, spec, count in zip(jobs, specs, replicas):
+        arguments = {
+            "job": job.name,
+            "deployment": spec.deployment,
+            "import_path": spec.import_path,
+            "args": dict(spec.args),
+            "max_ongoing_requests": spec.max_ongoing_requests,
+            "concurrency": spec.concurrency,
+            "cores": job.cores,
+            "replicas": int(count),
+        }
+        application = {
             "name": spec.application,
             "route_prefix": spec.route,
             "import_path": f"{replica.__name__}:application",
             "external_scaler_enabled": True,
-            "args": {
-                "job": job.name,
-                "deployment": spec.deployment,
-                "import_path": spec.import_path,
-                "args": dict(spec.args),
-                "max_ongoing_requests": spec.max_ongoing_requests,
-                "concurrency": spec.concurrency,
-                "cores": job.cores,
-                "replicas": int(count),
-            },
+            "args": arguments,
         }
-        for job, spec, count in zip(jobs, specs, replicas)
-    ]
+        applications.append(application)
+    return applications
 
 
 def merged(
     ray: HttpClient, applications: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the applications to deploy, and the names of Faro's running applications that Ray Serve will remove.
+    """(the applications to deploy, the names of Faro's running applications that will be removed).
 
-    Ray Serve removes every running application that is not deployed again. The applications to deploy therefore include
-    those of other programs. An application that already runs keeps its replica count.
+    Ray Serve removes every running application that is not deployed again. The applications to
+    deploy therefore include those of other programs. An application that already runs keeps its
+    replica count.
     """
-    running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
-    mine = []
+    running = ray.get(APPLICATIONS)["applications"]
+    to_deploy = []
     for one in applications:
-        of = (
-            running.get(one["name"], {})
-            .get("deployments", {})
-            .get(one["args"].get("deployment"), {})
-        )
-        count = of.get("target_num_replicas")
-        mine.append(one | {"args": one["args"] | {"replicas": count}} if count else one)
-    rest = {
-        name: state.get("deployed_app_config") or {}
-        for name, state in running.items()
-        if name not in names
-    }
-    gone = [
-        name
-        for name, one in rest.items()
-        if one.get("import_path", "").startswith(f"{replica.__name__}:")
-    ]
-    return mine + [one for name, one in rest.items() if one and name not in gone], gone
+        deployments = running.get(one["name"], {}).get("deployments", {})
+        deployment = deployments.get(one["args"].get("deployment"), {})
+        if count := deployment.get("target_num_replicas"):
+            one = one | {"args": one["args"] | {"replicas": count}}
+        to_deploy.append(one)
+    names = {one["name"] for one in applications}
+    gone = []
+    for name, state in running.items():
+        if name in names:
+            continue
+        configured = state.get("deployed_app_config") or {}
+        if _is_ours(configured):
+            gone.append(name)
+        elif configured:
+            to_deploy.append(configured)
+    return to_deploy, gone
+
+
+def _is_ours(configured: dict[str, Any]) -> bool:
+    """Whether a configured application is Faro's, also if an older version of Faro deployed it."""
+    path = configured.get("import_path", "")
+    return (new_path(path) or path).startswith(f"{replica.__name__}:")
 
 
 def deploy(
@@ -93,39 +106,32 @@ def deploy(
 ) -> None:
     """Replace the deployed applications by `applications`, and wait until these run.
 
-    `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises ValueError with Ray's
-    message if an application fails or does not start in time.
+    `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises
+    ValueError with Ray's message if an application fails or does not start in time.
     """
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:
         body["http_options"] = {"host": http[0], "port": http[1]}
-    until, reported = time.monotonic() + timeout_s, -1
-    replace(ray, timeout_s=timeout_s).request(
-        "PUT", APPLICATIONS, body
-    )  # takes long if it must start Ray Serve
+    until = time.monotonic() + timeout_s
+    # If Ray Serve must be started first, the answer takes long.
+    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)
+    reported = -1
     while True:
-        states = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
-        waiting = [
-            one["name"]
-            for one in applications
-            if states.get(one["name"], {}).get("status") != "RUNNING"
-        ]
-        for name in waiting:
-            state = states.get(name, {})
+        listed = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
+        states = {one["name"]: listed.get(one["name"], {}) for one in applications}
+        waiting = {name: one for name, one in states.items() if one.get("status") != "RUNNING"}
+        for name, state in waiting.items():
             if state.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
                 lines = [line for line in state.get("message", "").splitlines() if line.strip()]
-                raise ValueError(
-                    f"application {name!r} could not be deployed: {[state['status'], *lines][-1]}"
-                )
+                reason = [state["status"], *lines][-1]
+                raise ValueError(f"application {name!r} could not be deployed: {reason}")
         if not waiting:
             return
         if len(waiting) != reported:
             reported = len(waiting)
             report(f"{len(applications) - reported} of {len(applications)} applications run")
         if time.monotonic() > until:
-            state = states.get(waiting[0], {})
-            reason = " ".join(
-                [state.get("status", "not listed"), *state.get("message", "").split()]
-            )
-            problem = f"application {waiting[0]!r} does not run after {timeout_s:g} s ({reason})"
-            raise ValueError(f"{problem}; --start-timeout sets the limit")
+            name, state = next(iter(waiting.items()))
+            words = [state.get("status", "not listed"), *state.get("message", "").split()]
+            problem = f"application {name!r} does not run after {timeout_s:g} s"
+            raise ValueError(f"{problem} ({' '.join(words)}); --start-timeout sets the limit")

@@ -1,4 +1,4 @@
-"""Open-loop load generator: each request is sent when it is due, whether or not earlier ones have been answered."""
+"""Open-loop load generator: it sends each request when it is due, answered earlier ones or not."""
 
 import asyncio
 import time
@@ -7,13 +7,9 @@ from dataclasses import dataclass
 import aiohttp
 import numpy as np
 
-SERVED, DROPPED, FAILED, UNSENT = (
-    0,
-    1,
-    2,
-    3,
-)  # outcomes; UNSENT = not sent, because too many requests were unanswered
+# Outcomes; UNSENT = not sent, because too many requests were unanswered.
 OUTCOMES = ("served", "dropped", "failed", "unsent")
+SERVED, DROPPED, FAILED, UNSENT = range(4)
 MAX_RPS = 200.0
 MAX_IN_FLIGHT = 2000
 TIMEOUT_S = 30.0
@@ -30,9 +26,8 @@ class Script:
 
     def check_rate(self, max_rps: float) -> None:
         """Raise ValueError if the mean rate over the busiest ten seconds exceeds `max_rps`."""
-        peak_rps = (
-            np.bincount((self.due_s // 10).astype(int)).max() / 10 if len(self.due_s) else 0.0
-        )
+        requests = np.bincount((self.due_s // 10).astype(int))  # in each ten seconds
+        peak_rps = requests.max(initial=0) / 10
         if peak_rps > max_rps:
             raise ValueError(f"load of {peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
 
@@ -42,14 +37,13 @@ class Sent:
     """Outcomes and latencies of a script's requests; arrays have shape (requests,)."""
 
     outcome: np.ndarray  # index into OUTCOMES
-    latency_s: (
-        np.ndarray
-    )  # wall seconds from the due time to the end of the answer; NaN unless served
-    send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
-    first_s: (
-        np.ndarray
-    )  # wall seconds from the due time to the first part of the answer's body; NaN unless served
-    parts: np.ndarray  # number of parts of the answer's body, often one per token if it is streamed; 0 unless served
+    # Wall seconds from the due time to the end of the answer, NaN unless served; until the request
+    # was sent; and to the first part of the answer's body, NaN unless served.
+    latency_s: np.ndarray
+    send_lag_s: np.ndarray
+    first_s: np.ndarray
+    # Number of parts of the answer's body, often one per token if it is streamed; 0 unless served.
+    parts: np.ndarray
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())
@@ -65,38 +59,34 @@ async def send(
     """
     script.check_rate(max_rps)
     n = len(script.due_s)
-    outcome, parts = np.full(n, UNSENT, np.int8), np.zeros(n, int)
+    outcome = np.full(n, UNSENT, np.int8)
+    parts = np.zeros(n, int)
     latency_s, send_lag_s, first_s = np.full((3, n), np.nan)
     flying: set[asyncio.Task] = set()
-    offset = (
-        time.time() - time.perf_counter()
-    )  # perf_counter() + offset is wall time that never jumps
+    # perf_counter() + offset is wall time that never jumps.
+    offset = time.time() - time.perf_counter()
 
     async def send_one(i: int, due: float) -> None:
-        first, received = None, 0
+        first = None
+        received = 0
         body = None if np.isnan(script.service_s[i]) else f"{script.service_s[i]:.6f}"
         try:
             async with session.post(script.urls[script.job[i]], data=body) as answer:
                 async for part, ends in answer.content.iter_chunks():
-                    first, received = (
-                        first or time.perf_counter(),
-                        received + (ends and len(part) > 0),
-                    )
+                    first = first or time.perf_counter()
+                    received += ends and len(part) > 0
                 outcome[i] = {200: SERVED, 503: DROPPED}.get(answer.status, FAILED)
         except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[i] = FAILED
         if outcome[i] == SERVED:
             last = time.perf_counter()
-            latency_s[i], first_s[i], parts[i] = (
-                last + offset - due,
-                (first or last) + offset - due,
-                max(received, 1),
-            )
+            latency_s[i] = last + offset - due
+            first_s[i] = (first or last) + offset - due
+            parts[i] = max(received, 1)
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=10)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
-    ) as session:
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         for i in range(n):
             due = origin_s + script.due_s[i]
             wait_s = due - offset - time.perf_counter()

@@ -1,10 +1,12 @@
-"""Offer open-loop load at increasing rates to a running service, and fit a replica model to the latencies."""
+"""Offer load at increasing rates to a running service, and fit a replica model to the latencies.
+
+The load is open-loop.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -25,31 +27,35 @@ LEVELS = {
     PER_TOKEN: (0.5, 0.9),
     TOGETHER: (None,),
 }
-FIRST_UTILISATION = (
-    0.25  # utilisation of the replicas at the first rate, if each serves one request at a time
-)
-STEP, FAR_STEP = (
-    1.3,
-    1.7,
-)  # multiply the rate by FAR_STEP while the p99 latency is low (see FAR), and otherwise by STEP
-FAR = 1.3  # the p99 latency is low if it is below FAR x the lowest p99 latency at any rate so far
-STOP = 3.0  # the rate is increased no further once the p99 exceeds STOP x the SLO
-TOKENS_PER_PART = 1.2  # each part is a token if the mean numbers of parts and tokens differ by less than this factor
-STREAMED = 0.1  # answers count as streamed if at least this share of their latency comes after the first part
+# Utilisation of the replicas at the first rate, if each serves one request at a time.
+FIRST_UTILISATION = 0.25
+# The rate is multiplied by FAR_STEP while the p99 latency is low, and otherwise by STEP. It is low
+# if it is below FAR x the lowest p99 latency at any rate so far.
+STEP, FAR_STEP, FAR = 1.3, 1.7, 1.3
+STOP = 3.0  # the rate is increased no further once the p99 latency exceeds STOP x the SLO
+# Each part is a token if the mean numbers of parts and tokens differ by less than this factor.
+TOKENS_PER_PART = 1.2
+# Answers count as streamed if at least this share of their latency comes after the first part.
+STREAMED = 0.1
 MIN_SERVED = 30  # rates with fewer served requests are not used
-WARM_UP = (
-    0.1  # share of requests left out at the start of each rate, because the queues begin empty
-)
-# Quantity -> one value in seconds per request; inf if the request was not served.
-Samples = dict[str, np.ndarray]  # under the key TOGETHER are the times at which the requests ended
+# This share of the requests is left out at the start of each rate, because the queues begin empty.
+WARM_UP = 0.1
+# Quantity -> one value in seconds per request; inf if the request was not served. Under the key
+# TOGETHER are the times at which the requests ended.
+Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
 
 def climb(
     offer: Callable[[float], Samples], first_rps: float, slo_s: float, max_rps: float
 ) -> list[float]:
-    """Offer increasing rates up to `max_rps`, or until the p99 latency exceeds STOP x `slo_s`. Return the rates."""
-    rates, least_p99_s, rate = [], np.inf, min(first_rps, max_rps)
+    """Offer increasing rates up to `max_rps`, and return them.
+
+    The first rate whose p99 latency exceeds STOP x `slo_s` is the last.
+    """
+    rates = []
+    least_p99_s = np.inf
+    rate = min(first_rps, max_rps)
     while rate <= max_rps:
         rates.append(rate)
         p99_s = np.quantile(offer(rate)[LATENCY], 0.99, method="higher")
@@ -61,7 +67,7 @@ def climb(
 
 
 def to_repeat(rates: list[float]) -> list[float]:
-    """Return the second and third highest of `rates`. The highest is left out because it usually causes overload."""
+    """Return the second and third highest of `rates`, because the highest usually overloads."""
     return rates[-3:-1] or rates
 
 
@@ -74,25 +80,26 @@ def offer_load(
     """
     n = max(1, rng.poisson(rate_rps * seconds))
     due_s = np.sort(rng.uniform(0, seconds, n))
-    sent = asyncio.run(
-        send(Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan)), time.time())
-    )
-    samples = {LATENCY: sent.latency_s, FIRST_TOKEN: sent.first_s, TOGETHER: due_s + sent.latency_s}
+    script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
+    sent = asyncio.run(send(script, time.time()))
+    samples = {LATENCY: sent.latency_s, TOGETHER: due_s + sent.latency_s}
     served = sent.outcome == SERVED
-    later = (1 - sent.first_s / sent.latency_s)[served]
-    if not len(later) or np.median(later) < STREAMED:
-        del samples[FIRST_TOKEN]
-    elif 1 / TOKENS_PER_PART < output_tokens / sent.parts[served].mean() < TOKENS_PER_PART:
-        samples[PER_TOKEN] = np.maximum(
-            (sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1), SHORTEST_S
-        )
-    return n / seconds, {
-        name: np.where(served, one, np.inf)[int(WARM_UP * n) :] for name, one in samples.items()
-    }
+    after_first = (1 - sent.first_s / sent.latency_s)[served]  # as a share of the latency
+    if len(after_first) and np.median(after_first) >= STREAMED:
+        samples[FIRST_TOKEN] = sent.first_s
+        if 1 / TOKENS_PER_PART < output_tokens / sent.parts[served].mean() < TOKENS_PER_PART:
+            per_token_s = (sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1)
+            samples[PER_TOKEN] = np.maximum(per_token_s, SHORTEST_S)
+    warm_up = int(WARM_UP * n)
+    samples = {name: np.where(served, one, np.inf)[warm_up:] for name, one in samples.items()}
+    return n / seconds, samples
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """Quantiles and means (LEVELS) of rows with at least MIN_SERVED served requests; ValueError without such rows."""
+    """Quantiles and means (LEVELS) of the rows with at least MIN_SERVED served requests.
+
+    Raises ValueError if there is no such row.
+    """
     everywhere = [
         quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)
     ]
@@ -103,21 +110,20 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
             quantity: samples[quantity][np.isfinite(samples[quantity])] for quantity in everywhere
         }
         if len(served[LATENCY]) >= MIN_SERVED:
-            values = []
-            for quantity, level in columns:
-                mean = requests_together if quantity == TOGETHER else np.mean
-                values.append(
-                    mean(served[quantity])
-                    if level is None
-                    else np.quantile(served[quantity], level)
-                )
+            values = [_measured(served[quantity], quantity, level) for quantity, level in columns]
             table.append((rate_rps, replicas, len(samples[LATENCY]), *values))
     if not table:
-        raise ValueError(
-            f"no rate had {MIN_SERVED} served requests; is the service healthy, and its SLO realistic?"
-        )
-    rate, counts, requests, *values = np.array(table).T
+        problem = f"no rate had {MIN_SERVED} served requests"
+        raise ValueError(f"{problem}; is the service healthy, and its SLO realistic?")
+    rate, counts, requests, *values = np.array(table).T  # each of shape (rows,)
     return Measurements(rate, counts, requests, columns, np.stack(values, axis=1))
+
+
+def _measured(sample: np.ndarray, quantity: str, level: float | None) -> float:
+    """The quantile of a sample at `level`, or its mean if `level` is None."""
+    if level is not None:
+        return np.quantile(sample, level)
+    return requests_together(sample) if quantity == TOGETHER else sample.mean()
 
 
 def measure_kind(
@@ -129,17 +135,18 @@ def measure_kind(
     seconds: float,
     seed: int = 1,
 ) -> tuple[Measurements, Calibration]:
-    """Offer increasing rates, repeat one or two of them with one more replica, and fit a replica model.
+    """Offer increasing rates, and one or two of them with one more replica; fit a replica model.
 
-    Each rate is offered for at least `seconds`. The service time in `profile` determines the first rate. If the replica
-    is `Continuous`, its `max_tokens` and its prompt and output lengths are not fitted, because the job gives them.
+    Each rate is offered for at least `seconds`. The service time in `profile` determines the first
+    rate. If the replica is `Continuous`, its `max_tokens` and its prompt and output lengths are not
+    fitted, because the job gives them.
     """
-    rng, url = np.random.default_rng(seed), http.address + spec.route
-    seconds = max(
-        seconds, 2 * MIN_SERVED * profile.service_time_s
-    )  # slow replicas need more time for enough requests
-    known = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
-    output_tokens = known["output_tokens"] if known else 0.0
+    rng = np.random.default_rng(seed)
+    url = http.address + spec.route
+    # Slow replicas need more time for enough requests.
+    seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)
+    tokens = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
+    output_tokens = tokens["output_tokens"] if tokens else 0.0
     rows: list[Row] = []
 
     def offer(replicas: int, rate_per_replica: float) -> Samples:
@@ -149,19 +156,21 @@ def measure_kind(
         rows.append((rate_rps, replicas, samples))
         return samples
 
+    first_rps = FIRST_UTILISATION / profile.service_time_s
+    # The SLO is raised, because an SLO per token may be below the time that a request takes.
+    slo_s = max(job.slo_s, 2 * profile.service_time_s)
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # The SLO is raised, because an SLO per token may be below the time that a request takes.
-        # `max_rps` is per replica. It keeps the load below MAX_RPS with one more replica and with Poisson peaks.
-        slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
-        rates = climb(
-            partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps
-        )
+        # Per replica; it keeps the load below MAX_RPS with one more replica and with Poisson peaks.
+        max_rps = 0.9 * MAX_RPS / (replicas + 1)
+        rates = climb(partial(offer, replicas), first_rps, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):
         for rate in to_repeat(rates):
             offer(replicas, rate)
     measurements = measurements_of(rows)
-    overhead: Any = 2 * max(profile.network_overhead_s, 0.001)
-    limit = spec.max_ongoing_requests
-    return measurements, calibrate(
-        measurements, max_ongoing_requests=limit, tokens=known, max_overhead_s=overhead
+    calibration = calibrate(
+        measurements,
+        max_ongoing_requests=spec.max_ongoing_requests,
+        tokens=tokens,
+        max_overhead_s=2 * max(profile.network_overhead_s, 0.001),
     )
+    return measurements, calibration

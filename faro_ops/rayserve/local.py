@@ -1,4 +1,4 @@
-"""Start and stop a Ray cluster on loopback that does not disturb other Ray clusters on the same machine."""
+"""Start and stop a Ray cluster on loopback, without disturbing other ones on the same machine."""
 
 import importlib.util
 import os
@@ -21,9 +21,8 @@ import psutil
 from faro_ops.http import HttpClient
 from faro_ops.rayserve.deploy import START_TIMEOUT_S
 
-LOOPBACK = (
-    "127.0.0.2"  # node address; not 127.0.0.1, which Ray replaces by the network card's address
-)
+# Address of the node; not 127.0.0.1, which Ray replaces by the network card's address.
+LOOPBACK = "127.0.0.2"
 HTTP_HOST = "127.0.0.1"  # address at which HAProxy expects the replicas of its node
 OBJECT_STORE_BYTES = 128 * 2**20
 # Options of `ray start` and environment variables that set a port.
@@ -42,29 +41,27 @@ PORT_VARIABLES = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )
 HTTP = "http"
-LOG, GAVE_UP = (
-    "ray-start.log",
-    "timed out during startup",
-)  # output of `ray start`, and what it prints if it gives up
-# Script that binds HAProxy to loopback, because Ray's configuration exposes statistics to the network without a token.
+LOG = "ray-start.log"  # output of `ray start`
+GAVE_UP = "timed out during startup"  # `ray start` prints this if it gives up
+# Script that binds HAProxy to loopback, because Ray's configuration exposes statistics to the
+# network without a token.
 HAPROXY = "haproxy-on-loopback"
 ON_LOOPBACK = r"""#!/bin/sh
-for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
+for word in "$@"; do
+  case "$word" in
+    *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";;
+  esac
+done
 exec {haproxy} "$@"
 """
-PREFIX, OWNER = (
-    "faro-",
-    "owner",
-)  # prefix of a cluster's folder; the file in it that names the process that started Ray
-CLOCK_STEP_S = (
-    86_400.0  # tolerance for a process's creation time, which changes when the wall clock is set
-)
-PORT_RANGE = range(
-    28_000, 32_768
-)  # above the ports of workers and replicas, below those of outgoing connections
-REPLICA_PORTS = (
-    200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
-)
+PREFIX = "faro-"  # of a cluster's folder
+OWNER = "owner"  # the file in it that names the process that started Ray
+# Tolerance for a process's creation time, which changes when the wall clock is set.
+CLOCK_STEP_S = 86_400.0
+# Above the ports of workers and replicas, and below those of outgoing connections.
+PORT_RANGE = range(28_000, 32_768)
+# Consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200.
+REPLICA_PORTS = 200
 
 
 @dataclass(slots=True)
@@ -100,7 +97,10 @@ def processes(pid: int) -> list[psutil.Process]:
 
 
 def session(pid: int) -> list[psutil.Process]:
-    """The processes in the session of `pid`, which include orphans, such as HAProxy after its parent has died."""
+    """The processes in the session of `pid`.
+
+    They include orphans, such as HAProxy after its parent has died.
+    """
     members = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
@@ -115,32 +115,43 @@ def owner() -> str:
 
 
 def end_abandoned(parent: Path) -> int:
-    """Stop each Ray cluster whose folder is in `parent` and whose owner process has ended. Return their number."""
+    """Stop each Ray cluster whose folder is in `parent` and whose owner process has ended.
+
+    Returns their number.
+    """
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
-        if (
-            len(words := file.read_text().split()) != 2
-        ):  # incomplete: it is being written, or the disk was full
+        words = file.read_text().split()
+        if len(words) != 2:  # incomplete: it is being written, or the disk was full
             continue
-        with suppress(psutil.NoSuchProcess):
-            if abs(psutil.Process(int(words[0])).create_time() - float(words[1])) < CLOCK_STEP_S:
-                continue
+        if _lives(int(words[0]), float(words[1])):
+            continue
+        folder = file.parent
         family = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("RAY_TMPDIR") == str(
-                    file.parent
-                ):  # it belongs to this cluster
+                if process.environ().get("RAY_TMPDIR") == str(folder):  # it is of this cluster
                     process.kill()
                     family.append(process)
         psutil.wait_procs(family, timeout=10)
-        shutil.rmtree(file.parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         ended += 1
     return ended
 
 
+def _lives(pid: int, created_s: float) -> bool:
+    """Whether the process `pid` that was created at this Unix time still runs."""
+    try:
+        return abs(psutil.Process(pid).create_time() - created_s) < CLOCK_STEP_S
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_ports(count: int) -> list[int]:
-    """Free ports, chosen at random outside the range that outgoing connections use; ValueError if there are too few."""
+    """Free ports, chosen at random outside the range that outgoing connections use.
+
+    Raises ValueError if there are fewer than `count`.
+    """
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORT_RANGE, len(PORT_RANGE)):
         with socket.socket() as listener, suppress(OSError):
@@ -153,10 +164,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
-    """A context with a Ray cluster of `cpus` logical CPUs and its own ports and token. On exit, the cluster is stopped.
+    """A context with a Ray cluster of `cpus` logical CPUs that has its own ports and token.
 
-    On a busy machine, Ray gives up after 30 s. It is then started again, until `timeout_s` have passed. If Ray does not
-    start, ValueError gives Ray's reason.
+    On exit, the cluster is stopped. On a busy machine, Ray gives up after 30 s. It is then started
+    again, until `timeout_s` have passed. If Ray does not start, ValueError gives Ray's reason.
     """
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
@@ -177,9 +188,8 @@ def _launch(cpus: int) -> LocalRay:
 
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    folder = Path(
-        tempfile.mkdtemp(prefix=PREFIX)
-    )  # short, because the paths of the Unix sockets in it must be short
+    # A short path, because the paths of the Unix sockets in the folder must be short.
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     (folder / OWNER).write_text(owner())
     (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(get_haproxy_binary())))
     (folder / HAPROXY).chmod(0o700)
@@ -195,7 +205,8 @@ def _launch(cpus: int) -> LocalRay:
             start_new_session=True,
         )
     rest = HttpClient(f"http://{LOOPBACK}:{ports['dashboard-port']}", token)
-    return LocalRay(process, folder, rest, HttpClient(f"http://{HTTP_HOST}:{ports[HTTP]}", token))
+    http = HttpClient(f"http://{HTTP_HOST}:{ports[HTTP]}", token)
+    return LocalRay(process, folder, rest, http)
 
 
 def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
@@ -204,28 +215,29 @@ def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
         "dashboard-host": LOOPBACK,
         "num-cpus": cpus,
         "temp-dir": folder / "r",
+        "object-store-memory": OBJECT_STORE_BYTES,
     }
-    options |= {"object-store-memory": OBJECT_STORE_BYTES} | {
-        name: ports[name] for name in PORT_OPTIONS
-    }
+    options |= {name: ports[name] for name in PORT_OPTIONS}
     ray = str(Path(sys.executable).parent / "ray")
     words = (f"--{name}={value}" for name, value in options.items())
     return [ray, "start", "--head", "--block", "--disable-usage-stats", *words]
 
 
 def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str, str]:
-    """Environment variables for Ray: those of this process, but with the cluster's own ports, token and folders."""
-    ours = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")
-    }
-    repository = str(Path(__file__).parents[2])
-    first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS
+    """Environment variables for Ray.
+
+    They are those of this process, but with the cluster's own ports, token and folders.
+    """
+    ours = dict(os.environ)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        ours.pop(name, None)
     ours |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     ours |= {name: str(ports[name]) for name in PORT_VARIABLES}
+    repository = str(Path(__file__).parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS
     return ours | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": f"{repository}{os.pathsep}{inherited}" if inherited else repository,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -244,9 +256,13 @@ def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str
 
 
 def _answers(ray: LocalRay, until_s: float, timeout_s: float) -> bool:
-    """Wait until the REST API answers and return True; False if Ray gave up and can be started again."""
+    """Wait until the REST API answers, and return True.
+
+    Returns False if Ray gave up and can be started again. Raises ValueError if it cannot.
+    """
     while True:
-        if (status := ray.process.poll()) is not None:
+        status = ray.process.poll()
+        if status is not None:
             text = (ray.folder / LOG).read_text()
             if GAVE_UP in text and time.monotonic() < until_s:
                 return False

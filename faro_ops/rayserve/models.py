@@ -29,10 +29,11 @@ def _drawn(service: ServiceTime, rng: np.random.Generator) -> float:
 
 
 class Emulated:
-    """A model that sleeps for a random service time, or for the number of seconds in the body of the request.
+    """A model that sleeps for a random service time, or for the seconds in the request's body.
 
     mean_s : mean service time.
-    scv : squared coefficient of variation of a lognormal service time; None: the distribution of ResNet34, scaled to mean_s.
+    scv : squared coefficient of variation of a lognormal service time; None: the distribution of
+        ResNet34, scaled to `mean_s`.
     """
 
     def __init__(
@@ -51,18 +52,19 @@ class Emulated:
         if not 0 <= service_s <= MAX_SERVICE_S:
             from starlette.responses import PlainTextResponse
 
-            return PlainTextResponse(
-                f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}", 400
-            )
+            problem = f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}"
+            return PlainTextResponse(problem, 400)
         await asyncio.sleep(service_s)
         return "ok"
 
 
 class EmulatedBatches:
-    """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
+    """A model that serves one batch at a time. The answer is the size of the batch.
 
-    `replica` has the kind and the parameters of a `Batched`. `scv` is the squared coefficient of variation of batch
-    times. If `serve_batch` is true, Ray Serve's @serve.batch forms the batches, and each batch blocks the event loop.
+    replica : the kind and the parameters of a `workload.replicas.Batched`.
+    scv : squared coefficient of variation of batch times.
+    serve_batch : if True, Ray Serve's @serve.batch forms the batches, and each batch blocks the
+        event loop.
     """
 
     def __init__(
@@ -74,11 +76,9 @@ class EmulatedBatches:
     ):
         kind = replica_of(replica)
         assert isinstance(kind, Batched)
-        self._kind, self._rng, self._factor = (
-            kind,
-            np.random.default_rng(seed),
-            ServiceTime.from_moments(1.0, scv),
-        )
+        self._kind = kind
+        self._rng = np.random.default_rng(seed)
+        self._factor = ServiceTime.from_moments(1.0, scv)
         self._waiting: asyncio.Queue[asyncio.Future] = asyncio.Queue()
         self._batches: asyncio.Task | None = None
         self._answer: Callable[[Any], Awaitable[str]] = self._wait
@@ -119,17 +119,20 @@ class EmulatedBatches:
 
 
 class EmulatedTokens:
-    """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
+    """A service that generates tokens with continuous batching.
 
-    `replica` has the kind and the parameters of a `Continuous`. If `stream` is true, each token is sent when it is
-    generated. Otherwise, the answer is sent after the last token.
+    replica : the kind and the parameters of a `workload.replicas.Continuous`.
+    stream : if True, each token is sent when it is generated; if False, the answer is sent after
+        the last token.
     """
 
     def __init__(self, replica: dict[str, Any], stream: bool = False, seed: int | None = None):
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
-        self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        # Waiting requests: (prompt tokens, output tokens, queue that receives the number of output tokens left).
+        self._kind = kind
+        self._stream = stream
+        self._rng = np.random.default_rng(seed)
+        # (prompt tokens, output tokens, queue that receives the number of output tokens left)
         self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()
         self._iterations: asyncio.Task | None = None
 
@@ -148,8 +151,12 @@ class EmulatedTokens:
         return StreamingResponse(_tokens(await left.get(), left))
 
     async def _iterate(self) -> None:
-        """Generate one token of each running request per iteration. A late wake-up shortens the next sleep."""
-        kind, running = self._kind, list[list]()
+        """Generate one token of each running request per iteration, until no request is left.
+
+        A late wake-up shortens the next sleep.
+        """
+        kind = self._kind
+        running: list[list] = []  # [output tokens left, the request's queue]
         end_s = asyncio.get_running_loop().time()
         while running or self._waiting:
             prompts = 0
@@ -176,7 +183,7 @@ async def _tokens(left: int, queue: asyncio.Queue[int]) -> AsyncIterator[str]:
 
 
 class TorchVision:
-    """A torchvision network on the CPU with random weights, which classifies a random 224 x 224 image."""
+    """A torchvision network on the CPU with random weights. It classifies a random image."""
 
     def __init__(self, name: str = "resnet34", threads: int = 1):
         try:

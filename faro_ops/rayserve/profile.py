@@ -38,7 +38,7 @@ class Profile:
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and squared coefficient of variation of the service times in a row of statistics (see `empty_row`).
+    """Mean and squared coefficient of variation of the service times in a row of statistics.
 
     >>> moments({"done": 2, "service_s": 4.0, "service_s2": 10.0})
     (2.0, 0.25)
@@ -52,7 +52,10 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
 def profile_job(
     ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200
 ) -> Profile:
-    """Measure the service time of one job by sending requests one after the other, and then its cold start."""
+    """Measure the service time of one job, then its cold start.
+
+    Each request is sent after the answer to the one before. Raises ValueError if none is served.
+    """
     began = int(time.time()) + 1
     time.sleep(began - time.time())  # statistics are per second, so start when a second begins
     script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
@@ -62,40 +65,39 @@ def profile_job(
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    # If no answer was 200, the empty row makes `moments` raise. `total` might not, because it counts 4xx answers too.
-    mean_s, scv = moments(total if times_s else empty_row())
-    first_s, last_s = np.mean(
-        times_s, axis=0
-    )  # mean seconds to the first and last part of an answer
-    overhead_s = (
-        float(first_s) - total["latency_s"] / total["done"]
-    )  # replicas measure only until the first part
+    # If no answer was 200, the empty row makes `moments` raise. `total` might not, because it
+    # counts 4xx answers too.
+    to_first_part_s, scv = moments(total if times_s else empty_row())
+    # Mean seconds to the first and to the last part of an answer; replicas measure to the first.
+    first_s, last_s = np.mean(times_s, axis=0)
     return Profile(
-        mean_s + float(last_s - first_s),
-        scv,
-        overhead_s,
-        total["done"],
-        measure_cold_start(ray, spec),
+        service_time_s=to_first_part_s + float(last_s - first_s),
+        service_scv=scv,
+        network_overhead_s=float(first_s) - total["latency_s"] / total["done"],
+        requests=total["done"],
+        cold_start_s=measure_cold_start(ray, spec),
     )
 
 
 @contextmanager
 def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple[int, float]]:
-    """A context with `more` additional replicas; yields (total replicas, wall seconds until the new ones served)."""
+    """A context with `more` additional replicas.
+
+    It yields (total replicas, wall seconds until the new ones served).
+    """
 
     def deployment() -> dict[str, Any]:
-        return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][
-            spec.deployment
-        ]
+        applications = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
+        return applications[spec.application]["deployments"][spec.deployment]
+
+    def running() -> int:
+        return sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"])
 
     before = deployment()["target_num_replicas"]
     began = time.monotonic()
     ray.post(scale_path(spec), {"target_num_replicas": before + more})
     try:
-        while (
-            sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"])
-            < before + more
-        ):
+        while running() < before + more:
             if time.monotonic() - began > START_S:
                 problem = f"no new replica of {spec.application!r} serves after {START_S:g} s"
                 raise ValueError(f"{problem}; is there room for one?")
@@ -112,41 +114,36 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 
 
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
-    """Write the profiles, by job name, into the jobs' table `path`, a .yaml file. Comments in the file are lost.
+    """Write the profiles, by job name, into the jobs' table `path`, a .yaml file.
 
-    If a replica model was calibrated, it is written too, and its service time and scv replace those of the profile.
+    If a replica model was calibrated, it is written too, and its service time and scv replace those
+    of the profile. Comments in the file are lost.
     """
     path = Path(path)
     table = yaml.safe_load(path.read_text())
     for row in table["jobs"] if isinstance(table, dict) else table:
         if profile := profiles.get(str(row.get("job"))):
-            service: Profile | CalibratedService = profile
-            if profile.calibration and profile.calibration.verdict == CALIBRATED:
-                service = profile.calibration.service
-                numbers = mapping_of(
-                    service.replica
-                ).items()  # written with four significant digits
-                found = {
-                    name: float(f"{one:.4g}") if isinstance(one, float) else one
-                    for name, one in numbers
-                }
-                if (
-                    found["kind"] == "continuous"
-                ):  # `slo_on` is the user's choice, not measured: keep it
-                    found |= {
-                        key: value for key, value in row["replica"].items() if key == "slo_on"
-                    }
-                row["replica"] = found
-            row.pop("service_std_s", None)
-            row["service_time_s"], row["service_scv"] = (
-                round(service.service_time_s, 5),
-                round(service.service_scv, 4),
-            )
-            if (
-                row.get("model") in MODELS
-            ):  # the model's published service time would override the measured one
-                del row["model"]
-            if profile.cold_start_s is not None:
-                row["cold_start_s"] = round(profile.cold_start_s, 1)
+            _write_profile(row, profile)
     with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(table, sort_keys=False))
+
+
+def _write_profile(row: dict[str, Any], profile: Profile) -> None:
+    """Write a profile into its job's row of the table."""
+    service: Profile | CalibratedService = profile
+    if profile.calibration and profile.calibration.verdict == CALIBRATED:
+        service = profile.calibration.service
+        replica = {
+            name: float(f"{one:.4g}") if isinstance(one, float) else one
+            for name, one in mapping_of(service.replica).items()
+        }
+        if replica["kind"] == "continuous" and "slo_on" in row["replica"]:
+            replica["slo_on"] = row["replica"]["slo_on"]  # the user's choice, not measured
+        row["replica"] = replica
+    row.pop("service_std_s", None)
+    row["service_time_s"] = round(service.service_time_s, 5)
+    row["service_scv"] = round(service.service_scv, 4)
+    if row.get("model") in MODELS:
+        del row["model"]  # its published service time would override the measured one
+    if profile.cold_start_s is not None:
+        row["cold_start_s"] = round(profile.cold_start_s, 1)

@@ -1,4 +1,4 @@
-"""The Ray Serve deployments: the replica, which wraps the user's model, and the stats endpoint, which serves measurements."""
+"""The Ray Serve deployments: the replica, which wraps a user's model, and the stats endpoint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faro_ops.moved import moved
 from faro_ops.rayserve.authentication import read_token
 from faro_ops.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row
 
@@ -28,11 +29,11 @@ NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
 REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
 REPORT_TIMEOUT_S = 5.0
-UNREPORTED_S = (
-    300  # seconds of measurements that a replica stores while the aggregator does not answer
-)
+# A replica stores the measurements of this many seconds while the aggregator does not answer.
+UNREPORTED_S = 300
 GOLDEN_RATIO = (5**0.5 - 1) / 2
-RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is this multiple of the job's, so that Ray itself never queues
+# Ray's own max_ongoing_requests is this multiple of the job's, so that Ray itself never queues
+RAY_LIMIT_FACTOR = 100
 
 
 class Dropped(Exception):
@@ -44,11 +45,12 @@ class Failed(Exception):
 
 
 class ReplicaQueue:
-    """The request queue of one replica. It drops requests, limits the number in service, and records measurements.
+    """The request queue of one replica.
 
-    It accepts the share `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio
-    sequence spreads the accepted requests evenly among the arriving ones. `ongoing` counts requests waiting or in
-    service. `rows` has the measurements of seconds that are not reported yet.
+    It drops requests, limits the number in service, and records measurements. It accepts the share
+    `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio sequence
+    spreads the accepted requests evenly among the arriving ones. `ongoing` counts requests waiting
+    or in service. `rows` has the measurements of seconds that are not reported yet.
     """
 
     def __init__(
@@ -57,18 +59,25 @@ class ReplicaQueue:
         concurrency: int = 1,
         clock: Callable[[], float] = time.time,
     ):
-        self.max_ongoing_requests, self.accept, self.ongoing = max_ongoing_requests, 1.0, 0
+        self.max_ongoing_requests = max_ongoing_requests
+        self.accept = 1.0
+        self.ongoing = 0
         self.rows: dict[int, dict[str, Any]] = {}
-        self._clock, self._point = clock, random.random()
+        self._clock = clock
+        self._point = random.random()  # in the golden-ratio sequence
         self._serving = asyncio.Semaphore(concurrency)
-        # A call in a thread goes on after its client has disconnected, so this pool limits the calls to `concurrency` too.
+        # A call in a thread goes on after its client has disconnected, so this pool limits the
+        # calls to `concurrency` too.
         self.threads = ThreadPoolExecutor(concurrency)
 
     def _row(self) -> dict[str, Any]:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the result of `call`, or raise Dropped. At most `concurrency` calls run at a time, and others wait."""
+        """Return the result of `call`, or raise Dropped.
+
+        At most `concurrency` calls run at a time, and others wait.
+        """
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1
         if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
@@ -81,21 +90,31 @@ class ReplicaQueue:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except (
-            BaseException
-        ):  # includes cancellation, so that every arrival counts as done, dropped or failed
+        except BaseException:
+            # This includes cancellation, so that every arrival counts as done, dropped or failed.
             self._row()["failed"] += 1
             raise
         finally:
             self.ongoing -= 1
-        latency_s, service_s = ended - arrived, ended - began
-        times = {"latency_s": latency_s, "service_s": service_s, "service_s2": service_s**2}
-        add_row(self._row(), {"done": 1, "buckets": {str(bucket_of(latency_s)): 1}} | times)
+        latency_s = ended - arrived
+        service_s = ended - began
+        measured = {
+            "done": 1,
+            "latency_s": latency_s,
+            "service_s": service_s,
+            "service_s2": service_s**2,
+            "buckets": {str(bucket_of(latency_s)): 1},
+        }
+        add_row(self._row(), measured)
         return answer
 
     async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """Wait for the first part of a streamed answer and return all parts; the request stays ongoing until the last part."""
-        rest, empty = aiter(parts), object()
+        """Wait for the first part of a streamed answer and return all parts.
+
+        The request stays ongoing until the last part.
+        """
+        rest = aiter(parts)
+        empty = object()
         first = await anext(rest, empty)
 
         async def every() -> AsyncIterator[Any]:
@@ -111,7 +130,10 @@ class ReplicaQueue:
         return every()
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Measurements of complete, unreported Unix seconds. Zeros mean no requests. A missing second means no data."""
+        """Measurements of complete, unreported Unix seconds.
+
+        Zeros mean no requests. A missing second means no data.
+        """
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):
@@ -126,7 +148,7 @@ class ReplicaQueue:
 
 
 def aggregator() -> Any:
-    """The handle of the StatsAggregator actor of this Ray cluster; the first call creates the actor."""
+    """The handle of this Ray cluster's StatsAggregator actor; the first call creates the actor."""
     import ray
 
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
@@ -143,16 +165,20 @@ def load_model(path: str) -> Callable[..., Any]:
     """
     if path.count(":") != 1:
         raise ValueError(f"import_path={path!r} must read package.module:Name")
+    if problem := moved(path):
+        raise ValueError(problem)
     try:
         return pkgutil.resolve_name(path)
     except AttributeError:
-        raise ValueError(
-            f"import_path={path!r}: the module {' has no '.join(path.split(':'))}"
-        ) from None
+        module, name = path.split(":")
+        raise ValueError(f"import_path={path!r}: the module {module} has no {name}") from None
 
 
 def response_of(answer: Any) -> Response:
-    """The response that Ray Serve would make of a model's answer: text for str, bytes and None, JSON for other objects."""
+    """The response that Ray Serve would make of a model's answer.
+
+    It is text for str, bytes and None, and JSON for other objects.
+    """
     from fastapi.encoders import jsonable_encoder
     from starlette.responses import PlainTextResponse, Response
 
@@ -181,10 +207,12 @@ class ReplicaActor:
     ):
         from ray import serve
 
-        self._job, self._name = job, serve.get_replica_context().replica_tag
+        self._job = job
+        self._name = serve.get_replica_context().replica_tag
         self._queue = ReplicaQueue(max_ongoing_requests, concurrency)
         self._model = load_model(import_path)(**args)
-        call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the check for async needs the method
+        # The check for async needs the method of a class, and the function itself.
+        call = getattr(self._model, "__call__", self._model)  # noqa: B004
         self._is_async = inspect.iscoroutinefunction(call)
         self._aggregator = aggregator()
         self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())
@@ -197,16 +225,14 @@ class ReplicaActor:
                 answer = await self._model(request)
             else:
                 model = partial(contextvars.copy_context().run, self._model, request)
-                answer = await asyncio.get_running_loop().run_in_executor(
-                    self._queue.threads, model
-                )
-            response = response_of(answer)
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._queue.threads, model)
+            response: Any = response_of(answer)
             if response.status_code >= 500:
                 raise Failed(response)
-            if parts := getattr(
-                response, "body_iterator", None
-            ):  # only streaming responses have it
-                response.body_iterator = await self._queue.streamed(parts)  # type: ignore[attr-defined]
+            parts = getattr(response, "body_iterator", None)  # only streaming responses have it
+            if parts:
+                response.body_iterator = await self._queue.streamed(parts)
             return response
 
         try:
@@ -217,7 +243,10 @@ class ReplicaActor:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
 
     async def _report_forever(self) -> None:
-        """Report each second's measurements shortly after the second ends. If a report fails, send them again later."""
+        """Report each second's measurements shortly after the second ends.
+
+        If a report fails, send them again later.
+        """
         while True:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._queue.finished_seconds()
@@ -225,9 +254,8 @@ class ReplicaActor:
                 report = self._aggregator.report.remote(
                     self._job, self._name, self._queue.ongoing, rows
                 )
-                share = await asyncio.wait_for(
-                    asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S
-                )
+                answer = asyncio.shield(asyncio.wrap_future(report.future()))
+                share = await asyncio.wait_for(answer, REPORT_TIMEOUT_S)
             except Exception:  # serving continues without the aggregator
                 try:
                     self._aggregator = await asyncio.to_thread(aggregator)
@@ -242,8 +270,9 @@ class ReplicaActor:
 class StatsEndpoint:
     """HTTP access to the `StatsAggregator`. If Ray has a token, requests must carry it.
 
-    GET reads the statistics of the seconds from `since` on. POST sets the shares of requests to accept. A POST with the
-    parameter `holder` instead requests the lease, which is the right to scale the jobs, and returns the lease's holder.
+    GET returns the statistics of the seconds from `since` on. POST sets the shares of requests to
+    accept. A POST with the parameter `holder` instead requests the lease, which is the right to
+    scale the jobs, and returns the lease's holder.
     """
 
     def __init__(self) -> None:
@@ -276,7 +305,7 @@ class StatsEndpoint:
 
 
 def application(arguments: dict[str, Any]) -> Any:
-    """The Ray Serve application of one job, built from the `args` of the declarative configuration."""
+    """The Ray Serve application of one job, from the `args` of the declarative configuration."""
     from ray import serve
 
     keys = ("job", "import_path", "args", "max_ongoing_requests", "concurrency")

@@ -21,11 +21,15 @@ from faro_lib.figures.style import (
 )
 from faro_lib.metrics.measures import share_of_accepted
 
-COLUMNS, ROW_IN = 2, 1.5  # service panels per row, and the height of a row in inches
+COLUMNS = 2  # service panels per row
+ROW_IN = 1.5  # height of a row of panels, in inches
 
 
 def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
-    """Plot the worst job's violation rate by capacity, in % of its accepted rate. `marks` maps capacity to label."""
+    """Plot the worst job's violation rate by capacity, in % of its accepted rate.
+
+    `marks` maps capacities to labels.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
@@ -34,83 +38,88 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
         point = (capacity, rate[capacity])
         axis.plot(*point, "s", color="black", markersize=5, markerfacecolor="white")
         label = f"{text}: {capacity}"
-        axis.annotate(
-            label,
-            point,
-            xytext=(5, 9),
-            textcoords="offset points",
-            bbox={"color": "white", "pad": 0.5},
-        )
+        box = {"color": "white", "pad": 0.5}
+        axis.annotate(label, point, xytext=(5, 9), textcoords="offset points", bbox=box)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(
-        xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)", ylim=(-2, None)
-    )
+    axis.set(xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)")
+    axis.set_ylim(-2, None)
     return figure
 
 
 def pictures(audit: Any) -> Figure:
-    """Draw each service's latencies and, if policies were compared, their lost utility and the cores used and needed.
+    """Draw an audit (`recommend.audit.Audit`): one panel per service.
 
-    `audit` is a `recommend.audit.Audit`. A service's panel has recorded latencies and the 90 % band of simulated ones.
+    A panel has the recorded latencies and the 90 % band of simulated ones. If policies were
+    compared, a last row shows their lost utility, and the cores used and needed.
     """
     rows = -(-len(audit.services) // COLUMNS)
-    figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))
-    heights = [1.0] * rows + [1.4] * bool(audit.policies)
+    height_in = ROW_IN * rows
+    heights = [1.0] * rows
+    if audit.policies:
+        height_in += 2.2
+        heights.append(1.4)
+    figure = plt.figure(figsize=(PAGE_IN, height_in))
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
-    for n, one in enumerate(audit.services):
-        axis, tail_s = (
-            figure.add_subplot(grid[n // COLUMNS, n % COLUMNS]),
-            audit.records.tail_s[n, audit.minutes],
-        )
-        minute = audit.minutes.start + np.arange(len(tail_s))
-        low, middle, high = one.predicted_tail_s.T
-        axis.fill_between(
-            minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %"
-        )
-        axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
-        axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
-        title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
-        axis.set(yscale="log", title=title, ylabel=f"p{100 * one.job.quantile:g} (s)")
-        axis.tick_params(which="minor", labelleft=False)
-        _label_minutes(axis, audit, minute[0], minute[-1])
+    for n in range(len(audit.services)):
+        axis = figure.add_subplot(grid[n // COLUMNS, n % COLUMNS])
+        _draw_latencies(axis, audit, n)
         if n == 0:
             legend_above(figure, *axis.get_legend_handles_labels(), columns=3)
     if audit.policies:
-        axis = figure.add_subplot(grid[rows, 0])
-        names = list(audit.policies)
-        low, middle, high = np.array([audit.policies[name]["lost_utility"] for name in names]).T
-        low = np.maximum(low, 0)
-        errors = np.abs([middle - low, high - middle])
-        axis.barh(
-            names,
-            middle,
-            xerr=errors,
-            color=[colour(name) for name in names],
-            error_kw={"lw": 0.8},
-            edgecolor="black",
-            linewidth=0.3,
-        )
-        axis.invert_yaxis()
-        axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
-        for name, value, end in zip(names, middle, high):
-            axis.annotate(
-                f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center"
-            )
-        axis = figure.add_subplot(grid[rows, 1])
-        minute = np.arange(len(audit.used))
-        axis.plot(minute, audit.used, color="black", label="used")
-        axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
-        _label_minutes(axis, audit, 0, len(minute))
-        axis.set(ylabel="cores", ylim=(0, 1.3 * max(audit.used.max(), audit.required.max())))
-        axis.legend(frameon=False, ncols=2, loc="upper left")
+        _draw_lost_utility(figure.add_subplot(grid[rows, 0]), audit)
+        _draw_cores(figure.add_subplot(grid[rows, 1]), audit)
     return figure
+
+
+def _draw_latencies(axis: Any, audit: Any, service: int) -> None:
+    one = audit.services[service]
+    tail_s = audit.records.tail_s[service, audit.minutes]
+    minute = audit.minutes.start + np.arange(len(tail_s))
+    low, _, high = one.predicted_tail_s.T
+    label = "simulated, 90 %"
+    axis.fill_between(minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label=label)
+    axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
+    axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
+    title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
+    axis.set(yscale="log", title=title, ylabel=f"p{100 * one.job.quantile:g} (s)")
+    axis.tick_params(which="minor", labelleft=False)
+    _label_minutes(axis, audit, minute[0], minute[-1])
+
+
+def _draw_lost_utility(axis: Any, audit: Any) -> None:
+    """Draw the policies' lost utility as bars with 90 % intervals."""
+    names = list(audit.policies)
+    low, middle, high = np.array([audit.policies[name]["lost_utility"] for name in names]).T
+    low = np.maximum(low, 0)
+    axis.barh(
+        names,
+        middle,
+        xerr=np.abs([middle - low, high - middle]),
+        color=[colour(name) for name in names],
+        error_kw={"lw": 0.8},
+        edgecolor="black",
+        linewidth=0.3,
+    )
+    axis.invert_yaxis()
+    axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
+    style = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+    for name, value, end in zip(names, middle, high):
+        axis.annotate(f"{value:.2g}", (end, name), **style)
+
+
+def _draw_cores(axis: Any, audit: Any) -> None:
+    minute = np.arange(len(audit.used))
+    axis.plot(minute, audit.used, color="black", label="used")
+    axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
+    _label_minutes(axis, audit, 0, len(minute))
+    axis.set(ylabel="cores", ylim=(0, 1.3 * max(audit.used.max(), audit.required.max())))
+    axis.legend(frameon=False, ncols=2, loc="upper left")
 
 
 def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
     """Label the x axis with times of day, or with minutes if the records have no times of day."""
+    history = audit.records.history
     at = np.linspace(first, last, 5).astype(int)
-    axis.set_xticks(
-        at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at]
-    )
-    if audit.records.history.end_minute is None:
+    axis.set_xticks(at, [history.clock(int(minute)).removeprefix("minute ") for minute in at])
+    if history.end_minute is None:
         axis.set_xlabel("minute")

@@ -1,9 +1,13 @@
-"""The arena: its environment runs what the pipeline runs, its scenarios are fixed, and its scores can be repeated."""
+"""The arena: its environment runs what the pipeline runs, its scenarios are fixed, and its scores
+can be repeated.
+"""
 
 import dataclasses
 import hashlib
 import json
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from faro_lib.workload.changes import changed
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.arena.scenarios import Instance, scenario_of, scenarios
-from faro_ops.arena.scoring import MEASURED, score, scored
+from faro_ops.arena.scoring import MEASURED, library_files, score, scored
 
 gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
 from gymnasium.utils.env_checker import check_env  # noqa: E402
@@ -25,6 +29,7 @@ from gymnasium.utils.env_checker import check_env  # noqa: E402
 from faro_ops.arena.environment import FEATURES, Agent, plan_of  # noqa: E402
 from studies.arena.fluid import FluidCluster  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 DAY = synthetic(seed=5, jobs=4, days=2, minutes=24)
 CAPACITY = 14.0
 JOB = Job("a")
@@ -316,6 +321,20 @@ def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_c
     assert public["failures"] == hidden["failures"] == 25  # ticks at minutes 11 to 35
     assert "out of ideas" in public["first_failure"]
     assert entry["score"]["public"]["failures"] == 25
+
+
+def test_the_hash_of_the_library_covers_the_code_that_decides_scores():
+    """That is `faro_lib`, which imports nothing of ours, and the arena, which imports the two."""
+    hashed = [path.relative_to(ROOT) for path in library_files()]
+    assert {path.parts[0] for path in hashed} == {"faro_lib", "faro_ops"}
+    assert ROOT / "faro_lib/simulate/run.py" in library_files()
+    arena = [path for path in hashed if path.parts[0] == "faro_ops"]
+    assert {path.parts[1] for path in arena} == {"arena"}
+    for path in arena:
+        imported = re.findall(
+            r"^\s*(?:from|import) (faro_ops[\w.]*)", (ROOT / path).read_text(), re.M
+        )
+        assert all(name.startswith("faro_ops.arena") for name in imported), path
 
 
 def test_tuning_needs_the_public_seeds_only(small, capsys):

@@ -1,4 +1,7 @@
-"""The calibrator names the kind of a replica and its parameters, or refuses. `reference_services` simulates the services."""
+"""The calibrator names the kind of a replica and its parameters, or refuses.
+
+`reference_services` simulates the services.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +70,16 @@ def test_the_kind_and_its_parameters_are_found(known):
 @pytest.mark.study
 @pytest.mark.parametrize("known", SERVICES, ids=str)
 def test_each_of_sixteen_services_is_found(known):
-    """`benchmarks/kinds.py` prints the same as a table; docs/replicas.md says which ones are expected to be refused."""
+    """`benchmarks/kinds.py` prints the same as a table.
+
+    docs/replicas.md says which ones are expected to be refused.
+    """
     calibration = answer(known, profiled(known))
     assert calibration.kind == known.replica.kind
 
 
 class TestTailLatencyAlone:
-    """Recorded p99 latencies do not tell a slow service from a variable one, unless the load varies much."""
+    """Recorded p99 latencies tell a slow service from a variable one if the load varies much."""
 
     ONLY_TAIL = ((LATENCY, 0.99),)
     RATES = ((1, (0.3, 0.5)), (2, (0.4,)))
@@ -104,7 +110,10 @@ class TestTailLatencyAlone:
 
 
 def test_a_service_whose_replicas_share_a_bottleneck_is_not_reproduced():
-    """Two replicas are no faster than one, as behind a lock: the values are those of one replica at the total rate."""
+    """Two replicas are no faster than one, as behind a lock.
+
+    The values are those of one replica at the total rate.
+    """
     known = SERIAL_100_MS
     one = recorded(known, COLUMNS, ((1, (0.3, 0.5, 0.7, 0.85)),))
     locked = Measurements(one.rate_rps, [1, 1, 2, 2], one.requests, one.columns, one.values)
@@ -131,7 +140,10 @@ def test_a_value_that_is_wrong_by_a_factor_of_two_is_named():
 
 
 def test_the_sampling_errors_are_those_of_repeated_runs():
-    """Simulated errors of the log quantiles of 400 requests, against the spread over 60 runs; the queue correlates them."""
+    """Simulated errors of the log quantiles of 400 requests, against the spread over 60 runs.
+
+    The queue correlates them.
+    """
     known = replace(SERVICES[2], requests=400)
     runs = [recorded(known, COLUMNS, ((1, (0.4, 0.75)),), seed=seed) for seed in range(60)]
     spread = np.std(np.log([run.values for run in runs]), axis=0)
@@ -168,7 +180,10 @@ def test_kinds_that_the_limit_of_requests_excludes_are_refused():
 
 
 def test_requests_that_end_together_are_a_batch_of_those_that_arrive_while_it_waits():
-    """A batch that takes no time has the request that opens it and those of the next `wait_s`: 1 + rate x wait_s."""
+    """A batch that takes no time has 1 + rate x wait_s requests.
+
+    They are the request that opens it, and those of the next `wait_s`.
+    """
     measurements = Measurements(
         [10.0], [1], [1500], ((LATENCY, 0.5), (TOGETHER, None)), [[0.2, 3.0]]
     )
@@ -178,7 +193,7 @@ def test_requests_that_end_together_are_a_batch_of_those_that_arrive_while_it_wa
 
 
 def test_a_population_has_the_evidence_and_the_moments_of_a_normal_posterior():
-    """Prior N(0, 1), observation 1.5 with error 0.5: the posterior and the evidence are known in closed form."""
+    """Prior N(0, 1), observation 1.5 with error 0.5: the answers are known in closed form."""
     points = np.empty((0, 2))
 
     def log_likelihood(new):

@@ -33,7 +33,9 @@ class Applications(FakeRay):
 
 @pytest.fixture
 def ray():
-    """A Ray with the job `a` (three replicas), a job that the table no longer has, and an application of somebody else."""
+    """A Ray with three replicas of the job `a`, a job that the table no longer has, and an
+    application of another program.
+    """
     configured = [
         {"name": "a", "import_path": OURS, "args": {"replicas": 1}},
         {"name": "gone", "import_path": OURS, "args": {"replicas": 2}},
@@ -46,7 +48,8 @@ def ray():
 def table(tmp_path):
     path = tmp_path / "jobs.yaml"
     path.write_text(
-        "- {job: a, slo_s: 0.5, service_time_s: 0.1, serve: {import_path: 'm:A'}}\n- {job: b, slo_s: 1.0}\n"
+        "- {job: a, slo_s: 0.5, service_time_s: 0.1, serve: {import_path: 'm:A'}}\n"
+        "- {job: b, slo_s: 1.0}\n"
     )
     return str(path)
 

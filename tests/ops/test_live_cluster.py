@@ -1,4 +1,4 @@
-"""RayServeCluster with a server that answers like Ray, and the observations made from the replicas' seconds."""
+"""RayServeCluster with a server that answers like Ray; observations from the replicas' seconds."""
 
 import socketserver
 import subprocess
@@ -284,7 +284,8 @@ def test_a_token_does_not_follow_a_redirection():
 
 def test_no_proxy_is_used_for_this_machine(ray):
     with ray.served() as address:
-        code = f"from faro_ops.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
+        code = "from faro_ops.http import HttpClient\n"
+        code += f"print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
         proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""The control loop over days: failures of the cluster, the journal, resuming, replaying and metrics."""
+"""The control loop over days: failures of the cluster, journal, resuming, replaying, metrics."""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""Every fault once on a real Ray Serve under load, a minute apart: no request is lost but what a killed replica held."""
+"""Every fault once on a real Ray Serve under load, a minute apart.
+
+No request is lost but what a killed replica held.
+"""
 
 import os
 

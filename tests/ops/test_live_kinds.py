@@ -1,4 +1,7 @@
-"""Emulated models that batch and that generate tokens, on a real Ray Serve, against their simulated twins."""
+"""Emulated models that batch and that generate tokens, on a real Ray Serve, against their twins.
+
+The twins are simulated.
+"""
 
 from __future__ import annotations
 

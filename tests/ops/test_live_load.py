@@ -39,8 +39,10 @@ from studies.live.live_slice import (
 
 
 class Answers(BaseHTTPRequestHandler):
-    """/status/503 answers 503, /slow after 0.2 s, /stream in two parts 0.2 s apart, /tokens in five parts 0.02 s apart;
-    anything else at once with 200.
+    """/status/503 answers 503, /slow after 0.2 s, anything else at once with 200.
+
+    The parts of an answer are 0.2 s apart for /stream, which has two, and 0.02 s for /tokens, which
+    has five.
     """
 
     protocol_version = "HTTP/1.1"
@@ -315,7 +317,7 @@ def test_moments_are_those_of_the_sample():
 
 
 def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
-    """What `profile_job` measures if every request is answered like this, and the replicas have reported that."""
+    """What `profile_job` measures if every request is answered, and replicas report, like this."""
 
     async def send(script, origin_s):
         one = np.ones(1)
@@ -394,7 +396,7 @@ class TestServeSpecs:
 def test_nothing_private_of_ray_is_used_and_nothing_in_it_is_patched():
     from pathlib import Path
 
-    live = Path(__file__).parents[2] / "faro_lib" / "rayserve"
+    live = Path(__file__).parents[2] / "faro_ops" / "rayserve"
     texts = {path.name: path.read_text() for path in live.glob("*.py")}
     assert len(texts) > 10
     for name, text in texts.items():

@@ -14,12 +14,14 @@ from faro_ops.rayserve import local
 from faro_ops.rayserve.deploy import deploy
 from faro_ops.rayserve.local import OWNER, LocalRay, end_abandoned, owner
 
-# Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has died.
+# Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has
+# died.
 ORPHANING = """
 import subprocess, sys, time
 nap = "import time; time.sleep(60)"
-start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {nap!r}], stdout=2).pid, flush=True)"
-subprocess.run([sys.executable, "-c", start])
+start = "import subprocess, sys; command = [sys.executable, '-c', sys.argv[1]]; "
+start += "print(subprocess.Popen(command, stdout=2).pid, flush=True)"
+subprocess.run([sys.executable, "-c", start, nap])
 time.sleep(60)
 """
 
@@ -133,7 +135,10 @@ def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_
     fake.application = lambda name: {"status": "DEPLOYING", "message": "waiting for\nresources"}
     fake_answer = fake.answer
     fake.answer = lambda method, *rest: (200, {}) if method == "PUT" else fake_answer(method, *rest)
-    problem = r"application 'a' does not run after 0.1 s \(DEPLOYING waiting for resources\); --start-timeout"
+    problem = (
+        r"application 'a' does not run after 0.1 s "
+        r"\(DEPLOYING waiting for resources\); --start-timeout"
+    )
     with fake.served() as address, pytest.raises(ValueError, match=problem):
         deploy(HttpClient(address), [{"name": "a"}], timeout_s=0.1)
 
@@ -144,10 +149,8 @@ def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_onl
     haproxy.write_text(local.ON_LOOPBACK.format(haproxy=get_haproxy_binary()))
     haproxy.chmod(0o700)
     binds = ["bind :28901", "bind 127.0.0.1:28902", "bind *:28903"]
-    sections = [
-        f"listen l{n}\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\n  {bind}\n"
-        for n, bind in enumerate(binds)
-    ]
+    options = "mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s"
+    sections = [f"listen l{n}\n  {options}\n  {bind}\n" for n, bind in enumerate(binds)]
     configuration.write_text("".join(sections))
     done = subprocess.run(
         [haproxy, "-db", "-c", "-f", configuration], capture_output=True, text=True, timeout=120

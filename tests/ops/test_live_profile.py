@@ -1,4 +1,4 @@
-"""`faro profile` on real replicas of Ray Serve: it names the kind of four services whose kind is known."""
+"""`faro profile` on real replicas of Ray Serve: it names the kind of four known services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A real Ray Serve: scaling, dropping, and the faults that an operator must expect. One Ray serves all tests."""
+"""A real Ray Serve: scaling, dropping, and the faults that an operator must expect.
+
+One Ray serves all tests.
+"""
 
 from __future__ import annotations
 

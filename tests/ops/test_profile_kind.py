@@ -1,4 +1,6 @@
-"""`faro profile` measures the kind of replica: the rates that it offers, what it writes into the table, and the picture."""
+"""`faro profile` measures the kind of replica: the rates that it offers, what it writes into the
+table, and the picture.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ SLO_S = 0.5
 
 
 def service(capacity_rps: float):
-    """A service of 0.1 s whose latency grows as that of a queue, and the rates that were offered to it."""
+    """A service of 0.1 s whose latency grows as that of a queue, and the rates offered to it."""
     offered = []
 
     def offer(rate_rps: float):
@@ -185,7 +187,10 @@ def test_the_picture_has_the_measured_points_and_the_fitted_curves_of_each_repli
 def offered_to(
     monkeypatch, job: Job, service_time_s: float, latency_s: float, seconds: float = 20.0
 ):
-    """(requests/s, seconds) of each load that `measure_kind` offers to a service with this latency at every rate."""
+    """(requests/s, seconds) of each load that `measure_kind` offers to a service.
+
+    The service has this latency at every rate.
+    """
     offered = []
 
     def offer_load(url, rate_rps, seconds, rng, output_tokens):
@@ -232,7 +237,10 @@ def test_a_service_whose_slo_is_that_of_a_token_is_offered_several_rates(monkeyp
 class TestCommand:
     @pytest.fixture
     def backends(self, monkeypatch):
-        """The backends that were asked to serve; each job takes 0.07 s, and its kind cannot be measured."""
+        """The backends that were asked to serve.
+
+        Each job takes 0.07 s, and its kind cannot be measured.
+        """
         asked = []
 
         @contextmanager

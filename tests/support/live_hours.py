@@ -1,6 +1,7 @@
-"""Hours of a real Ray Serve under load, with the controller of `faro run` and a fault every two minutes.
+"""Hours of a real Ray Serve under load, with the controller of `faro run`.
 
-A request without an answer was either in a replica when that was killed, or is counted as lost.
+There is a fault every two minutes. A request without an answer was either in a replica when that
+was killed, or is counted as lost.
 
     python tests/support/live_hours.py --hours 2
 
@@ -60,18 +61,14 @@ class World:
     """A Ray that serves the jobs, and the command `faro run` that scales them."""
 
     def __init__(self, ray: local.LocalRay, folder: Path, disk: Path, seed: int):
-        self.ray, self.folder, self.rng, self.seen = (
-            ray,
-            folder,
-            np.random.default_rng(seed),
-            Seen(),
-        )
-        self.journal, self.table, self.log = (
-            disk / "run.jsonl",
-            folder / "jobs.yaml",
-            folder / "controller.log",
-        )
+        self.ray = ray
+        self.folder = folder
         self.disk = disk
+        self.rng = np.random.default_rng(seed)
+        self.seen = Seen()
+        self.journal = disk / "run.jsonl"
+        self.table = folder / "jobs.yaml"
+        self.log = folder / "controller.log"
         self.write_table()
         self.controller = self.start()
 
@@ -267,7 +264,7 @@ def faults_in_order(count: int, rng: np.random.Generator) -> list[Callable[[Worl
 
 
 def run(hours: float, every_s: float, seed: int) -> tuple[Seen, Script, Sent, dict[str, object]]:
-    """Run it; returns what was seen, the requests, their outcomes, and figures of the controller."""
+    """Run it; return what was seen, the requests, their outcomes, and figures of the controller."""
     specs = serve_specs(JOBS, {job.name: {"max_ongoing_requests": 200} for job in JOBS})
     seconds = 3600 * hours
     rng = np.random.default_rng(seed)
@@ -328,35 +325,30 @@ def report(seen: Seen, script: Script, sent: Sent, figures: dict[str, object]) -
     """Print what was seen; True if nothing was lost but what a killed replica held."""
     unanswered = np.flatnonzero(sent.outcome != SERVED)
     held = np.zeros(len(unanswered), bool)
-    for (
-        when_s,
-        name,
-    ) in seen.kills:  # sent before the replica had ended, and not older than the longest answer
-        due_s, job = script.due_s[unanswered], script.job[unanswered]
-        held |= (
-            (job == [one.name for one in JOBS].index(name))
-            & (due_s < when_s + DYING_S)
-            & (due_s > when_s - 30)
-        )
+    due_s = script.due_s[unanswered]
+    job = script.job[unanswered]
+    for when_s, name in seen.kills:
+        # Sent before the replica had ended, and not older than the longest answer.
+        then = (due_s < when_s + DYING_S) & (due_s > when_s - 30)
+        held |= then & (job == [one.name for one in JOBS].index(name))
     kinds = {FAILED: "failed", DROPPED: "answered 503", UNSENT: "not sent"}
     print(f"requests: {len(sent.outcome)}, served {sent.count(SERVED)}")
     print({noun: sent.count(kind) for kind, noun in kinds.items()})
     print(f"held by a killed replica: {held.sum()}, other: {(~held).sum()}")
     for index in unanswered[~held]:
         before = [(when_s, name) for when_s, name in seen.faults if when_s <= script.due_s[index]]
-        after_s, name = (
-            (script.due_s[index] - before[-1][0], before[-1][1]) if before else (np.nan, "-")
-        )
+        fault_s, name = before[-1] if before else (np.nan, "-")
         print(
-            f"  job {JOBS[script.job[index]].name}, {kinds[sent.outcome[index]]}, status {sent.status[index]}, "
-            f"{after_s:.1f} s after {name}"
+            f"  job {JOBS[script.job[index]].name}, {kinds[sent.outcome[index]]}, "
+            f"status {sent.status[index]}, {script.due_s[index] - fault_s:.1f} s after {name}"
         )
     late = np.isfinite(sent.latency_s) & (sent.latency_s > 0.8)
     print(f"violations: {(late.sum() + len(unanswered)) / len(sent.outcome):.2%}")
     print("faults:", dict(sorted(Counter(name for _, name in seen.faults).items())))
     memory_mb = " ".join(f"{np.max(part) / 1e6:.0f}" for part in np.array_split(seen.memory, 12))
     print(
-        f"controller started {seen.starts} times; its largest memory in each twelfth of the run: {memory_mb} MB"
+        f"controller started {seen.starts} times; "
+        f"its largest memory in each twelfth of the run: {memory_mb} MB"
     )
     print(f"journal {figures['journal_bytes']} bytes, {figures['ticks']} ticks; log:")
     for line, count in sorted(figures["log"].items()):  # type: ignore[attr-defined]

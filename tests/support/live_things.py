@@ -1,4 +1,7 @@
-"""Shared by the tests of the live parts: jobs, a server that answers like Ray, and a policy with a fixed target."""
+"""Shared by the tests of the live parts: jobs, a server that answers like Ray, and a policy.
+
+The policy has a fixed target.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,13 @@ class FakeRay:
 
     Attributes
     ----------
-    targets : replicas by application. scaled : every change, in order. deleting : applications being deleted.
+    targets : replicas by application.
+    scaled : every change, in order.
+    deleting : applications being deleted.
     failed : applications whose redeployment has failed, and of which Ray lists no deployment.
-    status : answers every request. hang_s : delay of each answer. token : required.
+    status : answers every request.
+    hang_s : delay of each answer.
+    token : required.
     """
 
     def __init__(self, targets: dict[str, int], cpus: float = 8.0, token: str | None = None):

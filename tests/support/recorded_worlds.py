@@ -1,7 +1,8 @@
-"""Services with known replicas that an autoscaler or a policy of Faro runs, for the tests of `faro audit`.
+"""Services with known replicas that an autoscaler or a policy of Faro runs.
 
-The simulator is written here: one heap of events, no arrays, service times from a gamma distribution. No code of
-`faro_lib.simulate` takes part, so the audit is not tested on its own output.
+They are for the tests of `faro audit`. The simulator is written here: one heap of events, no
+arrays, service times from a gamma distribution. No code of `faro_lib.simulate` takes part, so the
+audit is not tested on its own output.
 """
 
 from __future__ import annotations
@@ -28,14 +29,12 @@ class Replica:
 
 
 class Service:
-    """One service: requests go to the replica with the fewest, or wait in a queue while all hold PLACES."""
+    """One service. Requests go to the replica with the fewest, or wait while all hold PLACES."""
 
     def __init__(self, arrival_s: np.ndarray, service_s: np.ndarray, cold_start_s: float):
-        self.arrival_s, self.service_s, self.cold_start_s = (
-            arrival_s.tolist(),
-            service_s.tolist(),
-            cold_start_s,
-        )
+        self.arrival_s = arrival_s.tolist()
+        self.service_s = service_s.tolist()
+        self.cold_start_s = cold_start_s
         self.done_s = [np.inf] * len(arrival_s)
         self.replicas: list[Replica] = []  # that accept requests, oldest first
         self.queue: deque = deque()
@@ -51,7 +50,10 @@ def run(
     end_s: float,
     control: Callable[[float, list[Service]], list[int]],
 ) -> tuple[list[Service], np.ndarray]:
-    """(the services after all requests, replicas that served at the end of each minute (jobs, minutes))."""
+    """(the services after all requests, the replicas that served at the end of each minute).
+
+    The latter have shape (jobs, minutes).
+    """
     services = [Service(*one, cold_start_s) for one in zip(arrivals, times)]
     events: list = [(now_s, CONTROL, 0, None) for now_s in np.arange(0, end_s, TICK_S).tolist()]
     served = np.zeros((len(services), int(end_s / 60)), int)
@@ -131,7 +133,7 @@ class World:
 
 
 def world(seed: int, wrong: float = 1.0, minutes: int = 180) -> World:
-    """A random world; the table of jobs gives the first service `wrong` times its true service time."""
+    """A random world; the table gives the first service `wrong` times its true service time."""
     rng = np.random.default_rng(seed)
     true_s, cv = rng.uniform(0.05, 0.4, 2), rng.uniform(0.2, 0.9, 2)
     replicas, phase = rng.uniform(2.0, 4.5, 2), rng.uniform(0, 2 * np.pi, 2)
@@ -156,7 +158,10 @@ def world(seed: int, wrong: float = 1.0, minutes: int = 180) -> World:
 
 
 def incumbent(world: World) -> Callable[[float, list[Service]], list[int]]:
-    """An autoscaler for each service: the last minute's utilisation over the target, scaled down after a while."""
+    """An autoscaler for each service: the last minute's utilisation over the target.
+
+    It scales down after a while.
+    """
     wanted: list[list[int]] = [[] for _ in world.jobs]
 
     def control(now_s: float, services: list[Service]) -> list[int]:
@@ -171,7 +176,10 @@ def incumbent(world: World) -> Callable[[float, list[Service]], list[int]]:
 
 
 def recorded(world: World, levels=(0.5, 0.95, 0.99)) -> tuple[Records, np.ndarray]:
-    """(what the incumbent's run shows, minute by minute; the true share of each service's requests that were late)."""
+    """(what the incumbent's run shows, minute by minute; the true share of late requests).
+
+    The share is that of each service.
+    """
     arrivals, times = world.requests(0)
     minutes = world.counts.shape[1]
     services, served = run(arrivals, times, 30.0, [2, 2], 60.0 * minutes, incumbent(world))
@@ -197,7 +205,10 @@ def late(world: World, services: list[Service]) -> np.ndarray:
 
 
 def lost(world: World, services: list[Service]) -> float:
-    """Lost utility per minute of both services: 1 - min(1, SLO / latency at the quantile), by minute of arrival."""
+    """Lost utility per minute of both services, by minute of arrival.
+
+    In a minute it is 1 - min(1, SLO / latency at the quantile).
+    """
     total = 0.0
     for job, one, counts in zip(world.jobs, services, world.counts):
         latencies = np.array(one.done_s) - np.array(one.arrival_s)
@@ -210,7 +221,10 @@ def lost(world: World, services: list[Service]) -> float:
 def run_policy(
     world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.ndarray
 ) -> list[Service]:
-    """The services after a run of `policy`, which knows `jobs`, on the same requests with other service times."""
+    """The services after a run of `policy`, which knows `jobs`.
+
+    The requests are those of `recorded`, with other service times.
+    """
     arrivals, times = world.requests(1)
     state, ticks = policy.start(jobs), [0.0]
 

@@ -1,6 +1,7 @@
-"""Sixteen services with known replicas, measured as `faro profile` would, in the plain simulator of the tests.
+"""Sixteen services with known replicas, measured as `faro profile` would.
 
-No code of `faro_lib.simulate` takes part, so that a calibrator that simulates is not tested on its own output.
+They run in the plain simulator of the tests. No code of `faro_lib.simulate` takes part, so that a
+calibrator that simulates is not tested on its own output.
 """
 
 from __future__ import annotations
@@ -32,11 +33,8 @@ class Known:
 
     def __str__(self) -> str:
         spread = f", cv={self.cv:g}" if self.cv else ""
-        own = (
-            f" of {self.service_time_s:g} s"
-            if self.replica.kind in ("serial", "concurrent")
-            else ""
-        )
+        has_time = self.replica.kind in ("serial", "concurrent")
+        own = f" of {self.service_time_s:g} s" if has_time else ""
         return f"{self.replica}{own}{spread}"
 
     @property
@@ -49,11 +47,9 @@ class Known:
 
     @property
     def tokens(self) -> dict[str, float] | None:
-        return (
-            {name: getattr(self.replica, name) for name in TOKENS}
-            if isinstance(self.replica, Continuous)
-            else None
-        )
+        if not isinstance(self.replica, Continuous):
+            return None
+        return {name: getattr(self.replica, name) for name in TOKENS}
 
     def parameters(self) -> dict[str, float]:
         """The parameters that a calibration must find within 15 %."""
@@ -108,10 +104,13 @@ def lognormal(rng: np.random.Generator, mean: float, cv: float, n: int) -> np.nd
 
 
 def latencies(known: Known, rate_rps: float, replicas: int, seed: int) -> dict[str, np.ndarray]:
-    """Quantity -> seconds of each request of n Poisson arrivals in n / rate, inf if dropped, without the first tenth."""
-    quantities = {LATENCY: "end_to_end"} | (
-        {FIRST_TOKEN: "first_token", PER_TOKEN: "per_token"} if known.tokens else {}
-    )
+    """Quantity -> seconds of each request, inf if dropped, without the first tenth.
+
+    There are n Poisson arrivals in n / rate.
+    """
+    quantities = {LATENCY: "end_to_end"}
+    if known.tokens:
+        quantities |= {FIRST_TOKEN: "first_token", PER_TOKEN: "per_token"}
     return {
         name: _simulated(known, rate_rps, replicas, seed, slo_on)
         for name, slo_on in quantities.items()
@@ -145,9 +144,10 @@ def _simulated(known: Known, rate_rps: float, replicas: int, seed: int, slo_on: 
 
 
 def profiled(known: Known, seed: int = 1) -> Measurements:
-    """What `faro profile` measures: increasing rates on one replica, then two of them on two replicas.
+    """What `faro profile` measures: increasing rates on one replica, then two of them on two.
 
-    The SLO is 1.5 times the p99 latency of the idle service, and the first rate follows from its mean latency.
+    The SLO is 1.5 times the p99 latency of the idle service, and the first rate follows from its
+    mean latency.
     """
     idle = latencies(known, 0.02 * known.capacity_rps, 1, seed)[LATENCY]
     slo_s, rows = 1.5 * float(np.quantile(idle, 0.99)), []

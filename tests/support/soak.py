@@ -1,4 +1,6 @@
-"""Hours of a controller on a fake Ray, with a fault in most minutes; time passes as fast as the controller decides.
+"""Hours of a controller on a fake Ray, with a fault in most minutes.
+
+Time passes as fast as the controller decides.
 
 python tests/support/soak.py --hours 24
 """
@@ -195,9 +197,8 @@ def soak(
             (step.target != observation.target).sum()
         )
         if step.target @ cores > observation.capacity + 1e-9:
-            figures.broken.append(
-                f"{observation.now_s:g} s: targets {step.target} exceed {observation.capacity:g} cores"
-            )
+            problem = f"targets {step.target} exceed {observation.capacity:g} cores"
+            figures.broken.append(f"{observation.now_s:g} s: {problem}")
         if (step.target < 1).any():
             figures.broken.append(
                 f"{observation.now_s:g} s: targets {step.target} are below the minimum"
@@ -237,9 +238,8 @@ def soak(
             on_failure=on_failure,
         )
         figures.journal_bytes = path.stat().st_size
-    figures.skipped = (
-        sum(figures.faults.values()) - 1 - figures.ticks
-    )  # the end of the run begins one more minute
+    # The end of the run begins one more minute.
+    figures.skipped = sum(figures.faults.values()) - 1 - figures.ticks
     figures.failures[CONTESTED] += 0
     return figures
 
@@ -254,8 +254,7 @@ if __name__ == "__main__":
     print(f"{arguments.hours:g} h in {time.perf_counter() - began:.0f} s: {seen.ticks} ticks")
     print("faults:", dict(sorted(seen.faults.items())))
     print("failures:", dict(sorted(seen.failures.items())))
-    print(
-        f"journal {seen.journal_bytes / max(seen.ticks, 1):.0f} bytes a tick, {seen.kept_seconds} seconds kept by job"
-    )
+    bytes_per_tick = seen.journal_bytes / max(seen.ticks, 1)
+    print(f"journal {bytes_per_tick:.0f} bytes a tick, {seen.kept_seconds} seconds kept by job")
     print("broken:", seen.broken or "none")
     sys.exit(bool(seen.broken))
