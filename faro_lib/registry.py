@@ -70,7 +70,8 @@ def _run_once(path: Path) -> None:
     if not path.is_file():
         problem = "no such file; a plugin is a .py file that registers what it adds"
         # The plugins of this repository were once beside the notebooks.
-        moved = Path(*("studies" if part == "notebooks" else part for part in path.parts))
+        moved = Path(str(path).replace("notebooks/edition/", "studies/paper/"))
+        moved = Path(str(moved).replace("/notebooks/", "/studies/"))
         if moved.is_file():
             problem = f"the plugin has moved; write {moved}"
         raise FileNotFoundError(f"{path}: {problem}")

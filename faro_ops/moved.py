@@ -16,7 +16,7 @@ MOVED = {
     "faro_lib.rayserve": "faro_ops.rayserve",
     "faro_lib.recommend": "faro_ops.recommend",
     "notebooks.arena": "studies.arena",
-    "notebooks.edition": "studies.edition",
+    "notebooks.edition": "studies.paper",
 }
 MISSING = re.compile(r"No module named '([\w.]+)'")
 
