@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 
-import faro_pipeline as pipeline
 import pytest
 from checkouts import ROOT, write_notebook
 from faro_pipeline import __main__ as commands
-from faro_pipeline.check import KERNEL_GB, needed_gb
-from faro_pipeline.settings import PUBLISHED_DAYS, load
+from faro_pipeline.check import KERNEL_GB, check, needed_gb
+from faro_pipeline.derived import PUBLISHED_DAYS
+from faro_pipeline.settings import load
 from forecast_worlds import ar1_posterior
 
 from faro_lib.forecast import save_posterior
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def checked(**settings) -> int:
-    return pipeline.check(load(settings))
+    return check(load(settings))
 
 
 class TestTheTrainingDays:

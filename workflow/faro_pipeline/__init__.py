@@ -1,1 +1,1 @@
-"""Functions of the pipeline: check a configuration, fetch inputs, fingerprint code, run a notebook."""
+"""The pipeline: check its settings, fetch inputs, fingerprint code, and run a notebook."""

@@ -81,6 +81,11 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
     return Code(root).modules_of(source, figures=figures)
 
 
+def imported_by(path: Path, root: str | Path = ".") -> set[Path]:
+    """As `Code.imported_by`, of the code that is in the folder `root` now."""
+    return Code(root).imported_by(path)
+
+
 class Code:
     """The code of a checkout. Each file is read when it is first asked for, and only once."""
 
@@ -186,8 +191,7 @@ class Code:
         return {
             imported.module
             for imported in self._imports(path)
-            if imported.module in REGISTRIES
-            and imported.name in REGISTRIES[imported.module].adds
+            if imported.module in REGISTRIES and imported.name in REGISTRIES[imported.module].adds
         }
 
     def _imports(self, path: Path) -> list[Imported]:

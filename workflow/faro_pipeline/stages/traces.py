@@ -13,5 +13,6 @@ class Synthetic(Section):
     minutes: int = Field(360, ge=1, description="minutes in a (downsampled) day")
     change: Change = Field(
         "none",
-        description=f"what earlier days do not foretell: {', '.join(CHANGES[:-1])} or {CHANGES[-1]}",
+        description="what earlier days do not foretell: "
+        f"{', '.join(CHANGES[:-1])} or {CHANGES[-1]}",
     )
