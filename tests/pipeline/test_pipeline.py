@@ -20,6 +20,7 @@ import pytest
 import yaml
 from checkouts import ROOT, write_notebook
 from faro_pipeline import dependencies
+from faro_pipeline.derived import PARAMETERS
 from faro_pipeline.fetch import fetch
 from faro_pipeline.notebook import NotebookError, run_notebook
 
@@ -204,9 +205,8 @@ class TestTheCodeOfANotebook:
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib.named import find")
         without = dependencies.fingerprint("x", package)
         (package / "mine.py").write_text(code)
-        assert (
-            dependencies.fingerprint("x", package, plugins=[package / "mine.py"]) != without
-        ) == counts
+        with_it = dependencies.fingerprint("x", package, plugins=[package / "mine.py"])
+        assert (with_it != without) == counts
 
     @pytest.mark.parametrize(("name", "counts"), [("find", True), ("register", False)])
     def test_a_plugin_counts_where_names_are_looked_up(self, package, name, counts):
@@ -214,9 +214,8 @@ class TestTheCodeOfANotebook:
         (package / "mine.py").write_text("a = 1")
         before = dependencies.fingerprint("x", package, plugins=[package / "mine.py"])
         (package / "mine.py").write_text("a = 2")
-        assert (
-            dependencies.fingerprint("x", package, plugins=[package / "mine.py"]) != before
-        ) == counts
+        after = dependencies.fingerprint("x", package, plugins=[package / "mine.py"])
+        assert (after != before) == counts
 
 
 def names_bound_to_registries(tree: ast.Module) -> set[str]:
@@ -298,10 +297,8 @@ class TestTheRealStages:
 
     def test_the_ablation_depends_only_on_the_policies_that_it_simulates(self):
         modules = set(dependencies.modules_of("60_ablation", ROOT))
-        assert modules >= {
-            "faro_lib/policies/faro.py",
-            *(f"studies/edition/{x}.py" for x in ("cilantro", "published")),
-        }
+        assert "faro_lib/policies/faro.py" in modules
+        assert modules >= {f"studies/edition/{name}.py" for name in ("cilantro", "published")}
         assert "faro_lib/policies/platforms.py" not in modules
 
     @pytest.mark.parametrize(
@@ -318,20 +315,15 @@ class TestTheRealStages:
     def test_only_a_stage_that_simulates_depends_on_the_plugins_of_the_papers_policies(
         self, stage, depends
     ):
-        plugins = [
-            ROOT / "studies" / "edition" / f"{name}.py" for name in ("cilantro", "published")
-        ]
+        plugins = [f"{ROOT}/studies/edition/{name}.py" for name in ("cilantro", "published")]
         with_plugins = dependencies.fingerprint(stage, ROOT, plugins=plugins)
         assert (with_plugins != dependencies.fingerprint(stage, ROOT)) == depends
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_no_stage_depends_on_the_settings_or_the_commands(self, stage):
         modules = dependencies.modules_of(stage, ROOT, figures=True)
-        assert not [
-            name
-            for name in modules
-            if name.split("/")[1] in ("config", "cli", "pipeline", "report")
-        ]
+        others = ("faro_ops/cli/", "studies/report/", "workflow/")
+        assert not [name for name in modules if name.startswith(others)]
 
     def test_an_init_has_imports_only_so_that_it_can_be_skipped(self):
         for path in (ROOT / "faro_lib").glob("*/__init__.py"):
@@ -358,8 +350,12 @@ class TestANotebook:
     def test_it_runs_in_the_root_folder_with_this_interpreter_and_the_given_parameters(
         self, tmp_path, capfd
     ):
-        seen = "import json, os, sys\nprint(json.dumps([a, b, os.getcwd(), sys.executable, os.environ['NUMBA_NUM_THREADS']]))"
-        output = self.run(tmp_path, seen, a={"x": [1, None]}, b="text")
+        code = """
+import json, os, sys
+threads = os.environ["NUMBA_NUM_THREADS"]
+print(json.dumps([a, b, os.getcwd(), sys.executable, threads]))
+"""
+        output = self.run(tmp_path, code, a={"x": [1, None]}, b="text")
         told = [{"x": [1, None]}, "text", str(tmp_path), sys.executable, "1"]
         cells = nbformat.read(output, 4).cells
         assert json.loads(cells[-1].outputs[0]["text"]) == told
@@ -369,10 +365,9 @@ class TestANotebook:
         assert f"[done] {json.dumps(told)}" in progress
 
     def test_a_failure_is_one_line_that_says_what_failed_and_where_to_look(self, tmp_path):
+        code = "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')"
         with pytest.raises(NotebookError) as error:
-            self.run(
-                tmp_path, "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')"
-            )
+            self.run(tmp_path, code)
         told = str(error.value)
         assert "\n" not in told
         assert "minutes=3 is odd" in told
@@ -389,6 +384,11 @@ class TestANotebook:
         assert not output.exists()
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 class TestFetching:
     """By URL and SHA-256, from a server on loopback."""
 
@@ -398,20 +398,13 @@ class TestFetching:
     def sources(self, tmp_path):
         (tmp_path / "served").mkdir()
         (tmp_path / "served" / "counts.csv").write_bytes(self.CONTENT)
-        quiet = type(
-            "Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}
-        )
-        server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), partial(quiet, directory=tmp_path / "served")
-        )
+        handler = partial(Quiet, directory=tmp_path / "served")
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/counts.csv"
-        entry = {
-            "files": {
-                "counts.csv": {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
-            }
-        }
-        (tmp_path / "sources.yaml").write_text(yaml.safe_dump({"small": entry}))
+        counts = {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
+        entries = {"small": {"files": {"counts.csv": counts}}}
+        (tmp_path / "sources.yaml").write_text(yaml.safe_dump(entries))
         yield tmp_path / "sources.yaml"
         server.shutdown()
         server.server_close()
@@ -432,9 +425,8 @@ class TestFetching:
     ):
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "counts.csv").write_bytes(b"mine")
-        with pytest.raises(
-            ValueError, match=r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"
-        ):
+        refused = r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"
+        with pytest.raises(ValueError, match=refused):
             fetch("small", tmp_path / "raw", sources)
         assert (tmp_path / "raw" / "counts.csv").read_bytes() == b"mine"
 
@@ -448,9 +440,8 @@ class TestFetching:
         self, tmp_path, sources
     ):
         (tmp_path / "served" / "counts.csv").unlink()
-        with pytest.raises(
-            OSError, match=r"cannot be fetched .*; copy the file to .*counts\.csv"
-        ) as error:
+        told = r"cannot be fetched .*; copy the file to .*counts\.csv"
+        with pytest.raises(OSError, match=told) as error:
             fetch("small", tmp_path / "raw", sources)
         assert "\n" not in str(error.value)
 
@@ -469,17 +460,17 @@ class TestFetching:
         }
 
 
-SMALL = [
-    "--config",
-    "capacities=[12,11]",
-    "synthetic={days: 1}",
-]  # one day is too few for the stages that learn
+# One day is too few for the stages that learn.
+SMALL = ["--config", "capacities=[12,11]", "synthetic={days: 1}"]
 SMALL_RUN = [*SMALL, "trials=1"]
 
 
 @pytest.fixture(scope="module")
 def interrupted_and_resumed(checkout):
-    """The pipeline, interrupted by Ctrl-C during its second job and then resumed: files before, plan, and checkout."""
+    """The pipeline, interrupted by Ctrl-C during its second job and then resumed.
+
+    The files and their times before it is resumed, the jobs planned then, and the checkout.
+    """
     (checkout.folder / "hold").touch()
     running = subprocess.Popen(
         checkout.command(*SMALL_RUN),
@@ -501,9 +492,8 @@ def interrupted_and_resumed(checkout):
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
-    before = {
-        path: path.stat().st_mtime_ns for path in checkout.results.rglob("*") if path.is_file()
-    }
+    files = [path for path in checkout.results.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
     (checkout.folder / "hold").unlink()
     again = checkout.would_run(*SMALL_RUN)
     done = checkout.snakemake(*SMALL_RUN)
@@ -534,9 +524,8 @@ class TestTheWholePipeline:
         self, interrupted_and_resumed
     ):
         before, *_ = interrupted_and_resumed
-        notebooks = {
-            path.name for path in before if path.suffix == ".ipynb" and ".partial" not in path.name
-        }
+        names = {path.name for path in before if path.suffix == ".ipynb"}
+        notebooks = {name for name in names if ".partial" not in name}
         assert "10_traces.ipynb" in notebooks
         assert not {name for name in notebooks if name.startswith("50_simulation")}
 
@@ -597,6 +586,9 @@ class TestTheWholePipeline:
     ):
         *_, checkout = interrupted_and_resumed
 
+        def commented(text):
+            return text.replace('"""', '"""Really: ', 1) + "\n# a comment\n"
+
         def executed(text):
             notebook = nbformat.reads(text, 4)
             notebook.cells[-1].execution_count = 7
@@ -604,13 +596,9 @@ class TestTheWholePipeline:
             return nbformat.writes(notebook)
 
         changes = {
-            "faro_lib/policies/platforms.py": lambda text: (
-                text.replace('"""', '"""Really: ', 1) + "\n# a comment\n"
-            ),
-            "studies/figures/comparison.py": lambda text: text + "\n# a comment\n",
-            "workflow/faro_pipeline/settings/schema.py": lambda text: with_code(
-                text.replace("trials per", "runs per")
-            ),
+            "faro_lib/policies/platforms.py": commented,
+            "studies/figures/comparison.py": commented,
+            "workflow/faro_pipeline/settings/schema.py": with_code,
             "workflow/faro_pipeline/stages/scale.py": with_code,
             "faro_ops/recommend/sizing.py": with_code,
             "faro_ops/cli/simulate.py": with_code,
@@ -637,9 +625,8 @@ class TestTheWholePipeline:
 
     def test_another_capacity_is_simulated_on_the_same_traces(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        more = checkout.would_run(
-            "--config", "capacities=[12,11,10]", "synthetic={days: 1}", "trials=1"
-        )
+        larger = ["capacities=[12,11,10]", "synthetic={days: 1}", "trials=1"]
+        more = checkout.would_run("--config", *larger)
         assert set(more) == SIMULATED | {"draw_traces"}
         assert more["simulate"] == 1
 
@@ -669,7 +656,7 @@ class TestTheWholePipeline:
         *_, checkout = interrupted_and_resumed
         off = [
             "ablation={capacities: []}",
-            "sensitivity={cold_start_s: [], slo_factor: [], forecast_error: [], interval_s: [], scv_factor: []}",
+            f"sensitivity={{{', '.join(f'{name}: []' for name in PARAMETERS)}}}",
             "scale={mixed: [], clusters: [], largest: [], curve: []}",
             "backend=none",
         ]
@@ -680,9 +667,8 @@ class TestTheWholePipeline:
     def test_the_report_is_one_page_that_loads_nothing(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
         page = (checkout.results / "synthetic" / "report.html").read_text()
-        page = re.sub(
-            r"<script>.*?</script>", "", page, flags=re.DOTALL
-        )  # Vega, which tests/studies/test_report.py speaks of
+        # Without Vega, which tests/studies/test_report.py speaks of.
+        page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
         assert "12 cores" in page
         assert "notebooks/50_simulation-12.ipynb" in page
         assert "0.500" in page
@@ -714,14 +700,11 @@ def own_workload(checkout):
 
 def test_the_sweep_of_the_documentation_runs_the_simulations_and_what_they_need(own_workload):
     page = (ROOT / "docs" / "scale-out.md").read_text()
-    options = re.search(
-        r"snakemake --profile profiles/slurm (--config workload.*?)\ndone", page, re.DOTALL
-    )[1]
+    command = r"snakemake --profile profiles/slurm (--config workload.*?)\ndone"
+    options = re.search(command, page, re.DOTALL)[1]
     shell = ["bash", "-c", f"csv=own.csv; printf '%s\\n' {options}"]
-    arguments = subprocess.run(
-        shell, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    planned = own_workload.would_run(*arguments)
+    written = subprocess.run(shell, capture_output=True, text=True, check=True)
+    planned = own_workload.would_run(*written.stdout.splitlines())
     assert planned == {"traces": 1, "queueing": 1, "forecast": 1, "simulate": 50, "simulated": 1}
 
 
@@ -765,20 +748,15 @@ def test_a_bad_latency_curve_is_refused_in_one_line_before_anything_runs(own_wor
 
 
 class TestTheEndOfMakeFigures:
-    """In a folder with a stand-in for Snakemake, which writes the path of a report where it is asked to."""
+    """In a folder with a stand-in for Snakemake, which writes the path of a report."""
 
     @pytest.fixture
     def make(self, tmp_path):
         shutil.copy(ROOT / "Makefile", tmp_path)
         (tmp_path / ".venv" / "bin").mkdir(parents=True)
-        for name in (
-            "pyproject.toml",
-            "requirements.txt",
-            "envs/tests/requirements.txt",
-            ".venv/.pins",
-            ".venv/.ready",
-        ):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "envs" / "tests").mkdir(parents=True)
+        sources = ["pyproject.toml", "requirements.txt", "envs/tests/requirements.txt"]
+        for name in [*sources, ".venv/.pins", ".venv/.ready"]:
             (tmp_path / name).touch()
         snakemake = tmp_path / ".venv" / "bin" / "snakemake"
         snakemake.write_text(
@@ -817,9 +795,8 @@ def test_the_path_of_the_report_is_written_only_where_it_is_asked_for(
 ):
     monkeypatch.setenv("FARO_REPORT", str(tmp_path / "report"))
     checkout.would_run(*SMALL)
-    assert (
-        tmp_path / "report"
-    ).read_text() == f"{checkout.results / 'synthetic' / 'report.html'}\n"
+    report = checkout.results / "synthetic" / "report.html"
+    assert (tmp_path / "report").read_text() == f"{report}\n"
     assert not (checkout.folder / ".snakemake" / "report").exists()
 
 

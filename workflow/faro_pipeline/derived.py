@@ -75,8 +75,7 @@ def worlds(config: Any, days: int) -> dict[str, dict[str, Any]]:
     own = {"judged": config.days.judged or [days + 1], "capacities": config.capacities}
     found = {stem_of(config.workload): own}
     for world in config.days.worlds:
-        defaults = {"workload": SYNTHETIC, "jobs": None, "synthetic": {}, "judged": None}
-        settings = defaults | world
+        settings = {"workload": SYNTHETIC, "jobs": None, "synthetic": {}, "judged": None, **world}
         found[settings.pop("name")] = settings
     return found
 
