@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,7 +30,25 @@ def start(config: Mapping[str, Any], *, here: bool, say: bool) -> tuple[dict[str
     if say:
         absent = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
         print(f"config: the settings are not checked, because {absent} here", file=sys.stderr)
-    return dict(config), training_days(attributes(config))
+    settings = _with_numbers(dict(config))
+    return settings, training_days(attributes(settings))
+
+
+def _with_numbers(value: Any) -> Any:
+    """The value with numbers in place of their texts.
+
+    Snakemake leaves them as texts in lists and mappings on the command line, such as
+    `--config capacities=[24,16]`; the check of the settings converts them otherwise.
+    """
+    if isinstance(value, Mapping):
+        return {key: _with_numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(part) for part in value]
+    if isinstance(value, str):
+        for number in (int, float):
+            with suppress(ValueError):
+                return number(value)
+    return value
 
 
 def missing_packages() -> list[str]:

@@ -60,7 +60,7 @@ for stage, drawing in DRAWINGS.items():
 # The stages in the report: (stage, its rule, whether it runs). Those that learn need two training
 # days.
 LEARNING = DAYS >= 2
-ALL_STAGES = [
+SHOWN = [
     ("traces", rules.traces, True),
     ("queueing", rules.queueing, True),
     ("comparison", rules.figures, True),
@@ -75,7 +75,7 @@ ALL_STAGES = [
     ("replicas", rules.replicas, LEARNING and CONFIG.replicas.capacities != []),
     ("live", rules.live, LEARNING and CONFIG.backend != "none"),
 ]
-NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule, runs in ALL_STAGES if runs}
+NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule, runs in SHOWN if runs}
 FURTHER = [f"{NOTEBOOKS}/50_simulation-{capacity}.ipynb" for capacity in CONFIG.capacities]
 if "days" in NOTEBOOK_OF:
     of_days = [f"{NOTEBOOKS}/75_days-{world}.ipynb" for world in WORLDS]
