@@ -1,11 +1,8 @@
-"""The pipeline from traces to figures: `snakemake --cores all` runs workflow/Snakefile.
-
-`snakemake --list` describes the rules.
-"""
+"""`snakemake --cores all` here runs workflow/Snakefile; `snakemake --list` describes the rules."""
 
 
 include: "workflow/Snakefile"
 
 
-# An included file sets no default target.
+# `include` ignores which rule is the default of the included file.
 workflow.default_target = "all"

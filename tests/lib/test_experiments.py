@@ -397,7 +397,7 @@ class TestWhereTheMarginEnds:
         assert len(sensitivity_figures.lost_by_parameter(frame).axes) == 1
 
     def test_every_parameter_can_be_configured(self):
-        from faro_pipeline.settings.schema import Sensitivity
+        from faro_pipeline.stages.sensitivity import Sensitivity
 
         assert set(PARAMETERS) <= set(Sensitivity.model_fields)
 

@@ -84,10 +84,10 @@ def test_a_plugin_that_imports_an_old_place(old, tmp_path, capsys):
 
 
 def test_a_plugin_beside_the_notebooks(tmp_path):
-    (tmp_path / "studies/edition").mkdir(parents=True)
-    (tmp_path / "studies/edition/published.py").write_text("")
+    (tmp_path / "studies/paper").mkdir(parents=True)
+    (tmp_path / "studies/paper/published.py").write_text("")
     old = tmp_path / "notebooks/edition/published.py"
     with pytest.raises(FileNotFoundError) as error:
         registry.load_plugins([old])
-    new = tmp_path / "studies/edition/published.py"
+    new = tmp_path / "studies/paper/published.py"
     assert str(error.value) == f"{old}: the plugin has moved; write {new}"

@@ -483,7 +483,7 @@ def test_a_job_that_the_published_router_caps_is_named_in_one_line(fast, capsys)
 def test_the_check_of_the_pipeline_names_a_job_that_the_published_router_caps(
     fast, tmp_path, capsys
 ):
-    from faro_pipeline import check
+    from faro_pipeline.check import check
     from faro_pipeline.settings import load
 
     _, counts, _, jobs = fast

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from faro_pipeline import settings as config
+from faro_pipeline.derived import PARAMETERS, or_middle, scale_wanted, sensitivity_wanted, stem_of
 from faro_pipeline.settings import Config, load
 
 from faro_lib.policies import FACTORIES
@@ -55,8 +56,9 @@ def test_the_full_overlay_names_every_policy_of_the_library_and_of_the_papers_ed
 
 
 def test_results_are_in_a_folder_named_after_the_workload_file():
-    assert load({"workload": "some/where/my.csv", "capacities": [4]}).stem == "my"
-    assert load({}).stem == "synthetic"
+    mine = load({"workload": "some/where/my.csv", "capacities": [4]})
+    assert stem_of(mine.workload) == "my"
+    assert stem_of(load({}).workload) == "synthetic"
 
 
 MISTAKES = [
@@ -131,18 +133,17 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(mapping, mess
 
 def test_a_stage_without_capacities_takes_the_middle_one_and_an_empty_list_skips_it():
     small = load({"capacities": [16, 12, 14]})
-    assert small.or_middle(small.ablation.capacities) == [14]
-    assert small.or_middle([]) == []
+    assert or_middle(small, small.ablation.capacities) == [14]
+    assert or_middle(small, []) == []
 
 
 def test_a_stage_with_every_part_switched_off_is_off():
     parts = {"mixed": [], "clusters": [], "largest": [], "curve": []}
-    assert not load({"scale": parts}).scale.wanted
-    assert load({"scale": parts | {"curve": [20]}}).scale.wanted
-    names = ["cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor"]
-    parameters: dict[str, list[float]] = {name: [] for name in names}
-    assert not load({"sensitivity": parameters}).sensitivity.wanted
-    assert load({"sensitivity": parameters | {"cold_start_s": [5]}}).sensitivity.wanted
+    assert not scale_wanted(load({"scale": parts}).scale)
+    assert scale_wanted(load({"scale": parts | {"curve": [20]}}).scale)
+    none: dict[str, list[float]] = {name: [] for name in PARAMETERS}
+    assert not sensitivity_wanted(load({"sensitivity": none}).sensitivity)
+    assert sensitivity_wanted(load({"sensitivity": none | {"cold_start_s": [5]}}).sensitivity)
 
 
 OLD_KEYS = [

@@ -1,4 +1,4 @@
-"""An interrupted notebook may put back what it has changed on a cluster, however long that takes within 90 s."""
+"""An interrupted notebook may put back within 90 s what it has changed on a cluster."""
 
 import signal
 import subprocess
@@ -34,17 +34,8 @@ def test_the_cell_that_runs_is_interrupted_and_may_finish_its_clean_up(tmp_path,
     parameters = nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})
     cell = nbformat.v4.new_code_cell(CELL.format(began=str(began), restored=str(restored)))
     nbformat.write(nbformat.v4.new_notebook(cells=[parameters, cell]), tmp_path / "in.ipynb")
-    command = [
-        sys.executable,
-        "-m",
-        "faro_pipeline",
-        "notebook",
-        tmp_path / "in.ipynb",
-        output,
-        "{}",
-        tmp_path / "log",
-        "1",
-    ]
+    arguments = ["notebook", tmp_path / "in.ipynb", output, "{}", tmp_path / "log", "1"]
+    command = [sys.executable, "-m", "faro_pipeline", *arguments]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     until = time.monotonic() + 60
     while not began.exists() and time.monotonic() < until:

@@ -1,5 +1,6 @@
 """The pipeline: what reruns when, complete results or none, and resuming after an interruption."""
 
+import ast
 import hashlib
 import http.server
 import json
@@ -14,34 +15,48 @@ import time
 from contextlib import ExitStack, chdir
 from functools import partial
 
-import faro_pipeline as pipeline
 import nbformat
 import pytest
 import yaml
 from checkouts import ROOT, write_notebook
 from faro_pipeline import dependencies
-from faro_pipeline.notebook import NotebookError
+from faro_pipeline.derived import PARAMETERS
+from faro_pipeline.fetch import fetch
+from faro_pipeline.notebook import NotebookError, run_notebook
 
 
 class TestTheCodeOfANotebook:
     """Imports are read from the source; no code runs."""
 
     @pytest.fixture
-    def package(self, tmp_path):
+    def package(self, tmp_path, monkeypatch):
+        registries = {
+            "faro_lib.named.names": dependencies.Registry({"find"}, {"register"}),
+            "faro_lib.other": dependencies.Registry(set(), {"register_other"}),
+        }
+        monkeypatch.setattr(dependencies, "REGISTRIES", registries)
         files = {
             "__init__.py": "",
             "registry.py": "class Registry(dict): ...",
+            "reader.py": "from faro_lib.named.names import find",
             "alone.py": "import numpy",
             "late.py": "def f():\n    from faro_lib import deep\n    return deep",
             "deep.py": "x = 1",
-            "box/__init__.py": "from faro_lib.box.inside import y\nfrom faro_lib.box.beside import z",
+            "box/__init__.py": "from faro_lib.box.inside import y\n"
+            "from faro_lib.box.beside import z",
             "box/inside.py": "from ..deep import x\ny = x",
             "box/beside.py": "z = 1",
-            "named/__init__.py": "from faro_lib.named import one\nfrom faro_lib.named.names import find, register, Kind",
-            "named/names.py": "from faro_lib.registry import Registry\nKind = Registry\ndef find(): ...\ndef register(): ...",
+            "named/__init__.py": "from faro_lib.named import one\n"
+            "from faro_lib.named.names import find, register, Kind",
+            "named/names.py": "from faro_lib.registry import Registry\n"
+            "Kind = Registry\n"
+            "def find(): ...\n"
+            "def register(): ...",
             "named/one.py": "from faro_lib.named.names import register",
             "figures/bars.py": "from faro_lib import alone",
-            "other.py": "from faro_lib.registry import Registry\nKinds = Registry\ndef register_other(): ...",
+            "other.py": "from faro_lib.registry import Registry\n"
+            "Kinds = Registry\n"
+            "def register_other(): ...",
         }
         for name, text in files.items():
             path = tmp_path / "faro_lib" / name
@@ -51,7 +66,7 @@ class TestTheCodeOfANotebook:
 
     def reached(self, package, code, **options):
         write_notebook(package / "notebooks" / "x.ipynb", code)
-        files = pipeline.modules_of("x", package, **options)
+        files = dependencies.modules_of("x", package, **options)
         return {file.removeprefix("faro_lib/").removesuffix(".py") for file in files} - {"__init__"}
 
     def test_a_module_that_is_not_imported_is_not_reached(self, package):
@@ -77,6 +92,11 @@ class TestTheCodeOfANotebook:
     def test_looking_up_a_registered_name_reaches_every_module_that_may_register_it(self, package):
         everything = {"named/__init__", "named/names", "named/one", "registry"}
         assert self.reached(package, "from faro_lib.named import find") == everything
+        assert self.reached(package, "from faro_lib import reader") == {*everything, "reader"}
+
+    def test_importing_the_module_of_a_registry_counts_as_looking_up(self, package):
+        everything = {"named/__init__", "named/names", "named/one", "registry"}
+        assert self.reached(package, "from faro_lib.named import names") == everything
 
     @pytest.mark.parametrize("name", ["register", "Kind"])
     def test_importing_a_decorator_or_a_type_reaches_no_other_registered_module(
@@ -104,7 +124,7 @@ class TestTheCodeOfANotebook:
 
     def test_an_unknown_notebook_is_named(self, package):
         with pytest.raises(FileNotFoundError, match=r"nothing\.ipynb"):
-            pipeline.modules_of("nothing", package)
+            dependencies.modules_of("nothing", package)
 
     @pytest.mark.parametrize(
         ("text", "same"),
@@ -117,36 +137,47 @@ class TestTheCodeOfANotebook:
     )
     def test_the_fingerprint_changes_with_the_code_only(self, package, text, same):
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib import late")
-        before = pipeline.fingerprint("x", package)
+        before = dependencies.fingerprint("x", package)
         (package / "faro_lib" / "deep.py").write_text(text)
-        assert (pipeline.fingerprint("x", package) == before) == same
+        assert (dependencies.fingerprint("x", package) == before) == same
 
     def test_each_text_is_parsed_once_for_all_processes(self, package, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib import late")
-        parsed, parse = [], dependencies._parse
-        monkeypatch.setattr(
-            dependencies, "_parse", lambda *given: parsed.append(given[1].stem) or parse(*given)
-        )
+        parsed = []
+        parse = dependencies._parse
 
-        def fingerprint_in_a_new_process():
-            dependencies._parsed.cache_clear()
-            dependencies._imports.cache_clear()
-            return pipeline.fingerprint("x", package)
+        def noted(text, path, package):
+            parsed.append(path.stem)
+            return parse(text, path, package)
 
-        before = fingerprint_in_a_new_process()
+        monkeypatch.setattr(dependencies, "_parse", noted)
+        before = dependencies.fingerprint("x", package)
         assert {"x", "late", "deep"} <= set(parsed)
         parsed.clear()
-        assert fingerprint_in_a_new_process() == before
+        assert dependencies.fingerprint("x", package) == before
         assert parsed == []
         deep = package / "faro_lib" / "deep.py"
         times = deep.stat()
         deep.write_text("x = 2")
-        os.utime(
-            deep, ns=(times.st_atime_ns, times.st_mtime_ns)
-        )  # as in an archive whose files all have one time
-        assert fingerprint_in_a_new_process() != before
+        # As in an archive whose files all have one time.
+        os.utime(deep, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert dependencies.fingerprint("x", package) != before
         assert parsed == ["deep"]
+
+    def test_a_cache_that_cannot_be_read_or_written_changes_nothing(
+        self, package, tmp_path, monkeypatch
+    ):
+        write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib import late")
+        before = dependencies.fingerprint("x", package)
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        assert dependencies.fingerprint("x", package) == before
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        dependencies.fingerprint("x", package)
+        for cached in (tmp_path / "cache").rglob("*.json"):
+            cached.write_text("[")
+        assert dependencies.fingerprint("x", package) == before
 
     def test_a_module_of_the_studies_counts_like_one_of_the_library(self, package):
         (package / "studies" / "beside").mkdir(parents=True)
@@ -159,9 +190,9 @@ class TestTheCodeOfANotebook:
         plugin = tmp_path_factory.mktemp("elsewhere") / "mine.py"
         plugin.write_text("from faro_lib import alone")
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib.named import find")
-        before = pipeline.fingerprint("x", package, plugins=[plugin])
+        before = dependencies.fingerprint("x", package, plugins=[plugin])
         (package / "faro_lib" / "alone.py").write_text("import numpy as np")
-        assert pipeline.fingerprint("x", package, plugins=[plugin]) != before
+        assert dependencies.fingerprint("x", package, plugins=[plugin]) != before
 
     @pytest.mark.parametrize(
         ("code", "counts"),
@@ -172,42 +203,87 @@ class TestTheCodeOfANotebook:
     )
     def test_a_plugin_counts_only_where_what_it_registers_is_looked_up(self, package, code, counts):
         write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib.named import find")
-        without = pipeline.fingerprint("x", package)
+        without = dependencies.fingerprint("x", package)
         (package / "mine.py").write_text(code)
-        assert (
-            pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != without
-        ) == counts
+        with_it = dependencies.fingerprint("x", package, plugins=[package / "mine.py"])
+        assert (with_it != without) == counts
 
     @pytest.mark.parametrize(("name", "counts"), [("find", True), ("register", False)])
     def test_a_plugin_counts_where_names_are_looked_up(self, package, name, counts):
         write_notebook(package / "notebooks" / "x.ipynb", f"from faro_lib.named import {name}")
         (package / "mine.py").write_text("a = 1")
-        before = pipeline.fingerprint("x", package, plugins=[package / "mine.py"])
+        before = dependencies.fingerprint("x", package, plugins=[package / "mine.py"])
         (package / "mine.py").write_text("a = 2")
-        assert (
-            pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != before
-        ) == counts
+        after = dependencies.fingerprint("x", package, plugins=[package / "mine.py"])
+        assert (after != before) == counts
+
+
+def names_bound_to_registries(tree: ast.Module) -> set[str]:
+    """Names of the module to which it binds a new registry."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return {
+        target.id
+        for node in assigned
+        if isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "Registry"
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+
+
+def names_that_use(tree: ast.Module, names: set[str]) -> set[str]:
+    """`names`, and the functions and classes of the module that use one of them or each other."""
+    found = set(names)
+    defined = [node for node in tree.body if hasattr(node, "name")]
+    while True:
+        more = {
+            node.name
+            for node in defined
+            if found & {used.id for used in ast.walk(node) if isinstance(used, ast.Name)}
+        }
+        if more <= found:
+            return found
+        found |= more
+
+
+def test_every_registry_is_listed_with_all_names_that_use_it():
+    """Otherwise a stage that looks names up would not run again for a changed entry."""
+    listed = {}
+    for module, path in dependencies.Code(ROOT).modules.items():
+        text = path.read_text()
+        if "Registry(" not in text:
+            continue
+        tree = ast.parse(text)
+        registries = names_bound_to_registries(tree)
+        if registries:
+            listed[module] = names_that_use(tree, registries)
+            defined = {node.name for node in tree.body if hasattr(node, "name")} | registries
+            looks_up, adds = dependencies.REGISTRIES[module]
+            assert listed[module] <= looks_up | adds <= defined
+            assert registries <= looks_up
+    assert listed.keys() == dependencies.REGISTRIES.keys()
+
+
+RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+# A command of a rule: strings that follow `shell:` or `RUN_NOTEBOOK = (`, one a line.
+COMMAND = re.compile(r'^(?:RUN_NOTEBOOK = \(| *shell:)\n((?: *f?".*"\n)+)', re.MULTILINE)
 
 
 def test_every_path_in_the_command_of_a_rule_is_quoted():
-    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
-    commands = re.findall(r'^(?:RUN_NOTEBOOK =| *shell:\n) *f?"(.*)"$', text, re.MULTILINE)
+    commands = [command for path in RULES for command in COMMAND.findall(path.read_text())]
     filled = {
         name
         for command in commands
         for name in re.findall(r"\{+((?:input|output|params|log)\b[^{}]*)\}", command)
     }
+    assert {"output.notebook:q", "input:q", "params.config:q", "log:q"} <= filled
     names_of_this_checkout = {"params.source", "params.module"}
     assert {name for name in filled if not name.endswith(":q")} == names_of_this_checkout
 
 
 def test_doubled_braces_are_in_formatted_strings_only():
     """In a plain string they stay doubled, and the shell writes into a file of that name."""
-    lines = [
-        line
-        for path in sorted((ROOT / "rules").glob("*.smk"))
-        for line in path.read_text().splitlines()
-    ]
+    assert RULES
+    lines = [line for path in RULES for line in path.read_text().splitlines()]
     assert not [line for line in lines if re.match(r' *"[^"]*\{\{', line)]
 
 
@@ -220,14 +296,12 @@ class TestTheRealStages:
 
     @pytest.mark.parametrize("stage", ["50_simulation", "65_sensitivity", "70_scale", "80_live"])
     def test_a_stage_that_simulates_depends_on_all_policies(self, stage):
-        assert set(pipeline.modules_of(stage, ROOT)) >= POLICIES
+        assert set(dependencies.modules_of(stage, ROOT)) >= POLICIES
 
     def test_the_ablation_depends_only_on_the_policies_that_it_simulates(self):
-        modules = set(pipeline.modules_of("60_ablation", ROOT))
-        assert modules >= {
-            "faro_lib/policies/faro.py",
-            *(f"studies/paper/{x}.py" for x in ("cilantro", "published")),
-        }
+        modules = set(dependencies.modules_of("60_ablation", ROOT))
+        assert "faro_lib/policies/faro.py" in modules
+        assert modules >= {f"studies/paper/{name}.py" for name in ("cilantro", "published")}
         assert "faro_lib/policies/platforms.py" not in modules
 
     @pytest.mark.parametrize(
@@ -236,7 +310,7 @@ class TestTheRealStages:
     )
     def test_a_stage_that_chooses_no_policy_depends_on_none_of_them(self, stage):
         planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "platforms")}
-        assert not planners & set(pipeline.modules_of(stage, ROOT))
+        assert not planners & set(dependencies.modules_of(stage, ROOT))
 
     @pytest.mark.parametrize(
         ("stage", "depends"), [("50_simulation", True), ("30_forecasting", False)]
@@ -244,22 +318,17 @@ class TestTheRealStages:
     def test_only_a_stage_that_simulates_depends_on_the_plugins_of_the_papers_policies(
         self, stage, depends
     ):
-        plugins = [ROOT / "studies" / "paper" / f"{name}.py" for name in ("cilantro", "published")]
-        with_plugins = pipeline.fingerprint(stage, ROOT, plugins=plugins)
-        assert (with_plugins != pipeline.fingerprint(stage, ROOT)) == depends
+        plugins = [f"{ROOT}/studies/paper/{name}.py" for name in ("cilantro", "published")]
+        with_plugins = dependencies.fingerprint(stage, ROOT, plugins=plugins)
+        assert (with_plugins != dependencies.fingerprint(stage, ROOT)) == depends
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_no_stage_depends_on_the_settings_or_the_commands(self, stage):
-        modules = pipeline.modules_of(stage, ROOT, figures=True)
-        assert not [
-            name
-            for name in modules
-            if name.split("/")[1] in ("config", "cli", "pipeline", "report")
-        ]
+        modules = dependencies.modules_of(stage, ROOT, figures=True)
+        others = ("faro_ops/cli/", "studies/report/", "workflow/")
+        assert not [name for name in modules if name.startswith(others)]
 
     def test_an_init_has_imports_only_so_that_it_can_be_skipped(self):
-        import ast
-
         for path in (ROOT / "faro_lib").glob("*/__init__.py"):
             if path.parent.name in ("allocate", "cli"):
                 continue  # `allocate` registers its solvers; no stage depends on the command line
@@ -278,14 +347,18 @@ class TestANotebook:
         write_notebook(folder / "source.ipynb", code, "a = 1")
         output = folder / "out" / "done.ipynb"
         with chdir(folder):
-            pipeline.run_notebook("source.ipynb", output, parameters, folder / "out" / "done.log")
+            run_notebook("source.ipynb", output, parameters, folder / "out" / "done.log")
         return output
 
     def test_it_runs_in_the_root_folder_with_this_interpreter_and_the_given_parameters(
         self, tmp_path, capfd
     ):
-        seen = "import json, os, sys\nprint(json.dumps([a, b, os.getcwd(), sys.executable, os.environ['NUMBA_NUM_THREADS']]))"
-        output = self.run(tmp_path, seen, a={"x": [1, None]}, b="text")
+        code = """
+import json, os, sys
+threads = os.environ["NUMBA_NUM_THREADS"]
+print(json.dumps([a, b, os.getcwd(), sys.executable, threads]))
+"""
+        output = self.run(tmp_path, code, a={"x": [1, None]}, b="text")
         told = [{"x": [1, None]}, "text", str(tmp_path), sys.executable, "1"]
         cells = nbformat.read(output, 4).cells
         assert json.loads(cells[-1].outputs[0]["text"]) == told
@@ -295,10 +368,9 @@ class TestANotebook:
         assert f"[done] {json.dumps(told)}" in progress
 
     def test_a_failure_is_one_line_that_says_what_failed_and_where_to_look(self, tmp_path):
+        code = "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')"
         with pytest.raises(NotebookError) as error:
-            self.run(
-                tmp_path, "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')"
-            )
+            self.run(tmp_path, code)
         told = str(error.value)
         assert "\n" not in told
         assert "minutes=3 is odd" in told
@@ -315,6 +387,11 @@ class TestANotebook:
         assert not output.exists()
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 class TestFetching:
     """By URL and SHA-256, from a server on loopback."""
 
@@ -324,33 +401,26 @@ class TestFetching:
     def sources(self, tmp_path):
         (tmp_path / "served").mkdir()
         (tmp_path / "served" / "counts.csv").write_bytes(self.CONTENT)
-        quiet = type(
-            "Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}
-        )
-        server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), partial(quiet, directory=tmp_path / "served")
-        )
+        handler = partial(Quiet, directory=tmp_path / "served")
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/counts.csv"
-        entry = {
-            "files": {
-                "counts.csv": {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
-            }
-        }
-        (tmp_path / "sources.yaml").write_text(yaml.safe_dump({"small": entry}))
+        counts = {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
+        entries = {"small": {"files": {"counts.csv": counts}}}
+        (tmp_path / "sources.yaml").write_text(yaml.safe_dump(entries))
         yield tmp_path / "sources.yaml"
         server.shutdown()
         server.server_close()
 
     def test_a_missing_file_is_fetched(self, tmp_path, sources):
-        (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
+        (path,) = fetch("small", tmp_path / "raw", sources)
         assert path.read_bytes() == self.CONTENT
 
     def test_an_existing_file_is_used(self, tmp_path, sources):
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "counts.csv").write_bytes(self.CONTENT)
         (tmp_path / "served" / "counts.csv").unlink()
-        (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
+        (path,) = fetch("small", tmp_path / "raw", sources)
         assert path.read_bytes() == self.CONTENT
 
     def test_an_existing_file_with_another_content_is_refused_and_not_changed(
@@ -358,31 +428,29 @@ class TestFetching:
     ):
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "counts.csv").write_bytes(b"mine")
-        with pytest.raises(
-            ValueError, match=r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"
-        ):
-            pipeline.fetch("small", tmp_path / "raw", sources)
+        refused = r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"
+        with pytest.raises(ValueError, match=refused):
+            fetch("small", tmp_path / "raw", sources)
         assert (tmp_path / "raw" / "counts.csv").read_bytes() == b"mine"
 
     def test_a_download_with_another_content_is_not_kept(self, tmp_path, sources):
         (tmp_path / "served" / "counts.csv").write_bytes(b"tampered")
         with pytest.raises(ValueError, match="the SHA-256 of the download is not"):
-            pipeline.fetch("small", tmp_path / "raw", sources)
+            fetch("small", tmp_path / "raw", sources)
         assert not (tmp_path / "raw" / "counts.csv").exists()
 
     def test_a_failed_download_is_reported_in_one_line_that_says_where_to_put_the_file(
         self, tmp_path, sources
     ):
         (tmp_path / "served" / "counts.csv").unlink()
-        with pytest.raises(
-            OSError, match=r"cannot be fetched .*; copy the file to .*counts\.csv"
-        ) as error:
-            pipeline.fetch("small", tmp_path / "raw", sources)
+        told = r"cannot be fetched .*; copy the file to .*counts\.csv"
+        with pytest.raises(OSError, match=told) as error:
+            fetch("small", tmp_path / "raw", sources)
         assert "\n" not in str(error.value)
 
     def test_an_unknown_entry_gets_a_hint(self, tmp_path, sources):
         with pytest.raises(ValueError, match=r"no entry 'smal'; did you mean 'small'\?"):
-            pipeline.fetch("smal", tmp_path / "raw", sources)
+            fetch("smal", tmp_path / "raw", sources)
 
     def test_the_hashes_equal_those_of_the_reader_of_the_traces(self):
         from faro_lib.workload import published as artifact
@@ -395,17 +463,17 @@ class TestFetching:
         }
 
 
-SMALL = [
-    "--config",
-    "capacities=[12,11]",
-    "synthetic={days: 1}",
-]  # one day is too few for the stages that learn
+# One day is too few for the stages that learn.
+SMALL = ["--config", "capacities=[12,11]", "synthetic={days: 1}"]
 SMALL_RUN = [*SMALL, "trials=1"]
 
 
 @pytest.fixture(scope="module")
 def interrupted_and_resumed(checkout):
-    """The pipeline, interrupted by Ctrl-C during its second job and then resumed: files before, plan, and checkout."""
+    """The pipeline, interrupted by Ctrl-C during its second job and then resumed.
+
+    The files and their times before it is resumed, the jobs planned then, and the checkout.
+    """
     (checkout.folder / "hold").touch()
     running = subprocess.Popen(
         checkout.command(*SMALL_RUN),
@@ -427,9 +495,8 @@ def interrupted_and_resumed(checkout):
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
-    before = {
-        path: path.stat().st_mtime_ns for path in checkout.results.rglob("*") if path.is_file()
-    }
+    files = [path for path in checkout.results.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
     (checkout.folder / "hold").unlink()
     again = checkout.would_run(*SMALL_RUN)
     done = checkout.snakemake(*SMALL_RUN)
@@ -460,9 +527,8 @@ class TestTheWholePipeline:
         self, interrupted_and_resumed
     ):
         before, *_ = interrupted_and_resumed
-        notebooks = {
-            path.name for path in before if path.suffix == ".ipynb" and ".partial" not in path.name
-        }
+        names = {path.name for path in before if path.suffix == ".ipynb"}
+        notebooks = {name for name in names if ".partial" not in name}
         assert "10_traces.ipynb" in notebooks
         assert not {name for name in notebooks if name.startswith("50_simulation")}
 
@@ -523,6 +589,9 @@ class TestTheWholePipeline:
     ):
         *_, checkout = interrupted_and_resumed
 
+        def commented(text):
+            return text.replace('"""', '"""Really: ', 1) + "\n# a comment\n"
+
         def executed(text):
             notebook = nbformat.reads(text, 4)
             notebook.cells[-1].execution_count = 7
@@ -530,13 +599,10 @@ class TestTheWholePipeline:
             return nbformat.writes(notebook)
 
         changes = {
-            "faro_lib/policies/platforms.py": lambda text: (
-                text.replace('"""', '"""Really: ', 1) + "\n# a comment\n"
-            ),
-            "studies/figures/comparison.py": lambda text: text + "\n# a comment\n",
-            "workflow/faro_pipeline/settings/schema.py": lambda text: with_code(
-                text.replace("trials per", "runs per")
-            ),
+            "faro_lib/policies/platforms.py": commented,
+            "studies/figures/comparison.py": commented,
+            "workflow/faro_pipeline/settings/schema.py": with_code,
+            "workflow/faro_pipeline/stages/scale.py": with_code,
             "faro_ops/recommend/sizing.py": with_code,
             "faro_ops/cli/simulate.py": with_code,
             "notebooks/50_simulation.ipynb": executed,
@@ -562,9 +628,8 @@ class TestTheWholePipeline:
 
     def test_another_capacity_is_simulated_on_the_same_traces(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        more = checkout.would_run(
-            "--config", "capacities=[12,11,10]", "synthetic={days: 1}", "trials=1"
-        )
+        larger = ["capacities=[12,11,10]", "synthetic={days: 1}", "trials=1"]
+        more = checkout.would_run("--config", *larger)
         assert set(more) == SIMULATED | {"draw_traces"}
         assert more["simulate"] == 1
 
@@ -594,7 +659,7 @@ class TestTheWholePipeline:
         *_, checkout = interrupted_and_resumed
         off = [
             "ablation={capacities: []}",
-            "sensitivity={cold_start_s: [], slo_factor: [], forecast_error: [], interval_s: [], scv_factor: []}",
+            f"sensitivity={{{', '.join(f'{name}: []' for name in PARAMETERS)}}}",
             "scale={mixed: [], clusters: [], largest: [], curve: []}",
             "backend=none",
         ]
@@ -605,9 +670,8 @@ class TestTheWholePipeline:
     def test_the_report_is_one_page_that_loads_nothing(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
         page = (checkout.results / "synthetic" / "report.html").read_text()
-        page = re.sub(
-            r"<script>.*?</script>", "", page, flags=re.DOTALL
-        )  # Vega, which tests/studies/test_report.py speaks of
+        # Without Vega, which tests/studies/test_report.py speaks of.
+        page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
         assert "12 cores" in page
         assert "notebooks/50_simulation-12.ipynb" in page
         assert "0.500" in page
@@ -639,14 +703,11 @@ def own_workload(checkout):
 
 def test_the_sweep_of_the_documentation_runs_the_simulations_and_what_they_need(own_workload):
     page = (ROOT / "docs" / "scale-out.md").read_text()
-    options = re.search(
-        r"snakemake --profile profiles/slurm (--config workload.*?)\ndone", page, re.DOTALL
-    )[1]
+    command = r"snakemake --profile profiles/slurm (--config workload.*?)\ndone"
+    options = re.search(command, page, re.DOTALL)[1]
     shell = ["bash", "-c", f"csv=own.csv; printf '%s\\n' {options}"]
-    arguments = subprocess.run(
-        shell, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    planned = own_workload.would_run(*arguments)
+    written = subprocess.run(shell, capture_output=True, text=True, check=True)
+    planned = own_workload.would_run(*written.stdout.splitlines())
     assert planned == {"traces": 1, "queueing": 1, "forecast": 1, "simulate": 50, "simulated": 1}
 
 
@@ -690,20 +751,15 @@ def test_a_bad_latency_curve_is_refused_in_one_line_before_anything_runs(own_wor
 
 
 class TestTheEndOfMakeFigures:
-    """In a folder with a stand-in for Snakemake, which writes the path of a report where it is asked to."""
+    """In a folder with a stand-in for Snakemake, which writes the path of a report."""
 
     @pytest.fixture
     def make(self, tmp_path):
         shutil.copy(ROOT / "Makefile", tmp_path)
         (tmp_path / ".venv" / "bin").mkdir(parents=True)
-        for name in (
-            "pyproject.toml",
-            "requirements.txt",
-            "envs/tests/requirements.txt",
-            ".venv/.pins",
-            ".venv/.ready",
-        ):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "envs" / "tests").mkdir(parents=True)
+        sources = ["pyproject.toml", "requirements.txt", "envs/tests/requirements.txt"]
+        for name in [*sources, ".venv/.pins", ".venv/.ready"]:
             (tmp_path / name).touch()
         snakemake = tmp_path / ".venv" / "bin" / "snakemake"
         snakemake.write_text(
@@ -742,18 +798,14 @@ def test_the_path_of_the_report_is_written_only_where_it_is_asked_for(
 ):
     monkeypatch.setenv("FARO_REPORT", str(tmp_path / "report"))
     checkout.would_run(*SMALL)
-    assert (
-        tmp_path / "report"
-    ).read_text() == f"{checkout.results / 'synthetic' / 'report.html'}\n"
+    report = checkout.results / "synthetic" / "report.html"
+    assert (tmp_path / "report").read_text() == f"{report}\n"
     assert not (checkout.folder / ".snakemake" / "report").exists()
 
 
 @pytest.mark.parametrize("question", ["--rulegraph", "--summary"])
 def test_a_question_about_the_pipeline_needs_no_number_of_cores(checkout, question):
-    command = [sys.executable, "-m", "snakemake", question]
-    done = subprocess.run(
-        command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True
-    )
+    done = checkout.snakemake(question, cores=None)
     assert done.returncode == 0, done.stderr
     assert "simulate" in done.stdout
 

@@ -1,22 +1,24 @@
-"""Checks before the first stage, and the exit codes of the pipeline's commands (end to end: test_bad_input)."""
+"""Checks before the first stage, and the exit codes of the pipeline's commands."""
 
 from __future__ import annotations
 
 import json
 import os
 
-import faro_pipeline as pipeline
 import pytest
 from checkouts import ROOT, write_notebook
 from faro_pipeline import __main__ as commands
-from faro_pipeline.check import KERNEL_GB, needed_gb
-from faro_pipeline.settings import PUBLISHED_DAYS, load
+from faro_pipeline.check import KERNEL_GB, check, needed_gb
+from faro_pipeline.derived import PUBLISHED_DAYS
+from faro_pipeline.settings import load
 from forecast_worlds import ar1_posterior
 
 from faro_lib.forecast import save_posterior
 from faro_lib.workload.synthetic import synthetic
 
 DAY = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
+# A table of jobs in which each of ten jobs needs three replicas.
+THREE_EACH = "job,min_replicas\n" + "".join(f"job{number},3\n" for number in range(10))
 TWO_DAYS = "minute,job,requests,day\n" + "".join(
     f"{minute},{job},5,{day}\n" for day in (1, 2) for minute in (0, 1) for job in "ab"
 )
@@ -32,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def checked(**settings) -> int:
-    return pipeline.check(load(settings))
+    return check(load(settings))
 
 
 class TestTheTrainingDays:
@@ -106,54 +108,41 @@ class TestWhatDoesNotFitTheWorkload:
     def test_may_be_in_a_stage_that_is_off_or_needs_more_days(self, folder, three_days):
         (folder / "two.csv").write_text(TWO_DAYS)
         assert checked(**three_days, backend="none", live={"capacity": 3}) == 2
-        assert (
-            checked(workload="two.csv", capacities=[4], live={"capacity": 1}, scale={"mixed": [1]})
-            == 1
-        )
+        small = {"live": {"capacity": 1}, "scale": {"mixed": [1]}}
+        assert checked(workload="two.csv", capacities=[4], **small) == 1
 
     def test_concerns_the_generated_and_the_published_workload_too(self, folder):
-        with pytest.raises(
-            ValueError,
-            match=r"^config: ablation.capacities: capacity=9 cores .* 10 jobs, 10 cores$",
-        ):
+        too_small = r"^config: ablation.capacities: capacity=9 cores .* 10 jobs, 10 cores$"
+        with pytest.raises(ValueError, match=too_small):
             checked(ablation={"capacities": [9]})
         with pytest.raises(ValueError, match=r"^config: live.jobs: 10 is outside 0 to 9"):
             checked(workload="faro-10jobs", live={"jobs": [10], "capacity": 1})
-        (folder / "jobs.csv").write_text(
-            "job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10))
-        )
-        with pytest.raises(
-            ValueError, match=r"^config: live.capacity: capacity=8 cores .* 3 jobs, 9 cores$"
-        ):
+        (folder / "jobs.csv").write_text(THREE_EACH)
+        too_small = r"^config: live.capacity: capacity=8 cores .* 3 jobs, 9 cores$"
+        with pytest.raises(ValueError, match=too_small):
             checked(jobs="jobs.csv", capacities=[32], backend="kind")
-        assert (
-            checked(jobs="jobs.csv", capacities=[32]) > 1
-        )  # a recorded run serves no job of this workload
+        # A recorded run serves no job of this workload.
+        assert checked(jobs="jobs.csv", capacities=[32]) > 1
 
     def test_is_the_bayesian_forecaster_for_a_single_training_day(self, folder):
         assert checked(forecaster="bayes", synthetic={"days": 2}) == 2
-        with pytest.raises(
-            ValueError, match=r"^config: forecaster: bayes has no fitted posterior here"
-        ):
+        refused = r"^config: forecaster: bayes has no fitted posterior here"
+        with pytest.raises(ValueError, match=refused):
             checked(forecaster="bayes", synthetic={"days": 1})
 
 
 class TestItRefuses:
     def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
         (folder / "day.csv").write_text(DAY)
-        with pytest.raises(
-            ValueError, match=r"Faro-Sum learns from earlier days, .* that do not learn: FairShare"
-        ):
+        refused = r"Faro-Sum learns from earlier days, .* that do not learn: FairShare"
+        with pytest.raises(ValueError, match=refused):
             checked(workload="day.csv", capacities=[4], policies=["FairShare", "Faro-Sum"])
         assert checked(workload="day.csv", capacities=[4], policies=["FairShare"]) == 0
 
     def test_fewer_replicas_than_the_table_of_jobs_asks_for(self, folder):
-        (folder / "jobs.csv").write_text(
-            "job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10))
-        )
-        with pytest.raises(
-            ValueError, match="capacity=29 cores cannot hold the minimum of 10 jobs, 30 cores"
-        ):
+        (folder / "jobs.csv").write_text(THREE_EACH)
+        refused = "capacity=29 cores cannot hold the minimum of 10 jobs, 30 cores"
+        with pytest.raises(ValueError, match=refused):
             checked(jobs="jobs.csv", capacities=[36, 29])
 
     def test_a_file_where_the_results_should_go(self, folder):
@@ -170,18 +159,15 @@ class TestItRefuses:
         save_posterior(ar1_posterior(day_minutes=120, traces=fitted), "fitted.npz")
         days = {"jobs": 4, "days": 2, "minutes": 120}
         assert checked(forecast={"posterior": "fitted.npz"}, synthetic=days | {"seed": 1}) == 2
-        with pytest.raises(
-            ValueError, match="posterior of job 'job0' was fitted to other training days"
-        ):
+        refused = "posterior of job 'job0' was fitted to other training days"
+        with pytest.raises(ValueError, match=refused):
             checked(forecast={"posterior": "fitted.npz"}, synthetic=days | {"seed": 2})
 
     def test_published_files_with_another_content(self, folder):
         (folder / "data" / "raw").mkdir()
         (folder / "data" / "raw" / "input.json").write_text("{}")
-        with pytest.raises(
-            ValueError,
-            match=r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it again",
-        ):
+        refused = r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it again"
+        with pytest.raises(ValueError, match=refused):
             checked(workload="faro-10jobs")
 
     def test_names_that_nobody_registered_all_at_once_with_the_nearest(self, folder):
@@ -202,9 +188,8 @@ class TestItRefuses:
 
 def test_without_a_limit_the_largest_cluster_needs_the_memory_of_whole_days():
     config = load({"scale": {"largest": [(1000, 3200)], "largest_minutes": None}})
-    short, long = (
-        needed_gb(config, jobs=10, days=10, minutes=minutes)["70_scale"] for minutes in (60, 360)
-    )
+    short = needed_gb(config, jobs=10, days=10, minutes=60)["70_scale"]
+    long = needed_gb(config, jobs=10, days=10, minutes=360)["70_scale"]
     assert long - KERNEL_GB == pytest.approx(6 * (short - KERNEL_GB))
 
 
@@ -243,7 +228,6 @@ class TestFetching:
     def test_a_name_that_is_not_on_the_list_is_one_line(self, folder, capsys):
         assert commands.main("fetch", "faro-10job") == 2
         said = capsys.readouterr().err
-        assert said.startswith(
-            "fetch: data/sources.yaml: no entry 'faro-10job'; did you mean 'faro-10jobs'?"
-        )
+        hint = "no entry 'faro-10job'; did you mean 'faro-10jobs'?"
+        assert said.startswith(f"fetch: data/sources.yaml: {hint}")
         assert said.count("\n") == 1

@@ -1,6 +1,6 @@
-"""The pipeline in pods of a kind cluster, with results in a bucket: `make test-scale-out` with KUBECONFIG set.
+"""The pipeline in pods of a kind cluster, with results in a bucket.
 
-Needs the image of `cluster/pipeline.sh` on the nodes.
+`make test-scale-out` runs this if KUBECONFIG is set. Needs the image of `cluster/pipeline.sh` on the nodes.
 """
 
 import os
@@ -23,10 +23,8 @@ def in_bucket(address, folder):
     """Names of the objects in the bucket."""
     import requests
 
-    return re.findall(
-        r"<Key>run/(.*?)</Key>",
-        requests.get(f"{address}/faro?list-type=2&prefix=run/{folder}").text,
-    )
+    listed = requests.get(f"{address}/faro?list-type=2&prefix=run/{folder}").text
+    return re.findall(r"<Key>run/(.*?)</Key>", listed)
 
 
 def test_every_job_of_the_smoke_configuration_runs_in_a_pod(tmp_path):
@@ -43,9 +41,8 @@ def test_every_job_of_the_smoke_configuration_runs_in_a_pod(tmp_path):
 def test_a_job_that_fails_ends_the_run(tmp_path):
     checkout = make_checkout(tmp_path, real_notebooks=True)
     target = "results/synthetic/traces/jobs.csv"
+    too_short = "synthetic={days: 1, minutes: 3}"
     with bucket() as address:
-        done = in_pods(
-            checkout.folder, address, "--config", "synthetic={days: 1, minutes: 3}", "--", target
-        )
+        done = in_pods(checkout.folder, address, "--config", too_short, "--", target)
         assert in_bucket(address, target) == []
     assert done.returncode != 0

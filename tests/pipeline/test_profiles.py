@@ -1,4 +1,7 @@
-"""Executor profiles: plans for SLURM and Kubernetes, and a run without a shared disk (on SLURM: test_scale_out)."""
+"""Executor profiles: plans for SLURM and Kubernetes, and a run without a shared disk.
+
+A run on SLURM is in test_scale_out.
+"""
 
 import importlib.util
 import itertools
@@ -42,10 +45,8 @@ def test_the_whole_pipeline_is_planned_for_kubernetes(checkout, tmp_path):
 
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
 def test_a_profile_requests_memory_and_time_for_every_job(profile):
-    defaults = yaml.safe_load((ROOT / "profiles" / profile / "config.yaml").read_text())[
-        "default-resources"
-    ]
-    assert {"mem_mb", "runtime"} <= defaults.keys()
+    settings = yaml.safe_load((ROOT / "profiles" / profile / "config.yaml").read_text())
+    assert {"mem_mb", "runtime"} <= settings["default-resources"].keys()
 
 
 def print_jobs() -> None:
@@ -61,7 +62,7 @@ def print_jobs() -> None:
 
 
 def planned_jobs(checkout, *arguments) -> dict[str, tuple[int, str]]:
-    """Rule -> threads of its jobs, and whether they run where Snakemake was started ("local") or on the cluster.
+    """Rule -> threads of its jobs, and whether they run here ("local") or on the cluster.
 
     Snakemake keeps jobs whose files are marked `local`, and does not say so.
     """
@@ -74,19 +75,14 @@ def planned_jobs(checkout, *arguments) -> dict[str, tuple[int, str]]:
 def test_the_live_stage_takes_all_cores_here_and_a_core_per_replica_on_a_cluster(checkout):
     needs("snakemake_executor_plugin_slurm")
     assert planned_jobs(checkout, "--cores", "3", *ALL_STAGES)["live"][0] == 3
-    assert (
-        planned_jobs(checkout, "--cores", "9", "--profile", "profiles/slurm", *ALL_STAGES)["live"][
-            0
-        ]
-        == 7
-    )
+    on_slurm = ["--cores", "9", "--profile", "profiles/slurm"]
+    assert planned_jobs(checkout, *on_slurm, *ALL_STAGES)["live"][0] == 7
 
 
 def test_without_a_shared_disk_every_job_runs_on_the_cluster(tmp_path):
     checkout = make_checkout(tmp_path / "checkout", real_notebooks=True)
-    jobs = planned_jobs(
-        checkout, "--cores", "1", *no_shared_disk(tmp_path / "storage"), *ALL_STAGES
-    )
+    storage = no_shared_disk(tmp_path / "storage")
+    jobs = planned_jobs(checkout, "--cores", "1", *storage, *ALL_STAGES)
     assert {"traces", "sloppify", "kubernetes", "draw_kubernetes", "report"} <= jobs.keys()
     assert {place for _, place in jobs.values()} == {"remote"}
 
@@ -94,14 +90,10 @@ def test_without_a_shared_disk_every_job_runs_on_the_cluster(tmp_path):
 def test_without_a_shared_disk_only_jobs_that_read_fetched_traces_run_where_they_are(
     checkout, tmp_path
 ):
-    jobs = planned_jobs(
-        checkout, "--cores", "1", *no_shared_disk(tmp_path), "--config", "workload=faro-10jobs"
-    )
-    assert {rule for rule, (_, place) in jobs.items() if place == "local"} == {
-        "fetch",
-        "traces",
-        "sloppify",
-    }
+    storage = no_shared_disk(tmp_path)
+    jobs = planned_jobs(checkout, "--cores", "1", *storage, "--config", "workload=faro-10jobs")
+    stay_here = {rule for rule, (_, place) in jobs.items() if place == "local"}
+    assert stay_here == {"fetch", "traces", "sloppify"}
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--slurm-keep-success
 
 @dataclass
 class Run:
-    """A finished run: its exit status and output, the jobs that it announced, and what SLURM says about each job."""
+    """A finished run, the jobs that it announced, and what SLURM says about each job."""
 
     status: int
     output: str
@@ -38,16 +38,8 @@ def run_on_slurm(checkout, *arguments) -> Run:
     if reason := missing():
         pytest.skip(reason)
     planned = checkout.would_run("--profile", "profiles/slurm", *arguments)
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--profile",
-        "profiles/slurm",
-        *arguments,
-        *NO_ACCOUNTING,
-        *QUICK,
-    ]
+    options = ["--profile", "profiles/slurm", *arguments, *NO_ACCOUNTING, *QUICK]
+    command = [sys.executable, "-m", "snakemake", *options]
     with slurm() as completed:
         done = subprocess.run(
             command,
@@ -57,9 +49,8 @@ def run_on_slurm(checkout, *arguments) -> Run:
             text=True,
             timeout=1500,
         )
-        states = dict(
-            re.findall(r"^JobId=(\d+) .*? JobState=(\w+)", completed.read_text(), re.MULTILINE)
-        )
+        line = re.compile(r"^JobId=(\d+) .*? JobState=(\w+)", re.MULTILINE)
+        states = dict(line.findall(completed.read_text()))
     logs = (checkout.folder / ".snakemake" / "slurm_logs").glob("rule_*/**/*.log")
     submitted = {log.stem: re.search(r"/rule_(\w+)/", str(log))[1] for log in logs}  # type: ignore[index]
     return Run(done.returncode, done.stdout + done.stderr, planned, submitted, states)
@@ -89,12 +80,10 @@ def test_every_job_of_the_pipeline_ran_as_a_job_of_slurm(smoke):
 
 def test_a_failed_job_ends_the_run_with_its_message(tmp_path):
     checkout = make_checkout(tmp_path)
-    write_notebook(
-        checkout.folder / "notebooks" / "10_traces.ipynb", "raise ValueError('minutes=3 is odd')"
-    )
+    notebook = checkout.folder / "notebooks" / "10_traces.ipynb"
+    write_notebook(notebook, "raise ValueError('minutes=3 is odd')")
     failed = run_on_slurm(checkout, *SMALL)
     assert failed.status != 0
     assert "minutes=3 is odd" in failed.output.partition("Errors of this run:")[2]
-    assert {failed.submitted[job]: state for job, state in failed.states.items()} == {
-        "traces": "FAILED"
-    }
+    states = {failed.submitted[job]: state for job, state in failed.states.items()}
+    assert states == {"traces": "FAILED"}

@@ -10,7 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 from checkouts import ROOT
-from faro_pipeline import run_notebook
+from faro_pipeline.notebook import run_notebook
 
 from faro_lib.files import find_upwards
 from studies.figures import live, sensitivity

@@ -158,10 +158,10 @@ class Checkout:
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
     def snakemake(
-        self, *arguments: str, prepare: Callable | None = None
+        self, *arguments: str, prepare: Callable | None = None, cores: int | None = 1
     ) -> subprocess.CompletedProcess:
         """Run Snakemake with these arguments, after `prepare()` in its process."""
-        command = ["--cores", "1", *arguments]
+        command = ["--cores", str(cores), *arguments] if cores else [*arguments]
         fork = FORKS.Process(
             target=run_snakemake, args=(self.folder, self.environment(), command, prepare)
         )

@@ -1,6 +1,7 @@
 """`python -m faro_pipeline COMMAND ...`: the commands that Snakemake's rules run.
 
-After a user error, they print one line and exit with status 2. They derive the results folder from the output path.
+After a user error, they print one line and exit with status 2. They derive the results folder from
+the output path.
 """
 
 import importlib
@@ -19,7 +20,10 @@ ERRORS = Path(".snakemake/errors")  # error messages of this Snakemake run, prin
 
 
 def notebook(source: str, output: str, parameters: str, log: str, threads: str = "1") -> None:
-    """Run the notebook `source` and write the executed copy to `output`; `parameters` is a JSON object."""
+    """Run the notebook `source` and write the executed copy to `output`.
+
+    `parameters` is a JSON object.
+    """
     values = json.loads(parameters)
     if "results" in values:
         values["results"] = str(Path(output).parents[1])
@@ -27,31 +31,42 @@ def notebook(source: str, output: str, parameters: str, log: str, threads: str =
 
 
 def draw(module: str, captions: str, options: str) -> None:
-    """Draw figures with `module.draw(results, **options)`; save captions in the file `captions`, and figures next to it."""
+    """Draw figures with `module.draw(results, **options)`.
+
+    The captions are saved in the file `captions`, and the figures next to it.
+    """
     from faro_lib.figures import save_all, use_style
 
     use_style()
-    save_all(
-        importlib.import_module(module).draw(Path(captions).parents[1], **json.loads(options)),
-        captions,
-    )
+    results = Path(captions).parents[1]
+    drawings = importlib.import_module(module).draw(results, **json.loads(options))
+    save_all(drawings, captions)
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Call `module.gather` to join the tables in the folders of `inputs` and write them to the folder of `output`."""
+    """Join the tables in the folders of `inputs` with `module.gather`.
+
+    The joined tables are written to the folder of `output`.
+    """
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 
 
 def report(module: str, page: str, config: str, sources: str, *ran: str) -> None:
-    """Write the report `page` on executed notebooks (`ran`) with `module.write_report`; `config` and `sources` are JSON."""
-    importlib.import_module(module).write_report(
-        Path(page).parent, *map(json.loads, (config, sources)), page, ran
-    )
+    """Write the report `page` on executed notebooks (`ran`) with `module.write_report`.
+
+    `config` and `sources` are JSON.
+    """
+    settings = json.loads(config)
+    files = json.loads(sources)
+    importlib.import_module(module).write_report(Path(page).parent, settings, files, page, ran)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download the data `name` to the folder of the file `record`. Print the paths and write checksums to `record`."""
+    """Download the data `name` to the folder of the file `record`, and print the paths.
+
+    Their checksums are written to `record`.
+    """
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

@@ -1,197 +1,198 @@
-"""Check a configuration before the first stage starts and before anything is written. Each error is one line."""
+"""Check a configuration before the first stage starts and before anything is written.
+
+What is checked of a stage's settings stands in stages/<stage>.py. Each error is one line.
+"""
 
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from faro_lib.bayes.demand import MAX_ROWS
 from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 from faro_ops.files import check_writable
-from faro_ops.memory import must_fit, ray_gb
+from faro_ops.memory import must_fit
+from faro_pipeline.derived import PUBLISHED_DAYS, PUBLISHED_JOBS, stem_of
 from faro_pipeline.fetch import verify
-from faro_pipeline.settings import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
+from faro_pipeline.settings import Config
+from faro_pipeline.stages.section import JOB_MINUTE_GB
 
-EDITION = Path(__file__).parents[2] / "studies" / "paper"
-STAGE_40 = [
-    EDITION / f"{name}.py" for name in ("continuous", "reference")
-]  # plugins with solvers for stage 40
-PUBLISHED_SIZE = (
-    PUBLISHED_JOBS,
-    PUBLISHED_DAYS,
-    360,
-)  # jobs, training days, minutes in a day (downsampled from 1,440)
-# Memory in GB, as measured in the stages' benchmark files (`results/*/logs/*.bench`).
-KERNEL_GB = 0.75  # a notebook kernel, after it has imported the library
-JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
-ROW_GB = 7e-6  # Bayesian fit, per chain and training row (one minute of one job)
-ADVICE = {
-    "30_forecasting": "lower forecast.chains, or name a fitted forecast.posterior",
-    "50_simulation": "shorten the day (minutes=60), or take fewer jobs",
-    "70_scale": "take smaller scale.clusters and scale.largest, or [] for none",
-    "80_live": "lower live.capacity, or set backend=none",
-}
+PUBLISHED_MINUTES = 360  # in a day of the published traces, downsampled from 1,440
+# Memory of a notebook's kernel after it has imported the library. This and all other memory is as
+# measured in the stages' benchmark files (`results/*/logs/*.bench`).
+KERNEL_GB = 0.75
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check settings and files. If `here`, check the memory of this machine. Return the number of training days."""
-    from faro_lib.forecast.posterior import posterior_of_jobs
-    from faro_lib.simulate.cluster import PAPER
-    from faro_lib.workload.readers import read_jobs
-    from faro_lib.workload.tables import load_workload
+    """Check settings and files. Return the number of training days.
 
+    If `here`, the stages run on this machine, and its memory is checked, too.
+    """
     check_names(config)
-    folder = Path(config.results) / config.stem
+    folder = Path(config.results) / stem_of(config.workload)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     check_writable(folder)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
-    generated = config.synthetic
-    if (
-        config.workload in (SYNTHETIC, PUBLISHED)
-        and generated.days
-        and not config.forecast.posterior
-    ):
-        size = (
-            PUBLISHED_SIZE
-            if config.workload == PUBLISHED
-            else (generated.jobs, generated.days, generated.minutes)
-        )
-        jobs = (
-            read_jobs(config.jobs) if config.jobs else tuple(Job(f"job{n}") for n in range(size[0]))
-        )
-        check_sizes(config, jobs, *size[1:])
+    built_in = config.workload in (SYNTHETIC, PUBLISHED)
+    if built_in and config.synthetic.days and not config.forecast.posterior:
+        size = _check_without_traces(config)
     else:
-        traces = load_workload(
-            config.workload, config.jobs, raw=config.raw, synthetic=generated.model_dump()
-        )
-        size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])
-        check_sizes(config, traces.jobs, *size[1:])
-        if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
-            print(capped, file=sys.stderr)
-        if not traces.days:
-            check_none_learns(config, traces.jobs)
-        if config.forecast.posterior:
-            posterior_of_jobs(traces, config.forecast.posterior)
+        size = _check_traces(config)
     if here:
-        for stage, gb in needed_gb(config, *size).items():
-            must_fit(f"{stage} needs", gb, ADVICE[stage])
-    return size[1]
+        advice = {"50_simulation": "shorten the day (minutes=60), or take fewer jobs"}
+        advice |= {stage.notebook: stage.advice for stage in config.stages().values()}
+        for notebook, gb in needed_gb(config, *size).items():
+            must_fit(f"{notebook} needs", gb, advice[notebook])
+    _, days, _ = size
+    return days
+
+
+def _check_without_traces(config: Config) -> tuple[int, int, int]:
+    """Check the sizes of a built-in workload, whose traces need not be read or made for that.
+
+    Return the numbers of jobs, of training days and of minutes in a day.
+    """
+    generated = config.synthetic
+    size = (generated.jobs, generated.days, generated.minutes)
+    if config.workload == PUBLISHED:
+        size = (PUBLISHED_JOBS, PUBLISHED_DAYS, PUBLISHED_MINUTES)
+    if config.jobs:
+        from faro_lib.workload.readers import read_jobs
+
+        jobs = read_jobs(config.jobs)
+    else:
+        jobs = tuple(Job(f"job{number}") for number in range(size[0]))
+    check_sizes(config, jobs, *size[1:])
+    return size
+
+
+def _check_traces(config: Config) -> tuple[int, int, int]:
+    """Read the traces, and check that the settings fit them.
+
+    Return the numbers of jobs, of training days and of minutes in a day.
+    """
+    from faro_lib.forecast.posterior import posterior_of_jobs
+    from faro_lib.simulate.cluster import PAPER
+    from faro_lib.workload.tables import load_workload
+
+    traces = load_workload(
+        config.workload, config.jobs, raw=config.raw, synthetic=config.synthetic.model_dump()
+    )
+    minutes = traces.evaluation.shape[-1]
+    check_sizes(config, traces.jobs, traces.days, minutes)
+    if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
+        print(capped, file=sys.stderr)
+    if not traces.days:
+        check_none_learns(config, traces.jobs)
+    if config.forecast.posterior:
+        posterior_of_jobs(traces, config.forecast.posterior)
+    return len(traces.jobs), traces.days, minutes
 
 
 def check_names(config: Config) -> None:
-    """Load the plugins, and raise ValueError with one line for each name in the configuration that is not registered."""
+    """Load the plugins, and raise ValueError with one line for each name that is not registered."""
     from faro_lib.allocate import OBJECTIVES, SOLVERS
     from faro_lib.forecast.forecaster import FITS
     from faro_lib.policies import factory_of
 
-    load_plugins([*config.plugins, *STAGE_40])
-    of_policies = [f"{section}.policies" for section in ("scale", "sensitivity", "days", "live")]
-    settings: list[tuple[Callable[[str], Any], Sequence[str]]] = [
-        (factory_of, ("policies", "scale.largest_policies", *of_policies)),
-        (OBJECTIVES.find, ("sloppify.objectives",)),
-        (SOLVERS.find, ("sloppify.solvers",)),
-        (FITS.find, ("forecast.baselines", "days.forecasters")),
-    ]
+    finders: dict[str, Callable[[str], Any]] = {
+        "policy": factory_of,
+        "objective": OBJECTIVES.find,
+        "solver": SOLVERS.find,
+        "forecaster": FITS.find,
+    }
+    stages = config.stages()
+    load_plugins(
+        [*config.plugins, *(plugin for stage in stages.values() for plugin in stage.own_plugins)]
+    )
+    named = [("policy", "policies", config.policies), *_registered(config)]
+    named.append(("forecaster", "forecaster", [config.forecaster]))
     errors = [
         (key, _error(find, name))
-        for find, keys in settings
-        for key in keys
-        for name in attrgetter(key)(config)
-    ]
-    _raise([*errors, ("forecaster", _error(FITS.find, config.forecaster))])
-
-
-def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) -> None:
-    """Raise ValueError with one line per setting that does not fit the jobs, the training days or the minutes in a day."""
-    from faro_lib.policies.protocol import at_least_one_each
-
-    live, varied = config.live, config.sensitivity
-    served = tuple(jobs[n] for n in live.jobs or range(3) if n < len(jobs)) or jobs[:1]
-    clusters = [
-        ("capacities", jobs, config.capacities),
-        ("ablation.capacities", jobs, config.ablation.capacities or []),
-        ("scale.mixed", jobs, config.scale.mixed or []),
-        ("scale.curve", jobs, config.scale.curve),
-        ("sensitivity.capacity", jobs, [varied.capacity] if varied.capacity else []),
-        (
-            "replicas.capacities",
-            tuple(Job(job.name) for job in jobs),
-            config.replicas.capacities or [],
-        ),
-        (
-            "live.capacity",
-            served,
-            [live.capacity] if config.backend not in ("none", "recorded") else [],
-        ),
-    ]
-    ranges = [
-        ("live.jobs", live.jobs or [], 0, len(jobs) - 1),
-        ("days.judged", config.days.judged or [], 2, days + 1),
-    ]
-    starts = {
-        "live.first_minute": live.first_minute,
-        "sensitivity.first_minute": varied.first_minute,
-    }
-    ranges += [(key, [first], 0, minutes - 1) for key, first in starts.items()]
-    names = {
-        "forecast.baselines": config.forecast.baselines,
-        "days.forecasters": config.days.forecasters,
-    }
-    if (
-        days < 2
-    ):  # stages that learn do not run; check only `capacities`, and that `forecaster` needs no posterior
-        clusters, ranges, names = clusters[:1], [], {"forecaster": [config.forecaster]}
-    errors: list[tuple[str, Any]] = [
-        (key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c
-    ]
-    errors += [
-        (key, f"{n} is outside {a} to {b}")
-        for key, values, a, b in ranges
-        for n in values
-        if not a <= n <= b
-    ]
-    errors += [
-        (key, "bayes has no fitted posterior here; name another")
-        for key in names
-        if "bayes" in names[key]
+        for kind, find in finders.items()
+        for kind_of_key, key, names in named
+        if kind_of_key == kind
+        for name in names
     ]
     _raise(errors)
 
 
+def _registered(config: Config) -> list[tuple[str, str, list[str]]]:
+    """(kind of name, setting, names) of all stages."""
+    return [
+        (kind, f"{section}.{key}", getattr(stage, key))
+        for section, stage in config.stages().items()
+        for key, kind in stage.registered.items()
+    ]
+
+
+def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) -> None:
+    """Raise ValueError with one line per setting that does not fit the workload.
+
+    `days` are the training days, and `minutes` those in a day. With fewer than two training days,
+    the stages that learn do not run, and their settings are not checked.
+    """
+    from faro_lib.policies.protocol import at_least_one_each
+
+    stages = config.stages() if days >= 2 else {}
+    clusters = [("capacities", jobs, config.capacities)]
+    ranges = []
+    for section, stage in stages.items():
+        for key, of, capacities in stage.must_hold(config, jobs):
+            clusters.append((f"{section}.{key}", of, capacities))
+        for key, numbers, low, high in stage.ranges(len(jobs), days, minutes):
+            ranges.append((f"{section}.{key}", numbers, low, high))
+
+    errors: list[tuple[str, Any]] = [
+        (key, _error(at_least_one_each, of, min(capacities)))
+        for key, of, capacities in clusters
+        if capacities
+    ]
+    errors += [
+        (key, f"{number} is outside {low} to {high}")
+        for key, numbers, low, high in ranges
+        for number in numbers
+        if not low <= number <= high
+    ]
+    errors += [
+        (key, "bayes has no fitted posterior here; name another")
+        for key in _without_posterior(config, days)
+    ]
+    _raise(errors)
+
+
+def _without_posterior(config: Config, days: int) -> list[str]:
+    """Settings with forecaster `bayes` where no posterior is fitted."""
+    if days < 2:
+        return ["forecaster"] if config.forecaster == "bayes" else []
+    return [
+        key for kind, key, names in _registered(config) if kind == "forecaster" and "bayes" in names
+    ]
+
+
 def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, float]:
-    """Stage -> peak memory in GB, for `jobs` jobs and `days` training days of `minutes` minutes.
+    """Notebook -> peak memory in GB; `days` are training days of `minutes` minutes.
 
     >>> needed_gb(Config(backend="none"), jobs=10, days=10, minutes=360)["50_simulation"]
     0.876
     """
     job_minutes = jobs * min(config.minutes or minutes, minutes)
-    needed = {"50_simulation": KERNEL_GB + JOB_MINUTE_GB * job_minutes}
+    beyond_kernel: dict[str, float | None] = {"50_simulation": JOB_MINUTE_GB * job_minutes}
     if days >= 2:
-        rows = jobs * min(days * minutes, MAX_ROWS) * config.forecast.chains
-        needed["30_forecasting"] = KERNEL_GB + (
-            ROW_GB * rows if config.forecast.posterior is None else 0.0
-        )
-        larger = [
-            count * min(config.scale.minutes or minutes, minutes)
-            for count, _ in config.scale.clusters
-        ]
-        largest = [
-            count * min(config.scale.largest_minutes or minutes, minutes)
-            for count, _ in config.scale.largest
-        ]
-        needed["70_scale"] = KERNEL_GB + JOB_MINUTE_GB * max([job_minutes, *larger, *largest])
-        if config.backend == "local":
-            needed["80_live"] = KERNEL_GB + ray_gb(config.live.capacity)
-    return {stage: round(gb, 3) for stage, gb in needed.items()}
+        for stage in config.stages().values():
+            beyond_kernel[stage.notebook] = stage.memory_gb(config, jobs, days, minutes)
+    return {
+        notebook: round(KERNEL_GB + gb, 3)
+        for notebook, gb in beyond_kernel.items()
+        if gb is not None
+    }
 
 
 def _raise(errors: Sequence[tuple[str, Any]]) -> None:
-    """Raise ValueError with one line for each (key, error) whose error is not None."""
+    """Raise ValueError with one line for each (setting, error) whose error is not None."""
     if lines := [f"config: {key}: {error}" for key, error in errors if error]:
         raise ValueError("\n".join(lines))
 
@@ -206,18 +207,18 @@ def _error(function: Callable[..., Any], *arguments: Any) -> ValueError | None:
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster: they cannot be made from a `PolicyContext` without one."""
+    """The policies that need a forecaster: without one in their context, they cannot be made."""
     from faro_lib.policies import PolicyContext, make
 
     return [policy for policy in policies if _error(make, policy, PolicyContext(tuple(jobs)))]
 
 
 def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
-    """Raise ValueError if a policy needs a forecaster; called for a workload without training days."""
-    if learning := learners(config.policies, jobs):
-        others = [name for name in config.policies if name not in learning] or ["FairShare"]
-        remedy = (
-            f"add days (column `day`), or choose policies that do not learn: {', '.join(others)}"
-        )
-        learns = f"{learning[0]} learns from earlier days, and there is a single day"
-        raise ValueError(f"{config.workload}: {learns}; {remedy}")
+    """Raise ValueError if a policy needs a forecaster; for workloads without training days."""
+    learning = learners(config.policies, jobs)
+    if not learning:
+        return
+    others = [name for name in config.policies if name not in learning] or ["FairShare"]
+    remedy = f"add days (column `day`), or choose policies that do not learn: {', '.join(others)}"
+    learns = f"{learning[0]} learns from earlier days, and there is a single day"
+    raise ValueError(f"{config.workload}: {learns}; {remedy}")

@@ -11,9 +11,10 @@ SOURCES = Path("data/sources.yaml")
 
 
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:
-    """Download the missing files of the entry `name` in `sources` into the folder `into`; return the paths of all its files.
+    """Download the missing files of the entry `name` in `sources` into the folder `into`.
 
-    Existing files are not overwritten. ValueError if a file's SHA-256 is not the listed one; OSError if a download fails.
+    Return the paths of all its files. Existing files are not overwritten. ValueError if a file's
+    SHA-256 is not the listed one; OSError if a download fails.
     """
     import pooch
 
@@ -23,7 +24,8 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
     for path, source in paths.items():
         if path.exists():
             continue
-        url, sha256 = source["url"], source["sha256"]
+        url = source["url"]
+        sha256 = source["sha256"]
         print(f"fetching {url} into {path}", file=sys.stderr)
         try:
             pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
@@ -38,27 +40,35 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
 
 def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> None:
-    """Raise ValueError if a file of the entry `name` exists in `into` but its SHA-256 is not the one in `sources`."""
+    """Check the SHA-256 of those files of the entry `name` that are in the folder `into`.
+
+    ValueError if one is not as listed in `sources`.
+    """
     import pooch
 
     for file, source in _files(name, sources).items():
         path = Path(into) / file
-        if path.exists() and (sha256 := pooch.file_hash(str(path))) != source["sha256"]:
+        if not path.exists():
+            continue
+        sha256 = pooch.file_hash(str(path))
+        if sha256 != source["sha256"]:
+            listed = source["sha256"]
             raise ValueError(
-                f"{path}: SHA-256 {sha256} is not {source['sha256']}; remove the file to fetch it again"
+                f"{path}: SHA-256 {sha256} is not {listed}; remove the file to fetch it again"
             )
 
 
 def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> str:
     """The listed checksums of the files of the entry `name`, in the format of `sha256sum`."""
-    return "".join(
-        f"{source['sha256']}  {Path(into) / file}\n"
-        for file, source in _files(name, sources).items()
-    )
+    files = _files(name, sources)
+    return "".join(f"{source['sha256']}  {Path(into) / file}\n" for file, source in files.items())
 
 
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
-    """File name -> {"url": ..., "sha256": ...} for the entry `name` in `sources`; ValueError if there is no such entry."""
+    """File name -> {"url": ..., "sha256": ...} for the entry `name` in `sources`.
+
+    ValueError if there is no such entry.
+    """
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")

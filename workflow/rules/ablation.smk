@@ -28,8 +28,8 @@ rule ablation:
             forecaster=CONFIG.forecaster,
             minutes=CONFIG.minutes,
             published=COMPARED_WITH is not None,
-            **CONFIG.ablation.model_dump()
-            | dict(capacities=CONFIG.or_middle(CONFIG.ablation.capacities)),
+            **SETTINGS["ablation"]
+            | {"capacities": derived.or_middle(CONFIG, CONFIG.ablation.capacities)},
         ),
     message:
         "ablation: 60_ablation"

@@ -1,7 +1,8 @@
 """The checked configuration, folders and commands that all rules use.
 
-A rule reruns when its inputs, parameters or code change. Its parameter `code` is a fingerprint of the notebook and of all
-code that it runs (workflow/faro_pipeline/dependencies.py), so that notebooks are no inputs.
+A rule reruns when its inputs, parameters or code change. Its parameter `code` is a fingerprint of
+the notebook and of all code that it runs (workflow/faro_pipeline/dependencies.py), so that
+notebooks are no inputs.
 """
 
 import json
@@ -10,35 +11,37 @@ import shlex
 import sys
 from pathlib import Path
 
-sys.path[:0] = [workflow.basedir, f"{workflow.basedir}/workflow"]  # import this checkout's packages
+# The folder of the repository, whichever Snakefile was named.
+ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
+PACKAGES = [ROOT, f"{ROOT}/workflow"]  # the folders of this checkout's packages
+sys.path[:0] = PACKAGES
 
-import faro_pipeline as pipeline
-from faro_pipeline.settings import load
 from faro_ops.errors import message_of, one_line
-from faro_lib.queueing.curve import read_curve
-from faro_lib.workload import PUBLISHED, SYNTHETIC
-from faro_lib.workload.readers import read_jobs
+from faro_pipeline import derived
+from faro_pipeline.dependencies import Code
+from faro_pipeline.start import latency_curves, start
 
 
 def committed(*paths):
-    """Input files that travel with the checkout to jobs without a shared disk. `local` would keep these jobs here."""
+    """Input files that travel with the checkout to jobs without a shared disk.
+
+    `local` would keep these jobs here.
+    """
     return [workflow.source_path(str(Path(path).absolute())) for path in paths]
 
 
 def curves_of(table):
     """The files of measured latencies that a table of jobs names; a bad file is an error."""
-    jobs = [job for job in read_jobs(table) if job.latency_curve] if table else []
-    for job in jobs:
-        read_curve(job.latency_curve, job)
-    return committed(*sorted({job.latency_curve for job in jobs}))
+    return committed(*latency_curves(table))
 
 
 try:
-    CONFIG = load(config)
-    DAYS = pipeline.check(
-        CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None
+    SETTINGS, DAYS = start(
+        config,
+        here=workflow.is_main_process and workflow.resource_settings.nodes is None,
+        say=workflow.is_main_process,
     )
-    CURVES = curves_of(CONFIG.jobs)
+    CURVES = curves_of(SETTINGS["jobs"])
 except (ValueError, OSError, ModuleNotFoundError) as error:
     if message_of(error) is None:
         raise
@@ -46,30 +49,36 @@ except (ValueError, OSError, ModuleNotFoundError) as error:
     sys.stderr.flush()
     raise SystemExit(2)
 
-RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
+CONFIG = derived.attributes(SETTINGS)
+RESULTS = f"{CONFIG.results}/{derived.stem_of(CONFIG.workload)}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
 PUBLISHED_TABLES = "data/published"
 # The parameters of the generated workload; null for other workloads, which they do not change.
-GENERATED = CONFIG.synthetic.model_dump() if CONFIG.workload == SYNTHETIC else None
+GENERATED = SETTINGS["synthetic"] if CONFIG.workload == derived.SYNTHETIC else None
 # The paper's results, which apply to its own workload only.
-COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None
+COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == derived.PUBLISHED else None
 
-if workflow.is_main_process and (
-    report_path := os.getenv("FARO_REPORT")
-):  # `make figures` prints it at the end
-    Path(report_path).write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
+# `make figures` prints the path of its report at the end.
+FARO_REPORT = os.getenv("FARO_REPORT")
+if FARO_REPORT and workflow.is_main_process:
+    Path(FARO_REPORT).write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
 
-# The environment of a rule with `--software-deployment-method conda`; by default, rules run in Snakemake's environment.
-ENVIRONMENT = f"{workflow.basedir}/environment.yml"
+# The environment of a rule with `--software-deployment-method conda`; by default, rules run in
+# Snakemake's environment.
+ENVIRONMENT = f"{ROOT}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
-PACKAGES = f"{workflow.basedir}:{workflow.basedir}/workflow"
-COMMAND = f"PYTHONPATH={shlex.quote(PACKAGES)} {PYTHON} -m faro_pipeline"
-RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook:q}} {{params.notebook:q}} {{log:q}} {{threads}}"
+COMMAND = f"PYTHONPATH={shlex.quote(':'.join(PACKAGES))} {PYTHON} -m faro_pipeline"
+RUN_NOTEBOOK = (
+    f"{COMMAND} notebook {{params.source}} {{output.notebook:q}} {{params.notebook:q}} "
+    "{log:q} {threads}"
+)
 
 # Stage -> its tables, the names of its figures, and the options of `draw` in studies/figures/<stage>.py.
 # Each rule file adds its stage.
 DRAWINGS = {}
+
+CODE = Code(ROOT)
 
 
 def parameters(**values):
@@ -79,20 +88,17 @@ def parameters(**values):
 
 def code_of(source, figures=False):
     """The fingerprint of the code that a notebook or module runs, including plugins."""
-    return pipeline.fingerprint(source, workflow.basedir, plugins=CONFIG.plugins, figures=figures)
+    return CODE.fingerprint(source, plugins=CONFIG.plugins, figures=figures)
 
 
 def beside_the_report(*paths):
     """Those of the paths that are in the folder of the report, relative to it."""
-    return [
-        str(path).removeprefix(f"{RESULTS}/")
-        for path in paths
-        if str(path).startswith(f"{RESULTS}/")
-    ]
+    inside = [str(path) for path in paths if str(path).startswith(f"{RESULTS}/")]
+    return [path.removeprefix(f"{RESULTS}/") for path in inside]
 
 
 def figures_named(*names):
-    """Paths of figures. Each is a target: `snakemake --cores 2 results/synthetic/figures/policies.pdf`."""
+    """Paths of figures. Each is a target: `snakemake results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
 
 
@@ -101,8 +107,19 @@ def tables_in(folder, *names):
 
 
 def files_of(workload, jobs):
-    """The input files of a workload: its table of counts and its table of jobs, where it has them."""
+    """The input files of a workload: its tables of counts and of jobs, where it has them."""
     files = committed(jobs) if jobs else []
-    if workload == PUBLISHED:  # read from data/raw, which is on this machine only
-        return [*files, local(f"{CONFIG.raw}/{PUBLISHED}.sha256")]
-    return [*files, *(committed(workload) if workload != SYNTHETIC else [])]
+    if workload == derived.PUBLISHED:  # read from data/raw, which is on this machine only
+        return [*files, local(f"{CONFIG.raw}/{derived.PUBLISHED}.sha256")]
+    if workload == derived.SYNTHETIC:
+        return files
+    return [*files, *committed(workload)]
+
+
+def files_of_world(world):
+    """The input files of one of the further workloads of the stage `days`."""
+    return [*files_of(world["workload"], world["jobs"]), *curves_of(world["jobs"])]
+
+
+# The published values, which figures show for comparison.
+PUBLISHED_VALUES = committed(*sorted(Path(PUBLISHED_TABLES).glob("*.csv")))

@@ -1,22 +1,20 @@
-"""Stage 75: judge policies on several days of this workload and of others. Without days, the stage is off."""
+"""Stage 75: judge policies on several days of this workload and of others.
 
-# Name of a workload -> what notebook 75 reads and judges. The first is the workload of this run.
-WORLDS = {
-    CONFIG.stem: {"judged": CONFIG.days.judged or [DAYS + 1], "capacities": CONFIG.capacities},
-    **{world.name: world.model_dump(exclude={"name"}) for world in CONFIG.days.worlds},
-}
+Without days, the stage is off.
+"""
+
+# Name of a workload -> what notebook 75 reads and judges.
+WORLDS = derived.worlds(CONFIG, DAYS)
+OWN_WORLD = derived.stem_of(CONFIG.workload)
 
 
 rule days:
-    "Simulate several days of one workload under every policy; each day with what was known before it."
+    "Simulate several days of a workload under every policy, each with what was known before it."
     input:
         lambda wildcards: (
             [rules.traces.output.requests, rules.traces.output.jobs, *CURVES]
-            if wildcards.world == CONFIG.stem
-            else [
-                *files_of(WORLDS[wildcards.world]["workload"], WORLDS[wildcards.world]["jobs"]),
-                *curves_of(WORLDS[wildcards.world]["jobs"]),
-            ]
+            if wildcards.world == OWN_WORLD
+            else files_of_world(WORLDS[wildcards.world])
         ),
     output:
         tables=tables_in("days/{world}", "blocks.parquet", "paired.csv"),
@@ -33,7 +31,7 @@ rule days:
         notebook=lambda wildcards: parameters(
             results=RESULTS,
             name=wildcards.world,
-            own=wildcards.world == CONFIG.stem,
+            own=wildcards.world == OWN_WORLD,
             raw=CONFIG.raw,
             trials=CONFIG.days.trials,
             policies=CONFIG.days.policies,

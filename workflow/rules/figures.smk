@@ -1,4 +1,7 @@
-"""Draw the figures of all stages from their tables, and write the report. Stage 90 shows the comparison of policies."""
+"""Draw the figures of all stages from their tables, and write the report.
+
+Stage 90 shows the comparison of policies.
+"""
 
 
 rule figures:
@@ -6,7 +9,7 @@ rule figures:
     input:
         jobs=rules.traces.output.jobs,
         simulated=rules.simulated.output.tables,
-        published=committed(*sorted(Path(PUBLISHED_TABLES).glob("*.csv"))),
+        published=PUBLISHED_VALUES,
     output:
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     log:
@@ -33,7 +36,7 @@ for stage, drawing in DRAWINGS.items():
             f"draw_{stage}"
         input:
             tables=drawing["tables"],
-            published=committed(*sorted(Path(PUBLISHED_TABLES).glob("*.csv"))),
+            published=PUBLISHED_VALUES,
         output:
             captions=f"{RESULTS}/figures/captions-{stage}.json",
             figures=figures_named(*drawing["figures"]),
@@ -50,40 +53,49 @@ for stage, drawing in DRAWINGS.items():
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
         shell:
-            f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} 2> {{log:q}}"
+            f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} "
+            "2> {log:q}"
 
 
-# The stages in the report. Stages that learn need at least two training days.
-SHOWN = {"traces": rules.traces, "queueing": rules.queueing, "comparison": rules.figures}
-SHOWN |= {"kubernetes": rules.kubernetes} if NODE_RUNS else {}
-SHOWN |= {"arena": rules.arena} if ARENA else {}
-if DAYS >= 2:
-    SHOWN |= {"forecast": rules.forecast, "sloppify": rules.sloppify}
-    SHOWN |= {"ablation": rules.ablation} if CONFIG.ablation.capacities != [] else {}
-    SHOWN |= {"sensitivity": rules.sensitivity} if CONFIG.sensitivity.wanted else {}
-    SHOWN |= {"scale": rules.scale} if CONFIG.scale.wanted else {}
-    SHOWN |= {"days": rules.days} if CONFIG.days.judged != [] else {}
-    SHOWN |= {"replicas": rules.replicas} if CONFIG.replicas.capacities != [] else {}
-    SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
-NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule in SHOWN.items()}
+# The stages in the report: (stage, its rule, whether it runs). Those that learn need two training
+# days.
+LEARNING = DAYS >= 2
+SHOWN = [
+    ("traces", rules.traces, True),
+    ("queueing", rules.queueing, True),
+    ("comparison", rules.figures, True),
+    ("kubernetes", rules.kubernetes, NODE_RUNS is not None),
+    ("arena", rules.arena, ARENA is not None),
+    ("forecast", rules.forecast, LEARNING),
+    ("sloppify", rules.sloppify, LEARNING),
+    ("ablation", rules.ablation, LEARNING and CONFIG.ablation.capacities != []),
+    ("sensitivity", rules.sensitivity, LEARNING and derived.sensitivity_wanted(CONFIG.sensitivity)),
+    ("scale", rules.scale, LEARNING and derived.scale_wanted(CONFIG.scale)),
+    ("days", rules.days, LEARNING and CONFIG.days.judged != []),
+    ("replicas", rules.replicas, LEARNING and CONFIG.replicas.capacities != []),
+    ("live", rules.live, LEARNING and CONFIG.backend != "none"),
+]
+NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule, runs in SHOWN if runs}
 FURTHER = [f"{NOTEBOOKS}/50_simulation-{capacity}.ipynb" for capacity in CONFIG.capacities]
-if "days" in SHOWN:
-    NOTEBOOK_OF["days"], *others = [f"{NOTEBOOKS}/75_days-{world}.ipynb" for world in WORLDS]
-    FURTHER += others
+if "days" in NOTEBOOK_OF:
+    of_days = [f"{NOTEBOOKS}/75_days-{world}.ipynb" for world in WORLDS]
+    NOTEBOOK_OF["days"] = of_days[0]
+    FURTHER += of_days[1:]
+SHOWN_FIGURES = [name for stage in NOTEBOOK_OF for name in DRAWINGS[stage]["figures"]]
 
 
 rule report:
     "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
         template=committed("studies/report/page.html.jinja"),
-        captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
-        figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
+        captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in NOTEBOOK_OF],
+        figures=figures_named(*SHOWN_FIGURES),
         notebooks=[*NOTEBOOK_OF.values(), *FURTHER],
         summary=tables_in("simulate", "summary.csv", "limit.csv", "minutes.parquet"),
         traces=[rules.traces.output.requests, rules.traces.output.jobs],
         forecast=(
             [*rules.forecast.output.tables, rules.forecast.output.posterior]
-            if "forecast" in SHOWN
+            if "forecast" in NOTEBOOK_OF
             else []
         ),
     output:
@@ -96,7 +108,7 @@ rule report:
         ENVIRONMENT
     params:
         code=code_of("studies/report/page.py", figures=True),
-        config=CONFIG.model_dump_json(),
+        config=parameters(**SETTINGS),
         sources=parameters(
             **{
                 stage: beside_the_report(notebook, *DRAWINGS[stage]["tables"])
@@ -106,5 +118,5 @@ rule report:
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report studies.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} {{input.notebooks:q}} "
-        "2> {log:q}"
+        f"{COMMAND} report studies.report.page {{output.page:q}} {{params.config:q}} "
+        "{params.sources:q} {input.notebooks:q} 2> {log:q}"

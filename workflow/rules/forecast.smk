@@ -1,4 +1,4 @@
-"""Stage 30: fit the Bayesian forecaster and compare it with other forecasters. Needs two training days."""
+"""Stage 30: fit the Bayesian forecaster and compare it with others. Needs two training days."""
 
 
 rule forecast:
@@ -31,7 +31,7 @@ rule forecast:
     params:
         source="notebooks/30_forecasting.ipynb",
         code=code_of("30_forecasting"),
-        notebook=parameters(results=RESULTS, **CONFIG.forecast.model_dump()),
+        notebook=parameters(results=RESULTS, **SETTINGS["forecast"]),
     message:
         "forecast: 30_forecasting"
     shell:
@@ -39,7 +39,7 @@ rule forecast:
 
 
 rule other_forecasts:
-    "Forecast with AutoETS, AutoARIMA and a zero-shot model, which have an environment of their own (`make forecasters`)."
+    "Forecast with AutoETS, AutoARIMA and a zero-shot model (`make forecasters` installs them)."
     input:
         requests=rules.traces.output.requests,
         script=committed("envs/forecasters/predict.py"),
@@ -52,8 +52,8 @@ rule other_forecasts:
     conda:
         ENVIRONMENT
     params:
-        python=f"{workflow.basedir}/.venv-forecasters/bin/python",
-        zero_shot=Path(workflow.basedir, ".venv-forecasters", ".ready-zero-shot").exists(),
+        python=f"{ROOT}/.venv-forecasters/bin/python",
+        zero_shot=Path(ROOT, ".venv-forecasters", ".ready-zero-shot").exists(),
     message:
         "other_forecasts: statsforecast and Fracast"
     shell:
@@ -61,7 +61,7 @@ rule other_forecasts:
 
 
 rule compared_forecasters:
-    "Score our forecasters and those of other packages from the same minutes; not part of the report."
+    "Score our forecasters and those of other packages from the same minutes; not in the report."
     input:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,

@@ -1,15 +1,21 @@
-"""Stage 80: send requests to replicas on Ray Serve, or show a recorded run. Stage 81: recorded runs on Kubernetes."""
+"""Stage 80: send requests to replicas on Ray Serve, or show a recorded run.
+
+Stage 81: recorded runs on Kubernetes.
+"""
 
 RECORDED = "data/recorded-live"
 
-# On this machine all cores, because other jobs would disturb the timing; on a cluster one core per replica.
-ON_CLUSTER = workflow.resource_settings.nodes is not None
-THREADS = CONFIG.live.capacity if ON_CLUSTER else workflow.resource_settings.cores or 1
-THREADS = 1 if CONFIG.backend == "recorded" else THREADS
+if CONFIG.backend == "recorded":
+    THREADS = 1
+elif workflow.resource_settings.nodes is not None:
+    THREADS = CONFIG.live.capacity  # on a cluster, one core per replica
+else:
+    # On this machine all cores, because other jobs would disturb the timing.
+    THREADS = workflow.resource_settings.cores or 1
 
 
 rule live:
-    "Serve a slice of the evaluation day on Ray Serve under each policy, and simulate the same slice."
+    "Serve a slice of the evaluation day on Ray Serve under each policy, and simulate the slice."
     input:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
@@ -32,7 +38,7 @@ rule live:
     params:
         source="notebooks/80_live.ipynb",
         code=code_of("80_live"),
-        notebook=parameters(results=RESULTS, backend=CONFIG.backend, **CONFIG.live.model_dump()),
+        notebook=parameters(results=RESULTS, backend=CONFIG.backend, **SETTINGS["live"]),
     message:
         "live: 80_live on {CONFIG.backend}"
     shell:

@@ -1,8 +1,11 @@
-"""Stage 85: a mix of serial, batched and token-generating replicas. Without capacities, the stage is off."""
+"""Stage 85: a mix of serial, batched and token-generating replicas.
+
+Without capacities, the stage is off.
+"""
 
 
 rule replicas:
-    "Simulate jobs with different kinds of replica under policies that know the kind, and one that assumes serial replicas."
+    "Simulate jobs with different kinds of replica under policies that know or ignore the kind."
     input:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
@@ -22,8 +25,8 @@ rule replicas:
             results=RESULTS,
             # A posterior is of the published counts, which this stage scales.
             forecaster="auto" if CONFIG.forecaster == "bayes" else CONFIG.forecaster,
-            **CONFIG.replicas.model_dump()
-            | dict(capacities=CONFIG.or_middle(CONFIG.replicas.capacities)),
+            **SETTINGS["replicas"]
+            | {"capacities": derived.or_middle(CONFIG, CONFIG.replicas.capacities)},
         ),
     message:
         "replicas: 85_replicas"

@@ -1,6 +1,9 @@
-"""Stage 70: two models, more jobs, more capacities. An empty list skips a part; without parts, the stage is off."""
+"""Stage 70: two models, more jobs, more capacities.
 
-MIXED = CONFIG.or_middle(CONFIG.scale.mixed)
+An empty list skips a part; without parts, the stage is off.
+"""
+
+MIXED = derived.or_middle(CONFIG, CONFIG.scale.mixed)
 LARGER = CONFIG.scale.clusters or CONFIG.scale.largest
 
 
@@ -14,7 +17,10 @@ rule scale:
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=tables_in(
-            *("scale", "summary.csv", "limit.csv", "sizes.csv"),
+            "scale",
+            "summary.csv",
+            "limit.csv",
+            "sizes.csv",
             *(["curve.csv", "curve_limit.csv"] if CONFIG.scale.curve else []),
         ),
         notebook=f"{NOTEBOOKS}/70_scale.ipynb",
@@ -22,7 +28,9 @@ rule scale:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
-    priority: 3  # with the ablation the longest stage on one core; both run before a live stage 80, which needs all cores
+    # With the ablation the longest stage on one core; both run before a live stage 80, which needs
+    # all cores.
+    priority: 3
     conda:
         ENVIRONMENT
     params:
@@ -32,7 +40,7 @@ rule scale:
             results=RESULTS,
             forecaster=CONFIG.forecaster,
             day_minutes=CONFIG.minutes,
-            **CONFIG.scale.model_dump() | dict(mixed=MIXED),
+            **SETTINGS["scale"] | {"mixed": MIXED},
         ),
     message:
         "scale: 70_scale"

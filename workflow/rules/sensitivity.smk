@@ -1,10 +1,9 @@
-"""Stage 65: vary one parameter at a time. An empty list skips a parameter; without parameters, the stage is off."""
+"""Stage 65: vary one parameter at a time.
 
-VARIED = [
-    name
-    for name in ("cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor")
-    if len(set(getattr(CONFIG.sensitivity, name))) > 1
-]
+An empty list skips a parameter; without parameters, the stage is off.
+"""
+
+VARIED = [name for name in derived.PARAMETERS if len(set(getattr(CONFIG.sensitivity, name))) > 1]
 
 
 rule sensitivity:
@@ -31,8 +30,8 @@ rule sensitivity:
         notebook=parameters(
             results=RESULTS,
             forecaster=CONFIG.forecaster,
-            **CONFIG.sensitivity.model_dump()
-            | dict(capacity=CONFIG.sensitivity.capacity or CONFIG.or_middle(None)[0]),
+            **SETTINGS["sensitivity"]
+            | {"capacity": CONFIG.sensitivity.capacity or derived.or_middle(CONFIG, None)[0]},
         ),
     message:
         "sensitivity: 65_sensitivity"

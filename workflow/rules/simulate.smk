@@ -1,8 +1,15 @@
-"""Stage 50: compare policies by simulation. One job per capacity, because starting a kernel takes seconds."""
+"""Stage 50: compare policies by simulation.
+
+There is one job per capacity, and not one per policy, because starting a kernel takes seconds.
+"""
 
 SIMULATED = [
-    *["summary.csv", "limit.csv"],
-    *[f"{table}.parquet" for table in ("minutes", "decisions", "running", "clairvoyant")],
+    "summary.csv",
+    "limit.csv",
+    "minutes.parquet",
+    "decisions.parquet",
+    "running.parquet",
+    "clairvoyant.parquet",
 ]
 
 
@@ -64,10 +71,12 @@ rule simulated:
 DRAWINGS["comparison"] = {
     "tables": [*rules.simulated.output.tables, rules.traces.output.jobs],
     "figures": [
-        *("lost_utility_over_the_day", "policies", "replicas_by_job", "spread_over_jobs"),
-        *(
-            ["predicted_latency"] if "Faro-Sum" in CONFIG.policies else []
-        ),  # of the plans of Faro-Sum
+        "lost_utility_over_the_day",
+        "policies",
+        "replicas_by_job",
+        "spread_over_jobs",
+        # Of the plans of Faro-Sum.
+        *(["predicted_latency"] if "Faro-Sum" in CONFIG.policies else []),
     ],
     "options": {"published": COMPARED_WITH},
 }

@@ -1,6 +1,10 @@
-"""Stage 40: compare solvers, and exact with relaxed formulations, on decisions of the last training days."""
+"""Stage 40: compare solvers, and exact with relaxed formulations.
 
-# The last training days, counted from 1. Day 1 is left out, because a forecaster has no earlier day to learn from.
+The decisions are of the last training days.
+"""
+
+# The last training days, counted from 1. Day 1 is left out, because a forecaster has no earlier day
+# to learn from.
 DECISION_DAYS = [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1) if day >= 2]
 
 
@@ -27,7 +31,7 @@ rule sloppify:
             raw=CONFIG.raw,
             synthetic=GENERATED,
             capacities=CONFIG.capacities,
-            **CONFIG.sloppify.model_dump() | dict(days=DECISION_DAYS),
+            **SETTINGS["sloppify"] | {"days": DECISION_DAYS},
         ),
     message:
         "sloppify: 40_sloppification"
@@ -38,7 +42,9 @@ rule sloppify:
 DRAWINGS["sloppify"] = {
     "tables": rules.sloppify.output.tables,
     "figures": [
-        *("utility_of_latency", "solver_time_and_gap", "sloppification"),
+        "utility_of_latency",
+        "solver_time_and_gap",
+        "sloppification",
         *(["solver_scaling"] if len(set(CONFIG.sloppify.job_counts)) > 1 else []),
     ],
 }

@@ -6,7 +6,7 @@ rule fetch:
     input:
         sources=local("data/sources.yaml"),
     output:
-        checksums=local(f"{CONFIG.raw}/{PUBLISHED}.sha256"),
+        checksums=local(f"{CONFIG.raw}/{derived.PUBLISHED}.sha256"),
     log:
         f"{LOGS}/fetch.log",
     conda:
@@ -14,7 +14,7 @@ rule fetch:
     message:
         "fetch: the published traces"
     shell:
-        f"{COMMAND} fetch {PUBLISHED} {{output.checksums:q}} > {{log:q}} 2>&1"
+        f"{COMMAND} fetch {derived.PUBLISHED} {{output.checksums:q}} > {{log:q}} 2>&1"
 
 
 rule traces:

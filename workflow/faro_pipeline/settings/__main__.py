@@ -1,4 +1,4 @@
-"""Write config/default.yaml and docs/configuration.md from the schema; `make config` runs this."""
+"""Write config/default.yaml and docs/configuration.md; `make config` runs this."""
 
 from faro_pipeline.settings.parse import DEFAULT_FILE, REFERENCE, default_yaml, reference_md
 

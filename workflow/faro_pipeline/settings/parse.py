@@ -1,4 +1,4 @@
-"""Check a configuration, and generate the texts of config/default.yaml and docs/configuration.md from the schema."""
+"""Check a configuration, and write the texts of config/default.yaml and docs/configuration.md."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,27 +9,34 @@ import yaml
 from pydantic import ValidationError
 
 from faro_lib.errors import nearest
-from faro_pipeline.settings.schema import Config, Section
+from faro_pipeline.settings.schema import Config
+from faro_pipeline.stages.section import Section
 
-DEFAULT_FILE, REFERENCE = Path("config/default.yaml"), Path("docs/configuration.md")
+DEFAULT_FILE = Path("config/default.yaml")
+REFERENCE = Path("docs/configuration.md")
+WIDTH = 100
 DEFAULT_HEAD = """\
-# Every setting of the pipeline, with its default. `make config` writes this file from workflow/faro_pipeline/settings/schema.py.
-# Override settings in a file (`make figures CONFIG=config/paper.yaml`) or one by one (`make figures SET=trials=5`).
+# Every setting of the pipeline, with its default. `make config` writes this file from
+# workflow/faro_pipeline/settings/schema.py and workflow/faro_pipeline/stages.
+# Override settings in a file (`make figures CONFIG=config/paper.yaml`) or one by one
+# (`make figures SET=trials=5`).
 """
 REFERENCE_HEAD = """\
 # Settings
 
-`make config` writes this page from `workflow/faro_pipeline/settings/schema.py`.
+`make config` writes this page from `workflow/faro_pipeline/settings/schema.py` and
+`workflow/faro_pipeline/stages`.
 
 Override settings in a file, `make figures CONFIG=my.yaml`, or on the command line:
 `make figures SET="trials=5 capacities=[24,16]"`. A setting with a dot belongs to a section:
-`make figures SET="'scale={curve: [20, 30]}'"`. Without make: `snakemake --cores all --config trials=5`.
+`make figures SET="'scale={curve: [20, 30]}'"`. Without make:
+`snakemake --cores all --config trials=5`.
 A wrong name, type or value is an error of one line, before anything is written.
 """
 
 
 def load(mapping: Mapping[str, Any]) -> Config:
-    """Return the configuration with the settings in `mapping`, and the defaults for all other settings.
+    """The configuration with the settings in `mapping`, and the defaults for all others.
 
     Raises ValueError if a key or a value is invalid. The message has one line per error.
 
@@ -46,19 +53,27 @@ def load(mapping: Mapping[str, Any]) -> Config:
 
 
 def _line(error: Any) -> str:
+    """The line about one error that pydantic has found."""
     keys = [str(key) for key in error["loc"]]
     if error["type"] == "extra_forbidden":
-        section: Any = Config
-        for key in keys[:-1]:
-            if not key.isdigit():  # not a list index
-                annotation = section.model_fields[key].annotation
-                section = next(iter(get_args(annotation)), annotation)
-        return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], section.model_fields)}"
+        accepted = _section_of(keys).model_fields
+        return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], accepted)}"
     message = error["msg"].removeprefix("Value error, ")
     if not keys:
         return f"config: {message}"
     message = (message[0].lower() + message[1:]).replace("input should be", "should be")
     return f"config: {'.'.join(keys)}={error['input']!r} {message}"
+
+
+def _section_of(keys: list[str]) -> type[Section]:
+    """The section that a key belongs to; `keys` lead to it from the top, with indices of lists."""
+    section: Any = Config
+    for key in keys[:-1]:
+        if key.isdigit():
+            continue
+        annotation = section.model_fields[key].annotation
+        section = next(iter(get_args(annotation)), annotation)
+    return section
 
 
 def default_yaml() -> str:
@@ -67,45 +82,48 @@ def default_yaml() -> str:
 
 
 def _yaml_lines(section: Section, indent: str) -> Iterator[str]:
+    start = f"{indent}# "
+    wrap = TextWrapper(width=WIDTH, initial_indent=start, subsequent_indent=start)
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
-        blank = "" if indent else "\n"
-        yield f"{blank}{indent}# {field.description}\n{indent}{key}:"
-        if isinstance(value, Section):
+        if not indent:
             yield "\n"
+        yield f"{wrap.fill(str(field.description))}\n"
+        if isinstance(value, Section):
+            yield f"{indent}{key}:\n"
             yield from _yaml_lines(value, f"{indent}  ")
         else:
-            yield f" {_yaml(value)}\n"
+            yield f"{indent}{key}: {_yaml(value)}\n"
 
 
 def reference_md() -> str:
-    """The text of docs/configuration.md: a list of the general settings, and a list per section."""
+    """The text of docs/configuration.md: a list of the general settings, and one per section."""
     config = Config()
     text = f"{REFERENCE_HEAD}\n## General\n\n" + _list(config, "")
     for key, field in Config.model_fields.items():
-        if isinstance(section := getattr(config, key), Section):
-            description = str(field.description)
-            text += f"\n## `{key}`\n\n{description[0].upper()}{description[1:]}.\n\n" + _list(
-                section, f"{key}."
-            )
+        section = getattr(config, key)
+        if not isinstance(section, Section):
+            continue
+        description = str(field.description)
+        text += f"\n## `{key}`\n\n{description[0].upper()}{description[1:]}.\n\n"
+        text += _list(section, f"{key}.")
     return text
 
 
 def _list(section: Section, prefix: str) -> str:
-    items = [
-        f"- `{prefix}{key}` (default `{_yaml(getattr(section, key))}`): {field.description}"
-        for key, field in type(section).model_fields.items()
-        if not isinstance(getattr(section, key), Section)
-    ]
     wrap = TextWrapper(
-        width=100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        width=WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
-    return "".join(f"{wrap.fill(item)}\n" for item in items)
+    text = ""
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if not isinstance(value, Section):
+            item = f"- `{prefix}{key}` (default `{_yaml(value)}`): {field.description}"
+            text += f"{wrap.fill(item)}\n"
+    return text
 
 
 def _yaml(value: Any) -> str:
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=10_000)
-        .removesuffix("\n")
-        .removesuffix("\n...")
-    )
+    """The value on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,81 @@
+"""The base classes of the settings of a stage, and the types of settings that stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from faro_lib.workload import Job
+    from faro_pipeline.settings import Config
+
+Value = TypeVar("Value")
+JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
+
+
+def _unique(values: list[Value]) -> list[Value]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"has {value!r} more than once")
+    return values
+
+
+def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    for jobs, replicas in clusters:
+        if not 1 <= jobs <= replicas:
+            raise ValueError(
+                f"has [{jobs}, {replicas}]; a cluster needs at least 1 job and 1 replica per job"
+            )
+    return clusters
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+# Names of policies. The last policy is compared with the others.
+Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]
+Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(_unique)]
+Clusters = Annotated[
+    list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)
+]
+Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
+PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_unique)]
+WholeTicks = Annotated[list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(_unique)]
+Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
+
+
+class Section(BaseModel):
+    """Settings that belong together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(Section):
+    """The settings of a stage, and what is checked of them before the first stage starts.
+
+    The methods and `registered` use the settings' names in this section: `policies`, not
+    `scale.policies`. A stage overrides what applies to it.
+    """
+
+    # Setting with registered names -> kind of name: policy, objective, solver or forecaster.
+    registered: ClassVar[dict[str, str]] = {}
+    # Files that register what the stage uses.
+    own_plugins: ClassVar[Sequence[Path]] = ()
+    # The name of the stage, and how to need less memory, where `memory_gb` is not None.
+    notebook: ClassVar[str] = ""
+    advice: ClassVar[str] = ""
+
+    def must_hold(
+        self, config: Config, jobs: tuple[Job, ...]
+    ) -> list[tuple[str, tuple[Job, ...], list[int]]]:
+        """(setting, jobs, capacities in cores) of clusters that must hold the jobs' minimum."""
+        return []
+
+    def ranges(self, jobs: int, days: int, minutes: int) -> list[tuple[str, list[int], int, int]]:
+        """(setting, its numbers, lowest and highest accepted number)."""
+        return []
+
+    def memory_gb(self, config: Config, jobs: int, days: int, minutes: int) -> float | None:
+        """Peak memory beyond that of an idle kernel; None if it need not be checked."""
+        return None
