@@ -1,6 +1,6 @@
 """Policies by name. `@register("Name")` on a factory function adds a policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,18 +19,15 @@ class PolicyContext:
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
-    measure: Callable[[], LatencyTable] | None = (
-        None  # called if a policy needs a table and `latency_model` is None
-    )
-    traces: Traces | None = (
-        None  # training days; counts of the evaluation day become 0, so that no policy knows them
-    )
+    # Called if a policy needs a latency table and `latency_model` is None.
+    measure: Callable[[], LatencyTable] | None = None
+    # Training days. Counts of the evaluation day become 0, so that no policy knows them.
+    traces: Traces | None = None
 
     def __post_init__(self) -> None:
         if self.traces:
-            object.__setattr__(
-                self, "traces", replace(self.traces, evaluation=0 * self.traces.evaluation)
-            )
+            known = replace(self.traces, evaluation=0 * self.traces.evaluation)
+            object.__setattr__(self, "traces", known)
 
     def require(self, part: str, policy: str) -> Any:
         """The attribute `part`; ValueError if it is None."""
@@ -70,3 +67,27 @@ def factory_of(name: str) -> PolicyFactory:
 def make(name: str, context: PolicyContext) -> Policy:
     """Make the policy `name`."""
     return factory_of(name)(context)
+
+
+def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The policies that need a forecaster: they cannot be made from a `PolicyContext` without one."""
+    context = PolicyContext(tuple(jobs))
+    needing = []
+    for policy in policies:
+        try:
+            make(policy, context)
+        except ValueError:
+            needing.append(policy)
+    return needing
+
+
+def check_none_learns(policies: Sequence[str], jobs: Sequence[Job], workload: str) -> None:
+    """Raise ValueError if a policy needs a forecaster; for a workload without training days."""
+    learning = learners(policies, jobs)
+    if not learning:
+        return
+    others = [name for name in policies if name not in learning] or ["FairShare"]
+    raise ValueError(
+        f"{workload}: {learning[0]} learns from earlier days, and there is a single day; "
+        "add days (column `day`), or choose policies that do not learn: " + ", ".join(others)
+    )

@@ -222,7 +222,7 @@ def test_the_simulator_needs_no_package_beyond_the_base_installation(tmp_path):
     (tmp_path / "my.csv").write_text(
         "minute,job,requests\n" + "".join(f"{minute},a,60\n" for minute in range(10))
     )
-    code = "import sys; sys.modules['psutil'] = None; from faro_lib import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys; sys.modules['psutil'] = None; from faro_ops import cli; sys.exit(cli.main(sys.argv[1:]))"
     arguments = ["simulate", "--workload", "my.csv", "--capacity", "3", "--policy", "AIAD"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
