@@ -50,12 +50,12 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 def register_family(
     prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]
 ) -> None:
-    """Register policies: `prefix + member` gets the factory `factory(member)` if `accepts(member)` is True."""
+    """Register a family: policy `prefix + member` gets `factory(member)` if `accepts(member)`."""
     _FAMILIES[prefix] = accepts, factory
 
 
 def factory_of(name: str) -> PolicyFactory:
-    """The factory of the policy `name`; for an unknown name, a ValueError that suggests the nearest known one."""
+    """The factory of the policy `name`; ValueError with the nearest known name if it is unknown."""
     if not FACTORIES.knows(name):
         for prefix, (accepts, factory) in _FAMILIES.items():
             member = name.removeprefix(prefix)
@@ -70,7 +70,7 @@ def make(name: str, context: PolicyContext) -> Policy:
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster: they cannot be made from a `PolicyContext` without one."""
+    """The policies that need a forecaster: none of them can be made without one."""
     context = PolicyContext(tuple(jobs))
     needing = []
     for policy in policies:

@@ -1,4 +1,4 @@
-"""The controller that `faro run` starts: one pass of the control loop after another, each with fixed settings."""
+"""The controller of `faro run`: passes of the control loop, each with fixed settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ Listener = Callable[[Step], object]
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of `faro run`; its help explains them. Raises ValueError if two do not go together."""
+    """The options of `faro run`; its help explains them.
+
+    Raises ValueError if two do not go together.
+    """
 
     jobs: str
     backend: str
@@ -112,9 +115,10 @@ class Pass:
 class Controller:
     """Runs the control loop with the options of `faro run`.
 
-    The constructor sets up what lasts until the end: the forecaster, signals, metrics, journal, clock and backend.
-    `resources` closes them. `run` then makes passes. A pass has fixed settings (jobs, and overrides of operators) and
-    ends when they change. If the changed settings cannot be used, the next pass has the earlier ones again.
+    The constructor sets up what lasts until the end: the forecaster, signals, metrics, journal,
+    clock and backend. `resources` closes them. `run` then makes passes. A pass has fixed settings
+    (jobs, and overrides of operators) and ends when they change. If the changed settings cannot be
+    used, the next pass has the earlier ones again.
 
     settings, policy : of the newest pass that could be set up.
     wanted : settings of the next pass; they differ from `settings` if they have changed.
@@ -161,7 +165,10 @@ class Controller:
     # --- a pass --------------------------------------------------------------------------------
 
     def prepared(self, resources: ExitStack) -> Pass | None:
-        """Set up a pass with the `wanted` settings. If they have changed and are unusable, reject them: None."""
+        """Set up a pass with the `wanted` settings.
+
+        If they have changed and are unusable, reject them: None.
+        """
         self.utc_offset_s = time.localtime().tm_gmtoff
         if self.exporter:
             self.exporter.use_jobs(self.wanted.jobs)
@@ -176,7 +183,10 @@ class Controller:
         return prepared
 
     def set_up(self, settings: Settings, resources: ExitStack) -> Pass:
-        """Make the policy and the cluster of a pass. Raises ValueError or OSError if the settings are unusable."""
+        """Make the policy and the cluster of a pass.
+
+        Raises ValueError or OSError if the settings are unusable.
+        """
         policy = self.policy_of(settings) if self.changing else self.policy
         planner = self.planner_of(policy, settings)
         serving = self.cluster_of(settings)
@@ -199,7 +209,10 @@ class Controller:
         return Pass(settings, policy, planner, cluster, publish)
 
     def reject(self, error: ValueError | OSError) -> None:
-        """Return to the settings of the last pass. Settings that met an OSError are tried again after RETRY_S."""
+        """Return to the settings of the last pass.
+
+        Settings that met an OSError are tried again after RETRY_S.
+        """
         self.on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
         self.retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else math.inf
         self.wanted, self.changes = self.settings, ()
@@ -207,7 +220,7 @@ class Controller:
         self.policy = self.policy_of(self.settings)
 
     def make_pass(self, prepared: Pass, resources: ExitStack) -> None:
-        """Run the control loop until the settings change, and find the settings of the next pass."""
+        """Run the control loop until the settings change; find the settings of the next pass."""
         for change in self.changes:
             say(change)
         listeners = self.listeners(prepared, resources)
@@ -240,7 +253,7 @@ class Controller:
         return self.wanted is not self.settings
 
     def changed(self) -> bool:
-        """Whether the pass has to end: the settings or the UTC offset have changed, or a retry is due."""
+        """Whether the pass ends: settings or the UTC offset have changed, or a retry is due."""
         try:
             new = self.watched.new() is not None
         except (ValueError, OSError) as error:
@@ -250,7 +263,10 @@ class Controller:
         return new or moved or time.monotonic() > self.retry_s
 
     def ensure(self, check: Check) -> None:
-        """Run a check. With --wait, repeat it until it passes; changed settings are not waited for but rejected."""
+        """Run a check.
+
+        With --wait, repeat it until it passes; changed settings are not waited for but rejected.
+        """
         if self.changing:
             once(check)
         else:
@@ -259,7 +275,10 @@ class Controller:
     # --- policies ------------------------------------------------------------------------------
 
     def policy_of(self, settings: Settings) -> Policy:
-        """The policy for the jobs of `settings`. This may measure latencies or fit the forecaster, which takes time."""
+        """The policy for the jobs of `settings`.
+
+        This may measure latencies or fit the forecaster, which takes time.
+        """
         forecaster = self.model.of(settings.jobs)
         context = models.context_of(settings, forecaster, self.options.capacity)
         policy = make(self.options.policy, context)
@@ -270,7 +289,7 @@ class Controller:
         return policy
 
     def planner_of(self, policy: Policy, settings: Settings) -> Policy:
-        """The policy with the announced events, at the present time of day and with its recorded authority."""
+        """The policy with announced events, the present time of day and its recorded authority."""
         planner = models.expecting(policy, settings, self.clock)
         planner = models.at_time_of_day(planner, self.clock.origin_s)
         if self.options.earn:
@@ -316,7 +335,10 @@ class Controller:
         return resources.enter_context(Journal(self.options.journal))
 
     def _backend(self, resources: ExitStack) -> Callable[[Settings], InterruptibleCluster]:
-        """A function that makes the cluster of some settings. With the backend `local`, Ray starts now."""
+        """A function that makes the cluster of some settings.
+
+        With the backend `local`, Ray starts now.
+        """
         options = self.options
         if self.home and options.backend == "deployments":
             from faro_ops.kube.operate import connect_deployments
@@ -396,7 +418,7 @@ def tell(listeners: Iterable[Listener], step: Step) -> None:
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """One line per change of jobs or fixed replicas since the recorded run; () if there is no change or no run."""
+    """One line per change of jobs or fixed replicas since the recorded run, if there is one."""
     header = journal.header if journal and journal.ticks else None
     if header is None:
         return ()
@@ -407,7 +429,10 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease on a Ray cluster. A restart with the same FaroPlan or journal keeps the lease."""
+    """This controller's lease on a Ray cluster.
+
+    A restart with the same FaroPlan or journal keeps the lease.
+    """
     from faro_ops.rayserve.cluster import Lease
 
     host = socket.gethostname()
@@ -421,7 +446,7 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
 
 
 def print_step(jobs: tuple[Job, ...], applied: bool, step: Step) -> None:
-    """Print a tick as a line of JSON: its time, whether it was applied, and the plan of each job."""
+    """Print a tick as a line of JSON: its time, whether it was applied, and each job's plan."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(jobs, step.target, step.plan.drop, step.plan.reason)
@@ -459,9 +484,10 @@ def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
 
 
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
-    """The clock of the run recorded in the journal, or a new one whose time 0 was HISTORY_MINUTES ago.
+    """The clock of the run recorded in the journal, or a new one.
 
-    A new run may use counts from up to HISTORY_MINUTES before its start, and their times must be >= 0.
+    Time 0 of a new one was HISTORY_MINUTES ago: the run may use counts from up to HISTORY_MINUTES
+    before its start, and their times must be >= 0.
     """
     header = journal.header if journal and journal.ticks else None
     if header and header.origin_s is not None:

@@ -110,7 +110,7 @@ def _check_options(policies: list[str], trials: int, minutes: int | None) -> Non
 
 
 def _cells(policy: str, rows) -> dict[str, str]:
-    """One policy's row of the table: means over its trials, and their standard deviations if there are several."""
+    """One policy's row of the table: means over its trials, with their standard deviations."""
     cells = {"policy": policy}
     columns = {
         "lost utility": "lost_utility",
