@@ -15,6 +15,8 @@ import numpy as np
 
 from faro_lib.errors import nearest
 
+# Requests that a replica of a live service queues or serves at once, unless its job says otherwise.
+MAX_ONGOING_REQUESTS = 10
 OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
 SLO_ON = (
     "first_token",

@@ -1,11 +1,12 @@
 """The figures of `faro recommend --curve` (SLO violations by capacity) and of `faro audit`."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,12 +21,17 @@ from faro_lib.figures.style import (
     legend_above,
 )
 from faro_lib.metrics.measures import share_of_accepted
+from faro_ops.recommend.audit import Audit
 
-COLUMNS, ROW_IN = 2, 1.5  # service panels per row, and the height of a row in inches
+COLUMNS = 2  # service panels per row
+ROW_IN = 1.5  # height of a row in inches
 
 
 def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
-    """Plot the worst job's violation rate by capacity, in % of its accepted rate. `marks` maps capacity to label."""
+    """Plot the worst job's violation rate by capacity, in % of its accepted rate.
+
+    `marks` maps capacity to label.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
@@ -48,69 +54,83 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
     return figure
 
 
-def pictures(audit: Any) -> Figure:
-    """Draw each service's latencies and, if policies were compared, their lost utility and the cores used and needed.
-
-    `audit` is a `recommend.audit.Audit`. A service's panel has recorded latencies and the 90 % band of simulated ones.
-    """
-    rows = -(-len(audit.services) // COLUMNS)
-    figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))
-    heights = [1.0] * rows + [1.4] * bool(audit.policies)
+def pictures(audit: Audit) -> Figure:
+    """Draw each service's latencies and, if policies were compared, lost utility and cores."""
+    rows = math.ceil(len(audit.services) / COLUMNS)
+    heights = [1.0] * rows
+    height_in = ROW_IN * rows
+    if audit.policies:
+        heights.append(1.4)
+        height_in += 2.2
+    figure = plt.figure(figsize=(PAGE_IN, height_in))
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
-    for n, one in enumerate(audit.services):
-        axis, tail_s = (
-            figure.add_subplot(grid[n // COLUMNS, n % COLUMNS]),
-            audit.records.tail_s[n, audit.minutes],
-        )
-        minute = audit.minutes.start + np.arange(len(tail_s))
-        low, middle, high = one.predicted_tail_s.T
-        axis.fill_between(
-            minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %"
-        )
-        axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
-        axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
-        title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
-        axis.set(yscale="log", title=title, ylabel=f"p{100 * one.job.quantile:g} (s)")
-        axis.tick_params(which="minor", labelleft=False)
-        _label_minutes(axis, audit, minute[0], minute[-1])
+    for n in range(len(audit.services)):
+        axis = figure.add_subplot(grid[n // COLUMNS, n % COLUMNS])
+        _draw_latencies(axis, audit, n)
         if n == 0:
             legend_above(figure, *axis.get_legend_handles_labels(), columns=3)
     if audit.policies:
-        axis = figure.add_subplot(grid[rows, 0])
-        names = list(audit.policies)
-        low, middle, high = np.array([audit.policies[name]["lost_utility"] for name in names]).T
-        low = np.maximum(low, 0)
-        errors = np.abs([middle - low, high - middle])
-        axis.barh(
-            names,
-            middle,
-            xerr=errors,
-            color=[colour(name) for name in names],
-            error_kw={"lw": 0.8},
-            edgecolor="black",
-            linewidth=0.3,
-        )
-        axis.invert_yaxis()
-        axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
-        for name, value, end in zip(names, middle, high):
-            axis.annotate(
-                f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center"
-            )
-        axis = figure.add_subplot(grid[rows, 1])
-        minute = np.arange(len(audit.used))
-        axis.plot(minute, audit.used, color="black", label="used")
-        axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
-        _label_minutes(axis, audit, 0, len(minute))
-        axis.set(ylabel="cores", ylim=(0, 1.3 * max(audit.used.max(), audit.required.max())))
-        axis.legend(frameon=False, ncols=2, loc="upper left")
+        _draw_lost_utility(figure.add_subplot(grid[rows, 0]), audit)
+        _draw_cores(figure.add_subplot(grid[rows, 1]), audit)
     return figure
 
 
-def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
-    """Label the x axis with times of day, or with minutes if the records have no times of day."""
-    at = np.linspace(first, last, 5).astype(int)
-    axis.set_xticks(
-        at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at]
+def _draw_latencies(axis: Axes, audit: Audit, n: int) -> None:
+    """The recorded latencies of service n, and the 90 % band of simulated ones."""
+    service = audit.services[n]
+    tail_s = audit.records.tail_s[n, audit.minutes]  # (minutes,)
+    minute = audit.minutes.start + np.arange(len(tail_s))
+    low_s, _, high_s = service.predicted_tail_s.T
+    axis.fill_between(
+        minute, low_s, high_s, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %"
     )
-    if audit.records.history.end_minute is None:
+    axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
+    axis.axhline(service.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
+    axis.set(
+        yscale="log",
+        title=f"{service.job.name}: {'no advice' if service.refusal else 'reproduced'}",
+        ylabel=f"p{100 * service.job.quantile:g} (s)",
+    )
+    axis.tick_params(which="minor", labelleft=False)
+    _label_minutes(axis, audit, minute[0], minute[-1])
+
+
+def _draw_lost_utility(axis: Axes, audit: Audit) -> None:
+    """A bar for each policy, with the 90 % interval of its lost utility."""
+    names = list(audit.policies)
+    intervals = np.array([audit.policies[name]["lost_utility"] for name in names])
+    low, middle, high = intervals.T
+    axis.barh(
+        names,
+        middle,
+        xerr=np.abs([middle - np.maximum(low, 0), high - middle]),
+        color=[colour(name) for name in names],
+        error_kw={"lw": 0.8},
+        edgecolor="black",
+        linewidth=0.3,
+    )
+    axis.invert_yaxis()
+    axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
+    for name, value, end in zip(names, middle, high):
+        axis.annotate(
+            f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center"
+        )
+
+
+def _draw_cores(axis: Axes, audit: Audit) -> None:
+    """The cores that the reproduced services used and needed in each minute of the day."""
+    minute = np.arange(len(audit.used))
+    axis.plot(minute, audit.used, color="black", label="used")
+    axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
+    _label_minutes(axis, audit, 0, len(minute))
+    axis.set(ylabel="cores", ylim=(0, 1.3 * max(audit.used.max(), audit.required.max())))
+    axis.legend(frameon=False, ncols=2, loc="upper left")
+
+
+def _label_minutes(axis: Axes, audit: Audit, first: int, last: int) -> None:
+    """Label the x axis with times of day, or with minutes if the records have no times of day."""
+    history = audit.records.history
+    at = np.linspace(first, last, 5).astype(int).tolist()
+    axis.set_xticks(at, [history.clock(minute).removeprefix("minute ") for minute in at])
+    if history.end_minute is None:
         axis.set_xlabel("minute")
