@@ -101,8 +101,7 @@ def recommend(
     `max_violation_rate` is the largest accepted share of a job's requests that miss its SLO; None =
     1 - its quantile.
     """
-    replays = with_curve or capacity is None
-    _check(history, capacity, replays, max_violation_rate, objective)
+    _check(history, capacity, with_curve, max_violation_rate, objective)
     fitted = history.forecaster(forecaster)  # an unknown name fails before minutes of work
     for line in (*overloads(history, capacity), *silences(history)):
         report(line)
@@ -116,12 +115,13 @@ def recommend(
         forecasts = fitted if past is history else past.forecaster(forecaster)
         return tuned(PolicyContext(past.jobs, forecasts, latency_model), objective)
 
-    replayed = None
-    if replays:
+    if capacity is None or with_curve:
         accepted = accepted_rates(history.jobs, max_violation_rate)
         replayed = replay(history, policy_for, capacity, accepted, serving_model, report)
         capacity = replayed.capacity
         report(f"planning the next minutes on {capacity} cores")
+    else:
+        replayed = None
     advice = advise(history.jobs, history.today, policy_for(history), capacity)
     return Recommendation(advice, max_violation_rate, history.replicas, replayed)
 
@@ -129,7 +129,7 @@ def recommend(
 def _check(
     history: History,
     capacity: int | None,
-    replays: bool,
+    with_curve: bool,
     max_violation_rate: float | None,
     objective: str,
 ) -> None:
@@ -139,7 +139,7 @@ def _check(
     if capacity is not None:
         at_least_one_each(history.jobs, capacity)
     OBJECTIVES.find(objective)
-    if history.short and replays:
+    if history.short and (capacity is None or with_curve):
         raise ValueError(
             f"{history.today.shape[1]} minutes of counts; "
             f"a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
