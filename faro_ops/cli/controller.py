@@ -101,15 +101,18 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass of the control loop works with."""
+    """What one pass of the control loop works with.
+
+    policy : made for the jobs of `settings`; the next pass uses it again if they have not changed.
+    planner : `policy` with the events, the time of day and the authority at the start of the pass.
+    publish : publishes a step in the FaroPlan, if there is one.
+    """
 
     settings: Settings
-    policy: (
-        Policy  # made for the jobs of `settings`; the next pass with these settings uses it again
-    )
-    planner: Policy  # `policy` with events, time of day and authority as they are at the start
+    policy: Policy
+    planner: Policy
     cluster: Cluster
-    publish: Listener | None  # publishes a step in the FaroPlan
+    publish: Listener | None
 
 
 class Controller:
@@ -158,17 +161,16 @@ class Controller:
             with ExitStack() as resources:  # of this pass, such as the lease
                 prepared = self.prepared(resources)
                 if prepared is not None:
-                    self.make_pass(prepared, resources)
-        here = self.options.backend == "local"
-        say("stopped" if here else "stopped; the replicas stay as they are")
+                    self.run_pass(prepared, resources)
+        if self.options.backend == "local":
+            say("stopped")
+        else:
+            say("stopped; the replicas stay as they are")
 
     # --- a pass --------------------------------------------------------------------------------
 
     def prepared(self, resources: ExitStack) -> Pass | None:
-        """Set up a pass with the `wanted` settings.
-
-        If they have changed and are unusable, reject them: None.
-        """
+        """Set up a pass with the `wanted` settings; None if they have changed and are rejected."""
         self.utc_offset_s = time.localtime().tm_gmtoff
         if self.exporter:
             self.exporter.use_jobs(self.wanted.jobs)
@@ -219,7 +221,7 @@ class Controller:
         # The policy is made again, because the rejected settings may have refitted the forecaster.
         self.policy = self.policy_of(self.settings)
 
-    def make_pass(self, prepared: Pass, resources: ExitStack) -> None:
+    def run_pass(self, prepared: Pass, resources: ExitStack) -> None:
         """Run the control loop until the settings change; find the settings of the next pass."""
         for change in self.changes:
             say(change)
@@ -376,7 +378,8 @@ class Controller:
 
     def listeners(self, prepared: Pass, resources: ExitStack) -> list[Listener]:
         """What is told of every step: the FaroPlan, the metrics, standard output and the log."""
-        jobs, options = prepared.settings.jobs, self.options
+        options = self.options
+        jobs = prepared.settings.jobs
         listeners: list[Listener] = []
         if prepared.publish:
             listeners.append(prepared.publish)
@@ -393,6 +396,7 @@ class Controller:
         return listeners
 
     def on_failure(self, reason: str, message: str) -> None:
+        """Report a failure to the metrics and the log. A failed policy may revert a refit."""
         if self.exporter:
             self.exporter.failure(reason, message)
         say(message, reason)
@@ -400,6 +404,7 @@ class Controller:
             self.model.policy_failed()
 
     def on_refit(self, outcome: str, reason: str) -> None:
+        """Report the outcome of a refit to the metrics and the log."""
         if self.exporter:
             self.exporter.refit(outcome)
         say(f"refit {outcome}: {reason}", REFIT if outcome == models.FAILED else "")

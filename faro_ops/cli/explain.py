@@ -59,7 +59,8 @@ def explain(
 
 def _summary(header: Header, tick: Tick) -> str:
     """A line that says which policy decided, when, how fast, and whether the plan was applied."""
-    now_s, decision_ms = tick.step.observation.now_s, tick.step.decision_s * 1e3
+    now_s = tick.step.observation.now_s
+    decision_ms = tick.step.decision_s * 1e3
     clock = "" if header.origin_s is None else f" ({_wall_time(header, tick):%Y-%m-%d %H:%M:%S})"
     if not header.apply:
         outcome = "dry run"

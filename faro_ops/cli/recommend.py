@@ -291,7 +291,8 @@ def _variations(replay: Replay) -> list[str]:
 
 def _conclusion(recommendation: Recommendation, replay: Replay) -> list[str]:
     """Whether the capacity is enough and how many cores suffice, with fixed replicas and Faro."""
-    size, fixed = replay.capacity, replay.fixed
+    size = replay.capacity
+    fixed = replay.fixed
     cores = sum(
         job.cores * count for job, count in zip(recommendation.advice.jobs, fixed["replicas"])
     )

@@ -188,7 +188,8 @@ def audit(
     # Invalid input must fail before minutes of work.
     for name in policies:
         factory_of(name)
-    jobs, history = records.jobs, records.history
+    jobs = records.jobs
+    history = records.history
     if capacity is not None:
         at_least_one_each(jobs, capacity)
     part, first = busiest_part(history.traces, 60 * REPLAYED_HOURS)

@@ -80,10 +80,11 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
     If this is impossible, return the reason as text.
     """
-    measured, job = steady_minutes(records, n), records.jobs[n]
+    job = records.jobs[n]
     slo_on = getattr(job.replica, "slo_on", "end_to_end")
     if slo_on != "end_to_end":
         return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"
+    measured = steady_minutes(records, n)
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
         return f"{enough} with latencies, steady replicas and a steady load; record more hours"
@@ -189,7 +190,8 @@ def run_recorded(
     end of its minute, once for additions and once for removals.
     """
     halves = np.repeat(replicas, 2, axis=1)  # (jobs, half minutes)
-    added, removed = np.random.default_rng([draws.seed, 5]).integers(3, size=2)  # half minutes late
+    rng = np.random.default_rng([draws.seed, 5])
+    added, removed = rng.integers(3, size=2)  # half minutes late
     half = np.arange(halves.shape[1])
     if_added = halves[:, np.maximum(half - added, 0)]
     if_removed = halves[:, np.maximum(half - removed, 0)]
@@ -315,7 +317,8 @@ def prediction_interval(values: np.ndarray) -> np.ndarray:
 
     The values are normally distributed.
     """
-    n, mean = len(values), values.mean(axis=0)
+    n = len(values)
+    mean = values.mean(axis=0)
     half = student.ppf(0.95, n - 1) * values.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
     return np.array([mean - half, mean, mean + half])
 

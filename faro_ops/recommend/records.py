@@ -149,7 +149,8 @@ def records_from_prometheus(
 
     `latencies` maps a quantile (NaN = the mean) to its query.
     """
-    table, end_s = read_jobs(jobs), time.time()
+    table = read_jobs(jobs)
+    end_s = time.time()
 
     def read(promql: str, counts: bool = False) -> np.ndarray:
         """The values of a query, (jobs, minutes)."""
