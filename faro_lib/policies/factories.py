@@ -1,6 +1,6 @@
 """Policies by name. `@register("Name")` on a factory function adds a policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,15 +20,13 @@ class PolicyContext:
     forecaster: Forecaster | None = None  # fitted on training days only
     # Measured (see `simulate.measure`), or a function that measures when a policy needs the model.
     latency_model: ModelLike | None = None
-    traces: Traces | None = (
-        None  # training days; counts of the evaluation day become 0, so that no policy knows them
-    )
+    # Training days. Counts of the evaluation day become 0, so that no policy knows them.
+    traces: Traces | None = None
 
     def __post_init__(self) -> None:
         if self.traces:
-            object.__setattr__(
-                self, "traces", replace(self.traces, evaluation=0 * self.traces.evaluation)
-            )
+            known = replace(self.traces, evaluation=0 * self.traces.evaluation)
+            object.__setattr__(self, "traces", known)
 
     def require(self, part: str, policy: str) -> Any:
         """The attribute `part`; ValueError if it is None."""
@@ -51,12 +49,12 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 def register_family(
     prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]
 ) -> None:
-    """Register policies: `prefix + member` gets the factory `factory(member)` if `accepts(member)` is True."""
+    """Register a family: policy `prefix + member` gets `factory(member)` if `accepts(member)`."""
     _FAMILIES[prefix] = accepts, factory
 
 
 def factory_of(name: str) -> PolicyFactory:
-    """The factory of the policy `name`; for an unknown name, a ValueError that suggests the nearest known one."""
+    """The factory of the policy `name`; ValueError with the nearest known name if it is unknown."""
     if not FACTORIES.knows(name):
         for prefix, (accepts, factory) in _FAMILIES.items():
             member = name.removeprefix(prefix)
@@ -68,3 +66,27 @@ def factory_of(name: str) -> PolicyFactory:
 def make(name: str, context: PolicyContext) -> Policy:
     """Make the policy `name`."""
     return factory_of(name)(context)
+
+
+def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The policies that need a forecaster: none of them can be made without one."""
+    context = PolicyContext(tuple(jobs))
+    needing = []
+    for policy in policies:
+        try:
+            make(policy, context)
+        except ValueError:
+            needing.append(policy)
+    return needing
+
+
+def check_none_learns(policies: Sequence[str], jobs: Sequence[Job], workload: str) -> None:
+    """Raise ValueError if a policy needs a forecaster; for a workload without training days."""
+    learning = learners(policies, jobs)
+    if not learning:
+        return
+    others = [name for name in policies if name not in learning] or ["FairShare"]
+    raise ValueError(
+        f"{workload}: {learning[0]} learns from earlier days, and there is a single day; "
+        "add days (column `day`), or choose policies that do not learn: " + ", ".join(others)
+    )

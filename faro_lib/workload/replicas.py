@@ -16,6 +16,8 @@ import numpy as np
 
 from faro_lib.errors import nearest
 
+# Requests that a replica of a live service queues or serves at once, unless its job says otherwise.
+MAX_ONGOING_REQUESTS = 10
 OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
 # Latencies that the SLO of a token-generating service can limit.
 SLO_ON = ("first_token", "per_token", "end_to_end")

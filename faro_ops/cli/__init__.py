@@ -1,96 +1,19 @@
-"""The command line `faro`, one module per command. User errors print one line to stderr and exit with status 2."""
+"""The command line `faro`, one module per command; `app.py` lists the commands."""
 
 import sys
-from typing import Annotated
-
-import typer
-
-from faro_lib import __version__
-from faro_ops.cli.arena import arena
-from faro_ops.cli.audit import audit
-from faro_ops.cli.deploy import deploy
-from faro_ops.cli.explain import explain
-from faro_ops.cli.manifests import manifests
-from faro_ops.cli.profile import profile
-from faro_ops.cli.recommend import recommend
-from faro_ops.cli.replay import replay
-from faro_ops.cli.restore import restore
-from faro_ops.cli.run import run
-from faro_ops.cli.set import set_job
-from faro_ops.cli.shadow import shadow
-from faro_ops.cli.simulate import simulate
-from faro_ops.cli.trust import trust
-from faro_ops.errors import message_of, one_line
-from faro_ops.moved import hint
-
-# Options that were renamed: old name -> new name.
-RENAMED = {
-    "--replicas": "--capacity",
-    "--violations": "--max-violation-rate",
-    "--max-moves": "--max-scaling-actions",
-    "--dry": "--dry-run",
-}
-app = typer.Typer(name="faro")
-for command in (
-    simulate,
-    recommend,
-    audit,
-    deploy,
-    run,
-    explain,
-    replay,
-    shadow,
-    trust,
-    restore,
-    profile,
-    manifests,
-):
-    app.command()(command)
-app.command("set")(set_job)
-app.add_typer(arena, name="arena")
-
-
-@app.callback(invoke_without_command=True)
-def faro(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """SLO-aware autoscaling of ML inference jobs that share a fixed-size cluster.
-
-    Exit status: 0 success; 2 invalid input (one line says why); 130 interrupted.
-    """
-    if version:
-        print(f"faro {__version__}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+    """Run the command line and return its exit status.
+
+    If a package of the operator's installation is missing, print how to install it.
+    """
     try:
-        status = app(arguments, standalone_mode=False)
-        return status if isinstance(status, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except Exception as error:
-        text = _usage(error) if hasattr(error, "format_message") else message_of(error)
-        if text is None:  # not a user's error but a bug in Faro: keep the traceback
+        from faro_ops.cli.app import exit_status
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("faro_lib", "faro_ops"):  # a bug in Faro: keep the traceback
             raise
-    print(one_line(f"faro: {text.removeprefix('config: ')}{hint(text)}"), file=sys.stderr)
-    return 2
-
-
-def _usage(error) -> str:
-    """The message of a usage error (such as an unknown option), with the command that lists all options."""
-    command = (
-        error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
-    )
-    text, option = error.format_message(), getattr(error, "option_name", "")
-    accepted = (
-        {name for parameter in error.ctx.command.params for name in parameter.opts}
-        if error.ctx
-        else set()
-    )
-    if RENAMED.get(option) in accepted:
-        text = f"No such option: {option}; it is now called {RENAMED[option]}."
-    return f"{text} All options: faro {f'{command} ' if command else ''}--help"
+        print(f"faro: {package} is not installed: pip install 'faro_lib[ops]'", file=sys.stderr)
+        return 2
+    return exit_status(arguments)

@@ -33,7 +33,10 @@ def run(
         str | None, option("Write the JSON to this file.", default="standard output")
     ] = None,
 ) -> None:
-    """Score a policy on each scenario with a public and a hidden seed; print or write one JSON object."""
+    """Score a policy on each scenario with a public and a hidden seed.
+
+    The scores are one JSON object.
+    """
     from faro_lib.files import atomic_write
     from faro_ops.arena.scenarios import scenario_of, scenarios
     from faro_ops.arena.scoring import policy_of, score
@@ -54,9 +57,9 @@ def run(
     if out:
         with atomic_write(Path(out)) as partial:
             partial.write_text(text + "\n")
-    seeds = (
-        "only public seeds, so this is no entry"
-        if public
-        else f"hidden seed: {scored['hidden_seed']}"
-    )
-    print(seeds if out else text)
+    if not out:
+        print(text)
+    elif public:
+        print("only public seeds, so this is no entry")
+    else:
+        print(f"hidden seed: {scored['hidden_seed']}")

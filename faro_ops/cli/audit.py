@@ -1,8 +1,9 @@
-"""`faro audit`: simulate what the present autoscalers did, and what other policies would have done with the same requests."""
+"""`faro audit`: simulate what autoscalers did, and what other policies would have done instead."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,12 +57,12 @@ def audit(
 ) -> int:
     """Replay recorded load as it was served, and with other policies.
 
-    Give one of --workload, --prometheus and --journal. Policies are compared on the services whose recorded minutes the
-    simulator reproduces. For any other service, the output says why it is left out.
+    Give one of --workload, --prometheus and --journal. Policies are compared on the services whose
+    recorded minutes the simulator reproduces. For any other service, the output says why it is left
+    out.
 
     Exit status: 0 success; 2 invalid input; 3 no service was reproduced; 130 interrupted.
     """
-    # One long function, because all its parts use options, which typer reads from the signature.
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
     from faro_ops.recommend.audit import POLICIES, WAITING
@@ -118,7 +119,7 @@ def audit(
 
 
 def _levels(latency: list[str]) -> dict[float, str]:
-    """Mapping of latency quantile (NaN = mean) to PromQL query, from options such as 0.99=PROMQL."""
+    """Latency quantile (NaN = mean) -> PromQL query, from options such as 0.99=PROMQL."""
     levels = {}
     for one in latency:
         level, _, promql = one.partition("=")
@@ -135,29 +136,38 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """Text tables of the services, the policies, the effect of each policy on each service, and the cores by hour."""
-    services = [
-        {
+    """Text tables of the services and, if policies were compared, of policies and cores by hour."""
+    lines = _of_services(result)
+    if result.policies:
+        lines += ["", *_of_policies(result), "", *_of_cores(result)]
+    return "\n".join(lines)
+
+
+def _of_services(result: Audit) -> list[str]:
+    """How well each service was reproduced, and why some were not."""
+    rows = []
+    for one in result.services:
+        calibration = one.calibration
+        capacity_rps = _interval(calibration.capacity_rps) if calibration else "-"
+        row = {
             "job": one.job.name,
-            "replica": one.calibration.kind if one.calibration else "-",
-            "capacity (requests/s)": _interval(one.calibration.capacity_rps)
-            if one.calibration
-            else "-",
-            "in 90 % interval": "-" if one.inside != one.inside else f"{100 * one.inside:.0f} %",
-            "late minutes": "-"
-            if one.late_minutes != one.late_minutes
-            else f"{100 * one.late_minutes:.1f} %",
+            "replica": calibration.kind if calibration else "-",
+            "capacity (requests/s)": capacity_rps,
+            "in 90 % interval": _share(one.inside, ".0f"),
+            "late minutes": _share(one.late_minutes, ".1f"),
             "simulated": _percent(one.predicted_late_minutes),
             "late requests, simulated": _percent(one.violation_rate),
             "backcast": "refused" if one.refusal else "reproduced",
         }
-        for one in result.services
-    ]
-    lines = [text_table(services)]
+        rows.append(row)
+    lines = [text_table(rows)]
     lines += [f"{one.job.name}: no advice: {one.refusal}" for one in result.services if one.refusal]
     lines += [f"{one.job.name}: {one.note}" for one in result.services if one.note]
-    if not result.policies:
-        return "\n".join(lines)
+    return lines
+
+
+def _of_policies(result: Audit) -> list[str]:
+    """What each policy loses, and how much more than the recorded replicas, by service."""
     policies = [
         {
             "policy": name,
@@ -169,62 +179,70 @@ def text(result: Audit) -> str:
         }
         for name, of in result.policies.items()
     ]
+    _, *compared = result.by_service.items()  # the first entry is for the recorded replicas
+    by_service = []
+    for n, one in enumerate(result.reproduced):
+        row = {"job": one.job.name}
+        for policy, difference in compared:  # (3, services)
+            of_service = difference[:, n]
+            row[policy] = f"{_interval(of_service)} {_verdict(of_service)}".rstrip()
+        by_service.append(row)
     reproduced = len(result.reproduced)
-    compared = list(result.by_service.items())[
-        1:
-    ]  # the first entry is for the recorded replicas themselves
-    by_service = [
-        {"job": one.job.name}
-        | {
-            policy: f"{_interval(of[:, n])} {_verdict(of[:, n])}".rstrip()
-            for policy, of in compared
-        }
-        for n, one in enumerate(result.reproduced)
-    ]
-    lines += [
-        "",
-        f"{result.replayed}, {reproduced} of {len(services)} services on {result.capacity:g} cores, simulated, 90 % intervals",
-        f"utility lost per minute, of at most {reproduced}; as recorded, it was {result.observed_lost():.3g}",
+    lines = [
+        f"{result.replayed}, {reproduced} of {len(result.services)} services "
+        f"on {result.capacity:g} cores, simulated, 90 % intervals",
+        f"utility lost per minute, of at most {reproduced}; "
+        f"as recorded, it was {result.observed_lost():.3g}",
         text_table(policies),
         "",
         "utility lost per minute minus that of the recorded replicas, by service:",
         text_table(by_service),
     ]
     if len(result.used) < DAY_MINUTES:
-        lines += [
+        lines.append(
             f"these are {len(result.used)} minutes of one day; other hours and days may differ"
-        ]
+        )
+    return lines
+
+
+def _of_cores(result: Audit) -> list[str]:
+    """The cores that the reproduced services used and needed in each hour."""
     names = {"used_mean": "used, mean", "used_least": "used, least", "needed_most": "needed, most"}
-    hours = [
-        {
-            names.get(key, key): value if isinstance(value, str) else f"{value:.1f}"
-            for key, value in row.items()
-        }
-        for row in result.hours()
+    hours = []
+    for row in result.hours():
+        cells = {names.get(key, key): value for key, value in row.items()}
+        hours.append(
+            {
+                name: value if isinstance(value, str) else f"{value:.1f}"
+                for name, value in cells.items()
+            }
+        )
+    most = result.required.max()
+    return [
+        f"the SLOs of the reproduced services need up to {most:g} cores; by hour:",
+        text_table(hours),
     ]
-    most = (
-        f"the SLOs of the reproduced services need up to {result.required.max():g} cores; by hour:"
-    )
-    return "\n".join([*lines, "", most, text_table(hours)])
 
 
 def _verdict(difference: Any) -> str:
+    """What the interval (low, middle, high) of a difference in lost utility says; "" if it is 0."""
     low, _, high = difference
-    return (
-        "better"
-        if high < 0
-        else "worse"
-        if low > 0
-        else "no difference shown"
-        if difference.any()
-        else ""
-    )
+    if high < 0:
+        return "better"
+    if low > 0:
+        return "worse"
+    return "no difference shown" if difference.any() else ""
 
 
 def _interval(interval: Any) -> str:
-    return "{1:.3g} ({0:.3g} to {2:.3g})".format(*interval)
+    low, middle, high = interval
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _share(value: float, spec: str) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:{spec}} %"
 
 
 def _percent(interval: Any) -> str:
     low, middle, high = (100 * value for value in interval)
-    return "-" if middle != middle else f"{middle:.1f} % ({low:.1f} to {high:.1f})"
+    return "-" if math.isnan(middle) else f"{middle:.1f} % ({low:.1f} to {high:.1f})"

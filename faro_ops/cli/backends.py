@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from faro_ops.controller.overrides import Override, Settings
     from faro_ops.controller.startup import Ensure
     from faro_ops.kube.operate import NamespacedName
+    from faro_ops.rayserve.backend import Endpoint
     from faro_ops.rayserve.cluster import Lease, RayServeCluster
     from faro_ops.rayserve.spec import ServeSpec
 
@@ -25,12 +26,16 @@ ACTIONS = ("replicas", "ceilings")
 
 
 def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether Faro sets HPA bounds instead of replicas. ValueError if `act` is unknown or impossible with `backend`."""
+    """Whether Faro sets HPA bounds instead of replicas.
+
+    Raises ValueError if `act` is unknown or impossible with `backend`.
+    """
     if act not in ACTIONS:
         raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
     if act == "ceilings" and backend != "deployments":
         raise ValueError(
-            "act=ceilings needs --backend deployments, whose HorizontalPodAutoscalers choose the replicas"
+            "act=ceilings needs --backend deployments, "
+            "whose HorizontalPodAutoscalers choose the replicas"
         )
     return act == "ceilings"
 
@@ -38,7 +43,10 @@ def sets_ceilings(act: str, backend: str) -> bool:
 def faro_plan(
     backend: str, plan: str | None, kubeconfig: str | None, context: str | None
 ) -> NamespacedName | None:
-    """Parse `plan`, the NAMESPACE/NAME of a FaroPlan, and send log records to `say`. Without a plan, return None."""
+    """Parse `plan`, the NAMESPACE/NAME of a FaroPlan, and send log records to `say`.
+
+    Returns None without a plan.
+    """
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
@@ -46,30 +54,31 @@ def faro_plan(
     from faro_ops.kube.operate import NamespacedName
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
-    logging.getLogger("urllib3").setLevel(
-        logging.ERROR
-    )  # no warning per retry, because Faro reports the outcome
+    # No warning per retry, because Faro reports the outcome.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     return NamespacedName.of(plan, kubeconfig, context)
 
 
 def overrides_of(
     home: NamespacedName | None, journal: str | None
 ) -> Callable[[], tuple[Override, ...]]:
-    """A function that reads operators' overrides from the file next to `journal` and from the FaroPlan `home`."""
+    """A function that reads operators' overrides.
+
+    They are in the file next to `journal` and in the FaroPlan `home`.
+    """
     from faro_ops.controller.overrides import path_of, read_overrides
 
     of_journal = partial(read_overrides, path_of(journal)) if journal else tuple
-    if home:
-        from faro_ops.controller.background import latest
-        from faro_ops.kube.plan_overrides import PlanOverrides
-        from faro_ops.kube.preflight import check_server
+    if home is None:
+        return of_journal
+    from faro_ops.controller.background import latest
+    from faro_ops.kube.plan_overrides import PlanOverrides
+    from faro_ops.kube.preflight import check_server
 
-        check_server(home.connect())
-        of_plan = PlanOverrides(
-            home.connect(retries=0, timeout_s=2.0), home.namespace, home.name
-        ).read
-        return latest(lambda: (*of_journal(), *of_plan()))
-    return of_journal
+    check_server(home.connect())
+    api = home.connect(retries=0, timeout_s=2.0)
+    of_plan = PlanOverrides(api, home.namespace, home.name)
+    return latest(lambda: (*of_journal(), *of_plan.read()))
 
 
 @contextmanager
@@ -88,54 +97,102 @@ def ray_serve(
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:
     """Yield a function that makes a `RayServeCluster` from settings.
 
-    Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the context ends.
+    Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the
+    context ends.
     """
     from faro_ops.memory import must_fit, ray_gb
     from faro_ops.rayserve.backend import serving
-    from faro_ops.rayserve.cluster import RayServeCluster
-    from faro_ops.rayserve.spec import serve_specs
 
-    def specs_of(settings: Settings) -> tuple[ServeSpec, ...]:
-        return serve_specs(settings.jobs, settings.sections.get("serve", {}))
-
-    table, specs = settings.jobs, specs_of(settings)
+    jobs = settings.jobs
+    specs = _specs_of(settings)
     if backend == "local":
         if capacity is None:
             raise ValueError(
                 "backend=local needs --capacity, the cores of the cluster that it starts"
             )
         must_fit(f"{capacity} replicas of Ray Serve need", ray_gb(capacity), "take fewer replicas")
-    initial = policy.initial(table, capacity) if capacity else [1] * len(table)
-    options: dict[str, Any] = {
-        "address": address,
-        "serve_address": serve_address,
-        "start_timeout_s": start_timeout_s,
-    }
-    with serving(backend, table, specs, initial, capacity or 0, report=say, **options) as endpoint:
-        cluster: RayServeCluster | None = None
-
-        def cluster_of(new: Settings) -> RayServeCluster:
-            nonlocal cluster, lease
-            if backend == "local" and specs_of(new) != specs:
-                raise ValueError(
-                    "backend=local: a job was added or removed, or its section serve changed; start again"
-                )
-            first = cluster is None
-            cluster = RayServeCluster(
-                new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease
-            )
-            if first:  # only at the start: later, the control loop handles outages
-                ensure(cluster.connect)
-                say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
-            lease = lease and replace(lease, force=False)
-            return cluster
-
+    initial = policy.initial(jobs, capacity) if capacity else [1] * len(jobs)
+    ray = serving(
+        backend,
+        jobs,
+        specs,
+        initial,
+        capacity or 0,
+        address=address,
+        serve_address=serve_address,
+        start_timeout_s=start_timeout_s,
+        report=say,
+    )
+    with ray as endpoint:
         if home and backend == "rayserve" and capacity is None:
             from faro_ops.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
+        started = specs if backend == "local" else None
+        clusters = _RayServeClusters(endpoint, clock, capacity, lease, ensure, started)
         try:
-            yield cluster_of
+            yield clusters.of
         finally:
-            if backend != "local" and cluster is not None:
-                cluster.release_lease()
+            if backend != "local":
+                clusters.release_lease()
+
+
+class _RayServeClusters:
+    """Makes a `RayServeCluster` for each settings of a run; `lease` passes from one to the next.
+
+    started : the specs of the jobs that Ray was started with on this machine, which cannot change;
+        None if Ray runs elsewhere.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        clock: Clock,
+        capacity: int | None,
+        lease: Lease | None,
+        ensure: Ensure,
+        started: tuple[ServeSpec, ...] | None,
+    ):
+        self._endpoint = endpoint
+        self._clock = clock
+        self._capacity = capacity
+        self._lease = lease
+        self._ensure = ensure
+        self._started = started
+        self._newest: RayServeCluster | None = None
+
+    def of(self, settings: Settings) -> RayServeCluster:
+        """The cluster for the jobs of `settings`. The first one is connected here.
+
+        Later, the control loop handles outages of Ray.
+        """
+        from faro_ops.rayserve.cluster import RayServeCluster
+
+        specs = _specs_of(settings)
+        if self._started is not None and specs != self._started:
+            raise ValueError(
+                "backend=local: a job was added or removed, or its section serve changed; "
+                "start again"
+            )
+        ray, http = self._endpoint.ray, self._endpoint.http
+        first = self._newest is None
+        cluster = RayServeCluster(
+            settings.jobs, specs, ray, http, self._clock, self._capacity, self._lease
+        )
+        self._newest = cluster
+        if first:
+            self._ensure(cluster.connect)
+            say(f"serving at {http.address}, Ray at {ray.address}")
+        if self._lease:
+            self._lease = replace(self._lease, force=False)  # only the first cluster takes over
+        return cluster
+
+    def release_lease(self) -> None:
+        if self._newest:
+            self._newest.release_lease()
+
+
+def _specs_of(settings: Settings) -> tuple[ServeSpec, ...]:
+    from faro_ops.rayserve.spec import serve_specs
+
+    return serve_specs(settings.jobs, settings.sections.get("serve", {}))

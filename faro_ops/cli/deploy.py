@@ -17,8 +17,8 @@ def deploy(
 ) -> None:
     """Deploy the jobs to a running Ray, and wait until they serve.
 
-    Each job is an application. Jobs that run already keep their replicas, and applications of other programs stay. A job
-    that is no longer in the table is removed from Ray.
+    Each job is an application. Jobs that run already keep their replicas, and applications of other
+    programs stay. A job that is no longer in the table is removed from Ray.
     """
     import yaml
 
@@ -35,9 +35,8 @@ def deploy(
     with serving("rayserve", table, specs, initial, 0, address=address) as endpoint:
         applications, gone = merged(endpoint.ray, configuration(table, specs, initial))
         for name in gone:
-            say(
-                f"application {name!r} is no longer in {jobs}: {'it would be' if dry else 'it is'} removed"
-            )
+            removed = "it would be removed" if dry else "it is removed"
+            say(f"application {name!r} is no longer in {jobs}: {removed}")
         if dry:
             print(yaml.safe_dump({"applications": applications}, sort_keys=False), end="")
         else:

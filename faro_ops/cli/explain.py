@@ -30,38 +30,45 @@ def explain(
     from faro_ops.controller.explanation import decided, decision_at, explained
     from faro_ops.controller.journal import parts, plain, read
 
-    # Reading the journal's archives takes minutes. Without --at, they are read only if the current file has no decision.
-    newest = [read(journal)] if at is None else []
-    recorded = (
-        newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
-    )
-    header, tick = decision_at(
-        recorded, None if at is None else _seconds(at, *recorded[-1]), journal
-    )
+    if at is None:
+        # Reading the journal's archives takes minutes, and mostly the current file is enough.
+        newest = read(journal)
+        enough = any(decided(one) for one in newest[1])
+        recorded = [newest] if enough else parts(journal)
+        header, tick = decision_at(recorded, None, journal)
+    else:
+        recorded = parts(journal)
+        header, tick = decision_at(recorded, _seconds(at, *recorded[-1]), journal)
     rows = explained(header, tick)
     if as_json:
-        print(
-            *(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows),
-            sep="\n",
-        )
+        for row in rows:
+            print(json.dumps({key: plain(value) for key, value in row.items()}))
         return
-    outcome = (
-        "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
-    )
-    observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
-    cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
-    clock = "" if header.origin_s is None else f" ({_wall_time(header, tick):%Y-%m-%d %H:%M:%S})"
-    print(
-        f"{header.policy} at {observation.now_s:g} s{clock}, decided in {decision_ms:.0f} ms, {outcome}"
-    )
+    print(_summary(header, tick))
     if at is None and not decided(tick):
         print(
-            "no plan has been made yet since the start or the last change; a first plan takes about two minutes"
+            "no plan has been made yet since the start or the last change; "
+            "a first plan takes about two minutes"
         )
     for change in header.changes:
         print(change)
-    print(f"{cores:g} of {observation.capacity:g} cores requested")
+    cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
+    print(f"{cores:g} of {tick.step.observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
+
+
+def _summary(header: Header, tick: Tick) -> str:
+    """A line that says which policy decided, when, how fast, and whether the plan was applied."""
+    now_s = tick.step.observation.now_s
+    decision_ms = tick.step.decision_s * 1e3
+    clock = "" if header.origin_s is None else f" ({_wall_time(header, tick):%Y-%m-%d %H:%M:%S})"
+    if not header.apply:
+        outcome = "dry run"
+    elif tick.error:
+        outcome = f"not applied: {tick.error}"
+    else:
+        outcome = "applied"
+    return f"{header.policy} at {now_s:g} s{clock}, decided in {decision_ms:.0f} ms, {outcome}"
 
 
 def _wall_time(header: Header, tick: Tick) -> datetime:
@@ -71,7 +78,10 @@ def _wall_time(header: Header, tick: Tick) -> datetime:
 
 
 def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
-    """Convert `at` to seconds on the run's clock. For example, 19:05 is the latest 19:05 before the last tick."""
+    """Convert `at` to seconds on the run's clock.
+
+    For example, 19:05 is the latest 19:05 before the last tick.
+    """
     with suppress(ValueError):
         return float(at)
     try:

@@ -1,14 +1,19 @@
 """`faro manifests`: Kubernetes manifests for Faro and the jobs."""
 
+from __future__ import annotations
+
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from faro_ops.cli import backends
 from faro_ops.cli.run import run
 from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
+
+if TYPE_CHECKING:
+    from faro_ops.kube.manifests import ManifestSpec
 
 
 def manifests(
@@ -59,28 +64,17 @@ def manifests(
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
-    They define the controller, its permissions, a network policy, disruption budgets and a dashboard. For rayserve,
-    they also define the RayService and a quota.
+    They define the controller, its permissions, a network policy, disruption budgets and a
+    dashboard. For rayserve, they also define the RayService and a quota.
     """
-    # One long function, because typer reads the options from its signature and every part uses them.
     from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.policies.baselines import fair_share
-    from faro_lib.policies.faro import bounding
+    from faro_ops.policies.bounds import predicting
     from faro_lib.workload.readers import read_jobs
     from faro_ops.cli.model import Source
     from faro_ops.jobs_table import read_sections
     from faro_ops.kube.deployments import DeploymentRef
-    from faro_ops.kube.manifests import (
-        APPLY_FIRST,
-        SECRET,
-        SECRET_KEY,
-        Head,
-        ManifestSpec,
-        Workers,
-        arguments,
-        write,
-    )
-    from faro_ops.kube.status import GROUP, PLURAL
+    from faro_ops.kube.manifests import Head, ManifestSpec, Workers, write
     from faro_ops.rayserve.spec import serve_specs
 
     if not jobs.endswith((".yaml", ".yml")):
@@ -88,61 +82,87 @@ def manifests(
     factory = factory_of(policy)  # raises ValueError if the name is unknown
     ceilings = backends.sets_ceilings(act, backend)
     table = read_jobs(jobs)
-    for job in (job for job in table if job.latency_curve):
-        problem = "is a file that the controller's pod would not have; leave the column out"
-        raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
-    if ceilings:
-        bounding(
-            factory(PolicyContext(table, Source().model(table)))
-        )  # ValueError unless `policy` is a Faro policy
-    values: dict[str, Any] = dict(
-        jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace
-    )
-    values |= dict(
-        name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor
-    )
-    values |= dict(
-        monitoring_namespace=monitoring_namespace,
-        prometheus=prometheus,
-        options=tuple(options or ()),
-    )
+    for job in table:
+        if job.latency_curve:
+            raise ValueError(
+                f"job {job.name!r}: latency_curve={job.latency_curve!r} is a file that the "
+                "controller's pod would not have; leave the column out"
+            )
+    if ceilings:  # ValueError unless `policy` is a Faro policy
+        predicting(factory(PolicyContext(table, Source().model(table))))
+
+    of_backend: dict[str, Any]
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
-        names = tuple(ref.autoscaler if ceilings else ref.name for ref in refs)
-        values |= dict(
-            namespaces=tuple(ref.namespace for ref in refs), deployments=names, ceilings=ceilings
-        )
+        of_backend = {
+            "namespaces": tuple(ref.namespace for ref in refs),
+            "deployments": tuple(ref.autoscaler if ceilings else ref.name for ref in refs),
+            "ceilings": ceilings,
+        }
     else:
-        how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
-        fits = (
-            sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
-        )  # if not, ManifestSpec raises
-        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)
-        values |= dict(
-            ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace
-        )
-        values |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
-    spec, controller = ManifestSpec(**values), typer.Typer()
-    controller.command()(run)
-    _, *words = arguments(spec)
-    typer.main.get_command(controller).make_context(
-        "faro run", words
-    )  # invalid options fail here, not in the pod
+        least = sum(max(1, job.min_replicas) * job.cores for job in table)
+        fits = least <= size.total  # if not, ManifestSpec raises
+        of_backend = {
+            "served": serve_specs(table, read_sections(jobs, "serve")),
+            "initial": fair_share(table, size.total).tolist() if fits else [1] * len(table),
+            "workers": size,
+            "head": Head(head_cpu, head_memory),
+            "ray_version": ray_version or _installed_ray(),
+            "operator_namespace": operator_namespace,
+        }
+    spec = ManifestSpec(
+        jobs=table,
+        jobs_text=Path(jobs).read_text(),
+        backend=backend,
+        namespace=namespace,
+        name=name,
+        image=image,
+        policy=policy,
+        tick_s=tick,
+        act=not dry,
+        monitor=service_monitor,
+        monitoring_namespace=monitoring_namespace,
+        prometheus=prometheus,
+        options=tuple(options or ()),
+        **of_backend,
+    )
+    _check_arguments(spec)
     for path in write(spec, out):
         print(path)
+    _print_commands(backend, namespace, out)
+
+
+def _check_arguments(spec: ManifestSpec) -> None:
+    """Parse the controller's options, so that invalid ones fail here and not in the pod."""
+    from faro_ops.kube.manifests import arguments
+
+    controller = typer.Typer()
+    controller.command()(run)
+    _, *words = arguments(spec)
+    typer.main.get_command(controller).make_context("faro run", words)
+
+
+def _print_commands(backend: str, namespace: str, out: str) -> None:
+    """Print the commands that apply the manifests."""
+    from faro_ops.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY
+    from faro_ops.kube.status import GROUP, PLURAL
+
+    first = " ".join(f"-f {out}/{name}" for name in APPLY_FIRST)
     print("# first the namespace and the CustomResourceDefinition:")
-    print(f"kubectl apply --server-side {' '.join(f'-f {out}/{name}' for name in APPLY_FIRST)}")
+    print(f"kubectl apply --server-side {first}")
     print(f"kubectl wait --for condition=established --timeout 60s crd/{PLURAL}.{GROUP}")
     if backend == "rayserve":
-        secret = f"kubectl -n {namespace} create secret generic {SECRET}"
+        create = f"kubectl -n {namespace} create secret generic {SECRET}"
         print(
-            "# create the token once, before the rest; the pipe hides it from the list of processes:"
+            "# create the token once, before the rest; "
+            "the pipe hides it from the list of processes:"
         )
-        print(f"openssl rand -hex 32 | tr -d '\\n' | {secret} --from-file={SECRET_KEY}=/dev/stdin")
+        print(f"openssl rand -hex 32 | tr -d '\\n' | {create} --from-file={SECRET_KEY}=/dev/stdin")
     print(
-        "# --force-conflicts resets fields that others changed, for example the number of controllers:"
+        "# --force-conflicts resets fields that others changed, "
+        "for example the number of controllers:"
     )
     print(f"kubectl apply --server-side --force-conflicts -k {out}")
 

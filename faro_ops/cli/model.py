@@ -24,39 +24,35 @@ from faro_ops.controller.renewal import fitted, renewal
 from faro_ops.errors import message_of
 from faro_ops.recommend.load_history import exported_days, journal_days
 
-PROMETHEUS, JOURNAL = OWN = (
-    "prometheus",
-    "journal",
-)  # values of --history for counts that controllers recorded
-REFIT_S, REFIT_GB = 1800.0, 2.0  # limits on the time and memory of a refit
-REFIT_AFTER_MIDNIGHT_S = (
-    600.0  # start of the nightly refit; by then, yesterday's counts are complete
-)
-PROBATION_S = (
-    600.0  # a refit is reverted if the policy fails within this time after the refit was accepted
-)
-ACCEPTED, REFUSED, FAILED, REVERTED = (
-    "accepted",
-    "refused",
-    "failed",
-    "reverted",
-)  # outcomes of a refit
+# Values of --history for counts that controllers recorded.
+PROMETHEUS = "prometheus"
+JOURNAL = "journal"
+OWN = (PROMETHEUS, JOURNAL)
+REFIT_S = 1800.0  # limit on the time of a refit
+REFIT_GB = 2.0  # limit on the memory of a refit
+# Start of the nightly refit; by then, yesterday's counts are complete.
+REFIT_AFTER_MIDNIGHT_S = 600.0
+# A refit is reverted if the policy fails within this time after the refit was accepted.
+PROBATION_S = 600.0
+# Outcomes of a refit.
+ACCEPTED = "accepted"
+REFUSED = "refused"
+FAILED = "failed"
+REVERTED = "reverted"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """The source of the request counts to which the forecaster is fitted."""
 
-    history: str | None = (
-        None  # file of counts, or PROMETHEUS or JOURNAL for counts that controllers recorded
-    )
+    # File of counts, or PROMETHEUS or JOURNAL for counts that controllers recorded.
+    history: str | None = None
     forecaster: str = "auto"
     prometheus: str | None = None
     token_path: str | None = None
     journal: str | None = None
-    namespace: str = (
-        ".*"  # regular expression for the namespaces of the controllers that recorded the counts
-    )
+    # Regular expression for the namespaces of the controllers that recorded the counts.
+    namespace: str = ".*"
 
     def __post_init__(self) -> None:
         for name in OWN:
@@ -66,19 +62,23 @@ class Source:
                 )
 
     def days(self, jobs: tuple[Job, ...]) -> Traces:
-        """Read the jobs' requests per minute on complete days. Raise ValueError or OSError if there is no such day."""
+        """Read the jobs' requests per minute on complete days.
+
+        Raises ValueError or OSError if there is no such day.
+        """
         if not self.history:
             raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:
             return exported_days(str(self.prometheus), jobs, self.token_path, self.namespace)
-        return (
-            journal_days(str(self.journal), jobs)
-            if self.history == JOURNAL
-            else read_csv(self.history, jobs)
-        )
+        if self.history == JOURNAL:
+            return journal_days(str(self.journal), jobs)
+        return read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """Fit a forecaster to `days`. It is untrained without `history`, or if a controller's counts are unusable."""
+        """Fit a forecaster to `days`.
+
+        It is untrained without `history`, or if a controller's counts are unusable.
+        """
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -86,34 +86,37 @@ class Source:
                 if self.history not in OWN:
                     raise
                 say(f"nothing is learnt from earlier days: {message_of(error)}")
-        none = np.zeros((1, len(jobs), DAY_MINUTES), int)
-        return fit("auto", Traces(jobs, none[None][:0], none))
+        no_days = np.zeros((0, 1, len(jobs), DAY_MINUTES), int)  # (days, samples, jobs, minutes)
+        no_requests = np.zeros((1, len(jobs), DAY_MINUTES), int)
+        return fit("auto", Traces(jobs, no_days, no_requests))
 
     def renewal(self, jobs: tuple[Job, ...], serving: Forecaster) -> tuple[Forecaster | None, str]:
+        """Read `days` again and call `renewal.renewal`."""
         return renewal(self.forecaster, self.days(jobs), serving)
 
 
 class FreshModel:
     """The forecaster in use, and its refits in a child process.
 
-    A refit starts when requested. If controllers recorded the counts, a refit also starts every night.
+    A refit starts when requested. If controllers recorded the counts, a refit also starts every
+    night.
     report : called with the outcome of each refit and its reason.
     """
 
     def __init__(self, source: Source, jobs: tuple[Job, ...], report: Callable[[str, str], object]):
-        self._source, self._report = source, report
+        self._source = source
+        self._report = report
         self._begin(jobs)
 
     def _begin(self, jobs: tuple[Job, ...]) -> None:
-        self._serving = self._given = self._source.model(
-            jobs
-        )  # `_given`: the forecaster that `of` last returned
+        """Fit the forecaster of these jobs, and forget a refit that has begun for other jobs."""
+        self._serving = self._source.model(jobs)  # first: if it raises, nothing has changed
         self._jobs = jobs
-        self.wanted = False  # whether a refit is requested; a signal handler sets it
-        self._before: Forecaster | None = (
-            None  # the forecaster before the last refit, to restore on failure
-        )
+        self._given = self._serving  # the forecaster that `of` last returned
+        # The forecaster before the last refit, to restore on failure.
+        self._before: Forecaster | None = None
         self._accepted_s = 0.0
+        self.wanted = False  # whether a refit is requested; a signal handler sets it
         self._day = _learning_day()  # day on which the last fit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
 
@@ -125,29 +128,39 @@ class FreshModel:
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """Start a due refit and apply a finished one. Return the forecaster, or None if `of` already returned it."""
+        """Start a due refit and apply a finished one.
+
+        Returns the forecaster, or None if `of` already returned it.
+        """
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
-            self.wanted, self._day = False, _learning_day()
-            work = partial(self._source.renewal, self._jobs, self._serving)
-            self._refit = in_thread(partial(in_child, work, REFIT_S, REFIT_GB))
+            self._start_refit()
         if self._refit and self._refit.done():
             refit, self._refit = self._refit, None
-            if error := refit.exception():
-                self._report(FAILED, f"{message_of(error)}; the earlier model stays")
-            else:
-                new, reason = refit.result()
-                if new:
-                    self._before, self._serving, self._accepted_s = (
-                        self._serving,
-                        new,
-                        time.monotonic(),
-                    )
-                self._report(ACCEPTED if new else REFUSED, reason)
+            self._apply(refit)
         return None if self._serving is self._given else self.of(self._jobs)
 
+    def _start_refit(self) -> None:
+        self.wanted = False
+        self._day = _learning_day()
+        work = partial(self._source.renewal, self._jobs, self._serving)
+        self._refit = in_thread(partial(in_child, work, REFIT_S, REFIT_GB))
+
+    def _apply(self, refit: Future[tuple[Forecaster | None, str]]) -> None:
+        """Use the forecaster of a finished refit, unless the refit failed or refused it."""
+        if error := refit.exception():
+            self._report(FAILED, f"{message_of(error)}; the earlier model stays")
+            return
+        new, reason = refit.result()
+        if new is None:
+            self._report(REFUSED, reason)
+            return
+        self._before, self._serving = self._serving, new
+        self._accepted_s = time.monotonic()
+        self._report(ACCEPTED, reason)
+
     def policy_failed(self) -> None:
-        """Restore the previous forecaster if the present one was accepted less than PROBATION_S ago."""
+        """Restore the previous forecaster if the present one is on probation (PROBATION_S)."""
         if self._before and time.monotonic() < self._accepted_s + PROBATION_S:
             self._serving, self._before = self._before, None
             self._report(
@@ -163,30 +176,34 @@ def _learning_day() -> date:
 def context_of(
     settings: Settings, forecaster: Forecaster, capacity: float | None = None
 ) -> PolicyContext:
-    """The inputs of a policy. A latency table for `capacity` cores is simulated only when the policy needs one."""
+    """The inputs of a policy.
+
+    A latency table for `capacity` cores is simulated only when the policy needs one.
+    """
     from faro_lib.simulate.measure import measure
     from faro_ops.rayserve.spec import ongoing_limits
     from faro_ops.recommend.recommendation import LIVE
 
     limits = ongoing_limits(settings.jobs, settings.sections.get("serve", {}))
-    measured = partial(
-        measure, settings.jobs, capacity=capacity, serving_model=replace(LIVE, own_limits=limits)
-    )
+    model = replace(LIVE, own_limits=limits)
+    measured = partial(measure, settings.jobs, capacity=capacity, serving_model=model)
     return PolicyContext(settings.jobs, forecaster, latency_model=measured)
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
-    """Return the policy with announced load changes in its forecasts. A policy without a forecaster stays unchanged."""
+    """Return the policy with announced load changes in its forecasts.
+
+    A policy without a forecaster stays unchanged.
+    """
     if not settings.events or not isinstance(policy, TwoLoops):
         return policy
     names = [job.name for job in settings.jobs]
 
     def minute(wall_s: float | None) -> float:
-        return (
-            float("inf")
-            if wall_s is None
-            else (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
-        )
+        """The minute of the run at a Unix time; None = never."""
+        if wall_s is None:
+            return float("inf")
+        return (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
 
     events = tuple(
         Event(names.index(one.job), minute(one.from_s), minute(one.until_s), one.load or 1.0)
@@ -196,12 +213,12 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """Start the policy's forecaster at the local time of day of `origin_s` (Unix time), using today's UTC offset.
+    """Start the policy's forecaster at the local time of day of `origin_s` (Unix time).
 
-    The policy is unchanged if it has no forecaster, or if the forecaster's days have fewer than DAY_MINUTES minutes.
+    Today's UTC offset applies. The policy is unchanged if it has no forecaster, or if the
+    forecaster's days have fewer than DAY_MINUTES minutes.
     """
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
-    return replace(
-        policy, forecaster=policy.forecaster.start(int(origin_s + time.localtime().tm_gmtoff) // 60)
-    )
+    local_minute = int(origin_s + time.localtime().tm_gmtoff) // 60
+    return replace(policy, forecaster=policy.forecaster.start(local_minute))

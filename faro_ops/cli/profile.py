@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from faro_ops.cli.shared import Address, ServeAddress, option, say
 
@@ -23,8 +23,9 @@ def profile(
 ) -> None:
     """Measure service times, cold starts and the kind of replica.
 
-    Open-loop load rises until the p99 latency exceeds three times the SLO. The latencies show whether a replica serves
-    requests one at a time, concurrently or in batches. The results go into the table, and figures go into its folder.
+    Open-loop load rises until the p99 latency exceeds three times the SLO. The latencies show
+    whether a replica serves requests one at a time, concurrently or in batches. The results go into
+    the table, and figures go into its folder.
     """
     from faro_lib.figures.style import save
     from faro_lib.workload.readers import read_jobs
@@ -46,17 +47,24 @@ def profile(
     table = read_jobs(jobs)
     specs = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]
-    capacity = math.ceil(
-        sum(cores) + max(cores)
-    )  # one replica per job, and one more to time a cold start
-    addresses: dict[str, Any] = dict(address=address, serve_address=serve_address)
-    with serving(
-        backend, table, specs, [1] * len(table), capacity, report=say, **addresses
-    ) as endpoint:
+    # One replica per job, and one more to time a cold start.
+    capacity = math.ceil(sum(cores) + max(cores))
+    ray = serving(
+        backend,
+        table,
+        specs,
+        [1] * len(table),
+        capacity,
+        address=address,
+        serve_address=serve_address,
+        report=say,
+    )
+    with ray as endpoint:
         for job, spec in zip(table, specs):
             measured = profile_job(endpoint.ray, endpoint.http, job.name, spec, requests)
             print(
-                f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, scv {measured.service_scv:.3f}, "
+                f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, "
+                f"scv {measured.service_scv:.3f}, "
                 f"network overhead {measured.network_overhead_s * 1e3:.1f} ms, "
                 f"start {measured.cold_start_s:.1f} s ({measured.requests} requests)"
             )

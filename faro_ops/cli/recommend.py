@@ -1,8 +1,9 @@
-"""`faro recommend`: replicas for the next minutes, and the capacity that the SLOs require, from recorded load."""
+"""`faro recommend`: from recorded load, replicas for the next minutes and the required capacity."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from faro_ops.cli import shared
 from faro_ops.cli.shared import milliseconds, option, say, text_table
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
+    from faro_lib.simulate import ServingModel
+    from faro_ops.recommend.load_history import History
     from faro_ops.recommend.recommendation import Recommendation
+    from faro_ops.recommend.replay import Replay
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 NEXT = "next: introduce them step by step, as docs/adopt.md says (Adopting Faro step by step)"
@@ -61,65 +63,56 @@ def recommend(
 ) -> int:
     """Recommend replicas for each job, with forecasts and reasons.
 
-    With --curve, also find the capacity that the SLOs need. Give one of --workload, --prometheus and --journal.
+    With --curve, also find the capacity that the SLOs need. Give one of --workload, --prometheus
+    and --journal.
 
-    Exit status: 0 success; 2 invalid input; 3 the cluster's capacity does not meet the SLOs; 130 interrupted.
+    Exit status: 0 success; 2 invalid input; 3 the cluster's capacity does not meet the SLOs; 130
+    interrupted.
     """
-    # One long function, because typer reads the options from its signature and every part uses them.
     from faro_lib.registry import load_plugins
-    from faro_lib.simulate import ServingModel
-    from faro_ops.jobs_table import assumptions, read_sections
-    from faro_ops.rayserve.spec import ongoing_limits
-    from faro_ops.recommend.load_history import (
-        history_from_csv,
-        history_from_journal,
-        history_from_prometheus,
-    )
-    from faro_ops.recommend.recommendation import LIVE
+    from faro_ops.recommend import load_history
     from faro_ops.recommend.recommendation import recommend as recommendation_of
 
     if plot is not None:
         shared.check_picture(Path(plot))
-    serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
     load_plugins(plugin or [])
     shared.check_one_source(workload, prometheus, journal)
-    options = {
+    of_prometheus = {
         "--query": query,
         "--hours": hours,
         "--label": label,
         "--prometheus-token": prometheus_token,
     }
-    given = [name for name, value in options.items() if value is not None]
+    given = [name for name, value in of_prometheus.items() if value is not None]
     if prometheus is None and given:
         raise ValueError(f"{given[0]} is for --prometheus, which is not given")
     if prometheus is not None and at is not None:
         raise ValueError(
             "--at is for --workload and --journal; with --prometheus, the history ends now"
         )
-    if prometheus is not None:
-        if query is None:
-            raise ValueError(
-                "--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'"
-            )
-        history = history_from_prometheus(
-            prometheus, query, jobs, hours=hours or 24, label=label, token_path=prometheus_token
+    if prometheus is not None and query is None:
+        raise ValueError(
+            "--prometheus needs --query, "
+            "e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'"
         )
-    elif workload is not None:
-        history = history_from_csv(workload, jobs, at)
+    serving_model = _serving_model(dispatch)
+
+    if workload is not None:
+        history = load_history.history_from_csv(workload, jobs, at)
+    elif journal is not None:
+        history = load_history.history_from_journal(journal, jobs, at)
     else:
-        history = history_from_journal(str(journal), jobs, at)
-    if history.unobserved:
-        say(
-            f"no requests of {', '.join(history.unobserved)} are recorded; planned without requests"
+        history = load_history.history_from_prometheus(
+            str(prometheus),
+            str(query),
+            jobs,
+            hours=hours or 24,
+            label=label,
+            token_path=prometheus_token,
         )
-    if history.missing:
-        say(
-            f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions"
-        )
+    _say_what_is_missing(history)
     if jobs:
-        serving_model = replace(
-            serving_model, own_limits=ongoing_limits(history.jobs, read_sections(jobs, "serve"))
-        )
+        serving_model = replace(serving_model, own_limits=_own_limits(history, jobs))
     recommendation = recommendation_of(
         history,
         capacity,
@@ -130,176 +123,234 @@ def recommend(
         serving_model=serving_model,
         report=say,
     )
-    if not jobs and not journal:
-        usual = history.jobs[0]
-        promise = f"an SLO of {milliseconds(usual.slo_s)} at p{100 * usual.quantile:g}"
-        say(
-            f"without --jobs, every job is assumed to have {promise} and a service time of {usual.service_time_s:g} s"
-        )
-    for line in assumptions(jobs) if jobs else []:
-        say(line)
-    if plot is not None:
+    if journal is None or jobs:  # a journal has the jobs with which its run began
+        _say_what_is_assumed(history, jobs)
+    if plot is not None and recommendation.replay is not None:
         from faro_ops.recommend.figure import capacity_curve
 
-        curve_of = partial(capacity_curve, recommendation.curve, recommendation.marks)
-        shared.write_picture(Path(plot), curve_of, "How many replicas?", _text(recommendation))
+        draw = partial(capacity_curve, recommendation.replay.curve, recommendation.marks)
+        shared.write_picture(Path(plot), draw, "How many replicas?", _text(recommendation))
     print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
     return 0 if recommendation.slo_met else OUT_OF_REACH
 
 
+def _serving_model(dispatch: str) -> ServingModel:
+    """The model with which requests are simulated: a live service, or that of the paper."""
+    from faro_lib.simulate import ServingModel
+    from faro_ops.recommend.recommendation import LIVE
+
+    return LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
+
+
+def _own_limits(history: History, jobs: str) -> tuple[tuple[str, int], ...]:
+    """(name, max_ongoing_requests) of each job whose section `serve` in the jobs' table sets it."""
+    from faro_ops.jobs_table import read_sections
+    from faro_ops.rayserve.spec import ongoing_limits
+
+    return ongoing_limits(history.jobs, read_sections(jobs, "serve"))
+
+
+def _say_what_is_missing(history: History) -> None:
+    if history.unobserved:
+        names = ", ".join(history.unobserved)
+        say(f"no requests of {names} are recorded; planned without requests")
+    if history.missing:
+        say(
+            f"{history.missing} counts are missing; they are interpolated for learning, "
+            "and stay missing for decisions"
+        )
+
+
+def _say_what_is_assumed(history: History, jobs: str | None) -> None:
+    """Log the defaults in place of what the jobs' table, if there is one, does not give."""
+    from faro_ops.jobs_table import assumptions
+
+    if jobs:
+        for line in assumptions(jobs):
+            say(line)
+        return
+    usual = history.jobs[0]
+    promise = f"an SLO of {milliseconds(usual.slo_s)} at p{100 * usual.quantile:g}"
+    say(
+        f"without --jobs, every job is assumed to have {promise} "
+        f"and a service time of {usual.service_time_s:g} s"
+    )
+
+
+# --- the printed page ---------------------------------------------------------------------------
+
+
 def _text(recommendation: Recommendation) -> str:
-    """Format the recommendation as text: a table of jobs and, with --curve, SLO violations by capacity and by job."""
+    """The recommendation as text: a plan and, if days were replayed, what their replays show."""
+    lines = _plan(recommendation)
+    if recommendation.replay is not None:
+        lines += ["", *_curve(recommendation, recommendation.replay)]
+        lines += ["", *_fixed(recommendation, recommendation.replay)]
+        lines += ["", *_variations(recommendation.replay)]
+        lines += ["", *_conclusion(recommendation, recommendation.replay)]
+    return "\n".join(lines)
+
+
+def _plan(recommendation: Recommendation) -> list[str]:
+    """A table with the replicas of each job for the next minutes."""
     from faro_lib.forecast import HORIZON_MINUTES
 
-    advice, curve = recommendation.advice, recommendation.curve
-    fixed, variations = recommendation.fixed, recommendation.variations
-    rows = [
-        {
-            "job": row["job"],
-            **(
-                {}
-                if recommendation.replicas_now is None
-                else {"now": str(row["replicas_now"]).replace("None", "?")}
-            ),
+    table = []
+    for row in recommendation.rows():
+        cells = {"job": row["job"]}
+        if recommendation.replicas_now is not None:
+            cells["now"] = "?" if row["replicas_now"] is None else str(row["replicas_now"])
+        low, high = (_three_digits(rate) for rate in row["prediction_interval_rps"])
+        cells |= {
             "replicas": str(row["replicas"]),
-            "requests/s (80 %)": "{:g} ({:g}-{:g})".format(
-                *(
-                    float(f"{rate:.3g}")
-                    for rate in (row["forecast_rps"], *row["prediction_interval_rps"])
-                )
-            ),
+            "requests/s (80 %)": f"{_three_digits(row['forecast_rps'])} ({low}-{high})",
             "predicted": milliseconds(row["predicted_tail_latency_s"]),
             "SLO": milliseconds(row["slo_s"]),
             "reason": row["reason"],
         }
-        for row in recommendation.rows()
-    ]
-    lines = [
+        table.append(cells)
+    advice = recommendation.advice
+    used = f"{advice.used:g} of {advice.capacity:g} cores used"
+    if advice.used < advice.capacity and advice.slo_met.all():
+        used += "; more replicas would gain a job less than 0.01 utility (1 = SLO met)"
+    return [
         f"plan for the next {HORIZON_MINUTES} minutes; these are not fixed counts",
         "",
-        text_table(rows),
+        text_table(table),
+        used,
     ]
-    lines += [f"{advice.used:g} of {advice.capacity:g} cores used"]
-    if advice.used < advice.capacity and advice.slo_met.all():
-        lines[-1] += "; more replicas would gain a job less than 0.01 utility (1 = SLO met)"
-    if curve is not None and fixed is not None and variations is not None:
-        from faro_lib.metrics.measures import share_of_accepted
-
-        lines += [
-            "",
-            "late requests of the worst job if Faro changes the replicas; 100 % = as many as its SLO accepts",
-        ]
-        lines += [f"(the marked line: worst of {recommendation.replayed})", "", "   cores"]
-        shares, marks = share_of_accepted(curve), recommendation.marks
-        for row, share in zip(curve.to_dict("records"), shares):
-            cores, bar = (
-                row["capacity_cores"],
-                "█" * round(BAR_WIDTH * share / max(shares.max(), 1e-9)) or "▏",
-            )
-            mark = f"  <- {marks[cores]}" if cores in marks else ""
-            lines += [f"{cores:8d}  {bar} {_worst(row)}{mark}"]
-        tables = recommendation, curve, fixed, variations
-        lines += ["", *_fixed(*tables), "", *_conclusion(*tables)]
-    return "\n".join(lines)
 
 
-def _worst(row: dict[str, Any], prefix: str = "") -> str:
-    """Return "71 % (ocr: 3.57 of 5 %)" if ocr, the worst job in `row`, has 3.57 % late requests and may have 5 %."""
+def _curve(recommendation: Recommendation, replay: Replay) -> list[str]:
+    """A bar chart of the worst job's violations at each replayed capacity."""
     from faro_lib.metrics.measures import share_of_accepted
-    from faro_ops.recommend.sizing import WORST
 
-    job, rate, accepted = (row[f"{prefix}{name}"] for name in WORST)
-    share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})
-    return (
-        f"{100 * share:.0f} % ({job}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %)"
-    )
+    shares = share_of_accepted(replay.curve)
+    longest = max(shares.max(), 1e-9)
+    lines = [
+        "late requests of the worst job if Faro changes the replicas; "
+        "100 % = as many as its SLO accepts",
+        f"(the marked line: worst of {replay.days})",
+        "",
+        "   cores",
+    ]
+    for row, share in zip(replay.curve.to_dict("records"), shares):
+        cores = row["capacity_cores"]
+        bar = "█" * round(BAR_WIDTH * share / longest) or "▏"
+        mark = recommendation.marks.get(cores)
+        line = f"{cores:8d}  {bar} {_worst(row)}"
+        lines.append(f"{line}  <- {mark}" if mark else line)
+    return lines
 
 
-def _fixed(
-    recommendation: Recommendation, curve: DataFrame, fixed: DataFrame, variations: DataFrame
-) -> list[str]:
-    """Format two tables that compare Faro with fixed replicas. One has a row per job, the other a row per case."""
-    jobs, size = (
-        list(zip(recommendation.advice.jobs, fixed.to_dict("records"))),
-        recommendation.advice.capacity,
-    )
-    (own,) = curve.loc[curve["capacity_cores"] == size, "violation_rates"]
-    rows = [
-        {
+def _fixed(recommendation: Recommendation, replay: Replay) -> list[str]:
+    """A table that compares Faro with fixed replicas, job by job."""
+    size = f"{replay.capacity:g}"
+    at_size = replay.curve["capacity_cores"] == replay.capacity
+    (with_faro,) = replay.curve.loc[at_size, "violation_rates"]  # {job: rate}
+    table, hopeless = [], []
+    for job, row in zip(recommendation.advice.jobs, replay.fixed.to_dict("records")):
+        cells = {
             "job": job.name,
-            f"late on {size:g} cores": _percent(own[job.name]),
+            f"late on {size} cores": _percent(with_faro[job.name]),
             "accepted": f"{100 * row['accepted_rate']:.4g} %",
             "fixed replicas": str(row["replicas"] or "none"),
             "late with them": _percent(row["violation_rate"]),
         }
-        | (
-            {}
-            if recommendation.replicas_now is None
-            else {"late now": _percent(row["violation_rate_now"])}
-        )
-        | {f"fixed on {size:g}": str(row["replicas_on_all_cores"])}
-        | {f"late with fixed on {size:g}": _percent(row["violation_rate_on_all_cores"])}
-        for job, row in jobs
-    ]
-    lines = [text_table(rows)]
-    for job, row in jobs:
+        if recommendation.replicas_now is not None:
+            cells["late now"] = _percent(row["violation_rate_now"])
+        cells[f"fixed on {size}"] = str(row["replicas_on_all_cores"])
+        cells[f"late with fixed on {size}"] = _percent(row["violation_rate_on_all_cores"])
+        table.append(cells)
         if not row["replicas"]:
-            late = f"{100 * row['violation_rate']:.2g} % of its requests are late with the most"
-            check = f"check service_time_s, service_scv and max_replicas ({job.max_replicas})"
-            lines += [f"no number of replicas keeps the SLO of {job.name}: {late}; {check}"]
+            hopeless.append(
+                f"no number of replicas keeps the SLO of {job.name}: "
+                f"{100 * row['violation_rate']:.2g} % of its requests are late with the most; "
+                f"check service_time_s, service_scv and max_replicas ({job.max_replicas})"
+            )
+    return [text_table(table), *hopeless]
+
+
+def _variations(replay: Replay) -> list[str]:
+    """A table that compares Faro with fixed replicas under more load, and without a replica."""
+    size = f"{replay.capacity:g}"
     cases = [
         {
             "case": row["case"],
-            f"worst job if Faro scales on {size:g} cores": _worst(row),
-            f"worst job with fixed on {size:g}": _worst(row, "fixed_"),
+            f"worst job if Faro scales on {size} cores": _worst(row),
+            f"worst job with fixed on {size}": _worst(row, "fixed_"),
         }
-        for row in variations.to_dict("records")
+        for row in replay.variations.to_dict("records")
     ]
     return [
-        *lines,
-        "",
         "the last day, one random seed per case (small differences are chance)",
         "",
         text_table(cases),
     ]
 
 
-def _conclusion(
-    recommendation: Recommendation, curve: DataFrame, fixed: DataFrame, variations: DataFrame
-) -> list[str]:
-    """State whether the capacity is enough and how many cores suffice, for fixed replicas and for scaling by Faro."""
-    size, required = recommendation.advice.capacity, recommendation.required_cores
+def _conclusion(recommendation: Recommendation, replay: Replay) -> list[str]:
+    """Whether the capacity is enough and how many cores suffice, with fixed replicas and Faro."""
+    size = replay.capacity
+    fixed = replay.fixed
     cores = sum(
         job.cores * count for job, count in zip(recommendation.advice.jobs, fixed["replicas"])
     )
     fits = bool((fixed["replicas"] > 0).all()) and cores <= size
-    verdict = {
+    verdicts = {
         (True, True): "enough with fixed replicas, and if Faro scales",
         (True, False): "enough with fixed replicas, but not if Faro scales",
         (False, True): "enough if Faro scales, but not with fixed replicas",
         (False, False): "not enough",
     }
-    lines = [f"{size:g} cores are {verdict[fits, recommendation.slo_met]}"]
-    if fits and recommendation.slo_met:
-        scaling = variations["slo_violation_rate"] <= variations["accepted_rate"]
-        scaling &= variations["fixed_slo_violation_rate"] > variations["fixed_accepted_rate"]
-        lines[-1] += (
-            f"; {' and '.join(variations['case'][scaling])}, only if Faro scales"
-            if scaling.any()
-            else ""
-        )
-    alone = f"{cores:g} cores in fixed replicas, chosen in hindsight, keep the SLOs over {fixed['minutes'][0] / 60:.3g} hours"
-    alone += f"; without scaling, set the column `fixed on {size:g}`" if fits else ""
-    if required is None:
-        return [*lines, f"{alone}; Faro does not on {curve['capacity_cores'].max()} cores"]
-    scaled = f"{required} cores or more keep the SLOs over {recommendation.replayed} if Faro scales"
-    scaled += (
-        ""
-        if required < cores
-        else "; where a load rises faster than a replica starts, set min_replicas"
+    verdict = f"{size:g} cores are {verdicts[fits, replay.slo_met]}"
+    if fits and replay.slo_met:
+        only_scaling = _cases_that_need_scaling(replay)
+        if only_scaling:
+            verdict += f"; {' and '.join(only_scaling)}, only if Faro scales"
+
+    hours = fixed["minutes"][0] / 60
+    alone = (
+        f"{cores:g} cores in fixed replicas, chosen in hindsight, "
+        f"keep the SLOs over {hours:.3g} hours"
     )
-    return [*lines, alone, scaled, NEXT]
+    if fits:
+        alone += f"; without scaling, set the column `fixed on {size:g}`"
+    required = replay.required_cores
+    if required is None:
+        most = replay.curve["capacity_cores"].max()
+        return [verdict, f"{alone}; Faro does not on {most} cores"]
+    scaled = f"{required} cores or more keep the SLOs over {replay.days} if Faro scales"
+    if required >= cores:
+        scaled += "; where a load rises faster than a replica starts, set min_replicas"
+    return [verdict, alone, scaled, NEXT]
+
+
+def _cases_that_need_scaling(replay: Replay) -> list[str]:
+    """The variations in which Faro keeps the worst job's SLO, and fixed replicas do not."""
+    table = replay.variations
+    with_faro = table["slo_violation_rate"] <= table["accepted_rate"]
+    with_fixed = table["fixed_slo_violation_rate"] <= table["fixed_accepted_rate"]
+    return table["case"][with_faro & ~with_fixed].tolist()
+
+
+def _worst(row: dict[str, Any], prefix: str = "") -> str:
+    """The worst job of a row as text, such as "71 % (ocr: 3.57 of 5 %)".
+
+    Here ocr has 3.57 % late requests and may have 5 %.
+    """
+    from faro_lib.metrics.measures import share_of_accepted
+    from faro_ops.recommend.sizing import WORST
+
+    job, rate, accepted = (row[f"{prefix}{name}"] for name in WORST)
+    share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})
+    late = f"{round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %"
+    return f"{100 * share:.0f} % ({job}: {late})"
+
+
+def _three_digits(rate: float) -> str:
+    return f"{float(f'{rate:.3g}'):g}"
 
 
 def _percent(rate: float) -> str:
-    return "?" if rate != rate else f"{100 * rate:.2f} %"  # NaN: unknown
+    return "?" if math.isnan(rate) else f"{100 * rate:.2f} %"

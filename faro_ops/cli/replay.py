@@ -27,31 +27,31 @@ def replay(
 ) -> None:
     """Show what another policy would decide on a journal's records.
 
-    Each decision starts from the replicas of the recorded run, because the effects of decisions are not simulated.
+    Each decision starts from the replicas of the recorded run, because the effects of decisions are
+    not simulated.
     """
     decisions = list(_decisions(journal, policy, history, forecaster))
     if not decisions:
         raise ValueError(f"{journal}: no decision has been made yet")
     if as_json:
         for header, was, now in decisions:
+            of_job = zip(header.jobs, was.target, now.target, now.plan.reason)
             plan = {
                 job.name: {"recorded": int(before), "replayed": int(after), "reason": reason}
-                for job, before, after, reason in zip(
-                    header.jobs, was.target, now.target, now.plan.reason
-                )
+                for job, before, after, reason in of_job
             }
             print(json.dumps({"now_s": was.observation.now_s, "plan": plan}))
         return
-    print(
-        f"{len(decisions)} decisions; mean replicas of {decisions[-1][0].policy} (recorded) and {policy} (replayed)"
-    )
+    recorded = decisions[-1][0].policy
+    compared = f"{recorded} (recorded) and {policy} (replayed)"
+    print(f"{len(decisions)} decisions; mean replicas of {compared}")
     print(text_table(_rows(decisions)))
 
 
 def _decisions(
     journal: str, policy: str, history: str | None, forecaster: str
 ) -> Iterator[tuple[Header, Step, Step]]:
-    """Yield (header of the journal, recorded step, step decided by `policy`) for every recorded tick."""
+    """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
     from faro_ops.cli.model import Source, at_time_of_day, context_of
@@ -59,16 +59,17 @@ def _decisions(
     from faro_ops.controller.overrides import Settings
 
     for header, ticks in journals.parts(journal):
-        if ticks:
-            capacity = max(one.step.observation.capacity for one in ticks)
-            fitted = Source(history, forecaster, journal=journal).model(header.jobs)
-            made = make(policy, context_of(Settings(header.jobs, {}), fitted, capacity))
-            if made.tick_s != header.tick_s:
-                made = paced(made, header.tick_s)
-            if header.origin_s is not None:
-                made = at_time_of_day(made, header.origin_s)
-            for was, now in journals.replay(made, header, ticks):
-                yield header, was, now
+        if not ticks:
+            continue
+        capacity = max(one.step.observation.capacity for one in ticks)
+        fitted = Source(history, forecaster, journal=journal).model(header.jobs)
+        made = make(policy, context_of(Settings(header.jobs, {}), fitted, capacity))
+        if made.tick_s != header.tick_s:
+            made = paced(made, header.tick_s)
+        if header.origin_s is not None:
+            made = at_time_of_day(made, header.origin_s)
+        for was, now in journals.replay(made, header, ticks):
+            yield header, was, now
 
 
 def _rows(decisions: list[tuple[Header, Step, Step]]) -> list[dict[str, str]]:
@@ -79,10 +80,7 @@ def _rows(decisions: list[tuple[Header, Step, Step]]) -> list[dict[str, str]]:
         for header, was, now in decisions
         for job, before, after in zip(header.jobs, was.target, now.target)
     ]
-    means = (
-        pd.DataFrame(counts, columns=["job", "recorded", "replayed", "different"])
-        .groupby("job", sort=False)
-        .mean()
-    )
+    table = pd.DataFrame(counts, columns=["job", "recorded", "replayed", "different"])
+    means = table.groupby("job", sort=False).mean()
     shown = means.map("{:.2f}".format).assign(different=means["different"].map("{:.0%}".format))
     return shown.reset_index().to_dict("records")

@@ -1,4 +1,4 @@
-"""`faro restore`: give HorizontalPodAutoscalers back the bounds that they had before `faro run --act ceilings`."""
+"""`faro restore`: give HPAs back the bounds that they had before `faro run --act ceilings`."""
 
 from typing import Annotated
 
@@ -30,10 +30,13 @@ def restore(
     refs = [
         DeploymentRef.of(job, sections.get(job.name, {}), home.namespace) for job in read_jobs(jobs)
     ]
-    if unled and (idle_s := seconds_unled(api, home.namespace, home.name)) < unled:
-        say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
-        return
-    # Include all HPAs in the jobs' namespaces, because Faro may have changed HPAs of jobs that have left the table.
+    if unled:
+        idle_s = seconds_unled(api, home.namespace, home.name)
+        if idle_s < unled:
+            say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
+            return
+    # Include all HPAs in the jobs' namespaces, because Faro may have changed HPAs of jobs that have
+    # left the table.
     lines = hpa_bounds.restore(api, listed(api, refs, *AUTOSCALERS))
     for line in lines or ["no autoscaler has bounds of Faro"]:
         say(line)

@@ -58,7 +58,8 @@ def set_job(
     if clear:
         write([one for one in orders if one.job != job])
         print(
-            f"job {job!r}: nothing is set by hand any more; the next decision may change its replicas"
+            f"job {job!r}: nothing is set by hand any more; "
+            "the next decision may change its replicas"
         )
         return
     if freeze:
@@ -68,30 +69,33 @@ def set_job(
     now_s = time.time()
     from_s = now_s if begin is None else _time_s(begin, now_s)
     until_s = None if until is None else _time_s(until, from_s)
-    order = Override(
-        job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load
-    )
+    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    order = Override(job, by, from_s, until_s, replicas, load)
     replaced = [one for one in orders if _replaces(order, one, begin is None)]
     write([*(one for one in orders if one not in replaced), order])
     print(order, *(f"instead of {one}" for one in replaced), sep="\n")
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether `new` replaces `old`, which must be for the same job and of the same kind (load or replica count).
+    """Whether `new` replaces `old`.
 
-    A new load replaces an old load if their periods overlap. A new count replaces an old count whose period lies within
-    the new period. `now` means that `new` begins now. A new count then also replaces old counts that have begun.
+    Both must be for the same job and of the same kind (load or replica count). A new load replaces
+    an old load if their periods overlap. A new count replaces an old count whose period lies within
+    the new period. `now` means that `new` begins now. A new count then also replaces old counts
+    that have begun.
     """
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
-    new_end_s, old_end_s = (
-        float("inf") if one.until_s is None else one.until_s for one in (new, old)
-    )
+    new_end_s, old_end_s = _end_s(new), _end_s(old)
     if new.load is not None:
         return old.from_s < new_end_s and new.from_s < old_end_s
-    return (now and old.from_s <= new.from_s) or (
-        new.from_s <= old.from_s and old_end_s <= new_end_s
-    )
+    if now and old.from_s <= new.from_s:
+        return True
+    return new.from_s <= old.from_s and old_end_s <= new_end_s
+
+
+def _end_s(order: Override) -> float:
+    return float("inf") if order.until_s is None else order.until_s
 
 
 def _of_journal(journal: str) -> _Run:
@@ -99,10 +103,14 @@ def _of_journal(journal: str) -> _Run:
     from faro_ops.controller.overrides import path_of, read_overrides, write_overrides
 
     header, ticks = read(journal)
-    targets = ticks[-1].step.target.tolist() if ticks else [None] * len(header.jobs)
+    names = [job.name for job in header.jobs]
+    targets = ticks[-1].step.target.tolist() if ticks else [None] * len(names)
     path = path_of(journal)
-    named = dict(zip((job.name for job in header.jobs), targets))
-    return named, partial(read_overrides, path), partial(write_overrides, path)
+    return (
+        dict(zip(names, targets)),
+        partial(read_overrides, path),
+        partial(write_overrides, path),
+    )
 
 
 def _of_plan(plan: str) -> _Run:
@@ -117,20 +125,24 @@ def _of_plan(plan: str) -> _Run:
             f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it"
         )
     jobs = found.get("status", {}).get("jobs", [])
-    # If a job has floorReplicas, desiredReplicas is only the upper bound of its HPA. --freeze then keeps readyReplicas.
+    # If a job has floorReplicas, desiredReplicas is only the upper bound of its HPA. --freeze then
+    # keeps readyReplicas.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return targets, overrides.read, overrides.write
 
 
 def _time_s(text: str, after_s: float) -> float:
-    """The Unix time of a local date and time in ISO format, or of the first HH:MM after `after_s`."""
+    """The Unix time of a local date and time (ISO 8601), or of the first HH:MM after `after_s`."""
     try:
-        if len(text) <= 5:
-            clock, day = datetime.strptime(text, "%H:%M"), datetime.fromtimestamp(after_s)
-            found = day.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
-            return (found if found.timestamp() > after_s else found + timedelta(days=1)).timestamp()
-        return datetime.fromisoformat(text).timestamp()
+        if len(text) > 5:
+            return datetime.fromisoformat(text).timestamp()
+        clock = datetime.strptime(text, "%H:%M")
+        today = datetime.fromtimestamp(after_s)
+        found = today.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
+        if found.timestamp() <= after_s:
+            found += timedelta(days=1)
+        return found.timestamp()
     except (ValueError, OverflowError, OSError):
         raise ValueError(
             f"time={text!r} must read HH:MM, or a date and time such as 2026-12-01T14:00"

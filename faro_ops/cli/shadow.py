@@ -23,23 +23,23 @@ def shadow(
         raise ValueError(f"{journal}: no decision has been made yet")
     rows = plan_scores(header, ticks)
     if as_json:
-        print(
-            *(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows),
-            sep="\n",
-        )
+        for row in rows:
+            print(json.dumps({key: plain(value) for key, value in row.items()}))
         return
     print(
-        f"{header.policy}, utility lost per minute; a difference below zero is in favour of its plans"
+        f"{header.policy}, utility lost per minute; "
+        "a difference below zero is in favour of its plans"
     )
     print(text_table(rows))
-    worse = [row["job"] for row in rows[:-1] if row["low"] > 0]
-    better = (
-        "better"
-        if rows[-1]["high"] < 0
-        else "worse"
-        if rows[-1]["low"] > 0
-        else "neither better nor worse"
-    )
+    *of_jobs, of_all = rows
+    if of_all["high"] < 0:
+        verdict = "better"
+    elif of_all["low"] > 0:
+        verdict = "worse"
+    else:
+        verdict = "neither better nor worse"
+    worse = [row["job"] for row in of_jobs if row["low"] > 0]
     print(
-        f"over all services the plans would have been {better}; worse for: {', '.join(worse) or 'none'}"
+        f"over all services the plans would have been {verdict}; "
+        f"worse for: {', '.join(worse) or 'none'}"
     )

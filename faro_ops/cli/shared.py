@@ -21,7 +21,10 @@ LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns t
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
-    """A typer option. `default` is the default shown in the help. With `maximum`, valid values are 1 to `maximum`."""
+    """A typer option.
+
+    `default` is the default shown in the help. With `maximum`, valid values are 1 to `maximum`.
+    """
     return typer.Option(
         *names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum
     )
@@ -31,7 +34,10 @@ cores = partial(option, maximum=1_000_000)  # an option whose value is a number 
 
 
 def use_authority(path: str | None) -> str | None:
-    """Make this process trust the certificate authority in the PEM file `path` (None: no change). Return `path`."""
+    """Make this process trust the certificate authority in the PEM file `path` (None: no change).
+
+    Return `path`.
+    """
     if path is not None:
         if not Path(path).is_file():
             raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
@@ -82,9 +88,8 @@ LogFormat = Annotated[
 def say(line: str, reason: str = "") -> None:
     """Log a line to standard error; a failure has a `reason`, other messages have none."""
     if _log_format == "json":
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {
-            "time": now,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "level": "error" if reason else "info",
             "reason": reason,
             "message": line,
@@ -108,7 +113,8 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> str:
     columns = []
     for name in rows[0]:
         cells = [name, *(str(row[name]) for row in rows)]
-        align, width = str.ljust if name in LEFT else str.rjust, max(map(len, cells))
+        align = str.ljust if name in LEFT else str.rjust
+        width = max(map(len, cells))
         columns.append([align(cell, width) for cell in cells])
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
@@ -119,7 +125,7 @@ def number(value: float, spec: str) -> str:
 
 
 def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
-    """A latency as text: `infinite` for None or infinity (an unstable queue), "-" for NaN (unknown)."""
+    """A latency as text: `infinite` for None or infinity (an unstable queue), "-" if unknown."""
     if value_s is None or math.isinf(value_s):
         return infinite
     return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"
@@ -132,7 +138,10 @@ def check_one_source(workload: str | None, prometheus: str | None, journal: str 
 
 
 def check_picture(path: Path) -> None:
-    """Raise an error if matplotlib is missing or `path` cannot be written; called before a long computation."""
+    """Raise an error if matplotlib is missing or `path` cannot be written.
+
+    Commands call this before a long computation.
+    """
     import matplotlib  # noqa: F401
 
     from faro_ops.files import check_writable
@@ -147,7 +156,7 @@ def check_picture(path: Path) -> None:
 
 
 def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
-    """Draw a figure and write it to `path`, as a .png or as an .html page with `text` below the figure."""
+    """Draw a figure and write it to `path`: a .png, or an .html page with `text` below it."""
     from faro_lib.figures.style import page_of, use_style
     from faro_lib.files import atomic_write
 

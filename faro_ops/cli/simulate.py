@@ -15,6 +15,7 @@ from faro_ops.cli.shared import (
 )
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
+MAX_TRIALS = 10_000
 
 
 def simulate(
@@ -44,12 +45,11 @@ def simulate(
     ] = False,
 ) -> None:
     """Simulate a day, and print the utility that each policy loses."""
-    from faro_pipeline import settings as config
-    from faro_pipeline.check import check_none_learns, learners
-
     from faro_lib import forecast
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.policies import PolicyContext, factory_of, make
+    from faro_lib.policies.factories import check_none_learns, learners
+    from faro_lib.policies.protocol import at_least_one_each
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
@@ -58,46 +58,59 @@ def simulate(
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(
-            "--posterior FILE.npz (forecast/posterior.npz of a run) is for forecaster 'bayes' or 'auto'"
+            "--posterior FILE.npz (forecast/posterior.npz of a run) "
+            "is for forecaster 'bayes' or 'auto'"
         )
     names = policy or list(COMPARED)
-    options: dict[str, Any] = dict(
-        workload=workload, jobs=jobs, policies=names, capacities=[capacity]
-    )
-    checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))
+    _check_options(names, trials, minutes)
     load_plugins(plugin or [])
     for name in names:
         factory_of(name)  # raise an error for an unknown policy before the traces are read
-    traces = load_workload(
-        checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump()
-    )
+
+    traces = load_workload(workload, jobs)
+    if jobs is None and capacity < len(traces.jobs):
+        few = f"capacity: {capacity} replicas are fewer than the {len(traces.jobs)} jobs"
+        raise ValueError(f"{few} of {workload}")
+    at_least_one_each(traces.jobs, capacity)
     if not traces.days:
-        check_none_learns(checked, traces.jobs)
+        check_none_learns(names, traces.jobs, workload)
+
     context = PolicyContext(traces.jobs, traces=traces)
     if learners(names, traces.jobs):
         fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
         learned = forecast.fit(forecaster, traces, **fitted)
         context = replace(context, forecaster=learned, latency_model=measure(traces.jobs))
+    policies = {name: make(name, context) for name in names}
+
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     if capped := PAPER.capped(day.jobs, day.requests_per_min):
         say(capped)
     if watch:
         from faro_ops.cli.view import watching
 
-        for name in names:
+        for name, made in policies.items():
             with watching(day.jobs, f"{name}, simulated") as draw:
-                simulate_day(day, make(name, context), capacity, trial_seeds(1)[0], on_step=draw)
-    summary = summaries(
-        day, {name: make(name, context) for name in names}, capacity, trials, report=say
-    )
+                simulate_day(day, made, capacity, trial_seeds(1)[0], on_step=draw)
+    summary = summaries(day, policies, capacity, trials, report=say)
     if as_json:
         print(*map(json.dumps, summary.to_dict("records")), sep="\n")
         return
     print(text_table([_cells(name, rows) for name, rows in summary.groupby("policy", sort=False)]))
 
 
+def _check_options(policies: list[str], trials: int, minutes: int | None) -> None:
+    """Raise ValueError if a policy is named twice, or if a number is outside of its range."""
+    for name in policies:
+        if policies.count(name) > 1:
+            raise ValueError(f"policies={policies} has {name!r} more than once")
+    if not 1 <= trials <= MAX_TRIALS:
+        raise ValueError(f"trials={trials} should be from 1 to {MAX_TRIALS}")
+    if minutes is not None and minutes < 1:
+        raise ValueError(f"minutes={minutes} should be greater than or equal to 1")
+
+
 def _cells(policy: str, rows) -> dict[str, str]:
-    """One policy's row of the table: means over its trials, with standard deviations if there are several trials."""
+    """One policy's row of the table: means over its trials, with their standard deviations."""
     cells = {"policy": policy}
     columns = {
         "lost utility": "lost_utility",

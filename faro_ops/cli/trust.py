@@ -1,4 +1,4 @@
-"""`faro trust`: show the level of authority that `faro run --earn` has over each service, and the evidence for it."""
+"""`faro trust`: show how much `faro run --earn` may change each service, and the evidence."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ def trust(
             "job": job.name,
             "level": LEVELS[int(now.level[n])],
             "since_s": [header.start_s, *changes][-1],
+            "doubt": round(float(now.doubt[n]), 3),
+            "trust": round(float(now.trust[n]), 3),
+            "strikes": round(float(now.strikes[n]), 3),
         }
-        evidence = {"doubt": now.doubt[n], "trust": now.trust[n], "strikes": now.strikes[n]}
-        rows.append(row | {name: round(float(value), 3) for name, value in evidence.items()})
+        rows.append(row)
     if as_json:
         print("\n".join(json.dumps(row) for row in rows))
         return
@@ -56,7 +58,7 @@ def trust(
 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
-    """Return a function that takes each step of the loop and logs every change of a job's authority level."""
+    """A function that takes each step of the loop and logs changes of authority levels."""
     from faro_ops.policies.authority import LEVELS
 
     last: list[str] = []
@@ -78,23 +80,25 @@ def recorded_authority(
 ) -> Authority:
     """Return the authority (how much Faro may change each job) with which a resumed run starts.
 
-    A resumed policy first repeats its decisions on the last REPLAYED_TICKS recorded ticks. It therefore starts with the
-    authority recorded in the first of these ticks. If jobs were added or removed, no decisions are repeated, and the
-    authority recorded in the last tick is used. A job without a recorded authority starts at the level ADVISE.
+    A resumed policy first repeats its decisions on the last REPLAYED_TICKS recorded ticks. It
+    therefore starts with the authority recorded in the first of these ticks. If jobs were added or
+    removed, no decisions are repeated, and the authority recorded in the last tick is used. A job
+    without a recorded authority starts at the level ADVISE.
     """
     import numpy as np
 
     from faro_ops.controller.journal import REPLAYED_TICKS
     from faro_ops.policies.authority import Authority
 
-    columns, names = (
-        Authority.none(len(jobs)).to_array(),
-        [job.name for job in header.jobs] if header else [],
-    )
-    first = (
-        ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
-    )
-    if first and first.step.plan.authority is not None:
-        rows = dict(zip(names, first.step.plan.authority))
-        columns = np.stack([rows.get(job.name, row) for job, row in zip(jobs, columns)])
-    return Authority.from_array(columns)
+    none = Authority.none(len(jobs))
+    if header is None or not ticks:
+        return none
+    names = [job.name for job in header.jobs]
+    same_jobs = names == [job.name for job in jobs]
+    first = ticks[-REPLAYED_TICKS:][0] if same_jobs else ticks[-1]
+    if first.step.plan.authority is None:
+        return none
+    recorded = dict(zip(names, first.step.plan.authority))
+    # (jobs, columns)
+    rows = [recorded.get(job.name, row) for job, row in zip(jobs, none.to_array())]
+    return Authority.from_array(np.stack(rows))

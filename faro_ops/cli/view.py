@@ -20,9 +20,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.cli.shared import number
 
 BARS = "▁▂▃▄▅▆▇█"
-REASONS_SHOWN = (
-    6  # number of latest replica changes that are listed below the table, each with its reason
-)
+REASONS_SHOWN = 6  # number of latest replica changes that are listed below the table
 HEADS = (
     "job",
     "last 15 minutes",
@@ -37,7 +35,9 @@ HEADS = (
 
 
 def sparkline(values: np.ndarray) -> str:
-    """Return a string with one bar per value, scaled to the largest value. A value that is not finite becomes a space.
+    """Return a string with one bar per value, scaled to the largest value.
+
+    A value that is not finite becomes a space.
 
     >>> sparkline(np.array([0.0, 5.0, np.nan, 10.0]))
     '▁▅ █'
@@ -51,46 +51,71 @@ def sparkline(values: np.ndarray) -> str:
 
 
 class View:
-    """Draws a step of the control loop as a table of jobs, and lists the latest replica changes and their reasons."""
+    """Draws a step of the control loop: a table of jobs, and the latest changes below it."""
 
     def __init__(self, jobs: tuple[Job, ...], title: str):
         self.jobs, self.title = jobs, title
         self._changes: deque[str] = deque(maxlen=REASONS_SHOWN)
 
     def of(self, step: Step) -> Group:
-        """Record the replica changes of a step. Return the table of jobs with the latest replica changes below it."""
-        seen, plan = step.observation, step.plan
-        deciles, value = plan.next_minute_deciles_rps, plan.marginal_value_up
-        cores = sum(
-            job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting)
-        )
+        """Record the replica changes of a step.
+
+        Return the table of jobs with the latest replica changes below it.
+        """
+        seen = step.observation
+        replicas = seen.running + seen.starting  # (jobs,)
+        cores = sum(job.cores * count for job, count in zip(self.jobs, replicas))
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"
         table = Table(*HEADS, title=self.title, caption=caption)
         for column in table.columns[2:8]:
             column.justify = "right"
         for n, job in enumerate(self.jobs):
-            wanted, has, before = int(step.target[n]), int(seen.running[n]), int(seen.target[n])
-            if plan.reason[n] != HOLD and wanted != before:
-                change = f"{job.name}: {before} to {wanted} replicas ({plan.reason[n]})"
-                self._changes.append(f"{_clock(seen.now_s)}  {change}")
-            counts, tail_s = seen.arrivals_per_min[n], seen.tail_latency_s[n]
-            late = tail_s > job.slo_s
-            latency = "-" if math.isnan(tail_s) else f"{tail_s:.3g} s{' late' if late else ''}"
-            table.add_row(
-                escape(job.name),
-                sparkline(counts),
-                number(counts[-1] / MINUTE_S if counts.size else math.nan, ".3g"),
-                ""
-                if deciles is None
-                else f"{number(deciles[n, 0], '.3g')} to {number(deciles[n, -1], '.3g')}",
-                str(has) if wanted == has else f"{has} -> {wanted}",
-                Text(latency, style="red" if late else ""),
-                f"{job.slo_s:g} s",
-                "" if value is None or math.isnan(value[n]) else f"{value[n]:+.3f}",
-                plan.reason[n],
-                style="" if wanted == has else "bold",
-            )
+            self._record_change(step, n)
+            changing = step.target[n] != seen.running[n]
+            table.add_row(*_cells(step, n, job), style="bold" if changing else "")
         return Group(table, *(Text(change) for change in self._changes))
+
+    def _record_change(self, step: Step, n: int) -> None:
+        """Remember that the replicas of job n change, unless it merely holds."""
+        before, wanted = int(step.observation.target[n]), int(step.target[n])
+        reason = step.plan.reason[n]
+        if reason != HOLD and wanted != before:
+            change = f"{self.jobs[n].name}: {before} to {wanted} replicas ({reason})"
+            self._changes.append(f"{_clock(step.observation.now_s)}  {change}")
+
+
+def _cells(step: Step, n: int, job: Job) -> list[str | Text]:
+    """The row of job n, one cell for each of HEADS."""
+    seen, plan = step.observation, step.plan
+    counts = seen.arrivals_per_min[n]  # (minutes,)
+    rate_rps = counts[-1] / MINUTE_S if counts.size else math.nan
+
+    next_minute = ""
+    if plan.next_minute_deciles_rps is not None:
+        low, high = plan.next_minute_deciles_rps[n, [0, -1]]
+        next_minute = f"{number(low, '.3g')} to {number(high, '.3g')}"
+
+    has, wanted = int(seen.running[n]), int(step.target[n])
+    replicas = str(has) if wanted == has else f"{has} -> {wanted}"
+
+    tail_s = seen.tail_latency_s[n]
+    late = tail_s > job.slo_s
+    latency = "-" if math.isnan(tail_s) else f"{tail_s:.3g} s"
+
+    one_more = ""
+    if plan.marginal_value_up is not None and not math.isnan(plan.marginal_value_up[n]):
+        one_more = f"{plan.marginal_value_up[n]:+.3f}"
+    return [
+        escape(job.name),
+        sparkline(counts),
+        number(rate_rps, ".3g"),
+        next_minute,
+        replicas,
+        Text(f"{latency} late" if late else latency, style="red" if late else ""),
+        f"{job.slo_s:g} s",
+        one_more,
+        plan.reason[n],
+    ]
 
 
 def check_terminal() -> None:

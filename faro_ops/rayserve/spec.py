@@ -7,12 +7,11 @@ from typing import Any
 
 from faro_lib.errors import nearest
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
+from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 from faro_ops.moved import moved
 from faro_ops.rayserve import models
 
-MAX_ONGOING_REQUESTS = 10
 # A replica is not emulated if concurrency can lengthen service times by more than this share.
 MAX_SLOWDOWN = 0.1
 EMULATED = f"{models.__name__}:Emulated"

@@ -1,1 +1,1 @@
-"""Recommend replicas for the coming minutes, give reasons, and compute the capacity that the SLOs need."""
+"""Recommend replicas for the coming minutes, and compute the capacity that the SLOs need."""

@@ -1,7 +1,8 @@
 """Compare policies by simulating the recorded requests of services.
 
-A service's parameters are inferred from its recorded latencies. Each simulation draws parameters from their posterior.
-A service and its replicas are left out if the simulation does not reproduce its recorded latencies.
+A service's parameters are inferred from its recorded latencies. Each simulation draws parameters
+from their posterior. A service and its replicas are left out if the simulation does not reproduce
+its recorded latencies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,37 +22,54 @@ from faro_lib.simulate import Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS, measure
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, Workload, arrays_of
+from faro_ops.calibrate import Calibration
 from faro_ops.recommend import backcast
-from faro_ops.recommend.recommendation import REPLAYED_HOURS
 from faro_ops.recommend.records import Records
-from faro_ops.recommend.sizing import busiest, required_replicas
+from faro_ops.recommend.replay import REPLAYED_HOURS, busiest_part
+from faro_ops.recommend.sizing import required_replicas
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
-# A replica accepts so many ongoing requests that practically none is dropped, as in services without such a limit.
+# A replica accepts so many ongoing requests that practically none is dropped, as in services
+# without such a limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # latencies are simulated up to this many replicas, or 1.5 x the recorded maximum if that is more
+# Latencies are simulated up to this many replicas, or 1.5 x the recorded maximum if that is more.
+MEASURED = 16
+
+
+def lost_by_service(run: Run) -> np.ndarray:
+    """Lost utility per minute of each service, (services,)."""
+    return np.array([lost_utility(of_service[None]) for of_service in minute_utility(run)])
+
+
+def mean_cores(run: Run) -> float:
+    """Mean number of cores whose replicas run."""
+    return float((run.decisions.running @ arrays_of(run.workload.jobs).cores).mean())
+
+
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
-    LOST: lambda run: np.array(
-        [lost_utility(one[None]) for one in minute_utility(run)]
-    ),  # one per service
+    LOST: lost_by_service,
     "slo_violation_rate": slo_violation_rate,
-    "cores": lambda run: float((run.decisions.running @ arrays_of(run.workload.jobs).cores).mean()),
+    "cores": mean_cores,
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. Only `records` and `services` include services that are not `reproduced`.
+    """The result of `audit`.
+
+    Only `records` and `services` include services that are not `reproduced`.
 
     Attributes
     ----------
     capacity : cores that the services share.
-    policies : (5 %, mean, 95 %) of each measure, by policy and measure. The measures are lost_utility,
-        slo_violation_rate, cores (mean number running) and difference (lost_utility minus that of recorded replicas).
-    by_service : (5 %, mean, 95 %) of `difference` for each service, by policy; each array is (3, services).
+    policies : (5 %, mean, 95 %) of each measure, by policy and measure. The measures are
+        lost_utility, slo_violation_rate, cores (mean number running) and difference (lost_utility
+        minus that of recorded replicas).
+    by_service : (5 %, mean, 95 %) of `difference` for each service, by policy; each array is (3,
+        services).
     required : cores that the SLOs need at each minute's rate, (minutes of day,).
     used : cores of the recorded replicas, (minutes of day,).
     minutes : the part of the day that was simulated.
@@ -68,7 +86,10 @@ class Audit:
 
     @property
     def reproduced(self) -> list[backcast.Service]:
-        """The services whose recorded latencies the simulation reproduces. Policies are compared only on them."""
+        """The services whose recorded latencies the simulation reproduces.
+
+        Policies are compared only on them.
+        """
         return [one for one in self.services if not one.refusal]
 
     @property
@@ -77,65 +98,75 @@ class Audit:
         return self.records.history.span(self.minutes.start, self.minutes.stop)
 
     def observed_lost(self) -> float:
-        """Lost utility per replayed minute, summed over the reproduced services, from their recorded latencies."""
+        """Utility that the reproduced services lost per replayed minute, by recorded latencies.
+
+        A minute without a recorded latency loses nothing.
+        """
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
-        slo_s, tail_s = (
-            arrays_of(self.records.jobs).slo_s[kept, None],
-            self.records.tail_s[kept, self.minutes],
-        )
-        tail_s = np.nan_to_num(
-            tail_s, nan=0.0, posinf=np.inf
-        )  # a minute without a recorded latency loses nothing
-        return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
+        slo_s = arrays_of(self.records.jobs).slo_s[kept, None]  # (services, 1)
+        tail_s = self.records.tail_s[kept, self.minutes]  # (services, minutes)
+        known_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)
+        return float(np.sum(1 - relaxed_utility(known_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """Cores used, needed and spare per hour. `spare` is `used_least` - `needed_most`, rounded down, at least 0."""
+        """Cores used, needed and spare per hour.
+
+        `spare` is `used_least` - `needed_most`, rounded down, at least 0.
+        """
         rows = []
         for first in range(0, len(self.used), 60):
-            used, required = self.used[first : first + 60], self.required[first : first + 60].max()
-            row = {"used_mean": used.mean(), "used_least": used.min(), "needed_most": required}
-            lent = {"spare": max(0.0, np.floor(used.min() - required))}
-            rows.append(
-                {"from": self.records.history.clock(first)}
-                | {k: float(v) for k, v in (row | lent).items()}
-            )
+            used = self.used[first : first + 60]
+            needed = self.required[first : first + 60].max()
+            row = {
+                "from": self.records.history.clock(first),
+                "used_mean": float(used.mean()),
+                "used_least": float(used.min()),
+                "needed_most": float(needed),
+                "spare": float(max(0.0, np.floor(used.min() - needed))),
+            }
+            rows.append(row)
         return rows
 
     def to_dict(self) -> dict[str, Any]:
         """The audit in plain types, for JSON; unknown numbers are None."""
-        shares = ("inside", "late_minutes", "predicted_late_minutes", "violation_rate")
-        services = [
-            {
-                "job": one.job.name,
-                "reproduced": not one.refusal,
-                "refusal": one.refusal,
-                "note": one.note,
-            }
-            | {"replica": one.calibration.kind if one.calibration else None}
-            | {"capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None}
-            | {share: _plain(getattr(one, share)) for share in shares}
-            for one in self.services
-        ]
-        policies = {
-            name: {key: _plain(value) for key, value in of.items()}
-            for name, of in self.policies.items()
-        }
         names = [one.job.name for one in self.reproduced]
-        by_service = {
-            policy: dict(zip(names, _plain(of.T))) for policy, of in self.by_service.items()
-        }
-        hours = [{key: _plain(value) for key, value in row.items()} for row in self.hours()]
-        audit = {
+        return {
             "capacity": self.capacity,
             "replayed": self.replayed,
-            "services": services,
-            "policies": policies,
+            "services": [_service_dict(one) for one in self.services],
+            "policies": {
+                policy: {measure: _plain(interval) for measure, interval in of_policy.items()}
+                for policy, of_policy in self.policies.items()
+            },
+            "difference_by_service": {
+                policy: dict(zip(names, _plain(intervals.T)))
+                for policy, intervals in self.by_service.items()
+            },
+            "hours": [{key: _plain(value) for key, value in row.items()} for row in self.hours()],
         }
-        return audit | {"difference_by_service": by_service, "hours": hours}
+
+
+def _service_dict(service: backcast.Service) -> dict[str, Any]:
+    calibration = service.calibration
+    return {
+        "job": service.job.name,
+        "reproduced": not service.refusal,
+        "refusal": service.refusal,
+        "note": service.note,
+        "replica": calibration.kind if calibration else None,
+        "capacity_rps": _plain(calibration.capacity_rps) if calibration else None,
+        "inside": _plain(service.inside),
+        "late_minutes": _plain(service.late_minutes),
+        "predicted_late_minutes": _plain(service.predicted_late_minutes),
+        "violation_rate": _plain(service.violation_rate),
+    }
 
 
 def as_planned(job: Job, overhead_s: float) -> Job:
-    """The job as policies see it. `overhead_s`, the time outside replicas, is subtracted from its SLO."""
+    """The job as policies see it.
+
+    `overhead_s`, the time outside replicas, is subtracted from its SLO.
+    """
     return replace(job, latency_curve="", slo_s=max(job.slo_s - overhead_s, backcast.NEVER))
 
 
@@ -148,120 +179,148 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Calibrate each service, simulate its recorded replicas, and compare policies on the reproduced services.
+    """Calibrate the services, simulate their recorded replicas, and compare policies.
 
-    `capacity` is in cores. None means the most that the reproduced services used. Only the busiest REPLAYED_HOURS of
-    the last day are replayed. Without an earlier day, the forecaster is untrained.
+    Policies are compared on the reproduced services. `capacity` is in cores; None means the most
+    that these services used. Only the busiest REPLAYED_HOURS of the last day are replayed. Without
+    an earlier day, the forecaster is untrained.
     """
+    # Invalid input must fail before minutes of work.
     for name in policies:
-        factory_of(
-            name
-        )  # raises for an unknown name; invalid input must fail before minutes of work
-    jobs, history = records.jobs, records.history
-    part, first = busiest(history.traces, 60 * REPLAYED_HOURS)
-    train = part.train[:0] if history.single_day else part.train
+        factory_of(name)
+    jobs = records.jobs
+    history = records.history
     if capacity is not None:
         at_least_one_each(jobs, capacity)
+    part, first = busiest_part(history.traces, 60 * REPLAYED_HOURS)
+    if history.single_day:
+        part = replace(part, train=part.train[:0])
     if forecaster:
-        replace(history, traces=replace(part, train=train)).forecaster(forecaster)
+        replace(history, traces=part).forecaster(forecaster)
+
     report(f"calibrating {len(jobs)} services on their recorded latencies")
+    limits = [serving_model.limit_of(job) for job in jobs]
     with ThreadPoolExecutor(THREADS) as pool:
-        limits = [serving_model.limit_of(job) for job in jobs]
-        calibrations = list(
-            pool.map(backcast.calibration_of, [records] * len(jobs), range(len(jobs)), limits)
+        calibrated = pool.map(
+            backcast.calibration_of, [records] * len(jobs), range(len(jobs)), limits
         )
+        calibrations = list(calibrated)
     minutes = slice(first, first + part.evaluation.shape[-1])
     report(f"simulating the recorded replicas, {history.span(first, minutes.stop)}")
     services = backcast.backcast(records, calibrations, serving_model, minutes)
+
     kept = [n for n, one in enumerate(services) if not one.refusal]
-    replicas = backcast.known_replicas(records.replicas)[kept]
-    used = arrays_of(jobs).cores[kept] @ replicas
-    least = float(minimum_replicas(jobs)[kept] @ arrays_of(jobs).cores[kept])
-    size = float(np.ceil(used.max(initial=least)) if capacity is None else capacity)
+    cores = arrays_of(jobs).cores[kept]  # (services,)
+    replicas = backcast.known_replicas(records.replicas)[kept]  # (services, minutes of day)
+    used = cores @ replicas  # (minutes of day,)
+    if capacity is None:
+        least = float(minimum_replicas(jobs)[kept] @ cores)
+        capacity = np.ceil(used.max(initial=least))
+    size = float(capacity)
+    posteriors = [one for n in kept if (one := services[n].calibration)]
     if not kept:
         return Audit(records, services, size, {}, {}, used, used, minutes)
-    posteriors = [one for n in kept if (one := services[n].calibration)]
+
+    report("measuring the latencies of the calibrated services")
     known = tuple(
         as_planned(services[n].job, one.service.overhead_s) for n, one in zip(kept, posteriors)
     )
-    report("measuring the latencies of the calibrated services")
     most = min(size, max(MEASURED, 1.5 * replicas.max()) * arrays_of(known).cores.min())
     latency_model = measure(known, capacity=most, serving_model=serving_model)
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
-    traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
-    asked = Workload(
-        tuple(services[n].job for n in kept), traces.evaluation[0]
-    )  # SLOs before `as_planned` cuts them
+    traces = Traces(known, part.train[:, :, kept], part.evaluation[:, kept])
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
-    made: dict[str, Policy] = {
-        name: AfterAMinute(make(name, context), known, name) for name in policies
-    }
-    initial = fair_share(known, size)
-
-    def measured(seed: int) -> dict[str, dict[str, Any]]:
-        drawn, at_clients = backcast.world(asked.jobs, posteriors, seed)
-        workload = replace(asked, jobs=drawn)
-        requests = uniform_draws(workload, seed, serving_model)
-        runs = {RAN: backcast.run_recorded(workload, requests, replicas[:, minutes], serving_model)}
-        for name, policy in made.items():
-            runs[name] = simulate(
-                workload, policy, size, draws=requests, serving_model=serving_model, initial=initial
-            )
-        for name, run in runs.items():
-            runs[name] = replace(run, workload=asked, tail_latency_s=at_clients(run.tail_latency_s))
-        return {name: {key: of(run) for key, of in MEASURES.items()} for name, run in runs.items()}
-
+    comparison = _Comparison(
+        # With the SLOs before `as_planned` has cut them.
+        Workload(tuple(services[n].job for n in kept), traces.evaluation[0]),
+        posteriors,
+        replicas[:, minutes],
+        {name: AfterAMinute(make(name, context), known, name) for name in policies},
+        size,
+        fair_share(known, size),
+        serving_model,
+    )
     report(f"replaying the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
-        draws = list(pool.map(measured, range(DRAWS)))
-    return Audit(
-        records,
-        services,
-        size,
-        *_compared(draws, traces.evaluation.shape[-1]),
-        required,
-        used,
-        minutes,
-    )
+        draws = list(pool.map(comparison.measures, range(DRAWS)))
+    of_policies, by_service = _compared(draws, traces.evaluation.shape[-1])
+    return Audit(records, services, size, of_policies, by_service, required, used, minutes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    """Simulations of the recorded replicas and of the policies, on the same requests."""
+
+    workload: Workload  # of the reproduced services, during the replayed minutes
+    calibrations: Sequence[Calibration]
+    replicas: np.ndarray  # as recorded, (services, minutes)
+    policies: Mapping[str, Policy]
+    capacity: float
+    initial: np.ndarray  # replicas with which the policies begin, (services,)
+    serving_model: ServingModel
+
+    def measures(self, seed: int) -> dict[str, dict[str, Any]]:
+        """The MEASURES of each policy for parameters of the services drawn with this seed."""
+        jobs, at_clients = backcast.world(self.workload.jobs, self.calibrations, seed)
+        workload = replace(self.workload, jobs=jobs)
+        requests = uniform_draws(workload, seed, self.serving_model)
+        recorded = backcast.run_recorded(workload, requests, self.replicas, self.serving_model)
+        runs = {RAN: recorded}
+        for name, policy in self.policies.items():
+            runs[name] = simulate(
+                workload,
+                policy,
+                self.capacity,
+                draws=requests,
+                serving_model=self.serving_model,
+                initial=self.initial,
+            )
+        found = {}
+        for name, run in runs.items():
+            tail_s = at_clients(run.tail_latency_s)
+            of_clients = replace(run, workload=self.workload, tail_latency_s=tail_s)
+            found[name] = {measure: of(of_clients) for measure, of in MEASURES.items()}
+        return found
 
 
 def _compared(
     draws: list[dict[str, dict[str, Any]]], minutes: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Return `policies` and `by_service` of an `Audit`. Each of the `draws` has the MEASURES of every policy.
+    """Return `policies` and `by_service` of an `Audit`.
 
-    The upper end of a lost-utility interval is at least 1 / `minutes` (one lost minute), because the draws are few.
+    Each of the `draws` has the MEASURES of every policy. The upper end of a lost-utility interval
+    is at least 1 / `minutes` (one lost minute), because the draws are few.
     """
-    values = {
-        name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES}
-        for name in draws[0]
-    }
+    recorded = np.array([of_draw[RAN][LOST] for of_draw in draws])  # (draws, services)
     compared, by_service = {}, {}
-    for name, of in values.items():
-        more = of[LOST] - values[RAN][LOST]  # (draws, services)
-        totals = of | {LOST: of[LOST].sum(axis=1)}
-        compared[name] = {key: backcast.positive_interval(one) for key, one in totals.items()}
-        compared[name][LOST][2] = max(compared[name][LOST][2], 1 / minutes)
-        compared[name]["difference"] = backcast.prediction_interval(more.sum(axis=1))
+    for name in draws[0]:
+        values = {key: np.array([of_draw[name][key] for of_draw in draws]) for key in MEASURES}
+        more = values[LOST] - recorded  # (draws, services)
+        values[LOST] = values[LOST].sum(axis=1)
+        intervals = {key: backcast.positive_interval(of_key) for key, of_key in values.items()}
+        intervals[LOST][2] = max(intervals[LOST][2], 1 / minutes)
+        intervals["difference"] = backcast.prediction_interval(more.sum(axis=1))
+        compared[name] = intervals
         by_service[name] = backcast.prediction_interval(more)
     return compared, by_service
 
 
 @dataclass(frozen=True, slots=True)
 class AfterAMinute(Assuming):
-    """`policy`, but without changes in the first minute, because an untrained forecaster needs a minute of counts."""
+    """`policy`, but without changes in the first minute.
+
+    An untrained forecaster needs a minute of counts.
+    """
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        return (
-            self.policy.decide(state, observation)
-            if observation.minute
-            else (state, hold(observation))
-        )
+        if observation.minute == 0:
+            return state, hold(observation)
+        return self.policy.decide(state, observation)
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON types: a number with four significant digits (None if NaN or infinite), a list, or text."""
+    """The value in JSON types; a number has four digits, and is None if NaN or infinite."""
     if isinstance(value, str):
         return value
     if np.ndim(value):

@@ -1,11 +1,12 @@
 """The figures of `faro recommend --curve` (SLO violations by capacity) and of `faro audit`."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,15 +21,16 @@ from faro_lib.figures.style import (
     legend_above,
 )
 from faro_lib.metrics.measures import share_of_accepted
+from faro_ops.recommend.audit import Audit
 
 COLUMNS = 2  # service panels per row
-ROW_IN = 1.5  # height of a row of panels, in inches
+ROW_IN = 1.5  # height of a row in inches
 
 
 def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
     """Plot the worst job's violation rate by capacity, in % of its accepted rate.
 
-    `marks` maps capacities to labels.
+    `marks` maps capacity to label.
     """
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
@@ -46,18 +48,14 @@ def capacity_curve(curve: pd.DataFrame, marks: Mapping[int, str]) -> Figure:
     return figure
 
 
-def pictures(audit: Any) -> Figure:
-    """Draw an audit (`recommend.audit.Audit`): one panel per service.
-
-    A panel has the recorded latencies and the 90 % band of simulated ones. If policies were
-    compared, a last row shows their lost utility, and the cores used and needed.
-    """
-    rows = -(-len(audit.services) // COLUMNS)
-    height_in = ROW_IN * rows
+def pictures(audit: Audit) -> Figure:
+    """Draw each service's latencies and, if policies were compared, lost utility and cores."""
+    rows = math.ceil(len(audit.services) / COLUMNS)
     heights = [1.0] * rows
+    height_in = ROW_IN * rows
     if audit.policies:
-        height_in += 2.2
         heights.append(1.4)
+        height_in += 2.2
     figure = plt.figure(figsize=(PAGE_IN, height_in))
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for n in range(len(audit.services)):
@@ -71,30 +69,35 @@ def pictures(audit: Any) -> Figure:
     return figure
 
 
-def _draw_latencies(axis: Any, audit: Any, service: int) -> None:
-    one = audit.services[service]
-    tail_s = audit.records.tail_s[service, audit.minutes]
+def _draw_latencies(axis: Axes, audit: Audit, n: int) -> None:
+    """The recorded latencies of service n, and the 90 % band of simulated ones."""
+    service = audit.services[n]
+    tail_s = audit.records.tail_s[n, audit.minutes]  # (minutes,)
     minute = audit.minutes.start + np.arange(len(tail_s))
-    low, _, high = one.predicted_tail_s.T
-    label = "simulated, 90 %"
-    axis.fill_between(minute, low, high, color=CYCLE[0], alpha=0.3, linewidth=0, label=label)
+    low_s, _, high_s = service.predicted_tail_s.T
+    axis.fill_between(
+        minute, low_s, high_s, color=CYCLE[0], alpha=0.3, linewidth=0, label="simulated, 90 %"
+    )
     axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
-    axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
-    title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
-    axis.set(yscale="log", title=title, ylabel=f"p{100 * one.job.quantile:g} (s)")
+    axis.axhline(service.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
+    axis.set(
+        yscale="log",
+        title=f"{service.job.name}: {'no advice' if service.refusal else 'reproduced'}",
+        ylabel=f"p{100 * service.job.quantile:g} (s)",
+    )
     axis.tick_params(which="minor", labelleft=False)
     _label_minutes(axis, audit, minute[0], minute[-1])
 
 
-def _draw_lost_utility(axis: Any, audit: Any) -> None:
-    """Draw the policies' lost utility as bars with 90 % intervals."""
+def _draw_lost_utility(axis: Axes, audit: Audit) -> None:
+    """A bar for each policy, with the 90 % interval of its lost utility."""
     names = list(audit.policies)
-    low, middle, high = np.array([audit.policies[name]["lost_utility"] for name in names]).T
-    low = np.maximum(low, 0)
+    intervals = np.array([audit.policies[name]["lost_utility"] for name in names])
+    low, middle, high = intervals.T
     axis.barh(
         names,
         middle,
-        xerr=np.abs([middle - low, high - middle]),
+        xerr=np.abs([middle - np.maximum(low, 0), high - middle]),
         color=[colour(name) for name in names],
         error_kw={"lw": 0.8},
         edgecolor="black",
@@ -102,12 +105,14 @@ def _draw_lost_utility(axis: Any, audit: Any) -> None:
     )
     axis.invert_yaxis()
     axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
-    style = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
     for name, value, end in zip(names, middle, high):
-        axis.annotate(f"{value:.2g}", (end, name), **style)
+        axis.annotate(
+            f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center"
+        )
 
 
-def _draw_cores(axis: Any, audit: Any) -> None:
+def _draw_cores(axis: Axes, audit: Audit) -> None:
+    """The cores that the reproduced services used and needed in each minute of the day."""
     minute = np.arange(len(audit.used))
     axis.plot(minute, audit.used, color="black", label="used")
     axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
@@ -116,10 +121,10 @@ def _draw_cores(axis: Any, audit: Any) -> None:
     axis.legend(frameon=False, ncols=2, loc="upper left")
 
 
-def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
+def _label_minutes(axis: Axes, audit: Audit, first: int, last: int) -> None:
     """Label the x axis with times of day, or with minutes if the records have no times of day."""
     history = audit.records.history
-    at = np.linspace(first, last, 5).astype(int)
-    axis.set_xticks(at, [history.clock(int(minute)).removeprefix("minute ") for minute in at])
+    at = np.linspace(first, last, 5).astype(int).tolist()
+    axis.set_xticks(at, [history.clock(minute).removeprefix("minute ") for minute in at])
     if history.end_minute is None:
         axis.set_xlabel("minute")

@@ -1,10 +1,12 @@
-"""What autoscalers did, minute by minute: requests, serving replicas and latencies, from a table, a journal or Prometheus."""
+"""What autoscalers did, minute by minute: requests, serving replicas and latencies.
+
+They are read from a table, a journal or Prometheus.
+"""
 
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +18,8 @@ from faro_ops.controller.journal import arrivals, with_same_jobs
 from faro_ops.prometheus import read_prometheus
 from faro_ops.recommend.load_history import History, history_of, local_minute, rows_of
 
-LATENCY_COLUMN = re.compile(
-    r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s"
-)  # such as latency_mean_s, latency_p99_s
+# Such as latency_mean_s, latency_p99_s.
+LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,8 +29,10 @@ class Records:
     Attributes
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
-    levels : quantile in each column of `latency_s` for each job, such as 0.99, (columns, jobs); NaN = the mean.
-    latency_s : quantiles or means of latencies, (columns, jobs, minutes); NaN = unknown, inf = request dropped.
+    levels : quantile in each column of `latency_s` for each job, such as 0.99, (columns, jobs); NaN
+        = the mean.
+    latency_s : quantiles or means of latencies, (columns, jobs, minutes); NaN = unknown, inf =
+        request dropped.
     """
 
     history: History
@@ -56,9 +59,12 @@ def records_of(
     latency_s: np.ndarray,
     end_minute: int | None = None,
 ) -> Records:
-    """Make `Records` from arrays over one or more days, NaN = missing. Days before the last keep only their counts.
+    """Make `Records` from arrays over one or more days, NaN = missing.
 
-    `levels` is (latency columns, jobs), or (latency columns, 1) if a column has the same quantile for all jobs.
+    Days before the last keep only their counts.
+
+    `levels` is (latency columns, jobs), or (latency columns, 1) if a column has the same quantile
+    for all jobs.
     """
     history = history_of(jobs, counts, end_minute=end_minute)
     last = history.today.shape[1]
@@ -71,44 +77,61 @@ def records_of(
 
 
 def records_from_csv(path: str, jobs: str) -> Records:
-    """The records in a table with the columns job, requests, replicas, `time` or `minute`, and latency columns.
+    """The records in a table of minutes.
 
-    Latency columns are latency_mean_s, latency_p99_s, ... Empty cells are unknown. Invalid cells raise ValueError.
+    Its columns are job, requests, replicas, `time` or `minute`, and latencies: latency_mean_s,
+    latency_p99_s, ... Empty cells are unknown. Invalid cells raise ValueError.
     """
-    table, names = read_counts(path, of_table := read_jobs(jobs))
+    jobs_of_table = read_jobs(jobs)
+    table, names = read_counts(path, jobs_of_table)
     latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
-    if "replicas" not in table or not latencies:
-        lacking = (
-            "replicas"
-            if "replicas" not in table
-            else "latency_p99_s (or another quantile, or latency_mean_s)"
-        )
+    lacking = None
+    if "replicas" not in table:
+        lacking = "replicas"
+    elif not latencies:
+        lacking = "latency_p99_s (or another quantile, or latency_mean_s)"
+    if lacking:
         raise ValueError(
-            f"{path}: column {lacking} is missing; an audit needs replicas and latencies of each minute"
+            f"{path}: column {lacking} is missing; "
+            "an audit needs replicas and latencies of each minute"
         )
     if table["day"].any():
         raise ValueError(
             f"{path}: an audit takes a column time, or minutes of one day, but no column day"
         )
     for name in ("replicas", *latencies):
-        values = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
-        bad = (table[name].ne("") & values.isna()) | (values < 0) | np.isinf(values)
-        bad |= (values % 1 > 0) if name == "replicas" else values == 0
-        for row in np.flatnonzero(bad)[:1]:
-            accepted = "a whole number >= 0" if name == "replicas" else "a number of seconds > 0"
-            raise ValueError(
-                f"{path}, line {row + 2}: {name}={table[name].iloc[row]} is not {accepted}"
-            )
-        table[name] = values
+        table[name] = _numbers(table[name], path)
     first, counts = timed_counts(table, names, path)
-    replicas, *latency_s = (
-        timed_counts(table, names, path, name)[1] for name in ("replicas", *latencies)
-    )
-    levels = np.array(
-        [[float(LATENCY_COLUMN.sub(r"\2", name) or "nan") / 100] for name in latencies]
-    )
+    _, replicas = timed_counts(table, names, path, "replicas")
+    latency_s = [timed_counts(table, names, path, name)[1] for name in latencies]
+    levels = [[_level_of(name)] for name in latencies]
     end_minute = first + counts.shape[1] if "time" in table else None
-    return records_of(of_table, counts, replicas, levels, np.array(latency_s), end_minute)
+    return records_of(
+        jobs_of_table, counts, replicas, np.array(levels), np.array(latency_s), end_minute
+    )
+
+
+def _numbers(column: pd.Series, path: str) -> pd.Series:
+    """The numbers in a column of replicas or latencies, NaN = unknown; bad cells: ValueError."""
+    values = pd.to_numeric(column.replace("", np.nan), errors="coerce")
+    bad = (column.ne("") & values.isna()) | (values < 0) | np.isinf(values)
+    if column.name == "replicas":
+        bad |= values % 1 > 0
+        accepted = "a whole number >= 0"
+    else:
+        bad |= values == 0
+        accepted = "a number of seconds > 0"
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"{path}, line {row + 2}: {column.name}={column.iloc[row]} is not {accepted}"
+        )
+    return values
+
+
+def _level_of(name: str) -> float:
+    """The quantile in the name of a latency column, such as 0.99 for latency_p99_s; NaN = mean."""
+    return float(LATENCY_COLUMN.sub(r"\2", name) or "nan") / 100
 
 
 def records_from_prometheus(
@@ -122,45 +145,59 @@ def records_from_prometheus(
     label: str | None = None,
     token_path: str | None = None,
 ) -> Records:
-    """The records of the last `hours`, by range queries; `latencies` maps a quantile (NaN = the mean) to its query."""
-    table, end_s = read_jobs(jobs), time.time()
-    options: dict[str, Any] = dict(
-        minutes=hours * 60, label=label, end_s=end_s, token_path=token_path
+    """The records of the last `hours`, by range queries.
+
+    `latencies` maps a quantile (NaN = the mean) to its query.
+    """
+    table = read_jobs(jobs)
+    end_s = time.time()
+
+    def read(promql: str, counts: bool = False) -> np.ndarray:
+        """The values of a query, (jobs, minutes)."""
+        names, values = read_prometheus(
+            url,
+            promql,
+            minutes=hours * 60,
+            label=label,
+            end_s=end_s,
+            token_path=token_path,
+            counts=counts,
+        )
+        return rows_of(table, names, values)
+
+    return records_of(
+        table,
+        counts=read(query, counts=True),
+        replicas=read(replicas),
+        levels=np.array([*latencies])[:, None],
+        latency_s=np.array([read(of_level) for of_level in latencies.values()]),
+        end_minute=local_minute(end_s),
     )
-    counts = rows_of(table, *read_prometheus(url, query, **options))
-    queries = (replicas, *latencies.values())
-    others = [
-        rows_of(table, *read_prometheus(url, one, counts=False, **options)) for one in queries
-    ]
-    levels = np.array([*latencies])[:, None]
-    return records_of(table, counts, others[0], levels, np.array(others[1:]), local_minute(end_s))
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """Replicas, mean and tail latencies in a journal of `faro run`, for the jobs in its last header.
+    """Replicas, mean and tail latencies in a journal of `faro run`.
 
-    `jobs` is the path of a jobs table, which replaces the jobs and SLOs in the journal.
+    The jobs are those of its last header. `jobs` is the path of a jobs table, which replaces the
+    jobs and SLOs in the journal.
     """
     header, ticks = with_same_jobs(path)
     if not ticks:
         raise ValueError(f"{path}: no decision has been made yet")
     table = read_jobs(jobs) if jobs else header.jobs
     if [job.name for job in table] != [job.name for job in header.jobs]:
-        raise ValueError(
-            f"{jobs}: its jobs are not those of the journal, {', '.join(job.name for job in header.jobs)}"
-        )
-    counts = arrivals(header, ticks)
-    observed = np.full((3, *counts.shape), np.nan)
+        names = ", ".join(job.name for job in header.jobs)
+        raise ValueError(f"{jobs}: its jobs are not those of the journal, {names}")
+    counts = arrivals(header, ticks)  # (jobs, minutes)
+    replicas = np.full(counts.shape, np.nan)
+    latency_s = np.full((2, *counts.shape), np.nan)  # mean and tail
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (
-        tick.step.observation for tick in reversed(ticks)
-    ):  # reversed, to keep a minute's first tick
-        if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
-            observed[:, :, minute] = (
-                observation.running,
-                observation.mean_latency_s,
-                observation.tail_latency_s,
-            )
-    observed[1:][observed[1:] <= 0] = np.nan
+    for tick in reversed(ticks):  # reversed, to keep a minute's first tick
+        observation = tick.step.observation
+        minute = observation.minute - 1 - first  # the minute that has just ended
+        if minute >= 0:
+            replicas[:, minute] = observation.running
+            latency_s[:, :, minute] = observation.mean_latency_s, observation.tail_latency_s
+    latency_s[latency_s <= 0] = np.nan
     levels = np.array([np.full(len(table), np.nan), arrays_of(header.jobs).quantile])
-    return records_of(table, counts, observed[0], levels, observed[1:])
+    return records_of(table, counts, replicas, levels, latency_s)

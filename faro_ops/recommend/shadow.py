@@ -1,4 +1,4 @@
-"""Score the plans of a dry run: forecasts, predicted latencies, and the utility that the plans lose in the simulator."""
+"""Score the plans of a dry run: forecasts, predicted latencies, and utility lost in simulations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,8 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.journal import Header, Tick, arrivals
 from faro_ops.recommend.recommendation import LIVE
 
-BLOCK_MINUTES, TRIALS = 30, 3
+BLOCK_MINUTES = 30
+TRIALS = 3
 MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes have too few blocks for a bootstrap interval
 
 
@@ -44,26 +45,26 @@ class Recorded:
 def plan_scores(
     header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE
 ) -> list[dict[str, Any]]:
-    """Score the plans of a dry run in its complete minutes. Return one mapping per job, then one for all jobs together.
+    """Score the plans of a dry run in its complete minutes.
 
-    Raises ValueError for fewer than MIN_MINUTES minutes. Unknown scores are NaN. The keys of a mapping are `job` and:
-    coverage : share of plans whose 80 % prediction interval contains the request rate of the next minute.
+    Return one mapping per job, then one for all jobs together. Raises ValueError for fewer than
+    MIN_MINUTES minutes. Unknown scores are NaN. The keys of a mapping are `job` and:
+    coverage : share of plans whose 80 % prediction interval contains the request rate of the next
+        minute.
     latency_ratio : median of observed / predicted tail latency, with the replicas that ran.
     lost_observed : utility lost per minute, computed from the observed latencies.
-    lost_ran, lost_planned : utility lost per minute in simulations of the replicas that ran and of the planned ones.
-    difference, low, high : lost_planned - lost_ran and its 95 % interval, bootstrapped over trials and half-hour blocks.
+    lost_ran, lost_planned : utility lost per minute in simulations of the replicas that ran and of
+        the planned ones.
+    difference, low, high : lost_planned - lost_ran and its 95 % interval, bootstrapped over trials
+        and half-hour blocks.
     """
-    jobs, steps = header.jobs, [one.step for one in ticks]
-    by_minute = {
-        step.observation.minute: step for step in reversed(steps)
-    }  # the first tick of each minute
+    jobs = header.jobs
+    steps = [one.step for one in ticks]
+    # The first tick of each minute.
+    by_minute = {step.observation.minute: step for step in reversed(steps)}
     minutes = range(min(by_minute) + 1, max(by_minute))
     if len(minutes) < MIN_MINUTES:
         raise ValueError(f"{len(minutes)} minutes of plans; a score needs at least {MIN_MINUTES}")
-    unknown = np.full(
-        (len(jobs), len(minutes)), np.nan
-    )  # padding, because `arrivals` may lack the first minutes
-    counts = np.hstack([unknown, arrivals(header, ticks)])[:, -len(minutes) :]
     planning = [step for step in steps if step.plan.forecast_rps is not None]
     if not planning or planning[0].observation.minute >= minutes[0]:
         raise ValueError(
@@ -73,38 +74,53 @@ def plan_scores(
         raise ValueError(
             "the plans of this journal are bounds of autoscalers; a score needs planned replicas"
         )
+
+    # `arrivals` may lack the first minutes.
+    padding = np.full((len(jobs), len(minutes)), np.nan)
+    counts = np.hstack([padding, arrivals(header, ticks)])[:, -len(minutes) :]
     # The last plan before each minute.
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
-    ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
+    planned = np.array([step.target for step in of_plan])  # (minutes, jobs)
+    ran = np.array([by_minute.get(m, step).observation.target for m, step in zip(minutes, of_plan)])
     recorded = Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int))
-    lost = _simulated(recorded, ran, np.array([of.target for of in of_plan]), serving_model)
-    observed, ratio = _latencies(
-        jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model
-    )
+    lost = _simulated(recorded, ran, planned, serving_model)
+    ends = [by_minute[m + 1] for m in minutes if m + 1 in by_minute]
+    observed, ratio = _latencies(jobs, ends, serving_model)
     inside = _coverage(planning, counts, minutes[0])
+
     rows = []
-    for index, name in [
-        *((slice(n, n + 1), job.name) for n, job in enumerate(jobs)),
-        (slice(None), "all"),
-    ]:
-        ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)
-        blocks = [
-            np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost
-        ]
-        sums = np.array([[[part.sum() for part in row] for row in blocks]])
-        lengths = np.array([[[len(part) for part in row] for row in blocks]])
-        difference, low, high = block_bootstrap(sums, lengths)
-        values = dict(coverage=np.nanmean(inside[index]), latency_ratio=np.nanmedian(ratio[index]))
-        values |= dict(
-            lost_observed=np.nansum(observed[index]) / observed.shape[1], lost_ran=ran_lost.mean()
-        )
-        values |= dict(lost_planned=planned_lost.mean(), difference=difference, low=low, high=high)
-        rows.append({"job": name} | {key: round(float(value), 4) for key, value in values.items()})
+    of_job = {job.name: slice(n, n + 1) for n, job in enumerate(jobs)}
+    for name, index in [*of_job.items(), ("all", slice(None))]:
+        ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)  # (trials, minutes) each
+        difference, low, high = _mean_and_interval(planned_lost - ran_lost)
+        scores = {
+            "coverage": np.nanmean(inside[index]),
+            "latency_ratio": np.nanmedian(ratio[index]),
+            "lost_observed": np.nansum(observed[index]) / observed.shape[1],
+            "lost_ran": ran_lost.mean(),
+            "lost_planned": planned_lost.mean(),
+            "difference": difference,
+            "low": low,
+            "high": high,
+        }
+        rounded = {key: round(float(value), 4) for key, value in scores.items()}
+        rows.append({"job": name} | rounded)
     return rows
 
 
+def _mean_and_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of `values` (trials, minutes) and its 95 % interval, bootstrapped over blocks."""
+    blocks = [np.array_split(trial, values.shape[1] // BLOCK_MINUTES) for trial in values]
+    sums = np.array([[[part.sum() for part in trial] for trial in blocks]])
+    lengths = np.array([[[len(part) for part in trial] for trial in blocks]])
+    return block_bootstrap(sums, lengths)
+
+
 def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
-    """Copy the jobs with `changes` and without replica bounds and quotas, which recorded replicas may violate."""
+    """Copy the jobs with `changes`, and without the replica bounds and quotas.
+
+    Recorded replicas may violate these.
+    """
     return tuple(
         replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes)
         for job in jobs
@@ -112,7 +128,10 @@ def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
 
 
 def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
-    """A capacity in cores that never limits `replicas` (minutes, jobs), even while removed pods still hold cores."""
+    """A capacity in cores that never limits `replicas` (minutes, jobs).
+
+    Removed pods may still hold cores.
+    """
     cores = arrays_of(tuple(jobs)).cores
     return float(2 * np.ceil((replicas @ cores).max()) + cores.sum() + 1)
 
@@ -120,43 +139,58 @@ def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
 def _simulated(
     workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel
 ) -> np.ndarray:
-    """Simulate replicas `ran` and `planned`, (minutes, jobs). Return their lost utility, (2, trials, jobs, minutes)."""
+    """Simulate replicas `ran` and `planned`, (minutes, jobs).
+
+    Return their lost utility, (2, trials, jobs, minutes).
+    """
     capacity = ample_capacity(workload.jobs, np.concatenate([ran, planned]))
     policies = {"ran": Recorded(ran, "ran"), "planned": Recorded(planned, "planned")}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
     trials = run_trials(
         workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]
     )
-    lost = np.array(
-        [1 - minute_utility(trial.run)[:, :-1] for trial in trials]
-    )  # in the order ran, planned, ran, ...
+    # In the order ran, planned, ran, ...
+    lost = np.array([1 - minute_utility(trial.run)[:, :-1] for trial in trials])
     return np.array([lost[::2], lost[1::2]])
 
 
 def _latencies(
     jobs: tuple[Job, ...], steps: list, serving_model: ServingModel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays (jobs, steps) for the minute before each step: lost utility, and observed divided by predicted latency."""
-    model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
-    tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
-    rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
-    served = [(np.nan_to_num(rate), step.observation.running) for rate, step in zip(rates.T, steps)]
-    predicted = np.array(
-        [predicted_latency(jobs, rate, x, latency_model=model) for rate, x in served]
-    ).T
-    loss = 1 - relaxed_utility(np.nan_to_num(tail_s, nan=0.0, posinf=np.inf), slo_s[:, None])
-    comparable = (rates > 0) & np.isfinite(tail_s) & np.isfinite(predicted)
-    return loss, np.where(comparable, tail_s / np.where(comparable, predicted, 1.0), np.nan)
+    """Lost utility, and observed divided by predicted latency, in the minute before each step.
+
+    Both are arrays (jobs, steps).
+    """
+    model = measure(jobs, serving_model=serving_model)
+    slo_s = arrays_of(jobs).slo_s[:, None]  # (jobs, 1)
+    observations = [step.observation for step in steps]
+    tail_s = np.array([one.tail_latency_s for one in observations]).T
+    rates_rps = np.array([one.arrivals_per_min[:, -1] for one in observations]).T / MINUTE_S
+    predicted = [
+        predicted_latency(jobs, np.nan_to_num(rates), one.running, latency_model=model)
+        for rates, one in zip(rates_rps.T, observations)
+    ]
+    predicted_s = np.array(predicted).T
+    loss = 1 - relaxed_utility(np.nan_to_num(tail_s, nan=0.0, posinf=np.inf), slo_s)
+    comparable = (rates_rps > 0) & np.isfinite(tail_s) & np.isfinite(predicted_s)
+    ratio = tail_s / np.where(comparable, predicted_s, 1.0)
+    return loss, np.where(comparable, ratio, np.nan)
 
 
 def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
-    """Array (jobs, plans): 1 if a plan's 80 % interval contains the rate of the next minute, else 0; NaN = unknown."""
+    """Whether a plan's 80 % interval contains the rate of the next minute, (jobs, plans).
+
+    1 = yes, 0 = no, NaN = unknown.
+    """
     inside = []
     for step in planning:
-        index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps
-        if deciles is not None and 0 <= index < counts.shape[1]:
-            rate = counts[:, index] / MINUTE_S
-            inside.append(
-                np.where(np.isnan(rate), np.nan, (deciles[:, 0] <= rate) & (rate <= deciles[:, -1]))
-            )
-    return np.array(inside, float).T if inside else np.full((len(counts), 1), np.nan)
+        deciles = step.plan.next_minute_deciles_rps  # (jobs, deciles)
+        index = step.observation.minute + 1 - first
+        if deciles is None or not 0 <= index < counts.shape[1]:
+            continue
+        rate_rps = counts[:, index] / MINUTE_S
+        contains = (deciles[:, 0] <= rate_rps) & (rate_rps <= deciles[:, -1])
+        inside.append(np.where(np.isnan(rate_rps), np.nan, contains))
+    if not inside:
+        return np.full((len(counts), 1), np.nan)
+    return np.array(inside, float).T

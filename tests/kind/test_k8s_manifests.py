@@ -162,7 +162,7 @@ def test_the_command_line_knows_every_option_that_the_controller_is_started_with
     ]["args"]
     from typer.main import get_command
 
-    from faro_ops.cli import app
+    from faro_ops.cli.app import app
 
     known = {
         option for parameter in get_command(app).commands["run"].params for option in parameter.opts

@@ -224,6 +224,16 @@ def test_the_simulator_needs_no_package_beyond_the_base_installation(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("package", ["typer", "requests"])
+def test_without_the_packages_of_the_commands_one_line_says_what_to_install(package):
+    code = f"import sys; sys.modules[{package!r}] = None; from faro_ops.cli import main"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.exit(main([]))"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"faro: {package} is not installed: pip install 'faro_lib[ops]'\n"
+
+
 ONE_DAY = "minute,job,requests\n" + "".join(
     f"{minute},{job},5\n" for minute in range(10) for job in "ab"
 )

@@ -15,7 +15,7 @@ from observations import observed
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
 from faro_ops import cli
-from faro_ops.cli.run import stopped_by_signals
+from faro_ops.cli.controller import stopped_by_signals
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.explanation import decision_at

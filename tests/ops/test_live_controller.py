@@ -23,7 +23,7 @@ from faro_lib.policies.protocol import DRIFT_CORRECTED, FAILED
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.cli.run import print_step, stopped_by_signals
+from faro_ops.cli.controller import print_step, stopped_by_signals
 from faro_ops.controller import journal
 from faro_ops.controller.explanation import decision_at, explained
 from faro_ops.controller.loop import APPLY, JOURNAL, OBSERVE, run

@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -23,9 +22,9 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.policies.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
 from faro_ops import cli
-from faro_ops.cli import backends
+from faro_ops.cli import backends, controller
 from faro_ops.cli import model as models
-from faro_ops.cli.run import changes_since, clock_of
+from faro_ops.cli.controller import changes_since, clock_of
 from faro_ops.controller import journal
 from faro_ops.controller.expected import Event, expected
 from faro_ops.controller.explanation import decision_at
@@ -512,9 +511,8 @@ def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
 def test_new_settings_that_fail_while_a_server_does_not_answer_are_tried_again(
     table, monkeypatch, capfd
 ):
-    monkeypatch.setattr(sys.modules["faro_ops.cli.run"], "RETRY_S", 0.0)
-    tried = []
-    jobs = []
+    monkeypatch.setattr(controller, "RETRY_S", 0.0)
+    tried, jobs = [], []
 
     def check(new):
         tried.append(len(new.jobs))

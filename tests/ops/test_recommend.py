@@ -4,7 +4,6 @@ import functools
 import io
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -32,13 +31,9 @@ from faro_ops.recommend.load_history import (
     history_from_journal,
     history_of,
 )
-from faro_ops.recommend.recommendation import LIVE, Recommendation, recommend
-from faro_ops.recommend.sizing import (
-    busiest,
-    required_cores,
-    required_replicas,
-    violations_by_capacity,
-)
+from faro_ops.recommend.recommendation import LIVE, recommend
+from faro_ops.recommend.replay import Replay, busiest_part
+from faro_ops.recommend.sizing import required_cores, required_replicas, violations_by_capacity
 from studies.oracle import Oracle
 from studies.traces import traces_frame
 
@@ -169,7 +164,7 @@ def test_a_history_without_a_complete_minute_is_refused():
 def test_the_busiest_part_of_a_day_has_the_same_time_in_the_training_days():
     day = np.tile(np.arange(100) % 50, (2, 1))
     traces = Traces(JOBS, day[None, None], day[None])
-    part, first = busiest(traces, 20)
+    part, first = busiest_part(traces, 20)
     assert first in (30, 80)
     np.testing.assert_array_equal(part.train[0, 0][:, :20], part.evaluation[0])
 
@@ -178,14 +173,15 @@ def test_the_busiest_part_of_a_day_is_the_one_with_the_most_work_and_not_the_mos
     day = np.full((2, 100), 10)
     day[0, 10:30], day[1, 70:90] = 1000, 100
     jobs = Job("light", service_time_s=0.01), Job("heavy", service_time_s=0.5, cores=4.0)
-    # The first ten of twenty are a run-up.
-    assert busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 60
+    assert (
+        busiest_part(Traces(jobs, day[None, None], day[None]), 20)[1] == 60
+    )  # the first ten of twenty are a run-up
 
 
 def test_the_busiest_part_does_not_begin_with_a_burst():
     day = np.full((2, 600), 10)
     day[:, 300:302] = 1000
-    first = busiest(Traces(JOBS, day[None, None], day[None]), 60)[1]
+    first = busiest_part(Traces(JOBS, day[None, None], day[None]), 60)[1]
     assert 300 - 60 <= first <= 300 - 15
 
 
@@ -214,10 +210,8 @@ def test_a_capacity_meets_the_slos_if_its_own_replay_does():
             "accepted_rate": 0.05,
         }
     )
-    met = [
-        Recommendation(SimpleNamespace(capacity=cores), None, curve).slo_met
-        for cores in (2, 4, 8, 12)
-    ]
+    fixed = pd.DataFrame({"replicas": [1]})
+    met = [Replay(cores, "", curve, fixed, pd.DataFrame()).slo_met for cores in (2, 4, 8, 12)]
     assert met == [False, True, False, True]
 
 

@@ -20,9 +20,10 @@ from faro_lib.workload import Job, Workload
 from faro_ops import cli
 from faro_ops.cli.recommend import _text
 from faro_ops.jobs_table import assumptions
-from faro_ops.recommend import recommendation, sizing
+from faro_ops.recommend import recommendation, replay, sizing
 from faro_ops.recommend.load_history import history_from_csv, history_of
 from faro_ops.recommend.recommendation import LIVE, Recommendation, recommend
+from faro_ops.recommend.replay import Replay
 from faro_ops.recommend.sizing import (
     SEEDS,
     VARIATIONS,
@@ -32,6 +33,7 @@ from faro_ops.recommend.sizing import (
     variations,
     violations_by_capacity,
 )
+from faro_ops.recommend.suspicions import silences
 
 EXPONENTIAL = (
     Job("ranker", 0.1, 0.99, 0.045, 1.0, model="ranker"),  # p99 of an idle replica is 0.22 s
@@ -384,9 +386,8 @@ def concluded(required, replicas, now=None, more=0.005):
     cases = cases.assign(
         fixed_worst_job="a", fixed_slo_violation_rate=0.02, fixed_accepted_rate=0.01
     )
-    return _text(
-        Recommendation(advice, None, curve, "the last 24 hours", now, fixed, cases)
-    ).splitlines()
+    replayed = Replay(8, "the last 24 hours", curve, fixed, cases)
+    return _text(Recommendation(advice, None, now, replayed)).splitlines()
 
 
 def persisting():
@@ -488,8 +489,8 @@ def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a
     said = []
     history = history_of(pinned, np.tile([[3000.0], [60.0]], 40))
     found = recommend(history, 5, with_curve=True, forecaster="persistence", report=said.append)
-    assert found.fixed["replicas"].tolist()[0] == 0
-    assert found.curve["capacity_cores"].min() >= 4
+    assert found.replay.fixed["replicas"].tolist()[0] == 0
+    assert found.replay.curve["capacity_cores"].min() >= 4
     assert not found.slo_met
     assert any("max_replicas (3)" in line for line in _text(found).splitlines())
 
@@ -504,7 +505,7 @@ def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
     """A training day of the generated workload has four samples of its counts, the last one."""
     history = history_of((Job("a"),), np.full((1, 40), 300.0), earlier=np.full((2, 4, 1, 40), 300))
     found = recommend(history, 4, with_curve=True, forecaster="persistence", report=QUIET)
-    assert found.replayed == "all 3 days"
+    assert found.replay.days == "all 3 days"
 
 
 def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
@@ -532,8 +533,8 @@ def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(
     monkeypatch.setattr(
         sizing, "fixed_replicas", lambda days, *given: spans.append(days[-1].minutes) or 1 / 0
     )
-    for most in (recommendation.MOST_REQUESTS, 100_000):
-        monkeypatch.setattr(recommendation, "MOST_REQUESTS", most)
+    for most in (replay.MOST_REQUESTS, 100_000):
+        monkeypatch.setattr(replay, "MOST_REQUESTS", most)
         with pytest.raises(ZeroDivisionError):
             cli.main(["recommend", "--workload", counts, "--forecaster", "persistence"])
     assert spans == [int(1.2 * DAY), 360]
@@ -549,7 +550,7 @@ def test_minutes_without_requests_in_a_busy_service_are_named():
         np.stack([np.where(np.arange(DAY) // 30 == 20, 0, day), day]),
         earlier=None,
     )
-    assert recommendation._silences(history) == [
+    assert silences(history) == [
         "a: no requests in 30 minutes from minute 600 of day 1 of 1, where 3000 were usual; "
         "if they were not recorded, delete these rows"
     ]
@@ -560,7 +561,7 @@ def test_a_job_that_pauses_often_or_has_few_requests_has_no_suspicious_minutes()
     pausing = np.where(minute // 60 % 3 == 0, 0, 100)
     rare = (minute % 50 == 0).astype(int)
     history = history_of((Job("pausing"), Job("rare")), np.stack([pausing, rare]))
-    assert recommendation._silences(history) == []
+    assert silences(history) == []
 
 
 def test_the_bars_follow_the_share_of_the_accepted_violations():

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from faro_lib.policies.protocol import REASONS
 from faro_ops import cli
+from faro_ops.cli.app import app
 from faro_ops.rayserve.replica import load_model
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
@@ -55,7 +56,7 @@ def test_the_commands_that_a_page_shows_exist(page):
     )
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"\bmake ([a-z][\w-]*)", shown)) <= {*targets, "kubeconfig"}
-    for name, command in get_command(cli.app).commands.items():
+    for name, command in get_command(app).commands.items():
         options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         calls = "\n".join(re.findall(rf"\bfaro {name}\b([^`|&#\n]*)", shown))
         assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", calls)) <= options, name

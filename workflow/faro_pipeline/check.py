@@ -75,6 +75,7 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
     Return the numbers of jobs, of training days and of minutes in a day.
     """
     from faro_lib.forecast.posterior import posterior_of_jobs
+    from faro_lib.policies.factories import check_none_learns
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.tables import load_workload
 
@@ -86,7 +87,7 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
     if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
         print(capped, file=sys.stderr)
     if not traces.days:
-        check_none_learns(config, traces.jobs)
+        check_none_learns(config.policies, traces.jobs, config.workload)
     if config.forecast.posterior:
         posterior_of_jobs(traces, config.forecast.posterior)
     return len(traces.jobs), traces.days, minutes
@@ -204,21 +205,3 @@ def _error(function: Callable[..., Any], *arguments: Any) -> ValueError | None:
     except ValueError as error:
         return error
     return None
-
-
-def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster: without one in their context, they cannot be made."""
-    from faro_lib.policies import PolicyContext, make
-
-    return [policy for policy in policies if _error(make, policy, PolicyContext(tuple(jobs)))]
-
-
-def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
-    """Raise ValueError if a policy needs a forecaster; for workloads without training days."""
-    learning = learners(config.policies, jobs)
-    if not learning:
-        return
-    others = [name for name in config.policies if name not in learning] or ["FairShare"]
-    remedy = f"add days (column `day`), or choose policies that do not learn: {', '.join(others)}"
-    learns = f"{learning[0]} learns from earlier days, and there is a single day"
-    raise ValueError(f"{config.workload}: {learns}; {remedy}")
