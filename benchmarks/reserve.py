@@ -18,10 +18,10 @@ from faro_lib import forecast
 from faro_lib.experiments.trials import run_trials, trial_draws
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Traces
+from faro_lib.workload.shares import fair_share
 from faro_lib.workload.tables import load_workload
 
 TRIALS = 2

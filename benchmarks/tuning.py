@@ -22,7 +22,7 @@ from faro_lib.experiments.trials import run_trials
 from faro_lib.metrics.measures import minute_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import FALLBACK_MODEL, tuned
-from faro_lib.policies.protocol import Policy
+from faro_lib.protocol import Policy
 from faro_lib.simulate import TRIAL_SEEDS, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces

@@ -5,7 +5,7 @@ from typing import Any
 
 from faro_lib.policies.factories import PolicyContext
 from faro_lib.policies.faro import FALLBACK_MODEL, Faro, tuned, tuned_options
-from faro_lib.policies.protocol import Policy
+from faro_lib.protocol import Policy
 from studies.paper.published import ExactPaperFaro, PaperFaro
 
 PAPER, OURS = "paper", "ours"

@@ -18,9 +18,10 @@ import numpy as np
 from faro_lib.policies import HPA, Observation, Plan, PolicyContext, register
 from faro_lib.policies.baselines import ReactiveState
 from faro_lib.policies.faro import tuned
-from faro_lib.policies.protocol import at_least_one_each, hold, minimum_replicas
+from faro_lib.protocol import hold
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.shares import at_least_one_each, minimum_replicas
 from faro_ops.policies.bounds import AsBounds
 from faro_ops.policies.protocol import live_plan
 

@@ -15,7 +15,7 @@ from faro_lib.metrics.measures import minute_utility, summarize
 from faro_lib.metrics.paired import t_interval
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.platforms import RayServe
-from faro_lib.policies.protocol import Assuming
+from faro_lib.protocol import Assuming
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload

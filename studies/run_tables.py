@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility, summarize
-from faro_lib.policies.protocol import HOLD, START
+from faro_lib.protocol import HOLD, START
 from faro_lib.simulate import Run
 from faro_lib.simulate.run import EXPLANATIONS
 from faro_lib.workload import Job

@@ -9,11 +9,11 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
-from faro_lib.policies.baselines import fair_share
 from faro_lib.queueing import ModelLike
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload.shares import fair_share
 from studies.compare import limits_of
 from studies.enlarge import last_days, mixed, repeated, shifted
 from studies.paper.published import ExactPaperFaro, GroupedPaperFaro

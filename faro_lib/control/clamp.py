@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.policies.protocol import HOLD, Observation, Plan
+from faro_lib.protocol import HOLD, Observation, Plan
 from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 

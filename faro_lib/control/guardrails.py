@@ -12,12 +12,12 @@ from typing import Self
 
 import numpy as np
 
+from faro_lib import protocol
 from faro_lib.control.clamp import Pending
-from faro_lib.policies import protocol
-from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import HOLD, Observation, Plan, hold, minimum_replicas
+from faro_lib.protocol import HOLD, Observation, Plan, hold
 from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload.shares import fair_share, minimum_replicas
 
 FAIL_MODES = ("hold", "fair-share")
 # At a tick, a job gains CONTEST points if another client has changed its target, and otherwise

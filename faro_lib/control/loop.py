@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
 from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
-from faro_lib.policies.protocol import Cluster, Policy
+from faro_lib.protocol import Cluster, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 

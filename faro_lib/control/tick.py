@@ -10,7 +10,7 @@ import numpy as np
 from faro_lib.control import guardrails
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
+from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
 Decide = Callable[[Any, Observation], tuple[Any, Plan]]  # as `Policy.decide`

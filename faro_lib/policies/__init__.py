@@ -4,7 +4,7 @@ from faro_lib.policies.baselines import AIAD, FairShare, Fixed, MArk, Oneshot
 from faro_lib.policies.factories import FACTORIES, PolicyContext, factory_of, make, register
 from faro_lib.policies.faro import Faro
 from faro_lib.policies.platforms import HPA, RayServe
-from faro_lib.policies.protocol import Cluster, Observation, Plan, Policy
+from faro_lib.protocol import Cluster, Observation, Plan, Policy
 
 __all__ = [
     "AIAD",

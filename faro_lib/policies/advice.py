@@ -8,10 +8,10 @@ import numpy as np
 from faro_lib.policies import Faro, Observation, Plan
 from faro_lib.policies.faro import IDLE
 from faro_lib.policies.loops import fold_minutes
-from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.shares import at_least_one_each
 
 # Smaller utility gains are ignored, because utilities just below 1 have errors of 0.01 to 0.05.
 LEAST_GAIN = 0.01

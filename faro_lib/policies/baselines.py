@@ -4,53 +4,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib import protocol
 from faro_lib.forecast import HORIZON_MINUTES
-from faro_lib.policies import protocol
 from faro_lib.policies.factories import register
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import (
-    Observation,
-    Plan,
-    at_least_one_each,
-    hold,
-    minimum_replicas,
-    reasons,
-)
+from faro_lib.protocol import Observation, Plan, hold, reasons
 from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.shares import at_least_one_each, fair_share, minimum_replicas
 
 REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are removed
 Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest first
-
-
-def fair_share(
-    jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None
-) -> np.ndarray:
-    """The replicas of each job (jobs,) that fit into an equal share of the cores.
-
-    Leftover cores stay unused. Replica bounds and quotas are respected. An absent job (False in
-    `present`) gets only its minimum.
-
-    >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
-    [2, 2, 2]
-    """
-    minimum, arrays = at_least_one_each(jobs, capacity), arrays_of(jobs)
-    if present is not None and not present.all():
-        share = minimum.copy()
-        if present.any():
-            reserved = float(minimum[~present] @ arrays.cores[~present])
-            here = tuple(job for job, is_here in zip(jobs, present) if is_here)
-            share[present] = fair_share(here, capacity - reserved)
-        return share
-    share = np.clip(arrays.replicas_within(capacity / len(jobs)), minimum, arrays.max_replicas)
-    # While a quota or the capacity is exceeded, the largest affected job loses a replica.
-    while True:
-        cores = share * arrays.cores
-        over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
-        over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
-        if not over.any():
-            return share
-        share[np.argmax(np.where(over & (share > minimum), cores, -np.inf))] -= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from faro_lib.forecast import Forecaster
-from faro_lib.policies.protocol import Policy
+from faro_lib.protocol import Policy
 from faro_lib.queueing import ModelLike
 from faro_lib.registry import Registry
 from faro_lib.workload import Job, Traces

@@ -11,7 +11,7 @@ from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
+from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
 from faro_lib.utility import (
     DROPS,

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from faro_lib import protocol
 from faro_lib.forecast import Forecaster
-from faro_lib.policies import protocol
-from faro_lib.policies.protocol import Observation, Plan, Policy, at_least_one_each, hold
+from faro_lib.protocol import Observation, Plan, Policy, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
+from faro_lib.workload.shares import at_least_one_each
 
 MAX_MISSED = 240  # minutes to catch up; after a longer gap, the forecaster discards its old counts
 

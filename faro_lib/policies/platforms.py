@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.policies.baselines import Reactive, ReactiveState, Window
 from faro_lib.policies.factories import register, register_family
-from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP, Observation, Plan, reasons
+from faro_lib.protocol import REACTIVE_DOWN, REACTIVE_UP, Observation, Plan, reasons
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 

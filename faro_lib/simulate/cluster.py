@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.protocol import (
-    HISTORY_MINUTES,
-    LATENCY_WINDOW_S,
-    Cluster,
-    Observation,
-    check_initial,
-)
+from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Cluster, Observation
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
@@ -19,6 +13,7 @@ from faro_lib.simulate.serving import DISPATCH, Serving
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
+from faro_lib.workload.shares import check_initial
 
 DRAIN_STEP_S = (
     10.0  # after the last tick, simulated seconds between two checks for unfinished requests

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from faro_lib import control
-from faro_lib.policies.protocol import Policy
+from faro_lib.protocol import Policy
 from faro_lib.simulate.cluster import PAPER, CapacityStep, Lifetime, ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import Draws, draw
 from faro_lib.simulate.latencies import by_minute

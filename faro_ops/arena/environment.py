@@ -12,21 +12,14 @@ from faro_lib.control.guardrails import GUARDRAILS
 from faro_lib.control.tick import Memory, tick
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Fixed
-from faro_lib.policies.protocol import (
-    PLAN_ATTEMPTS,
-    Observation,
-    Plan,
-    at_least_one_each,
-    check_initial,
-    hold,
-    reasons,
-)
+from faro_lib.protocol import PLAN_ATTEMPTS, Observation, Plan, hold, reasons
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.shares import at_least_one_each, check_initial
 from faro_ops.arena.scenarios import instance, scenario_of
 
 # Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four

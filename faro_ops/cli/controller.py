@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from faro_lib import protocol
 from faro_lib.control import GuardrailConfig, Step
-from faro_lib.policies import Cluster, Policy, make, protocol
+from faro_lib.policies import Cluster, Policy, make
 from faro_lib.policies.loops import paced
-from faro_lib.policies.protocol import HISTORY_MINUTES
+from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.cli import backends

@@ -68,13 +68,13 @@ def manifests(
     dashboard. For rayserve, they also define the RayService and a quota.
     """
     from faro_lib.policies import PolicyContext, factory_of
-    from faro_lib.policies.baselines import fair_share
-    from faro_ops.policies.bounds import predicting
     from faro_lib.workload.readers import read_jobs
+    from faro_lib.workload.shares import fair_share
     from faro_ops.cli.model import Source
     from faro_ops.jobs_table import read_sections
     from faro_ops.kube.deployments import DeploymentRef
     from faro_ops.kube.manifests import Head, ManifestSpec, Workers, write
+    from faro_ops.policies.bounds import predicting
     from faro_ops.rayserve.spec import serve_specs
 
     if not jobs.endswith((".yaml", ".yml")):

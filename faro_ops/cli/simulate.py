@@ -49,11 +49,11 @@ def simulate(
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.policies import PolicyContext, factory_of, make
     from faro_lib.policies.factories import check_none_learns, learners
-    from faro_lib.policies.protocol import at_least_one_each
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
+    from faro_lib.workload.shares import at_least_one_each
     from faro_lib.workload.tables import load_workload
 
     if posterior and forecaster not in ("bayes", "auto"):

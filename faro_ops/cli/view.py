@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from faro_lib.control import Step
-from faro_lib.policies.protocol import HOLD
+from faro_lib.protocol import HOLD
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.cli.shared import number

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from faro_lib.policies.protocol import HOLD, OVERRIDE
+from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.journal import Header, Tick
 from faro_ops.policies.protocol import live_observation

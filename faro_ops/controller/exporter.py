@@ -12,7 +12,7 @@ import numpy as np
 import prometheus_client as prometheus
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import DECILES, Observation
+from faro_lib.protocol import DECILES, Observation
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S

@@ -18,7 +18,7 @@ import numpy as np
 
 from faro_lib.control.guardrails import CONTESTED_AT, GuardrailConfig, mask_absent
 from faro_lib.control.tick import Memory, Step
-from faro_lib.policies.protocol import CONTESTED, Observation, Plan, Policy
+from faro_lib.protocol import CONTESTED, Observation, Plan, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 from faro_ops.controller import rotation

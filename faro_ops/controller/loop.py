@@ -15,7 +15,7 @@ from faro_lib.control.guardrails import Guard
 from faro_lib.control.loop import next_multiple
 from faro_lib.forecast import Forecaster
 from faro_lib.policies.loops import LoopState
-from faro_lib.policies.protocol import (
+from faro_lib.protocol import (
     CONTESTED,
     DEADLINE_EXCEEDED,
     FAILED,

@@ -10,7 +10,7 @@ import numpy as np
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, Late, Memory, Step
 from faro_lib.control.guardrails import Guard
-from faro_lib.policies.protocol import Observation, Policy
+from faro_lib.protocol import Observation, Policy
 from faro_lib.workload import Job, arrays_of
 from faro_ops.controller.background import in_thread
 from faro_ops.controller.placement import cut_to_nodes

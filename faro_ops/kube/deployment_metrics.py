@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from faro_lib.errors import nearest
-from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
+from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.prometheus import BadQuery, Prometheus
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.errors import nearest
-from faro_lib.policies.protocol import HISTORY_MINUTES
+from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from faro_lib.policies.protocol import Cluster, Observation
+from faro_lib.protocol import Cluster, Observation
 from faro_ops.controller.scaling import MayAct
 from faro_ops.kube.capacity import EPSILON, Capacity
 from faro_ops.kube.lease import NOBODY, Leadership

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
+from faro_lib.workload.shares import minimum_replicas
 from faro_ops.http import check_address
 from faro_ops.kube import preflight
 from faro_ops.kube.capacity import CORES

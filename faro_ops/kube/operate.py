@@ -31,7 +31,7 @@ from functools import cache, partial
 from typing import Any, Self
 
 from faro_lib.control import Step
-from faro_lib.policies.protocol import Cluster
+from faro_lib.protocol import Cluster
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.overrides import Settings

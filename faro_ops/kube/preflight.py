@@ -8,9 +8,9 @@ checked before a run starts, and again whenever Ray does not answer.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
-from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
+from faro_lib.workload.shares import minimum_replicas
 from faro_ops.kube.capacity import EPSILON, Capacity
 from faro_ops.kube.client import Api, ApiError, found
 from faro_ops.kube.rayservice import CLUSTER, why_not_ready

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from faro_lib.control import Step
-from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
+from faro_lib.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError

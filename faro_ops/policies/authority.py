@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from faro_lib.policies.protocol import Observation, Plan, Policy, Wrapper
+from faro_lib.protocol import Observation, Plan, Policy, Wrapper
 from faro_lib.queueing import LatencyModel
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of

@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.policies.faro import Faro
 from faro_lib.policies.loops import LoopState, after_planning, fold_minutes
-from faro_lib.policies.protocol import Observation, Plan, Policy, Wrapper, hold, reasons
+from faro_lib.protocol import Observation, Plan, Policy, Wrapper, hold, reasons
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import TOLERANCE

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from faro_lib.policies import protocol
-from faro_lib.policies.protocol import Cluster, Observation, Plan
+from faro_lib import protocol
+from faro_lib.protocol import Cluster, Observation, Plan
 
 AUTHORITY = "authority"  # reason: Faro has not earned the right to change the job
 FRAGMENTED = "fragmented"  # reason: no single node has enough free cores for another replica

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from faro_lib.policies.protocol import Cluster
+from faro_lib.protocol import Cluster
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock

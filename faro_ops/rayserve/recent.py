@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
+from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
 from faro_ops.rayserve.statistics import add_row, empty_row, latency_of

@@ -16,12 +16,12 @@ from faro_lib import forecast
 from faro_lib.experiments.trials import Report, policy_failures_raised, uniform_draws
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
-from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import Assuming, at_least_one_each, hold, minimum_replicas
+from faro_lib.protocol import Assuming, hold
 from faro_lib.simulate import Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS, measure
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, Workload, arrays_of
+from faro_lib.workload.shares import at_least_one_each, fair_share, minimum_replicas
 from faro_ops.calibrate import Calibration
 from faro_ops.recommend import backcast
 from faro_ops.recommend.records import Records

@@ -10,11 +10,11 @@ from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.advice import Advice, advise
 from faro_lib.policies.faro import tuned
-from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
+from faro_lib.workload.shares import at_least_one_each
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
 from faro_ops.recommend.replay import Replay, replay
 from faro_ops.recommend.suspicions import overloads, silences

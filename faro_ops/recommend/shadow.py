@@ -9,7 +9,7 @@ import numpy as np
 from faro_lib.experiments.trials import run_trials, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.metrics.paired import block_bootstrap
-from faro_lib.policies.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
+from faro_lib.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import predicted_latency, relaxed_utility

@@ -10,12 +10,12 @@ import pandas as pd
 from faro_lib.experiments.trials import Report, policy_failures_raised, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import lost_utility, minute_utility, violation_rate_by_job
 from faro_lib.policies import Policy
-from faro_lib.policies.baselines import fair_share
 from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.shares import fair_share
 
 # Name, SLO violation rate and accepted rate of the job with the largest ratio of these two rates.
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
+from faro_lib.protocol import HISTORY_MINUTES, Observation
 from faro_lib.queueing.formulas import erlang_c
 from faro_lib.simulate.cluster import PAPER, CapacityStep, ServingModel, SimulatedCluster
 from faro_lib.simulate.measure import measure

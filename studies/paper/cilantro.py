@@ -13,18 +13,12 @@ from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.policies.factories import register
-from faro_lib.policies.protocol import (
-    PLAN_ATTEMPTS,
-    Observation,
-    Plan,
-    at_least_one_each,
-    hold,
-    reasons,
-)
+from faro_lib.protocol import PLAN_ATTEMPTS, Observation, Plan, hold, reasons
 from faro_lib.simulate import Run
 from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.shares import at_least_one_each
 from studies.prediction_errors import WORST
 from studies.run_tables import running_by_minute
 

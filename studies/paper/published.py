@@ -13,7 +13,7 @@ from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies.baselines import counts_since
 from faro_lib.policies.factories import PolicyContext, PolicyFactory, register
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, reasons
+from faro_lib.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S

@@ -12,7 +12,7 @@ from kube_things import objects
 
 from faro_lib.control import GuardrailConfig, Memory, Step
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import DRIFT_CORRECTED
+from faro_lib.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.tick import tick

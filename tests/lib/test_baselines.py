@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from observations import observed
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
-from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP
+from faro_lib.protocol import REACTIVE_DOWN, REACTIVE_UP
 from faro_lib.workload import Job
+from faro_lib.workload.shares import fair_share
 
 # Mean latencies around the SLO of 0.720 s; SILENT: no request ended.
 ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from observations import observed
 
 from faro_lib.control import Pending, clamp_to_capacity
-from faro_lib.policies.protocol import HOLD, Plan
+from faro_lib.protocol import HOLD, Plan
 from faro_lib.workload import Job, arrays_of
 
 

@@ -14,7 +14,7 @@ from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import deficit_weighted, tuned
 from faro_lib.policies.loops import TwoLoops, fold_minutes, paced
-from faro_lib.policies.protocol import HOLD, PLANNED, hold
+from faro_lib.protocol import HOLD, PLANNED, hold
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.utility import UtilityTable

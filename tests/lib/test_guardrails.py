@@ -12,7 +12,7 @@ from observations import observed
 
 from faro_lib.control import GuardrailConfig, Memory, PolicyFailed, tick
 from faro_lib.policies import AIAD, FairShare
-from faro_lib.policies.protocol import (
+from faro_lib.protocol import (
     BOUNDS,
     CAPACITY,
     DRIFT_CORRECTED,

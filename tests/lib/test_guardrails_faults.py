@@ -15,7 +15,7 @@ from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.forecast.kalman import LocalLevel, kalman
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.protocol import (
+from faro_lib.protocol import (
     CAPACITY,
     DRIFT_CORRECTED,
     FAILED,

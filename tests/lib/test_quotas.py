@@ -9,11 +9,10 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs
+from faro_lib.workload.shares import at_least_one_each, fair_share
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from studies.traces import traces_frame, write_jobs

@@ -18,7 +18,7 @@ from observations import observed
 from test_prometheus import prometheus_in
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import Plan
+from faro_lib.protocol import Plan
 from faro_ops.controller.exporter import DECILES, Exporter, MinuteScores
 from faro_ops.kube.manifests import RULES
 from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR

@@ -9,8 +9,8 @@ import recorded_worlds as worlds
 
 from faro_lib import forecast
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.baselines import fair_share
 from faro_lib.simulate.measure import measure
+from faro_lib.workload.shares import fair_share
 from faro_ops.recommend.audit import WAITING, audit
 
 pytestmark = [pytest.mark.study, pytest.mark.slow]

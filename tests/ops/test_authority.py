@@ -13,7 +13,7 @@ from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, Memory, PolicyFailed
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.policies.protocol import HOLD, PLANNED, Plan
+from faro_lib.protocol import HOLD, PLANNED, Plan
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import PAPER, SimulatedCluster
 from faro_lib.simulate.measure import measure

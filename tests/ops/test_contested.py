@@ -8,7 +8,7 @@ from live_things import JOBS, FakeRay, Wanting
 from observations import observed
 
 from faro_lib.control import GuardrailConfig, Memory
-from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
+from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock

@@ -13,7 +13,7 @@ from live_things import JOBS, Wanting
 from observations import observed
 
 from faro_lib.control import GuardrailConfig, Memory
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
+from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
 from faro_ops import cli
 from faro_ops.cli.controller import stopped_by_signals
 from faro_ops.controller import journal

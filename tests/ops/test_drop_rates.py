@@ -14,7 +14,7 @@ from checkouts import ROOT
 from observations import observed
 
 from faro_lib.control import Step
-from faro_lib.policies.protocol import Plan
+from faro_lib.protocol import Plan
 from faro_lib.workload import Job
 from faro_ops.kube.status import proxy_settings, status_of
 

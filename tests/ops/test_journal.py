@@ -14,7 +14,7 @@ from observations import observed
 from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
+from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
 from faro_ops.cli import main

@@ -14,7 +14,7 @@ import yaml
 from kube_things import measured, objects
 
 from faro_lib.control import GuardrailConfig
-from faro_lib.policies.protocol import CONTESTED, PLANNED, hold
+from faro_lib.protocol import CONTESTED, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops import cli
 from faro_ops.controller import loop

@@ -15,7 +15,7 @@ from kube_things import measured
 from test_kube_http import api_at, failing, serving, thing
 
 from faro_lib.control import Step
-from faro_lib.policies.protocol import HISTORY_MINUTES, HOLD, Plan
+from faro_lib.protocol import HISTORY_MINUTES, HOLD, Plan
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock

@@ -19,7 +19,7 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import paced
-from faro_lib.policies.protocol import DRIFT_CORRECTED, FAILED
+from faro_lib.protocol import DRIFT_CORRECTED, FAILED
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from live_things import Wanting
 
-from faro_lib.policies.protocol import LATENCY_WINDOW_S
+from faro_lib.protocol import LATENCY_WINDOW_S
 from faro_lib.workload import Job
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock

@@ -7,7 +7,7 @@ from live_things import Wanting
 from observations import observed
 
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import hold
+from faro_lib.protocol import hold
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import run, tick_times

@@ -19,7 +19,7 @@ from test_plan_overrides import FakeApi
 
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig
-from faro_lib.policies.protocol import OVERRIDE
+from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
 from faro_ops import cli
 from faro_ops.cli import backends, controller

@@ -11,7 +11,7 @@ from observations import observed
 
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import hold
+from faro_lib.protocol import hold
 from faro_lib.workload import Job, arrays_of
 from faro_ops.controller.placement import cut_to_nodes, placeable
 from faro_ops.controller.tick import tick

@@ -14,13 +14,13 @@ from faro_lib.experiments.trials import run_trials, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.advice import advise
-from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
+from faro_lib.workload.shares import fair_share
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.controller.loop import run

@@ -16,8 +16,8 @@ import pytest
 from live_things import JOBS, FakeRay
 from test_controller_lifecycle import Still
 
-from faro_lib import forecast
-from faro_lib.policies import PolicyContext, make, protocol
+from faro_lib import forecast, protocol
+from faro_lib.policies import PolicyContext, make
 from faro_lib.workload import Traces
 from faro_ops import cli
 from faro_ops.cli import model as models

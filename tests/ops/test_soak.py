@@ -3,7 +3,7 @@
 import pytest
 from soak import FAULTS, JOBS, soak
 
-from faro_lib.policies.protocol import CONTESTED
+from faro_lib.protocol import CONTESTED
 
 KEPT_S = (15 + 3) * 60  # seconds that the controller keeps of each job
 TICK_BYTES = 20_000

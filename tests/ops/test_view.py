@@ -8,7 +8,7 @@ from observations import observed
 from rich.console import Console
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import Plan
+from faro_lib.protocol import Plan
 from faro_lib.workload import Job
 from faro_ops.cli.view import View, sparkline, watching
 

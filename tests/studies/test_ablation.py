@@ -73,7 +73,7 @@ def test_the_latency_step_names_the_formula_where_nothing_was_measured(context):
 
 
 def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(context):
-    from faro_lib.policies.protocol import Observation
+    from faro_lib.protocol import Observation
     from faro_lib.utility import build_table
 
     jobs = len(TRACES.jobs)

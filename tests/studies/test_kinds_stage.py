@@ -12,7 +12,7 @@ from checkouts import ROOT
 from faro_pipeline.settings import load
 
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import Assuming
+from faro_lib.protocol import Assuming
 from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.synthetic import synthetic
 from studies.figures.replicas import finding

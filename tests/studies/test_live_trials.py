@@ -17,7 +17,7 @@ from faro_lib import forecast
 from faro_lib.control import Step
 from faro_lib.policies import FairShare
 from faro_lib.policies.loops import TwoLoops
-from faro_lib.policies.protocol import hold
+from faro_lib.protocol import hold
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.rayserve.backend import Endpoint
 from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, Script, Sent

@@ -146,6 +146,6 @@ class Wanting:
         return 0
 
     def decide(self, state, observation):
-        from faro_lib.policies.protocol import HOLD, Plan
+        from faro_lib.protocol import HOLD, Plan
 
         return state + 1, Plan(self.target, self.drop, (HOLD,) * len(self.target))

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from faro_lib import control
-from faro_lib.policies.protocol import HOLD, Plan
+from faro_lib.protocol import HOLD, Plan
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload

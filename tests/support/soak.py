@@ -28,7 +28,7 @@ from live_things import FakeRay
 from faro_lib import forecast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import paced
-from faro_lib.policies.protocol import CONTESTED
+from faro_lib.protocol import CONTESTED
 from faro_lib.workload import Job, Traces
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import run

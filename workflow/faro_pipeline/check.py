@@ -136,7 +136,7 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
     `days` are the training days, and `minutes` those in a day. With fewer than two training days,
     the stages that learn do not run, and their settings are not checked.
     """
-    from faro_lib.policies.protocol import at_least_one_each
+    from faro_lib.workload.shares import at_least_one_each
 
     stages = config.stages() if days >= 2 else {}
     clusters = [("capacities", jobs, config.capacities)]

@@ -5,8 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload import Job
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
@@ -208,43 +207,3 @@ class Cluster(Protocol):
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""
-
-
-def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
-    """Replicas (jobs,) at the start: each job's minimum, but at least 1 (EuroSys'25, section 6.1).
-
-    >>> minimum_replicas((Job("a", min_replicas=0), Job("b", min_replicas=2))).tolist()
-    [1, 2]
-    """
-    return np.maximum(1, arrays_of(jobs).min_replicas)
-
-
-def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-    """`minimum_replicas(jobs)`; ValueError if they exceed the capacity or a tenant's quota.
-
-    >>> at_least_one_each((Job("a"), Job("b", min_replicas=2)), 2)
-    Traceback (most recent call last):
-    ValueError: capacity=2 cores cannot hold the minimum of 2 jobs, 3 cores
-    """
-    minimum = minimum_replicas(jobs)
-    arrays = arrays_of(jobs)
-    required = float(minimum @ arrays.cores)
-    if required > capacity + TOLERANCE:
-        problem = f"cannot hold the minimum of {len(jobs)} jobs, {required:g} cores"
-        raise ValueError(f"capacity={capacity:g} cores {problem}")
-    for_group = np.bincount(arrays.group, minimum * arrays.cores, len(arrays.quota))
-    for job, group in zip(jobs, arrays.group):
-        if for_group[group] > arrays.quota[group] + TOLERANCE:
-            quota = f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores"
-            need = f"the minimum of its jobs, {for_group[group]:g} cores"
-            raise ValueError(f"{quota} cannot hold {need}")
-    return minimum
-
-
-def check_initial(jobs: tuple[Job, ...], initial: np.ndarray, capacity: float) -> None:
-    """Raise ValueError if the minimum or the `initial` replicas (jobs,) exceed the capacity."""
-    at_least_one_each(jobs, capacity)
-    required = float(initial @ arrays_of(jobs).cores)
-    if required > capacity + TOLERANCE:
-        problem = f"needs {required:g} cores; the capacity is {capacity:g}"
-        raise ValueError(f"initial={initial.tolist()} {problem}")
