@@ -4,9 +4,10 @@ import importlib
 import subprocess
 import sys
 
+import faro_pipeline as pipeline
 import pytest
 from checkouts import ROOT
-from faro_pipeline.check import check, check_names
+from faro_pipeline.check import check_names
 from faro_pipeline.settings import load
 
 from faro_lib import registry
@@ -94,7 +95,7 @@ REGISTERS = "from faro_lib.policies import FairShare, register\nregister('Mine')
 
 
 def test_what_a_plugin_registers_can_be_configured_and_made(plugin):
-    check(load({"plugins": [str(plugin(REGISTERS))], "policies": ["Mine"]}))
+    pipeline.check(load({"plugins": [str(plugin(REGISTERS))], "policies": ["Mine"]}))
     assert make("Mine", None).name == "FairShare"
 
 
@@ -154,4 +155,4 @@ def test_a_policy_of_the_papers_edition_needs_its_plugin(name, file):
 def test_generated_traces_without_training_days_are_refused_for_a_policy_that_learns(tmp_path):
     settings = {"synthetic": {"days": 0}, "results": str(tmp_path), "backend": "none"}
     with pytest.raises(ValueError, match="Faro-Sum learns from earlier days"):
-        check(load(settings | {"policies": ["FairShare", "Faro-Sum"]}))
+        pipeline.check(load(settings | {"policies": ["FairShare", "Faro-Sum"]}))
