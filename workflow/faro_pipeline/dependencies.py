@@ -2,7 +2,7 @@
 
 The fingerprint covers the code and all modules of this project that it imports, directly or
 indirectly. Imports inside functions count. Comments, docstrings, formatting, outputs and execution
-counts do not. No code is executed. Nothing here needs a package besides Python's own.
+counts do not. No code is executed. Nothing here needs a package that Snakemake does not have.
 
 What is looked up by name is imported by nobody, so the registries are listed here: a file that
 looks entries up depends on every module of the registry's package. The whole library in every
@@ -31,21 +31,21 @@ FIGURES = "figures"
 class Registry(NamedTuple):
     """Names in a registry's module: those that look entries up, and those that add entries."""
 
-    looks_up: frozenset[str]
-    adds: frozenset[str]
-
-
-def _registry(looks_up: str, adds: str) -> Registry:
-    return Registry(frozenset(looks_up.split()), frozenset(adds.split()))
+    looks_up: set[str]
+    adds: set[str]
 
 
 # Every module with a registry (tests/pipeline/test_pipeline.py compares this with the library).
 REGISTRIES = {
-    "faro_lib.allocate.objectives": _registry("OBJECTIVES objective_of", "register_objective"),
-    "faro_lib.allocate.solve": _registry("SOLVERS solve", "register_solver"),
-    "faro_lib.forecast.forecaster": _registry("FITS fit forecasters", "register"),
-    "faro_lib.policies.factories": _registry(
-        "FACTORIES factory_of make", "register register_family"
+    "faro_lib.allocate.objectives": Registry(
+        looks_up={"OBJECTIVES", "objective_of"}, adds={"register_objective"}
+    ),
+    "faro_lib.allocate.solve": Registry(looks_up={"SOLVERS", "solve"}, adds={"register_solver"}),
+    "faro_lib.forecast.forecaster": Registry(
+        looks_up={"FITS", "fit", "forecasters"}, adds={"register"}
+    ),
+    "faro_lib.policies.factories": Registry(
+        looks_up={"FACTORIES", "factory_of", "make"}, adds={"register", "register_family"}
     ),
 }
 
@@ -79,11 +79,6 @@ def fingerprint(
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
     """As `Code.modules_of`, of the code that is in the folder `root` now."""
     return Code(root).modules_of(source, figures=figures)
-
-
-def imported_by(path: Path, root: str | Path = ".") -> set[Path]:
-    """As `Code.imported_by`, of the code that is in the folder `root` now."""
-    return Code(root).imported_by(path)
 
 
 class Code:
@@ -127,14 +122,6 @@ class Code:
         reached = self._reached(self._path(source), figures)
         return [str(path.relative_to(self.root)) for path in reached]
 
-    def imported_by(self, path: Path) -> set[Path]:
-        """Files of this project that one file imports directly.
-
-        `from package import name` counts as an import of the module that defines `name`, not of
-        the entire package.
-        """
-        return {imported.path for imported in self._imports(path)} - {path}
-
     def parsed(self, path: Path) -> Parsed:
         """The digest and the imports of a file. They are cached on disk by the file's text."""
         if path not in self._parsed:
@@ -168,7 +155,7 @@ class Code:
     def _needed_by(self, path: Path) -> set[Path]:
         """Files that one file imports directly or, by a registry, may use."""
         if path not in self._needed:
-            needed = self.imported_by(path)
+            needed = {imported.path for imported in self._imports(path)}
             for registry in self._looked_up(path):
                 needed |= set(self.modules[registry].parent.glob("*.py"))
             self._needed[path] = needed
@@ -195,6 +182,11 @@ class Code:
         }
 
     def _imports(self, path: Path) -> list[Imported]:
+        """What a file imports directly.
+
+        `from package import name` counts as an import of the module that defines `name`, not of
+        the entire package.
+        """
         if path not in self._imported:
             found = [self._defining(base, name) for base, name, _ in self.parsed(path).bindings]
             self._imported[path] = [imported for imported in found if imported]

@@ -1,16 +1,12 @@
 """The base classes of the settings of a stage, and the types of settings that stages share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    from faro_lib.workload import Job
-    from faro_pipeline.settings import Config
+from faro_lib.workload import Job
 
 Value = TypeVar("Value")
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
@@ -55,7 +51,8 @@ class Stage(Section):
     """The settings of a stage, and what is checked of them before the first stage starts.
 
     The methods and `registered` use the settings' names in this section: `policies`, not
-    `scale.policies`. A stage overrides what applies to it.
+    `scale.policies`. `config` has all settings (`settings.Config`). A stage overrides what applies
+    to it.
     """
 
     # Setting with registered names -> kind of name: policy, objective, solver or forecaster.
@@ -67,7 +64,7 @@ class Stage(Section):
     advice: ClassVar[str] = ""
 
     def must_hold(
-        self, config: Config, jobs: tuple[Job, ...]
+        self, config: Any, jobs: tuple[Job, ...]
     ) -> list[tuple[str, tuple[Job, ...], list[int]]]:
         """(setting, jobs, capacities in cores) of clusters that must hold the jobs' minimum."""
         return []
@@ -76,6 +73,6 @@ class Stage(Section):
         """(setting, its numbers, lowest and highest accepted number)."""
         return []
 
-    def memory_gb(self, config: Config, jobs: int, days: int, minutes: int) -> float | None:
+    def memory_gb(self, config: Any, jobs: int, days: int, minutes: int) -> float | None:
         """Peak memory beyond that of an idle kernel; None if it need not be checked."""
         return None
