@@ -91,7 +91,10 @@ def test_a_name_is_registered_once():
         fruit.enter("apple", 2)
 
 
-REGISTERS = "from faro_lib.policies import FairShare, register\nregister('Mine')(lambda context: FairShare())\n"
+REGISTERS = """\
+from faro_lib.policies import FairShare, register
+register('Mine')(lambda context: FairShare())
+"""
 
 
 def test_what_a_plugin_registers_can_be_configured_and_made(plugin):
@@ -141,7 +144,8 @@ def test_a_plugin_that_was_imported_already_is_not_run_again(tmp_path, monkeypat
 )
 def test_a_policy_of_the_papers_edition_needs_its_plugin(name, file):
     """In a fresh process, because the tests of these policies import them."""
-    code = "import sys\nfrom faro_pipeline.check import check_names\nfrom faro_pipeline.settings import load\n"
+    code = "import sys\nfrom faro_pipeline.check import check_names\n"
+    code += "from faro_pipeline.settings import load\n"
     code += "check_names(load({'policies': [sys.argv[1]], 'plugins': sys.argv[2:]}))"
     command, plugin = [sys.executable, "-c", code, name], f"studies/edition/{file}.py"
     without, with_it = (
