@@ -80,10 +80,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A YAML loader without tags, and without anchors and aliases.
-
-    Aliases can expand a short file to gigabytes.
-    """
+    """A YAML loader without tags, anchors and aliases. Aliases can expand to gigabytes."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()

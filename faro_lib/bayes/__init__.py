@@ -1,7 +1,4 @@
-"""The PyMC model of requests per minute, fitted offline and exported as posterior arrays.
-
-No other package imports pymc.
-"""
+"""The PyMC model of requests per minute. No other package imports pymc."""
 
 from faro_lib.bayes.demand import convergence, fit_bayes, posterior_of
 

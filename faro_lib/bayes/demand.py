@@ -198,10 +198,7 @@ def convergence(idata) -> Convergence:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """A `Posterior` of `draws` evenly spaced draws of `idata`.
-
-    Raises ValueError if `traces` and `idata` differ in jobs.
-    """
+    """A `Posterior` of `draws` evenly spaced draws of `idata`; ValueError if the jobs differ."""
     from scipy.special import ndtr
     from scipy.stats import t
 
@@ -246,10 +243,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation (jobs, jobs) of residuals (days, jobs, minutes), mapped to normals by rank.
-
-    A correlation that is weaker than MIN_CORRELATION is set to 0.
-    """
+    """Correlation (jobs, jobs) of rank-normalised residuals (days, jobs, minutes); 0 where weak."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

@@ -1,7 +1,4 @@
-"""Forecaster "ar": an autoregression of log counts around a daily profile.
-
-All jobs share its coefficients.
-"""
+"""Forecaster "ar": an autoregression of log counts with coefficients that all jobs share."""
 
 from dataclasses import dataclass
 

@@ -51,10 +51,7 @@ class Forecaster(ABC):
         )
 
     def update(self, counts) -> Self:
-        """The forecaster one minute later.
-
-        `counts` (jobs,) are the requests of the last minute, NaN = missing.
-        """
+        """The forecaster one minute later, given that minute's requests (jobs,); NaN = missing."""
         counts = self.checked(counts)
         latest = np.concatenate([self.counts[:, 1:], counts[:, None]], axis=1)
         return replace(
@@ -70,18 +67,12 @@ class Forecaster(ABC):
         return replace(restarted, minutes_seen=self.minutes_seen + minutes)
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """Discard the level estimates of `jobs` (a bool mask), whose load has shifted.
-
-        The base class has none.
-        """
+        """Discard the level estimates, if any, of `jobs` (a bool mask), whose load has shifted."""
         return self
 
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0.
-
-        Minute 0 is the coming one.
-        """
+        """Sample paths of requests per minute (jobs, n, horizon), from the coming minute on."""
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         """Expected requests per minute, shape (jobs, horizon): the mean of 1,000 sample paths."""

@@ -41,10 +41,7 @@ class FittedLevel(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """A Kalman filter for the level of sqrt(x + 3/8), where x are a job's counts.
-
-    Arrays are (jobs,) unless stated.
-    """
+    """A Kalman filter for the level of sqrt(x + 3/8) of a job's counts x; arrays are (jobs,)."""
 
     step: np.ndarray  # variance of the level's change per minute
     noise: np.ndarray  # variance of sqrt(x + 3/8) about level + profile
@@ -99,10 +96,7 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "kalman" by maximum likelihood over step / noise in RATIOS.
-
-    The best noise for a ratio has a closed form.
-    """
+    """Fit "kalman" by maximum likelihood over step / noise in RATIOS (noise in closed form)."""
     return _fitted(traces, seed, widths=())
 
 

@@ -72,10 +72,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gamma parameters a, b of the levels.
-
-        A job without data gets a = 1 and the mean level of the other jobs.
-        """
+        """Gamma parameters a, b of the levels; without data, a = 1 and the others' mean."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)
@@ -95,10 +92,7 @@ def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
 
 
 def untrained_poisson(jobs: tuple[str, ...], **options) -> DiscountedPoisson:
-    """The forecaster "poisson" without training days.
-
-    `sample` raises a ValueError until at least one job has a count.
-    """
+    """Untrained "poisson"; `sample` raises a ValueError until at least one job has a count."""
     unknown = np.full(len(jobs), np.nan)
     discount = np.full(len(jobs), UNTRAINED_DISCOUNT)
     return _from_level(jobs, unknown, discount, **options)

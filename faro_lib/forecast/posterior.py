@@ -1,7 +1,4 @@
-"""Forecaster "bayes": simulates the autoregression of `forecast.regression`, without PyMC.
-
-The posterior draws are stored.
-"""
+"""Forecaster "bayes": simulates `forecast.regression` with stored posterior draws, without PyMC."""
 
 import hashlib
 from collections.abc import Iterable
@@ -64,10 +61,7 @@ class Convergence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """Posterior draws and constants of the autoregression.
-
-    `forecast.regression` defines p, z, a, b, c, s and g.
-    """
+    """Posterior draws and constants of the autoregression (symbols as in `forecast.regression`)."""
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day in minutes
@@ -93,10 +87,7 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of only the jobs `names`, in that order.
-
-        Raises ValueError if a job was not fitted.
-        """
+        """The posterior of the jobs `names`, in that order; ValueError if a job was not fitted."""
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
@@ -167,10 +158,7 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bayes(Forecaster):
-    """Sample paths, each simulated with one posterior draw.
-
-    Past minutes without a count are simulated, too.
-    """
+    """Sample paths, one posterior draw each, which also fill past minutes without a count."""
 
     posterior: Posterior
 
@@ -232,10 +220,7 @@ class Bayes(Forecaster):
 def bayes_forecaster(
     posterior: Posterior, *, seed: int = 0, recalibrate: bool = True
 ) -> Forecaster:
-    """A forecaster for `posterior.jobs`.
-
-    If `recalibrate`, `forecast.conformal` adjusts the tails of its paths.
-    """
+    """A forecaster for `posterior.jobs`, with recalibrated tails (`conformal`) if `recalibrate`."""
     forecaster = Bayes(
         jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior
     )

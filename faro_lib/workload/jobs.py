@@ -233,10 +233,7 @@ def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
 
 
 def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
-    """The counts as a read-only array of int64.
-
-    Raises ValueError for the first count that is not a whole number >= 0.
-    """
+    """The counts as read-only int64; ValueError for the first that is not a whole number >= 0."""
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
     if bad.any():
         where = np.argwhere(bad)[0].tolist()

@@ -25,10 +25,7 @@ SLO_ON = ("first_token", "per_token", "end_to_end")
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica that serves one request at a time, first in first out (kind `serial`).
-
-    It is the base class of the other kinds.
-    """
+    """Kind `serial`: one request at a time, first in first out. The base class of other kinds."""
 
     kind: ClassVar[str] = "serial"
 
@@ -38,10 +35,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """Smallest default limit on the requests in a replica.
-
-        It includes waiting requests unless `kind` is serial.
-        """
+        """Smallest default limit on the requests in a replica, with waiting ones unless serial."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:

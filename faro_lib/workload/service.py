@@ -11,12 +11,9 @@ from faro_lib.workload.replicas import SERIAL
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """A shifted lognormal service time: loc_s + scale_s exp(shape Z), with Z standard normal.
+    """The shifted lognormal loc_s + scale_s exp(shape Z), with Z standard normal."""
 
-    It is constant if shape is 0.
-    """
-
-    shape: float
+    shape: float  # 0 for a constant service time
     loc_s: float
     scale_s: float
 

@@ -52,10 +52,7 @@ def _local_stamps(times: pd.Series) -> pd.Series:
 def timed_counts(
     table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
 ) -> tuple[int, np.ndarray]:
-    """The first minute of the table, and `column` (jobs, minutes) from this minute on.
-
-    A missing row gives NaN.
-    """
+    """The first minute, and `column` (jobs, minutes) from it on; a missing row gives NaN."""
     minute = table["minute"].to_numpy()
     first = int(minute.min())
     length = int(np.ptp(minute)) + 1

@@ -25,9 +25,9 @@ KINDS = forecasters()
 
 
 def fitted(kind, seed=0):
-    options = (
-        {"posterior": ar1_posterior(day_minutes=120, traces=TRACES)} if kind == "bayes" else {}
-    )
+    options = {}
+    if kind == "bayes":
+        options["posterior"] = ar1_posterior(day_minutes=120, traces=TRACES)
     return fit(kind, TRACES, seed=seed, **options)
 
 
@@ -134,7 +134,7 @@ def test_persistence_keeps_the_last_known_minute_when_the_newest_is_missing():
 
 
 def without_counts_of_b(forecaster, level, minutes):
-    """The forecaster after a minute in which both jobs had `level` requests, and `minutes` in which only job a did."""
+    """The forecaster after a minute with `level` requests of both jobs, then `minutes` of job a."""
     forecaster = forecaster.update([level, level])
     for _ in range(minutes):
         forecaster = forecaster.update([level, np.nan])
@@ -143,11 +143,11 @@ def without_counts_of_b(forecaster, level, minutes):
 
 @pytest.mark.parametrize("horizon", [7, 20])
 def test_persistence_adds_the_errors_after_random_training_minutes_to_the_last_count(horizon):
-    train, last = TRACES.train.reshape(-1, *TRACES.train.shape[2:]), TRACES.train.shape[-1] - 15
+    train = TRACES.train.reshape(-1, *TRACES.train.shape[2:])
+    last = TRACES.train.shape[-1] - 15
     errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, 16)], axis=-1)
-    errors = np.moveaxis(errors, 2, 1).reshape(
-        -1, *errors.shape[1::2]
-    )  # (minutes, jobs, minutes ahead)
+    # (days, jobs, minutes, minutes ahead) -> (minutes, jobs, minutes ahead)
+    errors = np.moveaxis(errors, 2, 1).reshape(-1, *errors.shape[1::2])
     forecaster = fitted("persistence").update([100, 200, 300, 400])
     rows = forecaster.rng().integers(len(errors), size=50)
     added = errors[rows][:, :, np.minimum(np.arange(horizon), 14)].transpose(1, 0, 2)
@@ -197,7 +197,8 @@ def test_the_pooled_autoregression_beats_persistence_on_days_with_a_shape():
 
 
 def test_forecasting_online_imports_neither_pymc_nor_pandas():
-    code = "import sys, faro_lib.forecast; print([m for m in ('pymc', 'pandas', 'arviz', 'numba') if m in sys.modules])"
+    heavy = ("pymc", "pandas", "arviz", "numba")
+    code = f"import sys, faro_lib.forecast; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""The default forecaster: what it learns from few or no days, and how its weights follow the load."""
+"""The default forecaster: what it learns from few or no days, how its weights follow the load."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_minutes_before_the_first_request_are_not_learnt_as_zeros(kind):
 
 
 def days_with_late_job(days=5, jobs=3, minutes=120):
-    """(traces of a wandering level, the same with the last job's first request in the middle of day 3 of 5)."""
+    """Traces of a wandering level, and the same with the last job's first request on day 3 of 5."""
     rng = np.random.default_rng(0)
     log_level = np.full((days + 1, 1, jobs, minutes), 6.0)
     for minute in range(1, minutes):
@@ -91,12 +91,10 @@ def test_a_single_training_day_is_not_taken_for_a_daily_profile():
         [100, 100], 2
     )
     for kind in ("ar", "auto"):
-        forecaster = updated(
-            fit(kind, Traces(JOBS, days[:1], days[1])).start(45), *[[400, 400]] * 14
-        )
-        assert (
-            forecaster.mean(1)[0, 0] > 300
-        )  # minute 59 of the training day had 100 and minute 0 had 400
+        forecaster = fit(kind, Traces(JOBS, days[:1], days[1])).start(45)
+        forecaster = updated(forecaster, *[[400, 400]] * 14)
+        # Minute 59 of the training day had 100 and minute 0 had 400.
+        assert forecaster.mean(1)[0, 0] > 300
 
 
 def test_the_first_weights_are_those_of_a_backtest_on_the_last_training_day():

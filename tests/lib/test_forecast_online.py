@@ -39,9 +39,8 @@ def test_paths_of_an_ar1_have_its_mean_and_variance_at_every_minute():
 def test_paths_have_the_autocorrelation_of_an_ar1():
     forecaster = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), [np.full(4, 400)] * 15)
     z = deviations(forecaster.sample(7, 20_000))[0]
-    expected = LAG * np.sqrt(
-        (1 - LAG**12) / (1 - LAG**14)
-    )  # corr(z6, z7) of an AR(1) started at a known value
+    # corr(z6, z7) of an AR(1) started at a known value.
+    expected = LAG * np.sqrt((1 - LAG**12) / (1 - LAG**14))
     assert np.corrcoef(z[:, 5], z[:, 6])[0, 1] == pytest.approx(expected, abs=0.01)
 
 
@@ -234,7 +233,7 @@ def test_the_kalman_fit_finds_the_variances_of_a_local_level():
 
 
 def waves(phases):
-    """Six days of Poisson counts of one job: a wave of 40 minutes, which begins in the given phase on each day."""
+    """Six days of Poisson counts of one job: a wave of 40 minutes with a phase for each day."""
     root_counts = 30 + 5 * np.sin(np.arange(240) * 2 * np.pi / 40 + np.array(phases)[:, None])
     counts = np.random.default_rng(1).poisson(root_counts**2)[:, None, None]
     return Traces((Job("a"),), counts[:-1], counts[-1])

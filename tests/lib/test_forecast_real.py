@@ -38,9 +38,8 @@ def judged(traces):
 
 def test_the_rmse_is_below_that_of_least_squares_and_of_the_published_networks(judged):
     paths, truth = judged
-    assert (
-        scores.rmse(paths["bayes"], truth) < 107
-    )  # N-HiTS 116.2, least squares with daily terms 107.5
+    # N-HiTS has 116.2, least squares with daily terms 107.5.
+    assert scores.rmse(paths["bayes"], truth) < 107
 
 
 def test_coverage_is_nominal_over_all_jobs_and_near_it_for_each(judged):

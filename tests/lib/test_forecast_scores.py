@@ -64,9 +64,8 @@ def test_the_bootstrap_interval_has_about_nominal_coverage():
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
-        errors = np.convolve(
-            rng.standard_normal(368), np.ones(8) / 8, mode="valid"
-        )  # runs of 8 minutes, mean 0
+        # Runs of 8 minutes, mean 0.
+        errors = np.convolve(rng.standard_normal(368), np.ones(8) / 8, mode="valid")
         _, low, high = difference(errors, np.zeros_like(errors), block=30, draws=400, seed=trial)
         held += low <= 0 <= high
     assert 0.85 <= held / 200 <= 0.99

@@ -1,4 +1,4 @@
-"""What `auto` forecasts in a family of generated services that launch, stop, double, spike and pause."""
+"""What `auto` forecasts for generated services that launch, stop, double, spike and pause."""
 
 import itertools
 from dataclasses import dataclass
@@ -52,13 +52,12 @@ def worlds(days: int) -> list[World]:
 
 @dataclass(frozen=True)
 class Observed:
-    """A day of all worlds with the same number of training days; row = world, column = minute of the day."""
+    """A day of all worlds with the same number of training days; row = world, column = minute."""
 
     worlds: list[World]
     rates: np.ndarray  # the truth
-    forecasts: (
-        np.ndarray
-    )  # mean requests per minute over the next 7 minutes, NaN where none is made
+    # Mean requests per minute over the next 7 minutes, NaN where none is made.
+    forecasts: np.ndarray
 
     def rows(self, kind):
         return np.flatnonzero([world.kind == kind for world in self.worlds])
@@ -100,7 +99,7 @@ def observed(request):
 
 
 def misses(observed, rows, minute, factor):
-    """Worlds and forecasts at `minute` that are off by more than `factor` and three Poisson deviations."""
+    """Worlds and forecasts at `minute` off by more than `factor` and three Poisson deviations."""
     truth = np.stack([observed.rates[row, minute : minute + 7].mean() for row in rows])
     forecast = observed.forecasts[rows, minute]
     off = np.maximum(forecast, truth) > factor * np.minimum(forecast, truth)

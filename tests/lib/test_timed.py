@@ -19,7 +19,7 @@ FIRST = pd.Timestamp("2026-03-01 18:00")  # in UTC
 
 
 def table(hours, jobs=("a", "b"), first=FIRST, started_h=0):
-    """60 requests a minute, plus the hour of the day; the last job begins `started_h` hours later."""
+    """60 requests a minute, plus the hour of the day; the last job begins `started_h` h later."""
     minutes = pd.date_range(first, periods=60 * hours, freq="min")
     whole = pd.concat(
         [pd.DataFrame({"time": minutes, "job": job, "requests": 60 + minutes.hour}) for job in jobs]
@@ -42,12 +42,8 @@ def test_days_begin_at_midnight_of_the_time_zone_of_the_file(form, tmp_path):
     rows = table(6 + 24 + 24 + 3)
     rows.assign(time=FORMS[form](rows["time"])).to_csv(tmp_path / "my.csv", index=False)
     traces = read_csv(tmp_path / "my.csv")
-    assert traces.train.shape == (
-        1,
-        1,
-        2,
-        1440,
-    )  # the first day has six hours only, the last one three: left out
+    # The first day has six hours only, the last one three: left out.
+    assert traces.train.shape == (1, 1, 2, 1440)
     for day in (traces.evaluation[0], traces.train[0, 0, 0]):
         np.testing.assert_array_equal(day, np.broadcast_to(60 + np.arange(1440) // 60, day.shape))
 
@@ -159,9 +155,13 @@ BAD = {
     "time,job,requests\n60,a,5\n60,a,5\n": "line 3: job 'a' at time 60 occurs a second time",
     "time,job,requests\n60,a,-5\n": "requests=-5 for job 'a' at time 60 is negative",
     "time,job,requests\n60,a,5\n": "there is no complete day from midnight to midnight",
-    "time,job,requests\n60,a,5\n9000000000,a,5\n": "time covers 104166 days; at most 366 are accepted",
+    "time,job,requests\n60,a,5\n9000000000,a,5\n": (
+        "time covers 104166 days; at most 366 are accepted"
+    ),
     "time,job,requests\n0,a,5\n60,a,5\n86400,a,5\n": "1970-01-01T00:02 is missing for job 'a'",
-    "time,job,requests\n0,a,5\n300,b,5\n900,a,5\n": "the rows are 5 minutes apart; a row has the requests of one minute",
+    "time,job,requests\n0,a,5\n300,b,5\n900,a,5\n": (
+        "the rows are 5 minutes apart; a row has the requests of one minute"
+    ),
 }
 
 

@@ -356,7 +356,7 @@ def test_a_job_that_never_varies_is_scaled_to_one():
 
 @pytest.fixture
 def small_artifact(tmp_path, monkeypatch):
-    """Two files in the artifact's layout, two jobs and three minutes, whose checksums are made the expected ones."""
+    """Two files in the artifact's layout: two jobs, three minutes, and the expected checksums."""
     rng = np.random.default_rng(3)
     counts = rng.integers(1, 1600, (11, 4, 2, 3))  # days, samples, jobs, minutes
     rows = [
@@ -413,7 +413,9 @@ def test_a_file_whose_checksum_does_not_match_is_not_opened(small_artifact, monk
 
 
 def test_the_synthetic_workload_is_a_function_of_its_seed():
-    one, again, other = synthetic(1, 3, 2, 60), synthetic(1, 3, 2, 60), synthetic(2, 3, 2, 60)
+    one = synthetic(1, 3, 2, 60)
+    again = synthetic(1, 3, 2, 60)
+    other = synthetic(2, 3, 2, 60)
     np.testing.assert_array_equal(one.train, again.train)
     np.testing.assert_array_equal(one.evaluation, again.evaluation)
     assert (one.evaluation != other.evaluation).any()

@@ -21,7 +21,10 @@ def ar1_posterior(
     convergence=GOOD,
     traces=None,
 ):
-    """Each job an AR(1) with normal errors around a flat day at `unit` on the root scale, as if fitted to `traces`."""
+    """Each job an AR(1) with normal errors about a flat day at `unit` on the root scale.
+
+    The posterior looks as if it was fitted to `traces`.
+    """
     coefficients = np.zeros((draws, jobs, 32))
     coefficients[:, :, 14] = lag
     root_correlation = np.eye(jobs) if correlation is None else np.linalg.cholesky(correlation)
@@ -43,7 +46,7 @@ def ar1_posterior(
 
 
 def ar1_day(jobs=4, minutes=360, lag=0.8, spread=0.05, unit=20.0, seed=0):
-    """A day drawn from `ar1_posterior`, requests per minute of shape (jobs, minutes), not rounded."""
+    """A day drawn from `ar1_posterior`: requests per minute (jobs, minutes), not rounded."""
     rng = np.random.default_rng(seed)
     z = np.zeros((jobs, minutes))
     for t in range(1, minutes):
