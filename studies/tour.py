@@ -188,7 +188,11 @@ def _curve(axis: Axes, decision: Decision, job: int) -> None:
     label = "expected utility"
     axis.plot(x, row, color=FORECAST, marker="o", markersize=3, linewidth=1.6, label=label)
     chosen = int(decision.allocation.replicas[job])
-    square = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": "black"}
+    square: dict[str, Any] = {
+        "markersize": 8,
+        "markerfacecolor": "none",
+        "markeredgecolor": "black",
+    }
     axis.plot(chosen, row[chosen], "s", label="chosen", **square)
     axis.set(title=decision.jobs[job].name, xlabel="replicas", ylabel="utility", ylim=(-0.03, 1.06))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -223,7 +227,7 @@ def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
     cells = decision.utility[:, 1:]
     extent = (0.5, cells.shape[1] + 0.5, len(cells), 0)
     axis.imshow(cells, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=extent)
-    outline = {"fill": False, "edgecolor": "black", "linewidth": 1.8, "zorder": 3}
+    outline: dict[str, Any] = {"fill": False, "edgecolor": "black", "linewidth": 1.8, "zorder": 3}
     for j, chosen in enumerate(decision.allocation.replicas):
         if chosen:
             axis.add_patch(Rectangle((chosen - 0.5, j), 1, 1, **outline))

@@ -1,6 +1,7 @@
 """Panels of horizontal bars, with numbers, whiskers, published values and the clairvoyant limit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -42,7 +43,10 @@ def bar_rows(
         bar.set_hatch(hatch)
     numbers = [number_format.format(value) if value == value else "" for value in mean]
     # The numbers are at the right edge of the panel, where no bar or diamond covers them.
-    edge = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points"}
+    edge: dict[str, Any] = {
+        "xycoords": axis.get_yaxis_transform(),
+        "textcoords": "offset points",
+    }
     for row, number in zip(place, numbers):
         axis.annotate(number, (1, row), (-2, 0), ha="right", va="center", **edge)
     known = pd.Series(dtype=float) if published is None else published.reindex(rows)

@@ -52,7 +52,12 @@ def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
         lost = rows.groupby(x)["lost_utility"]
         mean, deviation = lost.mean(), lost.std().fillna(0)
         dashes = "--" if "(paper" in policy else "-"
-        line = {"color": colour(policy), "linestyle": dashes, "marker": marker, "markersize": 3}
+        line: dict[str, Any] = {
+            "color": colour(policy),
+            "linestyle": dashes,
+            "marker": marker,
+            "markersize": 3,
+        }
         axis.errorbar(mean.index, mean, yerr=deviation, label=policy, **line)
 
 

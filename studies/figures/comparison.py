@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -315,7 +316,7 @@ def job_timelines(
     for column, policy in enumerate(policies):
         axes[0][column].set_title(policy)
         axes[-1][column].set_xlabel("minute")
-    below = {"location": "bottom", "fraction": 0.02, "shrink": 0.4}
+    below: dict[str, Any] = {"location": "bottom", "fraction": 0.02, "shrink": 0.4}
     figure.colorbar(picture, ax=axes, label="lost utility (strip)", **below)
     return figure
 

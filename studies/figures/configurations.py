@@ -28,8 +28,8 @@ def by_gpus(
     left.legend(frameon=False, loc="lower right")
     lost = compared.groupby(["choice", "capacity"], sort=False)["simulated"].sum()
     for choice, colour, marker in zip(compared["choice"].unique(), ("black", *CYCLE), "os^"):
-        line = {"color": colour, "marker": marker, "markersize": 3.5, "label": choice}
-        right.plot(lost[choice].index, lost[choice], **line)
+        dots = {"color": colour, "marker": marker, "markersize": 3.5, "label": choice}
+        right.plot(lost[choice].index, lost[choice], **dots)
     right.set(xlabel="GPUs", ylabel="lost utility, simulated", ylim=(0, None))
     right.set_xticks(sorted(compared["capacity"].unique()))
     right.legend(frameon=False, title="configuration")

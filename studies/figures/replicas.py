@@ -1,6 +1,7 @@
 """Stage 85: lost utility by policy on a mix of serial, batched and token-generating replicas."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,12 @@ def lost_by_service(table: pd.DataFrame) -> Figure:
     `table` is from `studies.replicas.paired`.
     """
     capacities = table["capacity_cores"].unique()
-    panels = {"figsize": (PAGE_IN, 2.2), "sharex": True, "sharey": True, "squeeze": False}
+    panels: dict[str, Any] = {
+        "figsize": (PAGE_IN, 2.2),
+        "sharex": True,
+        "sharey": True,
+        "squeeze": False,
+    }
     figure, axes = plt.subplots(1, len(capacities), **panels)
     services = [name for name in SERVICES if f"lost_{name}" in table]
     for axis, capacity in zip(axes[0], capacities):

@@ -87,8 +87,8 @@ def compare_live(
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
     journals = Path(results) / "live" / backend
-    settings = (workload, before.tolist(), capacity, scale, tick_s)
-    settings += (max_ongoing_requests, lost_worker_trial)
+    load = (workload, before.tolist())
+    settings = (*load, capacity, scale, tick_s, max_ongoing_requests, lost_worker_trial)
     finished = journals / "finished" / _fingerprint(repr(settings))
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
         live = _live(

@@ -141,8 +141,8 @@ def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[s
     named.append((RECORDED, [name for name in found if name not in own]))
     number = itertools.count(1)
     filled = []
-    for heading, names in named:
-        entries = [{"name": name} | found[name] | {"number": next(number)} for name in names]
+    for heading, shown in named:
+        entries = [{"name": name} | found[name] | {"number": next(number)} for name in shown]
         if entries:
             filled.append((heading, entries))
     return filled
