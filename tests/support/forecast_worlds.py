@@ -7,7 +7,8 @@ from faro_lib.forecast.posterior import NORMAL_GRID, Convergence, data_hashes
 from faro_lib.forecast.regression import MIN_SPREAD, from_root
 from faro_lib.workload import Job, Traces
 
-GOOD, BAD = Convergence(1.002, 900, 800, 0), Convergence(1.22, 7, 9, 3)
+GOOD = Convergence(1.002, 900, 800, 0)
+BAD = Convergence(1.22, 7, 9, 3)
 
 
 def ar1_posterior(
@@ -21,7 +22,10 @@ def ar1_posterior(
     convergence=GOOD,
     traces=None,
 ):
-    """Each job an AR(1) with normal errors around a flat day at `unit` on the root scale, as if fitted to `traces`."""
+    """Each job is an AR(1) with normal errors around a flat day at `unit` on the root scale.
+
+    It looks as if it had been fitted to `traces`.
+    """
     coefficients = np.zeros((draws, jobs, 32))
     coefficients[:, :, 14] = lag
     root_correlation = np.eye(jobs) if correlation is None else np.linalg.cholesky(correlation)
@@ -43,7 +47,7 @@ def ar1_posterior(
 
 
 def ar1_day(jobs=4, minutes=360, lag=0.8, spread=0.05, unit=20.0, seed=0):
-    """A day drawn from `ar1_posterior`, requests per minute of shape (jobs, minutes), not rounded."""
+    """A day drawn from `ar1_posterior`: requests per minute (jobs, minutes), not rounded."""
     rng = np.random.default_rng(seed)
     z = np.zeros((jobs, minutes))
     for t in range(1, minutes):
