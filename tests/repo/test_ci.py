@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,10 +117,10 @@ def test_a_build_that_still_runs_is_ended_with_the_script(machine):
     status, _, _ = machine.run()
     assert status != 0
     build = Path(f"/proc/{began.read_text().strip()}/status")
-    until = time.monotonic() + 30
-    while (runs := still_runs(build)) and time.monotonic() < until:
+    end_s = time.monotonic() + 30
+    while still_runs(build) and time.monotonic() < end_s:
         time.sleep(0.1)
-    assert not runs
+    assert not still_runs(build)
 
 
 def test_a_cluster_that_is_there_already_is_neither_used_nor_deleted(machine):
@@ -133,13 +134,11 @@ def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(tmp_path):
     text = "import pytest\n@pytest.mark.k8s\ndef test_x():\n    pytest.skip('no kubectl')\n"
     for name, content in (("test_x.py", text), ("pytest.ini", "[pytest]\nmarkers = k8s\n")):
         (tmp_path / name).write_text(content)
-    tests = ROOT / "tests"
-    command = f"pytest -q -p conftest -p no:cacheprovider --rootdir {tmp_path} {tmp_path}".split()
+    path = f"{ROOT}:{ROOT}/tests:{ROOT}/tests/support"
+    arguments = f"-q -p conftest -p no:cacheprovider --rootdir {tmp_path} {tmp_path}".split()
+    command = [sys.executable, "-m", "pytest", *arguments]
     for kubeconfig, status in (("/some/where", 1), ("", 0)):
-        environment = os.environ | {
-            "KUBECONFIG": kubeconfig,
-            "PYTHONPATH": f"{tests}:{tests.parent}",
-        }
+        environment = os.environ | {"KUBECONFIG": kubeconfig, "PYTHONPATH": path}
         done = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True
         )
