@@ -116,9 +116,12 @@ def both():
     """The results of this process, and of one with the opposite setting of compilation."""
     other = "0" if os.environ.get("NUMBA_DISABLE_JIT") == "1" else "1"
     code = "import json, test_uncompiled; print(json.dumps(test_uncompiled.world()))"
-    folders = [ROOT / folder for folder in ("", "tests/lib", "tests/support", "workflow")]
-    path = os.pathsep.join(map(str, folders))
-    environment = os.environ | {"NUMBA_DISABLE_JIT": other, "PYTHONPATH": path}
+    environment = os.environ | {
+        "NUMBA_DISABLE_JIT": other,
+        "PYTHONPATH": os.pathsep.join(
+            str(ROOT / part) for part in (".", "workflow", "tests/lib", "tests/support")
+        ),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
