@@ -146,9 +146,12 @@ def test_the_order_has_every_package(place):
     assert packages <= {"", *ORDER[place]}
 
 
-def test_no_module_imports_itself_through_others():
-    sorter = TopologicalSorter({module: modules_imported_by(module) for module in MODULES})
-    sorter.prepare()  # raises CycleError, which names the modules
+@pytest.mark.parametrize("place", ["faro_lib", "faro_ops", "studies"])
+def test_no_module_imports_itself_through_others(place):
+    graph = TopologicalSorter()
+    for module, other in arrows(place):
+        graph.add(module, other)
+    graph.prepare()  # raises CycleError, which names the modules
 
 
 def code_of(notebook: Path) -> str:
