@@ -1,8 +1,11 @@
-"""Forecasts of packages that need an environment of their own, as sample paths: `predict.py REQUESTS.parquet OUT.npz`.
+"""Forecasts of packages that need an environment of their own, as sample paths.
 
-AutoETS and AutoARIMA (statsforecast) and Fracast-0 (a zero-shot model whose weights are in its package) forecast the
-evaluation day from every EVERY minutes, each from the CONTEXT minutes before. They predict quantiles of each minute; a
-sample path takes the same quantile in all minutes, because these models say nothing about their dependence.
+    predict.py REQUESTS.parquet OUT.npz
+
+AutoETS and AutoARIMA (statsforecast) and Fracast-0 (a zero-shot model whose weights are in its
+package) forecast the evaluation day from every EVERY minutes, each from the CONTEXT minutes before.
+They predict quantiles of each minute; a sample path takes the same quantile in all minutes, because
+these models say nothing about their dependence.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 
-CONTEXT, HORIZON, FIRST, EVERY, PATHS = 360, 7, 15, 30, 100
+CONTEXT = 360
+HORIZON = 7
+FIRST = 15
+EVERY = 30
+PATHS = 100
 DECILES = np.arange(1, 10) / 10
 
 
 def counts_of(path: str) -> tuple[list[str], np.ndarray, int]:
-    """Names of the jobs, their counts on all days in a row (jobs, minutes), and the minutes in a day."""
+    """Names of the jobs, counts (jobs, minutes) of all days in a row, and the minutes of a day."""
     table = pd.read_parquet(path)
     table = table[table["sample"] == 0]
     jobs = list(dict.fromkeys(table["job"]))
@@ -29,7 +36,10 @@ def counts_of(path: str) -> tuple[list[str], np.ndarray, int]:
 
 
 def paths_of(quantiles: np.ndarray) -> np.ndarray:
-    """Sample paths (jobs, PATHS, HORIZON) from deciles (jobs, HORIZON, 9); beyond them the outer slope goes on."""
+    """Sample paths (jobs, PATHS, HORIZON) from deciles (jobs, HORIZON, 9).
+
+    Beyond the deciles, the outer slope goes on.
+    """
     level = (np.arange(PATHS) + 0.5) / PATHS
     paths = np.empty((len(quantiles), PATHS, quantiles.shape[1]))
     for job, minutes in enumerate(np.sort(quantiles, axis=-1)):
@@ -78,7 +88,8 @@ def main(requests: str, out: str) -> None:
         models["Fracast-0"] = zero_shot()
     else:
         print(
-            "Fracast-0 is not installed and is left out; `make forecasters ZERO_SHOT=1` installs it",
+            "Fracast-0 is not installed and is left out; "
+            "`make forecasters ZERO_SHOT=1` installs it",
             file=sys.stderr,
         )
     for name, made in models.items():
@@ -87,10 +98,9 @@ def main(requests: str, out: str) -> None:
             counts[:, max(0, begins + origin - CONTEXT) : begins + origin] for origin in origins
         ]
         arrays[name] = np.array([paths_of(made(window)) for window in windows], np.float32)
-        print(
-            f"{name}: {len(origins)} forecasts of {len(jobs)} jobs in {time.perf_counter() - start:.0f} s",
-            file=sys.stderr,
-        )
+        took_s = time.perf_counter() - start
+        done = f"{len(origins)} forecasts of {len(jobs)} jobs in {took_s:.0f} s"
+        print(f"{name}: {done}", file=sys.stderr)
     np.savez_compressed(out, **arrays)
 
 

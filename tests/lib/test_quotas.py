@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -14,8 +12,7 @@ from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.shares import at_least_one_each, fair_share
 from faro_lib.workload.synthetic import synthetic
-from faro_ops import cli
-from studies.traces import traces_frame, write_jobs
+from studies.traces import write_jobs
 
 TRACES = synthetic(seed=3, jobs=3, days=2, minutes=60)
 TABLE = """
@@ -74,20 +71,6 @@ def test_a_quota_below_the_minimum_replicas_is_refused():
         match="tenant 'red': tenant_quota=1 cores cannot hold the minimum of its jobs, 2",
     ):
         at_least_one_each(jobs, 9)
-
-
-def test_recommend_plans_within_the_quotas_of_the_table(jobs_yaml, tmp_path, capsys):
-    counts = tmp_path / "counts.csv"
-    table = traces_frame(TRACES).query("sample == 0")[["day", "minute", "job", "requests"]]
-    table.assign(requests=1800).to_csv(counts, index=False)
-
-    def replicas(*more):
-        cli.main(["recommend", "--workload", str(counts), "--capacity", "30", "--json", *more])
-        return [row["replicas"] for row in json.loads(capsys.readouterr().out)["jobs"]]
-
-    assert min(replicas()) > 3
-    plan = replicas("--jobs", str(jobs_yaml))
-    assert sum(plan[:2]) <= 3 < plan[2]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from types import ModuleType
 
+import conftest
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -116,10 +118,10 @@ def test_a_build_that_still_runs_is_ended_with_the_script(machine):
     status, _, _ = machine.run()
     assert status != 0
     build = Path(f"/proc/{began.read_text().strip()}/status")
-    until = time.monotonic() + 30
-    while (runs := still_runs(build)) and time.monotonic() < until:
+    end_s = time.monotonic() + 30
+    while still_runs(build) and time.monotonic() < end_s:
         time.sleep(0.1)
-    assert not runs
+    assert not still_runs(build)
 
 
 def test_a_cluster_that_is_there_already_is_neither_used_nor_deleted(machine):
@@ -129,21 +131,21 @@ def test_a_cluster_that_is_there_already_is_neither_used_nor_deleted(machine):
     assert not [call for call in calls if call.startswith(("up.sh", "down.sh"))]
 
 
-def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("kubeconfig", "status"),
+    [("/some/where", pytest.ExitCode.TESTS_FAILED), ("", pytest.ExitCode.OK)],
+)
+def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(
+    kubeconfig, status, tmp_path, monkeypatch
+):
     text = "import pytest\n@pytest.mark.k8s\ndef test_x():\n    pytest.skip('no kubectl')\n"
-    for name, content in (("test_x.py", text), ("pytest.ini", "[pytest]\nmarkers = k8s\n")):
-        (tmp_path / name).write_text(content)
-    tests = ROOT / "tests"
-    command = f"pytest -q -p conftest -p no:cacheprovider --rootdir {tmp_path} {tmp_path}".split()
-    for kubeconfig, status in (("/some/where", 1), ("", 0)):
-        environment = os.environ | {
-            "KUBECONFIG": kubeconfig,
-            "PYTHONPATH": f"{tests}:{tests.parent}",
-        }
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == status, done.stdout + done.stderr
+    (tmp_path / "test_on_kind.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = k8s\n")
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
+    hook = ModuleType("hook")
+    hook.pytest_runtest_makereport = conftest.pytest_runtest_makereport
+    arguments = f"-q -p no:cacheprovider --import-mode importlib --rootdir {tmp_path} {tmp_path}"
+    assert pytest.main(arguments.split(), plugins=[hook]) == status
 
 
 def test_it_leaves_no_folder_behind_even_if_the_cluster_neither_comes_up_nor_goes_down(

@@ -35,8 +35,9 @@ LIVE_STUDIES = ("studies.live", "studies.adoption")
 # In the order of the data flow: a package imports only from packages before it.
 ORDER = {
     "faro_lib": [
-        *("errors", "files", "registry", "workload", "queueing", "forecast", "bayes", "utility"),
-        *("allocate", "policies", "control", "simulate", "metrics", "experiments", "figures"),
+        *("errors", "files", "registry", "workload", "protocol", "queueing", "forecast"),
+        *("bayes", "utility", "allocate", "policies", "control", "simulate", "metrics"),
+        *("experiments", "figures"),
     ],
     "faro_ops": [
         *("errors", "files", "moved", "jobs_table", "http", "prometheus", "memory"),
@@ -63,6 +64,8 @@ MODULES = {
     for place, folder in FOLDERS.items()
     for path in sorted(folder.rglob("*.py"))
 }
+# Its strings are the new places of old modules, for error messages.
+NAMES_PLACES = "faro_ops.moved"
 PATH_IN_A_STRING = re.compile(rf"({'|'.join(FOLDERS)})(\.\w+)+(:\w+)?")
 
 
@@ -103,6 +106,8 @@ def names_imported_by(module: str) -> frozenset[str]:
 
 
 def modules_imported_by(module: str) -> set[str]:
+    if module == NAMES_PLACES:
+        return set()
     return {module_of(name) for name in names_imported_by(module)} - {"", module}
 
 
@@ -141,9 +146,12 @@ def test_the_order_has_every_package(place):
     assert packages <= {"", *ORDER[place]}
 
 
-def test_no_module_imports_itself_through_others():
-    sorter = TopologicalSorter({module: modules_imported_by(module) for module in MODULES})
-    sorter.prepare()  # raises CycleError, which names the modules
+@pytest.mark.parametrize("place", ["faro_lib", "faro_ops", "studies"])
+def test_no_module_imports_itself_through_others(place):
+    graph = TopologicalSorter()
+    for module, other in arrows(place):
+        graph.add(module, other)
+    graph.prepare()  # raises CycleError, which names the modules
 
 
 def code_of(notebook: Path) -> str:
@@ -235,13 +243,14 @@ def public_names(path: Path) -> list[str]:
     return [name for name in named if not name.startswith("_")]
 
 
-def test_no_name_means_two_things():
-    """In both packages, without the commands: a command is named after what it runs."""
+@pytest.mark.parametrize("place", ORDER)
+def test_no_name_means_two_things(place):
+    """Commands do not count: a command is named after what it runs."""
     homes = defaultdict(set)
     for module, path in MODULES.items():
         is_command = module.startswith("faro_ops.cli")
         is_private = path.name.startswith("_")
-        if place_of(module) in ORDER and not is_command and not is_private:
+        if place_of(module) == place and not is_command and not is_private:
             for name in public_names(path):
                 homes[name].add(module)
     shared = {name: sorted(places) for name, places in homes.items() if len(places) > 1}

@@ -1,4 +1,4 @@
-"""A real headless browser on a page of this machine, asked over the DevTools protocol on loopback."""
+"""A headless browser on a page of this machine, asked by the DevTools protocol on loopback."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ OPTIONS = (
         "--disable-sync",
         "--remote-allow-origins=*",
     ),
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that asks the network for anything does not get it
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # a page gets nothing from the network
 )
 
 COMPLAINTS = ("Runtime.exceptionThrown", "Network.loadingFailed")
@@ -37,7 +37,9 @@ class Browser:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=20) as answer:
             target = next(one for one in json.load(answer) if one["type"] == "page")
         self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=60)
-        self.asked, self.complaints, self.loaded = 0, [], False
+        self.asked = 0
+        self.complaints = []
+        self.loaded = False
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
 
@@ -60,7 +62,8 @@ class Browser:
 
     def _next(self) -> dict:
         message = json.loads(self.socket.recv())
-        method, told = message.get("method"), message.get("params", {})
+        method = message.get("method")
+        told = message.get("params", {})
         if method == "Page.loadEventFired":
             self.loaded = True
         elif method in COMPLAINTS or (told.get("type") or told.get("entry", {}).get("level")) in (
@@ -71,7 +74,8 @@ class Browser:
         return message
 
     def load(self, page: Path, width: int, height: int = 800) -> None:
-        self.complaints, self.loaded = [], False
+        self.complaints = []
+        self.loaded = False
         self.ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -95,14 +99,14 @@ class Browser:
         return answer["result"].get("value")
 
     def colours(self, scheme: str) -> None:
-        """Prefer `light` or `dark` colours, like the settings of the reader's system; "": as before."""
+        """Prefer `light` or `dark` colours, as a reader's system may; "": as before."""
         self.ask(
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
 
     def barriers(self) -> list[str]:
-        """What axe-core finds on the page that seriously hinders a reader: its rule, and the first element."""
+        """Rule and first element of what axe-core finds that seriously hinders a reader."""
         axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
         self.evaluate(f"(() => {{{axe}\n}})()")
         found = self.evaluate("axe.run(document, {preload: false}).then(found => found.violations)")

@@ -7,7 +7,8 @@ from faro_lib.forecast.posterior import NORMAL_GRID, Convergence, data_hashes
 from faro_lib.forecast.regression import MIN_SPREAD, from_root
 from faro_lib.workload import Job, Traces
 
-GOOD, BAD = Convergence(1.002, 900, 800, 0), Convergence(1.22, 7, 9, 3)
+GOOD = Convergence(1.002, 900, 800, 0)
+BAD = Convergence(1.22, 7, 9, 3)
 
 
 def ar1_posterior(

@@ -23,17 +23,11 @@ except OSError as error:
 
 
 def cut() -> list[str]:
-    """What to put before a command, so that it runs without a network; [] where the network cannot be cut."""
+    """What to put before a command that is to have no network; [] where that is impossible."""
     if shutil.which("unshare") is None:
         return []
-    before = [
-        "unshare",
-        "--net",
-        *([] if os.geteuid() == 0 else ["--map-root-user"]),
-        sys.executable,
-        "-c",
-        CUT,
-    ]
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    before = ["unshare", "--net", *as_root, sys.executable, "-c", CUT]
     tried = subprocess.run([*before, "true"], capture_output=True, text=True)
     return before if tried.returncode == 0 and "no network:" in tried.stdout else []
 

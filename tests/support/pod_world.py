@@ -1,4 +1,7 @@
-"""What a run of the pipeline in pods needs: Snakemake with its Kubernetes executor in a venv of its own, and a bucket."""
+"""What a run of the pipeline in pods needs: a bucket, and Snakemake with its Kubernetes executor.
+
+That Snakemake has a venv of its own, because its kubernetes is older than the pinned one.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ NEW_BUCKET = (
 
 
 def launcher() -> Path:
-    """The folder of programs of the venv, which is made at its first use: its kubernetes is older than the pinned one."""
-    pins, done = ROOT / "envs" / "kubernetes" / "launcher.txt", LAUNCHER / "pins.txt"
+    """The folder of programs of the venv, which is made at its first use."""
+    pins = ROOT / "envs" / "kubernetes" / "launcher.txt"
+    done = LAUNCHER / "pins.txt"
     if not done.exists() or done.read_text() != pins.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", LAUNCHER], check=True)
         subprocess.run([LAUNCHER / "bin" / "pip", "install", "--quiet", "-r", pins], check=True)
@@ -36,15 +40,9 @@ def launcher() -> Path:
 
 
 def gateway() -> str:
-    """The address of this machine in the network of the kind cluster, for pods and for programs here."""
-    inspect = [
-        "docker",
-        "network",
-        "inspect",
-        "kind",
-        "-f",
-        "{{range .IPAM.Config}}{{.Gateway}} {{end}}",
-    ]
+    """The address of this machine in the network of the kind cluster."""
+    wanted = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
+    inspect = ["docker", "network", "inspect", "kind", "-f", wanted]
     found = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.split()
     return next(one for one in found if "." in one)
 
@@ -78,31 +76,16 @@ def bucket() -> Iterator[str]:
 def in_pods(
     folder: Path, address: str, *arguments: str, timeout_s: float = 1800
 ) -> subprocess.CompletedProcess:
-    """Run Snakemake with profiles/kubernetes in a checkout; its jobs get the files that are committed there."""
-    for git in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"],
-    ):
+    """Run Snakemake with profiles/kubernetes in a checkout; its jobs get the committed files."""
+    author = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    for git in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "x"]):
         subprocess.run(["git", *git], cwd=folder, check=True)
     storage = ["--default-storage-prefix", "s3://faro/run", "--storage-s3-endpoint-url", address]
     storage += ["--storage-s3-access-key", "test", "--storage-s3-secret-key", "test"]
-    small = [
-        "--default-resources",
-        "mem_mb=500",
-        "disk_mb=500",
-        "--seconds-between-status-checks",
-        "2",
-    ]
-    command = [
-        launcher() / "snakemake",
-        "--profile",
-        "profiles/kubernetes",
-        "--container-image",
-        IMAGE,
-        *storage,
-        *small,
-    ]
+    small = ["--default-resources", "mem_mb=500", "disk_mb=500"]
+    small += ["--seconds-between-status-checks", "2"]
+    profile = ["--profile", "profiles/kubernetes", "--container-image", IMAGE]
+    command = [launcher() / "snakemake", *profile, *storage, *small]
     return subprocess.run(
         [*command, *arguments],
         cwd=folder,

@@ -1,13 +1,16 @@
-"""A second implementation of the paper's simulator, plain and slow: one event queue, no arrays, no code of `faro_lib`.
+"""A second implementation of the paper's simulator: one event queue, no arrays, nothing of ours.
 
-It follows the description of the authors' simulator (EuroSys'25, section 6, and the published artifact), so that the
-compiled one can be compared with it request by request. All randomness is passed in.
+It follows the description of the authors' simulator (EuroSys'25, section 6, and the published
+artifact), so that the compiled one can be compared with it request by request. All randomness is
+passed in.
 
-Where the description says nothing, both assume: a replica starts before the controller observes at the same time; of a
-job's idle pods the one idle longest is reused first; jobs that retry at the same time do so in file order; of replicas
-with an event at the same time, that in the lower slot comes first. A new replica takes the lowest slot that is empty.
+Where the description says nothing, both assume: a replica starts before the controller observes at
+the same time; of a job's idle pods the one idle longest is reused first; jobs that retry at the
+same time do so in file order; of replicas with an event at the same time, that in the lower slot
+comes first. A new replica takes the lowest slot that is empty.
 
-The kinds of replica other than serial are written here from their definition (docs/replicas.md), one event at a time.
+The kinds of replica other than serial are written here from their definition (docs/replicas.md),
+one event at a time.
 """
 
 from __future__ import annotations
@@ -19,8 +22,11 @@ from dataclasses import dataclass, field
 from math import inf
 
 QUEUE_LIMIT = 50
-REUSE_S, COLD_START_S, RETRY_S = 3, 35, 5
-IDLE_S, CHECK_S = 30, 5
+REUSE_S = 3
+COLD_START_S = 35
+RETRY_S = 5
+IDLE_S = 30
+CHECK_S = 5
 WINDOW_S = 30
 # The order of events at equal times.
 ARRIVAL, ROUTER, SERVICE, BIRTH, CONTROLLER, COLLECTION, RETRY = range(7)
@@ -70,10 +76,11 @@ class Clock:
 
 
 class Router:
-    """One server, first in first out, for requests on their way in and responses and drops on their way out."""
+    """One server, first in first out, for requests on their way in and answers on their way out."""
 
     def __init__(self, clock):
-        self.clock, self.line = clock, deque()
+        self.clock = clock
+        self.line = deque()
 
     def enter(self, service_s, then):
         self.line.append((service_s, then))
@@ -91,10 +98,13 @@ class Router:
 
 
 class Replica:
-    """A serial replica. `served` is called with the requests that leave, and refills the places that become free."""
+    """A serial replica. It calls `served` with requests that leave, which refills free places."""
 
     def __init__(self, clock, slot, served, kind):
-        self.clock, self.slot, self.served, self.kind = clock, slot, served, kind
+        self.clock = clock
+        self.slot = slot
+        self.served = served
+        self.kind = kind
         self.line: list[Request] = []
         self.planned = 0  # events planned; only the last one takes place
 
@@ -127,7 +137,8 @@ class ConcurrentReplica(Replica):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.serving: list[Request] = []
-        self.attained_s, self.since_s = 0.0, 0.0
+        self.attained_s = 0.0
+        self.since_s = 0.0
 
     def _slower(self):
         return 1 + self.kind["slowdown"] * (len(self.serving) - 1)
@@ -151,10 +162,10 @@ class ConcurrentReplica(Replica):
             self.plan(self.clock.now_s + left_s * self._slower(), self._complete)
 
     def _complete(self):
-        first = min(
-            self.serving, key=lambda request: request.finish_at
-        )  # of equal ones, the one that entered first
-        self.attained_s, self.since_s = first.finish_at, self.clock.now_s
+        # Of equal ones, the one that entered first.
+        first = min(self.serving, key=lambda request: request.finish_at)
+        self.attained_s = first.finish_at
+        self.since_s = self.clock.now_s
         self.serving.remove(first)
         self.line.remove(first)
         if len(self.line) > len(self.serving):
@@ -164,12 +175,13 @@ class ConcurrentReplica(Replica):
 
 
 class BatchedReplica(Replica):
-    """One batch at a time, of up to max_batch requests, `wait_s` after the replica is free and holds a request."""
+    """One batch of up to max_batch requests, `wait_s` after the replica is free and holds one."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.batch: list[Request] = []
-        self.free_s, self.refilling = 0.0, False
+        self.free_s = 0.0
+        self.refilling = False
 
     def accept(self, request):
         request.entered_s = self.clock.now_s
@@ -187,7 +199,9 @@ class BatchedReplica(Replica):
         self.plan(self.clock.now_s + duration_s, self._complete)
 
     def _complete(self):
-        done, self.batch, self.free_s = self.batch, [], self.clock.now_s
+        done = self.batch
+        self.batch = []
+        self.free_s = self.clock.now_s
         del self.line[: len(done)]
         self.refilling = True
         self.served(done)
@@ -217,7 +231,8 @@ class ContinuousReplica(Replica):
             self.plan(self.clock.now_s, self._begin)
 
     def _begin(self):
-        self.admitted, prompts = [], 0
+        self.admitted = []
+        prompts = 0
         for request in self.line[len(self.running) :]:
             n = len(self.running) + len(self.admitted)
             if n >= self.kind["max_sequences"]:
@@ -262,9 +277,15 @@ class Service:
     """One job: router, queue, dispatcher, replicas."""
 
     def __init__(self, clock, requests, permutation, kind, places):
-        self.clock, self.requests, self.permutation = clock, requests, permutation
-        self.kind, self.places = kind, places
-        self.router, self.queue, self.held, self.drop = Router(clock), deque(), None, 0.0
+        self.clock = clock
+        self.requests = requests
+        self.permutation = permutation
+        self.kind = kind
+        self.places = places
+        self.router = Router(clock)
+        self.queue = deque()
+        self.held = None
+        self.drop = 0.0
         self.replicas: list[Replica] = []  # oldest first
         self.retired: list[Replica] = []
         self.order: list[Replica] = []
@@ -368,7 +389,8 @@ class Cluster:
     ----------
     requests : for each job its requests, by arrival.
     tenths, capacity_tenths : cores of each job's replica and of the cluster, in tenths.
-    schedule : (time, wanted replicas, drop rates, attempts) tuples; at each the controller observes, clamps and acts.
+    schedule : (time, wanted replicas, drop rates, attempts) tuples; at each time, the controller
+        observes, clamps and acts.
     permutations : for each job a callable n -> order of 0..n-1.
     kinds : for each job a mapping with its kind of replica and the parameters of it.
     places : for each job the most requests in a replica.
@@ -426,7 +448,8 @@ class Cluster:
         )
         for service, rate in zip(self.services, drop):
             service.drop = rate
-        # An action is a job whose wanted replicas differ from its target; a newer one replaces what was carried over.
+        # An action is a job whose wanted replicas differ from its target; a newer one replaces what
+        # was carried over.
         actions = dict(self.carried)
         fresh = []
         for job in jobs:
@@ -437,7 +460,8 @@ class Cluster:
         downs = [job for job in jobs if job in actions and actions[job][0] < self.pods[job].target]
         ups = [job for job in jobs if job in actions and actions[job][0] > self.pods[job].target]
         ups.sort(key=lambda job: job in fresh)
-        # Scale-downs first, then actions carried over, then file order; the cluster acts after all are clamped.
+        # Scale-downs first, then actions carried over, then file order; the cluster acts after all
+        # are clamped.
         clamped = [pods.target for pods in self.pods]
         for job in downs + ups:
             target, left = actions[job]
@@ -465,7 +489,8 @@ class Cluster:
         self.pods[job].removed_s = self.clock.now_s
 
     def _grow(self, job, replicas):
-        pods, now_s = self.pods[job], self.clock.now_s
+        pods = self.pods[job]
+        now_s = self.clock.now_s
         pods.waiting = 0
         for _ in range(replicas):
             if pods.idle_since_s:

@@ -1,4 +1,4 @@
-"""`make notebooks`: run notebooks with their default parameters, and keep only the outputs that nbval checks."""
+"""`make notebooks`: run notebooks by their defaults and keep only the outputs that nbval checks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ def refresh(path: Path) -> int:
         if cell.cell_type == "code":
             printed = [output for output in cell.outputs if output.get("name") == "stdout"]
             cell.outputs = printed if CHECKED in tags else []
-            cell.execution_count = (
-                1 if cell.outputs else None
-            )  # nbval ignores cells without a count
+            # nbval ignores cells without a count.
+            cell.execution_count = 1 if cell.outputs else None
             kept += len(cell.outputs)
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNEL, "language_info": {"name": "python"}}

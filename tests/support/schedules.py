@@ -90,13 +90,15 @@ class Schedule:
 
 
 def replicas():
-    """Replicas of every kind, with times that are either any or sums of powers of 2, so that events coincide."""
+    """Replicas of every kind, with any times or sums of powers of 2, so that events coincide."""
 
     def times(most):
         return st.one_of(st.sampled_from([0.0, most / 2, most]), st.floats(0.0, most))
 
-    counts, positive_s = st.integers(1, 6), st.one_of(st.just(2.0**-4), st.floats(2.0**-7, 2.0**-3))
-    cv, tokens = st.sampled_from([0.0, 0.0, 0.6]), st.sampled_from([1, 2, 5, 12])
+    counts = st.integers(1, 6)
+    positive_s = st.one_of(st.just(2.0**-4), st.floats(2.0**-7, 2.0**-3))
+    cv = st.sampled_from([0.0, 0.0, 0.6])
+    tokens = st.sampled_from([1, 2, 5, 12])
     slo_on = st.sampled_from(SLO_ON)
     return st.one_of(
         st.just(SERIAL),
@@ -104,14 +106,7 @@ def replicas():
         st.builds(Batched, counts, times(0.5), positive_s, times(2.0**-4)),
         st.builds(
             Continuous,
-            positive_s,
-            times(2.0**-6),
-            times(2.0**-9),
-            counts,
-            tokens,
-            tokens,
-            cv,
-            cv,
+            *(positive_s, times(2.0**-6), times(2.0**-9), counts, tokens, tokens, cv, cv),
             st.sampled_from([1, 12, 10_000]),
             slo_on,
         ),
@@ -123,7 +118,7 @@ ONLY_SERIAL = st.just(SERIAL)
 
 @st.composite
 def schedules(draw_from, kinds=ONLY_SERIAL):
-    """Few minutes, replicas and cores: pods wait, queues overflow, replicas are removed while they hold requests."""
+    """Few minutes, replicas and cores: pods wait, queues overflow, busy replicas are removed."""
     jobs = draw_from(st.integers(1, 3))
     minutes = draw_from(st.integers(1, 3))
     tick_s = draw_from(st.sampled_from([2, 5, 7, 10]))
@@ -140,7 +135,8 @@ def schedules(draw_from, kinds=ONLY_SERIAL):
         )
 
     initial = draw_from(per_job(st.integers(1, 4)))
-    wanted, drop = np.tile(initial, (ticks, 1)), np.zeros((ticks, jobs))
+    wanted = np.tile(initial, (ticks, 1))
+    drop = np.zeros((ticks, jobs))
     for tick, targets in draw_from(changes(per_job(st.integers(1, 6)))):
         wanted[tick:] = targets
     for tick, rates in draw_from(changes(per_job(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0])))):

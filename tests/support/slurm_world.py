@@ -1,4 +1,4 @@
-"""Start and stop a SLURM cluster of one node with one CPU on this machine, without accounting. Needs root."""
+"""Start and stop a SLURM cluster of one node with one CPU on this machine. Needs root."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 PACKAGES = "slurmctld slurmd slurm-client munge"
-CONFIGURATION = Path(
-    "/etc/slurm/slurm.conf"
-)  # the default, because Snakemake's job steps unset SLURM_CONF
+# The default, because Snakemake's job steps unset SLURM_CONF.
+CONFIGURATION = Path("/etc/slurm/slurm.conf")
 TEMPLATE = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -60,7 +59,7 @@ def missing() -> str | None:
 
 @contextmanager
 def slurm() -> Iterator[Path]:
-    """Start the cluster, yield the file that lists completed jobs, and stop the cluster by its process ids."""
+    """Start the cluster, yield the file that lists completed jobs, and stop the cluster."""
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
