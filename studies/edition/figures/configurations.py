@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from faro_lib.figures.style import CYCLE, PAGE_IN
-from faro_lib.utility import Configurations
+from studies.edition.best_configurations import Configurations
 from studies.edition.configurations import BEST
 
 
