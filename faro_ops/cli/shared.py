@@ -148,7 +148,8 @@ def check_picture(path: Path) -> None:
 
 def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
     """Draw a figure and write it to `path`, as a .png or as an .html page with `text` below the figure."""
-    from faro_lib.figures.style import page_of, use_style
+    from faro_lib.figures.style import use_style
+    from faro_ops.figure_page import page_of
     from faro_lib.files import atomic_write
 
     use_style()
