@@ -1,13 +1,16 @@
-"""A second implementation of the paper's simulator, plain and slow: one event queue, no arrays, no code of `faro_lib`.
+"""A second implementation of the paper's simulator, plain and slow.
 
-It follows the description of the authors' simulator (EuroSys'25, section 6, and the published artifact), so that the
-compiled one can be compared with it request by request. All randomness is passed in.
+It has one event queue, no arrays, and no code of `faro_lib`. It follows the description of the
+authors' simulator (EuroSys'25, section 6, and the published artifact), so that the compiled one can
+be compared with it request by request. All randomness is passed in.
 
-Where the description says nothing, both assume: a replica starts before the controller observes at the same time; of a
-job's idle pods the one idle longest is reused first; jobs that retry at the same time do so in file order; of replicas
-with an event at the same time, that in the lower slot comes first. A new replica takes the lowest slot that is empty.
+Where the description says nothing, both assume: a replica starts before the controller observes at
+the same time; of a job's idle pods the one idle longest is reused first; jobs that retry at the
+same time do so in file order; of replicas with an event at the same time, that in the lower slot
+comes first. A new replica takes the lowest slot that is empty.
 
-The kinds of replica other than serial are written here from their definition (docs/replicas.md), one event at a time.
+The kinds of replica other than serial are written here from their definition (docs/replicas.md),
+one event at a time.
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ class Clock:
 
 
 class Router:
-    """One server, first in first out, for requests on their way in and responses and drops on their way out."""
+    """One first-in-first-out server, for requests on their way in, and responses and drops."""
 
     def __init__(self, clock):
         self.clock, self.line = clock, deque()
@@ -91,7 +94,7 @@ class Router:
 
 
 class Replica:
-    """A serial replica. `served` is called with the requests that leave, and refills the places that become free."""
+    """A serial replica. `served` gets the requests that leave, and refills the free places."""
 
     def __init__(self, clock, slot, served, kind):
         self.clock, self.slot, self.served, self.kind = clock, slot, served, kind
@@ -164,7 +167,7 @@ class ConcurrentReplica(Replica):
 
 
 class BatchedReplica(Replica):
-    """One batch at a time, of up to max_batch requests, `wait_s` after the replica is free and holds a request."""
+    """Batches of up to max_batch requests, `wait_s` after the replica is free with a request."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -368,7 +371,8 @@ class Cluster:
     ----------
     requests : for each job its requests, by arrival.
     tenths, capacity_tenths : cores of each job's replica and of the cluster, in tenths.
-    schedule : (time, wanted replicas, drop rates, attempts) tuples; at each the controller observes, clamps and acts.
+    schedule : (time, wanted replicas, drop rates, attempts) tuples; at each the controller
+        observes, clamps and acts.
     permutations : for each job a callable n -> order of 0..n-1.
     kinds : for each job a mapping with its kind of replica and the parameters of it.
     places : for each job the most requests in a replica.
@@ -426,7 +430,8 @@ class Cluster:
         )
         for service, rate in zip(self.services, drop):
             service.drop = rate
-        # An action is a job whose wanted replicas differ from its target; a newer one replaces what was carried over.
+        # An action is a job whose wanted replicas differ from its target; a newer one replaces what
+        # was carried over.
         actions = dict(self.carried)
         fresh = []
         for job in jobs:
@@ -437,7 +442,8 @@ class Cluster:
         downs = [job for job in jobs if job in actions and actions[job][0] < self.pods[job].target]
         ups = [job for job in jobs if job in actions and actions[job][0] > self.pods[job].target]
         ups.sort(key=lambda job: job in fresh)
-        # Scale-downs first, then actions carried over, then file order; the cluster acts after all are clamped.
+        # Scale-downs first, then actions carried over, then file order; the cluster acts after all
+        # are clamped.
         clamped = [pods.target for pods in self.pods]
         for job in downs + ups:
             target, left = actions[job]

@@ -84,15 +84,13 @@ class Schedule:
             workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model
         )
         steps: list[control.Step] = []
-        loop.run(
-            cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append
-        )
+        loop.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append)
         cluster.finish()
         return cluster, steps
 
 
 def replicas():
-    """Replicas of every kind, with times that are either any or sums of powers of 2, so that events coincide."""
+    """Replicas of every kind, with any times or sums of powers of 2, so that events coincide."""
 
     def times(most):
         return st.one_of(st.sampled_from([0.0, most / 2, most]), st.floats(0.0, most))
@@ -125,7 +123,7 @@ ONLY_SERIAL = st.just(SERIAL)
 
 @st.composite
 def schedules(draw_from, kinds=ONLY_SERIAL):
-    """Few minutes, replicas and cores: pods wait, queues overflow, replicas are removed while they hold requests."""
+    """Few minutes, replicas and cores: pods wait, queues overflow, busy replicas are removed."""
     jobs = draw_from(st.integers(1, 3))
     minutes = draw_from(st.integers(1, 3))
     tick_s = draw_from(st.sampled_from([2, 5, 7, 10]))
