@@ -49,13 +49,13 @@ def _open_levels(
         utilities = _best_of_groups(problem, at, ~settled)
         levels, numbers = np.unique(utilities, return_counts=True)
         return [(~settled, level, int(number)) for level, number in zip(levels, numbers)]
-    levels = []
+    found = []
     for n, columns in enumerate(column[1:], 1):
         members = columns >= 0
         first = np.argmax(members)
         level = problem.utility[first, columns[first]]  # the same for all members
-        levels.append((members, level, int((node == n).sum())))
-    return levels
+        found.append((members, level, int((node == n).sum())))
+    return found
 
 
 def _climb(utility, cost, budget, group, quota):

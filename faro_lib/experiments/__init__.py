@@ -1,1 +1,1 @@
-"""Simulated experiments: several policies run on the same requests, and a clairvoyant bound on their utility."""
+"""Simulated experiments: policies on the same requests, and a bound on their utility."""

@@ -1,12 +1,13 @@
-"""The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
+"""The clairvoyant limit: the utility that is lost even if all requests are known.
 
-Every job is simulated at every constant replica count. Each minute then gets its optimal
-allocation. The limit bounds lost utility only. It does not bound violations or effective utility,
-which a policy can improve by dropping requests.
+Replicas start and stop instantly. Every job is simulated at every constant replica count. Each
+minute then gets its optimal allocation. The limit bounds lost utility only. It does not bound
+violations or effective utility, which a policy can improve by dropping requests.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-HEADROOM = 1.6  # replicas per erlang of peak load; more replicas than this hardly raise the utility of most jobs
-LEAST_CHANGE = 0.001  # replica counts are simulated until one more replica changes every utility by at most this
+# Replicas per erlang of peak load, beyond which the utility of most jobs hardly rises.
+HEADROOM = 1.6
+# Replica counts are simulated until one more replica changes every utility by at most this.
+LEAST_CHANGE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,12 @@ class Clairvoyant:
     """The optimal replica counts of a trial and the utility that they give, minute by minute."""
 
     jobs: tuple[Job, ...]
-    replicas: (
-        np.ndarray
-    )  # (jobs, minutes + 1); the last column is for requests that arrive after the last minute
+    replicas: np.ndarray  # (jobs, minutes + 1); the last column is for requests after the day
     utility: np.ndarray  # same shape; NaN without requests
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
-    """Simulated utility by job, replica count and minute, shape (jobs, counts, minutes + 1); NaN without requests.
+    """Simulated utility (jobs, counts, minutes + 1) of each replica count; NaN without requests.
 
     Idle minutes after each minute let its requests finish. The utility is an upper bound, because
     in a policy's run a minute may begin with waiting requests. Counts start at 0 and end at
@@ -50,20 +51,22 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     counts[:, ::every] = workload.requests_per_min
     later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)
     apart = replace(draws, arrival_s=draws.arrival_s + later_s)
-    cores, enough, columns = arrays_of(workload.jobs).cores.sum(), enough_replicas(workload), []
+    cores = arrays_of(workload.jobs).cores.sum()
+    enough = enough_replicas(workload)
+    columns: list[np.ndarray] = []  # (jobs, minutes + 1) for 1, 2, ... replicas
     for count in range(1, max_replicas + 1):
-        fixed = tuple(
-            replace(job, min_replicas=count, max_replicas=count, tenant_quota=None)
-            for job in workload.jobs
-        )
+        limits: dict[str, Any] = dict(min_replicas=count, max_replicas=count, tenant_quota=None)
+        fixed = tuple(replace(job, **limits) for job in workload.jobs)
         day = replace(workload, jobs=fixed, requests_per_min=counts)
         run = simulate(day, Fixed(count), count * cores, draws=apart)
         columns.append(minute_utility(run)[:, ::every])
-        if count >= enough and np.allclose(
-            columns[-1], columns[-2], rtol=0, atol=LEAST_CHANGE, equal_nan=True
-        ):
+        if count >= enough and _hardly_differ(*columns[-2:]):
             break
     return np.stack([0 * columns[0], *columns], axis=1)
+
+
+def _hardly_differ(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.allclose(one, other, rtol=0, atol=LEAST_CHANGE, equal_nan=True)
 
 
 def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) -> list[Clairvoyant]:
@@ -74,16 +77,14 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The allocation with the largest total utility in each minute; `utility` is the result of `measured_utility`."""
+    """The allocation with the largest total `measured_utility` in each minute."""
     replicas = best_by_minute(np.nan_to_num(utility), jobs, capacity)
-    rows, bins = replicas.shape
-    return Clairvoyant(
-        jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]]
-    )
+    reached = np.take_along_axis(utility, replicas[:, None], axis=1)[:, 0]
+    return Clairvoyant(jobs, replicas, reached)
 
 
 def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
-    """The largest replica count that any job can have on `capacity` cores while all others have their minimum.
+    """The largest replica count of any job on `capacity` cores if all others have their minimum.
 
     >>> max_replicas_of_any((Job("a"), Job("b", cores=2.0)), 8)
     6
@@ -95,11 +96,12 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 
 def enough_replicas(workload: Workload) -> int:
-    """A replica count beyond which the utility of most jobs hardly rises; at least every job's min_replicas."""
-    full_s = [
-        job.busy_s * job.replica.max_in_service for job in workload.jobs
-    ]  # service time when the replica is full
+    """A replica count beyond which the utility of most jobs hardly rises.
+
+    It is at least every job's min_replicas.
+    """
+    # Service times in a full replica.
+    full_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * full_s).max()
-    return max(
-        int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max())
-    )
+    enough = int(np.ceil(peak_load * HEADROOM)) + 2
+    return max(enough, int(arrays_of(workload.jobs).min_replicas.max()))

@@ -1,4 +1,4 @@
-"""Functions that all experiments share: the inputs of policies, and runs of every policy on the same random requests."""
+"""What all experiments share: the inputs of policies, and their runs on the same requests."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,24 +32,28 @@ def policy_context(
     forecaster: str = "auto",
     report: Report = print,
 ) -> PolicyContext:
-    """Inputs of an experiment's policies. The forecaster is fitted to the training days. Without such days, it is None.
+    """Inputs of an experiment's policies.
+
+    The forecaster is fitted to the training days. Without such days, it is None.
 
     results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters
         `auto` and `bayes` use the posterior. Latencies come from the table measured.npz, or are
         simulated if that file is missing.
     """
-    posterior = Path(results) / "forecast" / "posterior.npz" if results else None
-    measured = Path(results) / "queueing" / "measured.npz" if results else None
-    known = traces.days > 1 and posterior and posterior.exists() and forecaster in ("auto", "bayes")
-    fitted: dict[str, Any] = {"posterior": posterior} if known else {}
-    forecasts = forecast.fit(forecaster, traces, **fitted) if traces.days else None
-    latency_model = (
-        LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
-    )
-    report(f"forecaster: {forecaster if forecasts else None}; latency: measured")
-    return PolicyContext(
-        traces.jobs, forecaster=forecasts, latency_model=latency_model, traces=traces
-    )
+    options: dict[str, Any] = {}
+    measured = None  # the file of the measured table
+    if results:
+        posterior = Path(results) / "forecast" / "posterior.npz"
+        if traces.days > 1 and posterior.exists() and forecaster in ("auto", "bayes"):
+            options["posterior"] = posterior
+        measured = Path(results) / "queueing" / "measured.npz"
+    if measured and measured.exists():
+        latency_model = LatencyTable.load(measured)
+    else:
+        latency_model = measure(traces.jobs)
+    fitted = forecast.fit(forecaster, traces, **options) if traces.days else None
+    report(f"forecaster: {forecaster if fitted else None}; latency: measured")
+    return PolicyContext(traces.jobs, fitted, latency_model=latency_model, traces=traces)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
@@ -62,18 +66,16 @@ def trial_seeds(trials: int) -> tuple[int, ...]:
 
 
 def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Iterator[Draws]:
-    """Yield the random numbers of each trial, drawn by `simulate.draw` from its seed in `trial_seeds`."""
+    """Yield the random numbers of each trial, from its seed in `trial_seeds`."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, scv_factor=scv_factor)
 
 
 def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
-    """Draw a trial's random numbers as `simulate.draw` does, but with arrivals that are uniform within each minute."""
+    """A trial's random numbers as drawn by `draw`, but arrivals are uniform within each minute."""
     draws = draw(workload, seed, router=serving_model.router)
-    return replace(
-        draws,
-        arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])),
-    )
+    rng = np.random.default_rng([seed, 4])
+    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, rng))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def run_trials(
     initial: np.ndarray | None = None,
     report: Report | None = None,
 ) -> Iterator[Trial]:
-    """Run every policy on the same requests (common random numbers), trial by trial, on `capacity` cores.
+    """Run every policy on the same requests, trial by trial, on `capacity` cores.
 
     `initial` has the replicas of each job at the start, shape (jobs,). None means each policy's
     default. If a policy fails, PolicyFailed is raised, because a run that uses fallback decisions
@@ -119,7 +121,8 @@ def run_trials(
                 )
             if report:
                 found = summarize(run)
-                losses = f"lost utility {found['lost_utility']:.3f}, violations {found['slo_violation_rate']:.2%}"
+                lost, violations = found["lost_utility"], found["slo_violation_rate"]
+                losses = f"lost utility {lost:.3f}, violations {violations:.2%}"
                 report(f"{name} at {capacity} cores, trial {number + 1}: {losses}")
             yield Trial(name, number, run)
 

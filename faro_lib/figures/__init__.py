@@ -1,4 +1,4 @@
-"""Style and saving of figures, and the figures that commands draw. The pipeline's figures are in studies/figures."""
+"""Style and saving of figures. The pipeline's figures are in studies/figures."""
 
 from faro_lib.figures.style import save_all, use_style
 

@@ -1,8 +1,8 @@
-"""Style of all figures (widths of a two-column paper, text >= 8 pt, colour-blind-safe colours), and functions to save them."""
+"""Style of all figures, and functions to save them.
 
-import base64
-import html
-import io
+Figures are as wide as a column or a page of a two-column paper. Text has at least 8 pt.
+"""
+
 import json
 import zlib
 from collections.abc import Mapping
@@ -38,45 +38,37 @@ LIMIT = "#971713"  # colour of limits in figures, such as the clairvoyant limit 
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
-SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>\
-<link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
-<h1>{title}</h1>\
-<img style="max-width: 100%" alt="{title}" src="data:image/png;base64,{png}">\
-<pre style="overflow-x: auto" tabindex="0">{text}</pre></body></html>"""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure, its title, a caption that begins with the finding, and whether the data are from an earlier run."""
+    """A figure with its title and a caption that begins with the finding."""
 
     figure: Figure
     title: str
     caption: str
-    recorded: bool = False
+    recorded: bool = False  # whether the data are from an earlier run
 
 
 Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The palette's colour for `name` without the suffix " (paper)", or a colour of SPARE if the palette has none."""
-    return (
-        palette.get(name.removesuffix(" (paper)")) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
-    )
+    """The palette's colour for `name` without the suffix " (paper)", or else a colour of SPARE."""
+    spare = SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+    return palette.get(name.removesuffix(" (paper)"), spare)
 
 
 def use_style() -> None:
     """Make this style the default of seaborn and matplotlib."""
+    legends = ("font.size", "legend.fontsize", "legend.title_fontsize")
+    axes = ("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize")
     sns.set_theme(
         context="paper",
         style="whitegrid",
         palette=[*CYCLE, *SPARE],
         rc={
-            **dict.fromkeys(("font.size", "legend.fontsize", "legend.title_fontsize"), FONT_PT),
-            **dict.fromkeys(
-                ("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), FONT_PT
-            ),
+            **dict.fromkeys((*legends, *axes), FONT_PT),
             "figure.titlesize": FONT_PT + 1,
             "lines.linewidth": 1.2,
             "axes.linewidth": 0.6,
@@ -103,7 +95,10 @@ def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
-    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG; ValueError if not legible."""
+    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG.
+
+    Raises ValueError if the figure is not legible.
+    """
     check_legible(figure, name)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -113,7 +108,7 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
 
 
 def save_all(drawings: Drawings, captions: str | Path) -> None:
-    """Write the titles and captions to the JSON file `captions`, and save the figures in the same folder."""
+    """Write titles and captions to the JSON file `captions`, and the figures to its folder."""
     texts = {}
     for name, one in drawings.items():
         save(one.figure, Path(captions).parent, name)
@@ -131,11 +126,3 @@ def check_legible(figure: Figure, name: str) -> None:
         if text.get_visible() and text.get_text() and float(text.get_fontsize()) < FONT_PT:
             size = f"{text.get_text()!r} has {text.get_fontsize():g} pt"
             raise ValueError(f"figure {name!r}: {size}; at least {FONT_PT} pt")
-
-
-def page_of(figure: Figure, title: str, text: str) -> str:
-    """The HTML of a self-contained page with one figure and a text below it."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    encoded = base64.b64encode(png.getvalue()).decode("ascii")
-    return SINGLE.format(title=html.escape(title), text=html.escape(text), png=encoded)

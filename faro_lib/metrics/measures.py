@@ -1,4 +1,4 @@
-"""Utilities, SLO violations and drops of a run, defined as in the paper's evaluation (EuroSys'25, section 6.1)."""
+"""Utilities, SLO violations and drops of a run, as in EuroSys'25, section 6.1."""
 
 import numpy as np
 
@@ -8,30 +8,32 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Utility min(1, SLO / latency), (jobs, minutes + 1); NaN without requests. The last column comes after the day."""
-    slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
-    return np.where(
-        empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s)
-    )
+    """Utility min(1, SLO / latency), (jobs, minutes + 1); NaN without requests.
+
+    The last column is for requests after the day.
+    """
+    slo_s = arrays_of(run.workload.jobs).slo_s[:, None]
+    empty = run.requests == 0
+    utility = relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s)
+    return np.where(empty, np.nan, utility)
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
-    """Effective utility phi(drop rate) x U, with the shape of `minute_utility`; NaN without requests.
+    """Effective utility phi(drop rate) x U, (jobs, minutes + 1); NaN without requests.
 
     U is the utility of the served requests alone, so that a dropped request counts once, through
     the penalty phi.
     """
-    slo_s, served = (
-        arrays_of(run.workload.jobs).slo_s[:, None],
-        ~np.isnan(run.served_tail_latency_s),
-    )
+    slo_s = arrays_of(run.workload.jobs).slo_s[:, None]
+    served = ~np.isnan(run.served_tail_latency_s)
     utility = relaxed_utility(np.where(served, run.served_tail_latency_s, slo_s), slo_s)
     penalty = precise_drop_penalty(run.dropped / np.maximum(run.requests, 1))
-    return np.where(run.requests == 0, np.nan, penalty * np.where(served, utility, 0.0))
+    effective = penalty * np.where(served, utility, 0.0)
+    return np.where(run.requests == 0, np.nan, effective)
 
 
 def lost_utility(utility: np.ndarray) -> float:
-    """Lost cluster utility: 1 - `utility`, summed over the jobs and averaged over the minutes of the day.
+    """Lost cluster utility: 1 - `utility`, summed over the jobs, as a mean over the day's minutes.
 
     `utility` is (jobs, minutes + 1). NaN (no requests) adds no loss. The last column (after the
     day) is left out.
@@ -41,7 +43,7 @@ def lost_utility(utility: np.ndarray) -> float:
 
 
 def lost_utility_published(utility: np.ndarray) -> float:
-    """Lost cluster utility as the paper computes it: number of jobs - (sum of `utility`) / (number of columns).
+    """Lost cluster utility as the paper computes it: jobs - (sum of `utility`) / columns.
 
     Minutes without requests count as lost. Most jobs have no requests in the last column, so even a
     perfect run on the published traces has a loss of 0.02 to 0.03. Use this function only to
@@ -52,28 +54,32 @@ def lost_utility_published(utility: np.ndarray) -> float:
 
 
 def violation_rate_by_job(run: Run) -> np.ndarray:
-    """Share of each job's requests that were dropped or missed the SLO, (jobs,); 0 without requests."""
-    return (run.dropped + run.slo_missed).sum(axis=1) / np.maximum(run.requests.sum(axis=1), 1)
+    """Share of each job's requests that were dropped or missed the SLO, (jobs,)."""
+    violations = (run.dropped + run.slo_missed).sum(axis=1)
+    return violations / np.maximum(run.requests.sum(axis=1), 1)
 
 
 def share_of_accepted(curve):
-    """SLO violation rates in `curve`, divided by the accepted rates. Accepted rates below 0.01 % count as 0.01 %."""
+    """SLO violation rates of `curve` by the accepted ones, or by 0.01 % if that is more."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Share of requests that were dropped or missed the SLO: the mean over jobs in each minute, then over minutes.
+    """Share of requests that were dropped or missed the SLO.
 
-    Jobs and minutes without requests do not count. A run without requests has the rate 0.
+    It is the mean over the jobs in each minute, then over the minutes. Jobs and minutes without
+    requests do not count. A run without requests has the rate 0.
     """
     busy = run.requests > 0
     rate = np.where(busy, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1), 0.0)
-    bins = busy.any(axis=0)
-    return float((rate.sum(axis=0)[bins] / busy.sum(axis=0)[bins]).mean()) if bins.any() else 0.0
+    minutes = busy.any(axis=0)
+    if not minutes.any():
+        return 0.0
+    return float((rate.sum(axis=0)[minutes] / busy.sum(axis=0)[minutes]).mean())
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Durations in ms of the control-loop ticks whose plan has a forecast, or of all ticks if no plan has a forecast.
+    """Durations in ms of the ticks whose plan has a forecast, or of all ticks if none has one.
 
     Other ticks take almost no time, so including them would hide how long planning takes.
     """
@@ -83,8 +89,12 @@ def planning_ms(run: Run) -> np.ndarray:
 
 
 def summarize(run: Run, published: bool = False) -> dict[str, float]:
-    """The measures of a run by column name of summary.csv. `published` adds the losses as the paper computes them."""
-    utility, effective = minute_utility(run), minute_effective_utility(run)
+    """The measures of a run by column name of summary.csv.
+
+    `published` adds the losses as the paper computes them.
+    """
+    utility = minute_utility(run)
+    effective = minute_effective_utility(run)
     decision_ms = planning_ms(run)
     measures = {
         "lost_utility": lost_utility(utility),

@@ -159,7 +159,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Give each job replicas for its highest forecast rate; one serves slo_s / busy_s per second."""
+    """Replicas for the highest forecast rate of each job; one serves slo_s / busy_s per second."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

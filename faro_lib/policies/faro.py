@@ -24,6 +24,7 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
+HALF_MMC = Formula("half-mmc")  # the latency model of the paper
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 PRIOR_LOST = 2.0  # added to lost utilities in `deficit_weighted`, so that first losses weigh less
 
@@ -60,7 +61,7 @@ class Faro(TwoLoops):
 
     name: str = "Faro-Sum"
     objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
-    latency_model: LatencyModel = Formula("half-mmc")
+    latency_model: LatencyModel = HALF_MMC
     samples: int = 100  # sample paths of a forecast
     horizon_minutes: int = HORIZON_MINUTES
     nowcast: bool = False  # whether the forecast uses the count of the current minute

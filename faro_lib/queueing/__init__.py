@@ -14,6 +14,7 @@ from faro_lib.queueing.latency_models import (
     latency,
     model_of,
     relaxed,
+    utility_of,
 )
 from faro_lib.queueing.latency_table import LatencyTable, latency_class
 
@@ -34,4 +35,5 @@ __all__ = [
     "model_of",
     "relaxed",
     "upper_bound",
+    "utility_of",
 ]

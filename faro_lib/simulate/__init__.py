@@ -1,4 +1,4 @@
-"""Request-level simulation of a cluster, by default with the paper's serving model (EuroSys'25, section 6)."""
+"""Simulation of the requests on a cluster, by default with the model of EuroSys'25, section 6."""
 
 from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import TRIAL_SEEDS, Draws, draw

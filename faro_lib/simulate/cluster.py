@@ -1,4 +1,4 @@
-"""The simulated implementation of the protocol `Cluster`: requests, replicas and pods in simulated time."""
+"""The simulated `Cluster`: requests, replicas and pods in simulated time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 from faro_lib.workload.shares import check_initial
 
-DRAIN_STEP_S = (
-    10.0  # after the last tick, simulated seconds between two checks for unfinished requests
-)
+DRAIN_STEP_S = 10.0  # between two checks for unfinished requests after the last tick
 CapacityStep = tuple[float, float]  # (time_s, cores)
 Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 
@@ -31,23 +29,18 @@ class ServingModel:
     """
 
     dispatch: str = "round-robin"
-    queue_limit: int = (
-        50  # with "round-robin", a request that finds more than this number waiting is dropped
-    )
-    max_ongoing_requests: int = (
-        4  # maximum number of requests in a replica, including the one in service
-    )
+    # With "round-robin", a request that finds more than this number waiting is dropped.
+    queue_limit: int = 50
+    max_ongoing_requests: int = 4  # limit on the requests in a replica, with the one in service
     idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
     retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
-    own_limits: tuple[
-        tuple[str, int], ...
-    ] = ()  # (job's name, max_ongoing_requests) of jobs whose limit differs
+    # (job's name, max_ongoing_requests) of jobs whose limit differs.
+    own_limits: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:
-            raise ValueError(
-                f"dispatch={self.dispatch!r} is unknown; accepted: {', '.join(DISPATCH)}"
-            )
+            accepted = ", ".join(DISPATCH)
+            raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {accepted}")
         for field, minimum in (("queue_limit", 0), ("max_ongoing_requests", 1)):
             value = getattr(self, field)
             if value != int(value) or value < minimum:
@@ -58,10 +51,9 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """Limit on requests in a replica of `job`. The default is raised to the minimum for the job's replica kind."""
-        return dict(self.own_limits).get(
-            job.name, max(self.max_ongoing_requests, job.replica.fewest_places)
-        )
+        """Limit on requests in a replica of `job`; at least what its kind of replica needs."""
+        limit = max(self.max_ongoing_requests, job.replica.fewest_places)
+        return dict(self.own_limits).get(job.name, limit)
 
     @property
     def router(self) -> ServiceTime | None:
@@ -70,21 +62,22 @@ class ServingModel:
 
     @property
     def max_rps(self) -> float:
-        """Maximum requests/s of a job's router, which serves each request twice; inf if there is no router."""
+        """Maximum requests/s of a job's router, which requests pass twice; inf without a router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
-        """A warning that names jobs whose busiest minute exceeds `max_rps`, or ""; requests_per_min is (jobs, minutes)."""
+        """A warning that names jobs whose busiest minute exceeds `max_rps`, or "".
+
+        `requests_per_min` is (jobs, minutes).
+        """
         most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
-        over = [
-            f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps
-        ]
-        passes = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s; more arrive in the"
-        return (
-            f"{passes} busiest minute of {', '.join(over)}, and more replicas do not help"
-            if over
-            else ""
-        )
+        rates = [(job.name, rate) for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
+        if not rates:
+            return ""
+        over = ", ".join(f"{name} ({rate:.0f})" for name, rate in rates)
+        handles = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s"
+        more = f"more arrive in the busiest minute of {over}, and more replicas do not help"
+        return f"{handles}; {more}"
 
 
 PAPER = ServingModel()
@@ -110,27 +103,38 @@ class SimulatedCluster(Cluster):
     ):
         self._target = np.array(initial, np.int64)
         check_initial(workload.jobs, self._target, capacity)
-        self.workload, self.now_s = workload, 0.0
-        self._capacity_steps, self._lifetimes = list(capacity_steps), lifetimes
+        self.workload = workload
+        self.now_s = 0.0
+        self._capacity_steps = list(capacity_steps)
+        self._lifetimes = lifetimes
         model, jobs = serving_model, arrays_of(workload.jobs)
-        seconds = 1 + int(workload.minutes * MINUTE_S)
-        limits = np.array([model.limit_of(job) for job in workload.jobs])
         self._serving = Serving(
-            workload.jobs, draws, seconds, model.dispatch, model.queue_limit, limits
+            workload.jobs,
+            draws,
+            seconds=1 + int(workload.minutes * MINUTE_S),
+            dispatch=model.dispatch,
+            queue_limit=model.queue_limit,
+            places=np.array([model.limit_of(job) for job in workload.jobs]),
         )
-        add, remove = self._serving.add_replica, self._serving.remove_replica
         self._pods = Pods(
-            jobs.cores, jobs.cold_start_s, capacity, add, remove, model.idle_s, model.retry_s
+            jobs.cores,
+            jobs.cold_start_s,
+            capacity,
+            on_birth=self._serving.add_replica,
+            on_removal=self._serving.remove_replica,
+            idle_s=model.idle_s,
+            retry_s=model.retry_s,
         )
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))
         self._set_drop(np.zeros(len(workload.jobs)))
         self.minute_edges = minute_edges(draws.arrival_s, draws.first, workload.minutes)
-        self._tail_minute, self._tail_latency_s = -1, np.full(len(workload.jobs), np.nan)
+        self._tail_minute = -1  # the minute of `_tail_latency_s`
+        self._tail_latency_s = np.full(len(workload.jobs), np.nan)
 
     @property
     def latency_s(self) -> np.ndarray:
-        """Latency of every request in seconds (requests,), inf if dropped; complete only after `finish`."""
+        """Latency of every request in s (requests,), inf if dropped; complete after `finish`."""
         return self._serving.requests.latency_s
 
     @property
@@ -145,21 +149,22 @@ class SimulatedCluster(Cluster):
         return present
 
     def observe(self) -> Observation:
-        minute = min(int(self.now_s // MINUTE_S), self.workload.minutes)
-        window = slice(max(0, int(self.now_s - LATENCY_WINDOW_S)), int(self.now_s))
         station, pods = self._serving.station, self._pods.jobs
-        finished = station.finished[:, window].sum(axis=1)
-        running = np.array([p.running for p in pods])
+        minute = min(int(self.now_s // MINUTE_S), self.workload.minutes)
         history = self.minute_edges[:, max(0, minute - HISTORY_MINUTES) : minute + 1]
+        window = slice(max(0, int(self.now_s - LATENCY_WINDOW_S)), int(self.now_s))
+        finished = station.finished[:, window].sum(axis=1)
+        spent_s = station.finished_latency_s[:, window].sum(axis=1)
+        waiting = station.waiting_count + (station.held >= 0)
+        running = np.array([p.running for p in pods])
         return Observation(
             now_s=self.now_s,
             capacity=self._pods.capacity,
             minute=minute,
             arrivals_per_min=np.diff(history, axis=1).astype(float),
-            mean_latency_s=station.finished_latency_s[:, window].sum(axis=1)
-            / np.maximum(finished, 1),
+            mean_latency_s=spent_s / np.maximum(finished, 1),
             tail_latency_s=self.tail_latency_of(minute - 1),
-            ongoing=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
+            ongoing=waiting + station.inside.sum(axis=1),
             running=running,
             starting=self._target - running,
             target=self._target.copy(),
@@ -171,10 +176,13 @@ class SimulatedCluster(Cluster):
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        for job in np.flatnonzero(target < self._target):
-            self._pods.shrink(int(job), int(self._target[job] - target[job]), self.now_s)
-        for job in np.flatnonzero(target > self._target):
-            self._pods.grow(int(job), int(target[job] - self._target[job]), self.now_s)
+        more = (target - self._target).astype(int).tolist()
+        for job, replicas in enumerate(more):  # first, because it frees cores
+            if replicas < 0:
+                self._pods.shrink(job, -replicas, self.now_s)
+        for job, replicas in enumerate(more):
+            if replicas > 0:
+                self._pods.grow(job, replicas, self.now_s)
         self._target[:] = target
         self._set_drop(drop)
 
@@ -194,7 +202,7 @@ class SimulatedCluster(Cluster):
             self.advance(self.now_s + DRAIN_STEP_S)
 
     def _set_drop(self, drop: np.ndarray) -> None:
-        """Set the drop rates (jobs,); a job that is outside its lifetime and has no replicas drops all its requests."""
+        """Set the drop rates (jobs,); an absent job without replicas drops all its requests."""
         self._serving.station.drop[:] = drop
         if self.present is not None:
             self._drop_all(~self.present & (self._target == 0))
@@ -205,18 +213,23 @@ class SimulatedCluster(Cluster):
             self._serving.drop_waiting(int(job), self.now_s)
 
     def tail_latency_of(self, minute: int) -> np.ndarray:
-        """Latency quantile (jobs,) in seconds of each job's requests that arrived in `minute`; NaN without requests.
+        """Latency quantile (jobs,) in seconds of the requests that arrived in `minute`.
 
-        A request that has not ended counts with the time since its arrival, or not at all if the
-        SLO is per token.
+        It is NaN without requests. A request that has not ended counts with the time since its
+        arrival, or not at all if the SLO is per token.
         """
-        if minute != self._tail_minute:
-            requests, quantile = self._serving.requests, arrays_of(self.workload.jobs).quantile
-            for job, (a, b) in enumerate(self.minute_edges[:, minute : minute + 2]):
-                latency_s = requests.latency_s[a:b]
-                spent_s = np.where(latency_s > 0, latency_s, self.now_s - requests.arrival_s[a:b])
-                if getattr(self.workload.jobs[job].replica, "slo_on", "") == "per_token":
-                    spent_s = latency_s[latency_s > 0]
-                self._tail_latency_s[job] = quantile_of(spent_s, quantile[job])
-            self._tail_minute = minute
+        if minute == self._tail_minute:
+            return self._tail_latency_s.copy()
+        requests = self._serving.requests
+        for j, (job, (a, b)) in enumerate(
+            zip(self.workload.jobs, self.minute_edges[:, minute : minute + 2])
+        ):
+            latency_s = requests.latency_s[a:b]
+            ended = latency_s > 0
+            if getattr(job.replica, "slo_on", "") == "per_token":
+                spent_s = latency_s[ended]
+            else:
+                spent_s = np.where(ended, latency_s, self.now_s - requests.arrival_s[a:b])
+            self._tail_latency_s[j] = quantile_of(spent_s, job.quantile)
+        self._tail_minute = minute
         return self._tail_latency_s.copy()

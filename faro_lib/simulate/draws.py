@@ -25,22 +25,18 @@ class Draws:
 
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
-    router_in_s: (
-        np.ndarray
-    )  # service time of the first pass through the router; empty without a router
-    service_s: (
-        np.ndarray
-    )  # service time; of a request that begins a batch: factor on the duration of the batch
+    router_in_s: np.ndarray  # service time of the first pass through a router; empty without one
+    # Service time; of a request that begins a batch: factor on the duration of the batch.
+    service_s: np.ndarray
     router_out_s: np.ndarray  # service time of the second pass; empty without a router
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
-    prompt_tokens: np.ndarray = field(
-        default_factory=lambda: np.empty(0)
-    )  # empty if no job generates tokens
-    output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # whole numbers >= 1
+    # Whole numbers >= 1; empty if no job generates tokens.
+    prompt_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))
+    output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def shuffler(self, job: int) -> np.random.Generator:
-        """Random generator of a job's dispatch order, which is shuffled whenever the job's replicas change."""
+        """Random generator of a job's dispatch order, shuffled when the job's replicas change."""
         return np.random.default_rng([self.seed, 2, job])
 
 
@@ -55,11 +51,9 @@ def draw(
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])
     n = len(arrival_s)
-    passes = rng.standard_normal(
-        (2, n if router else 0)
-    )  # converted below to service times of the router's two passes
+    passes = rng.standard_normal((2, n if router else 0))
     if router:
-        router.from_normals(passes)
+        router.from_normals(passes)  # to service times of the router's two passes, in place
     service_s = rng.standard_normal(n)
     for job, a, b in zip(workload.jobs, first[:-1], first[1:]):
         service = true_service_time(job)
@@ -67,26 +61,37 @@ def draw(
             service = ServiceTime.from_moments(service.mean_s, service.scv * scv_factor)
         service.from_normals(service_s[a:b])
     coin = rng.random(n, dtype=np.float32)
-    tokens = _lengths(workload.jobs, first, seed)
-    return Draws(first, arrival_s, passes[0], service_s, passes[1], coin, seed, *tokens)
+    prompt_tokens, output_tokens = _lengths(workload.jobs, first, seed)
+    return Draws(
+        first=first,
+        arrival_s=arrival_s,
+        router_in_s=passes[0],
+        service_s=service_s,
+        router_out_s=passes[1],
+        coin=coin,
+        seed=seed,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+    )
 
 
 def uniform_arrivals(
     counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S
 ) -> np.ndarray:
-    """Arrival times (requests,), sorted by job and time. Job j has counts[j, w] requests, uniform within window w."""
+    """Arrival times (requests,), sorted by job and time.
+
+    Job j has counts[j, w] requests, uniform within window w.
+    """
     windows = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
-    arrival_s, first = (
-        (windows + rng.random(len(windows))) * window_s,
-        np.cumsum(counts.sum(axis=1)),
-    )
+    arrival_s = (windows + rng.random(len(windows))) * window_s
+    first = np.cumsum(counts.sum(axis=1))
     for part in np.split(arrival_s, first[:-1]):
         part.sort()
     return arrival_s
 
 
 def _lengths(jobs: Sequence[Job], first: np.ndarray, seed: int) -> np.ndarray:
-    """(prompt tokens, output tokens) of every request, (2, requests); each job has its own random generator."""
+    """Prompt and output tokens of every request, (2, requests), from one generator per job."""
     if not any(isinstance(job.replica, Continuous) for job in jobs):
         return np.empty((2, 0))
     lengths = np.ones((2, first[-1]))

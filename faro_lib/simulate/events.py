@@ -1,4 +1,4 @@
-"""The compiled event loop of the simulator. Replicas are added and removed only between calls of the loop.
+"""The compiled event loop of the simulator. Replicas come and go only between calls of the loop.
 
 Between decisions, jobs do not interact, so each job is advanced alone. A job has three kinds of
 events: a request arrives, ends its first pass through the router, or is completed by a replica.
@@ -19,10 +19,7 @@ from numba import njit
 
 from faro_lib.simulate import replicas
 
-ROUTER, LEAST_OUTSTANDING = (
-    0,
-    1,
-)  # dispatch rules: round robin by a router, or the replica with the fewest requests
+ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch: round robin, or the replica with fewest requests
 NONE = -1
 PER_SLOT = {
     "order",
@@ -37,7 +34,7 @@ PER_SLOT = {
 
 
 class Requests(NamedTuple):
-    """Arrival times, random numbers and latencies of all requests. Those of job j begin at index first[j].
+    """Arrival times, random numbers and latencies; the requests of job j begin at index first[j].
 
     latency_s is inf for a dropped request. While a request is in the system, its entry is minus the
     time when it leaves the router's first pass. This saves an array. A continuous replica may
@@ -54,48 +51,37 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs. Shapes are (jobs,) unless stated. A slot is empty or stores the requests in one replica."""
+    """State of all jobs; a slot stores the requests in one replica. Shapes are (jobs,) or stated.
+
+    Ring buffers of slots are (jobs, slots, places), where places is the largest of `places`.
+    """
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
     router_free_s: np.ndarray  # time at which the router is free; not used without a router
     drop: np.ndarray  # drop rate
-    held: (
-        np.ndarray
-    )  # index of the request at the head of the queue, which waits for a replica with room, or NONE
-    waiting: (
-        np.ndarray
-    )  # (jobs, queue length) indices of the requests queued behind `held`, a ring buffer
+    held: np.ndarray  # the first request in the queue, which waits for a replica with room, or NONE
+    waiting: np.ndarray  # (jobs, queue length) requests queued behind `held`, a ring buffer
     waiting_head: np.ndarray  # position of the oldest request in `waiting`
     waiting_count: np.ndarray  # number of requests in `waiting`
-    order: (
-        np.ndarray
-    )  # (jobs, slots) the first `active` entries are the active slots, in the order of dispatch
+    order: np.ndarray  # (jobs, slots) begins with the `active` slots, in the order of dispatch
     active: np.ndarray  # number of active slots: those of replicas that have not been removed
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
-    ring: (
-        np.ndarray
-    )  # (jobs, slots, largest of `places` below) indices of the requests in the slot, a ring buffer
-    ring_done_s: np.ndarray  # (jobs, slots, largest of `places`) completion times of these requests
+    ring: np.ndarray  # (jobs, slots, places) the requests in the slot, a ring buffer
+    ring_done_s: np.ndarray  # (jobs, slots, places) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the slot's oldest request in `ring`
-    next_done_s: (
-        np.ndarray
-    )  # (jobs, slots) time of the slot's next event (serial replica: a completion); inf if empty
+    next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event; inf if empty
     last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of each of the job's replicas
-    finished: (
-        np.ndarray
-    )  # (jobs, seconds) number of requests that ended in each second, dropped ones included
-    finished_latency_s: (
-        np.ndarray
-    )  # (jobs, seconds) sum of the times that these requests spent in the system
+    finished: np.ndarray  # (jobs, seconds) requests that ended, dropped or not, in each second
+    finished_latency_s: np.ndarray  # (jobs, seconds) sum of the times that these were in the system
 
 
 def new_station(
     slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray
 ) -> Station:
-    """Return a `Station` without requests or replicas. `first` (jobs + 1,) is the index of each job's first request."""
+    """A `Station` without requests or replicas; the requests of job j begin at index first[j]."""
     jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
@@ -126,7 +112,7 @@ def new_station(
 
 
 def with_slots(state: Any, slots: int) -> Any:
-    """`state`, a Station or `replicas.Kinds`, widened to `slots` slots per job; the new slots are empty."""
+    """`state`, a Station or `replicas.Kinds`, with empty slots added up to `slots` per job."""
     wider = {}
     for field in PER_SLOT.intersection(state._fields):
         array = getattr(state, field)
@@ -138,13 +124,13 @@ def with_slots(state: Any, slots: int) -> Any:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """Return `place` modulo `places`, for place < 2 * places. A division would double the time to process an event."""
+    """`place` modulo `places`, for place < 2 * places. A division would double an event's time."""
     return place if place < places else place - places
 
 
 @njit(cache=True, inline="always")
 def _next_with_room(order, active, turn, inside, places):
-    """Round robin: return the next active slot with room, or NONE, and the position in `order` to try next."""
+    """Round robin: the next active slot with room, or NONE, and the next position in `order`."""
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
@@ -155,7 +141,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """Return the active slot with the fewest requests, or NONE if all are full, and the position to try next."""
+    """The active slot with the fewest requests, or NONE if all are full, and the next position."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -176,8 +162,16 @@ def _soonest(next_done_s):
 
 
 @njit(cache=True, inline="always")
+def _through_router(free_s, now, passes_s, request):
+    """When a request that enters the router now leaves it: at once if there is no router."""
+    if len(passes_s) == 0:
+        return now
+    return max(free_s, now) + passes_s[request]
+
+
+@njit(cache=True, inline="always")
 def _ended(second, spent, finished, finished_latency_s):
-    """Count a request that ends in second number `second` of the run, `spent` seconds after it arrived."""
+    """Count a request that ends in second `second` of the run, `spent` seconds after it arrived."""
     if second < len(finished):
         finished[second] += 1
         finished_latency_s[second] += spent
@@ -193,39 +187,28 @@ def advance_job(
     station: Station,
     kinds: replicas.Kinds | None,
 ) -> None:
-    """Process one job's events up to and including `until_s`; `kinds` is None if the job's replicas are serial.
+    """Process one job's events up to and including `until_s`.
 
-    One long function, because calls and attribute access at every event would make it several times
-    slower. Requests wait in the queue only while another request is `held`.
+    `kinds` is None if the job's replicas are serial.     One long function, because calls and
+    attribute access at every event would make it several times slower. Requests wait in the queue
+    only while another request is `held`.
     """
-    arrival_s, router_in_s, router_out_s = (
-        requests.arrival_s,
-        requests.router_in_s,
-        requests.router_out_s,
-    )
-    latency_s, coin = requests.latency_s, requests.coin
-    waiting, order, inside = station.waiting[job], station.order[job], station.inside[job]
-    ring, ring_done_s, ring_head = (
-        station.ring[job],
-        station.ring_done_s[job],
-        station.ring_head[job],
-    )
+    arrival_s, service_s, coin = requests.arrival_s, requests.service_s, requests.coin
+    router_in_s, router_out_s = requests.router_in_s, requests.router_out_s
+    latency_s = requests.latency_s
+    end = requests.first[job + 1]
+    places, drop = station.places[job], station.drop[job]
+    order, active, inside = station.order[job], station.active[job], station.inside[job]
+    ring, ring_head = station.ring[job], station.ring_head[job]
+    ring_done_s = station.ring_done_s[job]
     next_done_s, last_done_s = station.next_done_s[job], station.last_done_s[job]
     finished, finished_latency_s = station.finished[job], station.finished_latency_s[job]
-    end, has_router = requests.first[job + 1], len(router_in_s) > 0
-    queue_length, places, active, drop = (
-        len(waiting),
-        station.places[job],
-        station.active[job],
-        station.drop[job],
-    )
-    arriving, head, router_free = (
-        station.next_arrival[job],
-        station.head[job],
-        station.router_free_s[job],
-    )
-    held, turn = station.held[job], station.turn[job]
+    waiting = station.waiting[job]
+    queue_length = len(waiting)
     waiting_head, waiting_count = station.waiting_head[job], station.waiting_count[job]
+    held, turn = station.held[job], station.turn[job]
+    arriving, head = station.next_arrival[job], station.head[job]
+    router_free = station.router_free_s[job]
     done, done_slot = _soonest(next_done_s)
     while True:
         arrives = arrival_s[arriving] if arriving < end else np.inf
@@ -233,28 +216,30 @@ def advance_job(
         if arrives <= routed and arrives <= done:
             if arrives > until_s:
                 break
-            passed = router_free = (
-                max(router_free, arrives) + router_in_s[arriving] if has_router else arrives
-            )
-            latency_s[arriving] = -passed
+            router_free = _through_router(router_free, arrives, router_in_s, arriving)
+            latency_s[arriving] = -router_free
             arriving += 1
             continue
 
         now = routed if routed <= done else done
         if now > until_s:
             break
-        # At this event, the request `leaving` and the requests kinds.left[:gone] leave, and
-        # `coming` is dispatched.
-        leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
+        leaving = NONE  # the request that leaves at this event, if only one can
+        served = True  # whether it was served and not dropped
+        coming = NONE  # the request that is dispatched
+        source = NONE  # the slot whose event this is, and how many of `kinds.left` leave it
+        gone = 0
         if routed <= done:
             request = head
             head += 1
             if drop > 0 and coin[request] < drop:
-                leaving, served = request, False
+                leaving = request
+                served = False
             elif held == NONE:
                 coming = request
             elif waiting_count > queue_limit:
-                leaving, served = request, False
+                leaving = request
+                served = False
             else:  # queue behind the request `held`, for which no replica has room
                 waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
@@ -265,16 +250,17 @@ def advance_job(
             ring_head[done_slot] = oldest
             inside[done_slot] -= 1
             next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
-            coming, held = held, NONE
+            coming = held
+            held = NONE
             done, done_slot = _soonest(next_done_s)
         else:
-            source, n = done_slot, inside[done_slot]
-            gone = replicas.event(
-                kinds, job, source, n, now, arrival_s, requests.service_s, latency_s
-            )
+            source = done_slot
+            n = inside[source]
+            gone = replicas.event(kinds, job, source, n, now, arrival_s, service_s, latency_s)
             inside[source] -= gone
             if gone > 0:
-                coming, held = held, NONE
+                coming = held
+                held = NONE
 
         while coming != NONE:
             if dispatch == ROUTER:
@@ -285,12 +271,13 @@ def advance_job(
                 if dispatch == ROUTER:
                     held = coming
                 else:
-                    leaving, served = coming, False
+                    leaving = coming
+                    served = False
                 break
             if kinds is None:
                 # Append to the replica's FIFO queue. If the queue is empty, last_done_s <= now, so
                 # service starts now.
-                completes = max(now, last_done_s[slot]) + requests.service_s[coming]
+                completes = max(now, last_done_s[slot]) + service_s[coming]
                 place = _wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming
                 ring_done_s[slot, place] = completes
@@ -302,7 +289,7 @@ def advance_job(
             else:
                 n, soonest = inside[slot], next_done_s[slot]
                 next_done_s[slot] = replicas.enter(
-                    kinds, job, slot, coming, n, soonest, now, requests.service_s
+                    kinds, job, slot, coming, n, soonest, now, service_s
                 )
             inside[slot] += 1
             coming = NONE
@@ -312,33 +299,24 @@ def advance_job(
                 waiting_count -= 1
 
         if leaving != NONE:  # served or dropped, the request passes the router again
-            leaves = router_free = (
-                max(router_free, now) + router_out_s[leaving] if has_router else now
-            )
-            spent = leaves - arrival_s[leaving]
+            router_free = _through_router(router_free, now, router_out_s, leaving)
+            spent = router_free - arrival_s[leaving]
             latency_s[leaving] = spent if served else np.inf
-            _ended(int(leaves), spent, finished, finished_latency_s)
+            _ended(int(router_free), spent, finished, finished_latency_s)
         if kinds is not None:
             if source != NONE:
-                next_done_s[source] = replicas.begin(
-                    kinds, job, source, inside[source], now, requests.service_s
-                )
+                n = inside[source]
+                next_done_s[source] = replicas.begin(kinds, job, source, n, now, service_s)
             done, done_slot = _soonest(next_done_s)
             for n in range(gone):
                 request = kinds.left[n]
-                leaves = router_free = (
-                    max(router_free, now) + router_out_s[request] if has_router else now
-                )
-                spent = replicas.measured(
-                    kinds, job, request, leaves - arrival_s[request], now, latency_s
-                )
+                router_free = _through_router(router_free, now, router_out_s, request)
+                spent = router_free - arrival_s[request]
+                spent = replicas.measured(kinds, job, request, spent, now, latency_s)
                 latency_s[request] = spent
-                _ended(int(leaves), spent, finished, finished_latency_s)
-    station.next_arrival[job], station.head[job], station.router_free_s[job] = (
-        arriving,
-        head,
-        router_free,
-    )
+                _ended(int(router_free), spent, finished, finished_latency_s)
+    station.next_arrival[job], station.head[job] = arriving, head
+    station.router_free_s[job] = router_free
     station.held[job], station.turn[job] = held, turn
     station.waiting_head[job], station.waiting_count[job] = waiting_head, waiting_count
 
@@ -354,7 +332,7 @@ def advance_jobs(
     station: Station,
     kinds: replicas.Kinds | None,
 ) -> None:
-    """Call `advance_job` for the jobs `first` to `end` - 1; `kinds` is None if the replicas of all jobs are serial."""
+    """`advance_job` for the jobs `first` to `end` - 1; `kinds` is None if all are serial."""
     for job in range(first, end):
         if kinds is None or kinds.kind[job] == replicas.SERIAL:
             advance_job(job, until_s, dispatch, queue_limit, requests, station, None)

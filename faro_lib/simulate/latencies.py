@@ -15,14 +15,13 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
-    return np.array(
-        [a + np.searchsorted(arrival_s[a:b], edges_s) for a, b in zip(first[:-1], first[1:])]
-    )
+    of_job = zip(first[:-1], first[1:])
+    return np.array([a + np.searchsorted(arrival_s[a:b], edges_s) for a, b in of_job])
 
 
 @njit(cache=True, nogil=True)
 def quantile_of(values: np.ndarray, q: float) -> float:
-    """The q-quantile, interpolated as in numpy. It is NaN without values, and inf if it depends on an infinite one."""
+    """The q-quantile, interpolated as in numpy; NaN without values, inf if infinite ones count."""
     n = len(values)
     if n == 0:
         return np.nan
@@ -40,11 +39,11 @@ def quantile_of(values: np.ndarray, q: float) -> float:
 def by_minute(
     latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray, quantile: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Arrays (jobs, minutes): drops, SLO misses, latency quantile of all requests, latency quantile of served requests.
+    """Drops, SLO misses, latency quantile of all requests and of the served ones, by minute.
 
-    An SLO miss is a served request slower than the SLO. A dropped request has latency inf. A
-    quantile is NaN without requests. `edges` (jobs, minutes + 1) indexes each minute's first
-    request. `slo_s` and `quantile` are (jobs,).
+    These are arrays (jobs, minutes). An SLO miss is a served request slower than the SLO. A dropped
+    request has latency inf. A quantile is NaN without requests. `edges` (jobs, minutes + 1) indexes
+    each minute's first request. `slo_s` and `quantile` are (jobs,).
     """
     shape = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -55,7 +54,7 @@ def by_minute(
         dropped[job, k] = len(all_s) - len(served_s)
         slo_missed[job, k] = np.sum(served_s > slo_s[job])
         tail_s[job, k] = quantile_of(all_s, quantile[job])
-        served_tail_s[job, k] = (
-            quantile_of(served_s, quantile[job]) if dropped[job, k] else tail_s[job, k]
-        )
+        served_tail_s[job, k] = tail_s[job, k]
+        if dropped[job, k]:
+            served_tail_s[job, k] = quantile_of(served_s, quantile[job])
     return dropped, slo_missed, tail_s, served_tail_s

@@ -14,47 +14,25 @@ from faro_lib.queueing.curve import read_curve, with_curve
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw, uniform_arrivals
 from faro_lib.simulate.latencies import minute_edges, quantile_of
-from faro_lib.simulate.serving import Serving
+from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Replica
 from faro_lib.workload.service import ServiceTime, true_busy_s, true_service_time
 
 # The grid is finest near saturation, where latency grows as 1 / (1 - rho) and drops begin.
-UTILISATIONS = (
-    0.05,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.65,
-    0.7,
-    0.75,
-    0.8,
-    0.84,
-    0.88,
-    0.91,
-    0.94,
-    0.97,
-    1.0,
-    1.03,
-    1.06,
-    1.1,
-    1.2,
-    1.5,
-    2.0,
-    3.0,
-)
+LOW = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+NEAR_SATURATION = (0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1)
+OVERLOAD = (1.2, 1.5, 2.0, 3.0)
+UTILISATIONS = (*LOW, *NEAR_SATURATION, *OVERLOAD)
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # number of simulated minutes stored for each rate and replica count
-WINDOW_REQUESTS = (
-    7000  # if a minute has more requests than this at utilisation 1, shorter windows are simulated
-)
+# If a minute has more requests than this at utilisation 1, shorter windows are simulated.
+WINDOW_REQUESTS = 7000
 SEED = 1  # seed of the simulated requests
-WARM_UP = 50  # shortest warm-up before the first minute, in service times; needed because queues begin empty
+# Shortest warm-up before the first minute, in service times; needed because queues begin empty.
+WARM_UP = 50
 THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
 
 
@@ -81,43 +59,32 @@ def measure(
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
         most = min(most, max(job.max_replicas for job in jobs))
         replicas = tuple(x for n, x in enumerate(COUNTS) if n == 0 or COUNTS[n - 1] < most)
-    own: dict[str, str] = {}
-    members: dict[str, tuple[Job, ServingModel]] = {}
-    for job in reversed(jobs):
-        kind, limit = latency_class(job), serving_model.limit_of(job)
-        if limit != replace(serving_model, own_limits=()).limit_of(job):
-            own[job.name] = kind = f"{kind}, at most {limit} ongoing"
-        members[kind] = (job, replace(serving_model, max_ongoing_requests=limit, own_limits=()))
-    shape = (len(members), 1 + len(UTILISATIONS), len(replicas), MINUTES)
+    classes, own = _classes(jobs, serving_model)
+    measured = [job for job, _ in classes.values()]  # one job of each class
+    # Jobs with equal service times, replicas and limits share a simulation.
+    rows_of: dict[tuple[ServiceTime, Replica, ServingModel], list[int]] = {}
+    for k, (job, model) in enumerate(classes.values()):
+        rows_of.setdefault((true_service_time(job), job.replica, model), []).append(k)
+    tasks = [(key[-1], rows, n) for key, rows in rows_of.items() for n in range(len(replicas))]
+    shape = (len(classes), 1 + len(UTILISATIONS), len(replicas), MINUTES)
     tail_s, excess = np.empty(shape), np.empty(shape)
-    alike: dict[tuple[ServiceTime, Replica, ServingModel], list[int]] = {}
-    for k, (job, model) in enumerate(members.values()):
-        alike.setdefault((true_service_time(job), job.replica, model), []).append(k)
-    jobs = tuple(job for job, _ in members.values())
 
     def fill(task: tuple[ServingModel, list[int], int]) -> None:
         model, rows, column = task
-        quantiles, x = tuple(jobs[k].quantile for k in rows), replicas[column]
-        minutes = _simulated(jobs[rows[0]], x, model, quantiles, requests)
+        quantiles = tuple(measured[k].quantile for k in rows)
+        minutes = _simulated(measured[rows[0]], replicas[column], model, quantiles, requests)
         tail_s[rows, 1:, column], excess[rows, 1:, column] = minutes.swapaxes(0, 1)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(
-            pool.map(
-                fill,
-                [
-                    (model, rows, n)
-                    for (*_, model), rows in alike.items()
-                    for n in range(len(replicas))
-                ],
-            )
-        )
-    tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
-    saturation_rps = np.array([1 / true_busy_s(job) for job in jobs])
+        list(pool.map(fill, tasks))
+    # Rate 0 has the values of the lowest measured rate.
+    tail_s[:, 0] = tail_s[:, 1]
+    excess[:, 0] = excess[:, 1]
+    saturation_rps = np.array([1 / true_busy_s(job) for job in measured])
     table = LatencyTable(
-        classes=tuple(members),
-        quantile=np.array([job.quantile for job, _ in members.values()]),
-        max_rps=np.full(len(members), serving_model.max_rps),
+        classes=tuple(classes),
+        quantile=np.array([job.quantile for job in measured]),
+        max_rps=np.full(len(classes), serving_model.max_rps),
         rate_per_replica_rps=saturation_rps[:, None] * np.array([0.0, *UTILISATIONS]),
         saturation_rps=saturation_rps,
         replicas=np.array(replicas),
@@ -130,104 +97,116 @@ def measure(
     return table
 
 
+def _classes(
+    jobs: tuple[Job, ...], serving_model: ServingModel
+) -> tuple[dict[str, tuple[Job, ServingModel]], dict[str, str]]:
+    """The first job of each class with its serving model, and `LatencyTable.own`.
+
+    Jobs with a limit of their own (`ServingModel.own_limits`) are in classes of their own.
+    """
+    usual = replace(serving_model, own_limits=())
+    classes: dict[str, tuple[Job, ServingModel]] = {}
+    own: dict[str, str] = {}
+    for job in reversed(jobs):
+        kind = latency_class(job)
+        limit = serving_model.limit_of(job)
+        if limit != usual.limit_of(job):
+            kind = own[job.name] = f"{kind}, at most {limit} ongoing"
+        classes[kind] = job, replace(usual, max_ongoing_requests=limit)
+    return classes, own
+
+
 def _simulated(
     job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int
 ) -> np.ndarray:
-    """Return tail latencies and excess drop rates, an array (quantiles, 2, utilisations, MINUTES) cached on disk."""
+    """Tail latencies and excess drop rates, (quantiles, 2, utilisations, MINUTES), from a cache."""
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
         minutes = [[_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles]
         return np.array(minutes).swapaxes(1, 2)
 
+    service = true_service_time(job), job.replica, model
     grid = requests, UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
-    return cached_array(
-        (true_service_time(job), job.replica, model, replicas, quantiles, grid, _code()), compute
-    )
+    return cached_array((*service, replicas, quantiles, grid, _code()), compute)
 
 
 @cache
 def _code() -> tuple[str, bytes]:
-    """numpy's version and the code of `simulate` and `workload`: part of the cache key, because results depend on them."""
-    files = (
-        path
-        for package in ("simulate", "workload")
-        for path in Path(__file__).parents[1].glob(f"{package}/*.py")
-    )
-    return np.__version__, b"".join(path.read_bytes() for path in sorted(files))
+    """numpy's version and the code on which results depend, as parts of the cache key."""
+    library = Path(__file__).parents[1]
+    files = sorted([*library.glob("simulate/*.py"), *library.glob("workload/*.py")])
+    return np.__version__, b"".join(path.read_bytes() for path in files)
 
 
 def _run(
     job: Job, replicas: int, model: ServingModel, requests: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Simulate a constant arrival rate at each of UTILISATIONS, and divide time into equal windows of at most a minute.
+    """Simulate a constant arrival rate at each of UTILISATIONS.
 
-    At utilisation 1, a window has at most WINDOW_REQUESTS requests. Returns latencies (requests,),
-    the index of each window's first request (utilisations, windows + 1), and `shrink`, the square
-    root of the window length in minutes.
+    Time is divided into equal windows of at most a minute. At utilisation 1, a window has at most
+    WINDOW_REQUESTS requests. Returns latencies (requests,), the index of each window's first
+    request (utilisations, windows + 1), and `shrink`, the square root of the window length in
+    minutes.
     """
     full_rps = replicas / true_busy_s(job)
-    in_service_s = job.replica.max_in_service * true_busy_s(
-        job
-    )  # Little's law: a request's service time at full load
+    # A request's service time at full load, by Little's law.
+    in_service_s = job.replica.max_in_service * true_busy_s(job)
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
     # `counts` are whole requests per window. Their running sum differs from that of a constant rate
     # by less than one.
-    ends = np.arange(warm + windows + 1) + np.random.default_rng(SEED).random(
-        (len(UTILISATIONS), 1)
-    )
-    counts = np.diff(
-        np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1
-    )
-    workload = Workload(
-        tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts
-    )
+    offset = np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
+    ends = np.arange(warm + windows + 1) + offset
+    per_window = full_rps * window_s * np.array(UTILISATIONS)
+    counts = np.diff(np.floor(ends * per_window[:, None]).astype(int), axis=1)
+    jobs = tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts)))
+    workload = Workload(jobs, counts)
     draws = draw(workload, SEED, router=model.router)
     if window_s < MINUTE_S or not model.router:
         # The arrivals of `draw` only suit one-minute windows and the paper's model, in which some
         # overrun their minute.
-        draws = replace(
-            draws,
-            arrival_s=uniform_arrivals(counts, np.random.default_rng([SEED, replicas]), window_s),
-        )
-    places = np.full(len(counts), model.max_ongoing_requests)
-    serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)
-    for n in range(len(counts)):
-        for _ in range(replicas):
-            serving.add_replica(n, 0.0)
-    serving.advance(np.finfo(float).max)
+        rng = np.random.default_rng([SEED, replicas])
+        draws = replace(draws, arrival_s=uniform_arrivals(counts, rng, window_s))
+    places = np.full(len(jobs), model.max_ongoing_requests)
+    rules = model.dispatch, model.queue_limit, places
+    latency_s = constant_latencies(jobs, draws, [replicas] * len(jobs), *rules)
     edges = minute_edges(draws.arrival_s * (MINUTE_S / window_s), draws.first, warm + windows)
-    return serving.requests.latency_s, edges[:, warm:-1], float(np.sqrt(window_s / MINUTE_S))
+    return latency_s, edges[:, warm:-1], float(np.sqrt(window_s / MINUTE_S))
 
 
 def _minutes(
     latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tail latency in s of served requests, and excess drop rate, in each of MINUTES equally likely minutes.
+    """Tail latency in s of served requests, and excess drop rate, in each of MINUTES minutes.
 
-    The excess drop rate is the drop rate minus (1 - quantile). Time window i has the requests
-    edges[i] to edges[i + 1]. The windows are sorted by tail latency, and both results are
-    interpolated between them at equally spaced ranks. `shrink` reduces the variation of the
-    results, because whole minutes vary less than shorter windows.
+    The minutes are equally likely. The excess drop rate is the drop rate minus (1 - quantile). Time
+    window i has the requests edges[i] to edges[i + 1]. The windows are sorted by tail latency, and
+    both results are interpolated between them at equally spaced ranks. `shrink` reduces the
+    variation of the results, because whole minutes vary less than shorter windows.
     """
-    rows = []
-    for a, b in zip(edges[:-1], edges[1:]):
-        if a < b:
-            n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
-            excess = 1 - len(served) / n - (1 - quantile)
-            late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
-            # A dropped request has infinite latency, so the quantile of all requests is a higher
-            # quantile of the served ones.
-            level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
-            tail_s = quantile_of(served, level) if len(served) else np.inf
-            rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))
-    _, tail_s, excess = np.array(sorted(rows)).T
+    windows = [latency_s[a:b] for a, b in zip(edges[:-1], edges[1:]) if a < b]
+    _, tail_s, excess = np.array(sorted(_window(of_window, quantile) for of_window in windows)).T
     longest = tail_s[np.isfinite(tail_s)].max(initial=0.0) or 1e6
-    rank = (np.arange(MINUTES) + 0.5) / MINUTES * len(rows) - 0.5
-    log_tail, excess = (
-        shrink * np.interp(rank, np.arange(len(rows)), values) + (1 - shrink) * values.mean()
-        for values in (np.log(np.minimum(tail_s, longest)), excess)
-    )
-    return np.exp(log_tail), excess
+    rank = (np.arange(MINUTES) + 0.5) / MINUTES * len(windows) - 0.5
+
+    def interpolated(values: np.ndarray) -> np.ndarray:
+        at_rank = np.interp(rank, np.arange(len(windows)), values)
+        return shrink * at_rank + (1 - shrink) * values.mean()
+
+    return np.exp(interpolated(np.log(np.minimum(tail_s, longest)))), interpolated(excess)
+
+
+def _window(latency_s: np.ndarray, quantile: float) -> tuple[bool, float, float]:
+    """(whether too many requests were dropped, tail latency of the others, excess drop rate)."""
+    n = len(latency_s)
+    served = latency_s[np.isfinite(latency_s)]
+    excess = 1 - len(served) / n - (1 - quantile)
+    # A dropped request has infinite latency, so the quantile of all requests is a higher quantile
+    # of the served ones.
+    if not np.isfinite(quantile_of(latency_s, quantile)):
+        tail_s = quantile_of(served, 1.0) if len(served) else np.inf
+        return True, tail_s, max(excess, 0.5 / n)
+    level = min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
+    return False, quantile_of(served, level), min(excess, -0.5 / n)

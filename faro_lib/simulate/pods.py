@@ -1,9 +1,10 @@
-"""The life cycle of pods within the cluster's capacity, with the rules of the simulator in the EuroSys'25 artifact.
+"""The life cycle of pods within the cluster's capacity.
 
-A shrinking job removes its newest replicas first. If a removed replica has served, its pod becomes
-idle. An idle pod keeps its cores until it is deleted. A growing job first reuses its idle pods,
-which serve after a short delay. It then starts new pods, which serve after the cold start. A
-replica that finds no free cores waits and tries again.
+The rules are those of the simulator in the EuroSys'25 artifact. A shrinking job removes its newest
+replicas first. If a removed replica has served, its pod becomes idle. An idle pod keeps its cores
+until it is deleted. A growing job first reuses its idle pods, which serve after a short delay. It
+then starts new pods, which serve after the cold start. A replica that finds no free cores waits and
+tries again.
 """
 
 import heapq
@@ -15,7 +16,8 @@ import numpy as np
 
 from faro_lib.workload.jobs import TOLERANCE
 
-REUSE_S = 3.0  # delay until an idle pod serves again, and how long a job counts as changing after a removal
+# Delay until an idle pod serves again, and how long a job counts as changing after a removal.
+REUSE_S = 3.0
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are deleted after IDLE_S, at the next multiple of CHECK_S
 # At equal times, events have this order: a replica begins to serve, idle pods are deleted, waiting
@@ -30,9 +32,8 @@ class JobPods:
     cores: float  # cores per pod
     cold_start_s: float
     running: int = 0
-    births: list[float] = field(
-        default_factory=list
-    )  # times at which starting replicas begin to serve
+    # Times at which starting replicas begin to serve.
+    births: list[float] = field(default_factory=list)
     idle_since_s: deque[float] = field(default_factory=deque)
     waiting: int = 0  # replicas that wait for free cores
     removed_s: float = -np.inf
@@ -43,10 +44,10 @@ class JobPods:
 
 
 class Pods:
-    """The pods of all jobs, and their future events. `cores` and `cold_start_s` (jobs,) describe each job's replicas.
+    """The pods of all jobs, and their future events.
 
-    `on_birth` and `on_removal` are called with (job, time) when a replica begins or ceases to
-    serve.
+    `cores` and `cold_start_s` (jobs,) describe each job's replicas. `on_birth` and `on_removal` are
+    called with (job, time) when a replica begins or ceases to serve.
     """
 
     def __init__(
@@ -59,29 +60,36 @@ class Pods:
         idle_s: float = IDLE_S,
         retry_s: float = RETRY_S,
     ):
-        self.capacity, self.idle_s, self.retry_s = capacity, idle_s, retry_s
         self.jobs = [JobPods(*row) for row in zip(cores, cold_start_s)]
-        self._on_birth, self._on_removal = on_birth, on_removal
+        self.capacity = capacity
+        self.idle_s = idle_s
+        self.retry_s = retry_s
+        self._on_birth = on_birth
+        self._on_removal = on_removal
         self._events: list[tuple[float, int, int]] = []  # (time, kind, job)
 
     def set_running(self, job: int, replicas: int) -> None:
-        """Give the job this number of serving replicas at the start of the run, without a cold start."""
+        """Give the job its serving replicas at the start of the run, without a cold start."""
         for _ in range(replicas):
             self.jobs[job].running += 1
             self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0
 
     def changing(self, job: int, now_s: float) -> bool:
+        """Whether replicas of the job start or wait, or one was removed within REUSE_S."""
         pods = self.jobs[job]
         return bool(pods.births or pods.waiting or now_s < pods.removed_s + REUSE_S)
 
     def grow(self, job: int, replicas: int, now_s: float) -> None:
-        pods, replicas = self.jobs[job], replicas + self.jobs[job].waiting
+        """Start this many replicas of the job, and its waiting ones, as far as cores allow."""
+        pods = self.jobs[job]
+        replicas += pods.waiting
         reused = min(replicas, len(pods.idle_since_s))
         for _ in range(reused):
             pods.idle_since_s.popleft()
             self._start(job, now_s + REUSE_S)
         free_cores = self.capacity - sum(one.pods * one.cores for one in self.jobs)
-        new = max(0, min(replicas - reused, int((free_cores + TOLERANCE) // pods.cores)))
+        possible = max(0, int((free_cores + TOLERANCE) // pods.cores))
+        new = min(replicas - reused, possible)
         for _ in range(new):
             self._start(job, now_s + pods.cold_start_s)
         pods.waiting = replicas - reused - new
@@ -89,17 +97,16 @@ class Pods:
             heapq.heappush(self._events, (now_s + self.retry_s, RETRY, job))
 
     def shrink(self, job: int, replicas: int, now_s: float) -> None:
-        """Remove this many replicas of the job: waiting ones first, then starting ones, then running ones."""
+        """Remove this many replicas of the job: waiting ones first, then starting, then running."""
         pods = self.jobs[job]
         given_up = min(replicas, pods.waiting)
         pods.waiting -= given_up
         for _ in range(replicas - given_up):
-            if pods.births:
-                if pods.births.pop() > now_s + REUSE_S:
-                    continue  # a pod that has never served is not kept for reuse, and frees its cores at once
-            else:
+            if not pods.births:
                 pods.running -= 1
                 self._on_removal(job, now_s)
+            elif pods.births.pop() > now_s + REUSE_S:
+                continue  # the pod has never served: it is not kept for reuse, and frees its cores
             pods.idle_since_s.append(now_s)
             collected_s = np.ceil((now_s + self.idle_s) / CHECK_S - TOLERANCE) * CHECK_S
             heapq.heappush(self._events, (collected_s, COLLECT, job))

@@ -1,4 +1,4 @@
-"""Service by concurrent, batched and continuously batching replicas: compiled functions that the event loop (`events`) calls.
+"""Service by concurrent, batched and continuously batching replicas, for the event loop (`events`).
 
 A slot stores the requests in one replica. Its events are the end of a service, and the start and
 end of a batch or iteration. At an event, `event` completes requests. The loop then dispatches
@@ -19,11 +19,15 @@ from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
 FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
 BETWEEN = -1  # value of `Kinds.fresh` between two iterations
-SHORTEST_S = 1e-9  # time per token of a one-token answer; not 0, because that would mark the request as unfinished
+# Time per token of a one-token answer; not 0, because that would mark the request as unfinished.
+SHORTEST_S = 1e-9
 
 
 class Kinds(NamedTuple):
-    """Replica parameters of shape (jobs,) and slot states of shape (jobs, slots), unless another shape is stated."""
+    """Replica parameters (jobs,) and slot states (jobs, slots), unless another shape is stated.
+
+    `places` in shapes is the largest max_ongoing_requests.
+    """
 
     kind: np.ndarray
     at_once: np.ndarray  # limit on the requests that one replica serves at once
@@ -37,10 +41,8 @@ class Kinds(NamedTuple):
     slo_on: np.ndarray
     prompt_tokens: np.ndarray  # (requests,)
     output_tokens: np.ndarray  # (requests,)
-    left: np.ndarray  # (places,) indices of the requests that leave at an event; places = largest max_ongoing_requests
-    line: (
-        np.ndarray
-    )  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
+    left: np.ndarray  # (places,) indices of the requests that leave at an event
+    line: np.ndarray  # (jobs, slots, places) requests by entry; the first `serving` are in service
     # (jobs, slots, places) a number for each request in `line`. Concurrent: value of `attained_s`
     # at which the request ends. Batched: time at which it entered the slot. Continuous: number of
     # the iteration that gives its last token.
@@ -49,16 +51,13 @@ class Kinds(NamedTuple):
     # Time when `attained_s` was updated (concurrent), the last batch ended (batched) or `iteration`
     # began (continuous).
     since_s: np.ndarray
-    attained_s: (
-        np.ndarray
-    )  # concurrent: integral of the service speed from when the slot was last empty to `since_s`
+    # Concurrent: integral of the service speed from when the slot was last empty to `since_s`.
+    attained_s: np.ndarray
     iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
-    last_iteration: (
-        np.ndarray
-    )  # continuous: the next event is the end of this iteration; no request leaves before it
-    fresh: (
-        np.ndarray
-    )  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
+    # Continuous: the next event is the end of this iteration; no request leaves before it.
+    last_iteration: np.ndarray
+    # Continuous: number of requests admitted at `since_s`; BETWEEN between two iterations.
+    fresh: np.ndarray
 
 
 PER_SLOT = (
@@ -80,17 +79,20 @@ def new_kinds(
     prompt_tokens: np.ndarray,
     output_tokens: np.ndarray,
 ) -> Kinds | None:
-    """`Kinds` with empty slots; None if all jobs have serial replicas, whose state is in `events.Station`."""
-    if all(job.replica == Replica() for job in jobs):
-        return None
+    """`Kinds` with empty slots; None if all jobs have serial replicas (see `events.Station`)."""
     replicas = [job.replica for job in jobs]
+    if all(replica == Replica() for replica in replicas):
+        return None
+
+    def column(field: str) -> np.ndarray:
+        return np.array([getattr(replica, field, 0.0) for replica in replicas])
+
+    durations_s = [getattr(replica, "durations_s", ()) for replica in replicas]
+    batch_s = np.full((len(jobs), max(map(len, durations_s))), np.inf)
+    for row, of_job in zip(batch_s, durations_s):
+        row[: len(of_job)] = of_job
+    slo_on = [getattr(replica, "slo_on", SLO_ON[END_TO_END]) for replica in replicas]
     most = int(places.max())
-
-    def column(field, default=0.0):
-        return np.array([getattr(replica, field, default) for replica in replicas])
-
-    batches = [getattr(replica, "durations_s", ()) for replica in replicas]
-    batch_s = np.array([[*row, *[np.inf] * (max(map(len, batches)) - len(row))] for row in batches])
     shape = (len(jobs), slots)
     return Kinds(
         kind=np.array([list(KINDS).index(replica.kind) for replica in replicas]),
@@ -102,9 +104,7 @@ def new_kinds(
         beta_s=column("beta_s"),
         gamma_s=column("gamma_s"),
         max_tokens=column("max_tokens"),
-        slo_on=np.array(
-            [SLO_ON.index(getattr(replica, "slo_on", SLO_ON[END_TO_END])) for replica in replicas]
-        ),
+        slo_on=np.array([SLO_ON.index(one) for one in slo_on]),
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         left=np.zeros(most, np.int64),
@@ -121,7 +121,7 @@ def new_kinds(
 
 @njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
-    """Add a request to a slot with `inside` requests and its next event at `next_s`. Return this event's new time."""
+    """Add a request to a slot with `inside` requests; the new time of its next event, `next_s`."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -133,17 +133,16 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
             attained_s = kinds.attained_s[job, slot] + (now - kinds.since_s[job, slot]) / slower
         mark[inside] = attained_s + service_s[request]
         kinds.serving[job, slot] = serving + 1
-        kinds.attained_s[job, slot], kinds.since_s[job, slot] = attained_s, now
+        kinds.attained_s[job, slot] = attained_s
+        kinds.since_s[job, slot] = now
         return begin(kinds, job, slot, inside + 1, now, service_s)
     if kinds.kind[job] == BATCHED:
         mark[inside] = now
         if serving > 0:
             return next_s
-        return (
-            now
-            if inside + 1 >= at_once
-            else max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
-        )
+        if inside + 1 >= at_once:
+            return now
+        return max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
     if inside == 0:
         return now
     too_long = kinds.prompt_tokens[request] > kinds.max_tokens[job]
@@ -152,10 +151,14 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
     # Find the iteration that runs now. The request is admitted at its end, which becomes the next
     # event. An iteration that ends exactly now still runs, because requests enter before iterations
     # end if both happen at the same time.
-    start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
-    end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
+    start_s = kinds.since_s[job, slot]
+    length_s = kinds.alpha_s[job] + kinds.beta_s[job] * serving
+    end_s = start_s + length_s
+    iteration = kinds.iteration[job, slot]
     while end_s < now:
-        start_s, end_s, iteration = end_s, end_s + length_s, iteration + 1
+        start_s = end_s
+        end_s += length_s
+        iteration += 1
     kinds.since_s[job, slot] = start_s
     kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration
     return end_s
@@ -163,17 +166,22 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
-    """Complete a slot's service, batch or iteration; put the requests that leave into kinds.left, and return their number."""
+    """Complete a slot's service, batch or iteration.
+
+    Returns the number of requests that leave, whose indices are then in `kinds.left`.
+    """
     line, mark, serving = kinds.line[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
-    left, gone, slo_on = kinds.left, 0, kinds.slo_on[job]
+    left = kinds.left
     if serving == 0:
         return 0
     if kinds.kind[job] == CONCURRENT:
         first = np.argmin(mark[:serving])
-        left[0], attained_s = line[first], mark[first]
+        left[0] = line[first]
+        attained_s = mark[first]
         for n in range(first, inside - 1):
             line[n], mark[n] = line[n + 1], mark[n + 1]
-        kinds.attained_s[job, slot], kinds.since_s[job, slot] = attained_s, now
+        kinds.attained_s[job, slot] = attained_s
+        kinds.since_s[job, slot] = now
         if inside > serving:
             mark[serving - 1] = attained_s + service_s[line[serving - 1]]
         else:
@@ -183,19 +191,19 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         left[:serving] = line[:serving]
         for n in range(serving, inside):
             line[n - serving], mark[n - serving] = line[n], mark[n]
-        kinds.serving[job, slot], kinds.since_s[job, slot] = 0, now
+        kinds.serving[job, slot] = 0
+        kinds.since_s[job, slot] = now
         return serving
+    slo_on = kinds.slo_on[job]
     iteration = kinds.iteration[job, slot] = kinds.last_iteration[job, slot]
     for n in range(serving - kinds.fresh[job, slot], serving):
         if slo_on == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[
-                line[n]
-            ] = (
-                -now
-            )  # time of the first token, stored with a minus sign until the request completes
+            # Time of the first token, stored with a minus sign until the request completes.
+            latency_s[line[n]] = -now
     kinds.fresh[job, slot] = BETWEEN
+    gone = 0
     for n in range(inside):
         if n < serving and mark[n] == iteration:
             left[gone] = line[n]
@@ -208,7 +216,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
 
 @njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
-    """Start a slot's next batch or iteration, if one is due after an event; return the slot's next event time or inf."""
+    """Start a slot's next batch or iteration, if one is due; the time of its next event, or inf."""
     line, mark = kinds.line[job, slot], kinds.mark[job, slot]
     serving, at_once = kinds.serving[job, slot], kinds.at_once[job]
     if inside == 0:
@@ -223,14 +231,20 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
         size = min(inside, at_once)
         kinds.serving[job, slot] = size
         return now + kinds.batch_s[job, size - 1] * service_s[line[0]]
-    iteration, fresh, tokens = kinds.iteration[job, slot] + 1, 0, 0
+    iteration = kinds.iteration[job, slot] + 1
+    fresh = 0  # requests that are admitted, and the tokens of their prompts
+    tokens = 0
     while serving < at_once and serving < inside:
         prompt = kinds.prompt_tokens[line[serving]]
         if serving > 0 and tokens + prompt > kinds.max_tokens[job]:
             break
         mark[serving] = iteration + kinds.output_tokens[line[serving]] - 1
-        tokens, fresh, serving = tokens + prompt, fresh + 1, serving + 1
-    kinds.serving[job, slot], kinds.fresh[job, slot], kinds.since_s[job, slot] = serving, fresh, now
+        tokens += prompt
+        fresh += 1
+        serving += 1
+    kinds.serving[job, slot] = serving
+    kinds.fresh[job, slot] = fresh
+    kinds.since_s[job, slot] = now
     kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration
     length_s = kinds.alpha_s[job] + kinds.beta_s[job] * serving + kinds.gamma_s[job] * tokens
     end_s = now + length_s
@@ -243,7 +257,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """The latency that `slo_on` selects: time to the first token, time per later token, or end-to-end `spent_s`."""
+    """The latency that `slo_on` selects: to the first token, per later token, or `spent_s`."""
     if kinds.slo_on[job] == FIRST_TOKEN:
         return latency_s[request]
     if kinds.slo_on[job] == PER_TOKEN:

@@ -1,4 +1,4 @@
-"""Requests and replicas of the simulated cluster. Replicas are added and removed between calls of the event loop."""
+"""Requests and replicas of the simulated cluster."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,11 @@ SLOTS = 4  # initial number of slots per job, each for one replica; doubled when
 
 
 class Serving:
-    """Requests and replicas of all jobs. `places` (jobs,) has the max_ongoing_requests of each job's replicas."""
+    """Requests and replicas of all jobs. Replicas come and go between calls of the event loop.
+
+    `places` (jobs,) is the max_ongoing_requests of each job's replicas. Ends of requests are
+    counted in each of the first `seconds` seconds.
+    """
 
     def __init__(
         self,
@@ -24,15 +28,15 @@ class Serving:
         queue_limit: int,
         places: np.ndarray,
     ):
-        columns = (
-            draws.first,
-            draws.arrival_s,
-            draws.router_in_s,
-            draws.service_s,
-            draws.router_out_s,
-            draws.coin,
+        self.requests = events.Requests(
+            first=draws.first,
+            arrival_s=draws.arrival_s,
+            router_in_s=draws.router_in_s,
+            service_s=draws.service_s,
+            router_out_s=draws.router_out_s,
+            coin=draws.coin,
+            latency_s=np.empty(len(draws.arrival_s)),
         )
-        self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         # The queue holds one request more than the limit: a request that finds exactly
         # `queue_limit` waiting is not dropped.
         self.station = events.new_station(SLOTS, queue_limit + 1, places, seconds, draws.first)
@@ -54,37 +58,34 @@ class Serving:
     def any_inside(self) -> bool:
         """Whether any request of the trial has not ended."""
         station = self.station
-        outside = (
-            (station.head == self.requests.first[1:])
-            & (station.held < 0)
-            & (station.inside.sum(axis=1) == 0)
-        )
-        return not outside.all()
+        passed_router = station.head == self.requests.first[1:]
+        in_replicas = station.inside.sum(axis=1) > 0
+        return not (passed_router & (station.held < 0) & ~in_replicas).all()
 
     def add_replica(self, job: int, now_s: float) -> None:
         """Add a replica in an empty slot."""
         self.advance(now_s, job)
-        slots = self.station.inside.shape[1]
-        empty = [
-            s
-            for s in range(slots)
-            if s not in self._active[job] and self.station.inside[job, s] == 0
-        ]
-        if not empty:
-            empty = [slots]
-            self.station = events.with_slots(self.station, slots * 2)
-            self.kinds = self.kinds and events.with_slots(self.kinds, slots * 2)
-        self._active[job].append(empty[0])
+        taken = self.station.inside[job] > 0
+        taken[self._active[job]] = True
+        slot = len(taken) if taken.all() else int(np.argmin(taken))
+        self._widen(slot + 1)
+        self._active[job].append(slot)
         self._reorder(job)
-        self._hand_over(job, empty[0], now_s)
+        self._hand_over(job, slot, now_s)
 
     def start(self, job: int, count: int) -> None:
-        """Give a job its first replicas before any request has arrived. This is faster than repeated `add_replica`."""
-        while (slots := self.station.inside.shape[1]) < count:
-            self.station = events.with_slots(self.station, slots * 2)
-            self.kinds = self.kinds and events.with_slots(self.kinds, slots * 2)
+        """Give a job its first replicas before any request has arrived."""
+        self._widen(count)
         self._active[job] = list(range(count))
         self._reorder(job)
+
+    def _widen(self, slots: int) -> None:
+        """Double the slots per job until there are at least this many."""
+        width = self.station.inside.shape[1]
+        while width < slots:
+            width *= 2
+            self.station = events.with_slots(self.station, width)
+            self.kinds = self.kinds and events.with_slots(self.kinds, width)
 
     def remove_replica(self, job: int, now_s: float) -> None:
         """Remove the newest replica; it still serves the requests that it holds."""
@@ -95,31 +96,35 @@ class Serving:
     def drop_waiting(self, job: int, now_s: float) -> None:
         """Drop all requests that wait for a replica."""
         station = self.station
-        ring = (
-            station.waiting_head[job] + np.arange(station.waiting_count[job])
-        ) % station.waiting.shape[1]
+        position = station.waiting_head[job] + np.arange(station.waiting_count[job])
+        waiting = station.waiting[job, position % station.waiting.shape[1]]
         held = station.held[job : job + 1]
-        dropped = np.concatenate([station.waiting[job, ring], held[held >= 0]])
+        dropped = np.concatenate([waiting, held[held >= 0]])
         self.requests.latency_s[dropped] = np.inf
         second = int(now_s)
         if second < station.finished.shape[1]:
+            spent_s = now_s - self.requests.arrival_s[dropped]
             station.finished[job, second] += len(dropped)
-            station.finished_latency_s[job, second] += (
-                now_s - self.requests.arrival_s[dropped]
-            ).sum()
-        station.waiting_count[job], station.held[job] = 0, events.NONE
+            station.finished_latency_s[job, second] += spent_s.sum()
+        station.waiting_count[job] = 0
+        station.held[job] = events.NONE
 
-    def _hand_over(self, job, slot, now_s):
-        """Give the held request to the new replica if all slots are empty, because no completion would dispatch it."""
+    def _hand_over(self, job: int, slot: int, now_s: float) -> None:
+        """Give the held request to the new replica if all slots are empty.
+
+        No completion would then dispatch it.
+        """
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return
         service_s = self.requests.service_s
         if self.kinds is None or self.kinds.kind[job] == replicas.SERIAL:
             completes_s = now_s + service_s[request]
-            station.ring[job, slot, station.ring_head[job, slot]] = request
-            station.ring_done_s[job, slot, station.ring_head[job, slot]] = completes_s
-            station.next_done_s[job, slot] = station.last_done_s[job, slot] = completes_s
+            head = station.ring_head[job, slot]
+            station.ring[job, slot, head] = request
+            station.ring_done_s[job, slot, head] = completes_s
+            station.next_done_s[job, slot] = completes_s
+            station.last_done_s[job, slot] = completes_s
         else:
             station.next_done_s[job, slot] = replicas.enter(
                 self.kinds, job, slot, request, 0, np.inf, now_s, service_s
@@ -132,10 +137,29 @@ class Serving:
             station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
             station.waiting_count[job] -= 1
 
-    def _reorder(self, job):
+    def _reorder(self, job: int) -> None:
+        """Dispatch in a new random order, after the job's active slots have changed."""
         active = self._active[job]
-        self.station.order[job, : len(active)] = np.take(
-            active, self._shufflers[job].permutation(len(active))
-        )
+        shuffled = np.take(active, self._shufflers[job].permutation(len(active)))
+        self.station.order[job, : len(active)] = shuffled
         self.station.active[job] = len(active)
         self.station.turn[job] = 0
+
+
+def constant_latencies(
+    jobs: Sequence[Job],
+    draws: Draws,
+    replicas: Sequence[int],
+    dispatch: str,
+    queue_limit: int,
+    places: np.ndarray,
+) -> np.ndarray:
+    """Latency of every request in s (requests,) if job j always has replicas[j] replicas.
+
+    It is inf for a dropped request. The other arguments are those of `Serving`.
+    """
+    serving = Serving(jobs, draws, 1, dispatch, queue_limit, places)
+    for job, count in enumerate(replicas):
+        serving.start(job, int(count))
+    serving.advance(np.finfo(float).max)
+    return serving.requests.latency_s

@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.simulate.cluster import ServingModel
 from faro_lib.simulate.draws import Draws
-from faro_lib.simulate.serving import Serving
+from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
@@ -156,11 +156,9 @@ class Simulator:
 
         def simulated(job: Job) -> np.ndarray:
             limits = np.full(jobs, self._places)
-            serving = Serving((job,) * jobs, draws, 1, model.dispatch, model.queue_limit, limits)
-            for number, count in enumerate(replicas):
-                serving.start(number, count)
-            serving.advance(np.finfo(float).max)
-            return serving.requests.latency_s.reshape(jobs, -1)
+            rules = model.dispatch, model.queue_limit, limits
+            latency_s = constant_latencies((job,) * jobs, draws, replicas, *rules)
+            return latency_s.reshape(jobs, -1)
 
         samples = {LATENCY: simulated(job) + service.overhead_s}
         measured = {quantity for quantity, _ in self._measurements.columns}

@@ -157,8 +157,9 @@ def check_picture(path: Path) -> None:
 
 def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
     """Draw a figure and write it to `path`: a .png, or an .html page with `text` below it."""
-    from faro_lib.figures.style import page_of, use_style
+    from faro_lib.figures.style import use_style
     from faro_lib.files import atomic_write
+    from faro_ops.figure_page import page_of
 
     use_style()
     figure = draw()

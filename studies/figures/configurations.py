@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from faro_lib.figures.style import CYCLE, PAGE_IN
-from faro_lib.utility import Configurations
+from studies.best_configurations import Configurations
 from studies.configurations import BEST
 
 

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.policies.factories import register
 from faro_lib.protocol import PLAN_ATTEMPTS, Observation, Plan, hold, reasons
+from faro_lib.queueing import LatencyModel, utility_of
 from faro_lib.simulate import Run
-from faro_lib.utility import UtilityTable, relaxed_utility
+from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import at_least_one_each
@@ -32,7 +33,7 @@ POOLED_WEIGHT = 2.0  # weight of the mean over all classes in the estimate for a
 
 
 @dataclass(frozen=True, slots=True)
-class LearnedLatency:
+class LearnedLatency(LatencyModel):
     """Latency quantile by load and replica count, learned from observations.
 
     log(latency / SLO) is averaged in cells of load per replica and replica count. The average of a
@@ -106,6 +107,15 @@ class LearnedLatency:
         latency_s = slo_s * np.exp(log_latency) * np.maximum(1.0, load / LOADS[-1])
         return np.where(replicas > 0, latency_s, np.inf)
 
+    def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
+        return self.latency_s(job.model, job.slo_s, rate_rps, replicas)
+
+    def expected_utility(
+        self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
+    ) -> np.ndarray:
+        tail_s = self.tail_latency_s(job, rate_rps, replicas)
+        return utility_of(tail_s, job.slo_s, utility, alpha)
+
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
     """Index of the largest of SIZES that does not exceed each replica count; -1 for 0 replicas."""
@@ -177,23 +187,21 @@ class Cilantro:
                 return np.where(counts < target, 0.0, 1.0)
             if rate_rps == 0:
                 return np.ones(columns)
-            latency_s = state.model.latency_s(job.model, job.slo_s, rate_rps, counts)
-            return relaxed_utility(latency_s, job.slo_s)
+            return state.model.expected_utility(job, rate_rps, counts, "relaxed")
 
         values = [value(*row) for row in zip(state.jobs, state.rate_rps, now)]
         running = np.minimum(observation.running, columns - 1)
         table = UtilityTable.from_values(state.jobs, values, running=running)
         allocation = solve(table, observation.capacity, "Sum", current=now)
         value_up, value_down = marginal_values(table, allocation)
-        models = [job.model for job in state.jobs]
-        rows = zip(models, jobs.slo_s, state.rate_rps, allocation.replicas)
+        rows = zip(state.jobs, state.rate_rps, allocation.replicas)
         return Plan(
             target=allocation.replicas,
             drop=np.zeros(len(now)),
             reason=reasons(allocation.replicas, now),
             attempts=PLAN_ATTEMPTS,
             forecast_rps=state.rate_rps,
-            predicted_tail_latency_s=np.array([state.model.latency_s(*row) for row in rows]),
+            predicted_tail_latency_s=np.array([state.model.tail_latency_s(*row) for row in rows]),
             marginal_value_up=value_up,
             marginal_value_down=value_down,
         )

@@ -36,10 +36,11 @@ KNOWN = tuple(OBJECTIVES)
 
 @st.composite
 def instances(draw):
-    """(table, budget, current, gamma): up to 4 jobs and 10 cores, with ties, bounds, weights, cores and quotas."""
+    """(table, budget, current, gamma): up to 4 jobs with ties, bounds, weights and quotas."""
     n = draw(st.integers(1, 4))
     columns = draw(st.integers(1, 6))
-    # Few levels make ties, many make none; sorted rows are monotone, unsorted ones (change penalties) are not.
+    # Few levels make ties, many make none; sorted rows are monotone, unsorted ones (change
+    # penalties) are not.
     level = draw(
         st.sampled_from(
             [
@@ -98,7 +99,7 @@ def within_quotas(jobs, replicas):
 
 
 def rank(table, replicas, objective, current, gamma):
-    """Sort key of an allocation: objective (leximin: sorted utilities), then change, then replicas used."""
+    """Sort key of an allocation: objective or sorted utilities, then change, then replicas."""
     chosen = OBJECTIVES[objective]
     utility = chosen.utilities(table)[np.arange(len(replicas)), replicas]
     weight = np.array([job.weight for job in table.jobs])
@@ -359,7 +360,7 @@ def test_in_the_papers_objective_a_job_without_replicas_leaves_nobody_any_utilit
 
 
 def test_the_papers_search_steps_over_drop_rates_in_per_cent():
-    """With room for all, nothing is dropped; steps of rhobeg 3 in a rate from 0 to 1 would end far from that."""
+    """With room for all, nothing is dropped; steps of rhobeg 3 would not end there."""
     jobs = [Job(str(j)) for j in range(4)]
     plan = solve_paper(jobs, np.full((4, 7), 10.0), [4] * 4, 30, "PenaltyFairSum")
     assert plan.drop.max() < 0.01
@@ -550,7 +551,7 @@ def test_a_budget_that_rounding_brings_just_below_a_whole_number_of_replicas_los
 
 @pytest.mark.parametrize("objective", ["Sum", "FairSum"])
 def test_dynamic_programming_is_left_with_few_of_2000_jobs(objective, monkeypatch):
-    """The table of choices for all jobs and every budget would bound the memory: 1.3 GB for 10,000 jobs."""
+    """A table of choices for all jobs and every budget would take 1.3 GB for 10,000 jobs."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     rows, compiled = [], kernels.knapsack
@@ -577,7 +578,7 @@ def test_with_enough_for_all_jobs_only_the_least_change_is_left_to_find(monkeypa
     assert not rows
 
 
-def test_the_lagrangian_bound_is_the_same_from_any_first_price_and_valid_where_its_search_stops_early():
+def test_the_lagrangian_bound_is_the_same_from_any_first_price_and_valid_if_its_search_is_cut():
     from faro_lib.allocate import _solver_kernels as kernels
 
     problem = problem_of(real_table(50, 1, drops=None), 160, OBJECTIVES["Sum"])

@@ -1,4 +1,4 @@
-"""Larger and mixed workloads, an oracle with an error, the sensitivity analysis, and policies that raise."""
+"""Larger and mixed workloads, an oracle with an error, sensitivity, and policies that raise."""
 
 from dataclasses import dataclass, replace
 
@@ -415,7 +415,7 @@ class Broken(FairShare):
 
 
 class TestAPolicyThatRaises:
-    """Every experiment stops at the error of a policy, after which the control loop would decide instead."""
+    """Every experiment stops at a policy's error, after which the control loop would decide."""
 
     @pytest.fixture
     def stops(self):

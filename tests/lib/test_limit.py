@@ -33,7 +33,7 @@ from studies.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
 
 @st.composite
 def clusters(draw):
-    """Jobs with cores and bounds, the value of their replicas in two minutes, and a capacity that holds their minima."""
+    """Jobs, the value of their replicas in two minutes, and a capacity for their minima."""
     jobs = tuple(
         Job(
             str(n),
@@ -109,7 +109,7 @@ def limit_of(day, capacity):
 
 
 def test_no_fixed_allocation_beats_the_limit_of_a_job_of_exponential_services():
-    """With a tight SLO, replicas help far beyond the load: each further one avoids a queue of two."""
+    """With a tight SLO, replicas help far beyond the load: each one avoids a queue of two."""
     day = Workload(
         (Job("a", model="own", service_time_s=0.1, service_scv=1.0, slo_s=0.5),),
         np.full((1, 30), 300),

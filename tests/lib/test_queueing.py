@@ -82,7 +82,8 @@ def test_the_mean_wait_in_mdc_is_crommelins_series(servers, rho):
 
     a = rho * servers
     k = np.arange(1, 20_000)
-    # Crommelin (1932): E[W] / D = sum_k P(N_ka >= kc) - P(N_ka >= kc + 1) / rho, N_m Poisson with mean m.
+    # Crommelin (1932): E[W] / D = sum_k P(N_ka >= kc) - P(N_ka >= kc + 1) / rho, N_m Poisson with
+    # mean m.
     series = np.sum(
         stats.poisson.sf(k * servers - 1, k * a) - stats.poisson.sf(k * servers, k * a) / rho
     )
@@ -91,7 +92,7 @@ def test_the_mean_wait_in_mdc_is_crommelins_series(servers, rho):
 
 
 def simulated_waits(servers, rho, customers, seed):
-    """Waits over service times, first come first served: with constant service, customer n follows customer n - c."""
+    """Waits in service times: with constant service, customer n follows customer n - c."""
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(1 / (rho * servers), customers))
     ends = np.zeros(customers + servers)
     for n, arrival in enumerate(arrivals.tolist()):
@@ -104,7 +105,8 @@ def test_a_long_simulation_of_mdc_waits_as_the_exact_distribution_says(servers, 
     waits = np.sort(simulated_waits(servers, rho, 400_000, seed=servers)[10_000:])
     at = np.quantile(waits, [0.3, 0.5, 0.8, 0.9, 0.99])
     measured = np.searchsorted(waits, at + 1e-9, side="right") / len(waits)
-    # Waits are correlated over about 1 / (1 - rho)^2 customers, which makes the error of 390,000 about this large.
+    # Waits are correlated over about 1 / (1 - rho)^2 customers, which makes the error of 390,000
+    # about this large.
     error = 4 * np.sqrt(0.25 / (len(waits) * (1 - rho) ** 2 / 2))
     np.testing.assert_allclose(mdc_wait_cdf(at + 1e-9, rho, servers), measured, atol=error)
 
@@ -124,10 +126,8 @@ def test_the_interpolated_latency_is_within_half_a_percent_near_saturation(serve
     np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, 0.99), exact, rtol=0.005)
 
 
-def test_a_quantile_that_was_not_used_before_needs_few_exact_waits_and_none_of_one_server_near_saturation(
-    monkeypatch,
-):
-    """An exact wait takes seconds at 99 % utilisation, and a table of 700 utilisations took half a minute."""
+def test_a_new_quantile_needs_few_exact_waits_and_none_of_one_server_near_saturation(monkeypatch):
+    """An exact wait takes seconds at 99 % utilisation; 700 utilisations took half a minute."""
     computed, exact = [], kernels.wait_quantile
     monkeypatch.setattr(
         kernels, "wait_quantile", lambda rho, c, q: computed.append((c, rho)) or exact(rho, c, q)

@@ -1,4 +1,4 @@
-"""The compiled simulator against a plain one written from the paper's description: equal to the last request."""
+"""The compiled simulator equals a plain one, written from the paper, to the last request."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def test_a_replica_without_cores_waits_until_another_jobs_idle_pod_is_collected(
     assert_equal_to_the_last_request(schedule)
     _, steps = schedule.run(schedule.draws())
     more = [step.observation.now_s for step in steps if step.observation.running[0] == 2]
-    # Requested at 20 s; the pod is idle from then on, collected at 50 s, the retry at 50 s succeeds, ready 35 s later.
+    # Requested at 20 s; the pod is idle from then on, collected at 50 s, the retry at 50 s
+    # succeeds, ready 35 s later.
     assert more[0] == 90.0
 
 
@@ -129,5 +130,6 @@ def test_the_pod_that_has_been_idle_longest_is_reused_first():
     assert_equal_to_the_last_request(schedule)
     _, steps = schedule.run(schedule.draws())
     idle = {step.observation.now_s: int(step.observation.terminating[0]) for step in steps}
-    # Idle from 20 s and from 40 s; one is reused at 50 s. The other exists until 70 s only if it is the younger one.
+    # Idle from 20 s and from 40 s; one is reused at 50 s. The other exists until 70 s only if it is
+    # the younger one.
     assert [idle[at_s] for at_s in (30.0, 50.0, 60.0, 70.0, 80.0)] == [1, 2, 1, 1, 0]

@@ -1,4 +1,4 @@
-"""Replicas that batch, serve several at once, or generate tokens, against a plain simulator and against theory."""
+"""Replicas that batch, serve several at once, or generate tokens: a plain simulator and theory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from faro_lib.workload.replicas import Batched, Concurrent, Continuous
 
 
 def in_lockstep(draws):
-    """The draws in which arrivals, passes and service times are multiples of powers of 2, so that events coincide."""
+    """The draws with all times as multiples of powers of 2, so that events coincide."""
 
     def rounded(values, step):
         return np.round(values / step) * step
@@ -59,21 +59,21 @@ def ones(rng, n):
 
 
 def two_point(rng, n):
-    """Service times of mean 1 and squared coefficient of variation 4: one in five takes 5 s, the others nothing."""
+    """Service times of mean 1 and scv 4: one in five takes 5 s, the others nothing."""
     return np.where(rng.random(n) < 0.2, 5.0, 1e-9)
 
 
 def bulk_service_mean_s(rate_rps, replica, most=400):
-    """Mean time in a bulk-service queue M/D^[1,B]/1, whose server takes min(waiting, B) as soon as it is free.
+    """Mean time in the queue M/D^[1,B]/1, whose server takes min(waiting, B) when it is free.
 
-    From the Markov chain of the number waiting at the end of a batch, by renewal reward and Little's law.
+    From the Markov chain of the number waiting at the end of a batch, by renewal reward and
+    Little's law.
     """
     waiting = np.arange(most)
     size = np.clip(waiting, 1, replica.max_batch)
     duration_s = np.array(replica.durations_s)[size - 1]
-    after = (
-        np.maximum(waiting, 1) - size
-    )  # an empty server waits for the next request, which makes a batch of one
+    # An empty server waits for the next request, which makes a batch of one.
+    after = np.maximum(waiting, 1) - size
     jumps = waiting[None, :] - after[:, None]
     chain = np.where(jumps >= 0, poisson.pmf(jumps, rate_rps * duration_s[:, None]), 0.0)
     chain[:, -1] += 1 - chain.sum(axis=1)
@@ -146,14 +146,16 @@ def cluster_of(replica, arrival_s, prompt_tokens, output_tokens):
 @pytest.mark.parametrize(
     ("slo_on", "expected"),
     [
-        # Iterations: 0 to 1.6 (a, 4 prompt tokens), to 3.1 (a, b), to 4.5 (a, b), then c joins: to 6 (b, c), to 7.2 (c).
+        # Iterations: 0 to 1.6 (a, 4 prompt tokens), to 3.1 (a, b), to 4.5 (a, b), then c joins: to
+        # 6 (b, c), to 7.2 (c).
         ("first_token", [1.6, 2.1, 3.0]),
         ("end_to_end", [4.5, 5.0, 4.2]),
         ("per_token", [1.45, 1.45, 1.2]),
     ],
 )
 def test_a_short_schedule_of_tokens_computed_by_hand(slo_on, expected):
-    # An iteration takes 1 + 0.2 n + 0.1 p. Two sequences at most: c, which arrives at 3, waits until a ends.
+    # An iteration takes 1 + 0.2 n + 0.1 p. Two sequences at most: c, which arrives at 3, waits
+    # until a ends.
     replica = Continuous(1.0, 0.2, 0.1, 2, output_tokens=3, prompt_tokens=1, slo_on=slo_on)
     cluster = cluster_of(replica, [0.0, 1.0, 3.0], [4, 1, 1], [3, 3, 2])
     np.testing.assert_allclose(cluster.latency_s, expected)
@@ -164,7 +166,8 @@ def test_a_prompt_that_exceeds_the_tokens_of_an_iteration_waits_for_the_next_one
         1.0, 0.0, 0.0, 4, output_tokens=1, prompt_tokens=6, max_tokens=10, slo_on="first_token"
     )
     cluster = cluster_of(replica, [0.0, 0.5, 0.5, 0.5, 0.5], [1, 6, 6, 3, 20], [1, 1, 1, 1, 1])
-    # The third does not fit beside the second; the last fits into no iteration, and is admitted when it is alone.
+    # The third does not fit beside the second; the last fits into no iteration, and is admitted
+    # when it is alone.
     np.testing.assert_allclose(cluster.latency_s, [1.0, 1.5, 2.5, 2.5, 3.5])
 
 

@@ -1,4 +1,4 @@
-"""Tables of every stage for jobs that all differ: a full day, 2 ms to 40 s, 4 to 690 requests a minute, own cores and SLOs."""
+"""Tables of every stage for jobs that all differ: service times, rates, cores and SLOs."""
 
 import itertools
 from pathlib import Path
@@ -63,7 +63,7 @@ KEY = ["policy", "capacity_cores", "trial"]
 
 
 def counts(rng) -> np.ndarray:
-    """Requests (4 days, 1 sample, jobs, minutes): a day with a peak, and one burst of ads at minute 900."""
+    """Requests (4 days, 1 sample, jobs, minutes): a day with a peak, and a burst at minute 900."""
     hour = np.linspace(0, 2 * np.pi, MINUTES)
     mean = PER_MINUTE[:, None] * (1 + 0.9 * np.sin(hour + np.arange(len(JOBS))[:, None]))
     requests = rng.poisson(mean, (4, 1, *mean.shape))
