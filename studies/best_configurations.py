@@ -1,9 +1,10 @@
-"""Utility tables over cores instead of replicas. A cell holds a service's best configuration for a number of cores.
+"""Utility tables over cores: a cell holds a service's best configuration for a number of cores.
 
-A configuration, such as a batch size or a GPU type, sets the service time and cores of all replicas of a service. A
-unit is the greatest common divisor of the configurations' cores. Column x of a table stands for x units, and solvers
-treat a unit as one replica. The exact solver finds the best configurations and replica counts, except for FairSum and
-PenaltyFairSum. They also reward equal utilities, which may need a worse configuration that is not in the table.
+A configuration, such as a batch size or a GPU type, sets the service time and cores of all replicas
+of a service. A unit is the greatest common divisor of the configurations' cores. Column x of a
+table stands for x units, and solvers treat a unit as one replica. The exact solver finds the best
+configurations and replica counts, except for FairSum and PenaltyFairSum. They also reward equal
+utilities, which may need a worse configuration that is not in the table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,21 +25,26 @@ OWN = {
     "latency_curve",
     "cold_start_s",
     "cores",
+    "min_replicas",
+    "max_replicas",
 }
-OWN |= {"min_replicas", "max_replicas"}
 
 
 @dataclass(frozen=True, slots=True)
 class Configurations:
-    """A utility table of services on 0, 1, ... units of cores, and the configuration of each of its cells."""
+    """A utility table of services on 0, 1, ... units of cores, with each cell's configuration."""
 
-    table: UtilityTable  # counts units of cores, not replicas; a unit is the gcd of the configurations' `cores`
+    # Counts units of cores, not replicas; a unit is the gcd of the configurations' `cores`.
+    table: UtilityTable
     rows: tuple[Job, ...]  # all configurations, grouped by service
     row: np.ndarray  # index into `rows` of the best configuration, (services, columns of the table)
     replicas: np.ndarray  # number of replicas of that configuration, same shape
 
     def chosen(self, units) -> list[tuple[Job, int]]:
-        """(configuration, replica count) per service. `units` is a solver's Allocation.replicas, which counts units."""
+        """(configuration, replica count) per service.
+
+        `units` is a solver's `Allocation.replicas`, which counts units.
+        """
         cells = np.arange(len(self.row)), np.asarray(units)
         return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
 
@@ -55,41 +61,39 @@ def best_configurations(
 ) -> Configurations:
     """The best configuration of every service on 0 to `cores` cores, by expected utility.
 
-    Each cell holds the configuration and replica count with the largest `UtilityTable.effective` of all that fit into
-    the cell's cores. Until replicas of a new configuration have started, the running replicas serve. Ties go to the
-    current configuration and, within a configuration, to fewer replicas.
+    Each cell holds the configuration and replica count with the largest `UtilityTable.effective` of
+    all that fit into the cell's cores. Until replicas of a new configuration have started, the
+    running replicas serve. Ties go to the current configuration and, within a configuration, to
+    fewer replicas.
 
     Parameters
     ----------
     options : service -> its configurations, which are jobs that differ only in the fields OWN.
     rates_rps : array (services, samples, minutes), requests per second.
-    current, running : name and replica count of each service's present configuration, both (services,).
-    switching_cost : utility subtracted unless both the configuration and the replica count stay as they are.
+    current, running : name and replica count of each service's present configuration, both
+        (services,).
+    switching_cost : utility subtracted unless both the configuration and the replica count stay as
+        they are.
     settings : further arguments of `build_table`.
 
     >>> fast = Job("fast", service_time_s=0.09, cores=3.0)
-    >>> best = best_configurations({"a": [Job("slow"), fast]}, np.full((1, 1, 2), 8.0), ["slow"], [1], cores=3)
+    >>> options, rates_rps = {"a": [Job("slow"), fast]}, np.full((1, 1, 2), 8.0)
+    >>> best = best_configurations(options, rates_rps, ["slow"], [1], cores=3)
     >>> [(job.name, x) for units in (1, 2, 3) for job, x in best.chosen([units])]
     [('slow', 1), ('slow', 2), ('slow', 3)]
     """
     if not len(rates_rps) == len(current) == len(running) == len(options):
-        raise ValueError(
-            f"rates_rps, current and running must have one entry for each of the {len(options)} services"
-        )
+        needed = f"one entry for each of the {len(options)} services"
+        raise ValueError(f"rates_rps, current and running must have {needed}")
     rows = tuple(job for jobs in options.values() for job in jobs)
     of_service = np.repeat(np.arange(len(options)), [len(jobs) for jobs in options.values()])
     names = [(of_service[r], job.name) for r, job in enumerate(rows)]
     now = [names.index((j, name)) if (j, name) in names else -1 for j, name in enumerate(current)]
     for j, (service, jobs) in enumerate(options.items()):
         if now[j] < 0:
-            raise ValueError(
-                f"service {service!r}: current={current[j]!r} is not one of its configurations"
-            )
-        for field in (field.name for field in fields(Job) if field.name not in OWN):
-            if len({getattr(job, field) for job in jobs}) > 1:
-                raise ValueError(
-                    f"service {service!r}: {field} must be the same in all of its configurations"
-                )
+            problem = f"current={current[j]!r} is not one of its configurations"
+            raise ValueError(f"service {service!r}: {problem}")
+        _check_alike(service, jobs)
     tenths = np.rint(10 * arrays_of(rows).cores).astype(int)
     unit = int(np.gcd.reduce(tenths))
     cost, columns = tenths // unit, int(10 * cores / unit + TOLERANCE) + 1
@@ -103,10 +107,10 @@ def best_configurations(
     row, replicas = np.zeros(shape, int), np.zeros(shape, int)
     for r in sorted(range(len(rows)), key=lambda r: r != serving[r]):
         highest = np.maximum.accumulate(parts.effective[r])
-        fewest = np.searchsorted(
-            highest, highest
-        )  # fewest[x] is the smallest count with the best utility among 0..x
-        x, j = fewest[np.minimum(np.arange(columns) // cost[r], parts.columns)], of_service[r]
+        # fewest[x] is the smallest count with the best utility among 0..x.
+        fewest = np.searchsorted(highest, highest)
+        fitting = np.minimum(np.arange(columns) // cost[r], parts.columns)
+        x, j = fewest[fitting], of_service[r]
         better = parts.effective[r, x] > effective[j]
         for array, found in (
             (value, parts.value[r, x]),
@@ -133,3 +137,11 @@ def best_configurations(
         drop=drop if parts.with_drops else None,
     )
     return Configurations(best, rows, row, replicas)
+
+
+def _check_alike(service: str, jobs: Sequence[Job]) -> None:
+    """Raise ValueError if the configurations differ in another field than OWN."""
+    for field in fields(Job):
+        if field.name not in OWN and len({getattr(job, field.name) for job in jobs}) > 1:
+            problem = f"{field.name} must be the same in all of its configurations"
+            raise ValueError(f"service {service!r}: {problem}")

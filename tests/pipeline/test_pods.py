@@ -1,6 +1,7 @@
 """The pipeline in pods of a kind cluster, with results in a bucket.
 
-`make test-scale-out` runs this if KUBECONFIG is set. Needs the image of `cluster/pipeline.sh` on the nodes.
+`make test-scale-out` runs this if KUBECONFIG is set. It needs the image of `cluster/pipeline.sh` on
+the nodes.
 """
 
 import os

@@ -52,7 +52,7 @@ def run_on_slurm(checkout, *arguments) -> Run:
         line = re.compile(r"^JobId=(\d+) .*? JobState=(\w+)", re.MULTILINE)
         states = dict(line.findall(completed.read_text()))
     logs = (checkout.folder / ".snakemake" / "slurm_logs").glob("rule_*/**/*.log")
-    submitted = {log.stem: re.search(r"/rule_(\w+)/", str(log))[1] for log in logs}  # type: ignore[index]
+    submitted = {log.stem: str(log).split("/rule_")[1].split("/")[0] for log in logs}
     return Run(done.returncode, done.stdout + done.stderr, planned, submitted, states)
 
 

@@ -1,4 +1,4 @@
-"""Notebooks: small diffs, a checked number in each, and a failure if the library no longer gives it."""
+"""Notebooks: small diffs, and a checked number in each that fails if the library changes it."""
 
 import os
 import re

@@ -8,7 +8,7 @@ from faro_ops.policies.protocol import LiveObservation
 
 
 def observed(target, capacity=100.0, changing=None, now_s=60.0, **fields) -> LiveObservation:
-    """An observation of idle jobs with these targets, all of them running; `fields` override the rest."""
+    """An observation of idle jobs with these targets, all running; `fields` override the rest."""
     jobs = len(target)
     target = np.array(target)
     zeros = np.zeros(jobs)
