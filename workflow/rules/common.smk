@@ -74,7 +74,8 @@ RUN_NOTEBOOK = (
     "{log:q} {threads}"
 )
 
-# Stage -> its tables, the names of its figures, and the options of `draw` in studies/figures/<stage>.py.
+# Stage -> its tables, the names of its figures, and the options of `draw` in its module of
+# studies/figures.
 # Each rule file adds its stage.
 DRAWINGS = {}
 
