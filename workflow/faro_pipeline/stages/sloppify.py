@@ -7,7 +7,7 @@ from pydantic import Field
 
 from faro_pipeline.stages.section import Names, Stage
 
-PAPER = Path(__file__).parents[3] / "studies" / "edition"
+PAPER = Path(__file__).parents[3] / "studies" / "paper"
 
 
 class Sloppify(Stage):
