@@ -29,9 +29,10 @@ TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_au
 # Files that take a minute and more begin first, so that no process is left alone with one of
 # them at the end.
 LONGEST = [
-    *("test_forecast_real", "test_readme", "test_golden", "test_extending", "test_faro_policies"),
-    *("test_latency_table", "test_simulate_reference", "test_simulate_replicas"),
-    *("test_calibrate", "test_bayes", "test_fuzz", "test_published"),
+    *("test_forecast_real", "test_readme", "test_golden", "test_extending", "test_recommend"),
+    *("test_recommend_advice", "test_audit", "test_calibrate", "test_pipeline"),
+    *("test_faro_policies", "test_latency_table", "test_simulate_reference"),
+    *("test_simulate_replicas", "test_bayes", "test_fuzz", "test_published"),
 ]
 
 

@@ -16,7 +16,7 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
 from faro_lib.workload.shares import at_least_one_each
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
-from faro_ops.recommend.replay import Replay, replay
+from faro_ops.recommend.replay import Replay, replay_of
 from faro_ops.recommend.suspicions import overloads, silences
 
 # Requests are dispatched as by Ray Serve and service meshes.
@@ -117,7 +117,7 @@ def recommend(
 
     if capacity is None or with_curve:
         accepted = accepted_rates(history.jobs, max_violation_rate)
-        replayed = replay(history, policy_for, capacity, accepted, serving_model, report)
+        replayed = replay_of(history, policy_for, capacity, accepted, serving_model, report)
         capacity = replayed.capacity
         report(f"planning the next minutes on {capacity} cores")
     else:

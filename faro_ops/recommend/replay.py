@@ -75,7 +75,7 @@ class Replay:
         }
 
 
-def replay(
+def replay_of(
     history: History,
     policy_for: Callable[[History], Faro],
     capacity: int | None,

@@ -10,9 +10,9 @@ from checkouts import ROOT
 from live_things import FakeRay
 from typer.main import get_command
 
-from faro_lib.protocol import REASONS
 from faro_ops import cli
 from faro_ops.cli.app import app
+from faro_ops.policies.protocol import REASONS
 from faro_ops.rayserve.replica import load_model
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
