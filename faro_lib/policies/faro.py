@@ -253,7 +253,8 @@ def tuned_options(objective: str = "Sum") -> dict[str, Any]:
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
     """Faro with its tuned hyperparameters and `changes`; ValueError without a forecaster."""
     name = f"Faro-{objective}"
-    options = tuned_options(objective) | {"latency_model": context.latency_model} | changes
+    options: dict[str, Any] = tuned_options(objective)
+    options |= {"latency_model": context.latency_model} | changes
     options["latency_model"] = model_of(options["latency_model"] or FALLBACK_MODEL)
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 

@@ -149,7 +149,7 @@ class Serving:
 def constant_latencies(
     jobs: Sequence[Job],
     draws: Draws,
-    replicas: Sequence[int],
+    replicas: Sequence[int] | np.ndarray,
     dispatch: str,
     queue_limit: int,
     places: np.ndarray,
