@@ -284,7 +284,9 @@ class Bounds:
     name, tick_s = "Bounds", 10.0
 
     def __init__(self, ceilings, floors):
-        self.plan = LivePlan(np.array(ceilings), np.zeros(2), (PLANNED,) * 2, floor=np.array(floors))
+        self.plan = LivePlan(
+            np.array(ceilings), np.zeros(2), (PLANNED,) * 2, floor=np.array(floors)
+        )
 
     def start(self, jobs):
         return None

@@ -221,11 +221,16 @@ def test_an_informer_resumes_from_its_last_version_when_a_watch_ends():
             }
         ]
 
+    def watched(server):
+        return [query["resourceVersion"] for _, _, query in server.asked if "watch" in query]
+
     with serving(answer) as server:
         informer = Informer(api_at(server), "/things").start()
-        time.sleep(0.5)
+        until = time.monotonic() + 10
+        while len(watched(server)) <= 2 and time.monotonic() < until:
+            time.sleep(0.02)
         informer.stop()
-        versions = [query["resourceVersion"] for _, _, query in server.asked if "watch" in query]
+        versions = watched(server)
     assert sum("watch" not in query for _, _, query in server.asked) == 1
     assert versions == [str(5 + i) for i in range(len(versions))]
     assert len(versions) > 2
@@ -408,7 +413,7 @@ def test_the_token_of_prometheus_is_read_for_every_request(tmp_path):
         client = DeploymentMetrics(server.url, str(path))
         for token in ("one", "two"):
             path.write_text(token)
-            client.values(["x"], ENDS)
+            client.observe([Queries("x[$window]", "")], ENDS, 1000.0)
     assert seen == ["Bearer one", "Bearer two"]
 
 
