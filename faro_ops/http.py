@@ -51,11 +51,11 @@ class HttpTimeout(HttpError):
 
 
 class CuttableAdapter(HTTPAdapter):
-    """Remembers the connections that it opens, so that another thread can cut them."""
+    """Remembers the sockets that it opens, so that another thread can cut them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._connections: list[Any] = []
+        self._sockets: list[socket.socket] = []
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool = super().get_connection_with_tls_context(*args, **options)
@@ -63,7 +63,13 @@ class CuttableAdapter(HTTPAdapter):
 
         def remembered(*args: Any, **options: Any) -> Any:
             connection = make(*args, **options)
-            self._connections.append(connection)
+            connect = connection.connect
+
+            def connect_and_remember() -> None:
+                connect()
+                self._sockets.append(connection.sock)
+
+            connection.connect = connect_and_remember
             return connection
 
         pool.ConnectionCls = remembered
@@ -71,10 +77,9 @@ class CuttableAdapter(HTTPAdapter):
 
     def cut(self) -> None:
         """End all connections; a thread that reads from one sees its end."""
-        for connection in self._connections:
-            if connection.sock is not None:
-                with suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+        for one in self._sockets:
+            with suppress(OSError):  # it is closed already
+                one.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -177,7 +182,7 @@ class HttpClient:
         token = self.token() if callable(self.token) else self.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         adapter = CuttableAdapter()
-        late = f"no complete answer within {within_s:g} s"
+        late = f"no complete answer within {within_s:.3g} s"
         try:
             with requests.Session() as session, cut_after(within_s, adapter) as over:
                 session.mount("http://", adapter)
