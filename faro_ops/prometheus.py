@@ -61,7 +61,8 @@ class Prometheus:
             series: list[Series] = []
             for one in answer["data"]["result"]:
                 labels = {key: str(value) for key, value in one["metric"].items()}
-                series.append((labels, _values(one["values"], times_s, step_s)))
+                # A native histogram has no values. It must not cost the other queries theirs.
+                series.append((labels, _values(one.get("values", []), times_s, step_s)))
             return series
         except HttpError as error:
             if error.status not in (400, 422):

@@ -74,6 +74,7 @@ class LeaderGatedCluster:
         self._diagnose = diagnose
         self.advance = inner.advance
         self.writer_of = inner.writer_of
+        self._problems: dict[str, str] = {}  # misconfigured job -> its problem
         # The capacity that counted at the last observation; None before the first.
         self.steady: SteadyCapacity | None = None
 
@@ -95,9 +96,7 @@ class LeaderGatedCluster:
         cores = np.array([job.cores for job in self._jobs]) * seen.target  # (jobs,) in use
         apart = np.zeros(len(cores), bool)  # jobs whose pods count as other pods
         apart[list(measured.problems)] = True
-        names = {self._jobs[n].name: problem for n, problem in measured.problems.items()}
-        self._states.report_all(MISCONFIGURED, names, by=SOURCE)
-
+        self._report(measured)
         before = self.steady
         steady = (before or SteadyCapacity()).after(
             self._now_s(), measured, float(cores[~apart].sum())
@@ -122,6 +121,17 @@ class LeaderGatedCluster:
             held=held if held.any() else None,
             capacity_age_s=measured.age_s,
         )
+
+    def _report(self, measured: Capacity) -> None:
+        """Report the misconfigured jobs, and log each new problem once."""
+        problems = {self._jobs[n].name: problem for n, problem in measured.problems.items()}
+        for problem in problems.values():
+            if problem not in self._problems.values():
+                LOG.warning("%s; its replicas stay as they are", problem)
+        for job in self._problems.keys() - problems.keys():
+            LOG.info("job %r is no longer misconfigured", job)
+        self._problems = problems
+        self._states.report_all(MISCONFIGURED, problems, by=SOURCE)
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
         """Apply the plan if this controller is the leader.

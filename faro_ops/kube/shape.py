@@ -51,7 +51,10 @@ def shape_of(
         ref = refs[job]
         try:
             needs[job] = requests_of({"spec": spec}) | {resource: ref.job.cores}
-            problem = problem_of(ref, spec, selector) or fits_nowhere(needs[job], nodes)
+            problem = problem_of(ref, spec, selector)
+            too_large = fits_nowhere(needs[job], nodes)
+            if not problem and too_large:
+                problem = f"deployment '{ref}': {too_large}"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             problem = f"deployment '{ref}': its pod template cannot be read: {error!r}"
         if problem:
@@ -105,7 +108,7 @@ def fits_nowhere(needs: Mapping[str, float], nodes: Sequence[dict]) -> str | Non
     if not known or any(fits(size) for size in known):
         return None
     asked = ", ".join(f"{need:g} {name}" for name, need in limited.items() if name != "pods")
-    return f"no node is large enough for a pod that requests {asked}"
+    return f"no node is large enough for its pods, which request {asked}"
 
 
 def shared_selector(

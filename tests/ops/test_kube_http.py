@@ -343,6 +343,22 @@ def test_a_nonsense_answer_of_prometheus_leaves_everything_missing(answer):
     assert np.isnan(load["arrivals_per_min"]).all()
 
 
+def test_a_query_whose_answer_is_a_native_histogram_costs_only_its_own_job():
+    plain = prometheus(OF_OTHER)
+
+    def answer(method, path, form, headers):
+        status, body = plain(method, path, form, headers)
+        for query, place in MARKED.findall(form["query"]):
+            if "requests" in query:
+                histogram = {"metric": {"faro_query": place}, "histograms": [[880, {}]]}
+                body["data"]["result"].append(histogram)
+        return status, body
+
+    load, _ = observed(answer, [QUERIES, OTHER])
+    assert load["arrivals_per_min"][1].tolist() == [7, 7, 7]
+    assert np.isnan(load["arrivals_per_min"][0]).all()
+
+
 def test_an_outage_of_prometheus_is_logged_once(caplog):
     down = [True]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,11 +13,18 @@ from hypothesis import strategies as st
 from kube_things import pod, quota
 from observations import observed
 
+from faro_lib.control import GuardrailConfig
 from faro_lib.policies.loops import LoopState
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Plan
 from faro_lib.workload import Job
+from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.job_states import FINE, MISCONFIGURED
+from faro_ops.controller.journal import Header, Journal, parts
+from faro_ops.controller.loop import without_data
+from faro_ops.kube import status
 from faro_ops.kube.capacity import Capacity
+from faro_ops.kube.operate import NamespacedName, watch_capacity
+from faro_ops.kube.preflight import check_minima
 from faro_ops.kube.steady_capacity import (
     MEASURED,
     SHORT,
@@ -194,14 +202,14 @@ EDITS = {
     ),
     "memory that no node has": (
         pod("template", "1", memory="1Ti"),
-        "no node is large enough for a pod that requests 1 cpu, 1.09951e",
+        "deployment 'jobs/c': no node is large enough for its pods, which request 1 cpu, 1.09951e",
     ),
     "a GPU that no node has": (
         replaced(
             TEMPLATE,
             containers=[{"resources": {"requests": {"cpu": "1", "nvidia.com/gpu": "1"}}}],
         ),
-        "no node is large enough for a pod that requests 1 cpu, 1 nvidia.com/gpu",
+        "no node is large enough for its pods, which request 1 cpu, 1 nvidia.com/gpu",
     ),
     "nonsense": (
         replaced(TEMPLATE, containers=[{"resources": {"requests": {"cpu": "much"}}}]),
@@ -244,7 +252,7 @@ def test_a_misconfigured_job_keeps_its_replicas_while_others_have_to_shrink():
     assert replicas["a"] + replicas["b"] == 8 - serving
 
 
-def test_a_job_whose_template_is_mended_is_scaled_again():
+def test_a_job_whose_template_is_mended_is_scaled_again(caplog):
     world = World({"a": 2, "b": 2, "c": 3})
     world.templates["c"] = pod("template", "2")
     world.run(60)
@@ -252,6 +260,8 @@ def test_a_job_whose_template_is_mended_is_scaled_again():
     world.tick()
     assert world.states.of("c").state == FINE
     assert world.run(10)["c"] == 5
+    assert not world.memory.guard.leaves().any(), "Faro restores its targets again"
+    assert caplog.text.count("cores=1 is less than the 2 cpu") == 1
 
 
 def test_a_misconfigured_job_that_somebody_scales_by_hand_is_not_contested():
@@ -292,3 +302,103 @@ def test_the_policy_plans_the_others_around_a_held_job():
     assert after.jobs == jobs
     assert plan.target.tolist() == [1, 7]
     assert plan.left.tolist() == [False, True]
+
+
+# --- what an operator sees ------------------------------------------------------------------------
+
+
+class Published:
+    """An API server that keeps the last status."""
+
+    def apply(self, path, manifest, **_):
+        return {"metadata": {"uid": "1"}}
+
+    def send(self, method, path, body, **_):
+        self.status = body.get("status", getattr(self, "status", None))
+        return {}
+
+
+def test_the_status_says_why_the_capacity_is_unknown_and_since_when(monkeypatch):
+    times = iter(["leads", "first", "second", "third"])
+    monkeypatch.setattr(status, "_now", lambda: next(times))
+    world, api = World({"a": 4, "b": 4}), Published()
+    reporter = status.Reporter(
+        api, "n", "faro", "p", world.jobs, "me", steady=lambda: world.gated.steady
+    )
+
+    def conditions():
+        reporter.publish([world.tick()])
+        return {one["type"]: one for one in api.status["conditions"]}
+
+    assert conditions()["CapacityKnown"]["status"] == "True"
+    assert api.status["capacityAgeSeconds"] == 0
+    world.copies[0].age_s = 100.0
+    for _ in range(2):
+        found = conditions()["CapacityKnown"]
+    reporter.close()
+    assert found["status"] == "False"
+    assert found["reason"] == STALE
+    assert found["message"] == "the capacity is 100 s old (/nodes: no event)"
+    assert found["lastTransitionTime"] == "second"
+    assert api.status["capacityAgeSeconds"] == 100
+
+
+def test_the_age_of_the_capacity_is_exported_and_grows_while_nothing_is_observed():
+    world = World({"a": 4, "b": 4})
+    world.copies[2].age_s = 12.0
+    step = world.tick()
+    with closing(Exporter(world.jobs, 0)) as exporter:
+        exporter.step(step)
+        assert exporter._capacity_age._value.get() == 12.0
+    later = without_data(step.observation, step.observation.now_s + 30)
+    assert later.capacity_age_s == 42.0
+
+
+def test_a_tick_with_held_jobs_is_read_from_the_journal_as_it_was(tmp_path):
+    world = World({"a": 2, "b": 2, "c": 3})
+    world.templates["c"] = pod("template", "2")
+    world.cordon("n1")  # its free cores are -inf
+    step = world.tick()
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as written:
+        written.begin(Header("FullUse", world.jobs, GuardrailConfig(), 10.0, True))
+        written.tick(step, None)
+    _, (read,) = parts(path)[-1]
+    seen = read.step.observation
+    assert seen.held.tolist() == [False, False, True]
+    assert seen.held.dtype == bool
+    assert seen.capacity_age_s == 0.0
+    np.testing.assert_array_equal(seen.free_cores, step.observation.free_cores)
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+def test_a_controller_starts_beside_a_misconfigured_job_but_not_if_all_are():
+    world = World({"a": 2, "b": 2})
+    plan = NamespacedName("jobs", "faro")
+    world.templates["b"] = pod("template", "2")
+    watch_capacity(world, plan, world.cluster, world.jobs)
+    world.templates["a"] = pod("template", "2")
+    with pytest.raises(ValueError, match=r"^job 'a': cores=1 is less than the 2 cpu"):
+        watch_capacity(world, plan, world.cluster, world.jobs)
+
+
+def test_the_minimum_of_a_misconfigured_job_need_not_fit():
+    jobs = (Job("a"), Job("b", min_replicas=50))
+    check_minima(jobs, Capacity(4.0, {}, {}, problems={1: "no node is large enough"}))
+    with pytest.raises(ValueError, match="cannot hold the minimum of 2 jobs, 51 cores"):
+        check_minima(jobs, Capacity(4.0, {}, {}))
+
+
+def test_the_pods_of_each_job_are_known_although_another_deployment_does_not_exist():
+    world = World({"a": 2, "b": 4})
+    all_of_them = world.deployment
+    world.deployment = lambda name: all_of_them(name) if name == "b" else None
+    world.get = lambda path, **_: {
+        "items": [world.deployment("b")] if path.endswith("/deployments") else []
+    }
+    world.cluster.seen = [{}, {}]
+    world.cluster.read()
+    seen = world.gated.observe()
+    assert seen.placed.sum(axis=1).tolist() == [0, 4]
