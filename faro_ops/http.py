@@ -1,19 +1,26 @@
 """HTTP client for Ray's REST API and Prometheus.
 
-It has TLS, tokens, time-outs and retries. Each error is one line.
+It has TLS, tokens, time-outs and retries. Each error is one line. A request ends within a total
+time, even if the server sends its answer byte by byte.
 """
 
 import ipaddress
 import os
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
 
 TIMEOUT_S = 5.0
+WHOLE_TIMEOUTS = 3.0  # a whole request may take this many times its time-out for a single wait
 RETRY_PAUSE_S = 0.2
 # Argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server.
 BUSY_RETRY_S = 60.0
@@ -37,6 +44,64 @@ class HttpError(OSError):
         super().__init__(f"{url}: {problem}")
         self.status = status
         self.detail = detail
+
+
+class HttpTimeout(HttpError):
+    """No complete answer in time."""
+
+
+class CuttableAdapter(HTTPAdapter):
+    """Remembers the sockets that it opens, so that another thread can cut them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sockets: list[socket.socket] = []
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **options)
+        make = pool.ConnectionCls
+
+        def remembered(*args: Any, **options: Any) -> Any:
+            connection = make(*args, **options)
+            connect = connection.connect
+
+            def connect_and_remember() -> None:
+                connect()
+                self._sockets.append(connection.sock)
+
+            connection.connect = connect_and_remember
+            return connection
+
+        pool.ConnectionCls = remembered
+        return pool
+
+    def cut(self) -> None:
+        """End all connections; a thread that reads from one sees its end."""
+        for one in self._sockets:
+            with suppress(OSError):  # it is closed already
+                one.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def cut_after(seconds: float, adapter: CuttableAdapter) -> Iterator[threading.Event]:
+    """Cut the adapter's connections after `seconds`, which sets the event that this yields.
+
+    A time-out of a socket limits only each wait. A server that sends a byte before each time-out
+    would hold the caller without end.
+    """
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        adapter.cut()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
 
 
 def is_loopback(host: str | None) -> bool:
@@ -75,7 +140,8 @@ class HttpClient:
     address: str
     # A function is called for each request.
     token: str | Callable[[], str | None] | None = field(default=None, repr=False)
-    timeout_s: float = TIMEOUT_S  # for connecting, and for each wait for data
+    # For connecting, and for each wait for data. WHOLE_TIMEOUTS limits the whole request.
+    timeout_s: float = TIMEOUT_S
     # Advice in the message of `Unauthorized`.
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -97,18 +163,30 @@ class HttpClient:
         return self.request("POST", path, body)
 
     def request(
-        self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        form: dict[str, str] | None = None,
+        within_s: float | None = None,
     ) -> Any:
         """Send `body` as JSON or `form` as form data; return the answer as JSON, or else as text.
 
-        Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any
-        other status outside 2xx.
+        within_s : time-out of the whole request; None: WHOLE_TIMEOUTS * `timeout_s`.
+
+        Raises Unauthorized for status 401 or 403, HttpTimeout if the answer is not complete in
+        time, and HttpError for an incomplete answer or any other status outside 2xx.
         """
+        within_s = within_s or WHOLE_TIMEOUTS * self.timeout_s
         url = self.address.rstrip("/") + path
         token = self.token() if callable(self.token) else self.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        adapter = CuttableAdapter()
+        late = f"no complete answer within {within_s:.3g} s"
         try:
-            with requests.Session() as session:
+            with requests.Session() as session, cut_after(within_s, adapter) as over:
+                session.mount("http://", adapter)
+                session.mount("https://", adapter)
                 # Use no proxy for loopback.
                 session.trust_env = not is_loopback(urlsplit(url).hostname)
                 answer = session.request(
@@ -121,11 +199,16 @@ class HttpClient:
                     auth=lambda prepared: prepared,
                     verify=os.environ.get(CA_FILE) or True,
                     cert=os.environ.get(CLIENT_CERTIFICATE) or None,
-                    timeout=self.timeout_s,
+                    timeout=min(self.timeout_s, within_s),
                     allow_redirects=False,
                 )
         except (OSError, ValueError) as error:  # exceptions of `requests` are OSErrors
-            raise HttpError(url, 0, _reason(error)) from None
+            if over.is_set():
+                raise HttpTimeout(url, 0, late) from None
+            kind = HttpTimeout if _is_timeout(error) else HttpError
+            raise kind(url, 0, _reason(error)) from None
+        if over.is_set():  # a cut connection may look like the end of the answer
+            raise HttpTimeout(url, 0, late)
         if answer.status_code in (401, 403):
             wrong = "the token is wrong"
             missing = "the server requires a token and none was given"
@@ -136,6 +219,12 @@ class HttpClient:
             return answer.json()
         except ValueError:
             return answer.text
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Whether an exception of `requests` is a time-out, also one within the body."""
+    within_body = bool(error.args) and isinstance(error.args[0], ReadTimeoutError)
+    return isinstance(error, requests.Timeout) or within_body
 
 
 def _reason(error: Exception) -> str:

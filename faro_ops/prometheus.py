@@ -39,11 +39,14 @@ class Prometheus:
         hint = "name the file of a token with --prometheus-token"
         self._http = HttpClient(url, token, timeout_s, token_hint=hint)
 
-    def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
+    def query_range(
+        self, query: str, times_s: np.ndarray, within_s: float | None = None
+    ) -> list[Series]:
         """Labels and values per series at evenly spaced Unix times.
 
-        A missing sample is NaN, a non-finite one is inf. Raises BadQuery for a rejected query,
-        OSError if nothing answers, and ValueError for a wrong token or server.
+        A missing sample is NaN, a non-finite one is inf. `within_s` limits the whole request; see
+        `HttpClient.request`. Raises BadQuery for a rejected query, HttpTimeout if the answer is not
+        complete in time, OSError if nothing answers, and ValueError for a wrong token or server.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         form = {
@@ -53,11 +56,13 @@ class Prometheus:
             "step": f"{step_s:g}",
         }
         try:
-            answer = self._http.request("POST", "/api/v1/query_range", form=form)
+            path = "/api/v1/query_range"
+            answer = self._http.request("POST", path, form=form, within_s=within_s)
             series: list[Series] = []
             for one in answer["data"]["result"]:
                 labels = {key: str(value) for key, value in one["metric"].items()}
-                series.append((labels, _values(one["values"], times_s, step_s)))
+                # A native histogram has no values. It must not cost the other queries theirs.
+                series.append((labels, _values(one.get("values", []), times_s, step_s)))
             return series
         except HttpError as error:
             if error.status not in (400, 422):

@@ -147,6 +147,9 @@ class Exporter:
         self._decisions = counter(
             "faro_decisions_total", "decisions by reason", ["inference_job", "reason"]
         )
+        self._capacity_age = gauge(
+            "faro_capacity_age_seconds", "age of the measured capacity; NaN if it is not measured"
+        )
         self._offered = gauge(
             "faro_offered_cores", "cores that the requests of the last minute keep busy"
         )
@@ -216,6 +219,8 @@ class Exporter:
                 if n != KEEP_FLOOR:
                     self._least.labels(job.name).set(max(0, n))
         self._capacity.set(step.observation.capacity)
+        age_s = live.observation.capacity_age_s
+        self._capacity_age.set(math.nan if age_s is None else age_s)
         self._used.set(float(step.target @ arrays.cores))
         self._duration.observe(step.decision_s)
         self._ticks.inc()

@@ -30,9 +30,10 @@ BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200
 WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor")
 DTYPES: dict[str, type] = dict.fromkeys(WHOLE, int)
-DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
+DTYPES |= dict.fromkeys(("changing", "present", "unbounded", "held"), bool)
 NOT_RECORDED = ("left",)  # fields of a plan that follow from others
-SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
+SCALARS: dict[str, type] = dict.fromkeys(("now_s", "capacity", "capacity_age_s"), float)
+SCALARS |= dict.fromkeys(("minute", "attempts"), int)
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,11 @@ def without_data(last: Observation, now_s: float) -> Observation:
         ongoing=missing,
         arrivals_now=None,
     )
-    return replace(live_observation(moved), failed_per_min=None)
+    seen = live_observation(moved)
+    age_s = seen.capacity_age_s
+    if age_s is not None:
+        age_s += now_s - last.now_s
+    return replace(seen, failed_per_min=None, capacity_age_s=age_s)
 
 
 def tick_times(

@@ -15,6 +15,7 @@ from faro_lib.workload import Job, arrays_of
 from faro_ops.controller.background import in_thread
 from faro_ops.controller.placement import cut_to_nodes
 from faro_ops.policies.bounds import KEEP_FLOOR
+from faro_ops.policies.held import decide_with_held
 from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
 
 
@@ -56,10 +57,11 @@ def tick(
     limit = deadline or Deadline()
 
     def decide(state: Any, visible: Observation) -> Any:
-        return limit.call(lambda: policy.decide(state, visible))
+        return limit.call(lambda: decide_with_held(policy, state, live_observation(visible)))
 
     seen = live_observation(observation)
-    memory = replace(memory, guard=without_unbounded(memory.guard, seen))
+    guard = leaving_held(without_unbounded(memory.guard, seen), seen)
+    memory = replace(memory, guard=guard)
     after, step = control.tick(policy, config, jobs, memory, seen, decide)
     contested = after.guard.contested(config)
     plan = with_kept_floors(live_plan(step.plan), config, after.guard, seen.now_s, contested)
@@ -81,6 +83,13 @@ def without_unbounded(guard: Guard, observation: LiveObservation) -> Guard:
     target = np.where(observation.unbounded, observation.target, guard.target)
     drop = np.where(observation.unbounded, observation.drop, guard.drop)
     return replace(guard, target=target, drop=drop)
+
+
+def leaving_held(guard: Guard, observation: LiveObservation) -> Guard:
+    """The guard that leaves the held jobs alone even if the policy fails or is late."""
+    if observation.held is None:
+        return guard
+    return replace(guard, left=guard.leaves() | observation.held)
 
 
 def with_kept_floors(

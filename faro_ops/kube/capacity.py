@@ -5,10 +5,14 @@ minus the requests of pods that are not replicas. It contributes fewer cores if 
 pod limit would run out first. Each core is assumed to need as much of a resource as the most
 demanding job needs per core. A node's cores are rounded down to a multiple of `Shape.quantum`.
 A ResourceQuota may limit the sum. On Ray, the ready workers contribute their cores.
+
+What runs counts. A node that is cordoned, silent, tainted or too small for another replica still
+contributes the cores of the replicas that run there. A quota never limits the sum to less than the
+replicas use. A Ray worker that runs but is not ready counts as far as the jobs use it already.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,13 +43,20 @@ class Capacity:
     """The cores that the jobs may use."""
 
     cores: float
-    by_node: Mapping[str, float]  # usable node -> cores
+    by_node: Mapping[str, float]  # node that accepts replicas or has some -> cores
     unusable: Mapping[str, str]  # node -> reason why it accepts no replica
     # What limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota.
     bound: str = "nodes"
     # Free cores (nodes,) in the order of `by_node`, and replicas (jobs, nodes); None with Ray.
     free_cores: np.ndarray | None = None
     placed: np.ndarray | None = None
+    # Cores of Ray workers that run but are not ready. They count for replicas that the jobs have
+    # already, but not for more.
+    unready: float = 0.0
+    # Index of a job -> why Faro cannot scale it. The pods of such a job count as other pods.
+    problems: Mapping[int, str] = field(default_factory=dict)
+    age_s: float = 0.0  # seconds since the API server last confirmed the objects
+    outage: str = ""  # the last error of the API server; "" if it answers
 
 
 # --- Deployments ----------------------------------------------------------------------------------
@@ -56,23 +67,32 @@ def capacity(
     pods: Iterable[dict],
     quotas: Iterable[dict],
     namespace: str,
-    ours: Callable[[dict], bool],
+    ours: Callable[[dict], float],
     shape: Shape = Shape(),
 ) -> Capacity:
-    """The cores that the jobs may use, including the cores that their pods already use.
+    """The cores that the jobs may use: at least those that their pods use already.
+
+    A pod that is being deleted uses none on a node that accepts no replicas, because it does not
+    come back there.
 
     nodes, pods, quotas : Node, Pod and ResourceQuota objects; the pods are of all namespaces.
     namespace : the jobs' namespace; only its quotas count.
-    ours : returns whether a pod is a replica of a job.
+    ours : returns the cores of a pod that is a replica of a job, and 0 for any other pod.
     """
     # Resource -> amount that pods other than replicas request.
     on_node: dict[str, dict[str, float]] = {}  # by node
     in_namespace: dict[str, float] = {}
+    running: dict[str, float] = {}  # node, or "" if none yet -> cores of our replicas
     for pod in pods:
-        if _is_finished(pod) or ours(pod):
+        if _is_finished(pod):
+            continue
+        node_name = pod["spec"].get("nodeName", "")
+        cores = float(ours(pod))
+        if cores:
+            if not pod["metadata"].get("deletionTimestamp"):
+                running[node_name] = running.get(node_name, 0.0) + cores
             continue
         requests = requests_of(pod)
-        node_name = pod["spec"].get("nodeName")
         if node_name:
             on_node[node_name] = _sum(on_node.get(node_name, {}), requests)
         if pod["metadata"].get("namespace") == namespace:
@@ -82,19 +102,23 @@ def capacity(
     unusable: dict[str, str] = {}
     for node in nodes:
         name = node["metadata"]["name"]
+        room = 0.0
         reason = refuses(node, shape)
         if reason:
             unusable[name] = reason
         else:
             allocatable = node.get("status", {}).get("allocatable", {})
-            by_node[name] = _room(allocatable, on_node.get(name, {}), shape)
+            room = _room(allocatable, on_node.get(name, {}), shape)
+        if name in running or not reason:
+            by_node[name] = max(room, running.get(name, 0.0))
 
     cores = sum(by_node.values())
+    used = sum(running.values())  # a quota counts pods without a node, too
     bound = "nodes"
     for quota in quotas:
         if quota["metadata"].get("namespace") != namespace or not applies(quota):
             continue
-        left = _left_in(quota, in_namespace, shape)
+        left = max(_left_in(quota, in_namespace, shape), used)
         if left < cores - EPSILON:
             cores = left
             bound = f"quota {quota['metadata']['name']}"
@@ -185,6 +209,7 @@ def placement(
     job_of: Callable[[dict], int | None],
     cores: Sequence[float],
     by_node: Mapping[str, float],
+    full: Collection[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Free cores (nodes,) and replicas (jobs, nodes) of the nodes in `by_node`.
 
@@ -192,7 +217,9 @@ def placement(
 
     job_of : returns the index of the job to which a pod belongs, or None.
     cores : cores per replica of each job.
-    by_node : cores of each usable node, including the cores that replicas use.
+    by_node : cores of each node, including the cores that replicas use.
+    full : nodes that accept no further replica, even after one has ended; their free cores are
+        -inf.
     """
     nodes = {name: i for i, name in enumerate(by_node)}
     free = np.array(list(by_node.values()), float)  # (nodes,)
@@ -205,6 +232,7 @@ def placement(
         free[node] -= cores[job]
         if not pod["metadata"].get("deletionTimestamp"):
             placed[job, node] += 1
+    free[[nodes[name] for name in full if name in nodes]] = -math.inf
     return free, placed
 
 
@@ -212,16 +240,23 @@ def placement(
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
-    """The capacity of a Ray cluster: the cores of its ready workers on ready nodes."""
+    """The capacity of a Ray cluster: the cores of its ready workers on ready nodes.
+
+    The cores of other workers that run count as `unready`.
+    """
     lost = {
         node["metadata"]["name"]: "not ready" for node in nodes if not has_ready_condition(node)
     }
     by_node: dict[str, float] = {}
+    unready = 0.0
     for pod in pods:
         node = pod["spec"].get("nodeName", "")
         if is_ready(pod) and node not in lost:
             by_node[node] = by_node.get(node, 0.0) + cores_of(pod)
-    return Capacity(round(sum(by_node.values()), 6), by_node, lost, "workers")
+        elif is_running(pod):
+            unready += cores_of(pod)
+    cores = round(sum(by_node.values()), 6)
+    return Capacity(cores, by_node, lost, "workers", unready=round(unready, 6))
 
 
 def cores_of(worker: dict) -> float:
@@ -246,6 +281,12 @@ def has_ready_condition(item: dict) -> bool:
 def is_ready(pod: dict) -> bool:
     """Whether a pod serves: it is ready and not being deleted."""
     return has_ready_condition(pod) and not pod["metadata"].get("deletionTimestamp")
+
+
+def is_running(pod: dict) -> bool:
+    """Whether a pod's containers run, ready or not, and it is not being deleted."""
+    phase = pod.get("status", {}).get("phase")
+    return phase == "Running" and not pod["metadata"].get("deletionTimestamp")
 
 
 def _is_finished(pod: dict) -> bool:

@@ -1,4 +1,8 @@
-"""The current capacity, from local copies (informers) of nodes, pods, quotas and the RayService."""
+"""The current capacity, from local copies (informers) of nodes, pods, quotas and the RayService.
+
+The trouble of one job does not raise: `Capacity.problems` names the job, and its pods count as
+other pods.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -30,27 +34,35 @@ class CapacityWatch(ABC):
         for informer in self._informers:
             informer.stop()
 
+    def current(self) -> Capacity:
+        """The capacity by the informers' copies, and the age of the oldest copy."""
+        oldest = max(self._informers, key=lambda informer: informer.age_s)
+        outage = f"{oldest.path}: {oldest.error}" if oldest.error else f"{oldest.path}: no event"
+        return replace(self.measured(), age_s=oldest.age_s, outage=outage)
+
     @abstractmethod
-    def current(self) -> Capacity: ...
+    def measured(self) -> Capacity: ...
 
 
 class NodeCapacity(CapacityWatch):
     """The capacity for Deployments: the cores that other pods and quotas leave on the nodes.
 
     namespace : the jobs' namespace.
-    selectors : labels that select each job's pods.
+    selectors : returns the labels that select each job's pods, {} if the job has none yet.
     cores : cores per replica of each job.
-    shape : returns what replicas require of a node. `current` calls it every time, because a
-        rollout may change pods.
+    shape : for the nodes, returns what replicas require of a node, and the problem of each job
+        whose pods are not among these replicas (index of the job -> why Faro cannot scale it).
+
+    Both functions are called every time, because a Deployment may change.
     """
 
     def __init__(
         self,
         api: Api,
         namespace: str,
-        selectors: Sequence[Mapping[str, str]],
+        selectors: Callable[[], Sequence[Mapping[str, str]]],
         cores: Sequence[float],
-        shape: Callable[[], Shape],
+        shape: Callable[[list[dict]], tuple[Shape, Mapping[int, str]]],
     ):
         super().__init__(
             Informer(api, "/api/v1/nodes", small_node),
@@ -62,24 +74,40 @@ class NodeCapacity(CapacityWatch):
         self._cores = cores
         self._shape = shape
 
-    def current(self) -> Capacity:
+    def measured(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
-        now = capacity(nodes, pods, quotas, self._namespace, self.is_replica, self._shape())
-        free_cores, placed = placement(pods, self.job_of, self._cores, now.by_node)
-        return replace(now, free_cores=free_cores, placed=placed)
+        shape, problems = self._shape(nodes)
+        selectors = self._selectors()
 
-    def is_replica(self, pod: dict) -> bool:
-        return self.job_of(pod) is not None
+        def job_of(pod: dict) -> int | None:
+            """Index of the job of which a pod is a replica; None if it counts as another pod."""
+            if pod["metadata"].get("namespace") != self._namespace:
+                return None
+            job = job_by_labels(pod["metadata"].get("labels", {}), selectors)
+            return None if job in problems else job
 
-    def job_of(self, pod: dict) -> int | None:
-        """Index of the job to which a pod belongs; None if it is no replica of a job."""
-        if pod["metadata"].get("namespace") != self._namespace:
-            return None
-        labels = pod["metadata"].get("labels", {})
-        for job, selector in enumerate(self._selectors):
-            if selector.items() <= labels.items():
-                return job
-        return None
+        def cores_of_replica(pod: dict) -> float:
+            job = job_of(pod)
+            return 0.0 if job is None else self._cores[job]
+
+        now = capacity(nodes, pods, quotas, self._namespace, cores_of_replica, shape)
+        full = now.by_node.keys() & now.unusable.keys()
+        free_cores, placed = placement(pods, job_of, self._cores, now.by_node, full)
+        return replace(now, free_cores=free_cores, placed=placed, problems=problems)
+
+
+def job_by_labels(labels: Mapping[str, str], selectors: Sequence[Mapping[str, str]]) -> int | None:
+    """Index of the first job whose selector matches a pod's labels; None if none does.
+
+    An empty selector matches no pod.
+
+    >>> job_by_labels({"app": "b"}, [{}, {"app": "a"}, {"app": "b"}])
+    2
+    """
+    for job, selector in enumerate(selectors):
+        if selector and selector.items() <= labels.items():
+            return job
+    return None
 
 
 class RayCapacity(CapacityWatch):
@@ -94,12 +122,14 @@ class RayCapacity(CapacityWatch):
         )
         self._cluster = ""  # the RayCluster that served last
 
-    def current(self) -> Capacity:
+    def measured(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
         for service in services:  # at most one; while the RayService is recreated, there is none
             self._cluster = serving_cluster(service) or self._cluster
         serving = [
-            pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster
+            pod
+            for pod in workers
+            if pod["metadata"].get("labels", {}).get(CLUSTER) == self._cluster
         ]
         return cores_of_workers(serving, nodes)
 

@@ -1,7 +1,11 @@
-"""Load and latency of Deployments, from Prometheus. A missing value is NaN, never zero."""
+"""Load and latency of Deployments, from Prometheus. A missing value is NaN, never zero.
+
+A value that cannot be right, such as a negative count, is missing, too. What is wrong with the
+queries of one job is reported to the board of job states, and the other jobs keep their data.
+"""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,15 +14,23 @@ import numpy as np
 from faro_lib.errors import nearest
 from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.prometheus import BadQuery, Prometheus
+from faro_ops.controller.job_states import MISSING, JobStates
+from faro_ops.kube.query_batches import BUDGET_S, Answer, QueryBatches, Question
+from faro_ops.prometheus import Prometheus
 
 LOG = logging.getLogger(__name__)
 # If less of the current minute has passed, there are too few scrapes to count its requests.
 MIN_PARTIAL_MINUTE_S = 20.0
 WINDOW = "$window"
-BATCH = 50  # queries in one request
-THREADS = 4
-MARK = "faro_query"  # label added to each series: the index of the series' query in its batch
+REQUIRED = ("requests", "latency_mean_s")  # fields of `Queries` that a job must have
+SOURCE = "metrics"  # of reports to the board of job states
+# Measurements of a job.
+COUNTS = "requests by minute"
+COUNT_NOW = "requests of this minute"
+MEAN = "mean latency"
+TAIL = "latency quantile"
+ONGOING = "ongoing requests"
+NEEDED = (COUNTS, MEAN)  # without one of them, the job's data is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,7 @@ class Queries:
     latency_mean_s: str  # mean latency of the requests that ended in the window
     latency_s: str = ""  # the job's latency quantile over the window; "" if it is not measured
     ongoing: str = ""  # requests waiting or in service; "" if they are not measured
+    job: str = ""  # the job's name
 
     @classmethod
     def of(cls, job: str, section: dict[str, str]) -> Self:
@@ -38,33 +51,59 @@ class Queries:
         ValueError for an unknown key, or a missing or invalid required query.
         """
         place = f"job {job!r}: deployment.queries"
+        accepted = [name for name in cls.__slots__ if name != "job"]
         for key in section:
-            if key not in cls.__slots__:
-                raise ValueError(f"{place}.{key} is unknown; {nearest(key, cls.__slots__)}")
-        for key in ("requests", "latency_mean_s"):
+            if key not in accepted:
+                raise ValueError(f"{place}.{key} is unknown; {nearest(key, accepted)}")
+        for key in REQUIRED:
             query = section.get(key)
             if not query:
                 raise ValueError(f"{place}.{key} is missing; a PromQL query with {WINDOW}")
             if WINDOW not in query:
                 raise ValueError(f"{place}.{key}={query!r} must look back by {WINDOW}")
-        return cls(**section)
+        return cls(**section, job=job)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one query of every job measures, at some times."""
+
+    name: str  # of the measurement
+    field: str  # of `Queries`
+    window_s: float
+    times_s: tuple[float, ...]
+
+    def question(self, job: int, query: str) -> Question:
+        window = f"{self.window_s:.0f}s"
+        return Question((self.name, job), query.replace(WINDOW, window), self.times_s)
 
 
 class DeploymentMetrics:
     """Measures the load and latency of jobs by Prometheus queries.
 
-    `token_path` is a file with a bearer token.
+    token_path : file with a bearer token.
+    timeout_s : longest time of one request.
+    states : board on which jobs whose data is missing are reported.
+    budget_s : longest time of an observation.
     """
 
-    def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
+    def __init__(
+        self,
+        url: str,
+        token_path: str | None = None,
+        timeout_s: float = 5.0,
+        states: JobStates | None = None,
+        budget_s: float = BUDGET_S,
+    ):
         self._prometheus = Prometheus(url, token_path, timeout_s)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        # Why data of the last observation is missing; None if it is complete.
+        self._batches = QueryBatches(self._prometheus, timeout_s, budget_s)
+        self._states = states or JobStates()
+        # Why data of the last observation is missing; None if no query failed.
         self.error: str | None = None
 
     def observe(
         self,
-        queries: list[Queries],
+        queries: Sequence[Queries],
         minute_ends_s: np.ndarray,
         now_s: float,
         minute_s: float = MINUTE_S,
@@ -82,94 +121,83 @@ class DeploymentMetrics:
         since_s = now_s - ends[-1] if len(ends) else 0.0  # so much of the current minute has passed
         pace = minute_s / MINUTE_S
         window_s = LATENCY_WINDOW_S * pace
-        before = self.error
-        self.error = None
+        all_ends, last_end = tuple(ends.tolist()), tuple(ends[-1:].tolist())
+        # The times of the minute that has begun; none if too little of it has passed.
+        begun = (now_s,) if since_s >= MIN_PARTIAL_MINUTE_S * pace else ()
+        found = self._measured(
+            queries,
+            Measurement(COUNTS, "requests", minute_s, all_ends),
+            Measurement(COUNT_NOW, "requests", since_s, begun),
+            Measurement(MEAN, "latency_mean_s", window_s, (now_s,)),
+            Measurement(TAIL, "latency_s", minute_s, last_end),
+            Measurement(ONGOING, "ongoing", window_s, (now_s,)),
+        )
+        now = last(found[COUNT_NOW])  # (jobs,)
+        return {
+            "arrivals_per_min": found[COUNTS],
+            "arrivals_now": None if np.isnan(now).all() else now,
+            "mean_latency_s": last(found[MEAN]) / pace,
+            "tail_latency_s": last(found[TAIL]) / pace,
+            "ongoing": last(found[ONGOING]),
+        }
 
-        def over_time(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
-            """Results (jobs, times) of the query `field` of each job."""
-            window = f"{window_s:.0f}s"
-            asked = [getattr(one, field).replace(WINDOW, window) for one in queries]
-            return self.values(asked, times_s)
+    def _measured(
+        self, queries: Sequence[Queries], *measurements: Measurement
+    ) -> dict[str, np.ndarray]:
+        """Name of a measurement -> its results (jobs, times); reports and logs what is missing."""
+        questions = [
+            one.question(job, getattr(of_job, one.field))
+            for one in measurements
+            for job, of_job in enumerate(queries)
+            if one.times_s and getattr(of_job, one.field)
+        ]
+        answers = self._batches.ask(questions)
 
-        def at(field: str, window_s: float, time_s: float, undefined: float) -> np.ndarray:
-            """Results (jobs,) at one time, with `undefined` for a result that is not finite."""
-            results = over_time(field, window_s, np.array([time_s]))[:, 0]
-            return np.where(np.isinf(results), undefined, results)
-
-        arrivals_per_min = over_time("requests", minute_s, ends)  # (jobs, minutes)
-
-        arrivals_now = None
-        if since_s >= MIN_PARTIAL_MINUTE_S * pace:
-            counted = at("requests", since_s, now_s, undefined=np.inf)
-            arrivals_now = None if np.isnan(counted).all() else counted
-
-        # If no request ended, the mean latency is 0.
-        mean_latency_s = at("latency_mean_s", window_s, now_s, undefined=0.0) / pace
-
-        tail_latency_s = np.full(len(queries), np.nan)
-        if len(ends):
-            tail_latency_s = at("latency_s", minute_s, ends[-1], undefined=np.nan) / pace
-
-        ongoing = at("ongoing", window_s, now_s, undefined=np.nan)
-
+        before, self.error = self.error, None
+        reasons: dict[str, str] = {}  # job -> the first reason why its data is missing
+        found: dict[str, np.ndarray] = {}
+        for one in measurements:
+            found[one.name] = values = np.full((len(queries), len(one.times_s)), np.nan)
+            for job, of_job in enumerate(queries):
+                answer = answers.get((one.name, job))
+                if answer is None:  # it was not asked
+                    continue
+                values[job], problem = plausible(answer, one.name)
+                query = f"query {getattr(of_job, one.field)!r}"
+                if problem:
+                    self.error = self.error or query + problem
+                elif one.name in NEEDED and np.isnan(values[job, -1]):
+                    problem = " has no answer"
+                if problem:
+                    reasons.setdefault(of_job.job, query + problem)
+        self._states.report_all(MISSING, reasons, by=SOURCE)
         if self.error and before is None:  # one warning per outage
             error = " ".join(self.error.split())
             LOG.warning("%s: data is missing: %s", self._prometheus.url, error)
-        return {
-            "arrivals_per_min": arrivals_per_min,
-            "arrivals_now": arrivals_now,
-            "mean_latency_s": mean_latency_s,
-            "tail_latency_s": tail_latency_s,
-            "ongoing": ongoing,
-        }
+        return found
 
-    def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """The results (queries, times) of the queries at evenly spaced Unix times.
 
-        A result that is not finite, such as 0/0, becomes inf. A result is NaN if it is missing, or
-        if the query is empty, is invalid or returns several series.
-        """
-        values = np.full((len(queries), len(times_s)), np.nan)
-        if not len(times_s):
-            return values
-        asked = [i for i, query in enumerate(queries) if query]
-        batches = [asked[first : first + BATCH] for first in range(0, len(asked), BATCH)]
+def last(values: np.ndarray) -> np.ndarray:
+    """The last column (jobs,) of `values` (jobs, times); NaN if there are no times."""
+    return values[:, -1] if values.shape[1] else np.full(len(values), np.nan)
 
-        def answer_to(batch: list[int]) -> np.ndarray:
-            return self._batch([queries[i] for i in batch], times_s)
 
-        for batch, answer in zip(batches, self._threads.map(answer_to, batches)):
-            values[batch] = answer
-        return values
+def plausible(answer: Answer, name: str) -> tuple[np.ndarray, str]:
+    """(values, problem): the values (times,) with NaN where they cannot be right.
 
-    def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Results (queries, times) of one request that joins the queries by `or`.
-
-        The label MARK tells the queries' series apart.
-        """
-        values = np.full((len(queries), len(times_s)), np.nan)
-        marked = [
-            f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries)
-        ]
-        try:
-            series = self._prometheus.query_range(" or ".join(marked), times_s)
-            numbers = [int(labels[MARK]) for labels, _ in series]  # index of each series' query
-        except BadQuery as error:
-            if len(queries) > 1:  # send them one by one, to find out which query is wrong
-                return np.vstack([self._batch([query], times_s) for query in queries])
-            self._missing(f"query {queries[0]!r}: {error}")
-            return values
-        except (OSError, KeyError, ValueError) as error:
-            self._missing(str(error) or type(error).__name__)
-            return values
-        for i, (_, row) in zip(numbers, series):
-            if numbers.count(i) == 1:
-                values[i] = row
-        for i in sorted(set(numbers)):
-            if numbers.count(i) > 1:
-                self._missing(f"query {queries[i]!r} has several answers; one is needed: sum(...)")
-        return values
-
-    def _missing(self, reason: str) -> None:
-        """Note why data is missing; the first reason of an observation is kept."""
-        self.error = self.error or reason
+    The problem is that of the answer, or of its last value; "" if there is none. Latencies without
+    a request are 0/0: their mean is 0, and a quantile is unknown.
+    """
+    values = answer.values.copy()
+    undefined = np.isinf(values)  # 0/0, or infinite
+    if name == MEAN:
+        values[undefined] = 0.0
+    elif name in (TAIL, ONGOING):
+        values[undefined] = np.nan
+    wrong = (values < 0) | np.isinf(values)
+    problem = answer.problem
+    if not problem and wrong[-1:].any():
+        text = "0/0 or infinity" if undefined[-1] else f"{values[-1]:g}"
+        problem = f" answers {text}; expected a number >= 0"
+    values[wrong] = np.nan
+    return values, problem

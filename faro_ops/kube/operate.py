@@ -34,10 +34,10 @@ from faro_lib.control import Step
 from faro_lib.protocol import Cluster
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.overrides import Settings
 from faro_ops.controller.startup import Ensure, once
 from faro_ops.kube import preflight
-from faro_ops.kube.capacity import Shape
 from faro_ops.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
 from faro_ops.kube.client import Api, ApiError, connect
 from faro_ops.kube.deployment_metrics import DeploymentMetrics
@@ -45,7 +45,7 @@ from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
 from faro_ops.kube.leader_gate import InterruptibleCluster, LeaderGatedCluster
 from faro_ops.kube.lease import Leadership
-from faro_ops.kube.shape import shape_of
+from faro_ops.kube.shape import ShapeWatch
 from faro_ops.kube.status import Reporter
 
 
@@ -85,6 +85,7 @@ def connect_deployments(
     ensure: Ensure = once,
     ceilings: bool = False,
     act: bool = True,
+    states: JobStates | None = None,
 ) -> Deployments:
     """A cluster of the Deployments that the jobs' table lists, in each job's section `deployment`.
 
@@ -95,13 +96,14 @@ def connect_deployments(
     ceilings : whether Faro sets the bounds of the Deployments' HorizontalPodAutoscalers instead of
         replica counts.
     act : whether plans are applied; if not, no permission to change anything is needed.
+    states : board on which jobs whose data is missing are reported.
 
     Raises ValueError if a Deployment does not exist or a permission is missing.
     """
     if prometheus is None:
         problem = "needs --prometheus, the address of the server for the jobs' queries"
         raise ValueError(f"backend=deployments {problem}")
-    metrics = DeploymentMetrics(prometheus, token_path)
+    metrics = DeploymentMetrics(prometheus, token_path, states=states)
     api = plan.connect()
     preflight.check_server(api)
 
@@ -143,6 +145,7 @@ def gated_cluster(
     fixed: bool = False,
     report: Callable[[str], None] = lambda line: None,
     ensure: Ensure = once,
+    states: JobStates | None = None,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
     """Yield (LeaderGatedCluster, function that publishes a tick's result) once this process leads.
 
@@ -150,6 +153,7 @@ def gated_cluster(
     act : whether plans are applied; if not, no lease is taken and nothing is published.
     fixed : whether to use the capacity of `cluster` instead of measuring it.
     ensure : runs the checks of capacity and autoscalers, once or until they pass.
+    states : board on which misconfigured jobs are reported.
 
     Raises ValueError, before anything is changed, if a resource or permission is missing.
     """
@@ -175,11 +179,13 @@ def gated_cluster(
             watch = started.enter_context(watched_capacity(api, plan, cluster, jobs, ensure))
             current = watch.current
         if not act:
-            yield LeaderGatedCluster(cluster, current, None, diagnose), lambda step: None
+            gated = LeaderGatedCluster(cluster, current, None, diagnose, jobs, states)
+            yield gated, lambda step: None
             return
         # Step 5: the lease.
         identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
         leadership = started.enter_context(leading(api, plan, identity, cluster, stop, report))
+        gated = LeaderGatedCluster(cluster, current, leadership, diagnose, jobs, states)
         # Step 6: the FaroPlan.
         reporter = Reporter(
             plan.connect(retries=1),
@@ -189,9 +195,10 @@ def gated_cluster(
             jobs,
             identity,
             proxied=not on_ray,
+            steady=lambda: gated.steady,
         )
         started.callback(reporter.close)
-        yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
+        yield gated, reporter
 
 
 def check_controller(
@@ -256,20 +263,13 @@ def watch_capacity(
     if len(namespaces) > 1:
         problem = "jobs that share capacity share one"
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; {problem}")
-    # In `NodeCapacity`, a selector without matchLabels would match every pod. Use the pod
-    # template's labels instead.
-    specs = [deployment["spec"] for deployment in cluster.objects() if deployment]
-    selectors = [
-        spec["selector"].get("matchLabels") or spec["template"]["metadata"]["labels"]
-        for spec in specs
-    ]
     cores = [job.cores for job in jobs]
-
-    def shape() -> Shape:
-        return shape_of(cluster.refs, cluster.seen)
-
-    shape()  # fail at the start, because a ValueError in a later tick does not end the run
-    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape)
+    shape = ShapeWatch(cluster.refs, lambda: cluster.seen)
+    cluster.read()
+    _, problems = shape([])
+    if len(problems) == len(jobs):  # otherwise, Faro scales the others
+        raise ValueError(problems[0])
+    return NodeCapacity(api, namespaces.pop(), shape.selectors, cores, shape)
 
 
 @contextmanager

@@ -196,7 +196,11 @@ def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
 
 
 def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
-    """Raise ValueError if the capacity cannot hold the minimum replicas of all jobs."""
+    """Raise ValueError if the capacity cannot hold the minimum replicas of all jobs.
+
+    Misconfigured jobs (`capacity.problems`) do not count, because they keep their replicas.
+    """
+    jobs = tuple(job for n, job in enumerate(jobs) if n not in capacity.problems)
     need = float(minimum_replicas(jobs) @ arrays_of(jobs).cores)
     if need > capacity.cores + EPSILON:
         have = f"{capacity.bound}: {capacity.cores:g} cores"

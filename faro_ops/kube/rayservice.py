@@ -50,5 +50,5 @@ def why_not_started(pod: dict) -> str | None:
     for container in status.get("containerStatuses", []):
         waiting = container.get("state", {}).get("waiting", {})
         if waiting.get("message"):
-            return f"{waiting['reason']}: {waiting['message']}"
+            return f"{waiting.get('reason', 'waiting')}: {waiting['message']}"
     return None

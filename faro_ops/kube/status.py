@@ -7,6 +7,7 @@ shows the reasons.
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,8 @@ from faro_lib.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_ops.policies.protocol import FRAGMENTED
+from faro_ops.kube.steady_capacity import SteadyCapacity
+from faro_ops.policies.protocol import FRAGMENTED, live_observation, live_plan
 
 LOG = logging.getLogger(__name__)
 GROUP = "autoscaling.faro"
@@ -45,7 +47,13 @@ def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
 
 
 def status_of(
-    jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str, proxied: bool = False
+    jobs: tuple[Job, ...],
+    step: Step,
+    controller: str,
+    now: str,
+    since: str,
+    proxied: bool = False,
+    conditions: Iterable[dict[str, str]] = (),
 ) -> dict[str, Any]:
     """The status of the FaroPlan after a tick.
 
@@ -56,8 +64,9 @@ def status_of(
     since : time at which the controller became the leader, as RFC 3339 text.
     proxied : whether a proxy drops the requests. If it does, the status contains its settings
         (`proxy_settings`).
+    conditions : further conditions, such as `capacity_condition`.
     """
-    plan = step.plan
+    plan = live_plan(step.plan)
     observation = step.observation
     optional = {
         "forecastRps": plan.forecast_rps,
@@ -97,12 +106,29 @@ def status_of(
         "targets": " ".join(f"{job.name}={n}" for job, n in zip(jobs, step.target)),
         "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
         "jobs": rows,
-        "conditions": [acting],
+        "conditions": [acting, *conditions],
     }
+    age_s = live_observation(observation).capacity_age_s
+    if age_s is not None and np.isfinite(age_s):
+        status["capacityAgeSeconds"] = round(age_s, 1)
     if proxied:
         settings = proxy_settings(jobs, plan.drop)
         status["dropRates"] = {"enforcedBy": "a proxy of yours"} | settings
     return status
+
+
+def capacity_condition(steady: SteadyCapacity, since: str) -> dict[str, str]:
+    """The condition CapacityKnown: False while the capacity is unknown, with the reason.
+
+    since : time at which the reason last changed, as RFC 3339 text.
+    """
+    return {
+        "type": "CapacityKnown",
+        "status": "False" if np.isnan(steady.cores) else "True",
+        "reason": steady.reason,
+        "message": steady.note,
+        "lastTransitionTime": since,
+    }
 
 
 def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
@@ -143,6 +169,7 @@ class Reporter:
         jobs: tuple[Job, ...],
         controller: str,
         proxied: bool = False,
+        steady: Callable[[], SteadyCapacity | None] = lambda: None,
     ):
         self._api = api
         self._namespace = namespace
@@ -153,6 +180,8 @@ class Reporter:
         self._proxied = proxied
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
+        self._steady = steady
+        self._capacity_since = ("", "")  # the last reason of CapacityKnown, and since when
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
         self._wake = threading.Event()
         self._closed = False
@@ -182,6 +211,16 @@ class Reporter:
                 text = error if isinstance(error, ApiError) else repr(error)
                 LOG.warning("the plan is not published: %s", text)
 
+    def _conditions(self, now: str) -> list[dict[str, str]]:
+        steady = self._steady()
+        if steady is None:
+            return []
+        reason, since = self._capacity_since
+        if reason != steady.reason:
+            since = now
+        self._capacity_since = (steady.reason, since)
+        return [capacity_condition(steady, since)]
+
     def publish(self, steps: list[Step]) -> None:
         """Write the status after the last of `steps`, and the Events of all `steps`."""
         now = _now()
@@ -190,7 +229,15 @@ class Reporter:
         manifest = {**head, "metadata": metadata, "spec": {"policy": self._policy}}
         plan = self._api.apply(self._path, manifest)
 
-        status = status_of(self._jobs, steps[-1], self._controller, now, self._since, self._proxied)
+        status = status_of(
+            self._jobs,
+            steps[-1],
+            self._controller,
+            now,
+            self._since,
+            self._proxied,
+            self._conditions(now),
+        )
         body = {"status": status}
         self._api.send("PATCH", f"{self._path}/status", body, kind=MERGE, fieldManager=MANAGER)
 

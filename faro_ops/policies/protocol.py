@@ -31,6 +31,11 @@ class LiveObservation(Observation):
     # HPA has its original bounds (bool), and the replicas that it has or has requested.
     unbounded: np.ndarray | None = None
     replicas: np.ndarray | None = None
+    # Bool, jobs that Faro keeps as they are, because they are misconfigured or because no capacity
+    # is known (policies/held.py); None = no job.
+    held: np.ndarray | None = None
+    # Seconds since the API server last confirmed the capacity; None if it is not measured.
+    capacity_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

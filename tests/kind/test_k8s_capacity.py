@@ -21,9 +21,9 @@ class Watched:
         self.source = NodeCapacity(
             world.api,
             world.namespace,
-            ({"app": "job"},),
+            lambda: ({"app": "job"},),
             (self.each,),
-            lambda: Shape(quantum=self.each),
+            lambda nodes: (Shape(quantum=self.each), {}),
         ).start()
 
     def __call__(self) -> int:

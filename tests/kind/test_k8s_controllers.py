@@ -27,6 +27,7 @@ from faro_ops.kube import preflight
 from faro_ops.kube.client import MERGE, connect
 from faro_ops.kube.manifests import ManifestSpec
 from faro_ops.kube.status import PLURAL
+from faro_ops.kube.steady_capacity import SHRINK_AFTER_S
 
 pytestmark = pytest.mark.k8s
 NAMES = ["a", "b"]
@@ -98,17 +99,22 @@ def acts(controller, within_s=START_S):
 
 
 @pytest.mark.fault
-def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(
+def test_a_cordoned_node_keeps_its_replicas_and_a_drained_one_shrinks_the_plan_two_minutes_later(
     world, controllers
 ):
     controllers()
     until(lambda: replicas(world) == [2, 2], START_S)
     node = workers(world.api)[1]
     cordon(world.api, node)
-    began = time.monotonic()
     try:
-        until(lambda: replicas(world) == [1, 1], 10)
-        print(f"the plan followed the drained node after {time.monotonic() - began:.1f} s")
+        time.sleep(15)
+        assert replicas(world) == [2, 2]
+        pods = world.get("/api/v1/{ns}/pods", fieldSelector=f"spec.nodeName={node}")["items"]
+        for pod in pods:
+            world.api.send("DELETE", world.path("/api/v1/{ns}/pods/" + pod["metadata"]["name"]))
+        began = time.monotonic()
+        until(lambda: replicas(world) == [1, 1], SHRINK_AFTER_S + 40)
+        assert time.monotonic() - began > SHRINK_AFTER_S - 5
     finally:
         cordon(world.api, node, False)
     until(lambda: replicas(world) == [2, 2], 30)
@@ -272,6 +278,10 @@ def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
         "kind": "ResourceQuota",
         "metadata": {"name": "small", "namespace": world.namespace},
     }
+    for name in NAMES:  # what runs would count in spite of the quota
+        path = world.path(f"/apis/apps/v1/{{ns}}/deployments/{name}")
+        world.api.send("PATCH", path, {"spec": {"replicas": 0}}, kind=MERGE)
+    until(lambda: not world.get("/api/v1/{ns}/pods")["items"], 60)
     apply(world.api, quota | {"spec": {"hard": {"requests.cpu": f"{world.each:g}"}}})
     have = f"quota small: {world.each:g} cores"
     told = f"{have} cannot hold the minimum of 2 jobs, {2 * world.each:g} cores"

@@ -224,8 +224,9 @@ class Lease:
 
 @pytest.mark.parametrize("holder", ["", "me"])
 def test_without_the_lease_nothing_is_written(world, prometheus, holder):
-    _, cluster = deployments(world, ["a"], prometheus)
-    governed = LeaderGatedCluster(cluster, lambda: Capacity(5, {}, {}), Lease(False, holder))
+    jobs, cluster = deployments(world, ["a"], prometheus)
+    lease = Lease(False, holder)
+    governed = LeaderGatedCluster(cluster, lambda: Capacity(5, {}, {}), lease, jobs=jobs)
     assert governed.observe().capacity == 5
     with pytest.raises(OSError, match="this tick changes nothing"):
         governed.apply(np.array([4]), np.zeros(1))

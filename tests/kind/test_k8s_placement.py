@@ -79,7 +79,10 @@ class Nodes(World):
 
     def free(self) -> dict[str, float]:
         """Free cores of the two workers."""
-        source = NodeCapacity(self.api, self.namespace, (), (), lambda: Shape(quantum=0.1)).start()
+        shape = Shape(quantum=0.1)
+        source = NodeCapacity(
+            self.api, self.namespace, tuple, (), lambda nodes: (shape, {})
+        ).start()
         try:
             found = dict(source.current().by_node)
         finally:
@@ -115,9 +118,13 @@ def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(no
     selectors = tuple({"app": job.name} for job in nodes.jobs)
     shape = shape_of(cluster.refs, cluster.objects())
     source = NodeCapacity(
-        nodes.api, nodes.namespace, selectors, [job.cores for job in nodes.jobs], lambda: shape
+        nodes.api,
+        nodes.namespace,
+        lambda: selectors,
+        [job.cores for job in nodes.jobs],
+        lambda nodes: shape,
     ).start()
-    gated = LeaderGatedCluster(cluster, source.current)
+    gated = LeaderGatedCluster(cluster, source.current, jobs=nodes.jobs)
     try:
         seen = gated.observe()
         assert seen.capacity >= WANTED @ [nodes.large, nodes.small], "the sum would hold the plan"

@@ -3,15 +3,17 @@
 import http.server
 import json
 import os
+import socket
 import ssl
 import subprocess
 import threading
+from contextlib import suppress
 
 import pytest
 
 from faro_ops import cli
 from faro_ops.errors import one_line
-from faro_ops.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError
+from faro_ops.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError, HttpTimeout
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -58,6 +60,53 @@ def test_an_error_has_the_status_and_the_servers_message_in_one_line(server):
 
 def test_a_busy_server_is_retried_for_as_long_as_the_caller_can_wait(server):
     assert HttpClient(serve(server)).get("/busy", retry_for_s=10) == {"token": None}
+
+
+BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1"
+ENDLESS = b"HTTP/1.1 200 OK\r\n\r\n[1"
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", BODY, CHUNKED, ENDLESS])
+def test_a_server_that_sends_its_answer_byte_by_byte_is_given_up(start):
+    over = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(start)
+            while not over.wait(0.02):
+                connection.sendall(b"1")
+
+    threading.Thread(target=drip, daemon=True).start()
+    client = HttpClient(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.5)
+    failures = []
+
+    def ask():
+        try:
+            client.get("/")
+        except HttpError as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(30)
+    over.set()
+    listener.close()
+    assert not asking.is_alive(), "it would have held the caller without end"
+    assert isinstance(failures[0], HttpTimeout)
+    assert str(failures[0]).endswith("/: no complete answer within 1.5 s")
+
+
+def test_a_server_that_does_not_answer_is_a_timeout_and_one_that_is_not_there_is_not():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(HttpTimeout):
+            HttpClient(f"http://127.0.0.1:{port}", timeout_s=0.1).get("/")
+    with pytest.raises(HttpError) as refused:
+        HttpClient(f"http://127.0.0.1:{port}", timeout_s=0.1).get("/")
+    assert not isinstance(refused.value, HttpTimeout)
 
 
 def test_no_password_of_netrc_is_sent(server, tmp_path, monkeypatch):

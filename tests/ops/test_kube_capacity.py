@@ -11,7 +11,15 @@ from kube_things import is_replica, node, pod, quota, replica
 
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
-from faro_ops.kube.capacity import CORES, Shape, capacity, cores_of_workers, requests_of, tolerates
+from faro_ops.kube.capacity import (
+    CORES,
+    Shape,
+    capacity,
+    cores_of_workers,
+    placement,
+    requests_of,
+    tolerates,
+)
 from faro_ops.kube.capacity_watch import small_node, small_pod
 from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.operate import NamespacedName, watch_capacity
@@ -118,7 +126,7 @@ def with_gpus(name: str, cpu: str, gpus: str) -> dict:
 
 
 def test_jobs_that_share_gpus_have_the_gpus_of_the_nodes_where_cpu_and_quota_allow_them():
-    shape = shape_of(*sharing_gpus(1, 2))
+    shape, _ = shape_of(*sharing_gpus(1, 2))
     assert (shape.per_core[GPU], shape.per_core["cpu"], shape.quantum) == (1, 4, 1)
     assert (
         cores([with_gpus("a", "64", "8"), with_gpus("b", "64", "4"), node("c", "64")], shape=shape)
@@ -133,17 +141,15 @@ def test_jobs_that_share_gpus_have_the_gpus_of_the_nodes_where_cpu_and_quota_all
 def test_pods_may_not_request_more_gpus_than_the_table_says():
     refs, deployments = sharing_gpus(1)
     deployments[0]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"][GPU] = "2"
-    with pytest.raises(
-        ValueError,
-        match=r"^job 'job0': cores=1 is less than the 2 nvidia.com/gpu that its pods request$",
-    ):
-        shape_of(refs, deployments)
+    _, problems = shape_of(refs, deployments)
+    problem = "job 'job0': cores=1 is less than the 2 nvidia.com/gpu that its pods request"
+    assert problems == {0: problem}
 
 
 @pytest.mark.parametrize("requested", ["1500m", "2"])
 def test_cores_may_include_what_admission_adds_to_the_requests_of_the_template(requested):
     ref = DeploymentRef.of(Job("a", cores=2.0), {"queries": QUERIES}, "jobs")
-    shape = shape_of([ref], [{"spec": {"template": pod("template", requested)}}])
+    shape, _ = shape_of([ref], [{"spec": {"template": pod("template", requested)}}])
     assert shape.per_core["cpu"] == 1
     assert cores([node(cpu="5")], shape=shape) == 4
 
@@ -159,7 +165,8 @@ def test_a_rollout_changes_what_the_replicas_require_of_a_node():
     cluster = Deployments(api, refs, None, Clock.starting_now())
     watch = watch_capacity(api, NamespacedName("jobs", "faro"), cluster, (Job("a"),))
     watch._informers = [
-        SimpleNamespace(items=lambda found=found: found) for found in ([node(memory="8Gi")], [], [])
+        SimpleNamespace(items=lambda found=found: found, age_s=0.0, error=None, path="/x")
+        for found in ([node(memory="8Gi")], [], [])
     ]
     assert watch.current().cores == 8
     deployment["spec"]["template"] = pod("template", "1", memory="2Gi")
@@ -167,13 +174,15 @@ def test_a_rollout_changes_what_the_replicas_require_of_a_node():
     assert watch.current().cores == 4
     deployment["spec"]["template"] = pod("template", "2")
     cluster.read()
-    with pytest.raises(
-        ValueError, match=r"^job 'a': cores=1 is less than the 2 cpu that its pods request$"
-    ):
-        watch.current()
+    assert watch.current().problems == {
+        0: "job 'a': cores=1 is less than the 2 cpu that its pods request"
+    }
+    deployment["spec"]["template"] = pod("template", "1")
+    cluster.read()
+    assert watch.current().problems == {}
 
 
-def test_pods_whose_node_affinity_is_required_are_refused():
+def test_a_job_whose_pods_require_a_node_affinity_is_left_out():
     refs, deployments = sharing_gpus(1, 1)
     term = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
     affinity = {
@@ -182,10 +191,32 @@ def test_pods_whose_node_affinity_is_required_are_refused():
         }
     }
     deployments[1]["spec"]["template"]["spec"]["affinity"] = affinity
-    with pytest.raises(
-        ValueError, match=r"^deployments: a required nodeAffinity is not read; .*nodeSelector$"
-    ):
-        shape_of(refs, deployments)
+    shape, problems = shape_of(refs, deployments)
+    assert shape == shape_of(refs[:1], deployments[:1])[0]
+    problem = "a required nodeAffinity is not read; choose the nodes by nodeSelector"
+    assert problems == {1: f"deployment 'jobs/job1': {problem}"}
+
+
+def test_a_job_that_no_deployment_has_existed_for_changes_nothing_for_the_others():
+    refs, deployments = sharing_gpus(1, 2)
+    assert shape_of(refs, [deployments[0], {}]) == shape_of(refs[:1], deployments[:1])
+
+
+def test_the_job_with_another_node_selector_than_most_is_left_out():
+    refs, deployments = sharing_gpus(1, 1, 1)
+    for n, pool in enumerate(("new", "old", "old")):
+        deployments[n]["spec"]["template"]["spec"]["nodeSelector"] = {"pool": pool}
+    shape, problems = shape_of(refs, deployments, before={"pool": "new"})
+    assert (shape.selector, [*problems]) == ({"pool": "old"}, [0])
+    shape, problems = shape_of(refs[:2], deployments[:2], before={"pool": "old"})
+    assert (shape.selector, [*problems]) == ({"pool": "old"}, [0])
+
+
+def test_a_job_that_fits_on_a_node_of_another_size_is_no_problem():
+    refs, deployments = sharing_gpus(4)
+    assert shape_of(refs, deployments, [with_gpus("a", "64", "2"), node("b")])[1]
+    assert not shape_of(refs, deployments, [with_gpus("a", "64", "4"), node("b")])[1]
+    assert not shape_of(refs, deployments, [])[1], "no node is known"
 
 
 def test_jobs_that_share_capacity_share_one_resource():
@@ -195,6 +226,46 @@ def test_jobs_that_share_capacity_share_one_resource():
         ValueError, match=r"^deployments: deployment.resource differs \(cpu, nvidia.com/gpu\)"
     ):
         shape_of([refs[0], other[0]], deployments)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"unschedulable": True},
+        {"ready": False},
+        {"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]},
+    ],
+)
+def test_replicas_on_a_node_that_accepts_no_others_count_and_no_more(state):
+    pods = [replica("r1", on="b"), replica("r2", on="b"), pod("db", "3", on="b")]
+    pods.append(replica("gone", on="b", phase="Failed"))
+    ending = replica("ending", on="b")
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    found = capacity(
+        [node("a"), node("b", **state)], [*pods, ending], [], "jobs", is_replica, WHOLE
+    )
+    assert found.cores == 8 + 2
+    assert found.by_node == {"a": 8, "b": 2}
+    assert "b" in found.unusable
+
+
+def test_replicas_count_on_a_node_without_room_for_another_one():
+    shape = Shape({"cpu": 1.0, "memory": 16.0 * 2**30}, 1.0)
+    pods = [replica(f"r{n}") for n in range(5)]
+    assert cores([node(memory="32Gi")], shape=shape) == 2
+    assert cores([node(memory="32Gi")], pods, shape=shape) == 5
+
+
+def test_a_quota_leaves_at_least_what_replicas_use_also_those_without_a_node():
+    pods = [replica("r1"), replica("r2"), replica("r3", on=None)]
+    found = capacity([node()], pods, [quota(requests_cpu="1")], "jobs", is_replica, WHOLE)
+    assert (found.cores, found.bound) == (3, "quota q")
+
+
+def test_no_replica_is_placed_on_a_full_node_even_after_another_one_has_ended():
+    free, placed = placement([replica("r", on="b")], lambda pod: 0, [1.0], {"a": 8, "b": 2}, {"b"})
+    assert free.tolist() == [8, -float("inf")]
+    assert placed.tolist() == [[0, 1]]
 
 
 def test_finished_pods_do_not_reduce_the_capacity():
@@ -382,6 +453,17 @@ def test_ray_capacity_is_that_of_ready_workers_on_ready_nodes():
     assert cores_of_workers(workers, [node("a", unschedulable=True), node("b")]).cores == 8, (
         "a cordoned node still serves"
     )
+
+
+def test_ray_workers_that_run_unready_or_on_silent_nodes_are_known_as_such():
+    workers = [
+        pod("ready", "4", on="a"),
+        pod("unready", "2", on="a", ready=False),
+        pod("silent", "3", on="b"),
+        pod("starting", "5", on="a", ready=False, phase="Pending"),
+    ]
+    found = cores_of_workers(workers, [node("a"), node("b", ready=False)])
+    assert (found.cores, found.unready) == (4, 5)
 
 
 def test_a_worker_label_may_offer_more_cores_than_the_pod_requests():

@@ -221,11 +221,16 @@ def test_an_informer_resumes_from_its_last_version_when_a_watch_ends():
             }
         ]
 
+    def watched(server):
+        return [query["resourceVersion"] for _, _, query in server.asked if "watch" in query]
+
     with serving(answer) as server:
         informer = Informer(api_at(server), "/things").start()
-        time.sleep(0.5)
+        until = time.monotonic() + 10
+        while len(watched(server)) <= 2 and time.monotonic() < until:
+            time.sleep(0.02)
         informer.stop()
-        versions = [query["resourceVersion"] for _, _, query in server.asked if "watch" in query]
+        versions = watched(server)
     assert sum("watch" not in query for _, _, query in server.asked) == 1
     assert versions == [str(5 + i) for i in range(len(versions))]
     assert len(versions) > 2
@@ -338,6 +343,22 @@ def test_a_nonsense_answer_of_prometheus_leaves_everything_missing(answer):
     assert np.isnan(load["arrivals_per_min"]).all()
 
 
+def test_a_query_whose_answer_is_a_native_histogram_costs_only_its_own_job():
+    plain = prometheus(OF_OTHER)
+
+    def answer(method, path, form, headers):
+        status, body = plain(method, path, form, headers)
+        for query, place in MARKED.findall(form["query"]):
+            if "requests" in query:
+                histogram = {"metric": {"faro_query": place}, "histograms": [[880, {}]]}
+                body["data"]["result"].append(histogram)
+        return status, body
+
+    load, _ = observed(answer, [QUERIES, OTHER])
+    assert load["arrivals_per_min"][1].tolist() == [7, 7, 7]
+    assert np.isnan(load["arrivals_per_min"][0]).all()
+
+
 def test_an_outage_of_prometheus_is_logged_once(caplog):
     down = [True]
 
@@ -408,7 +429,7 @@ def test_the_token_of_prometheus_is_read_for_every_request(tmp_path):
         client = DeploymentMetrics(server.url, str(path))
         for token in ("one", "two"):
             path.write_text(token)
-            client.values(["x"], ENDS)
+            client.observe([Queries("x[$window]", "")], ENDS, 1000.0)
     assert seen == ["Bearer one", "Bearer two"]
 
 

@@ -75,6 +75,8 @@ def test_a_rayservice_that_kuberay_has_not_seen_yet_is_not_ready():
 class Copy:
     """An informer that has these items."""
 
+    path, error, age_s = "/things", None, 0.0
+
     def __init__(self, *items):
         self.content = list(items)
 

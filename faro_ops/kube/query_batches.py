@@ -1,0 +1,195 @@
+"""Ask Prometheus many queries in few requests. A wrong or slow query costs only its own answer.
+
+Up to BATCH queries share a request. If the request fails, its queries are asked again in two halves
+while time remains, and in batches of that size from then on; the size doubles after each answer. A
+query that fails or is slow when it is asked alone stays alone until it has been quick for a while.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_ops.http import HttpError, HttpTimeout
+from faro_ops.prometheus import BadQuery, Prometheus
+
+BATCH = 50  # most queries in one request
+THREADS = 4
+MARK = "faro_query"  # label added to each series: the index of the series' query in its batch
+BUDGET_S = 8.0  # seconds for all queries of a tick
+SHORTEST_S = 0.1  # no request is sent if it may take less
+SLOW_S = 1.0  # a query that takes longer is asked alone
+QUICK_ANSWERS = 30  # after so many quick answers, a query is no longer asked alone
+TOO_LARGE = 413  # HTTP status
+
+Key = tuple[str, int]  # identifies a question from one tick to the next
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A PromQL query whose value is wanted at evenly spaced Unix times."""
+
+    key: Key
+    query: str
+    times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The values (times,) of a query: NaN where missing, inf if not finite, such as 0/0."""
+
+    values: np.ndarray
+    # Why all values are missing, as the end of a sentence that begins with "query QUERY".
+    problem: str = ""
+
+
+class Unanswered(Exception):
+    """A request without an answer. `divide`: one of its queries may be the cause."""
+
+    def __init__(self, reason: str, divide: bool):
+        super().__init__(reason)
+        self.divide = divide
+
+
+class QueryBatches:
+    """Asks questions of one Prometheus, and remembers which ones had better be asked alone.
+
+    timeout_s : longest time of one request.
+    budget_s : longest time of a call of `ask`.
+    """
+
+    def __init__(
+        self,
+        prometheus: Prometheus,
+        timeout_s: float,
+        budget_s: float = BUDGET_S,
+        clock_s: Callable[[], float] = time.monotonic,
+    ):
+        self._prometheus = prometheus
+        self._timeout_s = timeout_s
+        self._budget_s = budget_s
+        self._clock_s = clock_s
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
+        self._most: dict[Key, int] = {}  # largest batch for a question, if below BATCH
+        # Questions that are asked alone -> quick answers until that ends.
+        self._alone: dict[Key, int] = {}
+
+    def ask(self, questions: Iterable[Question]) -> dict[Key, Answer]:
+        """The answers to the questions, by their keys."""
+        until_s = self._clock_s() + self._budget_s
+        most_before = dict(self._most)
+        answers: dict[Key, Answer] = {}
+        failed_alone: list[Key] = []
+        answered = False
+        batches = self._batches(questions)
+        while batches:
+            halves: list[list[Question]] = []
+            replies = self._threads.map(lambda batch: self._reply(batch, until_s), batches)
+            for batch, reply in zip(batches, replies):
+                if not isinstance(reply, Unanswered):
+                    answers |= reply
+                    answered = True
+                elif reply.divide and len(batch) > 1:
+                    half = (len(batch) + 1) // 2
+                    self._most |= dict.fromkeys([one.key for one in batch], half)
+                    halves += [batch[:half], batch[half:]]
+                else:
+                    answers |= {one.key: missing(one, f": {reply}") for one in batch}
+                    if reply.divide:
+                        failed_alone.append(batch[0].key)
+            if halves and not answered and not self._is_alive(until_s):
+                silent = ": Prometheus answers no query"
+                answers |= {one.key: missing(one, silent) for half in halves for one in half}
+                halves = []
+            batches = halves
+        if answered:
+            self._alone |= dict.fromkeys(failed_alone, QUICK_ANSWERS)
+        else:  # the server failed, not a query
+            self._most = most_before
+        return answers
+
+    def _batches(self, questions: Iterable[Question]) -> list[list[Question]]:
+        """Batches of questions with the same times, each at most as large as all of them allow."""
+        groups: dict[tuple[tuple[float, ...], int], list[Question]] = {}
+        for one in questions:
+            most = 1 if one.key in self._alone else self._most.get(one.key, BATCH)
+            groups.setdefault((one.times_s, most), []).append(one)
+        return [
+            group[first : first + most]
+            for (_, most), group in groups.items()
+            for first in range(0, len(group), most)
+        ]
+
+    def _reply(self, batch: list[Question], until_s: float) -> dict[Key, Answer] | Unanswered:
+        """The answers to a batch, or why there are none. One request may take half of the time."""
+        began_s = self._clock_s()
+        within_s = min(self._timeout_s, (until_s - began_s) / 2)
+        if within_s < SHORTEST_S:
+            return Unanswered("no time was left for it in this tick", divide=False)
+        try:
+            answers = self._answers(batch, within_s)
+        except Unanswered as failure:
+            return failure
+        self._learn([one.key for one in batch], self._clock_s() - began_s)
+        return answers
+
+    def _learn(self, keys: Sequence[Key], took_s: float) -> None:
+        """Allow larger batches for answered questions, unless one that was asked alone is slow."""
+        for key in keys:
+            if len(keys) == 1 and took_s > SLOW_S:
+                self._alone[key] = QUICK_ANSWERS
+            elif key in self._alone:
+                self._alone[key] -= 1
+                if self._alone[key] == 0:
+                    del self._alone[key]
+            elif key in self._most:
+                self._most[key] *= 2
+                if self._most[key] >= BATCH:
+                    del self._most[key]
+
+    def _answers(self, batch: list[Question], within_s: float) -> dict[Key, Answer]:
+        """Answers of one request that joins the queries by `or`; raises Unanswered.
+
+        The label MARK tells the queries' series apart.
+        """
+        marked = [
+            f'label_replace({one.query}, "{MARK}", "{i}", "", "")' for i, one in enumerate(batch)
+        ]
+        times_s = np.array(batch[0].times_s)
+        try:
+            series = self._prometheus.query_range(" or ".join(marked), times_s, within_s)
+            rows: dict[int, list[np.ndarray]] = {}  # index of a query -> values of its series
+            for labels, values in series:
+                rows.setdefault(int(labels[MARK]), []).append(values)
+        except (BadQuery, HttpTimeout) as error:
+            raise Unanswered(str(error), divide=True) from None
+        except HttpError as error:
+            divide = error.status >= 500 or error.status == TOO_LARGE
+            raise Unanswered(str(error), divide) from None
+        except (OSError, KeyError, ValueError) as error:
+            raise Unanswered(str(error) or type(error).__name__, divide=False) from None
+
+        answers: dict[Key, Answer] = {}
+        for i, one in enumerate(batch):
+            found = rows.get(i, [])
+            if len(found) == 1:
+                answers[one.key] = Answer(found[0])
+            else:
+                several = " has several answers; one is needed: sum(...)" if found else ""
+                answers[one.key] = missing(one, several)
+        return answers
+
+    def _is_alive(self, until_s: float) -> bool:
+        """Whether Prometheus answers the simplest query."""
+        within_s = max(SHORTEST_S, min(self._timeout_s, (until_s - self._clock_s()) / 2))
+        try:
+            self._prometheus.query_range("vector(1)", np.array([time.time()]), within_s)
+        except (OSError, ValueError):
+            return False
+        return True
+
+
+def missing(question: Question, problem: str) -> Answer:
+    return Answer(np.full(len(question.times_s), np.nan), problem)

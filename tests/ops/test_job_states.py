@@ -1,0 +1,104 @@
+"""The board of job states: what is wrong with one job, by the source that noticed it."""
+
+import threading
+
+import pytest
+
+from faro_ops.controller.job_states import (
+    CONTESTED,
+    FINE,
+    GONE,
+    MISCONFIGURED,
+    MISSING,
+    JobState,
+    JobStates,
+)
+
+
+def board(*times_s: float) -> JobStates:
+    """A board whose clock shows `times_s`, one at each report."""
+    return JobStates(iter(times_s).__next__)
+
+
+def test_a_job_without_a_report_is_fine():
+    assert JobStates().of("a") == JobState(FINE, "", 0.0)
+
+
+def test_the_worst_report_of_all_sources_is_the_jobs_state():
+    states = board(1.0, 2.0, 3.0)
+    states.report("a", MISSING, "query 'x': timeout", by="metrics")
+    states.report("a", MISCONFIGURED, "cores=1 is less than 2", by="templates")
+    states.report("b", CONTESTED, "kubectl scales it", by="loop")
+    assert states.of("a") == JobState(MISCONFIGURED, "cores=1 is less than 2", 2.0)
+    assert states.of("b") == JobState(CONTESTED, "kubectl scales it", 3.0)
+    assert states.troubled() == {"a": states.of("a"), "b": states.of("b")}
+
+
+def test_of_two_equal_states_the_one_that_began_first_counts():
+    states = board(1.0, 2.0)
+    states.report("a", MISSING, "first", by="metrics")
+    states.report("a", MISSING, "second", by="replicas")
+    assert states.of("a").reason == "first"
+
+
+def test_a_repeated_state_keeps_its_beginning_and_takes_the_new_reason():
+    states = board(1.0, 9.0, 10.0)
+    states.report("a", MISSING, "timeout", by="metrics")
+    states.report("a", MISSING, "status 503", by="metrics")
+    assert states.of("a") == JobState(MISSING, "status 503", 1.0)
+    states.report("a", GONE, "no Deployment", by="metrics")
+    assert states.of("a").since_s == 10.0
+
+
+def test_a_source_clears_only_its_own_report():
+    states = JobStates()
+    states.report("a", MISSING, "timeout", by="metrics")
+    states.report("a", GONE, "no Deployment", by="cluster")
+    states.clear("a", by="cluster")
+    assert states.of("a").state == MISSING
+    states.report("a", FINE, "", by="metrics")
+    assert states.of("a").state == FINE
+    assert states.troubled() == {}
+
+
+def test_a_source_that_sees_all_jobs_replaces_all_of_its_reports_at_once():
+    states = JobStates()
+    states.report("a", CONTESTED, "kubectl scales it", by="loop")
+    states.report_all(MISSING, {"a": "timeout", "b": "timeout"}, by="metrics")
+    states.report_all(MISSING, {"b": "timeout"}, by="metrics")
+    assert {job: one.state for job, one in states.troubled().items()} == {
+        "a": CONTESTED,
+        "b": MISSING,
+    }
+
+
+def test_a_job_that_left_the_table_is_forgotten():
+    states = JobStates()
+    states.report("a", MISSING, "timeout", by="metrics")
+    states.keep_only(["b"])
+    assert states.troubled() == {}
+
+
+def test_a_reason_is_one_line_and_an_unknown_state_is_refused():
+    states = JobStates()
+    states.report("a", MISSING, "parse error\n at char 3", by="metrics")
+    assert states.of("a").reason == "parse error at char 3"
+    with pytest.raises(ValueError, match=r"^state='lost' is unknown; accepted: fine, missing"):
+        states.report("a", "lost", "", by="metrics")
+
+
+def test_threads_report_and_read_at_the_same_time():
+    states = JobStates()
+
+    def report(source: str) -> None:
+        for n in range(200):
+            states.report(f"job{n % 7}", MISSING, source, by=source)
+            states.troubled()
+            states.clear(f"job{n % 7}", by=source)
+
+    threads = [threading.Thread(target=report, args=(str(n),)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states.troubled() == {}
