@@ -45,7 +45,12 @@ def replace_rows(path: Path, new: pd.DataFrame, keys: list[str]) -> None:
     """
     with path.open(newline="") as file:
         head, *lines = list(csv.reader(file))
-    rows = {tuple(str(row[key]) for key in keys): row for row in new.to_dict("records")}
+    # A column may occur twice, as in sizes.csv: values by name and occurrence.
+    places_of = {name: np.flatnonzero(new.columns == name) for name in set(new.columns)}
+    rows = {}
+    for values in new.itertuples(index=False, name=None):
+        key = tuple(str(values[places_of[one][0]]) for one in keys)
+        rows[key] = {name: [values[n] for n in at] for name, at in places_of.items()}
     places = [head.index(key) for key in keys]
     replaced = 0
     for line in lines:
@@ -55,7 +60,8 @@ def replace_rows(path: Path, new: pd.DataFrame, keys: list[str]) -> None:
         replaced += 1
         for place, column in enumerate(head):
             if column in row:
-                line[place] = str(row[column])
+                occurrence = head[:place].count(column)
+                line[place] = str(row[column][occurrence])
     if replaced != len(rows):
         raise ValueError(f"{path}: {replaced} of {len(rows)} rows were found")
     with path.open("w", newline="") as file:

@@ -31,6 +31,7 @@ from faro_ops.cli.shared import say
 from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.controller import loop
 from faro_ops.controller.clock import Clock, StopEvent
+from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
@@ -133,6 +134,7 @@ class Controller:
     def __init__(self, options: RunOptions, resources: ExitStack):
         self.options = options
         self.exporter: Exporter | None = None
+        self.job_states = JobStates()
         self.home = backends.faro_plan(
             options.backend, options.plan, options.kubeconfig, options.context
         )
@@ -208,6 +210,7 @@ class Controller:
             fixed=self.options.capacity is not None,
             report=say,
             ensure=self.ensure,
+            states=self.job_states,
         )
         cluster, publish = resources.enter_context(gated)
         return Pass(settings, policy, planner, cluster, publish)
@@ -359,6 +362,7 @@ class Controller:
                 ensure=self.ensure,
                 ceilings=options.ceilings,
                 act=options.apply,
+                states=self.job_states,
             )
         lease = None
         if options.apply:
