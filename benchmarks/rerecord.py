@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from faro_pipeline.check import learners
 
 from faro_lib.experiments.trials import summaries
 from faro_lib.policies import PolicyContext
+from faro_lib.policies.factories import learners
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
 from studies import scale
