@@ -58,11 +58,11 @@ class CuttableAdapter(HTTPAdapter):
         self._sockets: list[socket.socket] = []
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
-        pool = super().get_connection_with_tls_context(*args, **options)
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
         make = pool.ConnectionCls
 
         def remembered(*args: Any, **options: Any) -> Any:
-            connection = make(*args, **options)
+            connection: Any = make(*args, **options)
             connect = connection.connect
 
             def connect_and_remember() -> None:

@@ -25,12 +25,13 @@ def trust(
     """Show how much Faro may change each service, and why."""
     from faro_ops.controller.journal import parts
     from faro_ops.policies.authority import ALPHA, LEVELS, Authority
+    from faro_ops.policies.protocol import live_plan
 
     header, ticks = parts(journal)[-1]
     recorded = [
         (one.step.observation.now_s, Authority.from_array(columns))
         for one in ticks
-        if (columns := one.step.plan.authority) is not None
+        if (columns := live_plan(one.step.plan).authority) is not None
     ]
     if not recorded:
         raise ValueError(f"{journal}: no authority is recorded; start `faro run` with --earn")
@@ -60,11 +61,13 @@ def trust(
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
     """A function that takes each step of the loop and logs changes of authority levels."""
     from faro_ops.policies.authority import LEVELS
+    from faro_ops.policies.protocol import live_plan
 
     last: list[str] = []
 
     def listen(step: Step) -> None:
-        if (columns := step.plan.authority) is None:
+        columns = live_plan(step.plan).authority
+        if columns is None:
             return
         levels = [LEVELS[int(level)] for level in columns[:, 0]]
         for job, before, after in zip(jobs, last or levels, levels):
@@ -89,6 +92,7 @@ def recorded_authority(
 
     from faro_ops.controller.journal import REPLAYED_TICKS
     from faro_ops.policies.authority import Authority
+    from faro_ops.policies.protocol import live_plan
 
     none = Authority.none(len(jobs))
     if header is None or not ticks:
@@ -96,9 +100,10 @@ def recorded_authority(
     names = [job.name for job in header.jobs]
     same_jobs = names == [job.name for job in jobs]
     first = ticks[-REPLAYED_TICKS:][0] if same_jobs else ticks[-1]
-    if first.step.plan.authority is None:
+    columns = live_plan(first.step.plan).authority
+    if columns is None:
         return none
-    recorded = dict(zip(names, first.step.plan.authority))
+    recorded = dict(zip(names, columns))
     # (jobs, columns)
     rows = [recorded.get(job.name, row) for job, row in zip(jobs, none.to_array())]
     return Authority.from_array(np.stack(rows))

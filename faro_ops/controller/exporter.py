@@ -201,7 +201,8 @@ class Exporter:
         self._progress_s = time.monotonic()
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
-        live = replace(step, observation=live_observation(step.observation))
+        seen = live_observation(step.observation)
+        live = replace(step, observation=seen)
         columns = {gauge: attrgetter(path)(live) for path, gauge in self._gauges.items()}
         columns[self._arrivals] = history[:, -1] if history.shape[1] else None
         utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
@@ -212,14 +213,14 @@ class Exporter:
         # `_least` shows each job's target. If `unbounded` is not None, Faro sets the minReplicas of
         # HPAs, and `_least` shows the planned minReplicas (`floor`). KEEP_FLOOR leaves a job's
         # minReplicas and the gauge unchanged.
-        sets_bounds = live_observation(step.observation).unbounded is not None
+        sets_bounds = seen.unbounded is not None
         least = live_plan(step.plan).floor if sets_bounds else step.target
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
                 if n != KEEP_FLOOR:
                     self._least.labels(job.name).set(max(0, n))
         self._capacity.set(step.observation.capacity)
-        age_s = live.observation.capacity_age_s
+        age_s = seen.capacity_age_s
         self._capacity_age.set(math.nan if age_s is None else age_s)
         self._used.set(float(step.target @ arrays.cores))
         self._duration.observe(step.decision_s)

@@ -105,8 +105,10 @@ def run(
                 start_s=start_s,
                 changes=changes,
             )
-            opened = isinstance(journal, Journal)
-            writer = journal if opened else stack.enter_context(Journal(journal))
+            if isinstance(journal, Journal):
+                writer = journal
+            else:
+                writer = stack.enter_context(Journal(journal))
             past = writer.resume(policy, header, clock.now_s if clock else np.inf)
             if past:
                 memory, start_s = past.memory, past.observation.now_s

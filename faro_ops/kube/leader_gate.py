@@ -73,7 +73,7 @@ class LeaderGatedCluster:
         self._leadership = leadership
         self._diagnose = diagnose
         self.advance = inner.advance
-        self.writer_of = inner.writer_of
+        self.writer_of = getattr(inner, "writer_of", lambda job: None)
         self._problems: dict[str, str] = {}  # misconfigured job -> its problem
         # The capacity that counted at the last observation; None before the first.
         self.steady: SteadyCapacity | None = None

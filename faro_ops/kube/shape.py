@@ -51,7 +51,7 @@ def shape_of(
         ref = refs[job]
         try:
             needs[job] = requests_of({"spec": spec}) | {resource: ref.job.cores}
-            problem = problem_of(ref, spec, selector)
+            problem: str | None = problem_of(ref, spec, selector)
             too_large = fits_nowhere(needs[job], nodes)
             if not problem and too_large:
                 problem = f"deployment '{ref}': {too_large}"

@@ -28,18 +28,17 @@ def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -
     jobs = jobs_of(state)
     if jobs is None:  # a policy without a forecast; the guardrails make its plan fit
         after, plan = policy.decide(state, observation)
-        return after, with_held(plan, observation)
+        return after, with_held(plan, observation, held)
     # A held job has its target as minimum and maximum. Together, they may exceed the capacity.
     fixed = limited_jobs(jobs, np.where(held, ADVISE, FULL), observation.target, False)
     minimum = float(arrays_of(fixed).min_replicas @ arrays_of(fixed).cores)
     roomy = replace(observation, capacity=max(observation.capacity, minimum))
     after, plan = policy.decide(with_jobs(state, fixed), roomy)
-    return with_jobs(after, jobs), with_held(plan, observation)
+    return with_jobs(after, jobs), with_held(plan, observation, held)
 
 
-def with_held(plan: Plan, observation: LiveObservation) -> Plan:
-    """The plan with the observed targets and drop rates for the held jobs, which are left alone."""
-    held = observation.held
+def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Plan:
+    """The plan with the observed targets and drop rates of the jobs `held`, which are left alone."""
     kept = live_plan(plan)
     left = held if plan.left is None else plan.left | held
     floor = kept.floor

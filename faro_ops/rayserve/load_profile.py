@@ -122,8 +122,8 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def _measured(sample: np.ndarray, quantity: str, level: float | None) -> float:
     """The quantile of a sample at `level`, or its mean if `level` is None."""
     if level is not None:
-        return np.quantile(sample, level)
-    return requests_together(sample) if quantity == TOGETHER else sample.mean()
+        return float(np.quantile(sample, level))
+    return requests_together(sample) if quantity == TOGETHER else float(sample.mean())
 
 
 def measure_kind(

@@ -16,6 +16,7 @@ from faro_lib.utility import predicted_latency, relaxed_utility
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.journal import Header, Tick, arrivals
+from faro_ops.policies.protocol import live_plan
 from faro_ops.recommend.recommendation import LIVE
 
 BLOCK_MINUTES = 30
@@ -70,7 +71,7 @@ def plan_scores(
         raise ValueError(
             "the policy of this journal makes no forecasts, or its first plan is missing"
         )
-    if planning[0].plan.floor is not None:
+    if live_plan(planning[0].plan).floor is not None:
         raise ValueError(
             "the plans of this journal are bounds of autoscalers; a score needs planned replicas"
         )
