@@ -51,14 +51,14 @@ def shape_of(
         ref = refs[job]
         try:
             needs[job] = requests_of({"spec": spec}) | {resource: ref.job.cores}
-            problem: str | None = problem_of(ref, spec, selector)
+            found = problem_of(ref, spec, selector)
             too_large = fits_nowhere(needs[job], nodes)
-            if not problem and too_large:
-                problem = f"deployment '{ref}': {too_large}"
+            if not found and too_large:
+                found = f"deployment '{ref}': {too_large}"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            problem = f"deployment '{ref}': its pod template cannot be read: {error!r}"
-        if problem:
-            problems[job] = problem
+            found = f"deployment '{ref}': its pod template cannot be read: {error!r}"
+        if found:
+            problems[job] = found
 
     fine = [job for job in specs if job not in problems]
     if not fine:

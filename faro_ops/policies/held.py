@@ -38,7 +38,7 @@ def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -
 
 
 def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Plan:
-    """The plan with the observed targets and drop rates of the jobs `held`, which are left alone."""
+    """The plan with the observed targets and drop rates of the jobs `held`, which it leaves."""
     kept = live_plan(plan)
     left = held if plan.left is None else plan.left | held
     floor = kept.floor

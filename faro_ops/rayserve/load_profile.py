@@ -123,7 +123,7 @@ def _measured(sample: np.ndarray, quantity: str, level: float | None) -> float:
     """The quantile of a sample at `level`, or its mean if `level` is None."""
     if level is not None:
         return float(np.quantile(sample, level))
-    return requests_together(sample) if quantity == TOGETHER else float(sample.mean())
+    return float(requests_together(sample) if quantity == TOGETHER else sample.mean())
 
 
 def measure_kind(
