@@ -10,7 +10,7 @@ import numpy as np
 from faro_lib.control import guardrails
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
-from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
+from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy
 from faro_lib.workload import Job, arrays_of
 
 Decide = Callable[[Any, Observation], tuple[Any, Plan]]  # as `Policy.decide`
@@ -69,6 +69,9 @@ def tick(
     exception, returns an invalid plan or is late, the fail mode of the guardrails applies, and the
     policy keeps its state from the previous tick.
     """
+    # Three views of the cluster. `observation` is what was measured; the capacity is enforced on
+    # it. `intended` has Faro's last requests where another client changed a target; plans are
+    # clamped from there. `visible` also hides which jobs are absent; the policy sees it.
     arrays = arrays_of(jobs)
     if not np.isfinite(observation.capacity):  # unknown: assume that the current targets just fit
         used = float(observation.target @ arrays.cores)
@@ -82,26 +85,26 @@ def tick(
         intended = guardrails.restore_targets(guard, observation, kept)
     visible = guardrails.mask_absent(jobs, intended)
 
-    state, plan = memory.state, hold(visible)
-    void = failure = None
+    failed: str | None = None  # the reason of the jobs if there is no plan
+    failure: str | None = None  # the message if the policy raised
     began = time.perf_counter()
     try:
-        new_state, new_plan = (decide or policy.decide)(memory.state, visible)
-        if problem := guardrails.invalid(new_plan, len(jobs)):
+        state, plan = (decide or policy.decide)(memory.state, visible)
+        if problem := guardrails.invalid(plan, len(jobs)):
             raise ValueError(problem)
-        state, plan = new_state, new_plan
     except Late:
-        void = DEADLINE_EXCEEDED
+        failed = DEADLINE_EXCEEDED
     except Exception as error:  # the jobs must be served even if the policy has a bug
-        void = FAILED
+        failed = FAILED
         where = f"policy {policy.name!r} failed at {visible.now_s:g} s"
         failure = f"{where}, {config.fail_mode} instead: {error}"
     decision_s = time.perf_counter() - began
-    if void:
+    if failed:
+        state = memory.state
         plan = guardrails.fallback(config, jobs, visible)
         # A job that is left to another controller gets no share of the fail mode.
         target = np.where(guard.leaves(), visible.target, plan.target)
-        plan = replace(plan, target=target, reason=(void,) * len(jobs))
+        plan = replace(plan, target=target, reason=(failed,) * len(jobs))
 
     left = guard.leaves() if plan.left is None else plan.left
     left = left & np.array([job.name not in config.fixed for job in jobs])

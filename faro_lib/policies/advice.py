@@ -123,9 +123,9 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     )
     observation = idle_cluster(jobs, np.asarray(counts, float), capacity)
     state = fold_minutes(policy.start(jobs), observation)
-    plan = policy.plan(state, observation)
-    paths_rps = state.forecaster.sample(policy.horizon_minutes, policy.samples) / MINUTE_S
-    forecast_rps = paths_rps.mean(axis=(1, 2)) if plan.forecast_rps is None else plan.forecast_rps
+    decision = policy.decision(state, observation)
+    plan, paths_rps = decision.plan, decision.rates_rps
+    forecast_rps = paths_rps.mean(axis=(1, 2))
 
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
         """The predicted latencies without drops, (jobs,)."""
@@ -135,8 +135,9 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advi
     most = np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas)
     tried = range(2 * max(1, most.max()) + 1)
     by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in tried], axis=1)
+    # Without noise: more replicas are never slower.
+    by_count_s[:, 1:] = np.minimum.accumulate(by_count_s[:, 1:], axis=1)
     some_s = by_count_s[:, 1:]  # (jobs, counts from 1)
-    np.minimum.accumulate(some_s, axis=1, out=some_s)  # no noise: more replicas are never slower
     meets = some_s <= arrays.slo_s[:, None]
     many = np.ceil(forecast_rps * arrays.busy_s / IDLE) + 1
     each = np.arange(len(jobs))

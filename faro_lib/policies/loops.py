@@ -52,9 +52,10 @@ class TwoLoops:
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         forecaster = self.forecaster.start(self.forecaster.minute_of_day)
-        for counts in () if self.before is None else self.before.T:
-            forecaster = forecaster.update(counts)
-        return LoopState(jobs, forecaster, *np.zeros((2, len(jobs))))
+        if self.before is not None:
+            for counts in self.before.T:
+                forecaster = forecaster.update(counts)
+        return LoopState(jobs, forecaster, counter_s=np.zeros(len(jobs)), lost=np.zeros(len(jobs)))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The long-term plan."""
@@ -70,12 +71,12 @@ class TwoLoops:
 
     def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
         """Whether a long-term plan has become due after the last tick, at `last_s`, by `now_s`."""
+        if now_s <= self.first_s:  # a live run begins later than that
+            return now_s == self.first_s
         last_s = last_s or now_s - self.tick_s  # 0 means no tick yet, or an unknown time
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
         intervals_now, intervals_then = np.floor(due)
-        if now_s == self.first_s:
-            return True
-        return bool(now_s > self.first_s and intervals_now > intervals_then)
+        return bool(intervals_now > intervals_then)
 
 
 def after_planning(state: LoopState, observation: Observation) -> LoopState:

@@ -245,7 +245,7 @@ class Controller:
             on_failure=self.on_failure,
             changes=self.changes,
             changed=self.changed,
-            renewed=self.model.newer,
+            newest=self.model.newer,
         )
         self.retry_s = math.inf
         self.wanted = self.watched.known

@@ -58,7 +58,7 @@ def run(
     on_failure: OnFailure = None,
     changes: tuple[str, ...] = (),
     changed: Callable[[], bool] = lambda: False,
-    renewed: Callable[[], Forecaster | None] = lambda: None,
+    newest: Callable[[], Forecaster | None] = lambda: None,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -76,12 +76,12 @@ def run(
     clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
     on_step : called after every tick.
     on_failure : called with (reason, message) for every failure. Without it, an exception is raised
-        if the first observation, a scaling request, a journal write, `on_step` or `renewed` fails.
+        if the first observation, a scaling request, a journal write, `on_step` or `newest` fails.
         A failed policy causes a warning.
     changes : texts that describe an operator's changes to `jobs` and `guardrails` since the last
         run with this journal.
     changed : called before every tick; the run ends when this call returns True.
-    renewed : called before every tick; returns a newly fitted forecaster, or None to keep the
+    newest : called before every tick; returns a newly fitted forecaster, or None to keep the
         current one.
     """
     stop = stop or (clock.stop if clock else threading.Event())
@@ -122,7 +122,7 @@ def run(
             cluster.advance(now_s)
             if stop.is_set() or changed():
                 return
-            newer, _ = attempt(FAILED, on_failure, refreshed, memory, renewed)
+            newer, _ = attempt(FAILED, on_failure, refreshed, memory, newest)
             memory = newer or memory
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s = clock.jump_s - jump_s

@@ -213,7 +213,7 @@ def test_the_loop_goes_on_with_the_counts_that_the_old_model_has_seen(tmp_path):
         400.0,
         journal=tmp_path / "j",
         on_step=on_step,
-        renewed=lambda: given[-1] if given else None,
+        newest=lambda: given[-1] if given else None,
     )
     assert len(seen) == 39
     assert type(seen[20]) is not type(new)
@@ -237,7 +237,7 @@ def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
         200.0,
         on_step=steps.append,
         on_failure=lambda reason, _: failures.append(reason),
-        renewed=lambda: broken if len(steps) == 15 else None,
+        newest=lambda: broken if len(steps) == 15 else None,
     )
     assert failures == [protocol.FAILED]
     assert len(steps) == 19
