@@ -19,6 +19,7 @@ from faro_lib.workload import Job
 from faro_ops.kube.capacity import is_ready
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.manifests import SECRET, Head
+from faro_ops.kube.steady_capacity import SHRINK_AFTER_S
 
 # The six quickest, by data/kubernetes-faults.jsonl, are not slow: `.ci/run` runs them too.
 pytestmark = [pytest.mark.k8s, pytest.mark.fault]
@@ -37,7 +38,12 @@ def faro(tmp_path_factory):
 
 
 def follows(faro, wanted) -> None:
-    until(lambda: faro.targets() == wanted, FOLLOWED_S, lambda: f"the plan follows: {faro.plan()}")
+    """Wait until the plan follows capacity that stays away: a loss counts after a while."""
+    until(
+        lambda: faro.targets() == wanted,
+        SHRINK_AFTER_S + FOLLOWED_S,
+        lambda: f"the plan follows: {faro.plan()}",
+    )
 
 
 # --- faults that no request notices ---------------------------------------------------------------
@@ -154,10 +160,23 @@ def test_network_policies_are_deleted_and_applied_again(faro):
 # --- faults that cost what was on its way ---------------------------------------------------------
 
 
-def test_a_worker_is_deleted(faro):
+def test_a_worker_is_deleted_and_the_targets_hold_until_another_one_serves(faro):
+    seen = set()
+
+    def replaced(name):
+        seen.add(faro.plan()["targets"])
+        names = {pod["metadata"]["name"] for pod in faro.pods("worker")}
+        return name not in names and faro.whole()
+
     with under_load(faro, "worker deleted") as row:
-        faro.kill(faro.worker_away_from_the_head())
-        follows(faro, QUARTER)
+        worker = faro.worker_away_from_the_head()
+        faro.kill(worker)
+        until(
+            lambda: replaced(worker["metadata"]["name"]),
+            FOLLOWED_S,
+            lambda: f"another worker serves: {faro.plan()}",
+        )
+    assert seen == {HALF[0]}
     assert row.failed <= 0.1 * row.sent
 
 
