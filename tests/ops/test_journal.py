@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_a_long_journal_is_rotated_and_its_archives_have_what_it_no_longer_has(t
 
 def test_the_kinds_of_replica_are_read_back(tmp_path):
     jobs = Job("a", replica=Batched(8, 0.01, 0.03, 0.002)), Job("b")
-    header = Header("FairShare", jobs, GuardrailConfig(), 10.0, True, origin_s=0)
+    header = replace(HEADER, jobs=jobs)
     write_ticks(tmp_path / "run.jsonl", last=2, header=header)
     assert read(tmp_path / "run.jsonl")[0].jobs == jobs
 
@@ -156,12 +157,7 @@ def test_a_resumed_run_goes_on_in_the_next_generation(tmp_path, often):
 def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, often):
     path = tmp_path / "run.jsonl"
     write_ticks(path)
-    write_ticks(
-        path,
-        TICKS,
-        2 * TICKS,
-        Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0),
-    )
+    write_ticks(path, TICKS, 2 * TICKS, replace(HEADER, jobs=(Job("a"), Job("c"))))
     assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [
         ["a", "b"],
         ["a", "c"],
@@ -175,13 +171,8 @@ def changed_twice(tmp_path):
     """Three parts of ten minutes: a job is replaced, and comes back with another SLO."""
     path = tmp_path / "run.jsonl"
     write_ticks(path)
-    write_ticks(
-        path,
-        TICKS,
-        2 * TICKS,
-        Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0),
-    )
-    again = Header("FairShare", (Job("a"), Job("b", slo_s=0.5)), GuardrailConfig(), 10.0, True, 0)
+    write_ticks(path, TICKS, 2 * TICKS, replace(HEADER, jobs=(Job("a"), Job("c"))))
+    again = replace(HEADER, jobs=(Job("a"), Job("b", slo_s=0.5)))
     write_ticks(path, 2 * TICKS, 3 * TICKS, again)
     return str(path)
 

@@ -157,6 +157,17 @@ def header_of(path):
     return journal.read(path)[0]
 
 
+def header_without_the_fixed_count(policy):
+    return journal.Header(
+        policy.name,
+        JOBS,
+        GuardrailConfig(),
+        policy.tick_s,
+        apply=True,
+        changes=("over: job 'a'",),
+    )
+
+
 class TestAJournalWithChanges:
     @pytest.fixture
     def path(self, tmp_path):
@@ -177,17 +188,7 @@ class TestAJournalWithChanges:
 
     def test_the_policy_has_seen_the_earlier_ticks(self, path):
         policy = Wanting([1, 1])
-        changed = journal.Header(
-            policy.name,
-            JOBS,
-            GuardrailConfig(),
-            policy.tick_s,
-            True,
-            None,
-            1.0,
-            0.0,
-            ("over: job 'a'",),
-        )
+        changed = header_without_the_fixed_count(policy)
         with journal.Journal(path) as opened:
             assert opened.resume(policy, changed).memory.state == 2  # ticks since the last change
 
@@ -199,17 +200,7 @@ class TestAJournalWithChanges:
                 return super().decide(state, observation)
 
         policy = Failing([1, 1])
-        header = journal.Header(
-            policy.name,
-            JOBS,
-            GuardrailConfig(),
-            policy.tick_s,
-            True,
-            None,
-            1.0,
-            0.0,
-            ("over: job 'a'",),
-        )
+        header = header_without_the_fixed_count(policy)
         with journal.Journal(path) as opened:
             assert opened.resume(policy, header).memory.state == 1, "the tick at 50 s"
 

@@ -59,6 +59,19 @@ def folder(tmp_path_factory):
     return folder
 
 
+def started(command, folder, log):
+    """The process of a command that runs in the folder, in a session of its own, until stopped."""
+    with log.open("w") as output:
+        return subprocess.Popen(
+            shlex.split(command),
+            cwd=folder,
+            env=surroundings(folder),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
 def test_these_are_the_commands_of_the_readme():
     shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README + START)}
     assert COMMANDS == TESTED
@@ -95,15 +108,7 @@ def test_the_recommendation_of_the_readme_has_a_row_per_job_and_a_curve(folder):
 @pytest.mark.live
 def test_the_controller_of_the_readme_scales_until_sigterm_and_its_journal_explains_it(folder):
     log = folder / "run.log"
-    with log.open("w") as output:
-        running = subprocess.Popen(
-            shlex.split(RUN),
-            cwd=folder,
-            env=surroundings(folder),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    running = started(RUN, folder, log)
     try:
         until = time.monotonic() + 300  # until it has scaled and has counted one complete minute
         while (
@@ -142,15 +147,7 @@ def test_the_lab_of_the_readme_opens_the_notebooks(folder):
     told = {"allow_root": True, "open_browser": False, "port": 0, "ip": "127.0.0.1"}
     (folder / "jupyter" / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": told}))
     log = folder / "lab.log"
-    with log.open("w") as output:
-        running = subprocess.Popen(
-            shlex.split(LAB),
-            cwd=folder,
-            env=surroundings(folder),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    running = started(LAB, folder, log)
     try:
         until = time.monotonic() + 120
         while not (
