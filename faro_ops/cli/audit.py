@@ -26,15 +26,13 @@ def audit(
     ] = None,
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
-    query: Annotated[
-        str | None, option("PromQL for requests per minute, one series per job.")
-    ] = None,
+    query: shared.ArrivalsQuery = None,
     replicas_query: Annotated[str | None, option("PromQL for the replicas that serve.")] = None,
     latency: Annotated[
         list[str] | None,
         option("0.99=PROMQL or mean=PROMQL for latencies in seconds over one minute; repeatable."),
     ] = None,
-    label: Annotated[str | None, option("Label of the series that names the job.")] = None,
+    label: shared.JobLabel = None,
     hours: Annotated[int, option("Length of the history from Prometheus.")] = 24,
     journal: Annotated[
         str | None, option("Journal of `faro run`, with or without --apply.")

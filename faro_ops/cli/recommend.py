@@ -30,10 +30,8 @@ def recommend(
     ] = None,
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
-    query: Annotated[
-        str | None, option("PromQL for requests per minute, one series per job.")
-    ] = None,
-    label: Annotated[str | None, option("Label of the series that names the job.")] = None,
+    query: shared.ArrivalsQuery = None,
+    label: shared.JobLabel = None,
     hours: Annotated[
         int | None, option("Length of the history from Prometheus.", default="24")
     ] = None,

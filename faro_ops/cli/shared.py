@@ -63,6 +63,8 @@ PrometheusAddress = Annotated[
     str | None, option("Address of the Prometheus server to query, http://host:9090.")
 ]
 PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
+ArrivalsQuery = Annotated[str | None, option("PromQL for requests per minute, one series per job.")]
+JobLabel = Annotated[str | None, option("Label of the series that names the job.")]
 Plugins = Annotated[
     list[str] | None, option("Python file that registers your extensions; repeatable.")
 ]
