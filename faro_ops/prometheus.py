@@ -61,7 +61,7 @@ class Prometheus:
             series: list[Series] = []
             for one in answer["data"]["result"]:
                 labels = {key: str(value) for key, value in one["metric"].items()}
-                # A native histogram has no values. It must not cost the other queries theirs.
+                # A native histogram has no values, and the other queries keep theirs.
                 series.append((labels, _values(one.get("values", []), times_s, step_s)))
             return series
         except HttpError as error:

@@ -212,7 +212,7 @@ class ClusterEnv(gymnasium.Env):
         self._decisions = Decisions()
         self._minute = 0  # the first minute whose lost utility is not counted yet
         self._lost = 0.0  # utility lost so far in this episode
-        self._rewarded = 0.0  # the part of it that rewards have told
+        self._rewarded = 0.0  # the part of it that is in the rewards so far
         self._cluster.advance(self._tick_s)
         return self._observe(), {}
 

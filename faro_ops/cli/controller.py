@@ -42,8 +42,8 @@ from faro_ops.policies.bounds import AsBounds, predicting
 
 if TYPE_CHECKING:
     from faro_ops.controller.exporter import Exporter
-    from faro_ops.kube.leader_gate import InterruptibleCluster
     from faro_ops.kube.operate import NamespacedName
+    from faro_ops.policies.protocol import LiveCluster
     from faro_ops.rayserve.cluster import Lease
 
 # Reasons of failures: changed settings are unusable, or a refit of the forecaster fails.
@@ -343,7 +343,7 @@ class Controller:
         check_writable(self.options.journal)
         return resources.enter_context(Journal(self.options.journal))
 
-    def _backend(self, resources: ExitStack) -> Callable[[Settings], InterruptibleCluster]:
+    def _backend(self, resources: ExitStack) -> Callable[[Settings], LiveCluster]:
         """A function that makes the cluster of some settings.
 
         With the backend `local`, Ray starts now.
@@ -385,7 +385,7 @@ class Controller:
     # --- reports -------------------------------------------------------------------------------
 
     def listeners(self, prepared: Pass, resources: ExitStack) -> list[Listener]:
-        """What is told of every step: the FaroPlan, the metrics, standard output and the log."""
+        """The receivers of every step: the FaroPlan, the metrics, standard output and the log."""
         options = self.options
         jobs = prepared.settings.jobs
         listeners: list[Listener] = []
@@ -418,7 +418,7 @@ class Controller:
         say(f"refit {outcome}: {reason}", REFIT if outcome == models.FAILED else "")
 
     def on_wait(self, reason: str | None) -> None:
-        """Report for what the start waits; None: it waits no longer."""
+        """Report what the start waits for; None: it waits no longer."""
         if self.exporter:
             self.exporter.waits_for = reason
         if reason:

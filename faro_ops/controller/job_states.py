@@ -1,8 +1,8 @@
 """The state of each job, with one reason: what is wrong with it alone, and since when.
 
-Whoever notices trouble with one job reports it here instead of raising: reading metrics, reading
-pod templates, a settings pass, an order. The status, the exporter and `faro explain` show it. The
-library sees only what it knows already: missing data, or a fixed number of replicas.
+Code that meets a problem of one job reports it here instead of raising an error, which would stop
+the other jobs, too. The readers of metrics and of pod templates do so. The library sees only what
+it knows already: missing data, or a fixed number of replicas.
 """
 
 import threading

@@ -1,6 +1,6 @@
 """A cluster whose capacity follows Kubernetes, and which only the leader scales.
 
-A job whose pods cannot be scaled as its pod template stands is held: it keeps its replicas.
+If a job's pod template prevents scaling, Faro holds the job: it keeps its replicas.
 
 If the lease is lost to another controller, `apply` raises LostLease, which ends the process. If the
 lease merely could not be renewed, `apply` changes nothing, and the next tick tries again.
@@ -10,18 +10,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
-from faro_lib.protocol import Cluster, Observation
+from faro_lib.protocol import Observation
 from faro_lib.workload import Job
 from faro_ops.controller.job_states import MISCONFIGURED, JobStates
-from faro_ops.controller.scaling import MayAct
 from faro_ops.kube.capacity import EPSILON, Capacity
 from faro_ops.kube.lease import NOBODY, Leadership
 from faro_ops.kube.steady_capacity import MEASURED, SHRUNK, VANISHED, SteadyCapacity
-from faro_ops.policies.protocol import LiveObservation, live_observation
+from faro_ops.policies.protocol import LiveCluster, LiveObservation, live_observation
 
 LOG = logging.getLogger(__name__)
 SOURCE = "templates"  # of reports to the board of job states
@@ -34,12 +32,6 @@ class LostLease(SystemExit):
 
     This process exits, and Kubernetes restarts it as a candidate.
     """
-
-
-class InterruptibleCluster(Cluster, Protocol):
-    """A cluster whose `apply` sends several API calls, and checks `may_act` before each."""
-
-    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = ...) -> None: ...
 
 
 class LeaderGatedCluster:
@@ -57,7 +49,7 @@ class LeaderGatedCluster:
 
     def __init__(
         self,
-        inner: InterruptibleCluster,
+        inner: LiveCluster,
         capacity: Callable[[], Capacity] | None = None,
         leadership: Leadership | None = None,
         diagnose: Callable[[], None] = lambda: None,
@@ -73,7 +65,7 @@ class LeaderGatedCluster:
         self._leadership = leadership
         self._diagnose = diagnose
         self.advance = inner.advance
-        self.writer_of = getattr(inner, "writer_of", lambda job: None)
+        self.writer_of = inner.writer_of
         self._problems: dict[str, str] = {}  # misconfigured job -> its problem
         # The capacity that counted at the last observation; None before the first.
         self.steady: SteadyCapacity | None = None

@@ -43,10 +43,11 @@ from faro_ops.kube.client import Api, ApiError, connect
 from faro_ops.kube.deployment_metrics import DeploymentMetrics
 from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
-from faro_ops.kube.leader_gate import InterruptibleCluster, LeaderGatedCluster
+from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.kube.lease import Leadership
 from faro_ops.kube.shape import ShapeWatch
 from faro_ops.kube.status import Reporter
+from faro_ops.policies.protocol import LiveCluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def connect_deployments(
 @contextmanager
 def gated_cluster(
     plan: NamespacedName,
-    cluster: InterruptibleCluster,
+    cluster: LiveCluster,
     jobs: tuple[Job, ...],
     policy: str,
     stop: threading.Event,

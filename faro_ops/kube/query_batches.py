@@ -1,4 +1,4 @@
-"""Ask Prometheus many queries in few requests. A wrong or slow query costs only its own answer.
+"""Send many queries to Prometheus in few requests. A wrong or slow query costs only its own answer.
 
 Up to BATCH queries share a request. If the request fails, its queries are asked again in two halves
 while time remains, and in batches of that size from then on; the size doubles after each answer. A
@@ -54,7 +54,7 @@ class Unanswered(Exception):
 
 
 class QueryBatches:
-    """Asks questions of one Prometheus, and remembers which ones had better be asked alone.
+    """Asks questions of one Prometheus server, and remembers which ones to ask alone.
 
     timeout_s : longest time of one request.
     budget_s : longest time of a call of `ask`.

@@ -1,4 +1,4 @@
-"""What of a measured capacity counts for the jobs: growth at once, a loss only once it has lasted.
+"""The capacity that jobs may use: a measured gain counts at once, a loss only if it lasts.
 
 Nodes, quotas and workers come and go within seconds: a node pool is replaced, a partition makes all
 nodes NotReady. Replicas that Faro removes meanwhile would be missed a minute later.

@@ -4,6 +4,7 @@ The library's types describe replicas of jobs. These add nodes, failures, autosc
 Faro, and the authority that Faro has earned.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -49,11 +50,15 @@ class LivePlan(Plan):
 
 
 class LiveCluster(Cluster, Protocol):
-    """A cluster whose `apply` also accepts the `floor` of a plan if it sets bounds of HPAs.
+    """A cluster whose `apply` sends several API calls, and that other clients may scale, too.
 
-    An `apply` that sends several API calls has a parameter `may_act: Callable[[], bool]`. It asks
-    `may_act()` before each call, so that a controller that loses its lease stops between two calls.
+    `apply` asks `may_act()` before each call, so that a controller that loses its lease stops
+    between two calls. It also accepts the `floor` of a plan if it sets bounds of HPAs.
     """
+
+    def apply(
+        self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = ...
+    ) -> None: ...
 
     def writer_of(self, job: int) -> str | None:
         """The name of the other client that last scaled a job; None if unknown."""

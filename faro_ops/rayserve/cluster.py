@@ -172,6 +172,10 @@ class RayServeCluster(Cluster):
             present=None if present.all() else present,
         )
 
+    def writer_of(self, job: int) -> str | None:
+        """None: Ray does not record which client scaled a deployment."""
+        return None
+
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: MayAct = lambda: True) -> None:
         """Scale the jobs with `scale_jobs`, and send the drop rates to the replicas.
 

@@ -1,4 +1,4 @@
-"""Open-loop load generator: it sends each request when it is due, answered earlier ones or not."""
+"""Open-loop load generator: it sends each request when due, even if earlier ones still wait."""
 
 import asyncio
 import time

@@ -46,7 +46,7 @@ def follows(faro, wanted) -> None:
     )
 
 
-# --- faults that no request notices ---------------------------------------------------------------
+# --- faults that lose no request ------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_network_policies_are_deleted_and_applied_again(faro):
     assert row.failed == 0
 
 
-# --- faults that cost what was on its way ---------------------------------------------------------
+# --- faults that lose requests in flight ----------------------------------------------------------
 
 
 def test_a_worker_is_deleted_and_the_targets_hold_until_another_one_serves(faro):
