@@ -103,10 +103,14 @@ def tick(
         state = memory.state
         plan = guardrails.fallback(config, jobs, visible)
         # A job that is left to another controller gets no share of the fail mode.
-        target = np.where(guard.leaves(), visible.target, plan.target)
+        left = guard.leaves()
+        target = np.where(left, visible.target, plan.target)
         plan = replace(plan, target=target, reason=(failed,) * len(jobs))
+    elif plan.left is None:
+        left = np.zeros(len(jobs), bool)
+    else:
+        left = plan.left
 
-    left = guard.leaves() if plan.left is None else plan.left
     left = left & np.array([job.name not in config.fixed for job in jobs])
     plan = guardrails.guarded(config, jobs, guard, visible, plan, left, drifted)
     pending = memory.pending.only(observation.exists & ~contested & ~left)

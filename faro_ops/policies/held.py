@@ -21,10 +21,7 @@ def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -
     """`policy.decide`, but the held jobs keep their targets, drop rates and bounds."""
     held = observation.held
     if held is None or not held.any():
-        after, plan = policy.decide(state, observation)
-        if plan.left is None:  # None would leave alone what the last plan left alone
-            plan = replace(plan, left=np.zeros(len(plan.target), bool))
-        return after, plan
+        return policy.decide(state, observation)
     jobs = jobs_of(state)
     if jobs is None:  # a policy without a forecast; the guardrails make its plan fit
         after, plan = policy.decide(state, observation)
