@@ -1,4 +1,4 @@
-# make figures | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,13 +17,17 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures claims claims-all arena forecasters test coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
+.PHONY: figures smoke claims claims-all arena forecasters test coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
 	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; export FARO_REPORT="$$report"; \
 	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) $(ARGS) && \
 	cat "$$report"
+
+# The smoke run without a network. It needs `unshare`.
+smoke: $(READY)
+	python tests/support/network.py $(MAKE) figures CONFIG=config/smoke.yaml
 
 lint: $(READY)
 	ruff check .
@@ -55,8 +59,8 @@ coverage: $(READY)
 # Property tests try all their examples (tests/support/examples.py). Tests that run in real time have the machine for themselves.
 test-all: export FARO_ALL_EXAMPLES = 1
 test-all: lint
-	pytest $(WORKERS) --doctest-modules $(PACKAGES) tests -m "not live and not k8s and not scale_out and not study"
-	pytest tests -m "live and not k8s and not study"
+	pytest $(WORKERS) --durations=40 --doctest-modules $(PACKAGES) tests -m "not live and not k8s and not scale_out and not study"
+	pytest --durations=20 tests -m "live and not k8s and not study"
 	pytest $(WORKERS) --nbval-lax notebooks
 
 # Studies: minutes of CPU each, or load on real replicas that needs a quiet machine. Not in CI.

@@ -9,6 +9,8 @@ import pytest
 from faro_lib.forecast import fit
 from faro_lib.workload import Job, Traces
 
+pytestmark = pytest.mark.slow
+
 DAY = 240  # minutes
 CHANGES = {"doubling": 2.0, "tenfold": 10.0, "halving": 0.5, "stop": 0.0}
 KINDS = ["constant", "launch", "launched yesterday", "spike", "outage", "gap", "sparse", *CHANGES]

@@ -27,6 +27,8 @@ from faro_lib.workload.replicas import Batched, Concurrent, Continuous
 from studies.oracle import Oracle
 from studies.paper.solver import solve_paper
 
+pytestmark = pytest.mark.slow
+
 JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))
 WITH_QUOTAS = tuple(replace(job, tenant_quota={"x": 2.0, "y": 5.0}[job.tenant]) for job in JOBS)
 COUNTS = np.array([[40, 700, 60, 30], [90, 80, 0, 70], [300, 20, 30, 500]])

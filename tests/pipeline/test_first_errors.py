@@ -152,6 +152,7 @@ class TestAPackageThatIsNotInstalled:
             cli.main(["recommend", "--workload", counts])
 
 
+@pytest.mark.slow
 class TestTooLittleMemory:
     def failure(self, folder, code) -> str:
         write_notebook(folder / "n.ipynb", code)

@@ -25,6 +25,7 @@ PAGE = runpy.run_path(str(ROOT / "docs/arena_tables.py"))
 AGAIN = runpy.run_path(str(ROOT / "benchmarks/arena.py"))
 
 
+@pytest.mark.slow
 def test_a_reader_scores_an_idea_by_following_the_page(tmp_path):
     (tmp_path / "my_entry.py").write_text(FILE)
     command = COMMANDS[0].replace("faro ", f"{shlex.quote(sys.executable)} -m faro_ops.cli ", 1)

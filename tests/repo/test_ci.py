@@ -83,7 +83,7 @@ def test_it_is_green_if_every_part_passes_and_each_part_says_so(machine):
         ("checkout/cluster/up.sh", "exit 3", "kind cluster"),
         ("bin/make", '[ "$1" != test-k8s ]', "test-k8s"),
         ("checkout/cluster/down.sh", "exit 1", "kind down"),
-        ("bin/make", '[ "$1" != figures ]', "smoke"),
+        ("bin/make", '[ "$1" != smoke ]', "smoke"),
         ("bin/make", '[ "$1" != forecasters ]', "forecasters"),
         ("bin/make", '[ "$1" != test-all ]', "test-all"),
     ],

@@ -42,6 +42,7 @@ def test_the_options_on_the_page_exist(command, monkeypatch, tmp_path, capsys):
     assert re.search("no such file|no answer from Prometheus", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_the_json_has_the_keys_of_the_page(tmp_path, capsys):
     counts = [f"{day},{minute},a,300" for day in (0, 1) for minute in range(40)]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *counts]))

@@ -35,6 +35,8 @@ from studies.figures import (
     traces,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):

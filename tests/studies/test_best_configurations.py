@@ -140,6 +140,7 @@ def test_more_cores_are_never_worth_less_and_too_few_are_infeasible():
     assert (np.diff(best.table.value[0, 4:]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_the_batch_size_follows_the_load():
     """A small batch answers sooner, a large one serves more; a low rate needs the small one."""
     sizes = [

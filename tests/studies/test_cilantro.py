@@ -136,6 +136,7 @@ def runs():
     return [simulate(day, Cilantro(), 36, seed) for seed in (24, 32)]
 
 
+@pytest.mark.slow
 def test_the_error_on_another_trial_falls_during_the_run(runs):
     curve = learning_curve(*runs, after_minutes=(0, 15, 60, 360))
     error = curve.log_error.to_numpy()
@@ -144,6 +145,7 @@ def test_the_error_on_another_trial_falls_during_the_run(runs):
     assert curve.observations.is_monotonic_increasing
 
 
+@pytest.mark.slow
 def test_predictions_are_better_in_the_second_hour_than_in_the_first_minutes(runs):
     run = runs[0]
     errors = prediction_errors(decisions_frame(run), minutes_frame(run), run.workload.jobs)
@@ -152,6 +154,7 @@ def test_predictions_are_better_in_the_second_hour_than_in_the_first_minutes(run
     assert (errors.predicted_tail_latency_s > 0).all()
 
 
+@pytest.mark.slow
 def test_every_planned_decision_has_its_forecast_and_predicted_latency(runs):
     decisions = decisions_frame(runs[0])
     assert decisions.columns[:5].tolist() == [

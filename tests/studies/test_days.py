@@ -33,6 +33,7 @@ def blocks(traces):
     )
 
 
+@pytest.mark.slow
 def test_every_policy_and_the_clairvoyant_have_twelve_blocks_in_each_run(blocks):
     runs = blocks.groupby(["day", "capacity_cores", "policy", "trial"])
     assert set(blocks["policy"]) == {"FairShare", "Faro-Sum", "Faro-Sum, ar", CLAIRVOYANT}
@@ -42,6 +43,7 @@ def test_every_policy_and_the_clairvoyant_have_twelve_blocks_in_each_run(blocks)
     assert (runs["minutes"].sum() == 36).all()
 
 
+@pytest.mark.slow
 def test_a_day_is_judged_with_a_forecaster_that_was_fitted_to_the_days_before_it(
     traces, monkeypatch
 ):
@@ -56,6 +58,7 @@ def test_a_day_is_judged_with_a_forecaster_that_was_fitted_to_the_days_before_it
     assert seen == [1, 3]
 
 
+@pytest.mark.slow
 def test_the_leader_differs_from_itself_by_nothing_and_days_are_shown_by_themselves(blocks):
     table = paired(blocks, "Faro-Sum")
     own = table[table["policy"] == "Faro-Sum"]

@@ -74,6 +74,7 @@ def replayed(monkeypatch, tmp_path):
     ), made
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_continues_with_the_runs_that_are_missing(replayed):
     compare, made = replayed
     with pytest.raises(KeyboardInterrupt):
@@ -89,6 +90,7 @@ def test_an_interrupted_comparison_continues_with_the_runs_that_are_missing(repl
     assert len(made) == 3, "a comparison that was completed measures again"
 
 
+@pytest.mark.slow
 def test_runs_with_other_settings_are_not_continued(replayed):
     compare, made = replayed
     with pytest.raises(KeyboardInterrupt):
@@ -100,6 +102,7 @@ def test_runs_with_other_settings_are_not_continued(replayed):
     assert len(made) == 3
 
 
+@pytest.mark.slow
 def test_runs_of_a_policy_whose_code_has_changed_are_not_continued(replayed, monkeypatch):
     compare, made = replayed
     with pytest.raises(KeyboardInterrupt):

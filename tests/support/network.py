@@ -1,4 +1,7 @@
-"""Commands without a network: in a network namespace of their own, with nothing but loopback."""
+"""Commands without a network: in a network namespace of their own, with nothing but loopback.
+
+python tests/support/network.py COMMAND... runs one, and fails where the network cannot be cut.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,10 @@ def cut() -> list[str]:
 def cut_off(*command: str) -> list[str]:
     """The command, to be run without a network; skips the test where the network cannot be cut."""
     return [*(cut() or pytest.skip("the network cannot be cut here")), *command]
+
+
+if __name__ == "__main__":
+    before = cut()
+    if not before:
+        sys.exit("network.py: the network cannot be cut here")
+    os.execvp(before[0], [*before, *sys.argv[1:]])
