@@ -120,7 +120,8 @@ def _with_expressions(text: str) -> str:
     text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
     options = "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}"
     text = text.replace('"marker-options", ', options)
-    searched = "{{ range $searched := $.Values.namespaces }}--namespace, {{ $searched | toJson }}, {{ end }}"
+    # Not $namespace, by which objects are repeated below.
+    searched = "{{ range $one := $.Values.namespaces }}--namespace, {{ $one | toJson }}, {{ end }}"
     text = text.replace(f'--namespace, "{FOREIGN}", ', searched)
     text = ANY_MARKER.sub(_expression, text)
     objects: list[str] = []

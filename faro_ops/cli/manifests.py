@@ -61,8 +61,7 @@ def manifests(
     former_namespaces: Annotated[
         list[str] | None,
         option(
-            "With --act ceilings: a namespace that jobs have left, whose autoscalers may still have "
-            "Faro's bounds.",
+            "A namespace without jobs whose autoscalers may still have Faro's bounds.",
             "--former-namespace",
         ),
     ] = None,

@@ -6,7 +6,7 @@ written together with the first bounds of Faro, and removed together with the la
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -146,9 +146,12 @@ class BoundedDeployments(Deployments):
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,).
 
         Rises of maxReplicas come last. A rise waits for a later tick if it needs cores that other
-        HPAs still have to free. The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas
-        unchanged. If Faro has not set an HPA's bounds yet, KEEP_FLOOR leaves maxReplicas unchanged
-        too. The floor HAND_BACK restores the original bounds. Raises ApiError with the first error
+        HPAs still have to free, by the replicas of their Deployments. Pods that still end are not
+        among these; the plan leaves room for them where the capacity is measured.
+
+        The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas unchanged. If Faro has
+        not set an HPA's bounds yet, KEEP_FLOOR leaves maxReplicas unchanged too. The floor
+        HAND_BACK gives an HPA its own bounds back. Raises ApiError with the first error
         and the number of other errors.
         """
         self._drop = np.array(drop, float)
@@ -164,23 +167,33 @@ class BoundedDeployments(Deployments):
         rises = asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
 
-        def attempt(job: int) -> str | None:
-            bounds = None if back[job] else (int(wanted[job]), int(target[job]))
+        def attempt(job: int, bounds: tuple[int, int] | None) -> str | None:
             try:
                 self._bound(job, bounds, may_act)
             except (OSError, ValueError) as error:
                 name = self.refs[job].name
                 return f"the bounds of {name} are not set to {bounds or 'its own'}: {error}"
-            high[job] = target[job]
+            if bounds:
+                high[job] = bounds[1]
             return None
 
-        first = np.flatnonzero(back | (changed & ~rises)).tolist()
-        errors = [*self._threads.map(attempt, first)]
+        def attempts(jobs: np.ndarray, bounds: Callable[[int], tuple[int, int] | None]) -> None:
+            indices = np.flatnonzero(jobs).tolist()
+            errors.extend(self._threads.map(attempt, indices, [bounds(job) for job in indices]))
+
+        def planned(job: int) -> tuple[int, int] | None:
+            return None if back[job] else (int(wanted[job]), int(target[job]))
+
+        errors: list[str | None] = []
+        attempts(back | (changed & ~rises), planned)
         # After a failure, `high` is still the HPA's own, so that no rise uses cores not yet freed.
         used = np.where(asked, np.maximum(high, pods), pods)
         grows = rises & ((target <= used) | growth(target, used, self._arrays.cores, self.cores))
         self._waiting = np.where(rises & ~grows, target, 0)
-        errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
+        # Bounds of a first rise that waits become Faro's as they are. From the next tick on, the
+        # plan is then cut to what finds room beside pods that still end (placement.py).
+        attempts(rises & ~grows & ~ours, lambda job: (int(low[job]), int(high[job])))
+        attempts(grows, planned)
         failed = [error for error in errors if error]
         if failed:
             raise ApiError(0, summary(failed))

@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -129,10 +128,10 @@ def record_of(lease: dict) -> tuple[str, str]:
 class LeaseWatch:
     """For how long an observer has read a lease again and again without seeing it change.
 
-    A live leader renews its lease every two seconds, so that time is one without a leader. Only
-    readings count, by the observer's monotonic clock: neither the times in the lease, which another
-    machine's clock has written, nor whether the observer can write the lease itself. A lease that is
-    missing counts like any other that does not change.
+    A live leader renews its lease every two seconds, so nobody leads meanwhile. Only readings
+    count, by the observer's monotonic clock. The times in the lease, which another machine's clock
+    has written, do not, nor does it matter whether the observer can write the lease itself. A lease
+    that is missing counts like any other that does not change.
     """
 
     record: tuple[str, str] | None = None  # of the last reading; None: the lease was missing
@@ -280,34 +279,26 @@ def leases_path(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
 
-def seconds_unled(
-    api: Api,
-    namespace: str,
-    name: str,
-    enough_s: float,
-    now_s: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> float:
+def seconds_unled(api: Api, namespace: str, name: str, enough_s: float) -> float:
     """Watch a lease until it changes or until nobody has led for `enough_s` seconds.
 
     Returns the seconds for which nobody has led until then. Under a live leader that takes one or
-    two readings. Readings that fail count for nothing; raises ApiError if they take `enough_s`
-    longer in all.
-
-    now_s, sleep : the clock, and the pause on it.
+    two readings, and else the whole time: a new process knows nothing from before, and no clock of
+    another machine says how long ago a renewal was. Readings that fail count for nothing; raises
+    ApiError if they take `enough_s` in all.
     """
     path = f"{leases_path(namespace)}/{name}"
-    until_s = now_s() + 2 * enough_s
+    until_s = time.monotonic() + 2 * enough_s
     watch: LeaseWatch | None = None
     while True:
         try:
             lease = found(api, path)
         except ApiError:
-            if now_s() > until_s:
+            if time.monotonic() > until_s:
                 raise
         else:
-            before, watch = watch, (watch or LeaseWatch()).after(lease, now_s())
+            before, watch = watch, (watch or LeaseWatch()).after(lease, time.monotonic())
             changed = before is not None and watch.record != before.record
             if changed or watch.unchanged_s >= enough_s:
                 return watch.unchanged_s
-        sleep(WATCH_PERIOD_S)
+        time.sleep(WATCH_PERIOD_S)

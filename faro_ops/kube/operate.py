@@ -113,7 +113,9 @@ def connect_deployments(
     ]
     if ceilings:
         owner = f"{plan.namespace}/{plan.name}"
-        cluster = BoundedDeployments(api, refs, metrics, clock, cores or 0.0, owner=owner)
+        cluster: Deployments = BoundedDeployments(
+            api, refs, metrics, clock, cores or 0.0, owner=owner
+        )
     else:
         cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
 

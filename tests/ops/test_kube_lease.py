@@ -151,8 +151,8 @@ class World:
     skew_s : how far the leader's clock is ahead of the observer's, and of every other machine's.
     """
 
-    def __init__(self, leads=False, skew_s=0.0):
-        self.now_s, self.leads, self.skew_s = 1000.0, leads, skew_s
+    def __init__(self):
+        self.now_s, self.leads, self.skew_s = 1000.0, False, 0.0
         self.refused: dict[str, int] = {}  # method -> status of the answers
         self.reads = 0
         self.exists = True
@@ -249,28 +249,25 @@ def test_a_standby_that_was_suspended_has_not_seen_that_nobody_led():
 
 
 @pytest.mark.parametrize("skew_s", [-360.0, 0.0, 360.0])
-def test_under_a_live_leader_a_watch_ends_after_two_readings_at_any_skew(skew_s):
-    world = World(leads=True, skew_s=skew_s)
-    seen_s = seconds_unled(world, "jobs", "faro", 300.0, world.monotonic, world.sleep)
-    assert seen_s < 10
+def test_under_a_live_leader_a_watch_ends_after_two_readings_at_any_skew(skew_s, world):
+    world.leads, world.skew_s = True, skew_s
+    assert seconds_unled(world, "jobs", "faro", 300.0) < 10
     assert world.reads == 2
 
 
 @pytest.mark.parametrize("skew_s", [-360.0, 0.0, 360.0])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_lease_that_nobody_renews_is_watched_for_the_whole_time(skew_s, exists):
-    world = World(skew_s=skew_s)
-    world.exists = exists
+def test_a_lease_that_nobody_renews_is_watched_for_the_whole_time(skew_s, exists, world):
+    world.exists, world.skew_s = exists, skew_s
     began_s = world.now_s
-    assert seconds_unled(world, "jobs", "faro", 300.0, world.monotonic, world.sleep) >= 300
+    assert seconds_unled(world, "jobs", "faro", 300.0) >= 300
     assert world.now_s - began_s >= 300
 
 
-def test_a_watch_that_cannot_read_the_lease_ends_with_the_error():
-    world = World()
+def test_a_watch_that_cannot_read_the_lease_ends_with_the_error(world):
     world.refused = {"GET": 403}
     with pytest.raises(ApiError, match="refused"):
-        seconds_unled(world, "jobs", "faro", 300.0, world.monotonic, world.sleep)
+        seconds_unled(world, "jobs", "faro", 300.0)
 
 
 # --- identities -----------------------------------------------------------------------------------
@@ -289,7 +286,9 @@ def test_two_pods_of_one_host_never_share_an_identity(monkeypatch):
         module._random.cache_clear()
         identities.add(candidate_identity())
     assert len(identities) == 4
-    assert candidate_identity() == candidate_identity(), "a process keeps its identity when its settings change"
+    assert candidate_identity() == candidate_identity(), (
+        "a process keeps its identity when its settings change"
+    )
 
 
 def test_the_pod_of_a_holder_is_its_identity_up_to_the_last_dash(monkeypatch):
