@@ -60,8 +60,11 @@ def helm_template(template: str) -> str:
     rayserve = _with_expressions(render(_spec("rayserve"), template))
     replicas = _with_expressions(render(_spec("deployments"), template))
     ceilings = _with_expressions(render(_spec("deployments", ceilings=True), template))
-    deployments = _either(CEILINGS, ceilings, replicas)
-    text = _either('eq $.Values.backend "rayserve"', rayserve, deployments)
+    if OPTIONAL.get(template) == CEILINGS:
+        text = ceilings
+    else:
+        deployments = _either(CEILINGS, ceilings, replicas)
+        text = _either('eq $.Values.backend "rayserve"', rayserve, deployments)
     if template == "monitor.yaml":
         text = text.replace(" labels: {", f" labels: {{ {MONITOR_LABELS}")
     if template in OPTIONAL:
@@ -117,6 +120,9 @@ def _with_expressions(text: str) -> str:
     text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
     options = "{{ range $.Values.options }}{{ . | toJson }}, {{ end }}"
     text = text.replace('"marker-options", ', options)
+    # Not $namespace, by which objects are repeated below.
+    searched = "{{ range $one := $.Values.namespaces }}--namespace, {{ $one | toJson }}, {{ end }}"
+    text = text.replace(f'--namespace, "{FOREIGN}", ', searched)
     text = ANY_MARKER.sub(_expression, text)
     objects: list[str] = []
     for one in re.split(r"(?m)^---\n", text):

@@ -6,11 +6,8 @@ time, even if the server sends its answer byte by byte.
 
 import ipaddress
 import os
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,8 +16,14 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ReadTimeoutError
 
+from faro_ops.request_deadline import (
+    WHOLE_TIMEOUTS,
+    DeadlinePassed,
+    RequestDeadline,
+    use_watched_connections,
+)
+
 TIMEOUT_S = 5.0
-WHOLE_TIMEOUTS = 3.0  # a whole request may take this many times its time-out for a single wait
 RETRY_PAUSE_S = 0.2
 # Argument `retry_for_s` of `HttpClient.get` for callers that can wait for a busy server.
 BUSY_RETRY_S = 60.0
@@ -50,58 +53,17 @@ class HttpTimeout(HttpError):
     """No complete answer in time."""
 
 
-class CuttableAdapter(HTTPAdapter):
-    """Remembers the sockets that it opens, so that another thread can cut them."""
+class DeadlineAdapter(HTTPAdapter):
+    """An adapter whose connections a RequestDeadline can end."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._sockets: list[socket.socket] = []
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        use_watched_connections(self.poolmanager)
 
-    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **options)
-        make = pool.ConnectionCls
-
-        def remembered(*args: Any, **options: Any) -> Any:
-            connection: Any = make(*args, **options)
-            connect = connection.connect
-
-            def connect_and_remember() -> None:
-                connect()
-                self._sockets.append(connection.sock)
-
-            connection.connect = connect_and_remember
-            return connection
-
-        pool.ConnectionCls = remembered
-        return pool
-
-    def cut(self) -> None:
-        """End all connections; a thread that reads from one sees its end."""
-        for one in self._sockets:
-            with suppress(OSError):  # it is closed already
-                one.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def cut_after(seconds: float, adapter: CuttableAdapter) -> Iterator[threading.Event]:
-    """Cut the adapter's connections after `seconds`, which sets the event that this yields.
-
-    A time-out of a socket limits only each wait. A server that sends a byte before each time-out
-    would hold the caller without end.
-    """
-    over = threading.Event()
-
-    def end() -> None:
-        over.set()
-        adapter.cut()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield over
-    finally:
-        timer.cancel()
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **options)
+        use_watched_connections(manager)
+        return manager
 
 
 def is_loopback(host: str | None) -> bool:
@@ -181,10 +143,10 @@ class HttpClient:
         url = self.address.rstrip("/") + path
         token = self.token() if callable(self.token) else self.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        adapter = CuttableAdapter()
-        late = f"no complete answer within {within_s:.3g} s"
+        adapter = DeadlineAdapter()
+        deadline = RequestDeadline(within_s)
         try:
-            with requests.Session() as session, cut_after(within_s, adapter) as over:
+            with deadline, deadline.applied(), requests.Session() as session:
                 session.mount("http://", adapter)
                 session.mount("https://", adapter)
                 # Use no proxy for loopback.
@@ -202,13 +164,11 @@ class HttpClient:
                     timeout=min(self.timeout_s, within_s),
                     allow_redirects=False,
                 )
+        except DeadlinePassed as error:
+            raise HttpTimeout(url, 0, str(error)) from None
         except (OSError, ValueError) as error:  # exceptions of `requests` are OSErrors
-            if over.is_set():
-                raise HttpTimeout(url, 0, late) from None
             kind = HttpTimeout if _is_timeout(error) else HttpError
             raise kind(url, 0, _reason(error)) from None
-        if over.is_set():  # a cut connection may look like the end of the answer
-            raise HttpTimeout(url, 0, late)
         if answer.status_code in (401, 403):
             wrong = "the token is wrong"
             missing = "the server requires a token and none was given"

@@ -58,6 +58,13 @@ def manifests(
     service_monitor: Annotated[
         bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")
     ] = False,
+    former_namespaces: Annotated[
+        list[str] | None,
+        option(
+            "A namespace without jobs whose autoscalers may still have Faro's bounds.",
+            "--former-namespace",
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None, option("Another option of `faro run`: --option=--earn.", "--option")
     ] = None,
@@ -99,6 +106,7 @@ def manifests(
             "namespaces": tuple(ref.namespace for ref in refs),
             "deployments": tuple(ref.autoscaler if ceilings else ref.name for ref in refs),
             "ceilings": ceilings,
+            "former_namespaces": tuple(former_namespaces or ()),
         }
     else:
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)

@@ -6,19 +6,29 @@ from faro_ops.cli.shared import option, say
 
 
 def restore(
-    jobs: Annotated[str, option("Table of jobs (.yaml) with the sections `deployment`.")],
     plan: Annotated[str, option("NAMESPACE/NAME of the controller's FaroPlan.")],
-    unled: Annotated[float, option("Only if no controller has led for this many seconds.")] = 0.0,
+    namespaces: Annotated[
+        list[str] | None,
+        option("Another namespace to search, if you may not search all of them.", "--namespace"),
+    ] = None,
+    unled: Annotated[
+        float, option("Only after watching for this many seconds that no controller leads.")
+    ] = 0.0,
+    force: Annotated[
+        bool, option("Also restore bounds that someone else has changed since.", "--force")
+    ] = False,
     kubeconfig: Annotated[
         str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")
     ] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
 ) -> None:
-    """Give HPAs their original bounds back. Stop the controller first."""
-    from faro_lib.workload.readers import read_jobs
-    from faro_ops.jobs_table import read_sections
+    """Give HPAs their original bounds back. Stop the controller first.
+
+    All namespaces are searched for HPAs whose bounds this controller has set, or, without the
+    permission for that, the FaroPlan's and those given by --namespace. Bounds that someone else has
+    changed since are left. The exit status is 2 if an HPA could not be restored.
+    """
     from faro_ops.kube import hpa_bounds
-    from faro_ops.kube.deployments import AUTOSCALERS, DeploymentRef, listed
     from faro_ops.kube.lease import seconds_unled
     from faro_ops.kube.operate import NamespacedName
     from faro_ops.kube.preflight import check_server
@@ -26,19 +36,15 @@ def restore(
     home = NamespacedName.of(plan, kubeconfig, context)
     api = home.connect()
     check_server(api)
-    sections = read_sections(jobs, "deployment")
-    refs = [
-        DeploymentRef.of(job, sections.get(job.name, {}), home.namespace) for job in read_jobs(jobs)
-    ]
-    if unled:
-        idle_s = seconds_unled(api, home.namespace, home.name)
-        if idle_s < unled:
-            say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
-            return
-    # Include all HPAs in the jobs' namespaces, because Faro may have changed HPAs of jobs that have
-    # left the table.
-    lines = hpa_bounds.restore(api, listed(api, refs, *AUTOSCALERS))
-    for line in lines or ["no autoscaler has bounds of Faro"]:
-        say(line)
-    if failed := sum(": not restored: " in line for line in lines):
-        raise ValueError(f"{failed} of {len(lines)} autoscalers are not restored")
+    if unled and seconds_unled(api, home.namespace, home.name, unled) < unled:
+        say("a controller leads; nothing is restored")
+        return
+    hpas, unsearched = hpa_bounds.find(api, [home.namespace, *(namespaces or ())])
+    restored = hpa_bounds.restore(api, hpas, plan, force)
+    for outcome in [*unsearched, *restored]:
+        say(str(outcome))
+    if not restored:
+        say("no autoscaler has bounds of Faro")
+    failed = [one.place for one in [*unsearched, *restored] if one.failed]
+    if failed:
+        raise ValueError(f"not everything is restored: {', '.join(failed)} failed")

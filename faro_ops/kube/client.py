@@ -1,5 +1,7 @@
 """Requests to the Kubernetes API server, with time-outs and retries. Each error is one line.
 
+A request ends within a total time, even if the server sends its answer byte by byte.
+
 The official client loads and refreshes the credentials and sends the requests. This module adds
 server-side apply, watches that notice a dead connection, and retries with a maximum pause. It
 returns dictionaries instead of typed models, because 200 objects then load in milliseconds instead
@@ -14,6 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+from faro_ops.request_deadline import (
+    WHOLE_TIMEOUTS,
+    DeadlinePassed,
+    RequestDeadline,
+    use_watched_connections,
+)
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
@@ -45,7 +54,8 @@ class Api:
     namespace : default namespace, from the kubeconfig's context or the pod.
     retries : number of retries after 429, 5xx and broken connections. Their pauses grow, up to
         `LONGEST_PAUSE_S`.
-    timeout_s : time-out of each attempt.
+    timeout_s : time-out of each wait. A request, with its retries, ends after WHOLE_TIMEOUTS times
+        as long, or at the end of a pause that has begun then.
     """
 
     def __init__(
@@ -79,22 +89,39 @@ class Api:
             raise_on_status=False,
         )
         configuration.connection_pool_maxsize = 32
-        return ApiClient(configuration)
+        client = ApiClient(configuration)
+        use_watched_connections(client.rest_client.pool_manager)
+        return client
 
     @property
     def host(self) -> str:
         return self._client.configuration.host
 
-    def get(self, path: str, **query: Any) -> dict:
-        return self.send("GET", path, **query)
+    def get(self, path: str, *, within_s: float | None = None, **query: Any) -> dict:
+        """The object at `path`; for the arguments and errors, see `send`."""
+        return self.send("GET", path, within_s=within_s, **query)
 
     def send(
-        self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any
+        self,
+        method: str,
+        path: str,
+        body: dict | None = None,
+        *,
+        kind: str = JSON,
+        within_s: float | None = None,
+        **query: Any,
     ) -> dict:
-        """Send a body of media type `kind` and return the object in the answer; raises ApiError."""
+        """Send a body of media type `kind` and return the object in the answer; raises ApiError.
+
+        within_s : total time of the request; None: WHOLE_TIMEOUTS times the time-out of a wait.
+        """
         request = f"{method} {path}"
-        answer = self._request(method, path, body, kind, query, self._timeout_s)
-        text = _read(answer, request)
+        try:
+            with RequestDeadline(within_s or WHOLE_TIMEOUTS * self._timeout_s) as deadline:
+                answer = self._request(deadline, method, path, body, kind, query, self._timeout_s)
+                text = _read(answer, request)
+        except DeadlinePassed as error:
+            raise ApiError(0, f"{request}: {error}") from None
         try:
             return json.loads(text) if text else {}
         except ValueError:
@@ -107,28 +134,23 @@ class Api:
             "PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query
         )
 
-    def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
+    def lines(self, path: str, within_s: float, **query: Any) -> Iterator[dict]:
         """The JSON objects of a stream, one per line.
 
-        Raises ApiError if nothing arrives for `silence_s` seconds.
+        Raises ApiError if the stream has not ended after `within_s` seconds.
         """
-        answer = self._request("GET", path, None, JSON, query, (self._timeout_s, silence_s))
-        response = answer.response
-        rest = b""  # the start of a line whose end has not arrived yet
         try:
-            for chunk in response.stream(None):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    if line:
-                        yield json.loads(line)
-        except Exception as error:
-            raise ApiError(0, f"GET {path}: the stream broke ({type(error).__name__})") from None
-        finally:
-            response.close()
-            response.release_conn()
+            with RequestDeadline(within_s) as deadline:
+                timeout = (self._timeout_s, within_s)
+                answer = self._request(deadline, "GET", path, None, JSON, query, timeout)
+                yield from _objects(answer.response, f"GET {path}")
+        except DeadlinePassed:
+            problem = f"the stream has not ended after {within_s:g} s"
+            raise ApiError(0, f"GET {path}: {problem}") from None
 
     def _request(
         self,
+        deadline: RequestDeadline,
         method: str,
         path: str,
         body: dict | None,
@@ -150,7 +172,8 @@ class Api:
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
-            answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
+            with deadline.applied():
+                answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as error:
             reason = type(getattr(error, "reason", error)).__name__
             raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
@@ -161,11 +184,27 @@ class Api:
             except Exception as error:  # the loader of kubeconfigs raises many types
                 problem = f"refused, and new credentials cannot be read: {error}"
                 raise ApiError(401, f"{self.host}: {problem}") from None
-            return self._request(method, path, body, kind, query, timeout, again=False)
+            return self._request(deadline, method, path, body, kind, query, timeout, again=False)
         if not 200 <= answer.status < 300:
             message = _message(_read(answer, f"{method} {path}"))
             raise ApiError(answer.status, f"{method} {path}: {answer.status} {message}")
         return answer
+
+
+def _objects(response: Any, request: str) -> Iterator[dict]:
+    """The JSON objects of a stream, one per line; ApiError if it breaks."""
+    rest = b""  # the start of a line whose end has not arrived yet
+    try:
+        for chunk in response.stream(None):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line:
+                    yield json.loads(line)
+    except Exception as error:
+        raise ApiError(0, f"{request}: the stream broke ({type(error).__name__})") from None
+    finally:
+        response.close()
+        response.release_conn()
 
 
 def _read(answer: Any, request: str) -> bytes:

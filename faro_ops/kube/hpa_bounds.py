@@ -1,13 +1,14 @@
 """Jobs scaled by HorizontalPodAutoscalers (HPAs): Faro only sets minReplicas and maxReplicas.
 
-An annotation of each HPA keeps its original bounds, so that `restore` can put them back. It is
+An annotation of each HPA keeps its original bounds, so that they can be restored, and the bounds
+that Faro last wrote, so that `restore` leaves bounds that an operator has changed since. It is
 written together with the first bounds of Faro, and removed together with the last.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,17 +20,46 @@ from faro_ops.kube.deployments import (
     DeploymentRef,
     Deployments,
     last_writer,
+    place_of,
 )
 from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
 from faro_ops.policies.protocol import LiveObservation
 
-# Annotation of an HPA: its original bounds as JSON, [min, max].
-ORIGINAL = "autoscaling.faro/original-bounds"
+# Annotation of an HPA whose bounds Faro has set: a `BoundsNote` as JSON.
+NOTE = "autoscaling.faro/bounds"
 # Seconds without a leader after which the standby controller restores the original bounds.
 UNLED_S = 300.0
 
 
 # --- one HPA as an API object ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BoundsNote:
+    """What Faro notes on an HPA about its bounds; bounds are (minReplicas, maxReplicas)."""
+
+    original: tuple[int, int]  # before Faro set any
+    written: tuple[int, int]  # that Faro wrote last
+    # namespace/name of the FaroPlan whose controller wrote them; "" if it has none.
+    plan: str = ""
+
+    @classmethod
+    def of(cls, hpa: dict) -> Self | None:
+        """The note on an HPA, or None; ValueError if it is damaged."""
+        text = hpa["metadata"].get("annotations", {}).get(NOTE)
+        if text is None:
+            return None
+        try:
+            fields = json.loads(text)
+            (low, high), (low_written, high_written) = fields["original"], fields["written"]
+            return cls(
+                (int(low), int(high)), (int(low_written), int(high_written)), str(fields["plan"])
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"its annotation {NOTE} is damaged: {text[:80]!r}") from None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
 
 def bounds_of(hpa: dict) -> tuple[int, int]:
@@ -38,12 +68,12 @@ def bounds_of(hpa: dict) -> tuple[int, int]:
 
 
 def original_of(hpa: dict) -> tuple[int, int] | None:
-    """The bounds in the annotation ORIGINAL; None if it is missing or invalid."""
+    """The bounds that the HPA had before Faro set any; None if Faro has not, or they are lost."""
     try:
-        low, high = json.loads(hpa["metadata"].get("annotations", {})[ORIGINAL])
-        return int(low), int(high)
-    except (KeyError, TypeError, ValueError):
+        note = BoundsNote.of(hpa)
+    except ValueError:
         return None
+    return note.original if note else None
 
 
 def hpa_path(hpa: dict) -> str:
@@ -52,19 +82,27 @@ def hpa_path(hpa: dict) -> str:
     return f"{group}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
-def patched(
-    api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None
-) -> dict:
-    """Set an HPA's bounds, and its annotation to `original` (None removes it).
+def patched(api: Api, hpa: dict, bounds: tuple[int, int], note: BoundsNote | None) -> dict:
+    """Set an HPA's bounds and its note (None removes it), and return the HPA.
 
-    Returns the HPA. ApiError 409 if `version` is given and is not the HPA's resourceVersion.
+    ApiError 409 if the HPA has changed since it was read.
     """
     low, high = bounds
-    metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}}
-    if version:
-        metadata["resourceVersion"] = version
+    metadata: dict[str, Any] = {
+        "annotations": {NOTE: note.to_json() if note else None},
+        "resourceVersion": hpa["metadata"]["resourceVersion"],
+    }
     body = {"metadata": metadata, "spec": {"minReplicas": low, "maxReplicas": high}}
     return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)
+
+
+def own_bounds(hpa: dict, note: BoundsNote) -> tuple[int, int]:
+    """The bounds that an HPA gets when Faro no longer sets them.
+
+    They are its original ones, unless another client has changed the bounds that Faro wrote.
+    """
+    current = bounds_of(hpa)
+    return note.original if current == note.written else current
 
 
 # --- bounds are written ---------------------------------------------------------------------------
@@ -74,10 +112,15 @@ class BoundedDeployments(Deployments):
     """Deployments whose HPAs choose the replica counts.
 
     Faro's `target` for a job is the maxReplicas of the job's HPA.
+
+    owner : namespace/name of the controller's FaroPlan, for the note on each HPA.
     """
 
-    # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
-    _waiting: np.ndarray | int = 0
+    def __init__(self, *args: Any, owner: str = "", **options: Any):
+        super().__init__(*args, **options)
+        self._owner = owner
+        # (jobs,) maxReplicas to set once other HPAs have removed replicas; 0 = none
+        self._waiting: np.ndarray | int = 0
 
     def observe(self) -> LiveObservation:
         observation = super().observe()
@@ -103,9 +146,12 @@ class BoundedDeployments(Deployments):
         """Set each HPA's maxReplicas to `target` and minReplicas to `floor`, both (jobs,).
 
         Rises of maxReplicas come last. A rise waits for a later tick if it needs cores that other
-        HPAs still have to free. The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas
-        unchanged. If Faro has not set an HPA's bounds yet, KEEP_FLOOR leaves maxReplicas unchanged
-        too. The floor HAND_BACK restores the original bounds. Raises ApiError with the first error
+        HPAs still have to free, by the replicas of their Deployments. Pods that still end are not
+        among these; the plan leaves room for them where the capacity is measured.
+
+        The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas unchanged. If Faro has
+        not set an HPA's bounds yet, KEEP_FLOOR leaves maxReplicas unchanged too. The floor
+        HAND_BACK gives an HPA its own bounds back. Raises ApiError with the first error
         and the number of other errors.
         """
         self._drop = np.array(drop, float)
@@ -121,29 +167,39 @@ class BoundedDeployments(Deployments):
         rises = asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
 
-        def attempt(job: int) -> str | None:
-            bounds = None if back[job] else (int(wanted[job]), int(target[job]))
+        def attempt(job: int, bounds: tuple[int, int] | None) -> str | None:
             try:
                 self._bound(job, bounds, may_act)
             except (OSError, ValueError) as error:
                 name = self.refs[job].name
                 return f"the bounds of {name} are not set to {bounds or 'its own'}: {error}"
-            high[job] = target[job]
+            if bounds:
+                high[job] = bounds[1]
             return None
 
-        first = np.flatnonzero(back | (changed & ~rises)).tolist()
-        errors = [*self._threads.map(attempt, first)]
+        def attempts(jobs: np.ndarray, bounds: Callable[[int], tuple[int, int] | None]) -> None:
+            indices = np.flatnonzero(jobs).tolist()
+            errors.extend(self._threads.map(attempt, indices, [bounds(job) for job in indices]))
+
+        def planned(job: int) -> tuple[int, int] | None:
+            return None if back[job] else (int(wanted[job]), int(target[job]))
+
+        errors: list[str | None] = []
+        attempts(back | (changed & ~rises), planned)
         # After a failure, `high` is still the HPA's own, so that no rise uses cores not yet freed.
         used = np.where(asked, np.maximum(high, pods), pods)
         grows = rises & ((target <= used) | growth(target, used, self._arrays.cores, self.cores))
         self._waiting = np.where(rises & ~grows, target, 0)
-        errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
+        # Bounds of a first rise that waits become Faro's as they are. From the next tick on, the
+        # plan is then cut to what finds room beside pods that still end (placement.py).
+        attempts(rises & ~grows & ~ours, lambda job: (int(low[job]), int(high[job])))
+        attempts(grows, planned)
         failed = [error for error in errors if error]
         if failed:
             raise ApiError(0, summary(failed))
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
-        """Set an HPA's bounds; `bounds=None` restores the original ones.
+        """Set an HPA's bounds; `bounds=None` gives it its own back (`own_bounds`).
 
         ApiError if another client has set others since the observation.
         """
@@ -155,11 +211,14 @@ class BoundedDeployments(Deployments):
         observed = bounds_of(hpa)
         # Retry, because an update of the HPA's status, every 15 s, changes its resourceVersion.
         for _ in range(SCALE_ATTEMPTS):
-            version = hpa["metadata"]["resourceVersion"]
-            original = original_of(hpa) or observed
-            note = json.dumps(original) if bounds else None
+            before = BoundsNote.of(hpa)
+            note = None
+            if bounds:
+                note = BoundsNote(before.original if before else observed, bounds, self._owner)
+            elif before:
+                bounds = own_bounds(hpa, before)
             try:
-                self._autoscalers[job] = patched(self._api, hpa, bounds or original, note, version)
+                self._autoscalers[job] = patched(self._api, hpa, bounds or observed, note)
                 return
             except ApiError as error:
                 if error.status != 409:
@@ -187,20 +246,85 @@ class BoundedDeployments(Deployments):
 # --- bounds are restored --------------------------------------------------------------------------
 
 
-def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:
-    """Restore the original bounds of the HPAs that Faro has changed; returns one line per HPA."""
-    lines = []
-    for hpa in hpas:
-        original = original_of(hpa) if hpa else None
-        if not hpa or not original:
-            continue
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `restore` did with one HPA, or in one namespace."""
+
+    place: str  # namespace/name of the HPA, or the namespace
+    text: str
+    failed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+def find(api: Api, namespaces: Sequence[str]) -> tuple[list[dict], list[Outcome]]:
+    """All HPAs that the client may list, and an outcome for what is not searched.
+
+    They are those of the whole cluster, or, if the client may not list these, of `namespaces`.
+    """
+    group, plural = AUTOSCALERS
+    try:
+        return api.get(f"{group}/{plural}")["items"], []
+    except ApiError as error:
+        failed = error.status != 403
+        reason = str(error) if failed else "no permission; --namespace names some of them"
+        unsearched = [Outcome("other namespaces", f"not searched: {reason}", failed)]
+    hpas: list[dict] = []
+    for namespace in dict.fromkeys(namespaces):
         try:
-            patched(api, hpa, original, None)
-            outcome = f"bounds {original[0]}-{original[1]} restored"
-        except ApiError as error:  # the other HPAs are still restored
-            outcome = f"not restored: {error}"
-        lines.append(f"{hpa['metadata']['name']}: {outcome}")
-    return lines
+            hpas += api.get(f"{group}/namespaces/{namespace}/{plural}")["items"]
+        except ApiError as error:  # the other namespaces are still searched
+            unsearched.append(Outcome(f"namespace {namespace}", f"not searched: {error}", True))
+    return hpas, unsearched
+
+
+def restore(
+    api: Api, hpas: Iterable[dict | None], plan: str = "", force: bool = False
+) -> list[Outcome]:
+    """Restore the original bounds of the HPAs that Faro has changed; one outcome for each of them.
+
+    Bounds that another client has changed since are left, together with Faro's note.
+
+    plan : namespace/name of a FaroPlan: only the HPAs that its controller has changed; "": all.
+    force : restore the original bounds even if another client has changed them since.
+    """
+    outcomes = []
+    for hpa in hpas:
+        if not hpa:
+            continue
+        place = place_of(hpa, hpa["metadata"]["name"])
+        try:
+            text = _restored(api, hpa, plan, force)
+        except (OSError, ValueError) as error:  # the other HPAs are still restored
+            outcomes.append(Outcome(place, f"not restored: {error}", failed=True))
+            continue
+        if text:
+            outcomes.append(Outcome(place, text))
+    return outcomes
+
+
+def _restored(api: Api, hpa: dict, plan: str, force: bool) -> str | None:
+    """Restore one HPA, and return what was done; None if Faro has not set its bounds."""
+    # Retry, because an update of the HPA's status, every 15 s, changes its resourceVersion.
+    for _ in range(SCALE_ATTEMPTS):
+        note = BoundsNote.of(hpa)
+        if note is None or (plan and note.plan not in ("", plan)):
+            return None
+        original = "{}-{}".format(*note.original)
+        if own_bounds(hpa, note) != note.original and not force:
+            changed = "{}-{}, because another client has changed Faro's {}-{}".format(
+                *bounds_of(hpa), *note.written
+            )
+            return f"left at {changed}; `faro restore --force` restores {original}"
+        try:
+            patched(api, hpa, note.original, None)
+            return f"bounds {original} restored"
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        hpa = api.get(hpa_path(hpa))
+    raise ApiError(409, "it changes faster than it can be restored")
 
 
 # --- what is checked before the start -------------------------------------------------------------

@@ -23,7 +23,8 @@ from faro_ops.kube.client import Api, ApiError
 LOG = logging.getLogger(__name__)
 WATCH_S = 30  # the server ends a watch after this time
 SHORT_WATCH_S = 1.0  # a watch that ends sooner, without an event, has failed
-SILENCE_S = WATCH_S + 10  # so silence for this time means that the connection is dead
+LONGEST_WATCH_S = WATCH_S + 10  # so a watch that lasts longer has a dead or very slow connection
+LIST_S = 60.0  # for a list: 30,000 pods are 100 MB
 FIRST_PAUSE_S = 0.2  # after a watch; after failures, the pauses double up to the longest
 LONGEST_PAUSE_S = 5.0
 WARN_AFTER = 3  # failures in a row; a single failure is normal, because resource versions expire
@@ -96,7 +97,7 @@ class Informer:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _relist(self) -> str:
-        answer = self._api.get(self.path, **self._query)
+        answer = self._api.get(self.path, within_s=LIST_S, **self._query)
         items = {_key(item): self._keep(item) for item in answer["items"]}
         with self._lock:
             self._items = items
@@ -119,7 +120,7 @@ class Informer:
             "timeoutSeconds": str(WATCH_S),
             "resourceVersion": version,
         }
-        for event in self._api.lines(self.path, SILENCE_S, **query):
+        for event in self._api.lines(self.path, LONGEST_WATCH_S, **query):
             if self._stop.is_set():
                 break
             kind = event["type"]

@@ -7,16 +7,21 @@ is not used. It counts the deadline from the answer to a renewal, cannot tell wh
 leads, and sends requests that may hang until the lease has expired.
 
 `Leadership` is the thread that acquires and renews the lease. leader_gate.py asks it before each
-change of the cluster.
+change of the cluster. `LeaseWatch` says for how long nobody has led, from what its observer has
+read; `seconds_unled` watches a lease in this way for a process without a `Leadership`.
 """
 
 import logging
 import math
+import os
+import socket
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Self
 
 from faro_ops.kube.client import Api, ApiError, found
@@ -24,6 +29,29 @@ from faro_ops.kube.client import Api, ApiError, found
 LOG = logging.getLogger(__name__)
 # Written as the holder when a missing lease is created, because its former holder may still lead.
 NOBODY = "nobody"
+# Environment variables of a controller's pod: its name and UID (downward API).
+POD_NAME, POD_UID = "POD_NAME", "POD_UID"
+# Two readings of a lease this far apart show at most this much time without a leader: while the API
+# server is away, no leader can renew, and the live one does so soon after.
+LONGEST_GAP_S = 10.0
+WATCH_PERIOD_S = 2.0  # interval between readings of a lease that is watched
+
+
+def candidate_identity() -> str:
+    """The identity of this process as a candidate: POD-UID.PROCESS, or HOST-RANDOM.PROCESS.
+
+    Pods of one host with hostNetwork have the same host name, and processes of several pods the
+    same number. After the last "-" is no part of the pod's name.
+    """
+    host = os.environ.get(POD_NAME) or os.environ.get("HOSTNAME") or socket.gethostname()
+    unique = os.environ.get(POD_UID, "")[:8] or _random()
+    return f"{host}-{unique}.{os.getpid()}"
+
+
+@cache
+def _random() -> str:
+    """Eight hexadecimal digits, the same ones whenever this process asks."""
+    return uuid.uuid4().hex[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +103,8 @@ def observe(
     if lease is None:
         return replace(candidate, record=None), candidate.identity if leads else NOBODY
     spec = lease.get("spec") or {}
-    holder = spec.get("holderIdentity") or ""
-    record = (holder, spec.get("renewTime") or "")
+    record = record_of(lease)
+    holder, _ = record
     if record != candidate.record:
         candidate = replace(candidate, record=record, since_s=now_s)
     ours = holder in ("", candidate.identity) or (holder == NOBODY and leads)
@@ -88,6 +116,39 @@ def observe(
 def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candidate:
     """The candidate's state after it has written its identity in a request sent at `sent_s`."""
     return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
+
+
+def record_of(lease: dict) -> tuple[str, str]:
+    """(holder, renewal time) of a lease, which every renewal changes."""
+    spec = lease.get("spec") or {}
+    return spec.get("holderIdentity") or "", spec.get("renewTime") or ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWatch:
+    """For how long an observer has read a lease again and again without seeing it change.
+
+    A live leader renews its lease every two seconds, so nobody leads meanwhile. Only readings
+    count, by the observer's monotonic clock. The times in the lease, which another machine's clock
+    has written, do not, nor does it matter whether the observer can write the lease itself. A lease
+    that is missing counts like any other that does not change.
+    """
+
+    record: tuple[str, str] | None = None  # of the last reading; None: the lease was missing
+    read_s: float = -math.inf  # monotonic time of the last reading
+    unchanged_s: float = 0.0  # seconds between the readings that saw this record
+
+    def after(self, lease: dict | None, now_s: float) -> Self:
+        """The watch after another reading of the lease, None if it is missing."""
+        record = record_of(lease) if lease else None
+        gap_s = min(now_s - self.read_s, LONGEST_GAP_S)
+        first = math.isinf(self.read_s)
+        unchanged_s = 0.0 if first or record != self.record else self.unchanged_s + gap_s
+        return replace(self, record=record, read_s=now_s, unchanged_s=unchanged_s)
+
+    def unled_s(self, now_s: float) -> float:
+        """Seconds without a leader; 0 if the lease has not been read for LONGEST_GAP_S."""
+        return self.unchanged_s if now_s - self.read_s <= LONGEST_GAP_S else 0.0
 
 
 class Leadership:
@@ -110,6 +171,7 @@ class Leadership:
         self._path = leases_path(namespace)
         self.name = name
         self.candidate = Candidate(identity)
+        self.watch = LeaseWatch()
         self.error: Exception | None = None  # error of the last `tick`; None if it succeeded
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
@@ -129,13 +191,8 @@ class Leadership:
 
     @property
     def unled_s(self) -> float:
-        """Seconds since this candidate last saw the lease change.
-
-        0 if the lease is missing or cannot be read.
-        """
-        if self.candidate.record is None or self.error:
-            return 0.0
-        return time.monotonic() - self.candidate.since_s
+        """Seconds for which this candidate has seen no leader; see `LeaseWatch`."""
+        return self.watch.unled_s(time.monotonic())
 
     def wait(self, timeout_s: float = math.inf) -> bool:
         """Wait until this controller is the leader; returns whether it is."""
@@ -165,7 +222,9 @@ class Leadership:
         If another candidate wrote it first (409), the next tick tries again.
         """
         lease = found(self._api, f"{self._path}/{self.name}")
-        self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.timings)
+        now_s = time.monotonic()
+        self.watch = self.watch.after(lease, now_s)
+        self.candidate, holder = observe(self.candidate, lease, now_s, self.timings)
         if holder is None:
             return
         if lease is None:
@@ -220,13 +279,26 @@ def leases_path(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
 
-def seconds_unled(api: Api, namespace: str, name: str) -> float:
-    """Seconds since the last renewal of the lease, by this machine's clock.
+def seconds_unled(api: Api, namespace: str, name: str, enough_s: float) -> float:
+    """Watch a lease until it changes or until nobody has led for `enough_s` seconds.
 
-    Infinite if the lease is missing or not yet renewed.
+    Returns the seconds for which nobody has led until then. Under a live leader that takes one or
+    two readings, and else the whole time: a new process knows nothing from before, and no clock of
+    another machine says how long ago a renewal was. Readings that fail count for nothing; raises
+    ApiError if they take `enough_s` in all.
     """
-    lease = found(api, f"{leases_path(namespace)}/{name}") or {}
-    renewed = (lease.get("spec") or {}).get("renewTime")
-    if not renewed:
-        return math.inf
-    return (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
+    path = f"{leases_path(namespace)}/{name}"
+    until_s = time.monotonic() + 2 * enough_s
+    watch: LeaseWatch | None = None
+    while True:
+        try:
+            lease = found(api, path)
+        except ApiError:
+            if time.monotonic() > until_s:
+                raise
+        else:
+            before, watch = watch, (watch or LeaseWatch()).after(lease, time.monotonic())
+            changed = before is not None and watch.record != before.record
+            if changed or watch.unchanged_s >= enough_s:
+                return watch.unchanged_s
+        time.sleep(WATCH_PERIOD_S)

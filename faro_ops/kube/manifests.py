@@ -17,6 +17,7 @@ from faro_ops.http import check_address
 from faro_ops.kube import preflight
 from faro_ops.kube.capacity import CORES
 from faro_ops.kube.hpa_bounds import UNLED_S
+from faro_ops.kube.lease import POD_NAME, POD_UID
 from faro_ops.rayserve.deploy import configuration
 from faro_ops.rayserve.spec import ServeSpec
 
@@ -64,7 +65,8 @@ CONSTANTS = {
     "secret_key": SECRET_KEY,
     "cores_label": CORES,
     "unled_s": UNLED_S,
-    "cluster_wide": preflight.rules(preflight.CLUSTER_WIDE, {}),
+    "pod_name": POD_NAME,
+    "pod_uid": POD_UID,
 }
 
 
@@ -127,6 +129,8 @@ class ManifestSpec:
     namespaces: tuple[str, ...] = ()  # namespaces of the Deployments; backend deployments only
     deployments: tuple[str, ...] = ()  # names of the Deployments or, with `ceilings`, of their HPAs
     ceilings: bool = False  # whether the controller sets bounds of HorizontalPodAutoscalers (HPAs)
+    # Namespaces that no longer have a job, but HPAs whose bounds are to be restored.
+    former_namespaces: tuple[str, ...] = ()
     initial: Sequence[int] = ()  # initial replica counts (jobs,); rayserve only
     workers: Workers = Workers()  # rayserve only
     head: Head = Head()  # rayserve only
@@ -148,8 +152,12 @@ class ManifestSpec:
         if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
             accepted = f"a letter, then at most {longest - 1} of a-z, 0-9 and -"
             raise ValueError(f"name={self.name!r} must be {accepted}")
-        for key in ("namespace", "operator_namespace", "monitoring_namespace"):
-            value = getattr(self, key)
+        names = {
+            key: getattr(self, key)
+            for key in ("namespace", "operator_namespace", "monitoring_namespace")
+        }
+        names |= {f"former_namespaces[{n}]": name for n, name in enumerate(self.former_namespaces)}
+        for key, value in names.items():
             if not DNS_LABEL.fullmatch(value):
                 problem = "is not a Kubernetes name: at most 63 of a-z, 0-9 and -"
                 raise ValueError(f"{key}={value!r} {problem}")
@@ -222,13 +230,15 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         spec=spec,
         rayserve=spec.backend == "rayserve",
         roles=roles(spec),
+        restore_roles=restore_roles(spec),
+        cluster_wide=preflight.rules(cluster_wide(spec), {}),
         controller=controller,
         labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"},
         arguments=arguments(spec),
         applications=yaml.safe_dump(applications, sort_keys=False),
         jobs_hash=hash_of(spec.jobs_text),
         dashboard=DASHBOARD.read_text().rstrip(),
-        rules=yaml.safe_load(RULES.read_text()),
+        alerts=with_own_alert(yaml.safe_load(RULES.read_text()), spec.namespace, controller),
         **values,
     )
 
@@ -246,6 +256,33 @@ def roles(spec: ManifestSpec) -> dict[str, list[tuple[str, str, list, list]]]:
         permissions[namespace] = preflight.QUOTAS + own
     names = preflight.names_of(spec.name, spec.deployments)
     return {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+
+
+def restore_roles(spec: ManifestSpec) -> dict[str, list[tuple[str, str, list, list]]]:
+    """Namespace -> the rules of the Role of `faro restore` there; see `preflight.rules`."""
+    others = sorted({*spec.namespaces, *spec.former_namespaces} - {spec.namespace})
+    permissions = {spec.namespace: preflight.LEASE_READER + preflight.FOR_RESTORE}
+    permissions |= dict.fromkeys(others, preflight.FOR_RESTORE)
+    names = {"leases": [spec.name]}
+    return {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+
+
+def cluster_wide(spec: ManifestSpec) -> tuple[preflight.Permission, ...]:
+    """The permissions of the controller's ClusterRole."""
+    return preflight.NODES if spec.backend == "rayserve" else preflight.CLUSTER_WIDE
+
+
+def with_own_alert(rules: dict[str, Any], namespace: str, controller: str) -> dict[str, Any]:
+    """The rules, and an alert if this controller exports nothing, even if it never has."""
+    ticks = f'faro_ticks_total{{namespace="{namespace}",job="{controller}"}}'
+    alert = {
+        "alert": "FaroControllerSilent",
+        "expr": f"absent_over_time({ticks}[10m])",
+        "for": "5m",
+        "labels": {"severity": "critical"},
+        "annotations": {"summary": f"Controller {namespace}/{controller} exports no metrics."},
+    }
+    return {"groups": [*rules["groups"], {"name": "faro-this-controller", "rules": [alert]}]}
 
 
 def hash_of(text: str) -> str:

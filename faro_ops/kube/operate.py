@@ -21,8 +21,6 @@ caller ends first. If the set-up for changed settings fails, the caller therefor
 at step 1 with the former settings, and to acquire the lease again.
 """
 
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -44,7 +42,7 @@ from faro_ops.kube.deployment_metrics import DeploymentMetrics
 from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
 from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.kube.lease import Leadership
+from faro_ops.kube.lease import Leadership, candidate_identity
 from faro_ops.kube.shape import ShapeWatch
 from faro_ops.kube.status import Reporter
 from faro_ops.policies.protocol import LiveCluster
@@ -113,8 +111,13 @@ def connect_deployments(
     refs = [
         DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs
     ]
-    kind = BoundedDeployments if ceilings else Deployments
-    cluster = kind(api, refs, metrics, clock, cores or 0.0)
+    if ceilings:
+        owner = f"{plan.namespace}/{plan.name}"
+        cluster: Deployments = BoundedDeployments(
+            api, refs, metrics, clock, cores or 0.0, owner=owner
+        )
+    else:
+        cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
 
     # Step 2: permissions and Deployments.
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
@@ -184,7 +187,7 @@ def gated_cluster(
             yield gated, lambda step: None
             return
         # Step 5: the lease.
-        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
+        identity = candidate_identity()
         leadership = started.enter_context(leading(api, plan, identity, cluster, stop, report))
         gated = LeaderGatedCluster(cluster, current, leadership, diagnose, jobs, states)
         # Step 6: the FaroPlan.
@@ -223,7 +226,7 @@ def check_controller(
     if not fixed and on_ray:
         permissions += preflight.FOR_RAY
     if not fixed:
-        cluster_wide = preflight.CLUSTER_WIDE
+        cluster_wide = preflight.NODES if on_ray else preflight.CLUSTER_WIDE
     preflight.check_crds(api, crds)
     names = preflight.names_of(plan.name)
     preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, names)

@@ -19,10 +19,11 @@ from faro_ops.kube.status import GROUP, PLURAL, VERSION
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 # The permissions that the controller needs. `faro manifests` writes a Role with them, and
 # `check_permissions` checks each.
-CLUSTER_WIDE: tuple[Permission, ...] = (
-    ("", "nodes", ("list", "watch")),
-    ("", "pods", ("list", "watch")),
-)
+NODES: tuple[Permission, ...] = (("", "nodes", ("list", "watch")),)
+PODS: tuple[Permission, ...] = (("", "pods", ("list", "watch")),)
+# For Deployments: pods of any namespace may use the cores of a node. Ray's capacity is that of its
+# own workers, so with Ray the controller reads only the nodes, and pods of its own namespace.
+CLUSTER_WIDE = NODES + PODS
 # Needed in each Deployment's namespace.
 QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)
 ALWAYS: tuple[Permission, ...] = (
@@ -42,7 +43,13 @@ FOR_CEILINGS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
     ("autoscaling", "horizontalpodautoscalers", ("list", "get", "patch")),
 )
-FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
+FOR_RAY: tuple[Permission, ...] = (*PODS, ("ray.io", "rayservices", ("get", "list", "watch")))
+# `faro restore` in a CronJob: the controller's lease, and, without names, each HPA of a namespace.
+# RBAC knows no annotations, and names of the jobs' table would leave out jobs that have left it.
+LEASE_READER: tuple[Permission, ...] = (("coordination.k8s.io", "leases", ("get",)),)
+FOR_RESTORE: tuple[Permission, ...] = (
+    ("autoscaling", "horizontalpodautoscalers", ("list", "get", "patch")),
+)
 NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects with certain names
 CustomResource = tuple[str, str, str, str]  # group, version, plural, what installs the CRD
 FARO_PLANS: CustomResource = (GROUP, VERSION, PLURAL, "faro manifests")

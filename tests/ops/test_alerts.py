@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from kube_things import objects
 from live_things import JOBS
 from observations import observed
 from test_prometheus import prometheus_in
@@ -20,7 +21,7 @@ from test_prometheus import prometheus_in
 from faro_lib.control.tick import Step
 from faro_lib.protocol import Plan
 from faro_ops.controller.exporter import DECILES, Exporter, MinuteScores
-from faro_ops.kube.manifests import RULES
+from faro_ops.kube.manifests import RULES, ManifestSpec
 from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
 from faro_ops.policies.protocol import live_plan
 
@@ -47,11 +48,19 @@ def replicas(running: int, least: int | None = 3) -> dict[str, str]:
     return {f"faro_{name}_replicas{JOB}": f"{count}+0x{{n}}" for name, count in values.items()}
 
 
-def of_namespace(name: str, series: dict[str, str]) -> dict[str, str]:
+def labelled(label: str, value: str, series: dict[str, str]) -> dict[str, str]:
+    """The series with one more label, such as `job`, the controller that Prometheus scrapes."""
     return {
-        key.replace("{", f'{{namespace="{name}",').replace(",}", "}"): text
+        (key if "{" in key else f"{key}{{}}")
+        .replace("{", f'{{{label}="{value}",')
+        .replace(",}", "}"): text
         for key, text in series.items()
     }
+
+
+def state(name: str) -> dict[str, str]:
+    """A job in this state of the board of job states."""
+    return {f'faro_job_state{{inference_job="a",state="{name}"}}': "1+0x{n}"}
 
 
 def load(growth: float) -> dict[str, str]:
@@ -74,16 +83,29 @@ CASES = {
     ),
     "FaroPlanNotCarriedOut": (replicas(2), replicas(3), 15),
     "FaroTargetContested": (decided("contested"), decided("drift-corrected"), 15),
+    "FaroCapacityStale": (
+        {"faro_capacity_age_seconds{}": "100+60x{n}"},
+        {"faro_capacity_age_seconds{}": "45+0x{n}"},
+        15,
+    ),
+    "FaroJobDataMissing": (state("missing"), state("contested"), 15),
+    "FaroJobNotScaled": (state("misconfigured"), state("fine"), 15),
+    "FaroSettingsRejected": (
+        {"faro_settings_rejected{}": "1+0x{n}"},
+        {"faro_settings_rejected{}": "0+0x{n}"},
+        15,
+    ),
     "FaroCapacityShort": (load(2 / 72), load(0.5 / 72), 10 * DAY),
 }
 
 
 def firing(alert: str, series: dict[str, str], after_min: int, folder, labels: str = "{}") -> bool:
-    """Whether promtool finds the alert firing in the namespace of `labels`, and in no other."""
+    """Whether promtool finds the alert firing for the controller of `labels`, and for no other."""
     summary = [
         rule for group in rules()["groups"] for rule in group["rules"] if rule.get("alert") == alert
     ]
     assert len(summary) == 1
+    alerts = f'ALERTS{{alertname="{alert}",alertstate="firing"}}'
     step = 20 if after_min > DAY else 1
     values = [
         {"series": name, "values": text.format(n=after_min // step + 1)}
@@ -94,7 +116,7 @@ def firing(alert: str, series: dict[str, str], after_min: int, folder, labels: s
         "input_series": values,
         "promql_expr_test": [
             {
-                "expr": f'count by (namespace) (ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                "expr": f"count by (namespace, job) ({alerts})",
                 "eval_time": f"{after_min}m",
                 "exp_samples": [{"labels": labels, "value": 1}],
             }
@@ -132,18 +154,83 @@ def test_replicas_that_the_plan_does_not_demand_are_not_missed(least, tmp_path):
 
 
 @needs_promtool
-@pytest.mark.parametrize("alert", [name for name in CASES if name != "FaroCapacityShort"])
-def test_an_alert_fires_only_in_its_namespace_although_another_has_a_job_of_the_same_name(
-    alert, tmp_path
+@pytest.mark.parametrize("alert", CASES)
+@pytest.mark.parametrize("label", ["namespace", "job"])
+def test_an_alert_fires_only_for_its_controller_although_another_has_a_job_of_the_same_name(
+    label, alert, tmp_path
 ):
+    """Controllers of two namespaces, or of two FaroPlans in one namespace."""
     fires, silent, after_min = CASES[alert]
-    series = of_namespace("x", silent) | of_namespace("y", fires)
-    assert firing(alert, series, after_min, tmp_path, labels='{namespace="y"}')
+    series = labelled(label, "x", silent) | labelled(label, "y", fires)
+    assert firing(alert, series, after_min, tmp_path, labels=f'{{{label}="y"}}')
+
+
+LIVES, DEAD = "0+1x{n}", "0+1x20"  # a dead controller exports nothing from the 21st minute on
 
 
 @needs_promtool
-def test_a_controller_that_is_gone_is_silent_too(tmp_path):
+@pytest.mark.parametrize("label", ["namespace", "job"])
+@pytest.mark.parametrize(("after_min", "silent"), [(30, False), (40, True), (5 * DAY, True)])
+def test_a_controller_that_is_gone_is_silent_although_another_lives(
+    after_min, silent, label, tmp_path
+):
+    ticks = {"faro_ticks_total{}": ""}
+    series = dict.fromkeys(labelled(label, "x", ticks), LIVES)
+    # The step of long tests is 20 minutes, so that 20 steps are most of a day.
+    series |= dict.fromkeys(labelled(label, "y", ticks), DEAD)
+    fires = firing("FaroControllerSilent", series, after_min, tmp_path, labels=f'{{{label}="y"}}')
+    assert fires is silent
+
+
+@needs_promtool
+def test_the_standby_of_a_dead_leader_does_not_make_its_controller_alive(tmp_path):
+    ticks = {
+        'faro_ticks_total{namespace="x",pod="leader"}': DEAD,
+        'faro_ticks_total{namespace="x",pod="standby"}': "0+0x{n}",
+        'faro_ticks_total{namespace="y",pod="leader"}': LIVES,
+    }
+    assert firing("FaroControllerSilent", ticks, 40, tmp_path, labels='{namespace="x"}')
+
+
+@needs_promtool
+def test_no_controller_at_all_is_silent_too(tmp_path):
     assert firing("FaroControllerSilent", {"other": "0+0x{n}"}, 30, tmp_path)
+
+
+@needs_promtool
+def test_a_capacity_that_is_not_measured_is_not_stale(tmp_path):
+    series = {"faro_capacity_age_seconds{}": "NaN+0x{n}"}
+    assert not firing("FaroCapacityStale", series, 15, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize(("age", "fires"), [("301+60x{n}", True), ("30+0x{n}", False)])
+def test_the_data_of_a_job_is_missing_by_its_age_too(age, fires, tmp_path):
+    series = {f"faro_job_data_age_seconds{JOB}": age} | state("fine")
+    assert firing("FaroJobDataMissing", series, 15, tmp_path) is fires
+
+
+@needs_promtool
+def test_the_prometheus_operator_gets_an_alert_for_a_controller_that_never_exported_a_metric(
+    tmp_path,
+):
+    spec = ManifestSpec((), "", namespace="faro", name="b", monitor=True)
+    (rule,) = (one for one in objects(spec, "monitor.yaml") if one["kind"] == "PrometheusRule")
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rule["spec"]))
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": 'faro_ticks_total{namespace="faro",job="a-controller"}', "values": "0+1x60"}
+        ],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (namespace, job) (ALERTS{alertstate="firing"})',
+                "eval_time": "30m",
+                "exp_samples": [{"labels": '{namespace="faro",job="b-controller"}', "value": 1}],
+            }
+        ],
+    }
+    promtool_test(tmp_path, case, "rules.yml")
 
 
 @needs_promtool
@@ -175,11 +262,19 @@ def test_the_error_budget_that_is_left_is_recorded_by_job(tmp_path):
             }
         ],
     }
-    (tmp_path / "t.yml").write_text(
-        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "5m", "tests": [case]})
-    )
+    promtool_test(tmp_path, case, str(RULES))
+
+
+def promtool_test(folder, case: dict, rules_file: str):
+    """Run one test of promtool in `folder`, and assert that it passes."""
+    test = {
+        "rule_files": [rules_file],
+        "evaluation_interval": case["interval"],
+        "tests": [case],
+    }
+    (folder / "t.yml").write_text(yaml.safe_dump(test))
     done = subprocess.run(
-        ["promtool", "test", "rules", str(tmp_path / "t.yml")], capture_output=True, text=True
+        ["promtool", "test", "rules", str(folder / "t.yml")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -81,7 +81,7 @@ def test_the_files_written_by_hand_name_the_controller_of_the_release(name):
 def test_the_notes_say_how_to_give_hpas_their_bounds_back_before_uninstalling():
     notes = (CHART / "templates/NOTES.txt").read_text().split('if eq .Values.act "ceilings"')[1]
     steps = [
-        notes.index(word) for word in ("--replicas 0", "faro restore --jobs", "helm uninstall")
+        notes.index(word) for word in ("--replicas 0", "faro restore --plan", "helm uninstall")
     ]
     assert steps == sorted(steps)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-import yaml
-from kube_things import measured, objects
+from kube_things import measured, node, objects, pod
 
 from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import CONTESTED, PLANNED, hold
@@ -20,19 +17,19 @@ from faro_ops import cli
 from faro_ops.controller import loop
 from faro_ops.controller.clock import Clock
 from faro_ops.kube import preflight
+from faro_ops.kube.capacity import Capacity, Shape, capacity, placement
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.deployments import DeploymentRef
-from faro_ops.kube.hpa_bounds import ORIGINAL, BoundedDeployments, check_bounded, restore
+from faro_ops.kube.hpa_bounds import NOTE, BoundedDeployments, check_bounded
 from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.kube.lease import Leadership, seconds_unled
-from faro_ops.kube.manifests import ManifestSpec, write
-from faro_ops.kube.operate import restore_unled
+from faro_ops.kube.manifests import ManifestSpec
 from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.policies.protocol import LivePlan
 
 JOBS = (Job("a"), Job("b"))
 DEPLOYMENTS = "/apis/apps/v1/namespaces/jobs/deployments"
 AUTOSCALERS = "/apis/autoscaling/v2/namespaces/jobs/horizontalpodautoscalers"
+EVERYWHERE = "/apis/autoscaling/v2/horizontalpodautoscalers"
 QUERIES = {"requests": "r[$window]", "latency_mean_s": "l[$window]"}
 SECTION = {"queries": QUERIES}
 REFS = [DeploymentRef.of(job, SECTION, "jobs") for job in JOBS]
@@ -51,6 +48,7 @@ class Server:
         self.lock = threading.Lock()
         self.hpas = {name: self.hpa(name, *of) for name, of in zip("ab", bounds)}
         self.lease = None
+        self.reader = None  # called before each answer about HPAs, with the path
 
     @staticmethod
     def hpa(name, low, high):
@@ -79,6 +77,10 @@ class Server:
     def get(self, path, **_):
         if path == DEPLOYMENTS:
             return {"items": [self.deployment(name) for name in self.replicas]}
+        if "horizontalpodautoscalers" in path and self.reader:
+            self.reader(path)
+        if path == EVERYWHERE:
+            raise ApiError(403, "forbidden")
         if path == AUTOSCALERS:
             return json.loads(json.dumps({"items": list(self.hpas.values())}))
         if "leases" in path:
@@ -158,13 +160,22 @@ def test_a_service_is_handed_back_with_its_own_bounds_and_its_replicas_as_they_a
     applied(server, [3, 4], [3, 2])
     cluster = applied(server, [2, 4], [HAND_BACK, 2])
     assert server.bounds() == {"a": (2, 5), "b": (2, 4)}
-    assert ORIGINAL not in server.hpas["a"]["metadata"]["annotations"]
+    assert NOTE not in server.hpas["a"]["metadata"]["annotations"]
     assert cluster.observe().target.tolist() == [2, 4], (
         "the replicas of its HPA count, and not its own maximum"
     )
     count = len(server.written)
     applied(server, [2, 4], [HAND_BACK, 2], cluster)
     assert len(server.written) == count
+
+
+def test_a_service_that_is_handed_back_keeps_the_bounds_that_another_client_has_set():
+    server = Server(bounds=((2, 5), (1, 3)))
+    applied(server, [3, 4], [3, 2])
+    server.hpas["a"]["spec"]["maxReplicas"] = 9
+    applied(server, [9, 4], [HAND_BACK, 2])
+    assert server.bounds()["a"] == (3, 9)
+    assert NOTE not in server.hpas["a"]["metadata"]["annotations"]
 
 
 def test_the_observed_targets_are_the_ceilings_and_the_replicas_those_of_the_hpa():
@@ -187,6 +198,48 @@ def test_a_ceiling_waits_without_a_failure_until_the_pods_above_another_ceiling_
     assert sum(high for _, high in server.bounds().values()) <= 8
 
 
+def test_a_ceiling_waits_for_pods_that_still_end_on_the_nodes():
+    """The plan is cut to what finds room beside them, so that no new pod is Pending.
+
+    That holds from the first plan on, when Faro has set no bounds yet.
+    """
+    server, steps = Server(replicas=(4, 4), bounds=((1, 4), (1, 4))), []
+    ending = {"a": 0}
+
+    def measured_capacity() -> Capacity:
+        pods = [
+            pod(f"{name}-{n}", labels={"app": name})
+            for name, count in server.replicas.items()
+            for n in range(count)
+        ]
+        gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+        for n in range(ending["a"]):
+            pods.append(pod(f"a-ending-{n}", labels={"app": "a"}))
+            pods[-1]["metadata"] |= gone
+
+        def job_of(one):
+            return "ab".index(one["metadata"]["labels"]["app"])
+
+        shape = Shape(quantum=1.0)
+        now = capacity([node(cpu="8")], pods, [], "jobs", lambda one: 1.0, shape)
+        free, placed = placement(pods, job_of, [1.0, 1.0], now.by_node)
+        return replace(now, free_cores=free, placed=placed)
+
+    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 8.0)
+    gated = LeaderGatedCluster(cluster, measured_capacity, jobs=JOBS)
+
+    def seen(step):
+        steps.append((server.bounds()["b"][1], ending["a"]))
+        if len(steps) == 1:  # the HPA of a removes two replicas, whose pods end for a while
+            ending["a"] = 2
+        if len(steps) == 5:
+            ending["a"] = 0
+
+    loop.run(gated, Bounds([2, 6], [1, 1]), JOBS, 100.0, on_step=seen)
+    assert all(high == 4 for high, pods_ending in steps if pods_ending), steps
+    assert steps[-1] == (6, 0)
+
+
 def refuse_writes_to_a(server, error):
     accepted = server.send
 
@@ -204,27 +257,6 @@ def test_the_ceilings_never_exceed_the_capacity_even_if_lowering_one_fails():
     with pytest.raises(ApiError, match=r"^the bounds of a are not set to \(1, 2\): no$"):
         applied(server, [2, 6])
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
-
-
-def test_the_original_bounds_are_kept_once_and_restored():
-    server = Server(bounds=((2, 5), (1, 3)))
-    applied(server, [3, 4], [1, 2])
-    applied(server, [4, 2], [1, 1])
-    assert server.hpas["a"]["metadata"]["annotations"][ORIGINAL] == "[2, 5]"
-    lines = restore(server, list(server.hpas.values()))
-    assert lines == ["a: bounds 2-5 restored", "b: bounds 1-3 restored"]
-    assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
-    assert ORIGINAL not in server.hpas["a"]["metadata"]["annotations"]
-    assert restore(server, list(server.hpas.values())) == [], "an operator's later bounds stay"
-
-
-def test_an_autoscaler_that_cannot_be_restored_is_named_and_the_others_are_restored():
-    server = Server(bounds=((2, 5), (1, 3)))
-    applied(server, [4, 4], [1, 2])
-    refuse_writes_to_a(server, ApiError(403, "forbidden"))
-    lines = restore(server, list(server.hpas.values()))
-    assert lines == ["a: not restored: forbidden", "b: bounds 1-3 restored"]
-    assert server.bounds() == {"a": (1, 4), "b": (1, 3)}
 
 
 def test_a_maximum_is_never_zero_because_no_hpa_accepts_it():
@@ -437,44 +469,6 @@ def test_the_permissions_that_the_controller_checks_are_those_of_the_role():
     assert preflight.names_of("faro", ["x"])["horizontalpodautoscalers"] == ["x"]
 
 
-def test_manifests_for_ceilings_have_a_job_that_restores_the_bounds(tmp_path):
-    row = {
-        "job": "a",
-        "slo_s": 1.0,
-        "service_time_s": 0.1,
-        "deployment": {"autoscaler": "hpa-a", "queries": QUERIES},
-    }
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([row]))
-    arguments = ["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")]
-    arguments += ["--backend", "deployments", "--prometheus", "http://p:9090", "--act", "ceilings"]
-    assert cli.main(arguments) == 0
-    (job,) = yaml.safe_load_all((tmp_path / "m/restore.yaml").read_text())
-    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    container = pod["containers"][0]
-    words = container["args"]
-    assert words[: words.index("--unled")] == [
-        "restore",
-        "--jobs",
-        "/etc/faro/jobs.yaml",
-        "--plan",
-        "faro/faro",
-    ]
-    assert float(words[-1]) == 300
-    assert pod["serviceAccountName"] == "faro-controller"
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    assert "restore.yaml" in (tmp_path / "m/kustomization.yaml").read_text()
-    controller = next(yaml.safe_load_all((tmp_path / "m/controller.yaml").read_text()))
-    words = controller["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert words[words.index("--act") + 1] == "ceilings"
-    assert "hpa-a" in (tmp_path / "m/rbac.yaml").read_text()
-
-
-def test_manifests_of_a_dry_run_restore_the_bounds_of_an_earlier_run(tmp_path):
-    spec = ManifestSpec((), "", "deployments", prometheus="http://x", ceilings=True, act=False)
-    assert tmp_path / "restore.yaml" in write(spec, tmp_path)
-    assert "restore.yaml" in (tmp_path / "kustomization.yaml").read_text()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -496,115 +490,3 @@ def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():
         ValueError, match=r"^policy='AIAD' makes no predictions; accepted: Faro-Sum"
     ):
         AsBounds.of(AIAD())
-
-
-def test_the_time_without_a_leader_counts_from_the_last_renewal():
-    server = Server()
-    assert seconds_unled(server, "jobs", "faro") == float("inf")
-    server.lease = {"spec": {"renewTime": (datetime.now(UTC) - timedelta(seconds=400)).isoformat()}}
-    assert seconds_unled(server, "jobs", "faro") == pytest.approx(400, abs=30)
-
-
-@pytest.mark.parametrize(("renewed_s_ago", "restored"), [(400, True), (5, False)])
-def test_faro_restore_acts_only_if_nobody_has_led_for_long_enough(
-    renewed_s_ago, restored, tmp_path, monkeypatch, capsys
-):
-    from faro_ops.kube.operate import NamespacedName
-
-    server = Server()
-    applied(server, [6, 2], [3, 1])
-    server.lease = {
-        "spec": {"renewTime": (datetime.now(UTC) - timedelta(seconds=renewed_s_ago)).isoformat()}
-    }
-    monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
-    monkeypatch.setattr(preflight, "check_server", lambda api: None)
-    rows = [
-        {
-            "job": job.name,
-            "slo_s": 1.0,
-            "service_time_s": 0.1,
-            "deployment": dict(SECTION, queries=dict(QUERIES)),
-        }
-        for job in JOBS
-    ]
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(rows))
-    assert (
-        cli.main(
-            [
-                "restore",
-                "--jobs",
-                str(tmp_path / "jobs.yaml"),
-                "--plan",
-                "jobs/faro",
-                "--unled",
-                "300",
-            ]
-        )
-        == 0
-    )
-    assert (server.bounds() == {"a": (1, 4), "b": (1, 4)}) is restored
-    said = capsys.readouterr().err
-    assert ("a: bounds 1-4 restored" in said) is restored
-    assert ("nothing is restored" in said) is not restored
-
-
-def test_faro_restore_restores_the_autoscalers_of_jobs_that_are_no_longer_in_the_table(
-    tmp_path, monkeypatch
-):
-    from faro_ops.kube.operate import NamespacedName
-
-    server = Server()
-    applied(server, [6, 2], [3, 1])
-    monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
-    monkeypatch.setattr(preflight, "check_server", lambda api: None)
-    row = {"job": "a", "slo_s": 1.0, "service_time_s": 0.1, "deployment": SECTION}
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([row]))
-    assert cli.main(["restore", "--jobs", str(tmp_path / "jobs.yaml"), "--plan", "jobs/faro"]) == 0
-    assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
-
-
-def test_faro_restore_fails_after_trying_all_if_an_autoscaler_is_not_restored(
-    tmp_path, monkeypatch, capsys
-):
-    from faro_ops.kube.operate import NamespacedName
-
-    server = Server()
-    applied(server, [6, 2], [3, 1])
-    refuse_writes_to_a(server, ApiError(403, "forbidden"))
-    monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
-    monkeypatch.setattr(preflight, "check_server", lambda api: None)
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([{"job": "a", "deployment": SECTION}]))
-    assert cli.main(["restore", "--jobs", str(tmp_path / "jobs.yaml"), "--plan", "jobs/faro"]) != 0
-    assert server.bounds() == {"a": (3, 6), "b": (1, 4)}
-    said = capsys.readouterr().err.splitlines()
-    assert said[:2] == ["a: not restored: forbidden", "b: bounds 1-4 restored"]
-    assert said[2:] == ["faro: 1 of 2 autoscalers are not restored"]
-
-
-@pytest.mark.parametrize(("unled_s", "bounds"), [(301.0, (1, 4)), (299.0, (1, 6))])
-def test_a_standby_restores_the_bounds_if_nobody_has_led_for_five_minutes(unled_s, bounds):
-    from types import SimpleNamespace
-
-    server, lines = Server(), []
-    cluster = applied(server, [6, 2])
-    restore_unled(server, cluster, SimpleNamespace(unled_s=unled_s), lines.append)
-    assert server.bounds()["a"] == bounds
-    assert (lines[:1] == ["nobody has led for 300 s: a: bounds 1-4 restored"]) is (unled_s > 300)
-
-
-def test_a_standby_that_cannot_read_the_lease_does_not_take_it_for_unled():
-    leadership = Leadership(None, "jobs", "faro", "standby")
-    leadership.candidate = replace(
-        leadership.candidate, record=("other", "1"), since_s=time.monotonic() - 400
-    )
-    assert leadership.unled_s == pytest.approx(400, abs=30)
-    leadership.error = ApiError(0, "no answer")
-    assert leadership.unled_s == 0
-
-
-def test_a_standby_survives_an_api_server_that_does_not_answer():
-    from types import SimpleNamespace
-
-    cluster = applied(Server(), [6, 2])
-    cluster.autoscalers = lambda: (_ for _ in ()).throw(ApiError(0, "no answer"))
-    restore_unled(Server(), cluster, SimpleNamespace(unled_s=301.0), print)

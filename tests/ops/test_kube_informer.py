@@ -32,7 +32,7 @@ class Server:
         self.lists += 1
         return {"items": [thing("a")], "metadata": {"resourceVersion": "1"}}
 
-    def lines(self, path, silence_s, **_):
+    def lines(self, path, within_s, **_):
         self.watches += 1
         yield from self.watch()
 

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import itertools
 import random
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_ops.kube.lease import NOBODY, Candidate, LeaseTimings, observe, written
+from faro_ops.kube import lease as module
+from faro_ops.kube.client import ApiError
+from faro_ops.kube.hpa_bounds import UNLED_S
+from faro_ops.kube.lease import (
+    LONGEST_GAP_S,
+    NOBODY,
+    POD_NAME,
+    POD_UID,
+    Candidate,
+    Leadership,
+    LeaseTimings,
+    LeaseWatch,
+    candidate_identity,
+    observe,
+    seconds_unled,
+    written,
+)
 
 TIMINGS = LeaseTimings(duration_s=10, retry_period_s=2, renew_deadline_s=8)
 
@@ -123,3 +140,160 @@ def test_two_candidates_never_lead_at_once_however_slow_or_forgetful_the_server(
                         candidates[name] = written(candidates[name], TIMINGS, sent_s)
                     pending[name] = []
         assert sum(one.is_leader(now) for one in candidates.values()) <= 1
+
+
+# --- how long nobody has led ----------------------------------------------------------------------
+
+
+class World:
+    """A lease, an API server and a clock; `leads` renews the lease every two seconds.
+
+    skew_s : how far the leader's clock is ahead of the observer's, and of every other machine's.
+    """
+
+    def __init__(self):
+        self.now_s, self.leads, self.skew_s = 1000.0, False, 0.0
+        self.refused: dict[str, int] = {}  # method -> status of the answers
+        self.reads = 0
+        self.exists = True
+        self.spec = lease("leader", self.stamp())["spec"]
+
+    def stamp(self) -> str:
+        return (datetime.now(UTC) + timedelta(seconds=self.now_s + self.skew_s)).isoformat()
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float):
+        self.now_s += seconds
+        if self.leads:
+            self.spec = self.spec | {"renewTime": self.stamp()}
+
+    def get(self, path):
+        self.reads += 1
+        if status := self.refused.get("GET"):
+            raise ApiError(status, "refused")
+        if not self.exists:
+            raise ApiError(404, "missing")
+        return {"metadata": {"name": "faro"}, "spec": dict(self.spec)}
+
+    def send(self, method, path, body):
+        if status := self.refused.get(method):
+            raise ApiError(status, "refused")
+        self.exists, self.spec = True, body["spec"]
+        return body
+
+
+@pytest.fixture
+def world(monkeypatch):
+    world = World()
+    monkeypatch.setattr(module, "time", world)
+    return world
+
+
+def standby(world, for_s: float) -> Leadership:
+    """A standby after `for_s` seconds of attempts to take the lease."""
+    leadership = Leadership(world, "jobs", "faro", "standby")
+    attempts(leadership, world, for_s)
+    return leadership
+
+
+def attempts(leadership: Leadership, world: World, for_s: float):
+    """Let the standby try every two seconds, as its thread does."""
+    until_s = world.now_s + for_s
+    while world.now_s < until_s:
+        try:
+            leadership.tick()
+            leadership.error = None
+        except ApiError as error:
+            leadership.error = error
+        world.sleep(2.0)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_standby_whose_writes_fail_still_counts_the_time_without_a_leader(world, status):
+    world.refused = dict.fromkeys(("PUT", "POST"), status)
+    leadership = standby(world, UNLED_S + 10)
+    assert leadership.error is not None
+    assert leadership.unled_s > UNLED_S
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_missing_lease_that_nobody_may_create_has_no_leader(world, status):
+    world.exists = False
+    world.refused = {"POST": status}
+    assert standby(world, UNLED_S + 10).unled_s > UNLED_S
+
+
+def test_a_live_leader_is_seen_whatever_its_clock_says(world):
+    world.leads, world.skew_s = True, -3600.0
+    assert standby(world, 600).unled_s < 10
+
+
+def test_an_outage_of_the_api_server_is_no_time_without_a_leader(world):
+    """Nobody could renew, and the live leader may do so only after our first reading."""
+    world.leads = True
+    leadership = standby(world, 20)
+    world.leads, world.refused = False, {"GET": 500}
+    attempts(leadership, world, 600)
+    assert leadership.unled_s == 0
+    world.refused = {"PUT": 403}
+    attempts(leadership, world, 2)
+    assert leadership.unled_s <= LONGEST_GAP_S + 2
+
+
+def test_a_standby_that_was_suspended_has_not_seen_that_nobody_led():
+    watch = LeaseWatch().after(lease("leader"), 0.0)
+    assert watch.unled_s(400.0) == 0
+    assert watch.after(lease("leader"), 400.0).unled_s(400.0) <= LONGEST_GAP_S
+
+
+@pytest.mark.parametrize("skew_s", [-360.0, 0.0, 360.0])
+def test_under_a_live_leader_a_watch_ends_after_two_readings_at_any_skew(skew_s, world):
+    world.leads, world.skew_s = True, skew_s
+    assert seconds_unled(world, "jobs", "faro", 300.0) < 10
+    assert world.reads == 2
+
+
+@pytest.mark.parametrize("skew_s", [-360.0, 0.0, 360.0])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_lease_that_nobody_renews_is_watched_for_the_whole_time(skew_s, exists, world):
+    world.exists, world.skew_s = exists, skew_s
+    began_s = world.now_s
+    assert seconds_unled(world, "jobs", "faro", 300.0) >= 300
+    assert world.now_s - began_s >= 300
+
+
+def test_a_watch_that_cannot_read_the_lease_ends_with_the_error(world):
+    world.refused = {"GET": 403}
+    with pytest.raises(ApiError, match="refused"):
+        seconds_unled(world, "jobs", "faro", 300.0)
+
+
+# --- identities -----------------------------------------------------------------------------------
+
+
+def test_two_pods_of_one_host_never_share_an_identity(monkeypatch):
+    """With hostNetwork, both have the node's host name, and in both Faro is process 1."""
+    identities = set()
+    monkeypatch.setattr(module.os, "getpid", lambda: 1)
+    for uid in ("1f0c3a52-0000", "9b1e77aa-0000"):
+        monkeypatch.setenv("HOSTNAME", "node-1")
+        monkeypatch.setenv(POD_UID, uid)
+        identities.add(candidate_identity())
+    monkeypatch.delenv(POD_UID)
+    for _ in range(2):  # pods of older manifests, in processes of their own
+        module._random.cache_clear()
+        identities.add(candidate_identity())
+    assert len(identities) == 4
+    assert candidate_identity() == candidate_identity(), (
+        "a process keeps its identity when its settings change"
+    )
+
+
+def test_the_pod_of_a_holder_is_its_identity_up_to_the_last_dash(monkeypatch):
+    monkeypatch.setenv(POD_NAME, "faro-controller-5d9-x7")
+    monkeypatch.setenv(POD_UID, "1f0c3a52-44aa-4e0c-8d5c-2f0e3f5d8a11")
+    assert candidate_identity().rpartition("-")[0] == "faro-controller-5d9-x7"
+    monkeypatch.delenv(POD_UID)
+    assert candidate_identity().rpartition("-")[0] == "faro-controller-5d9-x7"

@@ -17,8 +17,9 @@ from faro_ops.kube import preflight
 from faro_ops.kube.capacity import Capacity
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.deployments import DeploymentRef
+from faro_ops.kube.lease import POD_NAME, POD_UID
 from faro_ops.kube.manifests import ManifestSpec, render
-from faro_ops.kube.operate import NamespacedName, connect_deployments
+from faro_ops.kube.operate import NamespacedName, check_controller, connect_deployments
 from faro_ops.rayserve.spec import serve_specs
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -151,6 +152,50 @@ class TestPermissions:
         server = reviewed(lambda asked: not lacking.items() <= asked.items())
         with pytest.raises(ValueError, match=message + "; `faro manifests` has a Role"):
             preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS)
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_with_ray_the_controller_reads_only_the_pods_of_its_own_namespace(backend):
+    """A Deployment's node may hold pods of any namespace; Ray's workers are pods of one."""
+    things = everything(backend, "faro", "faro")
+
+    def may_read_pods(kind: str) -> bool:
+        rules = [rule for one in things if one["kind"] == kind for rule in one["rules"]]
+        return any(rule["resources"] == ["pods"] for rule in rules)
+
+    assert may_read_pods("ClusterRole") is (backend == "deployments")
+    assert may_read_pods("Role") is (backend == "rayserve")
+
+
+@pytest.mark.parametrize("on_ray", [True, False])
+def test_the_permissions_that_a_controller_checks_are_those_of_its_roles(on_ray):
+    def granted(asked: dict) -> bool:
+        if asked["resource"] == "pods":
+            return bool(asked["namespace"]) is on_ray
+        return True
+
+    server = reviewed(granted)
+    server.answers |= {
+        "/apis/autoscaling.faro/v1alpha1": {"resources": [{"name": "faroplans"}]},
+        "/apis/ray.io/v1": {"resources": [{"name": "rayservices"}]},
+        "/api/v1/namespaces/faro/resourcequotas": {},
+        "/api/v1/namespaces/faro": {},
+    }
+    check_controller(server, NamespacedName("faro", "faro"), on_ray=on_ray, act=True, fixed=False)
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_the_pod_of_a_controller_knows_its_name_and_uid_for_the_lease(backend):
+    (controller,) = (
+        one for one in everything(backend, "faro", "faro") if one["kind"] == "Deployment"
+    )
+    (container,) = controller["spec"]["template"]["spec"]["containers"]
+    fields = {
+        one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"]
+        for one in container["env"]
+        if "valueFrom" in one
+    }
+    assert fields == {POD_NAME: "metadata.name", POD_UID: "metadata.uid"}
 
 
 def test_missing_deployments_are_counted():
@@ -321,7 +366,7 @@ def test_a_second_controller_replaces_no_object_of_the_first(backend, namespace,
         if one["kind"] == "Role"
     }
     assert {(one["metadata"]["namespace"], one["roleRef"]["name"]) for one in bindings} == roles
-    assert len(roles) == (2 if backend == "deployments" else 1)
+    assert len(roles) == (4 if backend == "deployments" else 1), "controller and `faro restore`"
 
 
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])

@@ -152,7 +152,7 @@ def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
     from faro_ops.kube import preflight
 
     rows = re.findall(
-        r"^\| (everywhere|its namespace|`\w+` only) \| (\S+) \| (\S+) \| ([^|]+) \|$",
+        r"^\| (everywhere|its namespace|`\w+`[a-z ,]+) \| (\S+) \| (\S+) \| ([^|]+) \|$",
         DOCS.read_text(),
         re.MULTILINE,
     )
@@ -161,7 +161,8 @@ def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
         for where, group, what, verbs in rows
     }
     parts = {
-        "everywhere": preflight.CLUSTER_WIDE,
+        "everywhere": preflight.NODES,
+        "`deployments` only, everywhere": preflight.PODS,
         "its namespace": preflight.ALWAYS,
         "`deployments` only": preflight.QUOTAS + preflight.FOR_DEPLOYMENTS,
         "`rayserve` only": preflight.FOR_RAY,

@@ -1,0 +1,144 @@
+"""An API server, or a proxy before it, that sends its answers byte by byte holds no caller."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+from test_kube_http import api_at as api_of
+from test_kube_http import serving
+
+from faro_ops.kube.client import ApiError
+
+HEADERS = b"HTTP/1.1 200 OK\r\n"
+BODY = HEADERS + b"Content-Length: 1000\r\n\r\n{"
+CHUNKED = HEADERS + b"Transfer-Encoding: chunked\r\n\r\n1"
+CLOSED = HEADERS + b"Connection: close\r\n\r\n["
+STARTS = [b"", HEADERS, BODY, CHUNKED, CLOSED]
+NAMES = ["status line", "headers", "body", "chunks", "body until the end"]
+
+
+class Dripping:
+    """A server that sends `start` and then a byte every 20 ms, to each connection."""
+
+    def __init__(self, start: bytes):
+        self.over, self.connections = threading.Event(), 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self._start = start
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._drip, args=[connection], daemon=True).start()
+
+    def _drip(self, connection):
+        with connection, suppress(OSError):
+            connection.sendall(self._start)
+            while not self.over.wait(0.02):
+                connection.sendall(b"1")
+
+
+@contextmanager
+def dripping(start: bytes):
+    server = Dripping(start)
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.listener.close()
+
+
+def error_of(call, within_s: float) -> tuple[ApiError, float]:
+    """The ApiError of `call`, and the seconds that it took; fails if it takes much longer."""
+    errors = []
+    began_s = time.monotonic()
+
+    def ask():
+        try:
+            call()
+        except ApiError as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(within_s + 5)
+    assert not asking.is_alive(), "it would have held the caller without end"
+    return errors[0], time.monotonic() - began_s
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+@pytest.mark.parametrize("start", STARTS, ids=NAMES)
+def test_a_request_ends_after_three_time_outs_however_slowly_the_answer_drips(start, method):
+    with dripping(start) as server:
+        api = api_of(server, timeout_s=0.3)
+        error, took_s = error_of(lambda: api.send(method, "/x", {}), within_s=0.9)
+    assert str(error) == f"{method} /x: no complete answer within 0.9 s"
+    assert took_s < 2
+    assert server.connections == 1, "a dripping server is not asked again"
+
+
+@pytest.mark.parametrize("start", STARTS, ids=NAMES)
+def test_a_watch_that_drips_ends_after_its_time(start):
+    with dripping(start) as server:
+        api = api_of(server, timeout_s=0.3)
+        error, took_s = error_of(lambda: list(api.lines("/x", 0.9, watch="true")), within_s=0.9)
+    assert str(error) == "GET /x: the stream has not ended after 0.9 s"
+    assert took_s < 2
+
+
+def test_a_server_that_hangs_at_each_attempt_ends_the_request_too():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        class Hanging:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        api = api_of(Hanging, timeout_s=0.3, retries=20)
+        error, took_s = error_of(lambda: api.get("/x"), within_s=5)
+    assert str(error) == "GET /x: no complete answer within 0.9 s"
+    assert took_s < 5
+
+
+def test_a_list_may_take_longer_than_other_requests():
+    def slow(*_):
+        time.sleep(0.25)
+        return 200, [{"items": []}]
+
+    with serving(slow) as server:
+        api = api_of(server, timeout_s=0.05, retries=0)
+        with pytest.raises(ApiError):
+            api.get("/x")
+        api = api_of(server, timeout_s=0.5)
+        assert api.get("/x", within_s=5.0) == {"items": []}
+
+
+def test_a_deadline_that_is_left_cuts_no_later_request_on_the_same_connection():
+    """Connections are kept; the second request here runs past the end of the first one's time."""
+    replies, connections = [b'{"n": 1}', b'{"n": 2}'], []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = listener.accept()
+        connections.append(connection)
+        for reply, pause_s in zip(replies, (0.0, 0.6)):
+            connection.recv(65536)
+            time.sleep(pause_s)
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply)
+            connection.sendall(head + reply)
+
+    class Keeping:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    threading.Thread(target=serve, daemon=True).start()
+    api = api_of(Keeping, timeout_s=2.0, retries=0)
+    assert api.get("/x", within_s=0.4) == json.loads(replies[0])
+    assert api.get("/x") == json.loads(replies[1])
+    assert len(connections) == 1
+    listener.close()
