@@ -249,7 +249,8 @@ class Controller:
             changes=self.changes,
             changed=self.changed,
             newest=self.model.newer,
-            frozen=prepared.settings.frozen_jobs,
+            # Not only of this pass: a freeze holds even if the newest settings are rejected.
+            frozen=lambda: prepared.settings.frozen_by(self.watched.known),
         )
         self.retry_s = math.inf
         self.wanted = self.watched.known

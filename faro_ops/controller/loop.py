@@ -59,7 +59,7 @@ def run(
     changes: tuple[str, ...] = (),
     changed: Callable[[], bool] = lambda: False,
     newest: Callable[[], Forecaster | None] = lambda: None,
-    frozen: Collection[str] = (),
+    frozen: Callable[[], Collection[str]] = tuple,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -84,8 +84,9 @@ def run(
     changed : called before every tick; the run ends when this call returns True.
     newest : called before every tick; returns a newly fitted forecaster, or None to keep the
         current one.
-    frozen : names of jobs that keep their targets, drop rates and bounds, whatever the policy
-        plans. The loop goes on observing, recording and reporting.
+    frozen : called at every tick; returns the names of the jobs that keep their targets, drop
+        rates and bounds, whatever the policy plans. The loop goes on observing, recording and
+        reporting.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -135,7 +136,7 @@ def run(
             observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
-            observation = freezing(jobs, frozen, observation)
+            observation = freezing(jobs, frozen(), observation)
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report_failures(step, on_failure)
             if on_failure and CONTESTED in step.plan.reason:

@@ -168,9 +168,18 @@ class Settings:
     @property
     def frozen_jobs(self) -> tuple[str, ...]:
         """Names of jobs that a freeze keeps as they are: all without a later fixed count."""
-        if self.frozen is None:
+        return self.frozen_by(self)
+
+    def frozen_by(self, newest: Self) -> tuple[str, ...]:
+        """Names of these jobs that a freeze in the `newest` settings keeps as they are.
+
+        They are all without a later fixed count. A count that only the newest settings have is not
+        in force yet, and its job stays frozen until then.
+        """
+        if newest.frozen is None:
             return ()
-        return tuple(job.name for job in self.jobs if job.name not in self.fixed_jobs)
+        free = {*self.fixed_jobs} & {*newest.fixed_jobs}
+        return tuple(job.name for job in self.jobs if job.name not in free)
 
     @property
     def orders(self) -> frozenset[Override]:

@@ -72,6 +72,8 @@ def tick(
     if seen.unbounded is not None:
         left = left | seen.unbounded
     target, plan = cut_to_nodes(arrays_of(jobs), seen, plan, step.target, left)
+    has_order = np.array([job.name in config.fixed for job in jobs])
+    plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
     after = replace(after, guard=replace(after.guard, target=target))
     return after, replace(step, plan=plan, target=target)
 
@@ -120,6 +122,20 @@ def leaving_held(guard: Guard, observation: LiveObservation) -> Guard:
     if present is not None:
         present = np.where(held, observation.exists, present)
     return replace(guard, left=guard.leaves() | held, present=present)
+
+
+def with_ordered_floors(
+    plan: LivePlan, observation: LiveObservation, target: np.ndarray, ordered: np.ndarray
+) -> LivePlan:
+    """The plan, but the HPAs of jobs in the mask `ordered` get `target` as minReplicas, too.
+
+    Between two plans, there are no new floors, and without authority, HPAs get their original
+    bounds back. Neither applies to what an operator orders.
+    """
+    if observation.unbounded is None or not ordered.any():
+        return plan
+    floor = np.full(len(target), KEEP_FLOOR) if plan.floor is None else plan.floor
+    return replace(plan, floor=np.where(ordered, target, floor))
 
 
 def with_kept_floors(

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from kube_things import measured, objects
 
-from faro_lib.control import GuardrailConfig
+from faro_lib.control import GuardrailConfig, Step
 from faro_lib.protocol import CONTESTED, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops import cli
@@ -27,6 +27,7 @@ from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.kube.lease import Leadership, seconds_unled
 from faro_ops.kube.manifests import ManifestSpec, write
 from faro_ops.kube.operate import restore_unled
+from faro_ops.kube.status import status_of
 from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.policies.protocol import LivePlan
 
@@ -608,3 +609,14 @@ def test_a_standby_survives_an_api_server_that_does_not_answer():
     cluster = applied(Server(), [6, 2])
     cluster.autoscalers = lambda: (_ for _ in ()).throw(ApiError(0, "no answer"))
     restore_unled(Server(), cluster, SimpleNamespace(unled_s=301.0), print)
+
+
+def test_the_status_has_the_replicas_that_each_hpa_asks_for():
+    """`desiredReplicas` is maxReplicas, which is no count to freeze a job at."""
+    server = Server(replicas=(3, 2))
+    applied(server, [6, 4])
+    seen = cluster_on(server).observe()
+    step = Step(seen, hold(seen), seen.target, 0.0)
+    rows = status_of(JOBS, step, "me", "now", "since")["jobs"]
+    assert [row["desiredReplicas"] for row in rows] == [6, 4]
+    assert [row["requestedReplicas"] for row in rows] == [3, 2]

@@ -662,11 +662,31 @@ class TestOrdersThatOverlap:
         assert counts == [4, 9, 4]
 
 
-def test_a_frozen_job_under_another_autoscaler_keeps_its_ready_replicas_not_its_ceiling(
-    monkeypatch,
-):
-    jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
-    api = FaroPlanApi({"spec": {}, "status": {"jobs": jobs}})
-    monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
-    assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
-    assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]
+class TestAJobUnderItsAutoscaler:
+    """Its target is maxReplicas of the HPA; --freeze keeps what the HPA asks for."""
+
+    class Bounded(Still):
+        replicas = (3, 0)
+
+        def observe(self):
+            return replace(super().observe(), replicas=np.array(self.replicas))
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        run(self.Bounded(), Wanting([12, 12]), JOBS, 15.0, journal=tmp_path / "j")
+        return tmp_path / "j"
+
+    def test_it_is_frozen_at_the_replicas_that_are_asked_for(self, path):
+        assert cli.main(["set", "a", "--journal", str(path), "--freeze"]) == 0
+        assert [one.replicas for one in OverridesFile(path_of(path)).read().valid] == [3]
+
+    def test_without_replicas_it_is_refused(self, path, capsys):
+        assert cli.main(["set", "b", "--journal", str(path), "--freeze"]) == 2
+        assert "job 'b': it has no replica; name a number" in capsys.readouterr().err
+
+    def test_from_the_status_of_an_earlier_version_it_keeps_its_ready_replicas(self, monkeypatch):
+        jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
+        api = FaroPlanApi({"spec": {}, "status": {"jobs": jobs}})
+        monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
+        assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
+        assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]
