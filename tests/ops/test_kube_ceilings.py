@@ -614,9 +614,9 @@ def test_a_standby_survives_an_api_server_that_does_not_answer():
 def test_the_status_has_the_replicas_that_each_hpa_asks_for():
     """`desiredReplicas` is maxReplicas, which is no count to freeze a job at."""
     server = Server(replicas=(3, 2))
-    applied(server, [6, 4])
+    applied(server, [5, 3])
     seen = cluster_on(server).observe()
     step = Step(seen, hold(seen), seen.target, 0.0)
     rows = status_of(JOBS, step, "me", "now", "since")["jobs"]
-    assert [row["desiredReplicas"] for row in rows] == [6, 4]
+    assert [row["desiredReplicas"] for row in rows] == [5, 3]
     assert [row["requestedReplicas"] for row in rows] == [3, 2]
