@@ -10,6 +10,7 @@ from faro_ops.cli.arena import arena
 from faro_ops.cli.audit import audit
 from faro_ops.cli.deploy import deploy
 from faro_ops.cli.explain import explain
+from faro_ops.cli.freeze import freeze, thaw
 from faro_ops.cli.manifests import manifests
 from faro_ops.cli.profile import profile
 from faro_ops.cli.recommend import recommend
@@ -42,6 +43,8 @@ COMMANDS = (
     shadow,
     trust,
     restore,
+    freeze,
+    thaw,
     profile,
     manifests,
 )

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
@@ -14,7 +13,7 @@ from faro_ops.cli.shared import SayHandler, say
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
     from faro_ops.controller.clock import Clock
-    from faro_ops.controller.overrides import Override, Settings
+    from faro_ops.controller.overrides import Orders, Settings
     from faro_ops.controller.startup import Ensure
     from faro_ops.kube.operate import NamespacedName
     from faro_ops.rayserve.backend import Endpoint
@@ -59,16 +58,15 @@ def faro_plan(
     return NamespacedName.of(plan, kubeconfig, context)
 
 
-def overrides_of(
-    home: NamespacedName | None, journal: str | None
-) -> Callable[[], tuple[Override, ...]]:
-    """A function that reads operators' overrides.
+def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], Orders]:
+    """A function that reads operators' orders; those of a place that cannot be read stay as known.
 
     They are in the file next to `journal` and in the FaroPlan `home`.
     """
-    from faro_ops.controller.overrides import path_of, read_overrides
+    from faro_ops.controller.override_store import OverridesFile, path_of
+    from faro_ops.controller.overrides import LastKnown, Orders
 
-    of_journal = partial(read_overrides, path_of(journal)) if journal else tuple
+    of_journal = LastKnown(OverridesFile(path_of(journal)).read) if journal else Orders
     if home is None:
         return of_journal
     from faro_ops.controller.background import latest
@@ -77,8 +75,8 @@ def overrides_of(
 
     check_server(home.connect())
     api = home.connect(retries=0, timeout_s=2.0)
-    of_plan = PlanOverrides(api, home.namespace, home.name)
-    return latest(lambda: (*of_journal(), *of_plan.read()))
+    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name).read)
+    return latest(lambda: of_journal() + of_plan())
 
 
 @contextmanager

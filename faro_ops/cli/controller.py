@@ -31,6 +31,7 @@ from faro_ops.cli.shared import say
 from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.controller import loop
 from faro_ops.controller.clock import Clock, StopEvent
+from faro_ops.controller.fitting import report_orders
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
@@ -141,6 +142,8 @@ class Controller:
         overrides = backends.overrides_of(self.home, options.journal)
         self.watched = Watched(options.jobs, overrides)
         self.settings = self.wanted = self.watched.known
+        for order in self.settings.rejected:
+            say(str(order))
         self.model = FreshModel(self._source(), self.settings.jobs, self.on_refit)
         self.policy = self.policy_of(self.settings)
 
@@ -246,6 +249,8 @@ class Controller:
             changes=self.changes,
             changed=self.changed,
             newest=self.model.newer,
+            # Not only of this pass: a freeze holds even if the newest settings are rejected.
+            frozen=lambda: prepared.settings.frozen_by(self.watched.known),
         )
         self.retry_s = math.inf
         self.wanted = self.watched.known
@@ -401,6 +406,7 @@ class Controller:
         else:
             listeners.append(partial(print_step, jobs, options.apply))
         listeners.append(announcing(jobs))
+        listeners.append(partial(report_orders, self.job_states, prepared.settings))
         return listeners
 
     def on_failure(self, reason: str, message: str) -> None:

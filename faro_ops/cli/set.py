@@ -5,9 +5,10 @@ from __future__ import annotations
 import getpass
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,23 +16,21 @@ import typer
 from faro_ops.cli.shared import option
 
 if TYPE_CHECKING:
+    from faro_ops.controller.override_store import Order, OverrideStore
     from faro_ops.controller.overrides import Override
 
-    # Three items: each job's replicas, which --freeze keeps (None before the first decision),
-    # a function that reads the overrides, and a function that writes them.
-    _Run = tuple[
-        dict[str, int | None],
-        Callable[[], Iterable[Override]],
-        Callable[[Iterable[Override]], None],
-    ]
+OfJournal = Annotated[str | None, option("Journal of the run that this is for.")]
+OfPlan = Annotated[str | None, option("Or NAMESPACE/NAME of its FaroPlan (Kubernetes).")]
 
 
 def set_job(
     job: Annotated[str, typer.Argument(help="Name of the job.")],
-    journal: Annotated[str | None, option("Journal of the run that this is for.")] = None,
-    plan: Annotated[str | None, option("Or NAMESPACE/NAME of its FaroPlan (Kubernetes).")] = None,
+    journal: OfJournal = None,
+    plan: OfPlan = None,
     replicas: Annotated[int | None, option("Number of replicas.")] = None,
-    freeze: Annotated[bool, option("Keep the replicas of the last decision.", "--freeze")] = False,
+    freeze: Annotated[
+        bool, option("Keep the replicas that are asked for now.", "--freeze")
+    ] = False,
     load: Annotated[
         float | None, option("Factor on the forecast load: 3 for three times as much.")
     ] = None,
@@ -43,48 +42,81 @@ def set_job(
 ) -> None:
     """Fix the replicas of a job, or announce a change of its load.
 
-    `faro run` applies the change at its next tick.
+    `faro run` applies the change at its next tick. `faro freeze` keeps all jobs as they are.
     """
     from faro_ops.controller.overrides import Override
 
     if sum((replicas is not None, freeze, load is not None, clear)) != 1:
         raise ValueError("faro set needs one of --replicas, --freeze, --load and --clear")
-    if (journal is None) == (plan is None):
-        raise ValueError("faro set needs one of --journal and --plan")
-    targets, read, write = _of_plan(plan) if plan else _of_journal(str(journal))
-    if job not in targets:
-        raise ValueError(f"job={job!r} is not in {journal or plan}; accepted: {', '.join(targets)}")
-    orders = [one for one in read() if not one.over(time.time())]
+    store = store_of("faro set", journal, plan)
+    run = _run_of_plan(plan) if plan else _run_of_journal(str(journal))
     if clear:
-        write([one for one in orders if one.job != job])
-        print(
-            f"job {job!r}: nothing is set by hand any more; "
-            "the next decision may change its replicas"
-        )
+        _clear(store, job, run)
         return
+    run.check(job)
     if freeze:
-        replicas = targets[job]
-        if replicas is None:
-            raise ValueError(f"{journal or plan}: no decision has been made yet")
+        replicas = run.replicas_of(job)
     now_s = time.time()
-    from_s = now_s if begin is None else _time_s(begin, now_s)
-    until_s = None if until is None else _time_s(until, from_s)
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
-    order = Override(job, by, from_s, until_s, replicas, load)
-    replaced = [one for one in orders if _replaces(order, one, begin is None)]
-    write([*(one for one in orders if one not in replaced), order])
+    from_s = now_s if begin is None else time_s(begin, now_s)
+    until_s = None if until is None else time_s(until, from_s)
+    order = Override(job, operator(), from_s, until_s, replicas, load)
+    replaced = store.change(lambda old: _replaces(order, old, begin is None), order)
     print(order, *(f"instead of {one}" for one in replaced), sep="\n")
 
 
-def _replaces(new: Override, old: Override, now: bool) -> bool:
+def _clear(store: OverrideStore, job: str, run: _Run) -> None:
+    """Remove all orders for the job, also invalid ones, and of a job that does not exist."""
+    orders = store.read()
+    named = orders and any(one.job == job for one in orders.valid)
+    rejected = orders and any(one.job == job for one in orders.rejected)
+    if not (named or rejected):
+        run.check(job)
+    store.change(lambda old: old.job == job)
+    print(
+        f"job {job!r}: nothing is set by hand any more; the next decision may change its replicas"
+    )
+
+
+def operator() -> str:
+    """The user and the host that give an order."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def store_of(command: str, journal: str | None, plan: str | None) -> OverrideStore:
+    """Where the orders of a run are kept: next to its journal, or in its FaroPlan.
+
+    Raises ValueError unless exactly one is given, and FileNotFoundError if there is no such
+    journal.
+    """
+    if (journal is None) == (plan is None):
+        raise ValueError(f"{command} needs one of --journal and --plan")
+    if plan is None:
+        from faro_ops.controller.override_store import OverridesFile, path_of
+
+        if not Path(str(journal)).exists():
+            problem = "no such file; expected a journal of `faro run`"
+            raise FileNotFoundError(f"{journal}: {problem}")
+        return OverridesFile(path_of(str(journal)))
+    from faro_ops.kube.operate import NamespacedName
+    from faro_ops.kube.plan_overrides import PlanOverrides
+
+    home = NamespacedName.of(plan)
+    return PlanOverrides(home.connect(), home.namespace, home.name)
+
+
+def _replaces(new: Override, old: Order, now: bool) -> bool:
     """Whether `new` replaces `old`.
 
-    Both must be for the same job and of the same kind (load or replica count). A new load replaces
-    an old load if their periods overlap. A new count replaces an old count whose period lies within
-    the new period. `now` means that `new` begins now. A new count then also replaces old counts
-    that have begun.
+    Both must be valid, for the same job and of the same kind (load or replica count). A new load
+    replaces an old load if their periods overlap. A new count replaces an old count whose period
+    lies within the new period. `now` means that `new` begins now. A new count then also replaces
+    old counts that have begun.
     """
-    if new.job != old.job or (new.load is None) != (old.load is None):
+    from faro_ops.controller.overrides import RejectedOrder
+
+    if isinstance(old, RejectedOrder) or new.job != old.job:
+        return False
+    if (new.load is None) != (old.load is None):
         return False
     new_end_s, old_end_s = _end_s(new), _end_s(old)
     if new.load is not None:
@@ -98,41 +130,70 @@ def _end_s(order: Override) -> float:
     return float("inf") if order.until_s is None else order.until_s
 
 
-def _of_journal(journal: str) -> _Run:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The run that an order is for.
+
+    replicas : job -> the replicas that are asked for: the target of the last decision or, if Faro
+        sets the bounds of its HPA, what the HPA asks for. None: not known.
+    """
+
+    place: str  # the journal or the FaroPlan
+    replicas: Mapping[str, int | None]
+
+    def check(self, job: str) -> None:
+        """Raise ValueError if the run has no such job."""
+        if job not in self.replicas:
+            accepted = ", ".join(self.replicas)
+            raise ValueError(f"job={job!r} is not in {self.place}; accepted: {accepted}")
+
+    def replicas_of(self, job: str) -> int:
+        """The replicas that --freeze keeps; ValueError if they are not known, or 0."""
+        replicas = self.replicas[job]
+        if not replicas:
+            unknown = "no decision has been made yet" if replicas is None else "it has no replica"
+            advice = "name a number with --replicas"
+            raise ValueError(f"{self.place}: job {job!r}: {unknown}; {advice}")
+        return replicas
+
+
+def _run_of_journal(journal: str) -> _Run:
     from faro_ops.controller.journal import read
-    from faro_ops.controller.overrides import path_of, read_overrides, write_overrides
+    from faro_ops.policies.protocol import live_observation
 
     header, ticks = read(journal)
     names = [job.name for job in header.jobs]
-    targets = ticks[-1].step.target.tolist() if ticks else [None] * len(names)
-    path = path_of(journal)
-    return (
-        dict(zip(names, targets)),
-        partial(read_overrides, path),
-        partial(write_overrides, path),
-    )
+    if not ticks:
+        return _Run(journal, dict.fromkeys(names))
+    step = ticks[-1].step
+    asked = live_observation(step.observation).replicas  # targets are maxReplicas then
+    return _Run(journal, dict(zip(names, (step.target if asked is None else asked).tolist())))
 
 
-def _of_plan(plan: str) -> _Run:
+def _run_of_plan(plan: str) -> _Run:
     from faro_ops.kube.operate import NamespacedName
     from faro_ops.kube.plan_overrides import PlanOverrides
 
     home = NamespacedName.of(plan)
-    overrides = PlanOverrides(home.connect(), home.namespace, home.name)
-    found = overrides.get()
+    found = PlanOverrides(home.connect(), home.namespace, home.name).get()
     if found is None:
-        raise ValueError(
-            f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it"
-        )
+        raise ValueError(f"FaroPlan {plan!r} does not exist; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # If a job has floorReplicas, desiredReplicas is only the upper bound of its HPA. --freeze then
-    # keeps readyReplicas.
-    ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
-    targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
-    return targets, overrides.read, overrides.write
+    return _Run(plan, {one["name"]: _asked_for(one) for one in jobs})
 
 
-def _time_s(text: str, after_s: float) -> float:
+def _asked_for(job: Mapping[str, int]) -> int:
+    """The replicas that are asked for, from a job's status in the FaroPlan.
+
+    If Faro sets the bounds of the job's HPA, desiredReplicas is maxReplicas, and the HPA asks for
+    requestedReplicas. Controllers of earlier versions do not write them.
+    """
+    if "requestedReplicas" in job:
+        return job["requestedReplicas"]
+    return job["readyReplicas"] if "floorReplicas" in job else job["desiredReplicas"]
+
+
+def time_s(text: str, after_s: float) -> float:
     """The Unix time of a local date and time (ISO 8601), or of the first HH:MM after `after_s`."""
     try:
         if len(text) > 5:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from faro_ops.errors import one_line
 from faro_ops.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
@@ -70,6 +71,7 @@ Plugins = Annotated[
 ]
 
 LOG_FORMATS = ("text", "json")
+MAX_LINE = 2000  # characters of a log line
 _log_format = "text"
 
 
@@ -88,7 +90,11 @@ LogFormat = Annotated[
 
 
 def say(line: str, reason: str = "") -> None:
-    """Log a line to standard error; a failure has a `reason`, other messages have none."""
+    """Log a line to standard error; a failure has a `reason`, other messages have none.
+
+    Texts from outside cannot add lines or control characters to the log (`errors.one_line`).
+    """
+    line = one_line(line, MAX_LINE)
     if _log_format == "json":
         fields = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +59,7 @@ def run(
     changes: tuple[str, ...] = (),
     changed: Callable[[], bool] = lambda: False,
     newest: Callable[[], Forecaster | None] = lambda: None,
+    frozen: Callable[[], Collection[str]] = tuple,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -83,6 +84,9 @@ def run(
     changed : called before every tick; the run ends when this call returns True.
     newest : called before every tick; returns a newly fitted forecaster, or None to keep the
         current one.
+    frozen : called at every tick; returns the names of the jobs that keep their targets, drop
+        rates and bounds, whatever the policy plans. The loop goes on observing, recording and
+        reporting.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -132,6 +136,7 @@ def run(
             observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
+            observation = freezing(jobs, frozen(), observation)
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report_failures(step, on_failure)
             if on_failure and CONTESTED in step.plan.reason:
@@ -184,6 +189,17 @@ def observed(
         elif last is None:
             raise  # without `on_failure`, the first observation must succeed
     return None if last is None else without_data(last, now_s)
+
+
+def freezing(
+    jobs: tuple[Job, ...], frozen: Collection[str], observation: Observation
+) -> Observation:
+    """The observation with the jobs named in `frozen` as held, too (`LiveObservation.held`)."""
+    if not frozen:
+        return observation
+    seen = live_observation(observation)
+    held = np.array([job.name in frozen for job in jobs])
+    return replace(seen, held=held if seen.held is None else held | seen.held)
 
 
 def without_data(last: Observation, now_s: float) -> Observation:

@@ -1,15 +1,14 @@
 """An operator's changes during a run: the jobs' table, fixed replica counts, announced events."""
 
-import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
-from faro_lib.files import atomic_write
 from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs
+from faro_ops.errors import message_of, one_line
 from faro_ops.jobs_table import read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
@@ -17,92 +16,176 @@ LAST_S = 1e11  # latest accepted Unix time, in the year 5138
 EVENT_KEPT_S = 1800.0
 MAX_REPLICAS = 1_000_000
 MAX_LOAD = 1000
+# An order for this job freezes all jobs. It needs no field of its own, and therefore also passes
+# the schema of a FaroPlan from before `faro freeze`, which would remove an unknown field. It is a
+# row among the others, because its place says which orders were given before and after it.
+ALL_JOBS = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An operator's order for one job: a fixed replica count, or an event.
+    """An operator's order: a fixed replica count or an event of one job, or a freeze of all jobs.
 
     An event is a factor on the job's forecast load.
     """
 
-    job: str
-    by: str  # who gave the order
+    job: str  # ALL_JOBS for a freeze
+    by: str  # who gave the order, as one line
     from_s: float  # Unix time
-    until_s: float | None = None  # Unix time; None: until an operator clears it
-    replicas: int | None = None  # fixed replica count; None for an event
-    load: float | None = None  # factor on the forecast load; None for a fixed count
+    until_s: float | None = None  # Unix time; None: until an operator ends it
+    replicas: int | None = None  # fixed replica count; None for an event and a freeze
+    load: float | None = None  # factor on the forecast load; None for a fixed count and a freeze
 
     def __post_init__(self) -> None:
         if not (isinstance(self.job, str) and isinstance(self.by, str)):
             raise ValueError(f"job={self.job!r} and by={self.by!r} must be text")
-        if not (0 <= self.from_s < LAST_S and 0 <= (self.until_s or 0) < LAST_S):
+        object.__setattr__(self, "by", one_line(self.by, 200))
+        until_s = 0.0 if self.until_s is None else self.until_s
+        if not (_is_number(self.from_s, LAST_S) and _is_number(until_s, LAST_S)):
             times = f"from {self.from_s!r} until {self.until_s!r}"
             raise ValueError(f"job {self.job!r}: {times} are not Unix times")
-        if (self.replicas is None) == (self.load is None):
+        given = (self.replicas is not None) + (self.load is not None)
+        if self.freezes and given:
+            accepted = "which can only be frozen; name one job, or leave out replicas and load"
+            raise ValueError(f"job {self.job!r} stands for all jobs, {accepted}")
+        if not self.freezes and given != 1:
             raise ValueError(f"job {self.job!r}: an override has either replicas or load")
         if self.replicas is not None and not _is_count(self.replicas):
             accepted = f"a whole number from 1 to {MAX_REPLICAS}"
             raise ValueError(f"job {self.job!r}: replicas={self.replicas!r} must be {accepted}")
-        if self.load is not None and not 0 < self.load <= MAX_LOAD:
+        if self.load is not None and not (_is_number(self.load, MAX_LOAD) and self.load > 0):
             accepted = f"a factor > 0, at most {MAX_LOAD}"
             raise ValueError(f"job {self.job!r}: load={self.load!r} must be {accepted}")
         if self.until_s is not None and not self.until_s > self.from_s:
             raise ValueError(f"job {self.job!r}: the override ends before it begins")
+
+    @property
+    def freezes(self) -> bool:
+        """Whether this order freezes all jobs."""
+        return self.job == ALL_JOBS
 
     def over(self, now_s: float) -> bool:
         kept_s = 0.0 if self.load is None else EVENT_KEPT_S
         return self.until_s is not None and now_s >= self.until_s + kept_s
 
     def __str__(self) -> str:
-        what = f"{self.replicas} replicas" if self.load is None else f"load x {self.load:g}"
         until = "" if self.until_s is None else f" until {_clock(self.until_s)}"
-        return f"job {self.job!r}: {what} from {_clock(self.from_s)}{until}, by {self.by}"
+        when = f"from {_clock(self.from_s)}{until}, by {self.by}"
+        if self.freezes:
+            return f"all jobs: frozen {when}"
+        what = f"{self.replicas} replicas" if self.load is None else f"load x {self.load:g}"
+        return f"job {self.job!r}: {what} {when}"
 
 
 def _is_count(replicas: object) -> bool:
     return isinstance(replicas, int) and 1 <= replicas <= MAX_REPLICAS
 
 
-def path_of(journal: str | Path) -> Path:
-    """The file with the overrides of a run, next to its journal."""
-    return Path(f"{journal}.overrides.json")
+def _is_number(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= most
 
 
-def read_overrides(path: str | Path) -> tuple[Override, ...]:
-    """The overrides in a file; () if the file does not exist, ValueError if it is damaged."""
-    path = Path(path)
-    if not path.exists():
-        return ()
-    try:
-        return tuple(Override(**row) for row in json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, OverflowError) as error:
-        problem = " ".join(str(error).split())[:150]
-        raise ValueError(f"{path}: not a file of `faro set` ({problem}); remove it") from None
+@dataclass(frozen=True, slots=True)
+class RejectedOrder:
+    """An order that is not in force, because it is invalid or its job does not exist."""
+
+    job: str  # the job that it names, as one line; "" if it names none
+    text: str  # the order, as one line
+    reason: str  # why it is not in force, as one line
+
+    def __post_init__(self) -> None:
+        for name in ("job", "text", "reason"):
+            object.__setattr__(self, name, one_line(getattr(self, name), 200))
+
+    def __str__(self) -> str:
+        return f"not in force: {self.text}: {self.reason}"
 
 
-def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
-    """Write the overrides that are not over (`Override.over`) to a file, atomically."""
-    rows = [asdict(one) for one in overrides if not one.over(time.time())]
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What operators have ordered, in the order in which they did."""
+
+    valid: tuple[Override, ...] = ()
+    rejected: tuple[RejectedOrder, ...] = ()
+    problems: tuple[str, ...] = ()  # one line per place whose orders cannot be read
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            (*self.valid, *other.valid),
+            (*self.rejected, *other.rejected),
+            (*self.problems, *other.problems),
+        )
+
+
+class LastKnown:
+    """The orders that `read` returned last.
+
+    If `read` raises an OSError or ValueError, the orders last known stay in force, and
+    `Orders.problems` has the first error until `read` succeeds again. If it returns None, the place
+    of the orders does not exist, which ends no order either.
+    """
+
+    def __init__(self, read: Callable[[], Orders | None]):
+        self._read = read
+        self._known: Orders | None = None
+        self._problem = ""
+
+    def __call__(self) -> Orders:
+        try:
+            new = self._read()
+        except (OSError, ValueError) as error:
+            stays = "the orders last known stay in force"
+            if self._known is None:
+                stays = "no order is known yet, and each tick asks again"
+            self._problem = self._problem or f"{one_line(message_of(error) or '')}; {stays}"
+            return replace(self._known or Orders(), problems=(self._problem,))
+        self._problem = ""
+        self._known = new or self._known or Orders()
+        return self._known
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The jobs and overrides of a run at one time."""
 
-    jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
+    # The jobs of the table. Where an operator has fixed the replica count, max_replicas is this
+    # count, and min_replicas is at most this count (`policies.orders` says how many replicas fit).
+    jobs: tuple[Job, ...]
     # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table.
     sections: dict[str, dict[str, dict]]
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     # Announced load events; each is listed until EVENT_KEPT_S after its end.
     events: tuple[Override, ...] = ()
+    frozen: Override | None = None  # the freeze of all jobs that is in force, if any
+    suspended: tuple[Override, ...] = ()  # counts that the freeze suspends, as they are older
+    rejected: tuple[RejectedOrder, ...] = ()  # orders that are not in force, with the reasons
 
     @property
     def fixed_jobs(self) -> tuple[str, ...]:
         """Names of jobs whose replica count an operator has fixed."""
         return tuple(order.job for order in self.fixed)
+
+    @property
+    def frozen_jobs(self) -> tuple[str, ...]:
+        """Names of jobs that a freeze keeps as they are: all without a later fixed count."""
+        return self.frozen_by(self)
+
+    def frozen_by(self, newest: Self) -> tuple[str, ...]:
+        """Names of these jobs that a freeze in the `newest` settings keeps as they are.
+
+        They are all without a later fixed count. A count that only the newest settings have is not
+        in force yet, and its job stays frozen until then.
+        """
+        if newest.frozen is None:
+            return ()
+        free = {*self.fixed_jobs} & {*newest.fixed_jobs}
+        return tuple(job.name for job in self.jobs if job.name not in free)
+
+    @property
+    def orders(self) -> frozenset[Override]:
+        """All valid orders that have begun, and the announced events."""
+        freeze = () if self.frozen is None else (self.frozen,)
+        return frozenset((*self.fixed, *self.events, *self.suspended, *freeze))
 
     def changes(self, new: Self) -> list[str]:
         """The differences between these and the new settings, one line each."""
@@ -116,10 +199,13 @@ class Settings:
         for name, job in new_jobs.items():
             if name in old_jobs:
                 lines += _changed_fields(old_jobs[name], job, name in ordered)
-        old_orders, new_orders = {*self.fixed, *self.events}, {*new.fixed, *new.events}
-        lines += sorted(str(one) for one in new_orders - old_orders)
-        lines += sorted(f"over or cleared: {one}" for one in old_orders - new_orders)
-        return lines or ["the jobs' table has other sections"]
+        for one in sorted(new.orders - self.orders, key=str):
+            lines.append(f"{one}; the freeze suspends it" if one in new.suspended else str(one))
+        lines += sorted(f"over or cleared: {one}" for one in self.orders - new.orders)
+        lines += [str(one) for one in new.rejected if one not in self.rejected]
+        ended = [one for one in self.rejected if one not in new.rejected]
+        lines += [f"no longer rejected: {one.text}" for one in ended]
+        return [one_line(line) for line in lines] or ["the jobs' table has other sections"]
 
 
 def _changed_fields(old: Job, new: Job, ordered: bool) -> list[str]:
@@ -137,33 +223,37 @@ class Watched:
     """Watches the settings of a run. `known` holds the newest valid settings.
 
     Settings come from the jobs' table (file `jobs`) and `overrides()`. They also change if an
-    override begins or ends.
+    override begins or ends. Only the jobs' table can prevent the start (ValueError, OSError).
     """
 
-    def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):
+    def __init__(self, jobs: str | Path, overrides: Callable[[], Orders] = Orders):
         self._table, self._overrides, self._problem = Path(jobs), overrides, ""
         self._read()
-        self.known = self._settings()
+        self.known, _ = self._settings()
 
     def new(self) -> Settings | None:
         """The current settings if they differ from `known`, else None.
 
-        An error that repeats is raised only once.
+        Raises ValueError or OSError if the table or the orders cannot be read. What could be read
+        is in force nevertheless: changed settings are returned first, and the next call raises the
+        error. An error that repeats is raised only once.
         """
+        errors: list[ValueError | OSError] = []
         try:
             if self._mark() != self._read_at:
                 self._read()
-            settings = self._settings()
         except (ValueError, OSError) as error:
-            if str(error) == self._problem:
-                return None
-            self._problem = str(error)
-            raise
-        self._problem = ""
-        if settings == self.known:
+            errors.append(error)
+        settings, problems = self._settings()
+        if settings != self.known:
+            self.known = settings
+            return settings
+        errors += [OSError(problem) for problem in problems]
+        problem = "; ".join(map(str, errors))
+        repeated, self._problem = problem == self._problem, problem
+        if not errors or repeated:
             return None
-        self.known = settings
-        return settings
+        raise errors[0] if len(errors) == 1 else OSError(problem)
 
     def _mark(self) -> tuple[int, int] | None:
         """What tells one version of the table from the next; None without a table."""
@@ -173,28 +263,66 @@ class Watched:
         return state.st_mtime_ns, state.st_size
 
     def _read(self) -> None:
-        self._read_at = self._mark()
+        mark = self._mark()
         sections = {}
         if self._table.suffix != ".csv":
             sections = {one: read_sections(self._table, one) for one in SECTIONS}
         self._jobs, self._sections = read_jobs(self._table), sections
+        self._read_at = mark  # only now, because a table that could not be read is read again
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> tuple[Settings, tuple[str, ...]]:
+        """The settings now, and one line per place of orders that cannot be read."""
         now_s = time.time()
         names = {job.name for job in self._jobs}
-        orders = [one for one in self._overrides() if one.job in names and not one.over(now_s)]
-        in_force = [one for one in orders if one.replicas is not None and one.from_s <= now_s]
-        fixed = {one.job: one for one in in_force}
-        events = tuple(one for one in orders if one.load is not None)
-        table = tuple(_with_order(job, fixed.get(job.name)) for job in self._jobs)
-        return Settings(table, self._sections, tuple(fixed.values()), events)
+        given = self._overrides()
+        due = [one for one in given.valid if not one.over(now_s)]
+        orders = [one for one in due if one.job in names or one.freezes]
+        gone = [one for one in due if one not in orders]
+        fixed, frozen, suspended = in_force(orders, now_s)
+        settings = Settings(
+            tuple(_with_order(job, fixed.get(job.name)) for job in self._jobs),
+            self._sections,
+            tuple(fixed.values()),
+            tuple(one for one in orders if one.load is not None),
+            frozen,
+            tuple(suspended.values()),
+            (*given.rejected, *map(_of_no_job, gone)),
+        )
+        return settings, given.problems
+
+
+def in_force(
+    orders: Iterable[Override], now_s: float
+) -> tuple[dict[str, Override], Override | None, dict[str, Override]]:
+    """(counts in force, the freeze in force or None, counts that it suspends); counts by job.
+
+    Of two orders that have begun, the later one in `orders` counts. A freeze therefore suspends the
+    counts before it, and a count after it is in force although the other jobs are frozen.
+    """
+    fixed: dict[str, Override] = {}
+    suspended: dict[str, Override] = {}
+    frozen = None
+    for one in orders:
+        if one.load is not None or one.from_s > now_s:
+            continue
+        if one.freezes:
+            frozen, suspended, fixed = one, suspended | fixed, {}
+        else:
+            fixed[one.job] = one
+            suspended.pop(one.job, None)
+    return fixed, frozen, suspended
+
+
+def _of_no_job(order: Override) -> RejectedOrder:
+    return RejectedOrder(order.job, str(order), "no such job in the jobs' table")
 
 
 def _with_order(job: Job, order: Override | None) -> Job:
-    """The job with the fixed replica count of the order as minimum and maximum, if there is one."""
+    """The job with the fixed replica count of the order as maximum, if there is one."""
     if order is None or order.replicas is None:
         return job
-    return replace(job, min_replicas=order.replicas, max_replicas=order.replicas)
+    least = min(job.min_replicas, order.replicas)
+    return replace(job, min_replicas=least, max_replicas=order.replicas)
 
 
 def _clock(time_s: float) -> str:

@@ -10,12 +10,13 @@ import numpy as np
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, Late, Memory, Step
 from faro_lib.control.guardrails import Guard
-from faro_lib.protocol import Observation, Policy
+from faro_lib.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job, arrays_of
 from faro_ops.controller.background import in_thread
+from faro_ops.controller.fitting import with_fitting_orders
 from faro_ops.controller.placement import cut_to_nodes
 from faro_ops.policies.bounds import KEEP_FLOOR
-from faro_ops.policies.held import decide_with_held
+from faro_ops.policies.held import decide_with_held, jobs_of, with_jobs
 from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
 
 
@@ -56,21 +57,45 @@ def tick(
     """
     limit = deadline or Deadline()
 
-    def decide(state: Any, visible: Observation) -> Any:
-        return limit.call(lambda: decide_with_held(policy, state, live_observation(visible)))
-
     seen = live_observation(observation)
     guard = leaving_held(without_unbounded(memory.guard, seen), seen)
     memory = replace(memory, guard=guard)
-    after, step = control.tick(policy, config, jobs, memory, seen, decide)
+    ordered = with_orders(jobs, config, guard, seen)
+
+    def decide(state: Any, visible: Observation) -> Any:
+        return limit.call(lambda: decide_with(policy, state, ordered, live_observation(visible)))
+
+    after, step = control.tick(policy, config, ordered, memory, seen, decide)
     contested = after.guard.contested(config)
     plan = with_kept_floors(live_plan(step.plan), config, after.guard, seen.now_s, contested)
     left = contested | memory.guard.leaves() | after.guard.leaves()
     if seen.unbounded is not None:
         left = left | seen.unbounded
     target, plan = cut_to_nodes(arrays_of(jobs), seen, plan, step.target, left)
+    has_order = np.array([job.name in config.fixed for job in jobs])
+    plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
     after = replace(after, guard=replace(after.guard, target=target))
     return after, replace(step, plan=plan, target=target)
+
+
+def with_orders(
+    jobs: tuple[Job, ...], config: GuardrailConfig, guard: Guard, observation: LiveObservation
+) -> tuple[Job, ...]:
+    """The jobs, with what fits of each operator's order as minimum and maximum replicas."""
+    has_order = np.array([job.name in config.fixed for job in jobs])
+    kept = guard.contested(config) | (guard.leaves() & ~has_order)
+    return with_fitting_orders(jobs, config.fixed, observation, kept)
+
+
+def decide_with(
+    policy: Policy, state: Any, jobs: tuple[Job, ...], observation: LiveObservation
+) -> tuple[Any, Plan]:
+    """`decide_with_held` for `jobs`, whose bounds apply to this decision only."""
+    own = jobs_of(state)
+    if own is None:  # a policy without a forecast; the guardrails apply the bounds
+        return decide_with_held(policy, state, observation)
+    after, plan = decide_with_held(policy, with_jobs(state, jobs), observation)
+    return with_jobs(after, own), plan
 
 
 def without_unbounded(guard: Guard, observation: LiveObservation) -> Guard:
@@ -86,10 +111,31 @@ def without_unbounded(guard: Guard, observation: LiveObservation) -> Guard:
 
 
 def leaving_held(guard: Guard, observation: LiveObservation) -> Guard:
-    """The guard that leaves the held jobs alone even if the policy fails or is late."""
-    if observation.held is None:
+    """The guard that leaves the held jobs alone even if the policy fails or is late.
+
+    A held job that appears keeps the replicas that it has; it does not start with its minimum.
+    """
+    held = observation.held
+    if held is None:
         return guard
-    return replace(guard, left=guard.leaves() | observation.held)
+    present = guard.present
+    if present is not None:
+        present = np.where(held, observation.exists, present)
+    return replace(guard, left=guard.leaves() | held, present=present)
+
+
+def with_ordered_floors(
+    plan: LivePlan, observation: LiveObservation, target: np.ndarray, ordered: np.ndarray
+) -> LivePlan:
+    """The plan, but the HPAs of jobs in the mask `ordered` get `target` as minReplicas, too.
+
+    Between two plans, there are no new floors, and without authority, HPAs get their original
+    bounds back. Neither applies to what an operator orders.
+    """
+    if observation.unbounded is None or not ordered.any():
+        return plan
+    floor = np.full(len(target), KEEP_FLOOR) if plan.floor is None else plan.floor
+    return replace(plan, floor=np.where(ordered, target, floor))
 
 
 def with_kept_floors(

@@ -1,62 +1,123 @@
 """Overrides in `spec.overrides` of a FaroPlan.
 
-With an override, people fix a job's replica count or set a factor on its forecast load.
+With an override, people fix a job's replica count, set a factor on its forecast load, or freeze all
+jobs.
 """
 
-from collections.abc import Iterable, Mapping
+import random
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from faro_ops.controller.overrides import Override
+from faro_ops.controller.override_store import Order, changed_rows, orders_in
+from faro_ops.controller.overrides import Orders, Override
+from faro_ops.errors import one_line
 from faro_ops.kube.client import MERGE, Api, ApiError, found
 from faro_ops.kube.status import API_VERSION, PLURAL
 
+CONFLICT = 409  # HTTP status: the FaroPlan has changed since it was read
+# A controller changes the FaroPlan's status at every tick, so a write may meet a few conflicts.
+WRITE_ATTEMPTS = 10
+PAUSE_S = 0.2  # longest pause before the second attempt; it grows with each further one
+
 
 class PlanOverrides:
-    """Reads and writes the overrides of one FaroPlan."""
+    """Reads and changes the orders of one FaroPlan."""
 
     def __init__(self, api: Api, namespace: str, name: str):
         self._api = api
         self._place = f"{namespace}/{name}"
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
+        self._uid = ""  # of the FaroPlan whose orders were last read
+        self._orders = Orders()
 
     def get(self) -> dict[str, Any] | None:
-        """The FaroPlan; None if it does not exist, or if this client may not read it."""
-        return found(self._api, self._path, absent=(403, 404))
+        """The FaroPlan; None if it does not exist. Raises ApiError if it cannot be read."""
+        return found(self._api, self._path)
 
-    def read(self) -> tuple[Override, ...]:
-        """The overrides; ValueError if an override is invalid."""
-        plan = self.get() or {}
-        try:
-            rows = (plan.get("spec") or {}).get("overrides") or []
-            return tuple(_override(row) for row in rows)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            problem = " ".join(str(error).split())[:150]
-            raise ValueError(f"FaroPlan {self._place!r}: spec.overrides: {problem}") from None
+    def read(self) -> Orders | None:
+        """The orders; None without a FaroPlan. ApiError or ValueError if they cannot be read.
 
-    def write(self, overrides: Iterable[Override]) -> None:
-        """Replace all overrides of the FaroPlan; ValueError if the request fails."""
-        patch = {"spec": {"overrides": [_row(one) for one in overrides]}}
-        try:
-            self._api.send("PATCH", self._path, patch, kind=MERGE)
-        except ApiError as error:
-            missing = f"FaroPlan {self._place!r} does not exist; a controller creates it"
-            raise ValueError(missing if error.status == 404 else str(error)) from None
+        A FaroPlan that was deleted, and that a controller has created again without orders, ends
+        none of them.
+        """
+        plan = self.get()
+        if plan is None:
+            return None
+        rows = self._rows_of(plan)
+        uid = str(plan.get("metadata", {}).get("uid", ""))
+        if rows is None and self._orders != Orders() and uid != self._uid:
+            problem = "it was deleted and created again without its orders"
+            advice = "order them again, or end them with `faro thaw` or `faro set --clear`"
+            raise ValueError(f"FaroPlan {self._place!r}: {problem}; {advice}")
+        self._uid, self._orders = uid, orders_in(rows or [], of_plan_row)
+        return self._orders
+
+    def change(
+        self, removes: Callable[[Order], bool] = lambda order: False, adds: Override | None = None
+    ) -> list[Override]:
+        """Remove and add orders; return the removed ones.
+
+        The write carries the resourceVersion that was read. If the FaroPlan has changed meanwhile,
+        it is read again, so that no order of another writer is lost.
+        """
+        for attempt in range(WRITE_ATTEMPTS):
+            plan = self.get()
+            if plan is None:
+                problem = "does not exist; a controller creates it"
+                raise ValueError(f"FaroPlan {self._place!r} {problem}")
+            rows, removed = changed_rows(self._rows_of(plan) or [], of_plan_row, removes)
+            if adds:
+                rows.append(plan_row(adds))
+            version = plan.get("metadata", {}).get("resourceVersion")
+            patch = {"metadata": {"resourceVersion": version}, "spec": {"overrides": rows}}
+            try:
+                self._api.send("PATCH", self._path, patch, kind=MERGE)
+            except ApiError as error:
+                if error.status != CONFLICT:
+                    raise
+                time.sleep(random.uniform(0, PAUSE_S * (attempt + 1)))
+                continue
+            return removed
+        problem = f"it has changed at each of {WRITE_ATTEMPTS} attempts; try again"
+        raise ValueError(f"FaroPlan {self._place!r}: {problem}")
+
+    def _rows_of(self, plan: Mapping[str, Any]) -> list[Any] | None:
+        """The rows of `spec.overrides`; None if the field is missing."""
+        spec = plan.get("spec")
+        rows = spec.get("overrides") if isinstance(spec, Mapping) else None
+        if rows is not None and not isinstance(rows, list):
+            problem = one_line(f"spec.overrides={rows!r} must be a list", 200)
+            raise ValueError(f"FaroPlan {self._place!r}: {problem}")
+        return rows
 
 
-def _override(row: Mapping[str, Any]) -> Override:
-    from_s = _unix_time(row.get("from")) or 0.0
-    until_s = _unix_time(row.get("until"))
-    load = None if row.get("load") is None else float(row["load"])
-    by = row.get("by", "FaroPlan")
-    return Override(row["job"], by, from_s, until_s, row.get("replicas"), load)
+def of_plan_row(row: Mapping[str, Any]) -> Override:
+    """The order in a row of `spec.overrides`; raises an error if it is invalid."""
+    return Override(
+        row["job"],
+        row.get("by", "FaroPlan"),
+        _unix_time(row, "from") or 0.0,
+        _unix_time(row, "until"),
+        row.get("replicas"),
+        row.get("load"),
+    )
 
 
-def _unix_time(text: str | None) -> float | None:
-    return None if text is None else datetime.fromisoformat(text).timestamp()
+def _unix_time(row: Mapping[str, Any], name: str) -> float | None:
+    text = row.get(name)
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        accepted = "must be a date and time such as 2026-12-01T14:00:00Z"
+        raise ValueError(f"job {row['job']!r}: {name}={text!r} {accepted}") from None
 
 
-def _row(one: Override) -> dict[str, Any]:
+def plan_row(one: Override) -> dict[str, Any]:
+    """The row of `spec.overrides` for an order."""
     row = {"job": one.job, "by": one.by, "replicas": one.replicas, "load": one.load}
     for name, time_s in (("from", one.from_s), ("until", one.until_s)):
         if time_s:

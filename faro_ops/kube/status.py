@@ -75,6 +75,7 @@ def status_of(
         "marginalValueUp": plan.marginal_value_up,
         "marginalValueDown": plan.marginal_value_down,
     }
+    asked = live_observation(observation).replicas  # desiredReplicas is maxReplicas then
     rows = [
         {
             "name": job.name,
@@ -84,6 +85,7 @@ def status_of(
             "drop": float(plan.drop[i]),
         }
         | ({} if plan.floor is None else {"floorReplicas": int(plan.floor[i])})
+        | ({} if asked is None else {"requestedReplicas": int(asked[i])})
         | {
             name: float(values[i])
             for name, values in optional.items()

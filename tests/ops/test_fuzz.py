@@ -23,7 +23,7 @@ from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import observed, run
-from faro_ops.controller.overrides import read_overrides
+from faro_ops.controller.override_store import OverridesFile
 from faro_ops.errors import message_of, one_line
 from faro_ops.http import HttpClient
 from faro_ops.kube.capacity import Shape, capacity, cores_of_workers, placement
@@ -200,7 +200,7 @@ def test_the_overrides_of_a_faro_plan(rows):
 @given(JSON | st.tuples(PLACES, JSON).map(lambda pair: replaced(FILE_OF_SET, *pair)))
 def test_the_file_of_faro_set(tmp_path, rows):
     (tmp_path / "o.json").write_text(json.dumps(rows))
-    result_or_one_line(read_overrides, tmp_path / "o.json")
+    result_or_one_line(OverridesFile(tmp_path / "o.json").read)
 
 
 ANSWER = {

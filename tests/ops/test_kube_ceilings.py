@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kube_things import measured, node, objects, pod
 
-from faro_lib.control import GuardrailConfig
+from faro_lib.control import GuardrailConfig, Step
 from faro_lib.protocol import CONTESTED, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops import cli
@@ -23,6 +23,7 @@ from faro_ops.kube.deployments import DeploymentRef
 from faro_ops.kube.hpa_bounds import NOTE, BoundedDeployments, check_bounded
 from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.kube.manifests import ManifestSpec
+from faro_ops.kube.status import status_of
 from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.policies.protocol import LivePlan
 
@@ -490,3 +491,14 @@ def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():
         ValueError, match=r"^policy='AIAD' makes no predictions; accepted: Faro-Sum"
     ):
         AsBounds.of(AIAD())
+
+
+def test_the_status_has_the_replicas_that_each_hpa_asks_for():
+    """`desiredReplicas` is maxReplicas, which is no count to freeze a job at."""
+    server = Server(replicas=(3, 2))
+    applied(server, [5, 3])
+    seen = cluster_on(server).observe()
+    step = Step(seen, hold(seen), seen.target, 0.0)
+    rows = status_of(JOBS, step, "me", "now", "since")["jobs"]
+    assert [row["desiredReplicas"] for row in rows] == [5, 3]
+    assert [row["requestedReplicas"] for row in rows] == [3, 2]

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from kube_things import FaroPlanApi
 from live_things import JOBS, FakeRay, Wanting
 from observations import observed
 from test_controller_lifecycle import Still
-from test_plan_overrides import FakeApi
 
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig
@@ -29,14 +29,8 @@ from faro_ops.controller import journal
 from faro_ops.controller.expected import Event, expected
 from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.loop import run
-from faro_ops.controller.overrides import (
-    Override,
-    Settings,
-    Watched,
-    path_of,
-    read_overrides,
-    write_overrides,
-)
+from faro_ops.controller.override_store import OverridesFile, path_of
+from faro_ops.controller.overrides import Override, Settings, Watched
 from faro_ops.controller.renewal import renewed
 from faro_ops.controller.startup import once
 from faro_ops.kube.operate import NamespacedName
@@ -67,22 +61,18 @@ class TestTheSettings:
         ]
         assert watched.new() is None
 
-    def test_a_fixed_count_is_minimum_and_maximum_while_it_is_in_force(self, table, tmp_path):
+    def test_a_fixed_count_is_the_maximum_while_it_is_in_force(self, table, tmp_path):
         path = path_of(tmp_path / "j")
-        watched = Watched(table, partial(read_overrides, path))
-        write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
+        watched = Watched(table, OverridesFile(path).read)
+        OverridesFile(path).change(adds=Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5))
         new = watched.new()
-        assert (new.jobs[0].min_replicas, new.jobs[0].max_replicas, new.fixed_jobs) == (
-            5,
-            5,
-            ("a",),
-        )
+        assert (new.jobs[0].max_replicas, new.fixed_jobs) == (5, ("a",))
         assert new.jobs[1] == Job("b")
 
     def test_an_override_ends_without_an_edit(self, table, tmp_path, monkeypatch):
         path = path_of(tmp_path / "j")
-        write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
-        watched = Watched(table, partial(read_overrides, path))
+        OverridesFile(path).change(adds=Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5))
+        watched = Watched(table, OverridesFile(path).read)
         before = watched.known
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3601)
         new = watched.new()
@@ -94,11 +84,11 @@ class TestTheSettings:
     ):
         path = path_of(tmp_path / "j")
         event = Override("a", "me", NOW_S - 1, NOW_S + 3600, load=3.0)
-        write_overrides(path, [event])
-        watched = Watched(table, partial(read_overrides, path))
+        OverridesFile(path).change(adds=event)
+        watched = Watched(table, OverridesFile(path).read)
         before = watched.known
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3600 + 1799)
-        write_overrides(path, read_overrides(path))
+        OverridesFile(path).change()
         assert watched.new() is None
         assert before.events == (event,)
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3600 + 1801)
@@ -117,16 +107,6 @@ class TestTheSettings:
         assert watched.new() is None
         table.write_text("- {job: c}\n")
         assert [job.name for job in watched.new().jobs] == ["c"]
-
-    @pytest.mark.parametrize(
-        "content", ["[", "{}x", '[{"job": "a"}]', '[{"job": "a", "by": "", "from_s": "x"}]', "[1]"]
-    )
-    def test_a_damaged_file_of_overrides_is_one_line(self, tmp_path, content):
-        path = path_of(tmp_path / "j")
-        path.write_text(content)
-        with pytest.raises(ValueError, match="not a file of `faro set`") as refused:
-            read_overrides(path)
-        assert len(str(refused.value)) < 300 + len(str(path))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +280,7 @@ class TestAPartWithoutATick:
 
     def test_a_job_can_be_frozen(self, path):
         assert cli.main(["set", "a", "--journal", str(path), "--freeze"]) == 0
-        assert [one.replicas for one in read_overrides(path_of(path))] == [4]
+        assert [one.replicas for one in OverridesFile(path_of(path)).read().valid] == [4]
 
     def test_the_new_part_begins_with_its_first_tick(self, path):
         options = {
@@ -425,13 +405,13 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
 
 
 def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path, monkeypatch):
-    api = FakeApi({"spec": {"overrides": [{"job": "b", "replicas": 2}]}})
+    api = FaroPlanApi({"spec": {"overrides": [{"job": "b", "replicas": 2}]}})
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
     monkeypatch.setattr("faro_ops.kube.preflight.check_server", lambda api: None)
     path = str(tmp_path / "j")
-    write_overrides(path_of(path), [Override("a", "me", NOW_S, replicas=5)])
+    OverridesFile(path_of(path)).change(adds=Override("a", "me", NOW_S, replicas=5))
     read = backends.overrides_of(NamespacedName("faro", "faro"), path)
-    assert [(one.job, one.replicas) for one in read()] == [("a", 5), ("b", 2)]
+    assert [(one.job, one.replicas) for one in read().valid] == [("a", 5), ("b", 2)]
 
 
 def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypatch, capfd):
@@ -599,12 +579,12 @@ def test_faro_set_refuses_a_mistake_in_one_line(tmp_path, capsys, arguments, tol
 def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
     run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
     assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--freeze"]) == 0
-    assert [one.replicas for one in read_overrides(path_of(tmp_path / "j"))] == [4]
+    assert [one.replicas for one in OverridesFile(path_of(tmp_path / "j")).read().valid] == [4]
     assert (
         cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--load", "3", "--until", "23:59"])
         == 0
     )
-    assert [one.load for one in read_overrides(path_of(tmp_path / "j"))] == [None, 3.0]
+    assert [one.load for one in OverridesFile(path_of(tmp_path / "j")).read().valid] == [None, 3.0]
 
 
 class TestOrdersThatOverlap:
@@ -628,7 +608,7 @@ class TestOrdersThatOverlap:
                 for word in (name, f"2035-01-01T{hour}:00")
             ]
             assert cli.main(["set", job, "--journal", str(tmp_path / "j"), *words, *times]) == 0
-            orders = read_overrides(path_of(tmp_path / "j"))
+            orders = OverridesFile(path_of(tmp_path / "j")).read().valid
             self.said = capsys.readouterr().out
 
             def hour(at_s):
@@ -675,18 +655,38 @@ class TestOrdersThatOverlap:
                 time, "time", lambda hour=hour: time.mktime((2035, 1, 1, hour, 0, 0, 0, 0, -1))
             )
             counts.append(
-                Watched(table, partial(read_overrides, path_of(tmp_path / "j")))
+                Watched(table, OverridesFile(path_of(tmp_path / "j")).read)
                 .known.jobs[0]
                 .max_replicas
             )
         assert counts == [4, 9, 4]
 
 
-def test_a_frozen_job_under_another_autoscaler_keeps_its_ready_replicas_not_its_ceiling(
-    monkeypatch,
-):
-    jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
-    api = FakeApi({"spec": {}, "status": {"jobs": jobs}})
-    monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
-    assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
-    assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]
+class TestAJobUnderItsAutoscaler:
+    """Its target is maxReplicas of the HPA; --freeze keeps what the HPA asks for."""
+
+    class Bounded(Still):
+        replicas = (3, 0)
+
+        def observe(self):
+            return replace(super().observe(), replicas=np.array(self.replicas))
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        run(self.Bounded(), Wanting([12, 12]), JOBS, 15.0, journal=tmp_path / "j")
+        return tmp_path / "j"
+
+    def test_it_is_frozen_at_the_replicas_that_are_asked_for(self, path):
+        assert cli.main(["set", "a", "--journal", str(path), "--freeze"]) == 0
+        assert [one.replicas for one in OverridesFile(path_of(path)).read().valid] == [3]
+
+    def test_without_replicas_it_is_refused(self, path, capsys):
+        assert cli.main(["set", "b", "--journal", str(path), "--freeze"]) == 2
+        assert "job 'b': it has no replica; name a number" in capsys.readouterr().err
+
+    def test_from_the_status_of_an_earlier_version_it_keeps_its_ready_replicas(self, monkeypatch):
+        jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
+        api = FaroPlanApi({"spec": {}, "status": {"jobs": jobs}})
+        monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
+        assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
+        assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]

@@ -1,41 +1,24 @@
 """`faro set --plan`: overrides in the FaroPlan, for controllers in Kubernetes."""
 
+import threading
 import time
 
 import pytest
+from kube_things import FaroPlanApi
 
 from faro_ops import cli
-from faro_ops.controller.overrides import Watched
-from faro_ops.kube.client import ApiError
+from faro_ops.controller.overrides import LastKnown, Override, Watched
+from faro_ops.kube import plan_overrides
 from faro_ops.kube.operate import NamespacedName
 from faro_ops.kube.plan_overrides import PlanOverrides
 
 NOW_S = time.time()
 
 
-class FakeApi:
-    """Keeps one FaroPlan and merges what is sent to it, as the API server does."""
-
-    def __init__(self, plan=None, status=404):
-        self.plan = plan
-        self.status = status
-
-    def get(self, path):
-        if self.plan is None:
-            raise ApiError(self.status, f"GET {path}: {self.status}")
-        return self.plan
-
-    def send(self, method, path, body, kind):
-        if self.plan is None:
-            raise ApiError(self.status, f"{method} {path}: {self.status}")
-        self.plan["spec"] |= body["spec"]
-        return self.plan
-
-
 @pytest.fixture
 def api(monkeypatch):
     jobs = [{"name": "a", "desiredReplicas": 3}, {"name": "b", "desiredReplicas": 1}]
-    fake = FakeApi({"spec": {"policy": "Faro-Sum"}, "status": {"jobs": jobs}})
+    fake = FaroPlanApi({"spec": {"policy": "Faro-Sum"}, "status": {"jobs": jobs}})
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: fake)
     return fake
 
@@ -43,7 +26,8 @@ def api(monkeypatch):
 @pytest.fixture
 def watched(api, tmp_path):
     (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
-    return Watched(tmp_path / "jobs.yaml", PlanOverrides(api, "faro", "faro").read)
+    orders = LastKnown(PlanOverrides(api, "faro", "faro").read)
+    return Watched(tmp_path / "jobs.yaml", orders)
 
 
 def set_job(*words) -> int:
@@ -63,7 +47,7 @@ def test_a_count_that_is_set_in_the_plan_is_in_force_at_the_next_tick_until_it_i
 
 def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(api, watched):
     assert set_job("a", "--freeze", "--until", "2099-01-01T00:00") == 0
-    assert watched.new().jobs[0].min_replicas == 3
+    assert watched.new().jobs[0].max_replicas == 3
 
 
 def test_an_event_is_read_as_it_was_written(api, watched):
@@ -82,42 +66,183 @@ def test_what_is_written_by_hand_may_omit_times_and_author(api, watched):
     assert watched.new().fixed_jobs == ("a",)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"replicas": 2},
-        {"job": "a"},
-        {"job": "a", "replicas": 0},
-        {"job": "a", "replicas": 1, "until": "noon"},
-        3,
-    ],
-)
-def test_a_wrong_override_is_reported_once_and_the_settings_stay(api, watched, row):
-    api.plan["spec"]["overrides"] = [row]
-    with pytest.raises(ValueError, match=r"FaroPlan 'faro/faro': spec\.overrides: "):
+BAD_ROWS = [
+    ({"replicas": 2}, "it names no job"),
+    ({"job": "b"}, "either replicas or load"),
+    ({"job": "b", "replicas": 2, "load": 2.0}, "either replicas or load"),
+    ({"job": "b", "replicas": 0}, "replicas=0 must be a whole number"),
+    ({"job": "b", "replicas": 1, "until": "noon"}, "until='noon' must be a date and time"),
+    ({"job": "b", "replicas": 1, "from": 3}, "from=3 must be a date and time"),
+    (
+        {
+            "job": "b",
+            "replicas": 1,
+            "from": "2026-01-02T00:00:00Z",
+            "until": "2026-01-01T00:00:00Z",
+        },
+        "ends before it begins",
+    ),
+    ({"job": "b", "load": "3"}, "load='3' must be a factor"),
+    ({"job": "*", "replicas": 2}, "stands for all jobs, which can only be frozen"),
+    ({"job": "gone", "replicas": 2}, "no such job in the jobs' table"),
+    (3, "it must be a mapping with a job"),
+]
+
+
+class TestABadOrder:
+    @pytest.mark.parametrize(("row", "reason"), BAD_ROWS)
+    def test_it_does_not_stop_a_start_nor_the_other_orders(self, api, tmp_path, row, reason):
+        api.plan["spec"]["overrides"] = [row, {"job": "a", "replicas": 2}]
+        (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
+        settings = Watched(tmp_path / "jobs.yaml", PlanOverrides(api, "faro", "faro").read).known
+        assert settings.fixed_jobs == ("a",)
+        (rejected,) = settings.rejected
+        assert reason in rejected.reason
+        assert str(rejected).isprintable()
+
+    @pytest.mark.parametrize(("row", "reason"), BAD_ROWS)
+    def test_it_is_said_once(self, api, watched, row, reason):
+        before = watched.known
+        api.plan["spec"]["overrides"] = [row]
+        (line,) = before.changes(watched.new())
+        assert line.startswith("not in force: ")
+        assert reason in line
+        assert watched.new() is None
+
+    def test_it_stays_in_the_plan_when_another_order_is_set_and_goes_when_its_job_is_cleared(
+        self, api
+    ):
+        bad = {"job": "gone", "replicas": 2, "load": 3.0}
+        api.plan["spec"]["overrides"] = [bad]
+        assert set_job("a", "--replicas", "5") == 0
+        assert api.plan["spec"]["overrides"][0] == bad
+        assert set_job("gone", "--clear") == 0
+        assert [row["job"] for row in api.plan["spec"]["overrides"]] == ["a"]
+
+    def test_overrides_that_are_no_list_end_no_order(self, api, watched):
+        assert set_job("a", "--replicas", "5") == 0
         watched.new()
-    assert watched.new() is None
+        api.plan["spec"]["overrides"] = {"a": 5}
+        with pytest.raises(OSError, match="must be a list; the orders last known stay in force"):
+            watched.new()
+        assert watched.known.fixed_jobs == ("a",)
 
 
-@pytest.mark.parametrize("status", [403, 404])
-def test_without_a_plan_there_are_no_overrides(api, watched, status):
-    api.plan = None
-    api.status = status
-    assert watched.new() is None
+class TestAPlanThatCannotBeRead:
+    @pytest.mark.parametrize("status", [403, 500, 0])
+    def test_the_orders_last_known_stay_and_it_is_said_once(self, api, watched, status):
+        assert set_job("a", "--replicas", "5") == 0
+        assert watched.new().fixed_jobs == ("a",)
+        api.status = status
+        with pytest.raises(OSError, match=f"{status}; the orders last known stay in force"):
+            watched.new()
+        assert watched.new() is None
+        assert watched.known.fixed_jobs == ("a",)
+        api.status = 200
+        assert watched.new() is None
 
+    def test_a_controller_starts_without_orders_says_so_and_asks_again(self, api, tmp_path):
+        api.plan["spec"]["overrides"] = [{"job": "a", "replicas": 2}]
+        api.status = 403
+        (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
+        orders = LastKnown(PlanOverrides(api, "faro", "faro").read)
+        watched = Watched(tmp_path / "jobs.yaml", orders)
+        assert watched.known.fixed == ()
+        with pytest.raises(OSError, match="403; no order is known yet, and each tick asks again"):
+            watched.new()
+        api.status = 200
+        assert watched.new().fixed_jobs == ("a",)
 
-def test_while_the_api_server_is_away_the_settings_stay_and_it_is_said_once(api, watched):
-    assert set_job("a", "--replicas", "5") == 0
-    assert watched.new().fixed_jobs == ("a",)
-    plan = api.plan
-    api.plan = None
-    api.status = 0
-    with pytest.raises(OSError):
+    def test_errors_with_changing_texts_are_said_once_per_outage(self, api, watched):
+        api.status = 403
+        with pytest.raises(OSError):
+            watched.new()
+        api.status = 500
+        assert watched.new() is None
+
+    def test_without_a_plan_there_are_no_orders_if_none_were_known(self, api, watched):
+        api.plan = None
+        assert watched.new() is None
+        assert watched.known.fixed == ()
+
+    def test_a_deleted_plan_ends_no_order(self, api, watched):
+        assert set_job("a", "--replicas", "5") == 0
         watched.new()
-    assert watched.new() is None
-    assert watched.known.fixed_jobs == ("a",)
-    api.plan = plan
-    assert watched.new() is None
+        api.plan = None
+        assert watched.new() is None
+        assert watched.known.fixed_jobs == ("a",)
+
+    def test_a_plan_that_a_controller_creates_again_ends_no_order_until_an_operator_does(
+        self, api, watched
+    ):
+        api.plan["metadata"] = {"uid": "1"}
+        assert set_job("a", "--replicas", "5") == 0
+        watched.new()
+        status = api.plan["status"]
+        api.plan = {"metadata": {"uid": "2"}, "spec": {"policy": "Faro-Sum"}, "status": status}
+        with pytest.raises(OSError, match="created again without its orders"):
+            watched.new()
+        assert watched.known.fixed_jobs == ("a",)
+        assert set_job("a", "--clear") == 0
+        assert watched.new().fixed == ()
+
+
+def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
+    monkeypatch.setattr(plan_overrides, "PAUSE_S", 0.01)
+    barrier = threading.Barrier(2)
+    read = api.get
+
+    def read_together(path):
+        plan = read(path)
+        if threading.current_thread() is not threading.main_thread():
+            with_the_other = plan["spec"].get("overrides") is None
+            if with_the_other:
+                barrier.wait(10)
+        return plan
+
+    monkeypatch.setattr(api, "get", read_together)
+
+    def order(job):
+        store = PlanOverrides(api, "faro", "faro")
+        store.change(adds=Override(job, "me", NOW_S, replicas=2))
+
+    threads = [threading.Thread(target=order, args=(job,)) for job in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(row["job"] for row in api.plan["spec"]["overrides"]) == ["a", "b"]
+
+
+def test_a_plan_that_always_changes_is_one_line(api, monkeypatch, capsys):
+    monkeypatch.setattr(plan_overrides, "PAUSE_S", 0.0)
+    send = api.send
+
+    def conflicting(method, path, body, kind):
+        return send(method, path, body | {"metadata": {"resourceVersion": "old"}}, kind)
+
+    monkeypatch.setattr(api, "send", conflicting)
+    assert set_job("a", "--replicas", "2") == 2
+    assert "has changed at each of 10 attempts; try again" in capsys.readouterr().err
+
+
+class TestFreezingAJobUnderItsAutoscaler:
+    """`desiredReplicas` is then maxReplicas of the HPA."""
+
+    def test_it_keeps_the_replicas_that_the_hpa_asks_for(self, api):
+        api.plan["status"]["jobs"] = [
+            {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "requestedReplicas": 4}
+        ]
+        assert set_job("a", "--freeze") == 0
+        assert [row["replicas"] for row in api.plan["spec"]["overrides"]] == [4]
+
+    def test_without_a_replica_it_is_refused_instead_of_scaled_to_the_maximum(self, api, capsys):
+        api.plan["status"]["jobs"] = [
+            {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "floorReplicas": 1}
+        ]
+        assert set_job("a", "--freeze") == 2
+        assert "job 'a': it has no replica; name a number" in capsys.readouterr().err
+        assert "overrides" not in api.plan["spec"]
 
 
 @pytest.mark.parametrize(
@@ -143,3 +268,9 @@ def test_a_plan_that_no_controller_has_made_is_one_line(api, capsys):
     api.plan = None
     assert set_job("a", "--replicas", "2") == 2
     assert "FaroPlan 'faro/faro' does not exist" in capsys.readouterr().err
+
+
+def test_a_plan_that_may_not_be_read_is_one_line(api, capsys):
+    api.status = 403
+    assert set_job("a", "--replicas", "2") == 2
+    assert "faroplans/faro: 403" in capsys.readouterr().err

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import numpy as np
 import yaml
 
+from faro_ops.kube.client import ApiError
 from faro_ops.kube.manifests import ManifestSpec, render
 
 
@@ -72,3 +76,37 @@ def is_replica(thing) -> bool:
 def quota(namespace="jobs", name="q", **hard):
     hard = {key.replace("_", "."): value for key, value in hard.items()}
     return {"metadata": {"name": name, "namespace": namespace}, "spec": {"hard": hard}}
+
+
+class FaroPlanApi:
+    """An API server with one FaroPlan, which refuses writes with an outdated resourceVersion.
+
+    plan : None if there is none. `status` answers every request instead, if it is not 200.
+    """
+
+    def __init__(self, plan=None, status=200):
+        self.status = status
+        self._lock = threading.Lock()
+        self._version = 0
+        self.plan = plan
+
+    def get(self, path):
+        with self._lock:
+            self._check("GET", path)
+            metadata = self.plan.get("metadata", {}) | {"resourceVersion": str(self._version)}
+            return copy.deepcopy(self.plan | {"metadata": metadata})
+
+    def send(self, method, path, body, kind):
+        with self._lock:
+            self._check(method, path)
+            version = body.get("metadata", {}).get("resourceVersion", str(self._version))
+            if version != str(self._version):
+                raise ApiError(409, f"{method} {path}: 409 the object has been modified")
+            self._version += 1
+            self.plan.setdefault("spec", {}).update(copy.deepcopy(body["spec"]))
+            return self.plan
+
+    def _check(self, method, path):
+        status = 404 if self.plan is None and self.status == 200 else self.status
+        if status != 200:
+            raise ApiError(status, f"{method} {path}: {status}")

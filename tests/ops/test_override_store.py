@@ -1,0 +1,174 @@
+"""The file next to a journal in which `faro set` keeps orders, and readers that fail."""
+
+import json
+import threading
+import time
+
+import pytest
+from live_things import JOBS, Wanting
+from test_controller_lifecycle import Still
+
+from faro_ops import cli
+from faro_ops.cli.shared import say
+from faro_ops.controller import override_store
+from faro_ops.controller.loop import run
+from faro_ops.controller.override_store import OverridesFile, locked, path_of
+from faro_ops.controller.overrides import LastKnown, Override, Watched
+
+NOW_S = time.time()
+EARLIER_VERSION = {
+    "job": "a",
+    "by": "me",
+    "from_s": NOW_S - 1,
+    "until_s": None,
+    "replicas": 2,
+    "load": None,
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return OverridesFile(path_of(tmp_path / "j"))
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "jobs.yaml"
+    path.write_text("- job: a\n- job: b\n")
+    return path
+
+
+class TestADamagedFile:
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            (1, "it must be a mapping with a job"),
+            ({"by": "me", "from_s": 1.0, "replicas": 2}, "it names no job"),
+            ({"job": "a", "by": "me", "from_s": "x", "replicas": 2}, "are not Unix times"),
+            ({"job": "a", "by": 7, "from_s": 1.0, "replicas": 2}, "must be text"),
+            ({"job": "a", "by": "me", "from_s": 1.0}, "either replicas or load"),
+            (EARLIER_VERSION | {"replica": 2}, "'replica' is unknown; accepted: job, by"),
+        ],
+    )
+    def test_one_damaged_row_does_not_lose_the_others(self, store, row, reason):
+        store.path.write_text(json.dumps([EARLIER_VERSION, row]))
+        orders = store.read()
+        assert [one.replicas for one in orders.valid] == [2]
+        (rejected,) = orders.rejected
+        assert reason in rejected.reason
+
+    @pytest.mark.parametrize("content", ["[", "{}x", "", '{"job": "a"}', "3", "[" * 100_000])
+    def test_a_file_that_is_no_list_of_json_keeps_the_orders_last_known(
+        self, store, table, content
+    ):
+        store.path.write_text(json.dumps([EARLIER_VERSION]))
+        watched = Watched(table, LastKnown(store.read))
+        store.path.write_text(content)
+        with pytest.raises(OSError, match="remove it; the orders last known stay") as raised:
+            watched.new()
+        assert str(raised.value).isprintable()
+        assert watched.new() is None
+        assert watched.known.fixed_jobs == ("a",)
+
+    def test_it_does_not_stop_a_start(self, store, table):
+        store.path.write_text("[")
+        assert Watched(table, LastKnown(store.read)).known.fixed == ()
+
+    def test_faro_set_does_not_overwrite_it(self, tmp_path, store, capsys):
+        run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
+        store.path.write_text("[")
+        assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--replicas", "2"]) == 2
+        assert "not a file of `faro set`" in capsys.readouterr().err
+        assert store.path.read_text() == "["
+
+    def test_a_row_that_this_version_does_not_know_stays_in_the_file(self, store):
+        newer = {"job": "b", "by": "me", "from_s": 1.0, "pause": True}
+        store.path.write_text(json.dumps([newer]))
+        store.change(adds=Override("a", "me", NOW_S, replicas=2))
+        assert json.loads(store.path.read_text())[0] == newer
+
+
+class TestTwoWriters:
+    def test_orders_that_many_people_set_at_once_are_all_kept(self, store):
+        jobs = [f"j{n}" for n in range(20)]
+
+        def order(job):
+            store.change(adds=Override(job, "me", NOW_S, replicas=2))
+
+        threads = [threading.Thread(target=order, args=(job,)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(one.job for one in store.read().valid) == sorted(jobs)
+
+    def test_one_who_waits_too_long_is_told_and_changes_nothing(self, store, monkeypatch):
+        monkeypatch.setattr(override_store, "LOCK_S", 0.05)
+        with (
+            locked(store.path),
+            pytest.raises(ValueError, match="another `faro set` has been writing"),
+        ):
+            store.change(adds=Override("a", "me", NOW_S, replicas=2))
+        assert store.read().valid == ()
+
+
+class TestTheTable:
+    def test_a_table_that_could_not_be_read_is_read_again_although_it_has_not_changed(
+        self, table, monkeypatch
+    ):
+        watched = Watched(table)
+        table.write_text("- job: a\n- job: c\n")
+        read = Watched._read.__globals__["read_jobs"]
+
+        def unreadable(path):
+            raise OSError("stale file handle")
+
+        monkeypatch.setitem(Watched._read.__globals__, "read_jobs", unreadable)
+        with pytest.raises(OSError, match="stale"):
+            watched.new()
+        monkeypatch.setitem(Watched._read.__globals__, "read_jobs", read)
+        assert [job.name for job in watched.new().jobs] == ["a", "c"]
+
+    def test_orders_take_effect_while_the_table_is_damaged(self, table, store):
+        watched = Watched(table, LastKnown(store.read))
+        table.write_text("- job: a\n- job: a\n")
+        store.change(adds=Override("b", "me", NOW_S - 1, replicas=3))
+        assert watched.new().fixed_jobs == ("b",)
+        with pytest.raises(ValueError, match="more than once"):
+            watched.new()
+
+
+class TestTextFromOutside:
+    FORGED = "me\nfaro: job 'a': 9 replicas\x1b[2J" + 10_000 * "x"
+
+    def test_who_gave_an_order_is_one_printable_line_of_bounded_length(self):
+        order = Override("a", self.FORGED, NOW_S, replicas=2)
+        assert order.by.isprintable()
+        assert len(order.by) <= 200
+
+    def test_an_order_for_a_job_with_any_name_is_one_printable_line(self, table, store):
+        before = Watched(table).known
+        store.change(adds=Override(self.FORGED, "me", NOW_S, replicas=2))
+        (line,) = before.changes(Watched(table, store.read).known)
+        assert line.startswith("not in force: ")
+        assert line.isprintable()
+        assert len(line) <= 600
+
+    def test_changes_of_the_table_are_printable_lines(self, table):
+        before = Watched(table).known
+        table.write_text('- {job: a, tenant: "x\\nfaro: forged"}\n- job: b\n')
+        assert before.changes(Watched(table).known) == ["job 'a': tenant -> x faro: forged"]
+
+    @pytest.mark.parametrize("reason", ["", "changes"])
+    def test_a_log_line_stays_one_line(self, capsys, reason):
+        say(self.FORGED, reason)
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_clearing_a_job_that_does_not_exist_removes_its_orders(tmp_path, store, capsys):
+    run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
+    store.change(adds=Override("gone", "me", NOW_S, replicas=2))
+    assert cli.main(["set", "gone", "--journal", str(tmp_path / "j"), "--clear"]) == 0
+    assert store.read().valid == ()
+    assert cli.main(["set", "gone", "--journal", str(tmp_path / "j"), "--clear"]) == 2
+    assert "job='gone' is not in" in capsys.readouterr().err
