@@ -18,8 +18,8 @@ from faro_lib.control import Step
 from faro_lib.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
+from faro_ops.controller.steady_capacity import SteadyCapacity
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_ops.kube.steady_capacity import SteadyCapacity
 from faro_ops.policies.protocol import FRAGMENTED, live_observation, live_plan
 
 LOG = logging.getLogger(__name__)
