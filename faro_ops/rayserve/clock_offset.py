@@ -34,12 +34,19 @@ class FollowingClock:
     """A clock that follows another one. Jumps of this machine's wall clock do not move it."""
 
     def __init__(self) -> None:
+        self.has_heard = False  # whether there was an exchange
         self._offset_s = time.time() - time.monotonic()
 
     def now_s(self) -> float:
         """The other clock's Unix time; this machine's until `heard` was called."""
         return time.monotonic() + self._offset_s
 
-    def heard(self, sent_s: float, received_s: float, theirs_s: float) -> None:
-        """Follow the other clock after an exchange; the first two by `time.monotonic()`."""
-        self._offset_s = offset_after(self._offset_s, sent_s, received_s, theirs_s)
+    def heard(self, sent_s: float, received_s: float, theirs_s: float) -> bool:
+        """Follow the other clock after an exchange; return whether this clock was set.
+
+        sent_s, received_s : by `time.monotonic()`.
+        """
+        before_s = self._offset_s
+        self._offset_s = offset_after(before_s, sent_s, received_s, theirs_s)
+        self.has_heard = True
+        return self._offset_s != before_s

@@ -309,8 +309,7 @@ class RayServeCluster(Cluster):
             )
             return {}
         now_s = time.time()
-        theirs_s = next((_clock_of(part) for part in answer.values()), math.nan)
-        if is_measure(theirs_s):
+        if (theirs_s := clock_of(answer)) is not None:
             self._skew_s = offset_after(self._skew_s, sent_s, now_s, theirs_s)
             skew_s = round(self._skew_s)
 
@@ -405,9 +404,11 @@ def cores_of_nodes(answer: Any) -> float:
     return float(sum(cpus))
 
 
-def _clock_of(part: Any) -> Any:
-    """The statistics actor's Unix time in the part of one job."""
-    return part.get("now_s", math.nan) if isinstance(part, dict) else math.nan
+def clock_of(answer: dict[str, Any]) -> float | None:
+    """The statistics actor's Unix time, which the parts of all jobs have; None without a job."""
+    times_s = [part.get("now_s") for part in answer.values() if isinstance(part, dict)]
+    valid_s = sorted(time_s for time_s in times_s if is_measure(time_s))
+    return valid_s[len(valid_s) // 2] if valid_s else None  # one damaged part does not matter
 
 
 def _mapping_at(server: HttpClient, path: str) -> dict[str, Any]:

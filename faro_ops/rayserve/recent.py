@@ -51,14 +51,15 @@ class RecentSeconds:
         """
         coverage = coverage or Coverage()
         known = self._seconds[job]
-        newest = coverage.read_s or max(seconds, default=None)
-        if newest is not None:
-            # Seconds far in the future were reported before the wall clock was set back.
-            known = {second: row for second, row in known.items() if second <= newest + MINUTE_S}
+        newest = coverage.read_s or max(seconds or known, default=0)
         for second, row in seconds.items():
             known[second] = max(row, known.get(second, row), key=_requests)
-        oldest = max(known, default=0) - (HISTORY_MINUTES + 2) * MINUTE_S
-        self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
+        oldest = newest - (HISTORY_MINUTES + 2) * MINUTE_S
+        # Seconds far in the future were reported before the wall clock was set back.
+        latest = newest + MINUTE_S
+        self._seconds[job] = {
+            second: row for second, row in known.items() if oldest <= second <= latest
+        }
         self._wrong[job] = {second for second in self._wrong[job].union(wrong) if second >= oldest}
         self._coverage[job] = coverage
 

@@ -277,7 +277,8 @@ class ReplicaActor:
 
     async def _report(self) -> None:
         """Report the finished seconds, and obey the aggregator's answer."""
-        rows = self._queue.finished_seconds()
+        # Before the first answer, this clock may be wrong.
+        rows = self._queue.finished_seconds() if self._clock.has_heard else {}
         sent_s = time.monotonic()
         report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
         answer = asyncio.shield(asyncio.wrap_future(report.future()))
@@ -288,7 +289,9 @@ class ReplicaActor:
         if reply.accept is not None:
             # The time that the answer took is part of it.
             self._queue.accept_for(reply.accept, reply.for_s - (received_s - sent_s))
-        self._clock.heard(sent_s, received_s, reply.now_s)
+        if self._clock.heard(sent_s, received_s, reply.now_s):
+            # Only the second that has just begun is lost; its number was wrong.
+            self._queue.rows.clear()
 
 
 class StatsEndpoint:

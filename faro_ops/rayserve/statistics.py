@@ -15,6 +15,7 @@ UNREPORTED_S = 300
 FRESH_S = 5.0  # a replica whose last heartbeat is older does not count as running
 PER_OCTAVE = 16  # latency buckets per doubling of the latency, each 4.4 % wide
 FLOOR_S = 1e-3
+MAX_MEASURE = 1e15  # a larger count or sum of seconds cannot be right
 COUNTS = ("arrivals", "dropped", "failed", "done")
 SUMS = ("latency_s", "service_s", "service_s2")
 
@@ -77,7 +78,7 @@ def problem_of(row: Any) -> str:
 def is_measure(value: Any) -> bool:
     """Whether a value can be a count or a sum of seconds: a finite number >= 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= value < math.inf
+    return is_number and 0 <= value < MAX_MEASURE
 
 
 def is_share(value: Any) -> bool:
@@ -130,7 +131,7 @@ class JobStatistics:
                 for name, (first, until, age_s) in answer["reported"].items()
             }
             ongoing, accept = answer["ongoing"], answer["accept"]
-            heard = answer["replicas"] and is_measure(ongoing)
+            heard = bool(answer["replicas"]) and is_measure(ongoing)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             problem = f"{type(error).__name__}: {error}"[:100]
             raise ValueError(f"its statistics cannot be read ({problem})") from None

@@ -8,21 +8,27 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from live_things import JOBS, FakeRay
 
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
 from faro_ops.controller.steady_capacity import SHRINK_AFTER_S, STALE_S
 from faro_ops.http import HttpError
+from faro_ops.rayserve.applications import listed
 from faro_ops.rayserve.cluster import Lease, RayServeCluster, cores_of_nodes
 from faro_ops.rayserve.coverage import Coverage
+from faro_ops.rayserve.recent import RecentSeconds
 from faro_ops.rayserve.spec import serve_specs
 from faro_ops.rayserve.statistics import (
     UNREPORTED_S,
+    JobStatistics,
     Reported,
     StatsAggregator,
     bucket_of,
     empty_row,
+    problem_of,
 )
 
 START_S = 1_800_000_000
@@ -327,6 +333,45 @@ def test_if_no_statistics_can_be_read_all_jobs_say_so_and_have_no_data(world):
     for job in ("a", "b"):
         assert world.states.of(job).state == MISSING
         assert "statistics cannot be read" in world.states.of(job).reason
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("0123456789ax", max_size=4), inner)
+    ),
+    max_leaves=8,
+)
+RIGHT = StatsAggregator()
+RIGHT.report("a", "a#0", 1, {START_S: empty_row()})
+RIGHT = json.loads(json.dumps(RIGHT.read()["a"]))
+
+
+@given(st.sampled_from(list(RIGHT)), ANY)
+def test_any_statistics_are_read_or_are_a_value_error(key, value):
+    try:
+        read = JobStatistics.of(RIGHT | {key: value})
+    except ValueError:
+        return
+    assert not any(map(problem_of, read.seconds.values()))
+    assert np.isnan(read.ongoing) or read.ongoing >= 0
+    coverage = Coverage().after(START_S + 1, read.reported, None)
+    recent = RecentSeconds(("a",), Clock(START_S))
+    recent.add("a", read.seconds, read.wrong, coverage)
+    assert recent.arrivals_per_min(2).shape == (1, 2)
+
+
+@given(ANY | st.fixed_dictionaries({"status": ANY, "deployments": ANY}))
+def test_whatever_ray_lists_about_an_application_does_not_raise(state):
+    (spec,) = serve_specs(JOBS[:1])
+    found = listed({"a": state}, spec)
+    assert (found.state == FINE) == (not found.reason)
+
+
+def test_one_second_in_the_future_does_not_replace_a_jobs_history(world):
+    world.run(120)
+    world.stats.report("a", "a#ahead", 0, {START_S + 3720: empty_row()})
+    assert world.run(60).arrivals_per_min.tolist() == [[ALL] * 3, [OF_B] * 3]
 
 
 # --- one application ------------------------------------------------------------------------------
