@@ -49,13 +49,14 @@ def faro_plan(
 
     Returns None without a plan.
     """
+    level = logging.WARNING if plan is None else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", handlers=[SayHandler()])
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
     from faro_ops.kube.operate import NamespacedName
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
     # No warning per retry, because Faro reports the outcome.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     return NamespacedName.of(plan, kubeconfig, context)
