@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from faro_ops.cli.shared import SayHandler, say
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
     from faro_ops.controller.clock import Clock
+    from faro_ops.controller.job_states import JobStates
     from faro_ops.controller.overrides import Orders, Settings
     from faro_ops.controller.startup import Ensure
     from faro_ops.kube.operate import NamespacedName
@@ -46,13 +48,14 @@ def faro_plan(
 
     Returns None without a plan.
     """
+    level = logging.WARNING if plan is None else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", handlers=[SayHandler()])
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
     from faro_ops.kube.operate import NamespacedName
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
     # No warning per retry, because Faro reports the outcome.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     return NamespacedName.of(plan, kubeconfig, context)
@@ -92,11 +95,12 @@ def ray_serve(
     ensure: Ensure,
     lease: Lease | None,
     start_timeout_s: float,
+    states: JobStates | None = None,
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:
     """Yield a function that makes a `RayServeCluster` from settings.
 
     Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the
-    context ends.
+    context ends. Jobs with trouble are reported to the board `states`.
     """
     from faro_ops.memory import must_fit, ray_gb
     from faro_ops.rayserve.backend import serving
@@ -127,7 +131,9 @@ def ray_serve(
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
         started = specs if backend == "local" else None
-        clusters = _RayServeClusters(endpoint, clock, capacity, lease, ensure, started)
+        # With a FaroPlan, the capacity is that of the RayService's workers.
+        cores = math.nan if home and capacity is None else capacity
+        clusters = _RayServeClusters(endpoint, clock, cores, lease, ensure, started, states)
         try:
             yield clusters.of
         finally:
@@ -146,10 +152,11 @@ class _RayServeClusters:
         self,
         endpoint: Endpoint,
         clock: Clock,
-        capacity: int | None,
+        capacity: float | None,
         lease: Lease | None,
         ensure: Ensure,
         started: tuple[ServeSpec, ...] | None,
+        states: JobStates | None,
     ):
         self._endpoint = endpoint
         self._clock = clock
@@ -157,6 +164,7 @@ class _RayServeClusters:
         self._lease = lease
         self._ensure = ensure
         self._started = started
+        self._states = states
         self._newest: RayServeCluster | None = None
 
     def of(self, settings: Settings) -> RayServeCluster:
@@ -175,7 +183,14 @@ class _RayServeClusters:
         ray, http = self._endpoint.ray, self._endpoint.http
         first = self._newest is None
         cluster = RayServeCluster(
-            settings.jobs, specs, ray, http, self._clock, self._capacity, self._lease
+            settings.jobs,
+            specs,
+            ray,
+            http,
+            self._clock,
+            self._capacity,
+            self._lease,
+            self._states,
         )
         self._newest = cluster
         if first:

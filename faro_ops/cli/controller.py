@@ -384,6 +384,7 @@ class Controller:
             self.ensure,
             lease,
             options.start_timeout_s,
+            self.job_states,
         )
         return resources.enter_context(ray)
 

@@ -41,4 +41,4 @@ def deploy(
             print(yaml.safe_dump({"applications": applications}, sort_keys=False), end="")
         else:
             deployed(endpoint.ray, applications, report=say, timeout_s=start_timeout)
-            say(f"all {len(applications)} applications run")
+            say("all applications of Faro run")

@@ -16,9 +16,9 @@ import numpy as np
 from faro_lib.protocol import Observation
 from faro_lib.workload import Job
 from faro_ops.controller.job_states import MISCONFIGURED, JobStates
+from faro_ops.controller.steady_capacity import MEASURED, SHRUNK, VANISHED, SteadyCapacity
 from faro_ops.kube.capacity import EPSILON, Capacity
 from faro_ops.kube.lease import NOBODY, Leadership
-from faro_ops.kube.steady_capacity import MEASURED, SHRUNK, VANISHED, SteadyCapacity
 from faro_ops.policies.protocol import LiveCluster, LiveObservation, live_observation
 
 LOG = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ shows the reasons.
 """
 
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -18,8 +19,8 @@ from faro_lib.control import Step
 from faro_lib.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
+from faro_ops.controller.steady_capacity import SteadyCapacity
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_ops.kube.steady_capacity import SteadyCapacity
 from faro_ops.policies.protocol import FRAGMENTED, live_observation, live_plan
 
 LOG = logging.getLogger(__name__)
@@ -42,8 +43,17 @@ def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
     """
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
     values = "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates)
-    commands = [f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates]
+    commands = [f"set map /etc/haproxy/faro.map {_escaped(name)} {rate}" for name, rate in rates]
     return {"envoy": f"POST /runtime_modify?{values}", "haproxy": "; ".join(commands)}
+
+
+def _escaped(name: str) -> str:
+    """A name as one word of a command to HAProxy, to which blanks and ; have a meaning.
+
+    >>> print(_escaped("a; quit"))
+    a\\;\\ quit
+    """
+    return re.sub(r"([^\w.-])", r"\\\1", name)
 
 
 def status_of(

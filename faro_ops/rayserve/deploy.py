@@ -93,7 +93,7 @@ def merged(
 
 def _is_ours(configured: dict[str, Any]) -> bool:
     """Whether a configured application is Faro's, also if an older version of Faro deployed it."""
-    path = configured.get("import_path", "")
+    path = configured.get("import_path") or ""
     return (new_path(path) or path).startswith(f"{replica.__name__}:")
 
 
@@ -104,10 +104,11 @@ def deploy(
     report: Callable[[str], None] = lambda line: None,
     timeout_s: float = START_TIMEOUT_S,
 ) -> None:
-    """Replace the deployed applications by `applications`, and wait until these run.
+    """Replace the deployed applications by `applications`, and wait until Faro's among them run.
 
-    `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises
-    ValueError with Ray's message if an application fails or does not start in time.
+    Applications of other programs are deployed as they were; whether they run is not Faro's
+    business. `http` is the host and port to serve on; it is required if Ray Serve does not run yet.
+    Raises ValueError with Ray's message if an application of Faro fails or does not start in time.
     """
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:
@@ -116,9 +117,10 @@ def deploy(
     # If Ray Serve must be started first, the answer takes long.
     replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)
     reported = -1
+    ours = [one["name"] for one in applications if _is_ours(one)]
     while True:
         listed = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
-        states = {one["name"]: listed.get(one["name"], {}) for one in applications}
+        states = {name: listed.get(name, {}) for name in ours}
         waiting = {name: one for name, one in states.items() if one.get("status") != "RUNNING"}
         for name, state in waiting.items():
             if state.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -129,7 +131,7 @@ def deploy(
             return
         if len(waiting) != reported:
             reported = len(waiting)
-            report(f"{len(applications) - reported} of {len(applications)} applications run")
+            report(f"{len(ours) - reported} of {len(ours)} applications run")
         if time.monotonic() > until:
             name, state = next(iter(waiting.items()))
             words = [state.get("status", "not listed"), *state.get("message", "").split()]

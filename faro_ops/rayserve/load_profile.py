@@ -38,6 +38,9 @@ TOKENS_PER_PART = 1.2
 # Answers count as streamed if at least this share of their latency comes after the first part.
 STREAMED = 0.1
 MIN_SERVED = 30  # rates with fewer served requests are not used
+# Requests that are expected at each rate. After the warm-up, fewer than MIN_SERVED are left of them
+# at one rate in ten thousand, because arrivals are random.
+ENOUGH = 2 * MIN_SERVED
 # This share of the requests is left out at the start of each rate, because the queues begin empty.
 WARM_UP = 0.1
 # Quantity -> one value in seconds per request; inf if the request was not served. Under the key
@@ -137,21 +140,22 @@ def measure_kind(
 ) -> tuple[Measurements, Calibration]:
     """Offer increasing rates, and one or two of them with one more replica; fit a replica model.
 
-    Each rate is offered for at least `seconds`. The service time in `profile` determines the first
-    rate. If the replica is `Continuous`, its `max_tokens` and its prompt and output lengths are not
-    fitted, because the job gives them.
+    Each rate is offered for at least `seconds`, and for as long as ENOUGH requests take. The
+    service time in `profile` determines the first rate. If the replica is `Continuous`, its
+    `max_tokens` and its prompt and output lengths are not fitted, because the job gives them.
     """
     rng = np.random.default_rng(seed)
     url = http.address + spec.route
-    # Slow replicas need more time for enough requests.
-    seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)
+    # At high rates, the queues of slow replicas need this time.
+    seconds = max(seconds, ENOUGH * profile.service_time_s)
     tokens = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     output_tokens = tokens["output_tokens"] if tokens else 0.0
     rows: list[Row] = []
 
     def offer(replicas: int, rate_per_replica: float) -> Samples:
+        offered_rps = rate_per_replica * replicas
         rate_rps, samples = offer_load(
-            url, rate_per_replica * replicas, seconds, rng, output_tokens
+            url, offered_rps, max(seconds, ENOUGH / offered_rps), rng, output_tokens
         )
         rows.append((rate_rps, replicas, samples))
         return samples

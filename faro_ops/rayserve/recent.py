@@ -4,7 +4,7 @@ Trace time may run faster than wall time (`Clock`). NaN = missing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
+from faro_ops.rayserve.coverage import Coverage
 from faro_ops.rayserve.statistics import add_row, empty_row, latency_of
 
 # A count needs data for at least this share of its seconds; otherwise it is NaN.
@@ -22,27 +23,45 @@ MIN_KNOWN_SHARE = 0.75
 class RecentSeconds:
     """Statistics of the jobs for each recent wall-clock second.
 
-    The arguments `minute` and `now_s` are in trace time. Results are arrays of shape (jobs,) unless
-    stated. If a second is added twice, the row with more requests is kept, because a
-    `StatsAggregator` that restarts may lose requests.
+    A second has data if all replicas of the job have reported it (`Coverage`), none of them with
+    measurements that cannot be right. The arguments `minute` and `now_s` are in trace time. Results
+    are arrays of shape (jobs,) unless stated. If a second is added twice, the row with more
+    requests is kept: a late report completes it, and a `StatsAggregator` that restarts may lose
+    requests.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
         self._clock = clock
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
+        self._wrong: dict[str, set[int]] = {job: set() for job in jobs}
+        self._coverage = {job: Coverage() for job in jobs}
 
-    def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
-        """Add what a job's replicas reported; `seconds` maps Unix seconds to rows."""
+    def add(
+        self,
+        job: str,
+        seconds: Mapping[int, dict[str, Any]],
+        wrong: Collection[int] = (),
+        coverage: Coverage | None = None,
+    ) -> None:
+        """Add what a job's replicas reported.
+
+        seconds : Unix second -> measurements.
+        wrong : Unix seconds of which some replica's measurements cannot be right.
+        coverage : which seconds all replicas have reported; None: all.
+        """
+        coverage = coverage or Coverage()
         known = self._seconds[job]
-        if seconds:
-            # Seconds far in the future were reported before the wall clock was set back.
-            newest = max(map(int, seconds))
-            known = {second: row for second, row in known.items() if second <= newest + MINUTE_S}
-        for key, row in seconds.items():
-            second = int(key)
+        newest = coverage.read_s or max(seconds or known, default=0)
+        for second, row in seconds.items():
             known[second] = max(row, known.get(second, row), key=_requests)
-        oldest = max(known, default=0) - (HISTORY_MINUTES + 2) * MINUTE_S
-        self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
+        oldest = newest - (HISTORY_MINUTES + 2) * MINUTE_S
+        # Seconds far in the future were reported before the wall clock was set back.
+        latest = newest + MINUTE_S
+        self._seconds[job] = {
+            second: row for second, row in known.items() if oldest <= second <= latest
+        }
+        self._wrong[job] = {second for second in self._wrong[job].union(wrong) if second >= oldest}
+        self._coverage[job] = coverage
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
         """(total, n) of each job over the Unix seconds `first` to `last` - 1.
@@ -50,8 +69,13 @@ class RecentSeconds:
         `total` is the sum of their measurements, and n the number of these seconds with data.
         """
         totals = []
-        for of_second in self._seconds.values():
-            rows = [of_second[second] for second in range(first, last) if second in of_second]
+        for job, of_second in self._seconds.items():
+            wrong = self._wrong[job]
+            rows = [
+                of_second[second]
+                for second in self._coverage[job].complete(first, last)
+                if second in of_second and second not in wrong
+            ]
             totals.append((reduce(add_row, rows, empty_row()), len(rows)))
         return totals
 

@@ -7,6 +7,7 @@ import contextvars
 import hmac
 import inspect
 import json
+import math
 import pkgutil
 import random
 import time
@@ -19,7 +20,14 @@ import numpy as np
 
 from faro_ops.moved import moved
 from faro_ops.rayserve.authentication import read_token
-from faro_ops.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row
+from faro_ops.rayserve.clock_offset import FollowingClock
+from faro_ops.rayserve.statistics import (
+    UNREPORTED_S,
+    StatsAggregator,
+    add_row,
+    bucket_of,
+    empty_row,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,8 +37,6 @@ NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
 REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
 REPORT_TIMEOUT_S = 5.0
-# A replica stores the measurements of this many seconds while the aggregator does not answer.
-UNREPORTED_S = 300
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 # Ray's own max_ongoing_requests is this multiple of the job's, so that Ray itself never queues
 RAY_LIMIT_FACTOR = 100
@@ -49,8 +55,10 @@ class ReplicaQueue:
 
     It drops requests, limits the number in service, and records measurements. It accepts the share
     `accept` of requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio sequence
-    spreads the accepted requests evenly among the arriving ones. `ongoing` counts requests waiting
-    or in service. `rows` has the measurements of seconds that are not reported yet.
+    spreads the accepted requests evenly among the arriving ones. A share below 1 holds only for a
+    time (`accept_for`): if the controller and the aggregator have died, nobody could end it.
+    `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are
+    not reported yet.
     """
 
     def __init__(
@@ -64,11 +72,17 @@ class ReplicaQueue:
         self.ongoing = 0
         self.rows: dict[int, dict[str, Any]] = {}
         self._clock = clock
+        self._accept_ends_s = math.inf  # by time.monotonic()
         self._point = random.random()  # in the golden-ratio sequence
         self._serving = asyncio.Semaphore(concurrency)
         # A call in a thread goes on after its client has disconnected, so this pool limits the
         # calls to `concurrency` too.
         self.threads = ThreadPoolExecutor(concurrency)
+
+    def accept_for(self, share: float, seconds: float) -> None:
+        """Accept this share of requests for some seconds, and all requests afterwards."""
+        self.accept = share
+        self._accept_ends_s = time.monotonic() + seconds
 
     def _row(self) -> dict[str, Any]:
         return self.rows.setdefault(int(self._clock()), empty_row())
@@ -79,6 +93,8 @@ class ReplicaQueue:
         At most `concurrency` calls run at a time, and others wait.
         """
         self._row()["arrivals"] += 1
+        if self.accept < 1 and time.monotonic() >= self._accept_ends_s:
+            self.accept = 1.0
         self._point = (self._point + GOLDEN_RATIO) % 1
         if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
             self._row()["dropped"] += 1
@@ -209,7 +225,9 @@ class ReplicaActor:
 
         self._job = job
         self._name = serve.get_replica_context().replica_tag
-        self._queue = ReplicaQueue(max_ongoing_requests, concurrency)
+        # All replicas count in the seconds of the aggregator, whatever the clock of their node.
+        self._clock = FollowingClock()
+        self._queue = ReplicaQueue(max_ongoing_requests, concurrency, self._clock.now_s)
         self._model = load_model(import_path)(**args)
         # The check for async needs the method of a class, and the function itself.
         call = getattr(self._model, "__call__", self._model)  # noqa: B004
@@ -248,31 +266,40 @@ class ReplicaActor:
         If a report fails, send them again later.
         """
         while True:
-            await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
-            rows = self._queue.finished_seconds()
+            await asyncio.sleep(HEARTBEAT_S - (self._clock.now_s() - REPORT_AFTER_S) % HEARTBEAT_S)
             try:
-                report = self._aggregator.report.remote(
-                    self._job, self._name, self._queue.ongoing, rows
-                )
-                answer = asyncio.shield(asyncio.wrap_future(report.future()))
-                share = await asyncio.wait_for(answer, REPORT_TIMEOUT_S)
+                await self._report()
             except Exception:  # serving continues without the aggregator
                 try:
                     self._aggregator = await asyncio.to_thread(aggregator)
                 except Exception:
                     await asyncio.sleep(HEARTBEAT_S)
-                continue
-            self._queue.forget(rows)
-            if share is not None:
-                self._queue.accept = share
+
+    async def _report(self) -> None:
+        """Report the finished seconds, and obey the aggregator's answer."""
+        # Before the first answer, this clock may be wrong.
+        rows = self._queue.finished_seconds() if self._clock.has_heard else {}
+        sent_s = time.monotonic()
+        report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
+        answer = asyncio.shield(asyncio.wrap_future(report.future()))
+        reply = await asyncio.wait_for(answer, REPORT_TIMEOUT_S)
+        received_s = time.monotonic()
+        self._queue.forget(rows)
+        # A restarted aggregator knows no share: the last one holds until its time is over.
+        if reply.accept is not None:
+            # The time that the answer took is part of it.
+            self._queue.accept_for(reply.accept, reply.for_s - (received_s - sent_s))
+        if self._clock.heard(sent_s, received_s, reply.now_s):
+            # Only the second that has just begun is lost; its number was wrong.
+            self._queue.rows.clear()
 
 
 class StatsEndpoint:
     """HTTP access to the `StatsAggregator`. If Ray has a token, requests must carry it.
 
     GET returns the statistics of the seconds from `since` on. POST sets the shares of requests to
-    accept. A POST with the parameter `holder` instead requests the lease, which is the right to
-    scale the jobs, and returns the lease's holder.
+    accept for `for_s` seconds. A POST with the parameter `holder` instead requests the lease, which
+    is the right to scale the jobs, and returns the lease's holder.
     """
 
     def __init__(self) -> None:
@@ -298,9 +325,8 @@ class StatsEndpoint:
                 query["holder"], float(query["duration_s"]), "force" in query
             )
         if request.method == "POST":
-            shares = await request.json()
-            await self._aggregator.accept.remote(shares)
-            return shares
+            await self._aggregator.accept.remote(await request.json(), float(query["for_s"]))
+            return {}
         return await self._aggregator.read.remote(int(query.get("since", 0)))
 
 

@@ -20,6 +20,9 @@ EMULATED_KINDS = {
     "continuous": f"{models.__name__}:EmulatedTokens",
 }
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
+# Names become parts of URLs, of files, and of the configuration of Ray's HAProxy.
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+ACCEPTED = "1 to 100 letters, digits, and _ - . (not at the beginning)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,11 @@ class ServeSpec:
         for name in ("max_ongoing_requests", "concurrency"):
             value = getattr(self, name)
             self._check(name, "be a whole number >= 1", isinstance(value, int) and value >= 1)
-        self._check("route", "read /name", bool(re.fullmatch(r"/[\w.-]+", self.route)))
+        for name in ("application", "deployment"):
+            value = getattr(self, name)
+            self._check(name, f"be {ACCEPTED}", bool(NAME.fullmatch(str(value))))
+        is_path = self.route[:1] == "/" and NAME.fullmatch(self.route[1:])
+        self._check("route", f"be a slash and a name of {ACCEPTED}", bool(is_path))
         has_class = self.import_path.count(":") == 1
         self._check("import_path", "read package.module:Class", has_class)
         if problem := moved(self.import_path):

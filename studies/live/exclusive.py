@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain
+from queue import Empty, Full, Queue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -180,25 +182,21 @@ def port_forward(
             text=True,
         )
         try:
+            lines = lines_of(process)
             addresses: dict[int, str] = {}
-            until = time.monotonic() + FORWARD_S
+            until_s = time.monotonic() + FORWARD_S
             while len(addresses) < len(ports):
-                # This read does not block for long: kubectl soon prints a line for each port, or it
-                # exits.
-                line = process.stdout.readline() if process.stdout else ""
-                if not line or time.monotonic() > until:
+                line = next_line(lines, until_s)
+                if not line:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)
-                    raise ValueError(
-                        f"kubectl port-forward {target}: "
-                        f"{' '.join(errors.read().split()) or 'no answer'}"
-                    )
+                    silent = f"no answer within {FORWARD_S:g} s"
+                    problem = " ".join(errors.read().split()) or silent
+                    raise ValueError(f"kubectl port-forward {target}: {problem}")
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
                 if words[:2] == ["Forwarding", "from"]:
                     addresses[int(words[-1])] = f"http://{words[2]}"
-            # kubectl prints a line for each connection; an unread pipe would fill up.
-            threading.Thread(target=lambda: list(process.stdout or ()), daemon=True).start()
             yield [addresses[port] for port in ports]
         finally:
             process.terminate()
@@ -207,6 +205,31 @@ def port_forward(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def lines_of(process: subprocess.Popen[str]) -> Queue[str]:
+    """The lines of a process's output, which a thread reads until its end; then "".
+
+    An unread pipe would fill up. Only the first lines are kept, because kubectl prints a line for
+    each connection.
+    """
+    lines: Queue[str] = Queue(100)
+
+    def read() -> None:
+        for line in chain(process.stdout or (), ("",)):
+            with suppress(Full):
+                lines.put_nowait(line)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def next_line(lines: Queue[str], until_s: float) -> str:
+    """The next line; "" at the end of the output, or at `until_s` by time.monotonic()."""
+    try:
+        return lines.get(timeout=max(0.0, until_s - time.monotonic()))
+    except Empty:
+        return ""
 
 
 def _get(api: Api, path: str, kind: str, place: tuple[str, str]) -> dict:

@@ -23,11 +23,11 @@ from k8s_world import (
 from kube_things import objects
 
 from faro_ops import cli
+from faro_ops.controller.steady_capacity import SHRINK_AFTER_S
 from faro_ops.kube import preflight
 from faro_ops.kube.client import MERGE, connect
 from faro_ops.kube.manifests import ManifestSpec
 from faro_ops.kube.status import PLURAL
-from faro_ops.kube.steady_capacity import SHRINK_AFTER_S
 
 pytestmark = pytest.mark.k8s
 NAMES = ["a", "b"]

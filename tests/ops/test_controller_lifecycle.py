@@ -22,7 +22,7 @@ from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.loop import CLOCK, run
 from faro_ops.controller.tick import Deadline, tick
 from faro_ops.rayserve.recent import RecentSeconds
-from faro_ops.rayserve.statistics import StatsAggregator, empty_row
+from faro_ops.rayserve.statistics import JobStatistics, StatsAggregator, empty_row
 
 
 @dataclass
@@ -169,7 +169,7 @@ def test_requests_after_a_jump_of_the_wall_clock_are_counted(monkeypatch, jump_s
 
     def hear(seconds):
         stats.report("a", "a#1", 0, dict.fromkeys(seconds, row))
-        recent.add("a", stats.read()["a"]["seconds"])
+        recent.add("a", JobStatistics.of(stats.read()["a"]).seconds)
 
     hear(range(clock.origin_s, clock.origin_s + 60))
     monkeypatch.setattr(time, "time", lambda: wall_s() + jump_s)

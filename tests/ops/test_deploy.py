@@ -17,6 +17,7 @@ class Applications(FakeRay):
     def __init__(self, configured, targets):
         super().__init__(targets)
         self.configured = {one["name"]: one for one in configured}
+        self.troubled = {}  # application -> how its state differs
 
     def answer(self, method, path, body):
         if method == "PUT":
@@ -28,7 +29,8 @@ class Applications(FakeRay):
         return super().answer(method, path, body)
 
     def application(self, name):
-        return super().application(name) | {"deployed_app_config": self.configured.get(name)}
+        state = super().application(name) | {"deployed_app_config": self.configured.get(name)}
+        return state | self.troubled.get(name, {})
 
 
 @pytest.fixture
@@ -62,6 +64,34 @@ def test_running_jobs_keep_their_replicas_and_other_applications_stay(ray, table
     assert ray.configured["a"]["args"]["import_path"] == "m:A"
     assert ray.configured["b"]["args"]["replicas"] == 1
     assert "application 'gone' is no longer in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", ["DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY"])
+def test_it_does_not_wait_for_applications_of_other_programs(ray, table, status, capsys):
+    ray.troubled["dashboard"] = {"status": status, "message": "its own trouble"}
+    with ray.served() as address:
+        assert main(["deploy", "--jobs", table, "--address", address, "--start-timeout", "5"]) == 0
+    assert "all applications of Faro run" in capsys.readouterr().err
+
+
+def test_an_application_of_the_table_that_fails_is_named(ray, table, capsys):
+    ray.troubled["b"] = {"status": "DEPLOY_FAILED", "message": "no module m"}
+    with ray.served() as address:
+        assert main(["deploy", "--jobs", table, "--address", address]) == 2
+    assert "application 'b' could not be deployed: no module m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("application", "a/../b"), ("application", ".."), ("deployment", "a?x=1"), ("route", "/a b")],
+)
+def test_names_that_fit_into_no_url_are_refused_in_one_line(tmp_path, key, value, capsys):
+    (tmp_path / "jobs.yaml").write_text(f"- {{job: a, slo_s: 0.5, serve: {{{key}: '{value}'}}}}\n")
+    assert (
+        main(["deploy", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:1"])
+        == 2
+    )
+    assert f"{key}={value!r} must be " in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_configuration_and_deploys_nothing(ray, table, capsys):

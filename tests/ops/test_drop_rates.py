@@ -45,6 +45,14 @@ def test_a_name_cannot_add_a_setting_to_envoys():
     )
 
 
+def test_a_name_cannot_add_a_command_to_haproxys():
+    (job,) = (Job("a; disable frontend jobs"),)
+    assert (
+        proxy_settings((job,), np.array([0.5]))["haproxy"]
+        == r"set map /etc/haproxy/faro.map a\;\ disable\ frontend\ jobs 5000"
+    )
+
+
 class Served(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -89,6 +97,31 @@ def haproxy(tmp_path):
     process.wait(30)
     server.shutdown()
     server.server_close()
+
+
+NAMES = ("a; disable frontend jobs", "a b", 'a"', "a'", "a\\", "#a", "a $b <<", "a&x=1")
+
+
+def test_a_name_with_any_character_is_one_key_of_haproxys_map(haproxy):
+    _, folder = haproxy
+
+    def told(command):
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(folder / "admin.sock"))
+            admin.sendall(f"{command}\n".encode())
+            answer = b""
+            while part := admin.recv(10_000):
+                answer += part
+        return answer.decode().strip()
+
+    for name in NAMES:
+        command = proxy_settings((Job(name),), np.array([0.5]))["haproxy"]
+        command = command.replace("/etc/haproxy", str(folder))
+        assert told(command.replace("set map", "add map")) == ""
+        command = proxy_settings((Job(name),), np.array([0.25]))["haproxy"]
+        assert told(command.replace("/etc/haproxy", str(folder))) == ""
+    listed = [line.split(" ", 1)[1] for line in told(f"show map {folder}/faro.map").splitlines()]
+    assert listed == ["a 0", "b 0", *(f"{name} 2500" for name in NAMES)]
 
 
 def test_haproxy_drops_the_planned_share_of_each_job(haproxy):

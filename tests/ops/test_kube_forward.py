@@ -61,3 +61,14 @@ def test_a_refused_port_forward_is_one_line(kubectl):
         port_forward("faro", "service/faro", (8265,), None, None),
     ):
         pass
+
+
+@pytest.mark.parametrize("says", ["", "printf 'Forwarding from 127.0.0.1:1'"])
+def test_a_port_forward_that_says_nothing_ends_with_an_error(kubectl, says, monkeypatch):
+    monkeypatch.setattr("studies.live.exclusive.FORWARD_S", 0.5)
+    kubectl(f"#!/bin/sh\n{says}\nexec sleep 60\n")
+    with (
+        pytest.raises(ValueError, match=r"port-forward service/faro: no answer within 0\.5 s"),
+        port_forward("faro", "service/faro", (8265,), None, None),
+    ):
+        pass

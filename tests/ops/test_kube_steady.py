@@ -21,11 +21,7 @@ from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.job_states import FINE, MISCONFIGURED
 from faro_ops.controller.journal import Header, Journal, parts
 from faro_ops.controller.loop import without_data
-from faro_ops.kube import status
-from faro_ops.kube.capacity import Capacity
-from faro_ops.kube.operate import NamespacedName, watch_capacity
-from faro_ops.kube.preflight import check_minima
-from faro_ops.kube.steady_capacity import (
+from faro_ops.controller.steady_capacity import (
     MEASURED,
     SHORT,
     SHRINK_AFTER_S,
@@ -35,6 +31,10 @@ from faro_ops.kube.steady_capacity import (
     VANISHED,
     SteadyCapacity,
 )
+from faro_ops.kube import status
+from faro_ops.kube.capacity import Capacity
+from faro_ops.kube.operate import NamespacedName, watch_capacity
+from faro_ops.kube.preflight import check_minima
 from faro_ops.policies.held import decide_with_held
 
 FULL = {"a": 8, "b": 8}  # all cores of both nodes

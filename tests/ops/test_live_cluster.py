@@ -84,7 +84,7 @@ def test_downscales_come_first_and_jobs_at_their_target_are_left_alone(ray):
         cluster.apply(np.array([4, 1]), np.zeros(2))
         cluster.apply(np.array([4, 1]), np.array([0.3, 0.0]))
     assert ray.scaled == [("b", 1), ("a", 4)]
-    assert ray.stats.report("a", "a#1", 0, {}) == pytest.approx(0.7)
+    assert ray.stats.report("a", "a#1", 0, {}).accept == pytest.approx(0.7)
 
 
 def test_a_failed_call_does_not_prevent_the_others(ray):
@@ -116,7 +116,7 @@ def test_no_call_is_made_once_another_controller_may_act(ray):
         with pytest.raises(OSError, match="another controller may act now"):
             cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]), may_act=lambda: next(answers))
     assert ray.scaled == [("b", 1)]
-    assert ray.stats.report("a", "a#1", 0, {}) is None
+    assert ray.stats.report("a", "a#1", 0, {}).accept is None
 
 
 def test_a_deleted_application_is_absent_and_is_not_scaled(ray):
@@ -373,7 +373,7 @@ def minute_of_which_a_tenth(was):
         "latency_s": 0.9,
         "buckets": {"100": 9},
     }
-    return {str(second): row for second in range(1000, 1060)}
+    return dict.fromkeys(range(1000, 1060), row)
 
 
 def test_failed_requests_are_observed_and_violate_the_slo():
@@ -387,7 +387,7 @@ def test_a_job_whose_requests_all_fail_does_not_look_idle():
     recent = RecentSeconds(("a",), Clock(1000))
     recent.add(
         "a",
-        {str(second): empty_row() | {"arrivals": 1, "failed": 1} for second in range(1000, 1060)},
+        {second: empty_row() | {"arrivals": 1, "failed": 1} for second in range(1000, 1060)},
     )
     assert np.isnan(recent.mean_latency_s(60.0)).all()
 
@@ -395,19 +395,17 @@ def test_a_job_whose_requests_all_fail_does_not_look_idle():
 def test_a_minute_with_few_unknown_seconds_is_scaled_up_and_with_many_is_missing():
     recent = RecentSeconds(("a",), Clock(1000))
     row = empty_row() | {"arrivals": 1}
-    recent.add("a", {str(second): row for second in range(1000, 1050)})
+    recent.add("a", dict.fromkeys(range(1000, 1050), row))
     assert recent.arrivals_per_min(1).tolist() == [[60]]
     recent = RecentSeconds(("a",), Clock(1000))
-    recent.add("a", {str(second): row for second in range(1000, 1030)})
+    recent.add("a", dict.fromkeys(range(1000, 1030), row))
     assert np.isnan(recent.arrivals_per_min(1)).all()
 
 
 @pytest.mark.parametrize(("known", "count"), [(0, np.nan), (10, np.nan), (18, 20.0), (20, 20.0)])
 def test_an_incomplete_minute_is_unknown_if_too_many_of_its_seconds_are(known, count):
     recent = RecentSeconds(("a",), Clock(1000))
-    recent.add(
-        "a", {str(second): empty_row() | {"arrivals": 1} for second in range(1000, 1000 + known)}
-    )
+    recent.add("a", {second: empty_row() | {"arrivals": 1} for second in range(1000, 1000 + known)})
     assert recent.arrivals_now(0, 20.0) == pytest.approx([count], nan_ok=True)
 
 
@@ -426,7 +424,7 @@ def test_drop_rates_are_not_taken_for_zero_while_the_replicas_statistics_do_not_
 def test_trace_time_is_scaled_wall_time():
     recent = RecentSeconds(("a",), Clock(1000, scale=2.0))
     ended = empty_row() | {"arrivals": 1, "done": 1, "latency_s": 0.25, "buckets": {"128": 1}}
-    recent.add("a", {str(second): ended for second in range(1000, 1030)})
+    recent.add("a", dict.fromkeys(range(1000, 1030), ended))
     assert recent.arrivals_per_min(1).tolist() == [[30]]
     assert recent.mean_latency_s(60.0).tolist() == [0.5]
     assert recent.tail_latency_s(1, np.array([0.99]))[0] == pytest.approx(0.512, rel=0.03)

@@ -1,19 +1,30 @@
 """A replica's admission, queue and reports, and the stats aggregator, without Ray."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import json
+import math
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faro_ops.rayserve.clock_offset import FollowingClock, offset_after
 from faro_ops.rayserve.replica import Dropped, ReplicaActor, ReplicaQueue, load_model
-from faro_ops.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row, latency_of
+from faro_ops.rayserve.statistics import (
+    JobStatistics,
+    StatsAggregator,
+    add_row,
+    bucket_of,
+    empty_row,
+    latency_of,
+)
 
 
 async def at_once(queue: ReplicaQueue, requests: int, service_s: float = 0.0) -> int:
@@ -131,7 +142,8 @@ def test_a_second_that_is_reported_twice_counts_once():
     assert stats.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
 
 
-def test_the_replicas_of_a_job_add_up_in_any_order():
+def test_the_replicas_of_a_job_add_up_in_any_order(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_999_999_999.0)
     one, other = StatsAggregator(), StatsAggregator()
     reports = [
         ("a", "a#1", 2, {2_000_000_000: row(arrivals=3)}),
@@ -148,61 +160,230 @@ def test_the_replicas_of_a_job_add_up_in_any_order():
 
 def test_the_heartbeat_returns_the_share_to_accept_once_it_is_set():
     stats = StatsAggregator()
-    assert stats.report("a", "a#1", 0, {}) is None
-    stats.accept({"a": 0.7})
-    assert stats.report("a", "a#1", 0, {}) == 0.7
+    assert stats.report("a", "a#1", 0, {}).accept is None
+    stats.accept({"a": 0.7}, 30.0)
+    assert stats.report("a", "a#1", 0, {}).accept == 0.7
 
 
 def test_a_job_for_which_no_share_is_set_any_more_accepts_everything():
     stats = StatsAggregator()
-    stats.accept({"a": 1, "b": 0.6})
-    stats.accept({"a": 1})
-    assert stats.report("b", "b#1", 0, {}) == 1.0
+    stats.accept({"a": 1, "b": 0.6}, 30.0)
+    stats.accept({"a": 1}, 30.0)
+    assert stats.report("b", "b#1", 0, {}).accept == 1.0
 
 
-class TestASharePastTheLease:
+class TestAShare:
+    """A share of 0.6 that a controller set for 30 s, when it was granted the lease for 30 s."""
+
     @pytest.fixture
     def stats(self, monkeypatch):
         self.now_s = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         stats = StatsAggregator()
         stats.lease("first", 30.0)
-        stats.accept({"a": 0.6})
-        assert stats.report("a", "a#1", 0, {}) == 0.6
+        stats.accept({"a": 0.6}, 30.0)
+        assert self.share(stats) == 0.6
         return stats
 
-    def test_holds_while_the_lease_is_renewed(self, stats):
+    def share(self, stats, job="a"):
+        return stats.report(job, f"{job}#1", 0, {}).accept
+
+    def test_holds_while_it_is_renewed(self, stats):
         for self.now_s in (20.0, 40.0):
             stats.lease("first", 30.0)
-        assert stats.report("a", "a#1", 0, {}) == 0.6
+            stats.accept({"a": 0.6}, 30.0)
+        assert self.share(stats) == 0.6
+
+    def test_ends_if_only_the_lease_is_renewed(self, stats):
+        self.now_s = 20.0
+        stats.lease("first", 30.0)
+        self.now_s = 30.0
+        assert self.share(stats) == 1.0
 
     @pytest.mark.parametrize("ends", ["killed", "released"])
-    def test_is_one_again(self, stats, ends):
+    def test_is_one_again_after_its_controller(self, stats, ends):
         if ends == "killed":
             self.now_s = 31.0
         else:
             stats.lease("first", 0.0)
         assert stats.read()["a"]["accept"] == 1.0
-        assert stats.report("a", "a#1", 0, {}) == 1.0
+        assert self.share(stats) == 1.0
 
     def test_does_not_return_with_the_next_controller(self, stats):
         self.now_s = 31.0
         assert stats.lease("second", 30.0) == "second"
-        assert stats.report("a", "a#1", 0, {}) == 1.0
-        stats.accept({"a": 0.8})
-        assert stats.report("a", "a#1", 0, {}) == 0.8
+        assert self.share(stats) == 1.0
+        stats.accept({"a": 0.8}, 30.0)
+        assert self.share(stats) == 0.8
 
-    def test_holds_if_a_client_without_a_lease_has_set_it_since(self, stats):
+    def test_of_a_client_without_a_lease_ends_too(self, stats):
         self.now_s = 31.0
-        stats.accept({"a": 0.7})
+        stats.accept({"a": 0.7}, 60.0)
+        self.now_s = 90.0
+        assert self.share(stats) == 0.7
+        self.now_s = 91.0
+        assert self.share(stats) == 1.0
+
+    def test_comes_with_the_time_that_is_left(self, stats):
+        self.now_s = 12.0
+        assert stats.report("a", "a#1", 0, {}).for_s == 18.0
+
+    def test_of_nothing_is_a_share(self, stats):
+        stats.accept({"a": 0.0}, 30.0)
+        assert stats.read()["a"]["accept"] == self.share(stats) == 0.0
+
+    @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -0.1, 1.5, None, "all"])
+    def test_that_cannot_be_right_costs_only_its_job(self, stats, wrong):
+        stats.accept({"a": wrong, "b": 0.5}, 30.0)
+        assert (self.share(stats), self.share(stats, "b")) == (1.0, 0.5)
+
+
+class Remote:
+    """A replica without Ray, whose aggregator answers, hangs, or has died."""
+
+    def __init__(self, stats):
+        self.stats, self.delay_s = stats, 0.0
+        self.actor = ReplicaActor.__new__(ReplicaActor)
+        self.actor._job, self.actor._name = "a", "a#1"
+        self.actor._clock = FollowingClock()
+        self.actor._queue = ReplicaQueue(1_000_000, clock=self.actor._clock.now_s)
+        self.actor._aggregator = self
+        self.report = self
+
+    def remote(self, *arguments):
+        future = concurrent.futures.Future()
+        try:
+            future.set_result(self.stats.report(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return SimpleNamespace(future=lambda: future)
+
+    def heartbeat(self):
+        asyncio.run(self.actor._report())
+
+    def dropped(self, requests=100):
+        return asyncio.run(at_once(self.actor._queue, requests)) / requests
+
+
+class TestADropRateOfSeventyPercent:
+    @pytest.fixture
+    def replica(self, monkeypatch):
         self.now_s = 1000.0
-        assert stats.report("a", "a#1", 0, {}) == 0.7
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        replica = Remote(StatsAggregator())
+        replica.stats.accept({"a": 0.3}, 30.0)
+        replica.heartbeat()
+        assert replica.dropped() == pytest.approx(0.7, abs=0.02)
+        return replica
+
+    def test_ends_after_its_time_if_the_controller_and_the_aggregator_are_gone(self, replica):
+        self.now_s += 29.0
+        assert replica.dropped() == pytest.approx(0.7, abs=0.02)
+        self.now_s += 1.0
+        assert replica.dropped() == 0.0
+
+    def test_survives_a_restart_of_the_aggregator_until_the_controllers_next_tick(self, replica):
+        replica.stats = StatsAggregator()
+        self.now_s += 1.0
+        replica.heartbeat()
+        assert replica.dropped() == pytest.approx(0.7, abs=0.02)
+        replica.stats.accept({"a": 0.6}, 30.0)
+        replica.heartbeat()
+        assert replica.dropped() == pytest.approx(0.4, abs=0.02)
+
+    def test_ends_after_its_time_if_the_restarted_aggregator_hears_no_controller(self, replica):
+        replica.stats = StatsAggregator()
+        for _ in range(30):
+            self.now_s += 1.0
+            replica.heartbeat()
+        assert replica.dropped() == 0.0
+
+    def test_lasts_as_long_as_it_is_renewed(self, replica):
+        for _ in range(100):
+            self.now_s += 10.0
+            replica.stats.accept({"a": 0.3}, 30.0)
+            replica.heartbeat()
+        assert replica.dropped() == pytest.approx(0.7, abs=0.02)
+
+    def test_of_a_replica_that_accepts_nothing_is_one(self, replica):
+        replica.stats.accept({"a": 0.0}, 30.0)
+        replica.heartbeat()
+        assert replica.dropped() == 1.0
+
+
+WRONG = [
+    ("arrivals", float("nan")),
+    ("done", float("inf")),
+    ("dropped", -1),
+    ("latency_s", float("nan")),
+    ("service_s2", -0.1),
+    ("failed", "three"),
+    ("buckets", {"5": -1}),
+    ("buckets", {"x": 1}),
+    ("buckets", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_measurements_that_cannot_be_right_cost_one_second_of_one_job(key, value):
+    stats = StatsAggregator()
+    good = {2_000_000_000 + n: row(arrivals=2) for n in range(3)}
+    for job in ("a", "b"):
+        stats.report(job, f"{job}#1", 0, good)
+    stats.report("a", "a#2", 0, good | {2_000_000_001: row(arrivals=1) | {key: value}})
+    read = json.loads(json.dumps(stats.read(), allow_nan=False))
+    a, b = (JobStatistics.of(read[job]) for job in ("a", "b"))
+    assert list(a.wrong) == [2_000_000_001]
+    assert a.wrong[2_000_000_001].startswith("replica a#2 reports ")
+    assert [a.seconds[second]["arrivals"] for second in (2_000_000_000, 2_000_000_002)] == [4, 4]
+    assert (len(b.seconds), b.wrong) == (3, {})
+
+
+def test_a_number_of_ongoing_requests_that_cannot_be_right_is_unknown():
+    stats = StatsAggregator()
+    for ongoing in (float("nan"), -1, float("inf")):
+        stats.report("a", "a#1", ongoing, {})
+        part = json.loads(json.dumps(stats.read(), allow_nan=False))["a"]
+        assert math.isnan(JobStatistics.of(part).ongoing)
+
+
+@pytest.mark.parametrize("ahead_s", [-20.0, 20.0, 3600.0])
+def test_a_replica_on_a_node_with_another_time_counts_in_the_aggregators_seconds(
+    ahead_s, monkeypatch
+):
+    true_s, here_s = 2_000_000_000.25, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: 500.0 + here_s)
+    monkeypatch.setattr(time, "time", lambda: true_s + here_s + ahead_s)
+    replica = Remote(StatsAggregator())
+    report = replica.stats.report
+
+    def on_its_own_node(*arguments):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(time, "time", lambda: true_s + here_s)
+            return report(*arguments)
+
+    monkeypatch.setattr(replica.stats, "report", on_its_own_node)
+    replica.heartbeat()
+    for second in (1.0, 2.0, 3.0):
+        here_s = second
+        replica.dropped(10)
+        replica.heartbeat()
+    here_s = 4.0
+    replica.heartbeat()
+    seconds = replica.stats._seconds["a"]
+    assert [seconds[2_000_000_000 + n]["arrivals"] for n in (1, 2, 3)] == [10, 10, 10]
+
+
+def test_an_answer_that_takes_long_says_nothing_about_the_clocks():
+    assert offset_after(0.0, 100.0, 120.0, 120.0) == 0.0
+    assert offset_after(0.0, 100.0, 99.0, 80.0) == 0.0, "our clock was set back meanwhile"
 
 
 def test_the_statistics_survive_json():
     stats = StatsAggregator()
     stats.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})
-    assert json.loads(json.dumps(stats.read())) == stats.read()
+    read = stats.read()
+    assert json.loads(json.dumps(read)) == read
 
 
 @pytest.mark.parametrize(

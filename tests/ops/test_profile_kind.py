@@ -226,6 +226,14 @@ def test_a_slow_service_is_loaded_for_longer_at_each_rate(monkeypatch):
     assert min(seconds for _, seconds in offered) >= 60
 
 
+@pytest.mark.parametrize("service_time_s", [0.3, 1.0, 5.0])
+def test_every_rate_offers_enough_requests_to_a_slow_service(service_time_s, monkeypatch):
+    offered = offered_to(
+        monkeypatch, Job("a", slo_s=3 * service_time_s), service_time_s, latency_s=service_time_s
+    )
+    assert min(rate_rps * seconds for rate_rps, seconds in offered) >= 60
+
+
 def test_a_service_whose_slo_is_that_of_a_token_is_offered_several_rates(monkeypatch):
     tokens = Continuous(
         0.03, 0.003, 2e-4, 6, output_tokens=15.0, prompt_tokens=100.0, slo_on="per_token"

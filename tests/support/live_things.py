@@ -67,8 +67,8 @@ class FakeRay:
                     query["holder"][0], float(query["duration_s"][0]), "force" in query
                 )
             if method == "POST":
-                self.stats.accept(body)
-                return 200, body
+                self.stats.accept(body, float(query["for_s"][0]))
+                return 200, {}
             return 200, self.stats.read(int(parse_qs(parts.query)["since"][0]))
         if self.status != 200:
             return self.status, {}

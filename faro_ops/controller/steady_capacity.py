@@ -1,24 +1,48 @@
 """The capacity that jobs may use: a measured gain counts at once, a loss only if it lasts.
 
 Nodes, quotas and workers come and go within seconds: a node pool is replaced, a partition makes all
-nodes NotReady. Replicas that Faro removes meanwhile would be missed a minute later.
+nodes NotReady, a restarted Ray lists no node yet. Replicas that Faro removes meanwhile would be
+missed a minute later.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
-from faro_ops.kube.capacity import EPSILON, Capacity
-
+EPSILON = 1e-6  # cores; tolerance for rounding errors
 SHRINK_AFTER_S = 120.0  # the capacity must stay below the cores in use this long before jobs shrink
-# A copy of the cluster's objects that is older is not used: more than two watches (informer.py).
+# An older measurement is not used. In Kubernetes, this is more than two watches (informer.py).
 STALE_S = 90.0
 # Why the capacity that counts is not the measured one; reasons of a condition of the FaroPlan.
 MEASURED = "Measured"  # it is
 SHORT = "Short"  # less is left than the jobs use, but not for SHRINK_AFTER_S yet
 SHRUNK = "Shrunk"  # less is left than the jobs use, and they shrink
 VANISHED = "Vanished"  # nothing is left: everything holds until some capacity is back
-STALE = "Stale"  # the API server has not confirmed the measurement for STALE_S
+STALE = "Stale"  # the cluster has not confirmed the measurement for STALE_S
+
+
+class Measured(Protocol):
+    """The cores that a cluster offers to the jobs, as last measured."""
+
+    @property
+    def cores(self) -> float:
+        """NaN if they were never measured."""
+
+    @property
+    def unready(self) -> float:
+        """Further cores, which count only as far as the jobs use them already."""
+
+    @property
+    def bound(self) -> str:
+        """What limits the cores."""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the cluster last confirmed the measurement."""
+
+    @property
+    def outage(self) -> str:
+        """The last error of the cluster; "" if it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +55,7 @@ class SteadyCapacity:
     known: float = math.inf  # `cores` when they were last known
     short_since_s: float | None = None  # since when less is left than the jobs use; None: it is not
 
-    def after(self, now_s: float, measured: Capacity, used: float) -> Self:
+    def after(self, now_s: float, measured: Measured, used: float) -> Self:
         """The capacity that counts after a measurement.
 
         now_s : time in seconds on a clock that never jumps.
@@ -40,6 +64,8 @@ class SteadyCapacity:
         While less is left than `used`, jobs keep `used`, but never more than counted before:
         replicas that another client requests do not add capacity.
         """
+        if math.isnan(measured.cores):
+            return self._unknown(STALE, f"no capacity is known yet ({measured.outage})")
         if measured.age_s > STALE_S:
             note = f"the capacity is {measured.age_s:.0f} s old ({measured.outage})"
             return self._unknown(STALE, note)
