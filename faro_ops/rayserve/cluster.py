@@ -406,8 +406,8 @@ def cores_of_nodes(answer: Any) -> float:
 
 def clock_of(answer: dict[str, Any]) -> float | None:
     """The statistics actor's Unix time, which the parts of all jobs have; None without a job."""
-    times_s = [part.get("now_s") for part in answer.values() if isinstance(part, dict)]
-    valid_s = sorted(time_s for time_s in times_s if is_measure(time_s))
+    times_s: list[Any] = [part.get("now_s") for part in answer.values() if isinstance(part, dict)]
+    valid_s: list[float] = sorted(time_s for time_s in times_s if is_measure(time_s))
     return valid_s[len(valid_s) // 2] if valid_s else None  # one damaged part does not matter
 
 
