@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
+from faro_ops.controller.startup import once
 
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
@@ -60,11 +61,13 @@ def faro_plan(
 
 
 def overrides_of(
-    home: NamespacedName | None, journal: str | None
+    home: NamespacedName | None, journal: str | None, ensure: Ensure = once
 ) -> Callable[[], tuple[Override, ...]]:
     """A function that reads operators' overrides.
 
     They are in the file next to `journal` and in the FaroPlan `home`.
+
+    ensure : runs the checks that the API server answers, once or until they pass.
     """
     from faro_ops.controller.overrides import path_of, read_overrides
 
@@ -75,10 +78,12 @@ def overrides_of(
     from faro_ops.kube.plan_overrides import PlanOverrides
     from faro_ops.kube.preflight import check_server
 
-    check_server(home.connect())
+    ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)
     of_plan = PlanOverrides(api, home.namespace, home.name)
-    return latest(lambda: (*of_journal(), *of_plan.read()))
+    read = latest(lambda: (*of_journal(), *of_plan.read()))
+    ensure(read)
+    return read
 
 
 @contextmanager

@@ -165,6 +165,11 @@ class Watched:
         self.known = settings
         return settings
 
+    @property
+    def problem(self) -> str:
+        """Why the settings could not be read the last time; "" if they could."""
+        return self._problem
+
     def _mark(self) -> tuple[int, int] | None:
         """What tells one version of the table from the next; None without a table."""
         if not self._table.exists():
