@@ -37,7 +37,7 @@ from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
 from faro_ops.controller.settings_change import Rejected, SettingsChange, reason_of
-from faro_ops.controller.startup import Ensure, once, until_passed
+from faro_ops.controller.startup import Check, Ensure, once, until_passed
 from faro_ops.files import check_writable
 from faro_ops.policies.authority import WithAuthority
 from faro_ops.policies.bounds import AsBounds, predicting
@@ -137,6 +137,7 @@ class Controller:
         self.unreadable: Rejected | None = None  # why the table or the orders cannot be read
         self.below: tuple[str, ...] = ()  # jobs with fewer replicas than their minimum
         self.refit_requested = False
+        self.started = False  # whether the first set-up is complete
         self.exporter: Exporter | None = None
         self.stop = resources.enter_context(stopped_by_signals(self.request_refit))
         self.wait_for: Ensure = until_passed(self.stop, self.on_wait) if options.wait else once
@@ -198,10 +199,15 @@ class Controller:
         ready: list[SetUp] = []
         self.wait_for(lambda: ready.append(self.first_set_up()))
         first = ready[0]
+        self.started = True
         if self.session and first.gated:
             self.session.use(first.gated)
             self.session.lead(first.gated.cluster.inner)
         return first
+
+    def ensure(self, check: Check) -> None:
+        """Run a check. With --wait, the start repeats it; changed settings are rejected instead."""
+        (once if self.started else self.wait_for)(check)
 
     def first_set_up(self) -> SetUp:
         first = self.set_up(self.settings)
@@ -439,7 +445,7 @@ class Controller:
             self.clock,
             options.capacity,
             self.policy,
-            self.wait_for,
+            self.ensure,
             lease,
             options.start_timeout_s,
         )

@@ -154,12 +154,12 @@ def test_the_plan_is_published_again_after_a_failed_report(caplog):
             if len(published) == 1:
                 raise KeyError("uid")
 
-    reporter = Odd(None, "n", "faro", "AIAD", (), "me")
+    reporter = Odd(None, "n", "faro", "AIAD", "me")
     for step in (1, 2):
-        reporter(step)
+        reporter(JOBS, step)
         until(lambda step=step: len(published) == step)
     reporter.close()
-    assert published == [[1], [2]]
+    assert published == [[(JOBS, 1)], [(JOBS, 2)]]
     assert "the plan is not published" in caplog.text
 
 
