@@ -246,6 +246,7 @@ class Controller:
         self.settings, self.policy = new.settings, new.policy
         self.model.use(new.settings.jobs, new.forecaster)
         self.job_states.keep_only([job.name for job in new.settings.jobs])
+        self.job_states.refuse_orders(orders_not_in_force(new.settings))
         if self.session and new.gated:
             self.session.use(new.gated)
         if self.exporter:
@@ -521,6 +522,11 @@ class Controller:
             self.exporter.waits_for = reason
         if reason:
             say(f"waiting: {reason}")
+
+
+def orders_not_in_force(settings: Settings) -> dict[str, str]:
+    """Job -> why an order for it is not in force (`Settings.rejected`), for status and metrics."""
+    return {order.job: order.reason for order in getattr(settings, "rejected", ())}
 
 
 def tell(listeners: Iterable[Listener], step: Step) -> None:
