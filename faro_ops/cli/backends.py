@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
+from faro_ops.controller.startup import once
 
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
@@ -61,10 +62,14 @@ def faro_plan(
     return NamespacedName.of(plan, kubeconfig, context)
 
 
-def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], Orders]:
+def overrides_of(
+    home: NamespacedName | None, journal: str | None, ensure: Ensure = once
+) -> Callable[[], Orders]:
     """A function that reads operators' orders; those of a place that cannot be read stay as known.
 
     They are in the file next to `journal` and in the FaroPlan `home`.
+
+    ensure : runs the checks that the API server answers, once or until they pass.
     """
     from faro_ops.controller.override_store import OverridesFile, path_of
     from faro_ops.controller.overrides import LastKnown, Orders
@@ -76,7 +81,7 @@ def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[
     from faro_ops.kube.plan_overrides import PlanOverrides
     from faro_ops.kube.preflight import check_server
 
-    check_server(home.connect())
+    ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)
     of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name).read)
     return latest(lambda: of_journal() + of_plan())

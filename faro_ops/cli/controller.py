@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from faro_lib import protocol
 from faro_lib.control import GuardrailConfig, Step
+from faro_lib.forecast import Forecaster
 from faro_lib.policies import Cluster, Policy, make
 from faro_lib.policies.loops import paced
 from faro_lib.protocol import HISTORY_MINUTES
@@ -32,25 +33,26 @@ from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.controller import loop
 from faro_ops.controller.clock import Clock, StopEvent
 from faro_ops.controller.fitting import report_orders
+from faro_ops.controller.job_reports import below_minimum
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
+from faro_ops.controller.settings_change import Rejected, SettingsChange, reason_of
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
-from faro_ops.errors import message_of
 from faro_ops.files import check_writable
 from faro_ops.policies.authority import WithAuthority
 from faro_ops.policies.bounds import AsBounds, predicting
 
 if TYPE_CHECKING:
     from faro_ops.controller.exporter import Exporter
-    from faro_ops.kube.operate import NamespacedName
+    from faro_ops.kube.operate import GatedJobs, KubeSession, NamespacedName
+    from faro_ops.kube.status import Condition
     from faro_ops.policies.protocol import LiveCluster
     from faro_ops.rayserve.cluster import Lease
 
 # Reasons of failures: changed settings are unusable, or a refit of the forecaster fails.
 CHANGES = "changes"
 REFIT = "refit"
-RETRY_S = 60.0  # seconds until changed settings are tried again after they failed with an OSError
 # /healthz fails if no tick ends for 5 periods plus this time, which allows for API calls of 60 s.
 STALLED_S = 120.0
 Listener = Callable[[Step], object]
@@ -104,194 +106,243 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """What one pass of the control loop works with.
+class SetUp:
+    """What passes of the control loop need of some settings.
 
-    policy : made for the jobs of `settings`; the next pass uses it again if they have not changed.
-    planner : `policy` with the events, the time of day and the authority at the start of the pass.
-    publish : publishes a step in the FaroPlan, if there is one.
+    policy : made for the jobs of `settings`, with `forecaster`.
+    gated : the cluster as `KubeSession` uses it; None without a FaroPlan.
     """
 
     settings: Settings
     policy: Policy
-    planner: Policy
+    forecaster: Forecaster
     cluster: Cluster
-    publish: Listener | None
+    gated: GatedJobs | None
 
 
 class Controller:
     """Runs the control loop with the options of `faro run`.
 
-    The constructor sets up what lasts until the end: the forecaster, signals, metrics, journal,
-    clock and backend. `resources` closes them. `run` then makes passes. A pass has fixed settings
-    (jobs, and overrides of operators) and ends when they change. If the changed settings cannot be
-    used, the next pass has the earlier ones again.
+    The constructor and `start` set up what lasts until the end: signals, metrics, the forecaster,
+    journal, clock and backend, and in Kubernetes the lease and what belongs to it (`KubeSession`).
+    `resources` closes them. `run` then makes passes. A pass has fixed settings (jobs, and orders of
+    operators). Changed settings are set up beside the running pass, which goes on until the new
+    set-up is complete; if it fails, the pass goes on.
 
-    settings, policy : of the newest pass that could be set up.
-    wanted : settings of the next pass; they differ from `settings` if they have changed.
-    changes : texts for the journal that say how `wanted` differs from what the last pass had.
+    settings : of the running pass.
     """
 
     def __init__(self, options: RunOptions, resources: ExitStack):
         self.options = options
-        self.exporter: Exporter | None = None
         self.job_states = JobStates()
+        self.unreadable: Rejected | None = None  # why the table or the orders cannot be read
+        self.below: tuple[str, ...] = ()  # jobs with fewer replicas than their minimum
+        self.refit_requested = False
+        self.started = False  # whether the first set-up is complete
+        self.exporter: Exporter | None = None
+        self.stop = resources.enter_context(stopped_by_signals(self.request_refit))
+        self.wait_for: Ensure = until_passed(self.stop, self.on_wait) if options.wait else once
         self.home = backends.faro_plan(
             options.backend, options.plan, options.kubeconfig, options.context
         )
-        overrides = backends.overrides_of(self.home, options.journal)
+        self.session = self._session(resources)
+        # Metrics come early, so that a port in use ends the run before Ray starts, and that probes
+        # are answered while the run waits for a server.
+        self.exporter = self._exporter(resources)
+        overrides = backends.overrides_of(self.home, options.journal, self.wait_for)
         self.watched = Watched(options.jobs, overrides)
-        self.settings = self.wanted = self.watched.known
+        self.settings = self.watched.known
         for order in self.settings.rejected:
             say(str(order))
         self.model = FreshModel(self._source(), self.settings.jobs, self.on_refit)
         self.policy = self.policy_of(self.settings)
+        if self.exporter:
+            self.exporter.progress_deadline_s = STALLED_S + 5 * self.policy.tick_s
 
-        self.stop = resources.enter_context(stopped_by_signals(self.model))
-        self.wait_for: Ensure = until_passed(self.stop, self.on_wait) if options.wait else once
-        # Metrics come early, so that a port in use ends the run before Ray starts.
-        self.exporter = self._exporter(resources)
         self.journal = self._journal(resources)
-        self.changes = changes_since(self.journal, self.settings)
         self.clock = clock_of(self.journal, self.stop)
         self.cluster_of = self._backend(resources)
+        self.change: SettingsChange[Settings, SetUp] = SettingsChange(
+            self.set_up, self.discard, self.on_rejected
+        )
+        self.next: SetUp | None = None  # changed settings that are ready to be used
 
         # The time of `--seconds` excludes the start of Ray.
         seconds = math.inf if options.seconds is None else options.seconds
         self.until_s = self.clock.now_s + seconds
         self.utc_offset_s = 0  # at the start of the pass
-        self.retry_s = math.inf  # value of time.monotonic() at which rejected settings are retried
 
     def run(self) -> None:
         """Make passes until the run is stopped or its time is over."""
-        while not self.stop.is_set() and self.clock.now_s < self.until_s:
-            with ExitStack() as resources:  # of this pass, such as the lease
-                prepared = self.prepared(resources)
-                if prepared is not None:
-                    self.run_pass(prepared, resources)
+        now = self.start()
+        changes = changes_since(self.journal, now.settings)
+        while self.goes_on:
+            self.use(now)
+            self.run_pass(now, changes)
+            now, changes = self.following(now)
         if self.options.backend == "local":
             say("stopped")
         else:
             say("stopped; the replicas stay as they are")
 
-    # --- a pass --------------------------------------------------------------------------------
-
-    def prepared(self, resources: ExitStack) -> Pass | None:
-        """Set up a pass with the `wanted` settings; None if they have changed and are rejected."""
-        self.utc_offset_s = time.localtime().tm_gmtoff
-        if self.exporter:
-            self.exporter.use_jobs(self.wanted.jobs)
-        try:
-            prepared = self.set_up(self.wanted, resources)
-        except (ValueError, OSError) as error:
-            if not self.changing:
-                raise
-            self.reject(error)
-            return None
-        self.settings, self.policy = prepared.settings, prepared.policy
-        return prepared
-
-    def set_up(self, settings: Settings, resources: ExitStack) -> Pass:
-        """Make the policy and the cluster of a pass.
-
-        Raises ValueError or OSError if the settings are unusable.
-        """
-        policy = self.policy_of(settings) if self.changing else self.policy
-        planner = self.planner_of(policy, settings)
-        serving = self.cluster_of(settings)
-        if self.home is None:
-            return Pass(settings, policy, planner, serving, publish=None)
-        from faro_ops.kube.operate import gated_cluster
-
-        gated = gated_cluster(
-            self.home,
-            serving,
-            settings.jobs,
-            self.options.policy,
-            self.stop,
-            act=self.options.apply,
-            fixed=self.options.capacity is not None,
-            report=say,
-            ensure=self.ensure,
-            states=self.job_states,
-        )
-        cluster, publish = resources.enter_context(gated)
-        return Pass(settings, policy, planner, cluster, publish)
-
-    def reject(self, error: ValueError | OSError) -> None:
-        """Return to the settings of the last pass.
-
-        Settings that met an OSError are tried again after RETRY_S.
-        """
-        self.on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
-        self.retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else math.inf
-        self.wanted, self.changes = self.settings, ()
-        # The policy is made again, because the rejected settings may have refitted the forecaster.
-        self.policy = self.policy_of(self.settings)
-
-    def run_pass(self, prepared: Pass, resources: ExitStack) -> None:
-        """Run the control loop until the settings change; find the settings of the next pass."""
-        for change in self.changes:
-            say(change)
-        listeners = self.listeners(prepared, resources)
-        loop.run(
-            prepared.cluster,
-            prepared.planner,
-            prepared.settings.jobs,
-            guardrails=replace(self.options.guardrails, fixed=prepared.settings.fixed_jobs),
-            apply=self.options.apply,
-            journal=self.journal,
-            clock=self.clock,
-            stop=self.stop,
-            until_s=self.until_s,
-            on_step=partial(tell, listeners),
-            on_failure=self.on_failure,
-            changes=self.changes,
-            changed=self.changed,
-            newest=self.model.newer,
-            # Not only of this pass: a freeze holds even if the newest settings are rejected.
-            frozen=lambda: prepared.settings.frozen_by(self.watched.known),
-        )
-        self.retry_s = math.inf
-        self.wanted = self.watched.known
-        if self.changing:
-            self.changes = tuple(self.settings.changes(self.wanted))
-        else:  # only the UTC offset has changed, or the run ends
-            self.changes = changes_since(self.journal, self.settings)
-
     @property
-    def changing(self) -> bool:
-        """Whether the `wanted` settings differ from those of the last pass."""
-        return self.wanted is not self.settings
+    def goes_on(self) -> bool:
+        return not self.stop.is_set() and self.clock.now_s < self.until_s
 
-    def changed(self) -> bool:
-        """Whether the pass ends: settings or the UTC offset have changed, or a retry is due."""
-        try:
-            new = self.watched.new() is not None
-        except (ValueError, OSError) as error:
-            self.on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
-            return False
-        moved = time.localtime().tm_gmtoff != self.utc_offset_s
-        return new or moved or time.monotonic() > self.retry_s
+    # --- settings ------------------------------------------------------------------------------
+
+    def start(self) -> SetUp:
+        """The first set-up, once this controller leads. With --wait, it is repeated until it works.
+
+        Raises ConfigurationError for a mistake that time does not correct, and without --wait
+        ValueError or OSError if a server does not answer or no job can be scaled.
+        """
+        if self.session:
+            self.wait_for(self.session.check)
+        ready: list[SetUp] = []
+        self.wait_for(lambda: ready.append(self.first_set_up()))
+        first = ready[0]
+        self.started = True
+        if self.session and first.gated:
+            self.session.use(first.gated)
+            self.session.lead(first.gated.cluster.inner)
+        return first
 
     def ensure(self, check: Check) -> None:
-        """Run a check.
+        """Run a check. With --wait, the start repeats it; changed settings are rejected instead."""
+        (once if self.started else self.wait_for)(check)
 
-        With --wait, repeat it until it passes; changed settings are not waited for but rejected.
+    def first_set_up(self) -> SetUp:
+        first = self.set_up(self.settings)
+        if first.gated:
+            from faro_ops.kube.operate import check_some_job
+
+            try:
+                check_some_job(first.gated)
+            except (ValueError, OSError):
+                self.discard(first)
+                raise
+        return first
+
+    def set_up(self, settings: Settings) -> SetUp:
+        """Make the policy and the cluster for some settings; what runs stays as it is.
+
+        Raises ValueError or OSError if the settings are unusable, or a server does not answer.
         """
-        if self.changing:
-            once(check)
-        else:
-            self.wait_for(check)
+        forecaster = self.model.fitted_to(settings.jobs)
+        policy = self.policy if settings is self.settings else self.policy_of(settings)
+        # Tried here, and made again when a pass begins, for the time at its start.
+        self.planner_of(policy, settings).start(settings.jobs)
+        cluster = self.cluster_of(settings)
+        if self.session is None:
+            return SetUp(settings, policy, forecaster, cluster, gated=None)
+        gated = self.session.gated(cluster, settings.jobs)
+        return SetUp(settings, policy, forecaster, gated.cluster, gated)
+
+    def discard(self, unused: SetUp) -> None:
+        """End what belongs to a set-up that is not used after all."""
+        if self.session and unused.gated:
+            self.session.discard(unused.gated)
+
+    def use(self, new: SetUp) -> None:
+        """Use this set-up, which may be that of the pass before, from now on."""
+        self.settings, self.policy = new.settings, new.policy
+        self.model.use(new.settings.jobs, new.forecaster)
+        self.job_states.keep_only([job.name for job in new.settings.jobs])
+        self.job_states.refuse_orders(orders_not_in_force(new.settings))
+        if self.session and new.gated:
+            self.session.use(new.gated)
+        if self.exporter:
+            self.exporter.use_jobs(new.settings.jobs)
+
+    def following(self, now: SetUp) -> tuple[SetUp, tuple[str, ...]]:
+        """The set-up of the next pass, and texts for the journal that say what has changed."""
+        following, self.next = self.next, None
+        if following is None:  # only the UTC offset has changed, or the run ends
+            return now, changes_since(self.journal, now.settings)
+        return following, tuple(now.settings.changes(following.settings))
+
+    def changed(self) -> bool:
+        """Whether the pass ends: changed settings are ready, or the UTC offset has changed."""
+        self.read_settings()
+        self.next = self.change.ready()
+        if self.exporter:
+            self.exporter.reject_settings(self.rejected is not None)
+        return self.next is not None or time.localtime().tm_gmtoff != self.utc_offset_s
+
+    def read_settings(self) -> None:
+        """Read the table and the orders, and have them set up if they have changed."""
+        try:
+            new = self.watched.new()
+        # Any error, because neither a table nor an order may end the run.
+        except Exception as error:
+            reason = reason_of(error)
+            before = self.unreadable
+            if before is None or before.reason != reason:
+                self.on_rejected(reason)
+            self.unreadable = Rejected(reason, before.since_s if before else time.time())
+            return
+        if not self.watched.problem:
+            self.unreadable = None
+        if new is not None:
+            # The running settings may be wanted again, after others were rejected.
+            self.change.want(None if new == self.settings else new)
+
+    @property
+    def rejected(self) -> Rejected | None:
+        """Why the newest settings are not in use; None if they are, or are still being set up."""
+        return self.unreadable or self.change.rejected
+
+    # --- a pass --------------------------------------------------------------------------------
+
+    def run_pass(self, now: SetUp, changes: tuple[str, ...]) -> None:
+        """Run the control loop until the settings change."""
+        self.utc_offset_s = time.localtime().tm_gmtoff
+        forecaster = self.model.of(now.settings.jobs)
+        planner = self.planner_of(models.with_model(now.policy, forecaster), now.settings)
+        for change in changes:
+            say(change)
+        if self.exporter:
+            self.exporter.begin()
+        with ExitStack() as resources:
+            loop.run(
+                now.cluster,
+                planner,
+                now.settings.jobs,
+                guardrails=replace(self.options.guardrails, fixed=now.settings.fixed_jobs),
+                apply=self.options.apply,
+                journal=self.journal,
+                clock=self.clock,
+                stop=self.stop,
+                until_s=self.until_s,
+                on_step=partial(tell, self.listeners(now.settings, resources)),
+                on_failure=self.on_failure,
+                changes=changes,
+                changed=self.changed,
+                newest=self.newer,
+                # Not only of this pass: a freeze holds even if the newest settings are rejected.
+                frozen=lambda: now.settings.frozen_by(self.watched.known),
+                states=self.job_states,
+            )
 
     # --- policies ------------------------------------------------------------------------------
+
+    def request_refit(self) -> None:
+        self.refit_requested = True
+
+    def newer(self) -> Forecaster | None:
+        """A newly fitted forecaster, if there is one (`FreshModel.newer`)."""
+        if self.refit_requested:
+            self.refit_requested = False
+            self.model.wanted = True
+        return self.model.newer()
 
     def policy_of(self, settings: Settings) -> Policy:
         """The policy for the jobs of `settings`.
 
         This may measure latencies or fit the forecaster, which takes time.
         """
-        forecaster = self.model.of(settings.jobs)
+        forecaster = self.model.fitted_to(settings.jobs)
         context = models.context_of(settings, forecaster, self.options.capacity)
         policy = make(self.options.policy, context)
         if self.options.ceilings:
@@ -325,18 +376,39 @@ class Controller:
             self.home.namespace if self.home else ".*",
         )
 
+    def _session(self, resources: ExitStack) -> KubeSession | None:
+        if self.home is None:
+            return None
+        from faro_ops.kube.operate import KubeSession
+
+        session = KubeSession(
+            self.home,
+            self.options.policy,
+            self.stop,
+            on_ray=self.options.backend != "deployments",
+            act=self.options.apply,
+            fixed=self.options.capacity is not None,
+            report=say,
+            states=self.job_states,
+            conditions=self.conditions,
+        )
+        resources.callback(session.close)
+        return session
+
     def _exporter(self, resources: ExitStack) -> Exporter | None:
-        options = self.options
+        options, session = self.options, self.session
         if options.metrics_port is None:
             return None
         from faro_ops.controller.exporter import Exporter
 
         exporter = Exporter(
-            self.settings.jobs,
+            (),
             options.metrics_port,
             options.metrics_address,
-            STALLED_S + 5 * self.policy.tick_s,
-            options.apply,
+            applies=options.apply,
+            states=self.job_states,
+            leads=session.leads if session else lambda: None,
+            pending=session.pending if session else lambda: None,
         )
         resources.callback(exporter.close)
         say(f"metrics at http://{options.metrics_address}:{exporter.port}/metrics")
@@ -355,16 +427,14 @@ class Controller:
         """
         options = self.options
         if self.home and options.backend == "deployments":
-            from faro_ops.kube.operate import connect_deployments
+            from faro_ops.kube.operate import DeploymentsBackend
 
-            return partial(
-                connect_deployments,
+            return DeploymentsBackend(
                 self.home,
                 prometheus=options.prometheus,
                 token_path=options.prometheus_token,
                 clock=self.clock,
                 cores=options.capacity,
-                ensure=self.ensure,
                 ceilings=options.ceilings,
                 act=options.apply,
                 states=self.job_states,
@@ -390,13 +460,12 @@ class Controller:
 
     # --- reports -------------------------------------------------------------------------------
 
-    def listeners(self, prepared: Pass, resources: ExitStack) -> list[Listener]:
+    def listeners(self, settings: Settings, resources: ExitStack) -> list[Listener]:
         """The receivers of every step: the FaroPlan, the metrics, standard output and the log."""
-        options = self.options
-        jobs = prepared.settings.jobs
-        listeners: list[Listener] = []
-        if prepared.publish:
-            listeners.append(prepared.publish)
+        options, jobs = self.options, settings.jobs
+        listeners: list[Listener] = [partial(self.note_minima, jobs)]
+        if self.session:
+            listeners.append(self.session.publish)
         if self.exporter:
             listeners.append(self.exporter.step)
         if options.watch:
@@ -407,8 +476,38 @@ class Controller:
         else:
             listeners.append(partial(print_step, jobs, options.apply))
         listeners.append(announcing(jobs))
-        listeners.append(partial(report_orders, self.job_states, prepared.settings))
+        listeners.append(partial(report_orders, self.job_states, settings))
         return listeners
+
+    def note_minima(self, jobs: tuple[Job, ...], step: Step) -> None:
+        """Log which jobs have fewer replicas than their minimum, whenever these are others."""
+        before, self.below = self.below, below_minimum(jobs, step)
+        if self.below != before:
+            names = ", ".join(self.below)
+            problem = f"{step.observation.capacity:g} cores cannot hold the minimum of all jobs"
+            say(f"{problem}; below their minimum: {names}" if names else "all minima are kept")
+
+    def conditions(self) -> list[Condition]:
+        """Conditions of the FaroPlan besides those of the cluster."""
+        from faro_ops.kube.status import Condition
+
+        rejected, refused = self.rejected, self.job_states.refused_orders()
+        settings = Condition("SettingsAccepted", True, "Accepted")
+        if rejected:
+            settings = Condition("SettingsAccepted", False, "Rejected", rejected.reason)
+        orders = Condition("OrdersInForce", True, "AllInForce")
+        if refused:
+            lines = "; ".join(f"{job}: {reason}" for job, reason in sorted(refused.items()))
+            orders = Condition("OrdersInForce", False, "SomeAreNot", lines)
+        minima = Condition("MinimaKept", True, "Enough")
+        if self.below:
+            names = f"below min_replicas: {', '.join(self.below)}"
+            minima = Condition("MinimaKept", False, "TooFewCores", names)
+        return [settings, orders, minima]
+
+    def on_rejected(self, reason: str) -> None:
+        """Report that changed settings are not used."""
+        self.on_failure(CHANGES, f"{reason}; the jobs stay as they are")
 
     def on_failure(self, reason: str, message: str) -> None:
         """Report a failure to the metrics and the log. A failed policy may revert a refit."""
@@ -430,6 +529,11 @@ class Controller:
             self.exporter.waits_for = reason
         if reason:
             say(f"waiting: {reason}")
+
+
+def orders_not_in_force(settings: Settings) -> dict[str, str]:
+    """Job -> why an order for it is not in force (`Settings.rejected`), for status and metrics."""
+    return {order.job: order.reason for order in settings.rejected}
 
 
 def tell(listeners: Iterable[Listener], step: Step) -> None:
@@ -481,13 +585,14 @@ def print_step(jobs: tuple[Job, ...], applied: bool, step: Step) -> None:
 
 
 @contextmanager
-def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM and SIGINT set. SIGUSR1 requests a refit of `model`."""
+def stopped_by_signals(on_refit: Callable[[], object] | None) -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM and SIGINT set. SIGUSR1 calls `on_refit`, if it is given."""
     stop = StopEvent()
 
     def received(number: int, _: object) -> None:
         if number == signal.SIGUSR1:
-            model.wanted = True
+            if on_refit is not None:
+                on_refit()
         elif number == signal.SIGINT and stop.is_set():
             raise KeyboardInterrupt  # a second Ctrl-C does not wait for the tick or for Ray
         else:

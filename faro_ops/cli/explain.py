@@ -28,6 +28,7 @@ def explain(
 ) -> None:
     """Explain a past decision of `faro run`, job by job."""
     from faro_ops.controller.explanation import decided, decision_at, explained
+    from faro_ops.controller.job_states import FINE
     from faro_ops.controller.journal import parts, plain, read
 
     if at is None:
@@ -55,6 +56,9 @@ def explain(
     cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
     print(f"{cores:g} of {tick.step.observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
+    for row in rows:
+        if row["state"] != FINE:
+            print(f"job {row['job']!r} is {row['state']}: {row['state_reason']}")
 
 
 def _summary(header: Header, tick: Tick) -> str:

@@ -106,11 +106,11 @@ class FreshModel:
     def __init__(self, source: Source, jobs: tuple[Job, ...], report: Callable[[str, str], object]):
         self._source = source
         self._report = report
-        self._begin(jobs)
+        self._begin(jobs, source.model(jobs))
 
-    def _begin(self, jobs: tuple[Job, ...]) -> None:
-        """Fit the forecaster of these jobs, and forget a refit that has begun for other jobs."""
-        self._serving = self._source.model(jobs)  # first: if it raises, nothing has changed
+    def _begin(self, jobs: tuple[Job, ...], forecaster: Forecaster) -> None:
+        """Use the forecaster of these jobs; forget a refit that has begun for other jobs."""
+        self._serving = forecaster
         self._jobs = jobs
         self._given = self._serving  # the forecaster that `of` last returned
         # The forecaster before the last refit, to restore on failure.
@@ -120,12 +120,26 @@ class FreshModel:
         self._day = _learning_day()  # day on which the last fit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
 
+    def fitted_to(self, jobs: tuple[Job, ...]) -> Forecaster:
+        """The forecaster of these jobs, fitted now if their names differ from those in use.
+
+        This changes nothing that is in use, so another thread may call it.
+        """
+        return self._serving if self._serves(jobs) else self._source.model(jobs)
+
+    def use(self, jobs: tuple[Job, ...], forecaster: Forecaster) -> None:
+        """Use what `fitted_to` returned. If the names are the same, a newer refit stays."""
+        if not self._serves(jobs):
+            self._begin(jobs, forecaster)
+
     def of(self, jobs: tuple[Job, ...]) -> Forecaster:
         """The forecaster of these jobs. If their names have changed, it is fitted now."""
-        if [job.name for job in jobs] != [job.name for job in self._jobs]:
-            self._begin(jobs)
+        self.use(jobs, self.fitted_to(jobs))
         self._given = self._serving
         return self._serving
+
+    def _serves(self, jobs: tuple[Job, ...]) -> bool:
+        return [job.name for job in jobs] == [job.name for job in self._jobs]
 
     def newer(self) -> Forecaster | None:
         """Start a due refit and apply a finished one.
@@ -188,6 +202,14 @@ def context_of(
     model = replace(LIVE, own_limits=limits)
     measured = partial(measure, settings.jobs, capacity=capacity, serving_model=model)
     return PolicyContext(settings.jobs, forecaster, latency_model=measured)
+
+
+def with_model(policy: Policy, forecaster: Forecaster) -> Policy:
+    """The policy with this forecaster; unchanged if it has none.
+
+    A refit may have replaced the forecaster since the policy was made.
+    """
+    return replace(policy, forecaster=forecaster) if isinstance(policy, TwoLoops) else policy
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:

@@ -5,6 +5,7 @@ from typing import Any
 
 from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.controller.job_states import FINE
 from faro_ops.controller.journal import Header, Tick
 from faro_ops.policies.protocol import live_observation
 
@@ -45,7 +46,10 @@ def decided(tick: Tick) -> bool:
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One dict per job with replicas, measurements, predictions, SLO and reason; unknown is NaN."""
+    """One dict per job with replicas, measurements, predictions, SLO and reason; unknown is NaN.
+
+    `state` and `state_reason` say what was wrong with the job at the tick, if anything.
+    """
     observation, plan = live_observation(tick.step.observation), tick.step.plan
     history = observation.arrivals_per_min
     columns = {
@@ -66,5 +70,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"job": job.name}
         for name, column in columns.items():
             row[name] = math.nan if column is None else column[n].item()
-        rows.append(row | {"slo_s": job.slo_s, "reason": plan.reason[n]})
+        state, why = tick.troubled.get(job.name, (FINE, ""))
+        row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": state, "state_reason": why}
+        rows.append(row)
     return rows

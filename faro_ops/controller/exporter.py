@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import prometheus_client as prometheus
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from faro_lib.control.tick import Step
 from faro_lib.protocol import DECILES, Observation
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.controller.job_states import STATES, JobStates
 from faro_ops.policies.bounds import KEEP_FLOOR
 from faro_ops.policies.protocol import live_observation, live_plan
 
@@ -98,14 +101,80 @@ class MinuteScores:
         return dict(zip(SUMS, values))
 
 
+class WhileDeciding(Collector):
+    """The metrics of `registry`, exported only while `decides()` is True."""
+
+    def __init__(self, registry: prometheus.CollectorRegistry, decides: Callable[[], bool]):
+        self._registry = registry
+        self._decides = decides
+
+    def collect(self) -> Iterator[Metric]:
+        if self._decides():
+            yield from self._registry.collect()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+class JobStateCollector(Collector):
+    """The board of job states, and what else is known of single jobs, at the time of the scrape.
+
+    pending : returns the number of pods that wait, of each job that has some; None: unknown.
+    """
+
+    def __init__(self, states: JobStates, pending: Callable[[], Mapping[str, int] | None]):
+        self._states = states
+        self._pending = pending
+        self.jobs: tuple[str, ...] = ()  # names
+
+    def collect(self) -> Iterator[Metric]:
+        label = ["inference_job"]
+        state = GaugeMetricFamily(
+            "faro_job_state", "1 for the state of the job, else 0", labels=[*label, "state"]
+        )
+        age = GaugeMetricFamily(
+            "faro_job_data_age_seconds",
+            "seconds since the job's load and latency were last known",
+            labels=label,
+        )
+        waiting = GaugeMetricFamily(
+            "faro_pending_pods", "pods of the job that wait for a node or an image", labels=label
+        )
+        orders = GaugeMetricFamily(
+            "faro_order_not_in_force", "1 if an order for the job is not in force", labels=label
+        )
+        pending = self._pending()
+        for job in self.jobs:
+            now = self._states.of(job).state
+            for one in STATES:
+                state.add_metric([job, one], float(one == now))
+            age.add_metric([job], self._states.data_age_s(job))
+            if pending is not None:
+                waiting.add_metric([job], pending.get(job, 0))
+        for job in self._states.refused_orders():
+            orders.add_metric([job], 1.0)
+        return iter((state, age, waiting, orders))
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
 class Exporter:
     """An HTTP server with metrics of the loop at /metrics; port 0 stands for any free one.
 
-    /healthz answers 503 if the loop has reported neither a tick nor a failure for
-    `progress_deadline_s`. Before the first report it answers 200, because the loop may wait to be
-    the leader. /readyz answers 503 whenever /healthz does. It also answers 503 while `waits_for`
-    holds a reason why the loop cannot start yet. If plans are not applied (`applies` is False),
-    `faro_least_replicas` stays unset, because its alert FaroPlanNotCarriedOut must not fire.
+    /healthz answers 503 if the loop runs (`begin`) and has reported neither a tick nor a failure
+    for `progress_deadline_s`. Before it runs, /healthz answers 200, because the loop may wait to be
+    the leader, or for a server that does not answer. /readyz answers 503 whenever /healthz does. It
+    also answers 503 while `waits_for` holds a reason why the loop cannot start yet. If plans are
+    not applied (`applies` is False), `faro_least_replicas` stays unset, because its alert
+    FaroPlanNotCarriedOut must not fire.
+
+    What a leader decides and knows of the cluster, such as targets and capacity, is exported only
+    after the first tick and while this process leads: an earlier leader would contradict the new.
+
+    states : board of what is wrong with single jobs.
+    leads : returns whether this process is the leader; None if there is no election.
+    pending : returns the number of pods that wait, of each job that has some; None: unknown.
     """
 
     def __init__(
@@ -115,13 +184,23 @@ class Exporter:
         address: str = "127.0.0.1",
         progress_deadline_s: float = math.inf,
         applies: bool = True,
+        states: JobStates | None = None,
+        leads: Callable[[], bool | None] = lambda: None,
+        pending: Callable[[], Mapping[str, int] | None] = lambda: None,
     ):
-        self._progress_deadline_s, self._applies = progress_deadline_s, applies
+        self.progress_deadline_s, self._applies = progress_deadline_s, applies
+        self._leads = leads
         self.waits_for: str | None = None
-        self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
+        # time.monotonic() of the last tick or failure; None while the loop does not run
+        self._progress_s: float | None = None
+        self._decided = False  # whether there was a tick
         registry = prometheus.CollectorRegistry()
+        decisions = prometheus.CollectorRegistry()
+        registry.register(WhileDeciding(decisions, self._decides))
+        self._job_states = JobStateCollector(states or JobStates(), pending)
+        registry.register(self._job_states)
 
-        gauge = partial(prometheus.Gauge, registry=registry)
+        gauge = partial(prometheus.Gauge, registry=decisions)
         counter = partial(prometheus.Counter, registry=registry)
         self._gauges = {path: gauge(name, text, ["inference_job"]) for name, text, path in GAUGES}
         self._arrivals = gauge(
@@ -150,6 +229,16 @@ class Exporter:
         self._capacity_age = gauge(
             "faro_capacity_age_seconds", "age of the measured capacity; NaN if it is not measured"
         )
+        if leads() is not None:
+            leader = prometheus.Gauge(
+                "faro_leader", "1 if this process is the leader, else 0", registry=registry
+            )
+            leader.set_function(lambda: float(bool(leads())))
+        self._rejected = prometheus.Gauge(
+            "faro_settings_rejected",
+            "1 while the newest table or order is not in use, because its set-up failed; else 0",
+            registry=registry,
+        )
         self._offered = gauge(
             "faro_offered_cores", "cores that the requests of the last minute keep busy"
         )
@@ -173,18 +262,15 @@ class Exporter:
             return metrics(environ, start_response)
         silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
         waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
-        alive = silent_s <= self._progress_deadline_s and not waits_for
+        alive = silent_s <= self.progress_deadline_s and not waits_for
         status = "200 OK" if alive else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """Export the metrics of these jobs from the next tick on.
-
-        Until then, /healthz ignores the age of the last tick.
-        """
+        """Export the metrics of these jobs from the next tick on."""
         self._jobs, self._scores = jobs, MinuteScores(jobs)
-        self._progress_s = None
+        self._job_states.jobs = tuple(job.name for job in jobs)
         for gauge in (
             *self._gauges.values(),
             self._arrivals,
@@ -196,9 +282,21 @@ class Exporter:
         for job in jobs:
             self._budget.labels(job.name).set(1 - job.quantile)
 
+    def begin(self) -> None:
+        """The loop runs from now on, so /healthz expects ticks."""
+        self._progress_s = time.monotonic()
+
+    def reject_settings(self, rejected: bool) -> None:
+        """Export whether the newest settings are not in use because they were rejected."""
+        self._rejected.set(rejected)
+
+    def _decides(self) -> bool:
+        return self._decided and self._leads() is not False
+
     def step(self, step: Step) -> None:
         """Update all metrics with the values of a tick."""
         self._progress_s = time.monotonic()
+        self._decided = True
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
         seen = live_observation(step.observation)
@@ -235,8 +333,9 @@ class Exporter:
             self._decisions.labels(job.name, reason).inc()
 
     def failure(self, reason: str, _line: str) -> None:
-        """Count a failure by its reason; a failure also shows that the loop is not stalled."""
-        self._progress_s = time.monotonic()
+        """Count a failure by its reason; if the loop runs, it also shows that it is not stalled."""
+        if self._progress_s is not None:
+            self._progress_s = time.monotonic()
         self._failures.labels(reason).inc()
 
     def refit(self, outcome: str) -> None:

@@ -136,12 +136,17 @@ def shortfalls(jobs: tuple[Job, ...], fixed: Collection[str], step: Step) -> dic
 
 
 def report_orders(states: JobStates, settings: Settings, step: Step) -> None:
-    """Report to the board which jobs have an order that is not in force, with the reason."""
+    """Report to the board which orders are not in force, with the reason.
+
+    A job of the table that has such an order is misconfigured.
+    """
     reasons: dict[str, list[str]] = {}
     for one in settings.rejected:
         reasons.setdefault(one.job, []).append(f"order {one.text}: {one.reason}")
     for job, reason in shortfalls(settings.jobs, settings.fixed_jobs, step).items():
         reasons.setdefault(job, []).append(reason)
     known = {job.name for job in settings.jobs}
-    lines = {job: "; ".join(texts) for job, texts in reasons.items() if job in known}
-    states.report_all(MISCONFIGURED, lines, by=SOURCE)
+    lines = {job: "; ".join(texts) for job, texts in reasons.items()}
+    states.refuse_orders(lines)
+    of_jobs = {job: line for job, line in lines.items() if job in known}
+    states.report_all(MISCONFIGURED, of_jobs, by=SOURCE)

@@ -1,13 +1,17 @@
 """The state of each job, with one reason: what is wrong with it alone, and since when.
 
 Code that meets a problem of one job reports it here instead of raising an error, which would stop
-the other jobs, too. The readers of metrics and of pod templates do so. The library sees only what
-it knows already: missing data, or a fixed number of replicas.
+the other jobs, too: the readers of metrics, of the jobs' table, of Deployments and their templates,
+and the loop. The library sees only what it knows already: missing data, or a fixed number of
+replicas. The FaroPlan's status, the metrics, the journal and `faro explain` show the board.
+
+An order of `faro set` that is not in force is no state of a job; the board keeps it apart.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 FINE = "fine"
@@ -43,8 +47,10 @@ class JobStates:
 
     def __init__(self, now_s: Callable[[], float] = time.time):
         self._now_s = now_s
+        self._data_at_s: dict[str, float] = {}  # job -> monotonic time at which its data was known
         self._lock = threading.Lock()
         self._reports: dict[str, dict[str, JobState]] = {}  # job -> source -> its report
+        self._refused: dict[str, str] = {}  # job of an order that is not in force -> the reason
 
     def report(self, job: str, state: str, reason: str, *, by: str) -> None:
         """Note the state of a job; FINE clears the source's report.
@@ -81,16 +87,41 @@ class JobStates:
         """Forget the jobs that are not in `jobs`, for example after the jobs' table has changed."""
         with self._lock:
             self._reports = {job: one for job, one in self._reports.items() if job in jobs}
+            self._data_at_s = {job: one for job, one in self._data_at_s.items() if job in jobs}
 
-    def of(self, job: str) -> JobState:
-        """The worst state that any source reports; of equal ones, the one that began first."""
+    def of(self, job: str, *, without: str = "") -> JobState:
+        """The worst state that any source reports; of equal ones, the one that began first.
+
+        without : a source that does not count.
+        """
         with self._lock:
-            return _worst(self._reports.get(job, {}))
+            reports = self._reports.get(job, {})
+            return _worst({by: one for by, one in reports.items() if by != without})
 
     def troubled(self) -> dict[str, JobState]:
         """The worst state of each job that is not fine, by job name."""
         with self._lock:
             return {job: _worst(reports) for job, reports in self._reports.items()}
+
+    def saw_data(self, jobs: Iterable[str]) -> None:
+        """Note that the data of these jobs is known now."""
+        with self._lock:
+            self._data_at_s |= dict.fromkeys(jobs, time.monotonic())
+
+    def data_age_s(self, job: str) -> float:
+        """Seconds since the job's data was last known; inf if it never was."""
+        with self._lock:
+            return time.monotonic() - self._data_at_s.get(job, -math.inf)
+
+    def refuse_orders(self, reasons: Mapping[str, str]) -> None:
+        """Note all orders that are not in force: the order's job -> the reason."""
+        with self._lock:
+            self._refused = dict(reasons)
+
+    def refused_orders(self) -> dict[str, str]:
+        """Job -> why an order for it is not in force; also of jobs that are not in the table."""
+        with self._lock:
+            return dict(self._refused)
 
     def _named(self, by: str) -> set[str]:
         with self._lock:

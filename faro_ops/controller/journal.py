@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from faro_lib.protocol import CONTESTED, Observation, Plan, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 from faro_ops.controller import rotation
+from faro_ops.controller.job_states import JobState
 from faro_ops.controller.tick import tick
 from faro_ops.policies.protocol import LiveObservation, LivePlan
 
@@ -60,6 +61,8 @@ class Tick:
     error: str | None = None  # the error message if applying the targets failed, else None
     # Number of ticks replayed if a run resumed at this tick, else None.
     replayed_ticks: int | None = None
+    # (state, reason) of each job that was not fine, by name; see controller/job_states.py.
+    troubled: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Journal:
@@ -148,18 +151,24 @@ class Journal:
             with suppress(OSError):  # the first tick tries again
                 self._write()
 
-    def tick(self, step: Step, error: str | None) -> None:
-        """Append one tick; OSError if the disk is full, in which case the file stays as it was."""
-        self._write(
-            {
-                "kind": TICK,
-                "observation": plain(step.observation),
-                "plan": plain(step.plan),
-                "target": step.target.tolist(),
-                "decision_s": step.decision_s,
-                "error": error,
-            }
-        )
+    def tick(
+        self, step: Step, error: str | None, troubled: Mapping[str, JobState] | None = None
+    ) -> None:
+        """Append one tick; OSError if the disk is full, in which case the file stays as it was.
+
+        troubled : the state of each job that is not fine, by name.
+        """
+        record = {
+            "kind": TICK,
+            "observation": plain(step.observation),
+            "plan": plain(step.plan),
+            "target": step.target.tolist(),
+            "decision_s": step.decision_s,
+            "error": error,
+        }
+        if troubled:
+            record["troubled"] = {job: [one.state, one.reason] for job, one in troubled.items()}
+        self._write(record)
         self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
         if self.path.stat().st_size > self._max_bytes:
             self._rotate()
@@ -267,7 +276,9 @@ def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> T
     if {len(target), len(observation.target), len(plan.target), len(plan.reason)} != {jobs}:
         raise ValueError(f"targets of other than {jobs} jobs")
     step = Step(observation, plan, target, float(record["decision_s"]))
-    return Tick(step, record["error"], replayed_ticks)
+    # A journal of an earlier version, and a tick at which all jobs were fine, have no such field.
+    troubled = {job: (str(one), str(why)) for job, (one, why) in record.get("troubled", {}).items()}
+    return Tick(step, record["error"], replayed_ticks, troubled)
 
 
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:

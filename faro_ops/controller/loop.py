@@ -28,6 +28,8 @@ from faro_lib.protocol import (
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.job_reports import note_states, writer
+from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Header, Journal, next_memory
 from faro_ops.controller.renewal import renewed
 from faro_ops.controller.tick import Deadline, tick
@@ -60,6 +62,7 @@ def run(
     changed: Callable[[], bool] = lambda: False,
     newest: Callable[[], Forecaster | None] = lambda: None,
     frozen: Callable[[], Collection[str]] = tuple,
+    states: JobStates | None = None,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -87,7 +90,10 @@ def run(
     frozen : called at every tick; returns the names of the jobs that keep their targets, drop
         rates and bounds, whatever the policy plans. The loop goes on observing, recording and
         reporting.
+    states : board to which the loop reports what it notices about single jobs; the journal records
+        the jobs that are not fine.
     """
+    board = states or JobStates()
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
     memory = Memory.start(policy, jobs, start_s)
@@ -95,7 +101,7 @@ def run(
     deadline = Deadline(guardrails.deadline_s)
     jump_s = 0
     with ExitStack() as stack:
-        writer = None
+        records = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(
@@ -110,10 +116,10 @@ def run(
                 changes=changes,
             )
             if isinstance(journal, Journal):
-                writer = journal
+                records = journal
             else:
-                writer = stack.enter_context(Journal(journal))
-            past = writer.resume(policy, header, clock.now_s if clock else np.inf)
+                records = stack.enter_context(Journal(journal))
+            past = records.resume(policy, header, clock.now_s if clock else np.inf)
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 # If the jobs have changed, the last observation describes other jobs.
@@ -145,8 +151,10 @@ def run(
             if apply:
                 _, error_line = attempt(APPLY, on_failure, request, cluster, step)
             memory = next_memory(after, apply, error_line)
-            if writer:  # with `on_failure`, a full disk does not stop the loop
-                attempt(JOURNAL, on_failure, writer.tick, step, error_line)
+            note_states(board, jobs, guardrails, after.guard, step, writers_of(cluster))
+            if records:  # with `on_failure`, a full disk does not stop the loop
+                troubled = board.troubled() if states else {}
+                attempt(JOURNAL, on_failure, records.tick, step, error_line, troubled)
             if on_step:
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
@@ -257,13 +265,17 @@ def report_failures(step: Step, on_failure: OnFailure) -> None:
 def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
     """A message that names the first contested job, and the client that changes its target."""
     n = step.plan.reason.index(CONTESTED)
-    writer_of = getattr(cluster, "writer_of", None)  # a simulated cluster has no other clients
-    writer = (writer_of and writer_of(n)) or "another client"
+    client = writer(writers_of(cluster), n)
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
-    change = f"{writer} keeps setting {step.target[n]} replicas{wanted}"
+    change = f"{client} keeps setting {step.target[n]} replicas{wanted}"
     return (
         f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
     )
+
+
+def writers_of(cluster: Cluster) -> Callable[[int], str | None]:
+    """`LiveCluster.writer_of`; a simulated cluster has no other clients."""
+    return getattr(cluster, "writer_of", lambda job: None)
 
 
 def attempt(

@@ -255,6 +255,11 @@ class Watched:
             return None
         raise errors[0] if len(errors) == 1 else OSError(problem)
 
+    @property
+    def problem(self) -> str:
+        """Why the settings could not be read the last time; "" if they could."""
+        return self._problem
+
     def _mark(self) -> tuple[int, int] | None:
         """What tells one version of the table from the next; None without a table."""
         if not self._table.exists():

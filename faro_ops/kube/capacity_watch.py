@@ -5,6 +5,7 @@ other pods.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
@@ -34,6 +35,15 @@ class CapacityWatch(ABC):
         for informer in self._informers:
             informer.stop()
 
+    @property
+    def copies(self) -> tuple[Informer, ...]:
+        """The informers, which a watch of other jobs may share."""
+        return tuple(self._informers)
+
+    def pending(self) -> dict[int, int] | None:
+        """Index of a job -> its pods that wait for a node or an image, if any; None with Ray."""
+        return None
+
     def current(self) -> Capacity:
         """The capacity by the informers' copies, and the age of the oldest copy."""
         oldest = max(self._informers, key=lambda informer: informer.age_s)
@@ -54,6 +64,8 @@ class NodeCapacity(CapacityWatch):
         whose pods are not among these replicas (index of the job -> why Faro cannot scale it).
 
     Both functions are called every time, because a Deployment may change.
+
+    before : a watch of former settings; in the same namespace, this one shares its copies.
     """
 
     def __init__(
@@ -63,13 +75,18 @@ class NodeCapacity(CapacityWatch):
         selectors: Callable[[], Sequence[Mapping[str, str]]],
         cores: Sequence[float],
         shape: Callable[[list[dict]], tuple[Shape, Mapping[int, str]]],
+        before: CapacityWatch | None = None,
     ):
-        super().__init__(
-            Informer(api, "/api/v1/nodes", small_node),
-            Informer(api, "/api/v1/pods", small_pod),
-            Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
-        )
-        self._namespace = namespace
+        self._namespace: str = namespace
+        self.shares = isinstance(before, NodeCapacity) and before._namespace == namespace
+        if before is not None and self.shares:
+            super().__init__(*before.copies)
+        else:
+            super().__init__(
+                Informer(api, "/api/v1/nodes", small_node),
+                Informer(api, "/api/v1/pods", small_pod),
+                Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
+            )
         self._selectors = selectors
         self._cores = cores
         self._shape = shape
@@ -77,13 +94,11 @@ class NodeCapacity(CapacityWatch):
     def measured(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
         shape, problems = self._shape(nodes)
-        selectors = self._selectors()
+        owner = self._owner()
 
         def job_of(pod: dict) -> int | None:
             """Index of the job of which a pod is a replica; None if it counts as another pod."""
-            if pod["metadata"].get("namespace") != self._namespace:
-                return None
-            job = job_by_labels(pod["metadata"].get("labels", {}), selectors)
+            job = owner(pod)
             return None if job in problems else job
 
         def cores_of_replica(pod: dict) -> float:
@@ -94,6 +109,24 @@ class NodeCapacity(CapacityWatch):
         full = now.by_node.keys() & now.unusable.keys()
         free_cores, placed = placement(pods, job_of, self._cores, now.by_node, full)
         return replace(now, free_cores=free_cores, placed=placed, problems=problems)
+
+    def _owner(self) -> Callable[[dict], int | None]:
+        """A function that returns the index of the job to which a pod belongs, or None."""
+        selectors = self._selectors()
+
+        def owner(pod: dict) -> int | None:
+            if pod["metadata"].get("namespace") != self._namespace:
+                return None
+            return job_by_labels(pod["metadata"].get("labels", {}), selectors)
+
+        return owner
+
+    def pending(self) -> dict[int, int] | None:
+        owner = self._owner()
+        _, pods, _ = self._informers
+        waiting = [pod for pod in pods.items() if pod.get("status", {}).get("phase") == "Pending"]
+        jobs = [job for pod in waiting if (job := owner(pod)) is not None]
+        return dict(Counter(jobs))
 
 
 def job_by_labels(labels: Mapping[str, str], selectors: Sequence[Mapping[str, str]]) -> int | None:

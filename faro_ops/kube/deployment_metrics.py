@@ -55,6 +55,8 @@ class Queries:
         for key in section:
             if key not in accepted:
                 raise ValueError(f"{place}.{key} is unknown; {nearest(key, accepted)}")
+            if not isinstance(section[key], str | None):
+                raise ValueError(f"{place}.{key}={section[key]!r} must be text, a PromQL query")
         for key in REQUIRED:
             query = section.get(key)
             if not query:

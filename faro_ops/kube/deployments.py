@@ -1,10 +1,10 @@
 """The protocol `Cluster` for jobs that are Deployments, whose pods may run any model server."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -126,16 +126,46 @@ class Deployments:
         self._autoscalers: list[dict | None] = [None] * len(refs)
         # Each job's Deployment when it last existed; {} if never.
         self.seen: list[dict] = [{}] * len(refs)
+        # Returns what is wrong with single jobs, by what was read last (job_checks.py).
+        self.checks: Callable[[], Sequence[Any]] = tuple
+        self.forbidden: set[int] = set()  # jobs whose scaling the server has refused (403)
         self._tick_s: float | None = None  # scheduled time of the current tick
+
+    @property
+    def states(self) -> list[DeploymentState | None]:
+        """Each job's Deployment as last read; None if it did not exist."""
+        return self._states
+
+    @property
+    def hpas(self) -> list[dict | None]:
+        """Each job's HPA as last read; None if there was none."""
+        return self._autoscalers
 
     def advance(self, until_s: float) -> None:
         self.clock.wait_until(until_s)
         self._tick_s = until_s
 
-    def observe(self) -> LiveObservation:
-        """The Deployments and their load; ApiError if the Deployments cannot be read."""
+    def refresh(self) -> None:
+        """Read the Deployments and their HPAs; ApiError if that fails."""
         self._states = self.read()
         self._autoscalers = self.autoscalers()
+
+    def follow(self, before: "Deployments") -> None:
+        """Continue for the same jobs what an earlier set-up has done: drop rates and cold starts.
+
+        before : the cluster of the former settings, which may have other jobs.
+        """
+        known = {ref.job.name: n for n, ref in enumerate(before.refs)}
+        for n, ref in enumerate(self.refs):
+            old = known.get(ref.job.name)
+            if old is not None and str(ref) == str(before.refs[old]):
+                self._drop[n] = before._drop[old]
+                self._scaled_at[n] = before._scaled_at[old]
+                self.seen[n] = self.seen[n] or before.seen[old]
+
+    def observe(self) -> LiveObservation:
+        """The Deployments and their load; ApiError if the Deployments cannot be read."""
+        self.refresh()
         # Use the tick's scheduled time, not the current time, because policies plan at fixed times.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
@@ -236,6 +266,8 @@ class Deployments:
             try:
                 scaled = self._api.send("PATCH", path, body, kind=MERGE, fieldManager=MANAGER)
             except ApiError as error:
+                if error.status == 403:
+                    self.forbidden.add(job)
                 if error.status != 409:
                     raise
                 # The Deployment has changed. Retry if its replica count has not.

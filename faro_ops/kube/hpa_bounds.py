@@ -221,6 +221,8 @@ class BoundedDeployments(Deployments):
                 self._autoscalers[job] = patched(self._api, hpa, bounds or observed, note)
                 return
             except ApiError as error:
+                if error.status == 403:
+                    self.forbidden.add(job)
                 if error.status != 409:
                     raise
             hpa = self._api.get(hpa_path(hpa))

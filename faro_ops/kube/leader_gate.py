@@ -1,6 +1,7 @@
 """A cluster whose capacity follows Kubernetes, and which only the leader scales.
 
-If a job's pod template prevents scaling, Faro holds the job: it keeps its replicas.
+If something is wrong with one job (job_checks.py), or its pod template prevents scaling, Faro holds
+the job: it keeps its replicas. The board of job states has the reason.
 
 If the lease is lost to another controller, `apply` raises LostLease, which ends the process. If the
 lease merely could not be renewed, `apply` changes nothing, and the next tick tries again.
@@ -8,7 +9,7 @@ lease merely could not be renewed, `apply` changes nothing, and the next tick tr
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,8 @@ from faro_lib.workload import Job
 from faro_ops.controller.job_states import MISCONFIGURED, JobStates
 from faro_ops.controller.steady_capacity import MEASURED, SHRUNK, VANISHED, SteadyCapacity
 from faro_ops.kube.capacity import EPSILON, Capacity
+from faro_ops.kube.deployments import Deployments
+from faro_ops.kube.job_checks import Checks, Finding, problems_of
 from faro_ops.kube.lease import NOBODY, Leadership
 from faro_ops.policies.protocol import LiveCluster, LiveObservation, live_observation
 
@@ -42,9 +45,10 @@ class LeaderGatedCluster:
         applied.
     diagnose : called if the cluster cannot be observed; raises ValueError with the reason if it
         finds one.
-    jobs : the jobs of `inner`; needed with `capacity`.
-    states : board on which misconfigured jobs are reported.
+    jobs : the jobs of `inner`; needed with `capacity` and `checks`.
+    states : board on which the problems of single jobs are reported.
     now_s : returns the time on a clock that never jumps.
+    checks : called after every observation of `inner`; returns what is wrong with single jobs.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class LeaderGatedCluster:
         jobs: Sequence[Job] = (),
         states: JobStates | None = None,
         now_s: Callable[[], float] = time.monotonic,
+        checks: Checks = tuple,
     ):
         self.inner = inner
         self._jobs = tuple(jobs)
@@ -66,9 +71,25 @@ class LeaderGatedCluster:
         self._diagnose = diagnose
         self.advance = inner.advance
         self.writer_of = inner.writer_of
-        self._problems: dict[str, str] = {}  # misconfigured job -> its problem
+        self._checks = checks
+        self._problems: dict[str, str] = {}  # job that is held or gone -> its problem
         # The capacity that counted at the last observation; None before the first.
         self.steady: SteadyCapacity | None = None
+
+    def follow(self, before: "LeaderGatedCluster") -> None:
+        """Continue after a change of settings: the capacity that counts, drop rates, log lines."""
+        self.steady = before.steady
+        self._problems = before._problems
+        if isinstance(self.inner, Deployments) and isinstance(before.inner, Deployments):
+            self.inner.follow(before.inner)
+
+    def problems(self) -> dict[int, str]:
+        """Index of each job that Faro would not scale now -> the reason. Nothing is reported."""
+        if not isinstance(self.inner, Deployments):
+            return {}
+        self.inner.refresh()
+        templates = self._capacity().problems if self._capacity else {}
+        return {**templates, **problems_of(self._checks())}
 
     def observe(self) -> Observation:
         try:
@@ -79,16 +100,28 @@ class LeaderGatedCluster:
             except ValueError as reason:
                 raise OSError(f"{error}; {reason}") from None
             raise
+        seen = live_observation(observation)
+        findings = self._checks()
+        held = np.zeros(len(seen.target), bool)
+        for finding in findings:
+            held[list(finding.reasons)] |= finding.held
         if self._capacity is None:
-            return observation
-        return self._with_capacity(live_observation(observation), self._capacity())
+            self._report({}, findings)
+            return replace(seen, held=held) if held.any() else seen
+        measured = self._capacity()
+        self._report(measured.problems, findings)
+        return self._with_capacity(seen, measured, held)
 
-    def _with_capacity(self, seen: LiveObservation, measured: Capacity) -> LiveObservation:
-        """The observation with the capacity that counts, and the jobs that are held."""
+    def _with_capacity(
+        self, seen: LiveObservation, measured: Capacity, held: np.ndarray
+    ) -> LiveObservation:
+        """The observation with the capacity that counts, and the jobs that are held.
+
+        held : bool (jobs,), jobs that are held for a reason other than their pod templates.
+        """
         cores = np.array([job.cores for job in self._jobs]) * seen.target  # (jobs,) in use
         apart = np.zeros(len(cores), bool)  # jobs whose pods count as other pods
         apart[list(measured.problems)] = True
-        self._report(measured)
         before = self.steady
         steady = (before or SteadyCapacity()).after(
             self._now_s(), measured, float(cores[~apart].sum())
@@ -96,7 +129,7 @@ class LeaderGatedCluster:
         self.steady = steady
         log_change(before, steady, measured)
 
-        held = np.ones(len(cores), bool) if steady.reason == VANISHED else apart
+        held = np.ones(len(cores), bool) if steady.reason == VANISHED else apart | held
         # Where less is left than the jobs use, replicas that fit on no node may find room soon.
         by_node = steady.reason in (MEASURED, SHRUNK)
         placed = measured.placed if by_node else None
@@ -114,16 +147,25 @@ class LeaderGatedCluster:
             capacity_age_s=measured.age_s,
         )
 
-    def _report(self, measured: Capacity) -> None:
-        """Report the misconfigured jobs, and log each new problem once."""
-        problems = {self._jobs[n].name: problem for n, problem in measured.problems.items()}
+    def _report(self, templates: Mapping[int, str], findings: Sequence[Finding]) -> None:
+        """Report what is wrong with single jobs, and log each new problem once.
+
+        templates : problems of the pod templates, by index of the job.
+        """
+        found = [*findings, Finding(SOURCE, MISCONFIGURED, templates, held=True)]
+        problems: dict[str, str] = {}
+        for one in found:
+            reasons = {self._jobs[n].name: reason for n, reason in one.reasons.items()}
+            self._states.report_all(one.state, reasons, by=one.source)
+            kept = "; its replicas stay as they are" if one.held else ""
+            for job, reason in reasons.items():
+                problems.setdefault(job, f"{reason}{kept}")
         for problem in problems.values():
             if problem not in self._problems.values():
-                LOG.warning("%s; its replicas stay as they are", problem)
+                LOG.warning("%s", problem)
         for job in self._problems.keys() - problems.keys():
-            LOG.info("job %r is no longer misconfigured", job)
+            LOG.info("job %r is as it should be again", job)
         self._problems = problems
-        self._states.report_all(MISCONFIGURED, problems, by=SOURCE)
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
         """Apply the plan if this controller is the leader.

@@ -1,29 +1,28 @@
-"""Set up a controller in Kubernetes. `faro run` does so for each version of its settings.
+"""Set up a controller in Kubernetes.
 
-`connect_deployments`, if the jobs are Deployments:
+`KubeSession` has what lasts from the start to the end: the lease, the watched capacity, and the
+FaroPlan. `DeploymentsBackend` makes the cluster of the jobs that are Deployments. A change of
+settings replaces the jobs and their cluster; the lease is never released for it, and what runs goes
+on until the new set-up is complete.
 
-1. Parse the jobs' sections `deployment`.
-2. Check the permissions on the Deployments, and that the Deployments exist.
+At the start, in this order:
 
-`gated_cluster`, for Deployments and for a RayService:
+1. `KubeSession.check`: the server, the namespace, the CRDs, the controller's permissions.
+2. `DeploymentsBackend`: the permissions to read the Deployments; then the jobs' sections.
+3. `KubeSession.gated`: watch the capacity. `check_some_job`: end the start if every job has a
+   problem; what is wrong with some of them never ends it (job_checks.py).
+4. `KubeSession.lead`: wait until this controller is the leader. Until here, nothing in Kubernetes
+   is changed. A dry run leaves this step out.
+5. `KubeSession.use`, then `publish` after every tick.
 
-3. Check the namespace, the CRDs, the controller's permissions, and that no HPA scales the jobs too.
-4. Watch the capacity, and check that it holds the jobs' minimum replicas.
-5. Wait until this controller is the leader. Until here, nothing in Kubernetes is changed.
-6. Publish the result of every tick in the FaroPlan.
-
-A dry run ends with step 4. preflight.py has the checks of steps 2 to 4.
-
-If a step fails, or when the caller leaves `gated_cluster`, what was started is stopped in reverse
-order: publishing, leadership (the lease is released), watching the capacity. Replicas, bounds of
-HPAs and the FaroPlan stay as they are. A set-up takes over nothing from an earlier one, which its
-caller ends first. If the set-up for changed settings fails, the caller therefore has to begin again
-at step 1 with the former settings, and to acquire the lease again.
+Changed settings take steps 2, 3 and 5. `close` ends in reverse order: publishing, leadership (the
+lease is released), watching the capacity. Replicas, bounds of HPAs and the FaroPlan stay as they
+are.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Self
@@ -34,17 +33,19 @@ from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.overrides import Settings
-from faro_ops.controller.startup import Ensure, once
+from faro_ops.controller.startup import ConfigurationError
 from faro_ops.kube import preflight
+from faro_ops.kube.capacity import Shape
 from faro_ops.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
 from faro_ops.kube.client import Api, ApiError, connect
 from faro_ops.kube.deployment_metrics import DeploymentMetrics
-from faro_ops.kube.deployments import DeploymentRef, Deployments
-from faro_ops.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
+from faro_ops.kube.deployments import Deployments
+from faro_ops.kube.hpa_bounds import UNLED_S, BoundedDeployments, restore
+from faro_ops.kube.job_checks import JobChecks, ObjectPermissions, refs_of
 from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.kube.lease import Leadership, candidate_identity
 from faro_ops.kube.shape import ShapeWatch
-from faro_ops.kube.status import Reporter
+from faro_ops.kube.status import Condition, Reporter, capacity_condition
 from faro_ops.policies.protocol import LiveCluster
 
 
@@ -70,139 +71,255 @@ class NamespacedName:
         return connect(self.kubeconfig, self.context, **options)
 
 
-# --- steps 1 and 2: the Deployments ---------------------------------------------------------------
+# --- the jobs' Deployments ------------------------------------------------------------------------
 
 
-def connect_deployments(
-    plan: NamespacedName,
-    settings: Settings,
-    *,
-    prometheus: str | None,
-    token_path: str | None,
-    clock: Clock,
-    cores: float | None = None,
-    ensure: Ensure = once,
-    ceilings: bool = False,
-    act: bool = True,
-    states: JobStates | None = None,
-) -> Deployments:
-    """A cluster of the Deployments that the jobs' table lists, in each job's section `deployment`.
+class DeploymentsBackend:
+    """Makes the cluster of the Deployments that the jobs' table lists, for each settings of a run.
 
     prometheus : URL of the Prometheus server.
     token_path : file with its bearer token, or None if it needs none.
     cores : cores that the jobs may use; None: measured.
-    ensure : runs the check that the Deployments exist, once or until it passes.
     ceilings : whether Faro sets the bounds of the Deployments' HorizontalPodAutoscalers instead of
         replica counts.
     act : whether plans are applied; if not, no permission to change anything is needed.
     states : board on which jobs whose data is missing are reported.
 
-    Raises ValueError if a Deployment does not exist or a permission is missing.
+    Raises ConfigurationError without `prometheus`.
     """
-    if prometheus is None:
-        problem = "needs --prometheus, the address of the server for the jobs' queries"
-        raise ValueError(f"backend=deployments {problem}")
-    metrics = DeploymentMetrics(prometheus, token_path, states=states)
-    api = plan.connect()
-    preflight.check_server(api)
 
-    # Step 1: the jobs' sections.
-    sections = settings.sections.get("deployment", {})
-    refs = [
-        DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in settings.jobs
-    ]
-    if ceilings:
-        owner = f"{plan.namespace}/{plan.name}"
-        cluster: Deployments = BoundedDeployments(
-            api, refs, metrics, clock, cores or 0.0, owner=owner
-        )
-    else:
-        cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
+    def __init__(
+        self,
+        plan: NamespacedName,
+        *,
+        prometheus: str | None,
+        token_path: str | None,
+        clock: Clock,
+        cores: float | None = None,
+        ceilings: bool = False,
+        act: bool = True,
+        states: JobStates | None = None,
+    ):
+        if prometheus is None:
+            problem = "needs --prometheus, the address of the server for the jobs' queries"
+            raise ConfigurationError(f"backend=deployments {problem}")
+        self._plan = plan
+        self._api = plan.connect()
+        self._metrics = DeploymentMetrics(prometheus, token_path, states=states)
+        self._clock = clock
+        self._cores = cores
+        self._ceilings = ceilings
+        wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
+        self._permissions = ObjectPermissions(self._api, wanted) if act else None
+        self._to_read = preflight.only_list(wanted)
+        if cores is None:  # quotas limit the capacity that is measured
+            self._to_read += preflight.QUOTAS
+        self._may_read: set[str] = set()  # namespaces in which the controller may read
 
-    # Step 2: permissions and Deployments.
-    wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
-    if not act:
-        wanted = preflight.only_list(wanted)
-    if cores is None:  # quotas limit the capacity that is measured
-        wanted += preflight.QUOTAS
-    for namespace in sorted({ref.namespace for ref in refs}):
-        here = [ref for ref in refs if ref.namespace == namespace]
-        changed = [ref.autoscaler if ceilings else ref.name for ref in here]
-        names = preflight.names_of(plan.name, changed)
-        preflight.check_permissions(api, namespace, wanted, (), names)
-    ensure(lambda: preflight.check_deployments(by_place(refs, cluster.read())))
-    return cluster
+    def __call__(self, settings: Settings) -> Deployments:
+        """The cluster of some settings.
+
+        Raises ValueError if the controller may not read in the Deployments' namespace, and OSError
+        if the API server does not say. In a namespace that is known, this sends no request that
+        must be answered.
+        """
+        sections = settings.sections.get("deployment", {})
+        refs, problems = refs_of(settings.jobs, sections, self._plan.namespace)
+        for namespace in {ref.namespace for ref in refs} - self._may_read:
+            preflight.check_permissions(self._api, namespace, self._to_read, ())
+            self._may_read.add(namespace)
+        of_jobs = self._api, refs, self._metrics, self._clock, self._cores or 0.0
+        if self._ceilings:
+            owner = f"{self._plan.namespace}/{self._plan.name}"
+            cluster: Deployments = BoundedDeployments(*of_jobs, owner=owner)
+        else:
+            cluster = Deployments(*of_jobs)
+        checks = JobChecks(cluster, problems, self._permissions)
+        checks.ask()
+        cluster.checks = checks
+        return cluster
 
 
-# --- steps 3 to 6: the controller -----------------------------------------------------------------
+def check_some_job(gated: "GatedJobs") -> None:
+    """Raise ValueError if Faro could scale no job, with the problem of the first."""
+    problems = gated.cluster.problems()
+    if gated.jobs and len(problems) == len(gated.jobs):
+        others = f" (and {len(problems) - 1} more jobs)" if len(problems) > 1 else ""
+        raise ValueError(f"{problems[0]}{others}")
 
 
-@contextmanager
-def gated_cluster(
-    plan: NamespacedName,
-    cluster: LiveCluster,
-    jobs: tuple[Job, ...],
-    policy: str,
-    stop: threading.Event,
-    *,
-    act: bool = True,
-    fixed: bool = False,
-    report: Callable[[str], None] = lambda line: None,
-    ensure: Ensure = once,
-    states: JobStates | None = None,
-) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """Yield (LeaderGatedCluster, function that publishes a tick's result) once this process leads.
+# --- what lasts -----------------------------------------------------------------------------------
 
+
+@dataclass(frozen=True, slots=True)
+class GatedJobs:
+    """The cluster of some settings, ready to be used (`KubeSession.use`)."""
+
+    jobs: tuple[Job, ...]
+    cluster: LeaderGatedCluster
+    watch: CapacityWatch | None
+
+
+class KubeSession:
+    """What a controller keeps in Kubernetes until it ends: lease, watched capacity, FaroPlan.
+
+    on_ray : whether the jobs are those of a RayService.
     stop : setting it ends the wait for the lease.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
-    fixed : whether to use the capacity of `cluster` instead of measuring it.
-    ensure : runs the checks of capacity and autoscalers, once or until they pass.
-    states : board on which misconfigured jobs are reported.
-
-    Raises ValueError, before anything is changed, if a resource or permission is missing.
+    fixed : whether to use the capacity of the cluster instead of measuring it.
+    states : board of job states.
+    conditions : returns further conditions of the FaroPlan.
     """
-    # Step 3: checks that need nothing running.
-    api = plan.connect()
-    on_ray = not isinstance(cluster, Deployments)
-    check_controller(api, plan, on_ray=on_ray, act=act, fixed=fixed)
-    if act:
-        ensure(partial(check_scaling, cluster))
-    else:
-        try:
-            check_scaling(cluster)
-        except ValueError as error:
-            report(f"with --apply, Faro would refuse: {error}")
 
-    check_ray = partial(preflight.check_rayservice, api, plan.namespace, plan.name)
-    diagnose = check_ray if on_ray and not fixed else lambda: None
-
-    with ExitStack() as started:
-        # Step 4: the capacity.
-        current = None
-        if not fixed:
-            watch = started.enter_context(watched_capacity(api, plan, cluster, jobs, ensure))
-            current = watch.current
-        if not act:
-            gated = LeaderGatedCluster(cluster, current, None, diagnose, jobs, states)
-            yield gated, lambda step: None
-            return
-        # Step 5: the lease.
-        identity = candidate_identity()
-        leadership = started.enter_context(leading(api, plan, identity, cluster, stop, report))
-        gated = LeaderGatedCluster(cluster, current, leadership, diagnose, jobs, states)
-        # Step 6: the FaroPlan.
-        reporter = Reporter(
-            plan.connect(retries=1),
-            plan.namespace,
-            plan.name,
-            policy,
-            jobs,
-            identity,
-            proxied=not on_ray,
-            steady=lambda: gated.steady,
+    def __init__(
+        self,
+        plan: NamespacedName,
+        policy: str,
+        stop: threading.Event,
+        *,
+        on_ray: bool,
+        act: bool = True,
+        fixed: bool = False,
+        report: Callable[[str], None] = lambda line: None,
+        states: JobStates | None = None,
+        conditions: Callable[[], Iterable[Condition]] = tuple,
+    ):
+        self._plan = plan
+        self._policy = policy
+        self._stop = stop
+        self._on_ray = on_ray
+        self._act = act
+        self._fixed = fixed
+        self._report = report
+        self._states = states or JobStates()
+        self._more_conditions = conditions
+        self._api = plan.connect()
+        self._identity = candidate_identity()
+        # No retries and a short time-out: a renewal that hangs must fail before the lease expires.
+        lease_api = plan.connect(retries=0, timeout_s=2.0) if act else None
+        self._leadership = (
+            Leadership(lease_api, plan.namespace, plan.name, self._identity) if lease_api else None
         )
-        started.callback(reporter.close)
-        yield gated, reporter
+        self._competes = False  # whether the leader election has begun
+        self._reporter: Reporter | None = None
+        self._used: GatedJobs | None = None
+
+    def check(self) -> None:
+        """Raise ValueError if the server, the namespace, a CRD or a permission is missing."""
+        check_controller(
+            self._api, self._plan, on_ray=self._on_ray, act=self._act, fixed=self._fixed
+        )
+
+    def gated(self, cluster: LiveCluster, jobs: tuple[Job, ...]) -> GatedJobs:
+        """The cluster with its capacity measured, and scaled only while this process leads.
+
+        What is used already stays as it is. Raises OSError if the capacity cannot be read.
+        """
+        watch = None if self._fixed else self._watch(cluster, jobs)
+        check_ray = partial(
+            preflight.check_rayservice, self._api, self._plan.namespace, self._plan.name
+        )
+        gated = LeaderGatedCluster(
+            cluster,
+            watch.current if watch else None,
+            self._leadership,
+            check_ray if self._on_ray and not self._fixed else lambda: None,
+            jobs,
+            self._states,
+            checks=cluster.checks if isinstance(cluster, Deployments) else tuple,
+        )
+        return GatedJobs(jobs, gated, watch)
+
+    def _watch(self, cluster: LiveCluster, jobs: tuple[Job, ...]) -> CapacityWatch:
+        """A running watch of the capacity; it shares what the one in use has read, if it can."""
+        before = self._used.watch if self._used else None
+        if before and self._on_ray:  # it does not depend on the jobs
+            return before
+        watch = watch_capacity(self._api, self._plan, cluster, jobs, before)
+        if isinstance(watch, NodeCapacity) and watch.shares:
+            return watch
+        try:
+            return watch.start()
+        except BaseException:
+            watch.stop()
+            raise
+
+    def lead(self, cluster: Cluster) -> None:
+        """Wait until this controller is the leader, or `stop` is set.
+
+        It stays the leader until `close`, unless the lease is lost.
+        """
+        if self._leadership is None:
+            return
+        self._competes = True
+        leadership = self._leadership.start()
+        self._report(f"{self._identity} waits for lease {self._plan.namespace}/{self._plan.name}")
+        tell = cache(self._report)  # a line once, although the loop repeats it every half second
+        while not self._stop.is_set() and not leadership.wait(0.5):
+            restore_unled(self._api, cluster, leadership, tell)
+        if not self._stop.is_set():
+            self._report(f"{self._identity} leads")
+        self._reporter = Reporter(
+            self._plan.connect(retries=1),
+            self._plan.namespace,
+            self._plan.name,
+            self._policy,
+            self._identity,
+            proxied=not self._on_ray,
+            states=self._states,
+            conditions=self._conditions,
+            pending=self.pending,
+        )
+
+    def leads(self) -> bool | None:
+        """Whether this process is the leader; None without an election, in a dry run."""
+        return None if self._leadership is None else self._leadership.is_leader()
+
+    def use(self, new: GatedJobs) -> None:
+        """Use this cluster from now on, and end what only the one before needed."""
+        before, self._used = self._used, new
+        if before is None or before is new:
+            return
+        new.cluster.follow(before.cluster)
+        if before.watch and new.watch is not before.watch and not _share(before.watch, new.watch):
+            before.watch.stop()
+
+    def discard(self, unused: GatedJobs) -> None:
+        """End what a set-up has started that is not used after all."""
+        used = self._used.watch if self._used else None
+        if unused.watch and unused.watch is not used and not _share(unused.watch, used):
+            unused.watch.stop()
+
+    def publish(self, step: Step) -> None:
+        """Publish the result of a tick in the FaroPlan; a dry run publishes nothing."""
+        if self._reporter and self._used:
+            self._reporter(self._used.jobs, step)
+
+    def pending(self) -> dict[str, int] | None:
+        """Job -> its pods that wait for a node or an image, if any; None if that is not known."""
+        used = self._used
+        waiting = used.watch.pending() if used and used.watch else None
+        if used is None or waiting is None:
+            return None
+        return {used.jobs[n].name: count for n, count in waiting.items()}
+
+    def _conditions(self) -> list[Condition]:
+        steady = self._used.cluster.steady if self._used else None
+        known = [] if steady is None else [capacity_condition(steady)]
+        return [*known, *self._more_conditions()]
+
+    def close(self) -> None:
+        if self._reporter:
+            self._reporter.close()
+        if self._leadership and self._competes:
+            self._leadership.stop()
+        if self._used and self._used.watch:
+            self._used.watch.stop()
+
+
+def _share(one: CapacityWatch, other: CapacityWatch | None) -> bool:
+    """Whether two watches read the same copies."""
+    return other is not None and one.copies == other.copies
 
 
 def check_controller(
@@ -210,7 +327,7 @@ def check_controller(
 ) -> None:
     """Raise ValueError if the server, the namespace, a CRD or a permission is missing.
 
-    For the arguments, see `gated_cluster`.
+    For the arguments, see `KubeSession`.
     """
     preflight.check_server(api)
     preflight.check_namespace(api, plan.namespace)
@@ -232,76 +349,35 @@ def check_controller(
     preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, names)
 
 
-def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if Faro and an HPA would both scale a Deployment.
-
-    If Faro sets the bounds of the HPAs, raise ValueError if `check_bounded` rejects an HPA.
-    """
-    if isinstance(cluster, BoundedDeployments):
-        check_bounded(cluster.refs, cluster.autoscalers())
-    elif isinstance(cluster, Deployments):
-        preflight.check_autoscalers(by_place(cluster.refs, cluster.autoscalers()))
-
-
-@contextmanager
-def watched_capacity(
-    api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...], ensure: Ensure
-) -> Iterator[CapacityWatch]:
-    """Yield a running CapacityWatch once the capacity holds the minimum replicas of all jobs."""
-    watch = watch_capacity(api, plan, cluster, jobs)
-    try:
-        watch.start()
-        ensure(lambda: preflight.check_minima(jobs, watch.current()))
-        yield watch
-    finally:
-        watch.stop()
-
-
 def watch_capacity(
-    api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]
-) -> CapacityWatch:
-    """A CapacityWatch, not yet started: of nodes for Deployments, else of Ray workers."""
-    if not isinstance(cluster, Deployments):
-        return RayCapacity(api, plan.namespace, plan.name)
-    namespaces = {ref.namespace for ref in cluster.refs}
-    if len(namespaces) > 1:
-        problem = "jobs that share capacity share one"
-        raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; {problem}")
-    cores = [job.cores for job in jobs]
-    shape = ShapeWatch(cluster.refs, lambda: cluster.seen)
-    cluster.read()
-    _, problems = shape([])
-    if len(problems) == len(jobs):  # otherwise, Faro scales the others
-        raise ValueError(problems[0])
-    return NodeCapacity(api, namespaces.pop(), shape.selectors, cores, shape)
-
-
-@contextmanager
-def leading(
     api: Api,
     plan: NamespacedName,
-    identity: str,
     cluster: Cluster,
-    stop: threading.Event,
-    report: Callable[[str], None],
-) -> Iterator[Leadership]:
-    """Yield the Leadership once this controller leads or `stop` is set; then release it.
+    jobs: tuple[Job, ...],
+    before: CapacityWatch | None = None,
+) -> CapacityWatch:
+    """A CapacityWatch, not yet started: of nodes for Deployments, else of Ray workers.
 
-    identity : unique among the candidates.
+    before : the watch of former settings, whose copies are shared if possible.
     """
-    # No retries and a short time-out: a renewal that hangs must fail before the lease expires.
-    own_api = plan.connect(retries=0, timeout_s=2.0)
-    leadership = Leadership(own_api, plan.namespace, plan.name, identity).start()
-    try:
-        report(f"{identity} waits for lease {plan.namespace}/{plan.name}")
-        tell = cache(report)  # reports a line once, although the loop repeats it every half second
-        while not stop.is_set() and not leadership.wait(0.5):
-            restore_unled(api, cluster, leadership, tell)
-        if not stop.is_set():
-            report(f"{identity} leads")
-        yield leadership
-    finally:
-        leadership.stop()
+    if not isinstance(cluster, Deployments):
+        return RayCapacity(api, plan.namespace, plan.name)
+    checks = cluster.checks
+    unusable = checks.sections if isinstance(checks, JobChecks) else {}
+
+    def seen() -> list[dict]:
+        """Each job's Deployment; {} also if the section is invalid: its pods are other pods."""
+        return [{} if n in unusable else one for n, one in enumerate(cluster.seen)]
+
+    watched = ShapeWatch(cluster.refs, seen)
+
+    def shape(nodes: list[dict]) -> tuple[Shape, dict[int, str]]:
+        found, problems = watched(nodes)
+        return found, dict(unusable) | problems
+
+    cores = [job.cores for job in jobs]
+    namespace = cluster.refs[0].namespace if cluster.refs else plan.namespace
+    return NodeCapacity(api, namespace, watched.selectors, cores, shape, before)
 
 
 def restore_unled(
@@ -312,8 +388,3 @@ def restore_unled(
         with suppress(ApiError):  # the next call, half a second later, tries again
             for line in restore(api, cluster.autoscalers()):
                 report(f"nobody has led for {UNLED_S:g} s: {line}")
-
-
-def by_place(refs: Sequence[DeploymentRef], things: Sequence[Any]) -> dict[str, Any]:
-    """Map the namespace/name of each Deployment to the thing that belongs to it."""
-    return {str(ref): thing for ref, thing in zip(refs, things)}

@@ -1,17 +1,14 @@
-"""Checks before a controller changes anything. A check that fails raises a one-line error.
+"""Checks of what concerns all jobs, before a controller changes anything.
 
-They stand in the order in which operate.py runs them: server, namespace, CRDs, permissions,
-Deployments, HPAs, capacity. hpa_bounds.py checks the HPAs whose bounds Faro sets. A RayService is
+A check that fails raises a one-line error. They stand in the order in which operate.py runs them:
+server, namespace, CRDs, permissions. job_checks.py has the checks of single jobs. A RayService is
 checked before a run starts, and again whenever Ray does not answer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
-from faro_lib.workload import Job
-from faro_lib.workload.jobs import arrays_of
-from faro_lib.workload.shares import minimum_replicas
-from faro_ops.kube.capacity import EPSILON, Capacity
+from faro_ops.controller.startup import ConfigurationError
 from faro_ops.kube.client import Api, ApiError, found
 from faro_ops.kube.rayservice import CLUSTER, why_not_ready
 from faro_ops.kube.status import GROUP, PLURAL, VERSION
@@ -67,7 +64,7 @@ def check_server(api: Api) -> None:
 
 
 def check_namespace(api: Api, namespace: str) -> None:
-    """Raise ValueError if the namespace does not exist or is being deleted."""
+    """Raise ConfigurationError if the namespace does not exist or is being deleted."""
     path = f"/api/v1/namespaces/{namespace}"
     try:
         api.get(f"{path}/resourcequotas", limit="1")
@@ -75,21 +72,23 @@ def check_namespace(api: Api, namespace: str) -> None:
     except ApiError as error:
         if error.status == 404:
             hint = f"kubectl create namespace {namespace}"
-            raise ValueError(f"namespace={namespace!r} does not exist; {hint}") from None
+            problem = f"namespace={namespace!r} does not exist; {hint}"
+            raise ConfigurationError(problem) from None
         if error.status == 403:  # a ServiceAccount may lack the permission to read its namespace
             return
         raise
     if status.get("phase") == "Terminating":
-        raise ValueError(f"namespace={namespace!r} is being deleted")
+        raise ConfigurationError(f"namespace={namespace!r} is being deleted")
 
 
 def check_crds(api: Api, resources: Iterable[CustomResource]) -> None:
-    """Raise ValueError if the server lacks one of `resources`, such as FARO_PLANS."""
+    """Raise ConfigurationError if the server lacks one of `resources`, such as FARO_PLANS."""
     for group, version, plural, origin in resources:
         served = found(api, f"/apis/{group}/{version}") or {"resources": []}
         if plural not in {one["name"] for one in served["resources"]}:
             missing = f"{plural}.{group}/{version}"
-            raise ValueError(f"the API server does not know {missing}; {origin} installs it")
+            problem = f"the API server does not know {missing}; {origin} installs it"
+            raise ConfigurationError(problem)
 
 
 def check_permissions(
@@ -99,18 +98,30 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError if the client lacks a permission in `namespace` or in the whole cluster.
+    """Raise ConfigurationError if the client lacks a permission in `namespace` or the cluster.
 
     names : names of the objects to which permissions are limited; see `rules`.
     """
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
-        where = f"in namespace {scope!r}" if scope else "in the whole cluster"
-        for group, resource, verbs, objects in rules(wanted, names or {}):
-            what = f"{resource}.{group}" if group else resource
-            for verb, name in product(verbs, objects or [""]):
-                if not may(api, scope, group, resource, verb, name):
-                    what += f" {name!r}" if name else ""
-                    raise ValueError(f"may not {verb} {what} {where}; `faro manifests` has a Role")
+        for problem in missing_permissions(api, scope, rules(wanted, names or {})):
+            raise ConfigurationError(problem)
+
+
+def missing_permissions(
+    api: Api, namespace: str | None, wanted: Iterable[tuple[str, str, Sequence, Sequence]]
+) -> Iterator[str]:
+    """A line for each permission that the client lacks; each is asked for when its turn comes.
+
+    namespace : None means all namespaces.
+    wanted : `rules` of permissions.
+    """
+    where = f"in namespace {namespace!r}" if namespace else "in the whole cluster"
+    for group, resource, verbs, objects in wanted:
+        what = f"{resource}.{group}" if group else resource
+        for verb, name in product(verbs, objects or [""]):
+            if not may(api, namespace, group, resource, verb, name):
+                which = f" {name!r}" if name else ""
+                yield f"may not {verb} {what}{which} {where}; `faro manifests` has a Role"
 
 
 def may(
@@ -176,44 +187,6 @@ def only_list(permissions: Iterable[Permission]) -> tuple[Permission, ...]:
     return tuple(
         (group, resource, ("list",)) for group, resource, verbs in permissions if "list" in verbs
     )
-
-
-def check_deployments(states: Mapping[str, object]) -> None:
-    """Raise ValueError if a Deployment does not exist.
-
-    states : the namespace/name of each Deployment -> its state, or None if it does not exist.
-    """
-    missing = [place for place, state in states.items() if state is None]
-    if missing:
-        count = f"{len(missing)} of {len(states)} are missing"
-        raise ValueError(f"deployment {missing[0]!r} does not exist ({count})")
-
-
-def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
-    """Raise ValueError if a Deployment has an HPA.
-
-    autoscalers : the namespace/name of each Deployment -> its HPA or None.
-    """
-    scaled = [(place, hpa["metadata"]["name"]) for place, hpa in autoscalers.items() if hpa]
-    if scaled:
-        place, name = scaled[0]
-        more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
-        problem = f"is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
-        raise ValueError(f"deployment {place!r} {problem}")
-
-
-def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
-    """Raise ValueError if the capacity cannot hold the minimum replicas of all jobs.
-
-    Misconfigured jobs (`capacity.problems`) do not count, because they keep their replicas.
-    """
-    jobs = tuple(job for n, job in enumerate(jobs) if n not in capacity.problems)
-    need = float(minimum_replicas(jobs) @ arrays_of(jobs).cores)
-    if need > capacity.cores + EPSILON:
-        have = f"{capacity.bound}: {capacity.cores:g} cores"
-        minimum = f"the minimum of {len(jobs)} jobs, {need:g} cores"
-        reasons = "".join(f"; {node}: {reason}" for node, reason in capacity.unusable.items())
-        raise ValueError(f"{have} cannot hold {minimum}{reasons}")
 
 
 def check_rayservice(api: Api, namespace: str, name: str) -> None:

@@ -8,7 +8,8 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from faro_lib.control import Step
 from faro_lib.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
+from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.steady_capacity import SteadyCapacity
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.policies.protocol import FRAGMENTED, live_observation, live_plan
@@ -30,10 +32,35 @@ PLURAL = "faroplans"
 KIND = "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
+RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
+MAX_MESSAGE = 1000  # characters of the message of a condition
 MAX_EVENTS = 50  # maximum number of Events per `publish`
 # Maximum number of ticks (passes of the control loop) that wait to be published; the oldest are
 # discarded.
 MAX_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition of the FaroPlan; `reason` is one word in CamelCase, `message` one line."""
+
+    type: str
+    holds: bool
+    reason: str
+    message: str = ""
+
+    def since(self, time: str) -> dict[str, str]:
+        """The condition as the API has it.
+
+        time : when `holds` or `reason` last changed, as RFC 3339 text.
+        """
+        return {
+            "type": self.type,
+            "status": "True" if self.holds else "False",
+            "reason": self.reason,
+            "message": self.message,
+            "lastTransitionTime": time,
+        }
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
@@ -64,6 +91,8 @@ def status_of(
     since: str,
     proxied: bool = False,
     conditions: Iterable[dict[str, str]] = (),
+    states: JobStates | None = None,
+    pending: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The status of the FaroPlan after a tick.
 
@@ -75,7 +104,11 @@ def status_of(
     proxied : whether a proxy drops the requests. If it does, the status contains its settings
         (`proxy_settings`).
     conditions : further conditions, such as `capacity_condition`.
+    states : board of what is wrong with single jobs, and of orders that are not in force.
+    pending : job -> its pods that wait for a node or an image, of jobs that have some.
     """
+    board = states or JobStates()
+    waiting = pending or {}
     plan = live_plan(step.plan)
     observation = step.observation
     optional = {
@@ -96,6 +129,8 @@ def status_of(
         }
         | ({} if plan.floor is None else {"floorReplicas": int(plan.floor[i])})
         | ({} if asked is None else {"requestedReplicas": int(asked[i])})
+        | state_of(job.name, board)
+        | ({"pendingPods": waiting[job.name]} if job.name in waiting else {})
         | {
             name: float(values[i])
             for name, values in optional.items()
@@ -103,13 +138,7 @@ def status_of(
         }
         for i, job in enumerate(jobs)
     ]
-    acting = {
-        "type": "Acting",
-        "status": "True",
-        "reason": "Leads",
-        "message": f"{controller} decides",
-        "lastTransitionTime": since,
-    }
+    acting = Condition("Acting", True, "Leads", f"{controller} decides").since(since)
     status: dict[str, Any] = {
         "controller": controller,
         "lastDecisionTime": now,
@@ -118,6 +147,9 @@ def status_of(
         "targets": " ".join(f"{job.name}={n}" for job, n in zip(jobs, step.target)),
         "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
         "jobs": rows,
+        "ordersNotInForce": [
+            {"job": job, "reason": reason} for job, reason in board.refused_orders().items()
+        ],
         "conditions": [acting, *conditions],
     }
     age_s = live_observation(observation).capacity_age_s
@@ -129,18 +161,30 @@ def status_of(
     return status
 
 
-def capacity_condition(steady: SteadyCapacity, since: str) -> dict[str, str]:
-    """The condition CapacityKnown: False while the capacity is unknown, with the reason.
+def state_of(job: str, board: JobStates) -> dict[str, Any]:
+    """The fields of a job's row that say what is wrong with it, if anything, and since when."""
+    now = board.of(job)
+    fields: dict[str, Any] = {"state": now.state}
+    if now.reason:
+        since = datetime.fromtimestamp(now.since_s, UTC)
+        fields |= {"stateReason": now.reason, "stateSince": since.strftime(RFC3339)}
+    age_s = board.data_age_s(job)
+    if np.isfinite(age_s):
+        fields["dataAgeSeconds"] = round(age_s, 1)
+    return fields
 
-    since : time at which the reason last changed, as RFC 3339 text.
-    """
-    return {
-        "type": "CapacityKnown",
-        "status": "False" if np.isnan(steady.cores) else "True",
-        "reason": steady.reason,
-        "message": steady.note,
-        "lastTransitionTime": since,
-    }
+
+def capacity_condition(steady: SteadyCapacity) -> Condition:
+    """The condition CapacityKnown: False while the capacity is unknown, with the reason."""
+    return Condition("CapacityKnown", not np.isnan(steady.cores), steady.reason, steady.note)
+
+
+def jobs_condition(states: JobStates) -> Condition:
+    """The condition JobsFine: False if something is wrong with single jobs, with their names."""
+    troubled = sorted(states.troubled().items())
+    message = "; ".join(f"{job}: {one.state}: {one.reason}" for job, one in troubled)
+    reason = "AllFine" if not troubled else "SomeAreNot"
+    return Condition("JobsFine", not troubled, reason, message[:MAX_MESSAGE])
 
 
 def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
@@ -163,13 +207,18 @@ def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(RFC3339)
 
 
 class Reporter:
     """Publishes the result of each tick in a thread.
 
-    Decisions therefore never wait for the API server.
+    Decisions therefore never wait for the API server. It outlives changes of the jobs.
+
+    proxied : whether a proxy drops the requests.
+    states : board of what is wrong with single jobs.
+    conditions : returns further conditions.
+    pending : returns the number of pods that wait, of each job that has some; None: unknown.
     """
 
     def __init__(
@@ -178,30 +227,34 @@ class Reporter:
         namespace: str,
         name: str,
         policy: str,
-        jobs: tuple[Job, ...],
         controller: str,
         proxied: bool = False,
-        steady: Callable[[], SteadyCapacity | None] = lambda: None,
+        states: JobStates | None = None,
+        conditions: Callable[[], Iterable[Condition]] = tuple,
+        pending: Callable[[], Mapping[str, int] | None] = lambda: None,
     ):
         self._api = api
         self._namespace = namespace
         self.name = name
         self._policy = policy
-        self._jobs = jobs
         self._controller = controller
         self._proxied = proxied
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
-        self._steady = steady
-        self._capacity_since = ("", "")  # the last reason of CapacityKnown, and since when
-        self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
+        self._states = states or JobStates()
+        self._further = conditions
+        self._pending = pending
+        # Type of a condition -> what it was when it was last published, and since when.
+        self._changed: dict[str, tuple[bool | None, str, str]] = {}
+        self._steps: deque[tuple[tuple[Job, ...], Step]] = deque(maxlen=MAX_STEPS)
         self._wake = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._follow, name=f"status {name}", daemon=True)
         self._thread.start()
 
-    def __call__(self, step: Step) -> None:
-        self._steps.append(step)
+    def __call__(self, jobs: tuple[Job, ...], step: Step) -> None:
+        """Publish a tick of these jobs."""
+        self._steps.append((jobs, step))
         self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -224,16 +277,16 @@ class Reporter:
                 LOG.warning("the plan is not published: %s", text)
 
     def _conditions(self, now: str) -> list[dict[str, str]]:
-        steady = self._steady()
-        if steady is None:
-            return []
-        reason, since = self._capacity_since
-        if reason != steady.reason:
-            since = now
-        self._capacity_since = (steady.reason, since)
-        return [capacity_condition(steady, since)]
+        found = []
+        for one in (*self._further(), jobs_condition(self._states)):
+            holds, reason, since = self._changed.get(one.type, (None, "", now))
+            if (holds, reason) != (one.holds, one.reason):
+                since = now
+            self._changed[one.type] = (one.holds, one.reason, since)
+            found.append(one.since(since))
+        return found
 
-    def publish(self, steps: list[Step]) -> None:
+    def publish(self, steps: list[tuple[tuple[Job, ...], Step]]) -> None:
         """Write the status after the last of `steps`, and the Events of all `steps`."""
         now = _now()
         metadata = {"name": self.name, "namespace": self._namespace}
@@ -241,14 +294,17 @@ class Reporter:
         manifest = {**head, "metadata": metadata, "spec": {"policy": self._policy}}
         plan = self._api.apply(self._path, manifest)
 
+        jobs, last = steps[-1]
         status = status_of(
-            self._jobs,
-            steps[-1],
+            jobs,
+            last,
             self._controller,
             now,
             self._since,
             self._proxied,
             self._conditions(now),
+            self._states,
+            self._pending(),
         )
         body = {"status": status}
         self._api.send("PATCH", f"{self._path}/status", body, kind=MERGE, fieldManager=MANAGER)
@@ -263,7 +319,7 @@ class Reporter:
             "lastTimestamp": now,
             "count": 1,
         }
-        events = [event for step in steps for event in changes(self._jobs, step)]
+        events = [event for jobs, step in steps for event in changes(jobs, step)]
         for kind, reason, message in events[-MAX_EVENTS:]:
             event = common | {"type": kind, "reason": reason, "message": message[:1000]}
             self._api.send("POST", f"/api/v1/namespaces/{self._namespace}/events", event)

@@ -11,7 +11,6 @@ from kube_things import measured
 
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
-from faro_ops.kube import preflight
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.deployments import DeploymentRef, Deployments
 
@@ -87,10 +86,3 @@ def test_once_the_autoscaler_is_deleted_the_job_is_scaled_again():
 def test_an_autoscaler_of_something_else_does_not_matter():
     others = autoscaler("of-another", "web"), autoscaler("of-a-set", "a", kind="StatefulSet")
     assert cluster_on(Server(*others)).autoscalers() == [None, None]
-
-
-def test_a_controller_does_not_start_beside_an_autoscaler():
-    problem = "is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
-    with pytest.raises(ValueError, match=rf"^deployment 'jobs/a' {problem}$"):
-        preflight.check_autoscalers({"jobs/a": autoscaler("by-cpu", "a"), "jobs/b": None})
-    preflight.check_autoscalers({"jobs/a": None})

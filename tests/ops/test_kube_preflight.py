@@ -14,12 +14,11 @@ from faro_ops.cli.model import REFIT_GB
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.overrides import Settings
 from faro_ops.kube import preflight
-from faro_ops.kube.capacity import Capacity
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.deployments import DeploymentRef
 from faro_ops.kube.lease import POD_NAME, POD_UID
 from faro_ops.kube.manifests import ManifestSpec, render
-from faro_ops.kube.operate import NamespacedName, check_controller, connect_deployments
+from faro_ops.kube.operate import DeploymentsBackend, NamespacedName, check_controller
 from faro_ops.rayserve.spec import serve_specs
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -198,24 +197,6 @@ def test_the_pod_of_a_controller_knows_its_name_and_uid_for_the_lease(backend):
     assert fields == {POD_NAME: "metadata.name", POD_UID: "metadata.uid"}
 
 
-def test_missing_deployments_are_counted():
-    preflight.check_deployments({"faro/a": object()})
-    with pytest.raises(
-        ValueError, match=r"deployment 'faro/b' does not exist \(2 of 3 are missing\)"
-    ):
-        preflight.check_deployments({"faro/a": object(), "faro/b": None, "faro/c": None})
-
-
-def test_a_capacity_below_the_minimum_names_its_bound_and_the_unusable_nodes():
-    jobs = (Job("a", cores=2.0), Job("b", min_replicas=3))
-    preflight.check_minima(jobs, Capacity(5.0, {"n1": 5.0}, {}))
-    with pytest.raises(
-        ValueError,
-        match=r"^nodes: 4 cores cannot hold the minimum of 2 jobs, 5 cores; n2: cordoned$",
-    ):
-        preflight.check_minima(jobs, Capacity(4.0, {"n1": 4.0}, {"n2": "cordoned"}))
-
-
 def test_permissions_on_objects_are_asked_for_by_name():
     server = reviewed(lambda asked: asked.get("name") != "b")
     names = preflight.names_of("faro", ["a", "b"])
@@ -280,20 +261,25 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
     monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
     queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
     sections = {"a": {"namespace": "models", "queries": queries}}
+    backend = DeploymentsBackend(
+        NamespacedName("faro", "main"),
+        prometheus="http://x",
+        token_path=None,
+        clock=Clock.starting_now(),
+        ceilings=ceilings,
+    )
     with pytest.raises(ValueError, match=r"^may not list resourcequotas in namespace 'models'"):
-        connect_deployments(
-            NamespacedName("faro", "main"),
-            Settings((Job("a"),), {"deployment": sections}),
-            prometheus="http://x",
-            token_path=None,
-            clock=Clock.starting_now(),
-            ceilings=ceilings,
-        )
+        backend(Settings((Job("a"),), {"deployment": sections}))
 
 
 @pytest.mark.parametrize("act", ["replicas", "ceilings"])
 def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeypatch, capsys):
     server = reviewed(lambda asked: asked["verb"] in ("get", "list", "watch"))
+    none = {"items": [], "metadata": {"resourceVersion": "1"}}
+    quotas = "/api/v1/namespaces/faro/resourcequotas"
+    server.answers |= dict.fromkeys(("/api/v1/nodes", "/api/v1/pods", quotas), none)
+    server.answers["/api/v1/namespaces/faro"] = {"status": {"phase": "Active"}}
+    server.answers["/apis/autoscaling.faro/v1alpha1"] = {"resources": [{"name": "faroplans"}]}
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: server)
     # A formula in place of the measurement, which takes seconds.
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: "mgc")
@@ -314,7 +300,7 @@ def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeyp
         assert cli.main([*command, *more]) == 2
         return capsys.readouterr().err
 
-    assert "may not patch" in refused("--apply")
+    assert "may not create events" in refused("--apply")
     assert "GET /apis/apps/v1/namespaces/faro/deployments: 404 answered" in refused(), (
         "all permissions are there"
     )

@@ -33,8 +33,8 @@ from faro_ops.controller.steady_capacity import (
 )
 from faro_ops.kube import status
 from faro_ops.kube.capacity import Capacity
-from faro_ops.kube.operate import NamespacedName, watch_capacity
-from faro_ops.kube.preflight import check_minima
+from faro_ops.kube.operate import GatedJobs, check_some_job
+from faro_ops.kube.status import capacity_condition
 from faro_ops.policies.held import decide_with_held
 
 FULL = {"a": 8, "b": 8}  # all cores of both nodes
@@ -323,11 +323,11 @@ def test_the_status_says_why_the_capacity_is_unknown_and_since_when(monkeypatch)
     monkeypatch.setattr(status, "_now", lambda: next(times))
     world, api = World({"a": 4, "b": 4}), Published()
     reporter = status.Reporter(
-        api, "n", "faro", "p", world.jobs, "me", steady=lambda: world.gated.steady
+        api, "n", "faro", "p", "me", conditions=lambda: [capacity_condition(world.gated.steady)]
     )
 
     def conditions():
-        reporter.publish([world.tick()])
+        reporter.publish([(world.jobs, world.tick())])
         return {one["type"]: one for one in api.status["conditions"]}
 
     assert conditions()["CapacityKnown"]["status"] == "True"
@@ -376,19 +376,12 @@ def test_a_tick_with_held_jobs_is_read_from_the_journal_as_it_was(tmp_path):
 
 def test_a_controller_starts_beside_a_misconfigured_job_but_not_if_all_are():
     world = World({"a": 2, "b": 2})
-    plan = NamespacedName("jobs", "faro")
+    gated = GatedJobs(world.jobs, world.gated, None)
     world.templates["b"] = pod("template", "2")
-    watch_capacity(world, plan, world.cluster, world.jobs)
+    check_some_job(gated)
     world.templates["a"] = pod("template", "2")
-    with pytest.raises(ValueError, match=r"^job 'a': cores=1 is less than the 2 cpu"):
-        watch_capacity(world, plan, world.cluster, world.jobs)
-
-
-def test_the_minimum_of_a_misconfigured_job_need_not_fit():
-    jobs = (Job("a"), Job("b", min_replicas=50))
-    check_minima(jobs, Capacity(4.0, {}, {}, problems={1: "no node is large enough"}))
-    with pytest.raises(ValueError, match="cannot hold the minimum of 2 jobs, 51 cores"):
-        check_minima(jobs, Capacity(4.0, {}, {}))
+    with pytest.raises(ValueError, match=r"^job 'a': cores=1 is less .*\(and 1 more jobs\)$"):
+        check_some_job(gated)
 
 
 def test_the_pods_of_each_job_are_known_although_another_deployment_does_not_exist():

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +27,8 @@ from faro_lib.workload.synthetic import synthetic
 from faro_ops.cli.controller import print_step, stopped_by_signals
 from faro_ops.controller import journal
 from faro_ops.controller.explanation import decision_at, explained
+from faro_ops.controller.exporter import Exporter
+from faro_ops.controller.job_states import GONE, JobStates
 from faro_ops.controller.loop import APPLY, JOURNAL, OBSERVE, run
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
@@ -512,8 +515,6 @@ def test_a_past_decision_is_explained_from_the_journal(day, context, tmp_path):
 
 def exported(day, context, jobs, until_s: float):
     """The metrics after a run in which one call failed, and its cluster."""
-    from faro_ops.controller.exporter import Exporter
-
     policy, exporter = make("Faro-Sum", context), Exporter(jobs, 0)
     try:
         cluster = Wrapped(cluster_of(day, policy), apply=[3])
@@ -548,57 +549,91 @@ def test_every_metric_of_the_grafana_dashboard_is_exported(day, context):
     assert shown <= metrics
 
 
-def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context):
-    from faro_ops.controller.exporter import Exporter
-
-    exporter = Exporter(day.jobs, 0, progress_deadline_s=0.2)
-
-    def health() -> int:
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/healthz").status
-        except urllib.error.HTTPError as error:
-            return error.code
-
+def health(exporter) -> int:
+    """The HTTP status of /healthz."""
     try:
-        assert health() == 200, "before the first tick the loop may wait for its lease"
+        return urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/healthz").status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context):
+    with closing(Exporter(day.jobs, 0, progress_deadline_s=0.2)) as exporter:
         policy = make("FairShare", context)
+        exporter.begin()
         run(cluster_of(day, policy), policy, day.jobs, until_s=240.0, on_step=exporter.step)
         time.sleep(0.3)
-        assert health() == 503
+        assert health(exporter) == 503
         exporter.failure("observe", "no answer")
-        assert health() == 200, "a failed observation is progress"
-    finally:
-        exporter.close()
+        assert health(exporter) == 200, "a failed observation is progress"
+        time.sleep(0.3)
+        assert health(exporter) == 503
 
 
-def test_with_new_jobs_the_loop_may_wait_for_its_lease_again_and_old_jobs_are_no_longer_exported(
-    day, context
-):
-    from faro_ops.controller.exporter import Exporter
+def test_a_standby_that_once_failed_is_not_restarted_for_it(day):
+    with closing(Exporter(day.jobs, 0, progress_deadline_s=0.1)) as exporter:
+        exporter.failure("changes", "the API server does not answer")
+        time.sleep(0.2)
+        assert health(exporter) == 200
+        exporter.begin()
+        time.sleep(0.2)
+        assert health(exporter) == 503, "the loop runs, and its first tick hangs"
 
-    exporter, steps = Exporter(day.jobs, 0, progress_deadline_s=0.0), []
-    address = f"http://127.0.0.1:{exporter.port}"
-    try:
+
+def test_jobs_that_left_the_table_are_no_longer_exported(day, context):
+    with closing(Exporter(day.jobs, 0)) as exporter:
         policy = make("FairShare", context)
-        run(
-            cluster_of(day, policy),
-            policy,
-            day.jobs,
-            until_s=70.0,
-            on_step=lambda step: steps.append(exporter.step(step)),
-        )
-        assert steps
+        run(cluster_of(day, policy), policy, day.jobs, until_s=70.0, on_step=exporter.step)
+        assert f'faro_desired_replicas{{inference_job="{day.jobs[0].name}"}}' in scraped(exporter)
         exporter.use_jobs(JOBS)
-        assert urllib.request.urlopen(f"{address}/healthz").status == 200
-        metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()
-        assert f'faro_desired_replicas{{inference_job="{day.jobs[0].name}"}}' not in metrics
-    finally:
-        exporter.close()
+        assert f'faro_desired_replicas{{inference_job="{day.jobs[0].name}"}}' not in scraped(
+            exporter
+        )
+
+
+def scraped(exporter) -> str:
+    return urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_only_a_leader_that_has_decided_exports_targets_and_capacity(leads, day, context):
+    with closing(Exporter(day.jobs, 0, leads=lambda: leads)) as exporter:
+        assert "faro_capacity_cores" not in scraped(exporter), "nothing is decided yet"
+        policy = make("FairShare", context)
+        run(cluster_of(day, policy), policy, day.jobs, until_s=70.0, on_step=exporter.step)
+        text = scraped(exporter)
+        assert f"faro_leader {float(leads)}" in text
+        for name in ("faro_capacity_cores ", "faro_desired_replicas{", "faro_least_replicas{"):
+            assert (f"\n{name}" in text) is leads
+        assert "\nfaro_ticks_total " in text
+
+
+def test_the_board_of_job_states_is_exported_at_each_scrape(day):
+    states = JobStates()
+    one, other = (job.name for job in day.jobs)
+    with closing(Exporter(day.jobs, 0, states=states, pending=lambda: {other: 3})) as exporter:
+        states.report(one, GONE, "deployment 'x' does not exist", by="test")
+        states.refuse_orders({"z": "no job of the table"})
+        states.saw_data([one])
+        exporter.reject_settings(True)
+        lines = scraped(exporter).splitlines()
+    expected = [
+        f'faro_job_state{{inference_job="{one}",state="gone"}} 1.0',
+        f'faro_job_state{{inference_job="{one}",state="fine"}} 0.0',
+        f'faro_job_state{{inference_job="{other}",state="fine"}} 1.0',
+        f'faro_pending_pods{{inference_job="{one}"}} 0.0',
+        f'faro_pending_pods{{inference_job="{other}"}} 3.0',
+        f'faro_job_data_age_seconds{{inference_job="{other}"}} +Inf',
+        'faro_order_not_in_force{inference_job="z"} 1.0',
+        "faro_settings_rejected 1.0",
+    ]
+    assert [line for line in expected if line not in lines] == []
+    seen = f'faro_job_data_age_seconds{{inference_job="{one}"}}'
+    (age,) = [line.removeprefix(seen) for line in lines if line.startswith(seen)]
+    assert 0 <= float(age) < 60
 
 
 def test_a_loop_that_waits_to_start_is_healthy_and_not_ready_and_says_for_what(day):
-    from faro_ops.controller.exporter import Exporter
-
     exporter = Exporter(day.jobs, 0)
     address = f"http://127.0.0.1:{exporter.port}"
     try:

@@ -304,8 +304,8 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     metrics = []
     exporter_of = Exporter.__init__
 
-    def note(self, *arguments):
-        exporter_of(self, *arguments)
+    def note(self, *arguments, **named):
+        exporter_of(self, *arguments, **named)
         metrics.append(self)
 
     monkeypatch.setattr(Exporter, "__init__", note)

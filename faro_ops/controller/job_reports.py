@@ -1,0 +1,75 @@
+"""What the control loop itself notices about single jobs, for the board of job states."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+
+from faro_lib.control import GuardrailConfig, Step
+from faro_lib.control.guardrails import Guard
+from faro_lib.workload import Job
+from faro_ops.controller.job_states import CONTESTED, FINE, GONE, MISSING, JobStates
+from faro_ops.policies.protocol import live_observation
+
+SOURCE = "loop"  # of reports to the board of job states
+
+
+def note_states(
+    states: JobStates,
+    jobs: tuple[Job, ...],
+    config: GuardrailConfig,
+    guard: Guard,
+    step: Step,
+    writer_of: Callable[[int], str | None],
+) -> None:
+    """Report the jobs that another client scales, that do not exist, or whose data is missing.
+
+    guard : the state of the guardrails after the tick.
+    writer_of : returns the name of the client that scaled a job; may raise.
+
+    A job that is absent is not reported if another source knows why.
+    """
+    seen = live_observation(step.observation)
+    held = np.zeros(len(jobs), bool) if seen.held is None else seen.held
+    stale = (seen.now_s - guard.known_s > config.stale_after_s) & seen.exists
+    contested = guard.contested(config) & seen.exists & ~held
+    states.saw_data(job.name for job, since_s in zip(jobs, guard.known_s) if since_s == seen.now_s)
+    for n, job in enumerate(jobs):
+        before = states.of(job.name)
+        if contested[n]:
+            if before.state == CONTESTED:  # the name of the other client costs an API call
+                continue
+            wanted = step.target[n]
+            reason = f"{writer(writer_of, n)} keeps setting {wanted} replicas; Faro leaves it alone"
+            states.report(job.name, CONTESTED, reason, by=SOURCE)
+        elif not seen.exists[n]:
+            known = states.of(job.name, without=SOURCE).state != FINE
+            reason = "its Deployment or application does not exist"
+            states.report(job.name, FINE if known else GONE, reason, by=SOURCE)
+        elif stale[n]:
+            reason = f"its load or latency is not known for more than {config.stale_after_s:g} s"
+            states.report(job.name, MISSING, reason, by=SOURCE)
+        else:
+            states.clear(job.name, by=SOURCE)
+
+
+def writer(writer_of: Callable[[int], str | None], job: int) -> str:
+    """The name of the client that last scaled a job; a server that does not answer knows none."""
+    with suppress(Exception):
+        return writer_of(job) or "another client"
+    return "another client"
+
+
+def below_minimum(jobs: tuple[Job, ...], step: Step) -> tuple[str, ...]:
+    """Names of the jobs that get fewer replicas than `min_replicas`, for lack of cores.
+
+    Jobs that Faro holds, or that do not exist, do not count.
+    """
+    seen = live_observation(step.observation)
+    held = np.zeros(len(jobs), bool) if seen.held is None else seen.held
+    counted = seen.exists & ~held
+    return tuple(
+        job.name
+        for job, target, counts in zip(jobs, step.target, counted)
+        if counts and target < job.min_replicas
+    )
