@@ -30,6 +30,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.journal import Header, Journal, next_memory
 from faro_ops.controller.renewal import renewed
+from faro_ops.controller.scaling import NotScaled
 from faro_ops.controller.tick import Deadline, tick
 from faro_ops.policies.authority import AuthorityState
 from faro_ops.policies.protocol import live_observation
@@ -136,16 +137,33 @@ def run(
             report_failures(step, on_failure)
             if on_failure and CONTESTED in step.plan.reason:
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
-            error_line = None
+            error_line, failed = None, None
             if apply:
-                _, error_line = attempt(APPLY, on_failure, request, cluster, step)
-            memory = next_memory(after, apply, error_line)
+                error_line, failed = requested(cluster, step, on_failure)
+            memory = next_memory(after, apply, error_line, failed)
             if writer:  # with `on_failure`, a full disk does not stop the loop
-                attempt(JOURNAL, on_failure, writer.tick, step, error_line)
+                attempt(JOURNAL, on_failure, writer.tick, step, error_line, failed)
             if on_step:
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def requested(
+    cluster: Cluster, step: Step, on_failure: OnFailure
+) -> tuple[str | None, tuple[int, ...] | None]:
+    """Request the targets of a tick; (error or None, numbers of the jobs that failed).
+
+    The numbers are None if the error is one of all jobs. Without `on_failure`, an error is raised.
+    """
+    try:
+        request(cluster, step)
+    except Exception as error:
+        if on_failure is None:
+            raise
+        on_failure(APPLY, line_of(error))
+        return line_of(error), error.failed if isinstance(error, NotScaled) else None
+    return None, None
 
 
 def request(cluster: Cluster, step: Step) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_ops.controller.scaling import NOT_LEADER, MayAct, growth, summary
+from faro_ops.controller.scaling import NOT_LEADER, MayAct, NotScaled, growth, summary
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployments import (
     AUTOSCALERS,
@@ -105,7 +105,7 @@ class BoundedDeployments(Deployments):
         Rises of maxReplicas come last. A rise waits for a later tick if it needs cores that other
         HPAs still have to free. The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas
         unchanged. If Faro has not set an HPA's bounds yet, KEEP_FLOOR leaves maxReplicas unchanged
-        too. The floor HAND_BACK restores the original bounds. Raises ApiError with the first error
+        too. The floor HAND_BACK restores the original bounds. Raises NotScaled with the first error
         and the number of other errors.
         """
         self._drop = np.array(drop, float)
@@ -120,12 +120,14 @@ class BoundedDeployments(Deployments):
         changed = asked & ((wanted != low) | (target != high))
         rises = asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
+        refused: list[int] = []
 
         def attempt(job: int) -> str | None:
             bounds = None if back[job] else (int(wanted[job]), int(target[job]))
             try:
                 self._bound(job, bounds, may_act)
             except (OSError, ValueError) as error:
+                refused.append(job)
                 name = self.refs[job].name
                 return f"the bounds of {name} are not set to {bounds or 'its own'}: {error}"
             high[job] = target[job]
@@ -140,7 +142,7 @@ class BoundedDeployments(Deployments):
         errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
         failed = [error for error in errors if error]
         if failed:
-            raise ApiError(0, summary(failed))
+            raise NotScaled(summary(failed), np.array(sorted(refused)))
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
         """Set an HPA's bounds; `bounds=None` restores the original ones.

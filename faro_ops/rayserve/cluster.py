@@ -13,7 +13,7 @@ from faro_lib.protocol import Cluster
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
-from faro_ops.controller.scaling import NOT_LEADER, MayAct, scale_jobs, summary
+from faro_ops.controller.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.http import HttpClient, Unauthorized
 from faro_ops.moved import moved
 from faro_ops.policies.protocol import LiveObservation
@@ -205,7 +205,7 @@ class RayServeCluster(Cluster):
         except (OSError, Unauthorized) as error:
             errors.append(str(error))
         if errors:
-            raise OSError(summary(errors))
+            raise NotScaled(summary(errors), np.flatnonzero(current != target))
 
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
         """The job's deployment as last listed by Ray.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from journal_things import edit
 from live_things import Wanting
 from observations import observed
 
@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
 from faro_ops.cli import main
 from faro_ops.controller import journal as journals
-from faro_ops.controller import rotation
+from faro_ops.controller import rotation, thinning
 from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.journal import Header, Journal, parts, read
 from faro_ops.controller.loop import run
@@ -50,7 +50,7 @@ def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr(rotation, "MAX_BYTES", 30_000)
+    monkeypatch.setattr(rotation, "MAX_BYTES", 10_000)
     monkeypatch.setattr(journals, "REPLAYED_TICKS", REPLAYED_TICKS)
 
 
@@ -78,19 +78,22 @@ def test_the_kinds_of_replica_are_read_back(tmp_path):
 def test_a_journal_from_before_the_kinds_of_replica_has_serial_ones(tmp_path):
     path = tmp_path / "run.jsonl"
     write_ticks(path, last=2)
-    path.write_text(path.read_text().replace(', "replica": {"kind": "serial"}', ""))
+    edit(path, ', "replica": {"kind": "serial"}', "")
     assert '"replica":' not in path.read_text().splitlines()[0]
     assert read(path)[0].jobs == JOBS
 
 
 def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):
-    monkeypatch.setattr(rotation, "MAX_ARCHIVES", 2)
+    monkeypatch.setattr(thinning, "MAX_BYTES", 4_000)
     path = tmp_path / "run.jsonl"
-    write_ticks(path, last=3 * TICKS)
-    assert len(list(tmp_path.glob("*.gz"))) == 2
+    write_ticks(path, last=6 * TICKS)
+    archives = list(tmp_path.glob("*.gz"))
+    assert archives
+    assert sum(one.stat().st_size for one in archives) <= 4_000
+    assert not (tmp_path / "run.jsonl.000000.gz").exists(), "the oldest is the first to go"
     ticks = parts(path)[-1][1]  # the newest, without a gap
     assert set(np.diff(times_s(ticks))) == {10.0}
-    assert times_s(ticks)[-1] == 30.0 * TICKS
+    assert times_s(ticks)[-1] == 60.0 * TICKS
 
 
 def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(
@@ -223,9 +226,13 @@ def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
         journal.begin(HEADER)
         journal._max_bytes = 0
         memory = Memory.start(FairShare(), JOBS)
-        for n in range(2 * REPLAYED_TICKS + 5):
+        for n in range(3 * REPLAYED_TICKS):
             memory, step = tick(
-                FairShare(), HEADER.guardrails, JOBS, memory, observed([4, 4], now_s=10.0 * (n + 1))
+                FairShare(),
+                HEADER.guardrails,
+                JOBS,
+                memory,
+                observed([4, 4], now_s=10.0 * (n + 1), minute=n // 6),
             )
             journal.tick(step, None)
         assert rotation.archives(path)
@@ -264,10 +271,7 @@ def test_the_last_decision_is_explained_without_the_archives(tmp_path, often, mo
     archives = rotation.archives(path)
     for archive in archives:
         archive.write_bytes(b"damaged")
-    planned = path.read_text().replace(
-        '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]'
-    )
-    path.write_text(planned)
+    edit(path, '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]')
     assert main(["explain", str(path)]) == 0
     assert f"FairShare at {10 * TICKS} s" in capsys.readouterr().out
 
@@ -278,10 +282,7 @@ def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_h
     path = tmp_path / "run.jsonl"
     write_ticks(path)
     archive = rotation.archives(path)[0]
-    with gzip.open(archive, "rt") as file:
-        text = file.read()
-    with gzip.open(archive, "wt") as file:
-        file.write(text.replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1))
+    edit(archive, '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1)
     assert main(["explain", str(path)]) == 0
     assert "FairShare at 10 s" in capsys.readouterr().out
 
