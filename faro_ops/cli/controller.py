@@ -35,6 +35,7 @@ from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
+from faro_ops.controller.surviving import Surviving
 from faro_ops.errors import message_of
 from faro_ops.files import check_writable
 from faro_ops.policies.authority import WithAuthority
@@ -152,6 +153,7 @@ class Controller:
         self.changes = changes_since(self.journal, self.settings)
         self.clock = clock_of(self.journal, self.stop)
         self.cluster_of = self._backend(resources)
+        self.surviving = self._surviving()
 
         # The time of `--seconds` excludes the start of Ray.
         seconds = math.inf if options.seconds is None else options.seconds
@@ -246,6 +248,7 @@ class Controller:
             changes=self.changes,
             changed=self.changed,
             newest=self.model.newer,
+            surviving=self.surviving,
         )
         self.retry_s = math.inf
         self.wanted = self.watched.known
@@ -381,6 +384,13 @@ class Controller:
             options.start_timeout_s,
         )
         return resources.enter_context(ray)
+
+    def _surviving(self) -> Surviving | None:
+        """What survives this process: in Kubernetes in the API, else next to the journal."""
+        store = (
+            backends.state_store(self.home, self.options.journal) if self.options.apply else None
+        )
+        return None if store is None else Surviving(store, say)
 
     # --- reports -------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from faro_ops.controller.clock import Clock
 from faro_ops.controller.journal import Header, Journal, next_memory
 from faro_ops.controller.renewal import renewed
 from faro_ops.controller.scaling import NotScaled
+from faro_ops.controller.surviving import RunTime, Surviving
 from faro_ops.controller.tick import Deadline, tick
 from faro_ops.policies.authority import AuthorityState
 from faro_ops.policies.protocol import live_observation
@@ -41,6 +42,7 @@ APPLY = "apply"
 JOURNAL = "journal"
 CLOCK = "clock"
 REPORT = "report"
+STATE = "state"
 OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
 
@@ -60,6 +62,7 @@ def run(
     changes: tuple[str, ...] = (),
     changed: Callable[[], bool] = lambda: False,
     newest: Callable[[], Forecaster | None] = lambda: None,
+    surviving: Surviving | None = None,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -84,6 +87,7 @@ def run(
     changed : called before every tick; the run ends when this call returns True.
     newest : called before every tick; returns a newly fitted forecaster, or None to keep the
         current one.
+    surviving : restores what the last leader knew, and saves it after ticks.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -92,7 +96,7 @@ def run(
     deadline = Deadline(guardrails.deadline_s)
     jump_s = 0
     with ExitStack() as stack:
-        writer = None
+        writer = past = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(
@@ -119,6 +123,12 @@ def run(
                 # changed the targets.
                 if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
+        if surviving:
+            run_time = RunTime(clock.origin_s, clock.scale) if clock else RunTime()
+            past_s = past.observation.now_s if past else -np.inf
+            began_s = clock.now_s if clock else start_s
+            memory = surviving.begin(memory, jobs, run_time, began_s, past_s)
+            stack.callback(surviving.flush)
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
@@ -143,6 +153,9 @@ def run(
             memory = next_memory(after, apply, error_line, failed)
             if writer:  # with `on_failure`, a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line, failed)
+            if surviving:
+                kept, _ = attempt(STATE, on_failure, surviving.after_tick, memory, observation)
+                memory = kept or memory
             if on_step:
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
