@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,13 @@ class Damage:
         if self.first:
             count = len(self.lines)
             shown = f"{count} damaged line{'s' if count > 1 else ''}" if count else "damage"
-            LOG.warning("%s: %s (%s) %s", self.path, shown, self.first, outcome)
+            warn_once(f"{self.path}: {shown} ({self.first}) {outcome}")
+
+
+@lru_cache(maxsize=1000)
+def warn_once(line: str) -> None:
+    """Log a warning, but not again, although a command may read a file several times."""
+    LOG.warning("%s", line)
 
 
 # --- ticks ----------------------------------------------------------------------------------------

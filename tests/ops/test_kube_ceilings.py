@@ -252,7 +252,7 @@ def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
     server.hpas["a"]["spec"]["maxReplicas"] = 9
     server.busy = 1
     with pytest.raises(
-        ApiError, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"
+        NotScaled, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"
     ):
         cluster.apply(np.array([4, 3]), np.zeros(2))
     assert server.bounds()["a"] == (1, 9)
