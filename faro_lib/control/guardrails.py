@@ -81,7 +81,7 @@ class Guard:
     target: np.ndarray | None = None  # last requested targets; None before the first request
     drop: np.ndarray | None = None  # last requested drop rates; None before the first request
     present: np.ndarray | None = None  # bool, the job existed at the last tick; None before
-    applied: bool = True  # whether the last request was applied
+    applied: np.ndarray | bool = True  # bool, whether the last request for the job was applied
     # Points for other clients' changes (see CONTEST); constant from CONTESTED_AT on.
     contest: np.ndarray | int = 0
     left: np.ndarray | bool = False  # bool, the last plan left the job to another controller

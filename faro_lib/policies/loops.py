@@ -105,7 +105,7 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
     latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
     utility = relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
     same_day = (observation.minute - 1) // DAY_MINUTES == (state.minute - 1) // DAY_MINUTES
-    lost_before = state.lost if same_day else 0.0
+    lost_before = state.lost if same_day or not state.minute else 0.0  # minute 0: the start
     lost = lost_before + 1 - utility
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
+from faro_ops.controller.run_state import StateFile, Store
 from faro_ops.controller.startup import once
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ def faro_plan(
     # No warning per retry, because Faro reports the outcome.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     return NamespacedName.of(plan, kubeconfig, context)
+
+
+def state_store(home: NamespacedName | None, journal: str | None) -> Store | None:
+    """Where the state that survives the controller is kept; None without FaroPlan and journal."""
+    if home is not None:
+        from faro_ops.kube.plan_state import PlanState
+
+        return PlanState(home.connect(retries=1), home.namespace, home.name)
+    return StateFile(journal) if journal else None
 
 
 def overrides_of(

@@ -39,6 +39,7 @@ from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
 from faro_ops.controller.settings_change import Rejected, SettingsChange, reason_of
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
+from faro_ops.controller.surviving import Surviving
 from faro_ops.files import check_writable
 from faro_ops.policies.authority import WithAuthority
 from faro_ops.policies.bounds import AsBounds, predicting
@@ -166,6 +167,7 @@ class Controller:
             self.set_up, self.discard, self.on_rejected
         )
         self.next: SetUp | None = None  # changed settings that are ready to be used
+        self.surviving = self._surviving()
 
         # The time of `--seconds` excludes the start of Ray.
         seconds = math.inf if options.seconds is None else options.seconds
@@ -323,6 +325,7 @@ class Controller:
                 # Not only of this pass: a freeze holds even if the newest settings are rejected.
                 frozen=lambda: now.settings.frozen_by(self.watched.known),
                 states=self.job_states,
+                surviving=self.surviving,
             )
 
     # --- policies ------------------------------------------------------------------------------
@@ -457,6 +460,13 @@ class Controller:
             self.job_states,
         )
         return resources.enter_context(ray)
+
+    def _surviving(self) -> Surviving | None:
+        """What survives this process: in Kubernetes in the API, else next to the journal."""
+        store = (
+            backends.state_store(self.home, self.options.journal) if self.options.apply else None
+        )
+        return None if store is None else Surviving(store, say)
 
     # --- reports -------------------------------------------------------------------------------
 

@@ -29,17 +29,14 @@ def explain(
     """Explain a past decision of `faro run`, job by job."""
     from faro_ops.controller.explanation import decided, decision_at, explained
     from faro_ops.controller.job_states import FINE
-    from faro_ops.controller.journal import parts, plain, read
+    from faro_ops.controller.journal import newest_part, parts_at, read
+    from faro_ops.controller.records import plain
 
     if at is None:
-        # Reading the journal's archives takes minutes, and mostly the current file is enough.
-        newest = read(journal)
-        enough = any(decided(one) for one in newest[1])
-        recorded = [newest] if enough else parts(journal)
-        header, tick = decision_at(recorded, None, journal)
+        header, tick = decision_at([newest_part(journal, decided)], None, journal)
     else:
-        recorded = parts(journal)
-        header, tick = decision_at(recorded, _seconds(at, *recorded[-1]), journal)
+        at_s = _seconds(at, *read(journal))
+        header, tick = decision_at(parts_at(journal, at_s), at_s, journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:

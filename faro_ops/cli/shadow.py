@@ -15,10 +15,12 @@ def shadow(
     ] = False,
 ) -> None:
     """Score the forecasts, predicted latencies and plans of a dry run."""
-    from faro_ops.controller.journal import plain, with_same_jobs
+    from faro_ops.controller.journal import with_same_jobs
+    from faro_ops.controller.records import plain
     from faro_ops.recommend.shadow import plan_scores
 
-    header, ticks = with_same_jobs(journal)
+    header, recorded = with_same_jobs(journal)
+    ticks = list(recorded)
     if not ticks:
         raise ValueError(f"{journal}: no decision has been made yet")
     rows = plan_scores(header, ticks)

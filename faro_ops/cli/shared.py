@@ -113,7 +113,8 @@ class SayHandler(logging.Handler):
     """A logging handler that passes records to `say`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record), "kubernetes" if record.levelno >= logging.WARNING else "")
+        source = "journal" if record.name.startswith("faro_ops.controller") else "kubernetes"
+        say(self.format(record), source if record.levelno >= logging.WARNING else "")
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:

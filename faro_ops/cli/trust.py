@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,8 @@ import typer
 from faro_ops.cli.shared import option, say, text_table
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from faro_lib.control import Step
     from faro_lib.workload import Job
     from faro_ops.controller.journal import Header, Tick
@@ -23,39 +24,61 @@ def trust(
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Show how much Faro may change each service, and why."""
-    from faro_ops.controller.journal import parts
-    from faro_ops.policies.authority import ALPHA, LEVELS, Authority
-    from faro_ops.policies.protocol import live_plan
+    from faro_ops.controller.journal import read
+    from faro_ops.policies.authority import ALPHA, LEVELS
 
-    header, ticks = parts(journal)[-1]
-    recorded = [
-        (one.step.observation.now_s, Authority.from_array(columns))
-        for one in ticks
-        if (columns := live_plan(one.step.plan).authority) is not None
-    ]
-    if not recorded:
+    header, _ = read(journal)
+    earned = history_of_authority(journal)
+    if earned is None:
         raise ValueError(f"{journal}: no authority is recorded; start `faro run` with --earn")
-    at_s, now = recorded[-1]
-    rows = []
-    for n, job in enumerate(header.jobs):
-        changes = [
-            time_s for (_, old), (time_s, new) in pairwise(recorded) if old.level[n] != new.level[n]
-        ]
-        row = {
+    at_s, since_s, now = earned
+    rows = [
+        {
             "job": job.name,
             "level": LEVELS[int(now.level[n])],
-            "since_s": [header.start_s, *changes][-1],
+            "since_s": float(since_s[n]),
             "doubt": round(float(now.doubt[n]), 3),
             "trust": round(float(now.trust[n]), 3),
             "strikes": round(float(now.strikes[n]), 3),
         }
-        rows.append(row)
+        for n, job in enumerate(header.jobs)
+    ]
     if as_json:
         print("\n".join(json.dumps(row) for row in rows))
         return
     print(f"at {at_s:g} s; a doubt of {2 / ALPHA:g} takes the level away, this much trust earns")
     print("the next one, and two strikes (minutes with metrics that cannot be right) take it away")
     print(text_table(rows))
+
+
+def history_of_authority(journal: str) -> tuple[float, np.ndarray, Authority] | None:
+    """The authority in the last part of a journal: (time of its last tick, since when, authority).
+
+    "Since when" is (jobs,): the time in seconds at which each service got its present level. None
+    if no authority is recorded. The ticks are read one after the other, so the memory does not grow
+    with the journal.
+    """
+    import numpy as np
+
+    from faro_ops.controller.journal import recorded
+    from faro_ops.policies.authority import Authority
+    from faro_ops.policies.protocol import live_plan
+
+    of_part: Header | None = None
+    last: np.ndarray | None = None  # (jobs, fields) at the last tick
+    at_s = 0.0
+    since_s = np.empty(0)
+    for header, tick in recorded(journal):
+        if header is not of_part:
+            of_part, last, since_s = header, None, np.full(len(header.jobs), header.start_s)
+        columns = live_plan(tick.step.plan).authority
+        if columns is None:
+            continue
+        at_s = tick.step.observation.now_s
+        if last is not None:
+            since_s = np.where(columns[:, 0] == last[:, 0], since_s, at_s)
+        last = columns
+    return None if last is None else (at_s, since_s, Authority.from_array(last))
 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:

@@ -1,16 +1,21 @@
-"""The journal of a run: one JSON line per tick, to resume a run and to explain its decisions."""
+"""The journal of a run: one line per tick, to resume a run and to explain its decisions.
+
+`records` has the format of the lines. A long journal is rotated (`rotation`), and its archives are
+thinned out (`thinning`). A damaged line costs nobody a start: readers skip it, and the controller
+sets it aside.
+"""
 
 from __future__ import annotations
 
 import errno
-import gzip
-import json
 import math
 import os
-import zlib
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -18,23 +23,30 @@ import numpy as np
 
 from faro_lib.control.guardrails import CONTESTED_AT, GuardrailConfig, mask_absent
 from faro_lib.control.tick import Memory, Step
-from faro_lib.protocol import CONTESTED, Observation, Plan, Policy
+from faro_lib.protocol import CONTESTED, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
-from faro_ops.controller import rotation
+from faro_ops.controller import rotation, thinning
+from faro_ops.controller.background import in_thread
 from faro_ops.controller.job_states import JobState
+from faro_ops.controller.records import (
+    BEGIN,
+    LOG,
+    OF_A_HEADER,
+    RESUME,
+    TICK,
+    Damage,
+    complete_lines,
+    line_of,
+    needs_keyframe,
+    record_of,
+    step_of,
+    tick_record,
+)
 from faro_ops.controller.tick import tick
-from faro_ops.policies.protocol import LiveObservation, LivePlan
 
-BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 # Replayed when a run resumes: 33 min of 10 s ticks, which cover the 15 min that forecasts use.
 REPLAYED_TICKS = 200
-WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor")
-DTYPES: dict[str, type] = dict.fromkeys(WHOLE, int)
-DTYPES |= dict.fromkeys(("changing", "present", "unbounded", "held"), bool)
-NOT_RECORDED = ("left",)  # fields of a plan that follow from others
-SCALARS: dict[str, type] = dict.fromkeys(("now_s", "capacity", "capacity_age_s"), float)
-SCALARS |= dict.fromkeys(("minute", "attempts"), int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,10 @@ class Tick:
     error: str | None = None  # the error message if applying the targets failed, else None
     # Number of ticks replayed if a run resumed at this tick, else None.
     replayed_ticks: int | None = None
+    # Numbers of the jobs whose targets were not applied; None: all of them, if there is an `error`.
+    failed: tuple[int, ...] | None = None
+    # Seconds between the ticks that thinning has kept around this one; None: it has kept all.
+    every_s: float | None = None
     # (state, reason) of each job that was not fine, by name; see controller/job_states.py.
     troubled: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -77,13 +93,17 @@ class Journal:
     def __init__(self, path: str | Path):
         """Open or create a journal.
 
-        ValueError if another controller writes it, or if the file is not a journal.
+        Damaged lines are set aside in a file next to it. ValueError if another controller writes
+        the journal, or if the file is not a journal.
         """
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
-        # `begin` sets (header, ticks, record). The next write appends the record and sets None.
-        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None
+        # `begin` sets (header, ticks, records). The next write appends the records and sets None.
+        self._begun: tuple[Header | None, list[Tick], list[dict[str, Any]]] | None = None
+        self._key: Step | None = None  # the last keyframe that this process has written
+        self._generation = 0  # of a new file, if its archives are older than it
+        self._thinning: Future[None] | None = None  # of the archives, in a thread
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -91,12 +111,37 @@ class Journal:
         rotation.lock(self._file, self.path)
         try:
             if self._length():
-                self.header, self.ticks = read(self.path)
+                self._read()
         except ValueError:
             self._file.close()
             raise
-        complete = self.path.read_bytes().rfind(b"\n") + 1
-        os.truncate(self.path, complete)  # remove a line that a crash left incomplete
+
+    def _read(self) -> None:
+        """Read the newest part; set damaged lines aside, and remove an incomplete last line."""
+        damage = Damage(self.path)
+        found = _parts([self.path], [damage])
+        if not found and not damage.first and self.path.read_bytes().startswith(b'{"kind": "'):
+            os.truncate(self.path, 0)  # a crash left the first line incomplete
+            return
+        if found:
+            self.header, self.ticks = found[-1]
+        else:
+            _check_ours(self.path, damage)
+        if not damage.first:
+            with self.path.open("rb") as file:
+                complete = file.read().rfind(b"\n") + 1
+            os.truncate(self.path, complete)  # a crash left the last line incomplete
+            return
+        if not found:
+            # A new header has to say how many archives there are.
+            self._generation = rotation.generation_of(self.path)
+        try:
+            self._file, aside = rotation.without_lines(self._file, self.path, damage.lines)
+        except OSError as error:  # such as a full disk; the lines are skipped nevertheless
+            damage.warn(f"skipped, and not set aside: {error}")
+            return
+        kept = "the others are used" if found else "no line is left, and a new part begins"
+        damage.warn(f"set aside in {aside}; {kept}")
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Prepare this journal for a run with `header`; return the recorded run to resume, if any.
@@ -141,54 +186,73 @@ class Journal:
 
         The last part continues instead if `replayed_ticks` is not None.
         """
+        self._key = None
         if replayed_ticks is None:
             jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
-            self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
+            record = {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
+            if self._generation and not self._length():
+                record["generation"] = self._generation
+            # Twice, because without its header no tick can be read.
+            self._begun = header, [], [record, record]
         else:
-            record = {"kind": RESUME, "replayed_ticks": replayed_ticks}
-            self._begun = self.header, self.ticks, record
+            resumed = {"kind": RESUME, "replayed_ticks": replayed_ticks}
+            self._begun = self.header, self.ticks, [resumed]
         if not self._length():  # a new file: write now, because `faro set` reads the jobs' names
             with suppress(OSError):  # the first tick tries again
                 self._write()
 
     def tick(
-        self, step: Step, error: str | None, troubled: Mapping[str, JobState] | None = None
+        self,
+        step: Step,
+        error: str | None,
+        failed: tuple[int, ...] | None = None,
+        troubled: Mapping[str, JobState] | None = None,
     ) -> None:
-        """Append one tick; OSError if the disk is full, in which case the file stays as it was.
+        """Append one tick.
 
+        If the disk is full, the oldest archive makes room. If that does not suffice, the file stays
+        as it was, and OSError is raised.
+
+        failed : numbers of the jobs whose targets were not applied.
         troubled : the state of each job that is not fine, by name.
         """
-        record = {
-            "kind": TICK,
-            "observation": plain(step.observation),
-            "plan": plain(step.plan),
-            "target": step.target.tolist(),
-            "decision_s": step.decision_s,
-            "error": error,
-        }
+        key = None if needs_keyframe(step, self._key) else self._key
+        record = tick_record(step, error, failed, key)
         if troubled:
             record["troubled"] = {job: [one.state, one.reason] for job, one in troubled.items()}
-        self._write(record)
-        self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
+        try:
+            self._write(record)
+        except OSError as problem:
+            if problem.errno != errno.ENOSPC or not rotation.make_room(self.path):
+                raise
+            self._write(record)
+        self._key = key or step
+        self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error, failed=failed)]
         if self.path.stat().st_size > self._max_bytes:
             self._rotate()
 
     def _rotate(self) -> None:
-        file = rotation.rotate(self.path, 2 * REPLAYED_TICKS)
+        try:
+            file = rotation.rotate(self.path, 2 * REPLAYED_TICKS)
+        except OSError as error:  # the tick is recorded; the next one tries again
+            LOG.warning("%s: not rotated: %s", self.path, error)
+            rotation.make_room(self.path)
+            return
         if file is None:
             return
         self._file.close()
         self._file = file
         # If the kept records exceed MAX_BYTES, the next tick must not rotate the file again.
         self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)
+        self._thinning = in_thread(partial(thinning.tidy, self.path))
 
     def _length(self) -> int:
         return os.fstat(self._file.fileno()).st_size
 
     def _write(self, *records: Mapping[str, Any]) -> None:
         if self._begun:
-            records = (self._begun[2], *records)
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+            records = (*self._begun[2], *records)
+        lines = b"".join(line_of(record) for record in records)
         length = self._length()
         try:
             if self._file.write(lines) != len(lines):
@@ -205,80 +269,231 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._thinning:
+            wait((self._thinning,), 10.0)
         if not self._length():  # no run has begun
             self.path.unlink(missing_ok=True)
         self._file.close()
 
 
+# --- reading --------------------------------------------------------------------------------------
+
+
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
     """(header, ticks) of a journal's last part, without archived ticks.
 
-    ValueError if the file is not a journal.
+    Damaged lines are skipped with a warning. ValueError if the file is not a journal.
     """
-    return _parts(path, _records(Path(path)))[-1]
+    return _parts_of(Path(path), [Path(path)])[-1]
 
 
 def parts(path: str | Path, since_s: float = 0.0) -> list[tuple[Header, list[Tick]]]:
     """(header, ticks) of each part of a journal, including its archives.
 
     A new part begins when an operator changes the jobs during the run. The result leaves out parts
-    without ticks (unless there is only one part), an incomplete last line, and archives last
-    written before the Unix time `since_s`. ValueError if the file is not a journal.
+    without ticks (unless there is only one part), an incomplete last line, damaged lines (with a
+    warning), and archives last written before the Unix time `since_s`. ValueError if the file is
+    not a journal. `recorded` has the same ticks one after the other, without holding them all.
     """
-    recent = [one for one in rotation.archives(Path(path)) if one.stat().st_mtime >= since_s]
-    files = (*recent, Path(path))
-    return _parts(path, (record for file in files for record in _records(file)))
+    return _parts_of(Path(path), _files(path, since_s))
 
 
-def with_same_jobs(path: str | Path) -> tuple[Header, list[Tick]]:
-    """The last header of a journal, and the ticks of all parts with the same names of jobs."""
-    found = parts(path)
-    last, _ = found[-1]
-    names = [job.name for job in last.jobs]
-    same = [ticks for header, ticks in found if [job.name for job in header.jobs] == names]
-    return last, [one for ticks in same for one in ticks]
+def recorded(path: str | Path, since_s: float = 0.0) -> Iterator[tuple[Header, Tick]]:
+    """Yield (header, tick) for each tick of a journal and its archives, oldest first.
+
+    The ticks of a part have the same header object. For `since_s` and errors, see `parts`.
+    """
+    files = _files(path, since_s)
+    damages = [Damage(file) for file in files]
+    _check_ours(Path(path))
+    for header, one in _events(files, damages):
+        if one is not None:
+            yield header, one
+    _warn(damages)
 
 
-def _parts(
-    path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]
-) -> list[tuple[Header, list[Tick]]]:
-    _, first = next(records, ("", {"kind": None}))
-    if first["kind"] != BEGIN:
-        raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    found: list[tuple[Header, list[Tick]]] = [(_header(path, first), [])]
-    replayed_ticks = None
-    for place, record in records:
-        header, ticks = found[-1]
-        if record["kind"] == BEGIN:
-            # A header with a generation was written by a rotation; the part continues.
-            if "generation" not in record:
-                if not ticks:
-                    found.pop()
-                found.append((_header(path, record), []))
+def parts_at(path: str | Path, at_s: float) -> list[tuple[Header, list[Tick]]]:
+    """Parts with the last tick at or before `at_s`, and with the journal's last tick.
+
+    `at_s` is in seconds since time 0 of the run. Only the files that have these ticks are read.
+    """
+    files = _files(path)
+    later = [n for n, file in enumerate(files) if _first_s(file) > at_s]
+    n = max(0, min(later, default=len(files)) - 1)
+    found = _parts_of(Path(path), [files[n]])
+    if files[n] == files[-1]:
+        return found
+    header, ticks = read(path)
+    return [*found, (header, ticks[-1:])]
+
+
+def newest_part(path: str | Path, wanted: Callable[[Tick], bool]) -> tuple[Header, list[Tick]]:
+    """(header, ticks) of the last part, as far back as the newest file with a `wanted` tick.
+
+    Most often this is the journal itself, so that no archive is read.
+    """
+    newest = read(path)
+    for file in reversed(_files(path)):
+        damage = Damage(file)
+        found = _parts([file], [damage])
+        damage.warn("skipped")
+        if not found:
             continue
+        header, ticks = found[-1]
+        if header != newest[0]:
+            break
+        if any(map(wanted, ticks)):
+            return header, ticks
+    return newest
+
+
+def with_same_jobs(path: str | Path) -> tuple[Header, Iterator[Tick]]:
+    """The last header of a journal, and the ticks of all parts with the same names of jobs."""
+    last, _ = read(path)
+    names = [job.name for job in last.jobs]
+    same = (tick for header, tick in recorded(path) if [job.name for job in header.jobs] == names)
+    return last, same
+
+
+def _files(path: str | Path, since_s: float = 0.0) -> list[Path]:
+    """The archives of a journal written since the Unix time `since_s`, and the journal itself."""
+    archives = rotation.archives(Path(path))
+    return [*(one for one in archives if one.stat().st_mtime >= since_s), Path(path)]
+
+
+def _first_s(file: Path) -> float:
+    """Time of the first tick in a file of a journal; infinite if it has none."""
+    ticks = (tick for _, tick in _events([file], [Damage(file)]) if tick is not None)
+    first = next(ticks, None)
+    return math.inf if first is None else first.step.observation.now_s
+
+
+def _parts_of(path: Path, files: list[Path]) -> list[tuple[Header, list[Tick]]]:
+    """The parts in `files`, which belong to the journal `path`, with a warning of damaged lines."""
+    damages = [Damage(file) for file in files]
+    found = _parts(files, damages)
+    if not found:
+        _check_ours(path, damages[-1])
+        raise ValueError(f"{path}: no header can be read ({damages[-1].first})")
+    _warn(damages)
+    return found
+
+
+def _warn(damages: list[Damage]) -> None:
+    for damage in damages:
+        damage.warn("skipped")
+
+
+def _check_ours(path: Path, damage: Damage | None = None) -> None:
+    """Raise ValueError if no line of a file is one of a journal."""
+    found = damage or Damage(path)
+    for line in complete_lines(path):
+        with suppress(ValueError):
+            record = record_of(line)
+            if record["kind"] == BEGIN or {"observation", "plan", "target"} <= set(record):
+                return
+        if not damage:
+            found.add(1, line, "not a line of a journal")
+    problem = found.first or "its first line must be the header"
+    raise ValueError(f"{path}: not a journal of `faro run`; {problem}")
+
+
+def _parts(files: list[Path], damages: list[Damage]) -> list[tuple[Header, list[Tick]]]:
+    """The parts in some files of a journal; [] if no header can be read."""
+    found: list[tuple[Header, list[Tick]]] = []
+    for header, one in _events(files, damages):
+        if one is not None:
+            found[-1][1].append(one)
+            continue
+        if found and not found[-1][1]:
+            found.pop()
+        found.append((header, []))
+    return found if len(found) < 2 or found[-1][1] else found[:-1]
+
+
+def _events(
+    files: Iterable[Path], damages: Iterable[Damage]
+) -> Iterator[tuple[Header, Tick | None]]:
+    """Yield (header, None) where a part begins, and (header, tick) for each of its ticks.
+
+    files : files of one journal, oldest first.
+    damages : as many objects, which note the damaged lines.
+
+    ValueError if another version has written a header.
+    """
+    header: Header | None = None  # None: it is damaged, so the ticks after it are not usable
+    for file, damage in zip(files, damages):
+        key: Step | None = None
+        replayed_ticks = every_s = None
+        for number, line in _numbered(file, damage):
+            kind = ""
+            try:
+                record = record_of(line)
+                kind = record["kind"]
+                if kind == BEGIN:
+                    new = _header(file, record)
+                    every_s = record.get("every_s")
+                    # A header with a generation was written by a rotation; the part continues.
+                    if new != header or "generation" not in record:
+                        header, key = new, None
+                        yield header, None
+                elif kind == RESUME:
+                    replayed_ticks = int(record["replayed_ticks"])
+                elif kind == TICK:
+                    if header is None:
+                        raise ValueError("its header is missing or damaged")
+                    step = _step(record, len(header.jobs), key)
+                    key = key if "of" in record else step
+                    yield header, _tick(record, step, replayed_ticks, every_s)
+                    replayed_ticks = None
+            except OtherVersion:
+                raise
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+                damage.add(number, line, f"a damaged {kind} ({problem})" if kind else str(error))
+                if not kind and sum(text in line for text in OF_A_HEADER) > 1:
+                    header = None
+
+
+def _numbered(file: Path, damage: Damage) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of each complete line; a damaged archive ends at its damage."""
+    lines = enumerate(complete_lines(file), 1)
+    while True:
         try:
-            if record["kind"] == RESUME:
-                replayed_ticks = int(record["replayed_ticks"])
-            elif record["kind"] == TICK:
-                ticks.append(_tick(record, len(header.jobs), replayed_ticks))
-                replayed_ticks = None
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            raise ValueError(f"{place}: a damaged {record['kind']} ({problem})") from None
-    _, last_ticks = found[-1]
-    return found if last_ticks or len(found) == 1 else found[:-1]
+            yield next(lines)
+        except StopIteration:
+            return
+        except ValueError as error:  # of an archive, which names itself
+            damage.first = damage.first or str(error).removeprefix(f"{file}: ")
+            return
 
 
-def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:
-    observation = _restored(LiveObservation, record["observation"])
-    plan = _restored(LivePlan, record["plan"])
-    target = np.array(record["target"], np.int64)
-    if {len(target), len(observation.target), len(plan.target), len(plan.reason)} != {jobs}:
+def _step(record: Mapping[str, Any], jobs: int, key: Step | None) -> Step:
+    step = step_of(record, key)
+    plan = step.plan
+    lengths = {len(step.target), len(step.observation.target), len(plan.target), len(plan.reason)}
+    if lengths != {jobs}:
         raise ValueError(f"targets of other than {jobs} jobs")
-    step = Step(observation, plan, target, float(record["decision_s"]))
-    # A journal of an earlier version, and a tick at which all jobs were fine, have no such field.
-    troubled = {job: (str(one), str(why)) for job, (one, why) in record.get("troubled", {}).items()}
-    return Tick(step, record["error"], replayed_ticks, troubled)
+    return step
+
+
+def _tick(
+    record: Mapping[str, Any], step: Step, replayed_ticks: int | None, every_s: float | None
+) -> Tick:
+    failed = record.get("failed")
+    return Tick(
+        step,
+        record["error"],
+        replayed_ticks,
+        None if failed is None else tuple(int(job) for job in failed),
+        every_s,
+        # Journals of earlier versions, and ticks at which all jobs were fine, have no such field.
+        {job: (str(one), str(why)) for job, (one, why) in record.get("troubled", {}).items()},
+    )
+
+
+class OtherVersion(ValueError):
+    """Another version of Faro has written a header."""
 
 
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
@@ -290,7 +505,7 @@ def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
         return Header(**values)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"written by another version of faro_lib ({error}); name another journal"
-        raise ValueError(f"{path}: {problem}") from None
+        raise OtherVersion(f"{path}: {problem}") from None
 
 
 def _job(record: Mapping[str, Any]) -> Job:
@@ -329,7 +544,7 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
         target=last.target,
         drop=last.plan.drop,
         present=last.observation.exists,
-        applied=ticks[-1].error is None,
+        applied=applied_jobs(len(new.jobs), ticks[-1].error, ticks[-1].failed),
     )
     return replace(memory, state=state, guard=guard)
 
@@ -345,32 +560,58 @@ def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
     return memory
 
 
-def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[Step, Step]]:
-    """Let `policy` decide again on each observation; yield pairs (recorded step, new step)."""
+def replay(policy: Policy, header: Header, ticks: Iterable[Tick]) -> Iterator[tuple[Step, Step]]:
+    """Let `policy` decide again on each observation; yield pairs (recorded step, new step).
+
+    Ticks that thinning has left over are no complete record. They, and the first REPLAYED_TICKS
+    ticks after them, are not yielded.
+    """
     memory = Memory.start(policy, header.jobs, header.start_s)
-    for n, one in enumerate(ticks):
+    before: deque[Tick] = deque(maxlen=REPLAYED_TICKS)
+    skipped = 0
+    for one in ticks:
+        if one.every_s is not None:
+            skipped = REPLAYED_TICKS
+            continue
         if one.replayed_ticks is not None:
-            memory = remembered(policy, header, ticks[n - one.replayed_ticks : n])
+            last = list(before)[-one.replayed_ticks :] if one.replayed_ticks else []
+            memory = remembered(policy, header, last)
         memory, step = _decide_again(policy, header, memory, one)
-        yield one.step, step
+        before.append(one)
+        if skipped:
+            skipped -= 1
+        else:
+            yield one.step, step
 
 
-def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
+def next_memory(
+    memory: Memory, apply: bool, error: str | None, failed: tuple[int, ...] | None = None
+) -> Memory:
     """The memory for the next tick; `error` is why this tick's targets were not applied, if so.
 
     A dry run (`apply` False) requests nothing, so its memory has no pending targets and no last
-    request.
+    request. For `failed`, see `Tick`.
     """
     if apply:
-        return replace(memory, guard=replace(memory.guard, applied=error is None))
+        applied = applied_jobs(len(memory.guard.known_s), error, failed)
+        return replace(memory, guard=replace(memory.guard, applied=applied))
     pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
     return replace(memory, pending=pending, guard=replace(memory.guard, target=None, drop=None))
+
+
+def applied_jobs(jobs: int, error: str | None, failed: tuple[int, ...] | None) -> np.ndarray:
+    """Whether each job's target was applied, bool (jobs,); see `Tick` for the arguments."""
+    if error is None or failed is None:
+        return np.full(jobs, error is None)
+    applied = np.ones(jobs, bool)
+    applied[list(failed)] = False
+    return applied
 
 
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
     # No deadline, because the decision may take longer on this machine.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
-    memory = next_memory(memory, header.apply, one.error)
+    memory = next_memory(memory, header.apply, one.error, one.failed)
     if header.apply:
         # The recorded request, so that its effect is not taken for another client's change.
         guard = replace(memory.guard, target=one.step.target, drop=one.step.plan.drop)
@@ -378,74 +619,32 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
     return memory, step
 
 
-def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
+def arrivals(header: Header, ticks: Iterable[Tick]) -> np.ndarray:
     """Requests per minute (jobs, minutes) from the first observed one on; NaN = not observed."""
-    observations = [one.step.observation for one in ticks]
-    minutes = max((one.minute for one in observations), default=0)
-    counts = np.full((len(header.jobs), minutes), np.nan)
-    for one in observations:
-        history = one.arrivals_per_min
-        part = counts[:, one.minute - history.shape[1] : one.minute]
-        # A later observation of a minute is more complete.
-        part[:] = np.where(np.isnan(history), part, history)
-    known = np.isfinite(counts).any(axis=0)
-    return counts[:, known.argmax() :] if known.any() else counts[:, :0]
+    counts = counts_by_minute(ticks)
+    known = [minute for minute, of_jobs in counts.items() if np.isfinite(of_jobs).any()]
+    if not known:
+        return np.empty((len(header.jobs), 0))
+    unknown = np.full(len(header.jobs), np.nan)
+    minutes = range(min(known), max(counts) + 1)
+    return np.stack([counts.get(minute, unknown) for minute in minutes], axis=1)
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("file, line N", record) for each complete line of a journal or of its archive.
+def counts_by_minute(ticks: Iterable[Tick]) -> dict[int, np.ndarray]:
+    """Minute -> requests (jobs,) in it, NaN = not observed; minutes that no tick has are left out.
 
-    ValueError if the file is damaged.
+    Its size is that of the minutes in `ticks`, however long ago time 0 is.
     """
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; expected a journal of `faro run`") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: a damaged archive of a journal ({error})") from None
-    *lines, _incomplete = content.decode(errors="replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or "kind" not in record:
-            raise ValueError(f"{path}, line {number}: not a line of a journal")
-        yield f"{path}, line {number}", record
-
-
-def plain(value: Any) -> Any:
-    """An observation, a plan or one of their values as JSON types.
-
-    NaN becomes null, and infinity a string.
-    """
-    if isinstance(value, Observation | Plan):
-        names = [field.name for field in fields(value) if field.name not in NOT_RECORDED]
-        return {name: plain(getattr(value, name)) for name in names}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def _restored(kind: type, record: Mapping[str, Any]) -> Any:
-    """Build the observation or plan (`kind`) from `record`, which `plain` made.
-
-    In its arrays, None becomes NaN.
-    """
-
-    def value_of(field: str, value: Any) -> Any:
-        if value is None:
-            return None
-        if field in SCALARS:
-            return SCALARS[field](value)
-        if field == "reason":
-            return tuple(value)
-        return np.array(value, DTYPES.get(field, float))
-
-    return kind(**{field: value_of(field, value) for field, value in record.items()})
+    counts: dict[int, np.ndarray] = {}
+    last = None
+    for one in ticks:
+        observation = one.step.observation
+        history = observation.arrivals_per_min
+        if history is last:  # as at the keyframe of its minute
+            continue
+        last = history
+        for minute, new in enumerate(history.T, observation.minute - history.shape[1]):
+            # A later observation of a minute is more complete.
+            before = counts.get(minute, new)
+            counts[minute] = np.where(np.isnan(new), before, new)
+    return counts

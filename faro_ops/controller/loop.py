@@ -32,6 +32,8 @@ from faro_ops.controller.job_reports import note_states, writer
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Header, Journal, next_memory
 from faro_ops.controller.renewal import renewed
+from faro_ops.controller.scaling import NotScaled
+from faro_ops.controller.surviving import RunTime, Surviving
 from faro_ops.controller.tick import Deadline, tick
 from faro_ops.policies.authority import AuthorityState
 from faro_ops.policies.protocol import live_observation
@@ -42,6 +44,7 @@ APPLY = "apply"
 JOURNAL = "journal"
 CLOCK = "clock"
 REPORT = "report"
+STATE = "state"
 OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
 
@@ -63,6 +66,7 @@ def run(
     newest: Callable[[], Forecaster | None] = lambda: None,
     frozen: Callable[[], Collection[str]] = tuple,
     states: JobStates | None = None,
+    surviving: Surviving | None = None,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -92,6 +96,7 @@ def run(
         reporting.
     states : board to which the loop reports what it notices about single jobs; the journal records
         the jobs that are not fine.
+    surviving : restores what the last leader knew, and saves it after ticks.
     """
     board = states or JobStates()
     stop = stop or (clock.stop if clock else threading.Event())
@@ -101,7 +106,7 @@ def run(
     deadline = Deadline(guardrails.deadline_s)
     jump_s = 0
     with ExitStack() as stack:
-        records = None
+        records = past = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(
@@ -128,6 +133,12 @@ def run(
                 # changed the targets.
                 if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
+        if surviving:
+            run_time = RunTime(clock.origin_s, clock.scale) if clock else RunTime()
+            past_s = past.observation.now_s if past else -np.inf
+            began_s = clock.now_s if clock else start_s
+            memory = surviving.begin(memory, jobs, run_time, began_s, past_s)
+            stack.callback(surviving.flush)
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
@@ -147,18 +158,39 @@ def run(
             report_failures(step, on_failure)
             if on_failure and CONTESTED in step.plan.reason:
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
-            error_line = None
+            error_line, failed = None, None
             if apply:
-                _, error_line = attempt(APPLY, on_failure, request, cluster, step)
-            memory = next_memory(after, apply, error_line)
+                error_line, failed = requested(cluster, step, on_failure)
+            memory = next_memory(after, apply, error_line, failed)
             note_states(board, jobs, guardrails, after.guard, step, writers_of(cluster))
             if records:  # with `on_failure`, a full disk does not stop the loop
                 troubled = board.troubled() if states else {}
-                attempt(JOURNAL, on_failure, records.tick, step, error_line, troubled)
+                record = step, error_line, failed, troubled
+                attempt(JOURNAL, on_failure, records.tick, *record)
+            if surviving:
+                kept, _ = attempt(STATE, on_failure, surviving.after_tick, memory, observation)
+                memory = kept or memory
             if on_step:
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def requested(
+    cluster: Cluster, step: Step, on_failure: OnFailure
+) -> tuple[str | None, tuple[int, ...] | None]:
+    """Request the targets of a tick; (error or None, numbers of the jobs that failed).
+
+    The numbers are None if the error is one of all jobs. Without `on_failure`, an error is raised.
+    """
+    try:
+        request(cluster, step)
+    except Exception as error:
+        if on_failure is None:
+            raise
+        on_failure(APPLY, line_of(error))
+        return line_of(error), error.failed if isinstance(error, NotScaled) else None
+    return None, None
 
 
 def request(cluster: Cluster, step: Step) -> None:

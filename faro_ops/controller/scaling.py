@@ -13,6 +13,17 @@ MayAct = Callable[
 ]  # whether this controller is still the leader; called before each API call
 
 
+class NotScaled(OSError):
+    """Some jobs could not be scaled.
+
+    failed : numbers of these jobs. A change of another job's target is another client's.
+    """
+
+    def __init__(self, text: str, failed: np.ndarray):
+        super().__init__(text)
+        self.failed = tuple(failed.tolist())
+
+
 def scale_jobs(
     names: Sequence[str],
     target: np.ndarray,
@@ -24,8 +35,9 @@ def scale_jobs(
 ) -> list[str]:
     """Scale the jobs from `current` to `target`, shrinking jobs first; return the errors.
 
-    `current` is updated in place. If a job fails to shrink, the other jobs still shrink, but no job
-    grows into the cores that were not freed. Arrays are (jobs,). `cores` is per replica, and
+    `current` is updated in place, and differs from `target` for the jobs that failed. If a job
+    fails to shrink, the other jobs still shrink, but no job grows into the cores that were not
+    freed. Arrays are (jobs,). `cores` is per replica, and
     `capacity` is in cores. `scale(job index, replicas)` scales one job, and raises OSError or
     ValueError if it fails. `each` is `map`, or the `map` of an executor for parallel calls.
     """

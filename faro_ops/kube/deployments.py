@@ -13,7 +13,7 @@ from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
-from faro_ops.controller.scaling import NOT_LEADER, MayAct, scale_jobs, summary
+from faro_ops.controller.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.policies.protocol import LiveObservation
@@ -200,7 +200,7 @@ class Deployments:
         """Scale the jobs in parallel.
 
         `may_act` is checked before each job. Scaling a job with an HPA is an error. `drop` is only
-        kept for `observe`. Raises ApiError with the first error and the number of other errors.
+        kept for `observe`. Raises NotScaled with the first error and the number of other errors.
         """
         self._drop = np.array(drop, float)
         current = np.array(
@@ -216,7 +216,7 @@ class Deployments:
             each=self._threads.map,
         )
         if errors:
-            raise ApiError(0, summary(errors))
+            raise NotScaled(summary(errors), np.flatnonzero(current != target))
 
     def writer_of(self, job: int) -> str | None:
         """The field manager, other than Faro, that last wrote the job's replica count, or None."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from faro_ops.controller.scaling import NOT_LEADER, MayAct, growth, summary
+from faro_ops.controller.scaling import NOT_LEADER, MayAct, NotScaled, growth, summary
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployments import (
     AUTOSCALERS,
@@ -151,7 +151,7 @@ class BoundedDeployments(Deployments):
 
         The floor KEEP_FLOOR, the default for all jobs, leaves minReplicas unchanged. If Faro has
         not set an HPA's bounds yet, KEEP_FLOOR leaves maxReplicas unchanged too. The floor
-        HAND_BACK gives an HPA its own bounds back. Raises ApiError with the first error
+        HAND_BACK gives an HPA its own bounds back. Raises NotScaled with the first error
         and the number of other errors.
         """
         self._drop = np.array(drop, float)
@@ -166,11 +166,13 @@ class BoundedDeployments(Deployments):
         changed = asked & ((wanted != low) | (target != high))
         rises = asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
+        refused: list[int] = []
 
         def attempt(job: int, bounds: tuple[int, int] | None) -> str | None:
             try:
                 self._bound(job, bounds, may_act)
             except (OSError, ValueError) as error:
+                refused.append(job)
                 name = self.refs[job].name
                 return f"the bounds of {name} are not set to {bounds or 'its own'}: {error}"
             if bounds:
@@ -196,7 +198,7 @@ class BoundedDeployments(Deployments):
         attempts(grows, planned)
         failed = [error for error in errors if error]
         if failed:
-            raise ApiError(0, summary(failed))
+            raise NotScaled(summary(failed), np.array(sorted(refused)))
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: MayAct) -> None:
         """Set an HPA's bounds; `bounds=None` gives it its own back (`own_bounds`).

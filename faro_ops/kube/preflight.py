@@ -29,6 +29,7 @@ ALWAYS: tuple[Permission, ...] = (
     ("coordination.k8s.io", "leases", ("get", "create", "update")),
     (GROUP, PLURAL, ("get", "create", "patch")),
     (GROUP, f"{PLURAL}/status", ("patch",)),
+    ("", "configmaps", ("get", "create", "update")),  # only plan_state.py's
 )
 FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
@@ -179,7 +180,13 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
     """
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
     scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
-    return {resource: [plan] for resource in resources} | scaled
+    state = {"configmaps": [state_of(plan)]}
+    return {resource: [plan] for resource in resources} | state | scaled
+
+
+def state_of(plan: str) -> str:
+    """The name of the ConfigMap with the state of a FaroPlan's controller (plan_state.py)."""
+    return f"{plan}-state"
 
 
 def only_list(permissions: Iterable[Permission]) -> tuple[Permission, ...]:

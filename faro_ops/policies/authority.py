@@ -105,6 +105,8 @@ class AuthorityState:
 
     inner: Any  # of the wrapped policy
     authority: Authority
+    # Whether `authority` is what the last leader knew. Until it is, the policy changes nothing.
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,10 @@ class WithAuthority(Wrapper):
         inner, plan = self.policy.decide(
             replace(state.inner, jobs=limited), replace(observation, capacity=capacity)
         )
-        state = AuthorityState(replace(inner, jobs=jobs), authority)
+        inner = replace(inner, jobs=jobs)
+        if not state.known:
+            return replace(state, inner=inner), unchanged_plan(plan, observation, self.sets_bounds)
+        state = AuthorityState(inner, authority)
         return state, limited_plan(plan, authority, current, self.sets_bounds)
 
 
@@ -344,4 +349,21 @@ def limited_plan(
         left=advised,
         floor=floor,
         authority=authority.to_array(),
+    )
+
+
+def unchanged_plan(plan: Plan, observation: Observation, sets_bounds: bool) -> LivePlan:
+    """The forecasts of a plan, but no change: targets, drop rates and bounds stay as observed.
+
+    No HPA gets its original bounds back, because Faro may have earned more than it knows now.
+    """
+    jobs = len(plan.target)
+    return replace(
+        live_plan(plan),
+        target=observation.target,
+        drop=observation.drop,
+        reason=(AUTHORITY,) * jobs,
+        left=np.ones(jobs, bool),
+        floor=np.full(jobs, KEEP_FLOOR) if sets_bounds else None,
+        authority=None,
     )

@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
-from faro_ops.controller.scaling import NOT_LEADER, MayAct, scale_jobs, summary
+from faro_ops.controller.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.controller.steady_capacity import VANISHED, SteadyCapacity
 from faro_ops.http import HttpClient, Unauthorized
 from faro_ops.moved import moved
@@ -252,7 +252,7 @@ class RayServeCluster(Cluster):
         except (OSError, Unauthorized) as error:
             errors.append(str(error))
         if errors:
-            raise OSError(summary(errors))
+            raise NotScaled(summary(errors), np.flatnonzero(current != target))
 
     def _send_drop(
         self,

@@ -5,8 +5,9 @@ Each source becomes a `History` by `history_of`. Forecasters learn from it, and 
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,13 @@ from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
-from faro_ops.controller.journal import arrivals, parts, with_same_jobs
+from faro_ops.controller.journal import (
+    Tick,
+    arrivals,
+    counts_by_minute,
+    recorded,
+    with_same_jobs,
+)
 from faro_ops.prometheus import read_prometheus
 
 # Query for the requests per minute that `faro run` exports. The empty alternative after `|` matches
@@ -186,12 +193,19 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
     the jobs and SLOs in the journal.
     """
     header, ticks = with_same_jobs(path)
+    ran: list[tuple[int, np.ndarray]] = []  # (minute, replicas (jobs of the journal,)) of each tick
+
+    def noted() -> Iterator[Tick]:
+        for one in ticks:
+            ran.append((one.step.observation.minute, one.step.observation.running))
+            yield one
+
     names = tuple(job.name for job in header.jobs)
     table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
-    history = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
-    now = ticks[-1].step.observation.minute - history.later_minutes
-    until_now = [one for one in ticks if one.step.observation.minute <= now] or ticks
-    running = until_now[-1].step.observation.running.astype(float)  # (jobs of the journal,)
+    history = history_of(table, rows_of(table, names, arrivals(header, noted())), at=at)
+    now = ran[-1][0] - history.later_minutes
+    until_now = [running for minute, running in ran if minute <= now] or [ran[-1][1]]
+    running = until_now[-1].astype(float)  # (jobs of the journal,)
     return replace(history, replicas=rows_of(table, names, running[:, None])[:, 0])
 
 
@@ -320,25 +334,29 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     journal.
     """
     since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
-    recorded = [
-        (header, ticks)
-        for header, ticks in parts(path, since_s)
-        if ticks and header.origin_s is not None
-    ]
-    if not recorded:
-        raise ValueError(f"{path}: no decision has been made yet")
-    # Keep the parts whose minute 0 is at the same time as minute 0 of the last part.
-    origin_s = recorded[-1][0].origin_s or 0
-    recorded = [(header, ticks) for header, ticks in recorded if header.origin_s == origin_s]
-    last = recorded[-1][1][-1].step.observation.minute
-    counts = np.full((len(jobs), last), np.nan)
-    for header, ticks in recorded:
+    # Unix time of minute 0 -> minute -> counts (jobs,), because a new journal begins a new time
+    counted: dict[int, dict[int, np.ndarray]] = {}
+    origin_s = None
+    for _, group in groupby(recorded(path, since_s), lambda pair: id(pair[0])):
+        pairs = iter(group)
+        header, first = next(pairs)
+        if header.origin_s is None:
+            continue
+        origin_s = header.origin_s
         names = [job.name for job in header.jobs]
-        new = rows_of(jobs, names, arrivals(header, ticks))
-        end = ticks[-1].step.observation.minute
-        place = slice(end - new.shape[1], end)
-        counts[:, place] = np.where(np.isnan(new), counts[:, place], new)
-    return _days(jobs, counts[:, -WEEK_MINUTES:], origin_s + MINUTE_S * last, path)
+        of_part = counts_by_minute(chain([first], (tick for _, tick in pairs)))
+        of_origin = counted.setdefault(origin_s, {})
+        for minute, counts in of_part.items():
+            new = rows_of(jobs, names, counts[:, None])[:, 0]
+            before = of_origin.get(minute, new)
+            of_origin[minute] = np.where(np.isnan(new), before, new)
+    if origin_s is None:
+        raise ValueError(f"{path}: no decision has been made yet")
+    last = max(counted[origin_s], default=-1) + 1
+    unknown = np.full(len(jobs), np.nan)
+    week = range(last - WEEK_MINUTES, last)
+    counts = np.stack([counted[origin_s].get(minute, unknown) for minute in week], axis=1)
+    return _days(jobs, counts, origin_s + MINUTE_S * last, path)
 
 
 def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:

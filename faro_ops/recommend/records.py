@@ -181,7 +181,8 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     The jobs are those of its last header. `jobs` is the path of a jobs table, which replaces the
     jobs and SLOs in the journal.
     """
-    header, ticks = with_same_jobs(path)
+    header, recorded = with_same_jobs(path)
+    ticks = list(recorded)
     if not ticks:
         raise ValueError(f"{path}: no decision has been made yet")
     table = read_jobs(jobs) if jobs else header.jobs

@@ -13,6 +13,7 @@ from faro_lib.workload import Job
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import run
+from faro_ops.controller.scaling import NotScaled
 from faro_ops.controller.tick import tick
 from faro_ops.http import HttpClient
 from faro_ops.rayserve.cluster import Lease, RayServeCluster
@@ -195,3 +196,22 @@ def test_other_jobs_make_room_for_a_contested_job():
         )
     assert step.plan.reason[0] == CONTESTED
     assert step.target.tolist() == [4, 2]
+
+
+class AlwaysFailing(Contested):
+    """As `Contested`, but each request for job b fails."""
+
+    def apply(self, target, drop):
+        super().apply(np.array([target[0], self.target[1]]), drop)
+        raise NotScaled("b is not scaled to 2: no such deployment", np.array([1]))
+
+
+def test_a_job_whose_requests_always_fail_does_not_hide_that_another_job_is_contested(tmp_path):
+    told, steps = told_by(AlwaysFailing(), journal=tmp_path / "j")
+    assert [step.plan.reason[0] for step in steps].count(CONTESTED) > 3
+    assert all(step.plan.reason[1] != CONTESTED for step in steps)
+    assert {reason for reason, _ in told} == {"apply", CONTESTED}
+    header, ticks = journal.read(tmp_path / "j")
+    assert {one.failed for one in ticks} == {(1,)}
+    replayed = journal.replay(Wanting([3, 2]), header, ticks)
+    assert all(old.plan.reason == new.plan.reason for old, new in replayed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from journal_things import edit
 from live_things import Wanting
 from observations import observed
 
@@ -20,7 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
 from faro_ops.cli import main
 from faro_ops.controller import journal as journals
-from faro_ops.controller import rotation
+from faro_ops.controller import rotation, thinning
 from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.journal import Header, Journal, parts, read
 from faro_ops.controller.loop import run
@@ -50,7 +50,7 @@ def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr(rotation, "MAX_BYTES", 30_000)
+    monkeypatch.setattr(rotation, "MAX_BYTES", 10_000)
     monkeypatch.setattr(journals, "REPLAYED_TICKS", REPLAYED_TICKS)
 
 
@@ -78,19 +78,22 @@ def test_the_kinds_of_replica_are_read_back(tmp_path):
 def test_a_journal_from_before_the_kinds_of_replica_has_serial_ones(tmp_path):
     path = tmp_path / "run.jsonl"
     write_ticks(path, last=2)
-    path.write_text(path.read_text().replace(', "replica": {"kind": "serial"}', ""))
+    edit(path, ', "replica": {"kind": "serial"}', "")
     assert '"replica":' not in path.read_text().splitlines()[0]
     assert read(path)[0].jobs == JOBS
 
 
 def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):
-    monkeypatch.setattr(rotation, "MAX_ARCHIVES", 2)
+    monkeypatch.setattr(thinning, "MAX_BYTES", 4_000)
     path = tmp_path / "run.jsonl"
-    write_ticks(path, last=3 * TICKS)
-    assert len(list(tmp_path.glob("*.gz"))) == 2
+    write_ticks(path, last=6 * TICKS)
+    archives = list(tmp_path.glob("*.gz"))
+    assert archives
+    assert sum(one.stat().st_size for one in archives) <= 4_000
+    assert not (tmp_path / "run.jsonl.000000.gz").exists(), "the oldest is the first to go"
     ticks = parts(path)[-1][1]  # the newest, without a gap
     assert set(np.diff(times_s(ticks))) == {10.0}
-    assert times_s(ticks)[-1] == 30.0 * TICKS
+    assert times_s(ticks)[-1] == 60.0 * TICKS
 
 
 def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(
@@ -223,9 +226,13 @@ def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
         journal.begin(HEADER)
         journal._max_bytes = 0
         memory = Memory.start(FairShare(), JOBS)
-        for n in range(2 * REPLAYED_TICKS + 5):
+        for n in range(3 * REPLAYED_TICKS):
             memory, step = tick(
-                FairShare(), HEADER.guardrails, JOBS, memory, observed([4, 4], now_s=10.0 * (n + 1))
+                FairShare(),
+                HEADER.guardrails,
+                JOBS,
+                memory,
+                observed([4, 4], now_s=10.0 * (n + 1), minute=n // 6),
             )
             journal.tick(step, None)
         assert rotation.archives(path)
@@ -233,13 +240,21 @@ def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
             Journal(path)
 
 
-def test_a_damaged_archive_is_one_line_that_names_it(tmp_path, often, capsys):
+def test_of_a_damaged_archive_the_records_before_the_damage_are_read_and_one_line_names_it(
+    tmp_path, often, caplog
+):
     path = tmp_path / "run.jsonl"
     write_ticks(path)
     archive = rotation.archives(path)[0]
-    archive.write_bytes(archive.read_bytes()[:100])
-    assert main(["explain", str(path)]) == 2
-    assert f"{archive}: a damaged archive" in capsys.readouterr().err
+    archived = parts(path)[0][1]
+    archive.write_bytes(archive.read_bytes()[:-40])
+    found = parts(path)[0][1]
+    assert len(found) < len(archived)
+    assert times_s(found)[0] == 10.0
+    assert times_s(found)[-1] == 10.0 * TICKS
+    assert caplog.messages == [
+        f"{archive}: damage (a damaged archive of a journal (its end is missing)) skipped"
+    ]
 
 
 def test_a_damaged_archive_from_before_the_time_of_interest_does_no_harm(tmp_path, often):
@@ -264,10 +279,7 @@ def test_the_last_decision_is_explained_without_the_archives(tmp_path, often, mo
     archives = rotation.archives(path)
     for archive in archives:
         archive.write_bytes(b"damaged")
-    planned = path.read_text().replace(
-        '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]'
-    )
-    path.write_text(planned)
+    edit(path, '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]')
     assert main(["explain", str(path)]) == 0
     assert f"FairShare at {10 * TICKS} s" in capsys.readouterr().out
 
@@ -278,12 +290,124 @@ def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_h
     path = tmp_path / "run.jsonl"
     write_ticks(path)
     archive = rotation.archives(path)[0]
-    with gzip.open(archive, "rt") as file:
-        text = file.read()
-    with gzip.open(archive, "wt") as file:
-        file.write(text.replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1))
+    edit(archive, '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1)
     assert main(["explain", str(path)]) == 0
-    assert "FairShare at 10 s" in capsys.readouterr().out
+    assert "FairShare at 60 s" in capsys.readouterr().out
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def damage(path, line, place=100):
+    """Change one byte of a line."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    one = bytearray(lines[line])
+    one[place] ^= 1
+    path.write_bytes(b"".join([*lines[:line], bytes(one), *lines[line + 1 :]]))
+    return bytes(one)
+
+
+@pytest.mark.parametrize("place", [5, 100, 300, -5])
+def test_a_damaged_byte_prevents_no_start_and_costs_no_other_minute(tmp_path, caplog, place):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    line = damage(path, 2 + 12, place)  # the first tick of the third minute
+    with Journal(path) as journal:
+        assert journal.header == HEADER
+        lost = {10.0 * n for n in range(13, 19)}
+        assert set(times_s(journal.ticks)) == {10.0 * (n + 1) for n in range(TICKS)} - lost
+        assert journal.resume(FairShare(), HEADER).observation.now_s == 10.0 * TICKS
+    aside = tmp_path / "run.jsonl.damaged"
+    assert line in aside.read_bytes()
+    (message,) = caplog.messages
+    assert f"set aside in {aside}; the others are used" in message
+    caplog.clear()
+    with Journal(path):
+        assert not caplog.messages, "the damage is no longer in the journal"
+
+
+def test_one_damaged_tick_within_a_minute_costs_only_itself(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    damage(path, 2 + 15)
+    with Journal(path) as journal:
+        assert len(journal.ticks) == TICKS - 1
+
+
+def test_a_header_stands_twice_so_a_damaged_one_costs_nothing(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    damage(path, 0)
+    with Journal(path) as journal:
+        assert journal.header == HEADER
+        assert len(journal.ticks) == TICKS
+
+
+def test_without_any_header_the_lines_are_set_aside_and_the_archives_stay(tmp_path, often, caplog):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archived = rotation.archives(path)
+    assert archived
+    damage(path, 0)
+    damage(path, 1)
+    assert rotation.archives(path) == archived
+    with Journal(path) as journal:
+        assert journal.header is None
+        journal.begin(HEADER)
+    assert "no line is left, and a new part begins" in caplog.text
+    assert rotation.archives(path) == archived
+    write_ticks(path, first=TICKS, last=3 * TICKS)
+    assert rotation.archives(path)[: len(archived)] == archived
+    assert times_s([one for _, ticks in parts(path) for one in ticks])[0] == 10.0
+
+
+def test_ticks_after_a_damaged_change_of_the_jobs_are_not_taken_for_those_before(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    write_ticks(path, TICKS, 2 * TICKS, replace(HEADER, jobs=(Job("a"), Job("c"))))
+    for line in (TICKS + 2, TICKS + 3):
+        damage(path, line)
+    ((header, ticks),) = parts(path)
+    assert [job.name for job in header.jobs] == ["a", "b"]
+    assert times_s(ticks)[-1] == 10.0 * TICKS
+
+
+def test_a_header_that_a_crash_left_incomplete_prevents_no_start(tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"kind": "begin", "policy": "Fai')
+    with Journal(path) as journal:
+        assert journal.header is None
+        journal.begin(HEADER)
+    assert read(path)[0] == HEADER
+
+
+def test_the_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "requests.csv"
+    path.write_text("minute,job,requests\n0,a,5\n")
+    with pytest.raises(ValueError, match="not a journal of `faro run`"):
+        Journal(path)
+    assert path.read_text() == "minute,job,requests\n0,a,5\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_journal_of_an_earlier_version_is_read_and_continued(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    ((_, whole),) = parts(path)
+    header, *ticks = [json.loads(line) for line in path.read_text().splitlines()][1:]
+    key = {}
+    old = [header]
+    for record in ticks:  # as it was: every tick with all its fields, and no checksum
+        key = record if "of" not in record else key
+        both = {name: key[name] | record[name] for name in ("observation", "plan")}
+        old.append({"target": key["target"]} | record | both)
+    lines = [{name: one[name] for name in one if name not in ("crc", "of")} for one in old]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    ((again, read_back),) = parts(path)
+    assert again == HEADER
+    assert times_s(read_back) == times_s(whole)
+    with Journal(path) as journal:
+        assert journal.resume(FairShare(), HEADER).observation.now_s == 10.0 * TICKS
 
 
 # --- faro replay ----------------------------------------------------------------------------------

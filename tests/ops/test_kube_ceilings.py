@@ -16,6 +16,7 @@ from faro_lib.workload import Job
 from faro_ops import cli
 from faro_ops.controller import loop
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.scaling import NotScaled
 from faro_ops.kube import preflight
 from faro_ops.kube.capacity import Capacity, Shape, capacity, placement
 from faro_ops.kube.client import ApiError
@@ -255,7 +256,7 @@ def refuse_writes_to_a(server, error):
 def test_the_ceilings_never_exceed_the_capacity_even_if_lowering_one_fails():
     server = Server()
     refuse_writes_to_a(server, ApiError(500, "no"))
-    with pytest.raises(ApiError, match=r"^the bounds of a are not set to \(1, 2\): no$"):
+    with pytest.raises(NotScaled, match=r"^the bounds of a are not set to \(1, 2\): no$"):
         applied(server, [2, 6])
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
 
@@ -284,7 +285,7 @@ def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
     server.hpas["a"]["spec"]["maxReplicas"] = 9
     server.busy = 1
     with pytest.raises(
-        ApiError, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"
+        NotScaled, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"
     ):
         cluster.apply(np.array([4, 3]), np.zeros(2))
     assert server.bounds()["a"] == (1, 9)
@@ -294,7 +295,7 @@ def test_a_controller_that_may_not_act_writes_nothing():
     server = Server()
     cluster = cluster_on(server)
     cluster.observe()
-    with pytest.raises(ApiError, match="another controller may act now"):
+    with pytest.raises(NotScaled, match="another controller may act now"):
         cluster.apply(np.array([5, 3]), np.zeros(2), may_act=lambda: False, floor=np.ones(2, int))
     assert server.written == []
 

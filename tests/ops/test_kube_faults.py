@@ -20,6 +20,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import GONE, JobStates
+from faro_ops.controller.scaling import NotScaled
 from faro_ops.kube import client
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.deployment_metrics import Queries
@@ -259,7 +260,7 @@ def test_a_job_that_fails_to_shrink_blocks_growth_into_its_cores_until_it_shrink
     server.dropped = {"a"}
     cluster = deployments(server)
     cluster.observe()
-    with pytest.raises(ApiError, match=r"a is not scaled to 3.*and 1 more"):
+    with pytest.raises(NotScaled, match=r"a is not scaled to 3.*and 1 more"):
         cluster.apply(np.array([3, 5]), np.zeros(2))
     assert server.replicas == {"a": 6, "b": 2}
     server.dropped = set()
@@ -287,7 +288,7 @@ def test_a_lease_that_expires_during_apply_stops_the_remaining_calls():
     server = Server(a=4, b=4)
     cluster = LeaderGatedCluster(deployments(server), None, Lease(2))
     cluster.observe()
-    with pytest.raises(ApiError, match="another controller may act now"):
+    with pytest.raises(NotScaled, match="another controller may act now"):
         cluster.apply(np.array([2, 6]), np.zeros(2))
     assert server.replicas == {"a": 2, "b": 4}
 

@@ -226,8 +226,9 @@ def test_the_role_names_the_deployments_and_the_plan_that_the_controller_changes
     for role in roles.values():
         for rule in role["rules"]:
             if not {"create", "list", "watch"} & set(rule["verbs"]):
-                on_deployments = rule["resources"] == ["deployments/scale"]
-                assert rule["resourceNames"] == (["a", "b"] if on_deployments else ["main"])
+                names = {"deployments/scale": ["a", "b"], "configmaps": ["main-state"]}
+                (resource,) = rule["resources"]
+                assert rule["resourceNames"] == names.get(resource, ["main"])
     resources = [rule["resources"] for rule in roles["models"]["rules"]]
     assert resources == [
         ["resourcequotas"],

@@ -159,7 +159,7 @@ def test_a_run_resumes_after_a_crash_left_an_incomplete_line(torn, day, context,
     whole = path.read_bytes()
     path.write_bytes(whole[:-torn])
     ticks = len(journal.read(path)[1])
-    assert ticks == whole.count(b"\n") - 2
+    assert ticks == whole.count(b"\n") - 3
     cluster = cluster_of(day, policy)
     cluster.advance(120.0)
     run(cluster, policy, day.jobs, journal=path, until_s=200.0)

@@ -86,7 +86,7 @@ def test_a_service_from_which_the_plans_take_too_much_is_named(starved, capsys, 
     header, ticks = read(starved)
     for one in ticks:
         one.step.target[:] = [6, 2, 4]
-    monkeypatch.setattr("faro_ops.controller.journal.parts", lambda path: [(header, ticks)])
+    monkeypatch.setattr("faro_ops.controller.journal.with_same_jobs", lambda path: (header, ticks))
     monkeypatch.setattr(module, "TRIALS", 1)
     assert cli.main(["shadow", "x.jsonl"]) == 0
     assert "worse for: job1" in capsys.readouterr().out
@@ -154,14 +154,14 @@ def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_inf
     header, ticks = read(starved)
     for one in ticks:
         one.step.observation.tail_latency_s[0] = np.inf
-    monkeypatch.setattr("faro_ops.controller.journal.parts", lambda path: [(header, ticks)])
+    monkeypatch.setattr("faro_ops.recommend.records.with_same_jobs", lambda path: (header, ticks))
     assert np.isposinf(records_from_journal("x.jsonl").tail_s[0]).all()
 
 
 def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, capsys, monkeypatch):
     header, ticks = read(starved)
     bounds = [with_plan(one, floor=np.ones(3, int)) for one in ticks]
-    monkeypatch.setattr("faro_ops.controller.journal.parts", lambda path: [(header, bounds)])
+    monkeypatch.setattr("faro_ops.controller.journal.with_same_jobs", lambda path: (header, bounds))
     monkeypatch.setattr("faro_ops.recommend.shadow.TRIALS", 1)
     assert cli.main(["shadow", "x.jsonl"]) == 2
     said = capsys.readouterr().err
