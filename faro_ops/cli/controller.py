@@ -30,6 +30,7 @@ from faro_ops.cli.model import FreshModel, Source
 from faro_ops.cli.shared import say
 from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.controller import loop
+from faro_ops.controller.brake import MinimaReport
 from faro_ops.controller.clock import Clock, StopEvent
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
@@ -401,6 +402,7 @@ class Controller:
         else:
             listeners.append(partial(print_step, jobs, options.apply))
         listeners.append(announcing(jobs))
+        listeners.append(MinimaReport(jobs, self.job_states, say))
         return listeners
 
     def on_failure(self, reason: str, message: str) -> None:

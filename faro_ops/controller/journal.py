@@ -22,8 +22,9 @@ from faro_lib.protocol import CONTESTED, Observation, Plan, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 from faro_ops.controller import rotation
+from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.tick import tick
-from faro_ops.policies.protocol import LiveObservation, LivePlan
+from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 # Replayed when a run resumes: 33 min of 10 s ticks, which cover the 15 min that forecasts use.
@@ -319,8 +320,10 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
         drop=last.plan.drop,
         present=last.observation.exists,
         applied=ticks[-1].error is None,
+        seen=last.observation.exists,
     )
-    return replace(memory, state=state, guard=guard)
+    resumed = LiveMemory.of(replace(memory, state=state, guard=guard))
+    return resumed.having_seen([live_observation(one.step.observation) for one in ticks])
 
 
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
