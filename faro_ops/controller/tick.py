@@ -76,13 +76,16 @@ def tick(
         target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
     else:
         known = replace(seen, capacity=step.observation.capacity)  # never NaN
-        limits = left, live.replicas
         target, plan = brake.keep_minima(arrays, known, plan, target, left)
+        # An order is no guess from data. What it removes is not limited, but it counts.
+        ordered = np.array([job.name in config.fixed for job in jobs])
+        free = left | (ordered & (target < seen.target))
+        limits = free, live.replicas
         target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
         target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
         # Again, because replicas that fit on no node may have been removed.
         target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
-        plan = brake.slow_floors(share, arrays, known, plan, target, left, live.floors)
+        plan = brake.slow_floors(share, arrays, known, plan, target, left | ordered, live.floors)
     guard = replace(after.guard, target=target)
     after = replace(live, state=after.state, pending=after.pending, guard=guard)
     return after, replace(step, plan=plan, target=target)

@@ -200,6 +200,21 @@ def test_jobs_that_another_controller_scales_neither_count_nor_are_held():
     assert loop.target[1] >= 6
 
 
+def test_an_order_is_carried_out_at_once_and_the_other_jobs_wait_for_their_minute():
+    jobs = (Job("a", min_replicas=1, max_replicas=1), Job("b", max_replicas=20))
+    config = replace(BRAKE, fixed=("a",))
+    loop = Loop(Wish([1, 2]), [10, 10], jobs, config=config)
+    assert loop.tick() == [1, 6]
+    assert loop.run(50)[-1] == [1, 6]
+
+
+def test_an_order_that_needs_the_replicas_of_others_waits_for_them():
+    jobs = (Job("a", min_replicas=15, max_replicas=15), Job("b", max_replicas=20))
+    loop = Loop(Wish([15, 1]), [8, 8], jobs, capacity=16.0, config=replace(BRAKE, fixed=("a",)))
+    assert loop.tick() == [11, 5]
+    assert loop.run(180)[-1] == [15, 1]
+
+
 def test_a_dry_run_counts_no_removals_of_the_autoscaler_that_acts():
     loop = Loop(Wish([1, 8]), [8, 8])
     loop.tick()
