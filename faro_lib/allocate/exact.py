@@ -77,6 +77,7 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 
     If rounding leaves no solution, the least replicas of each job, and NaN as the bound.
     """
+    replicas: np.ndarray | None
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:  # the weight of the spread; 0 for objectives without it
