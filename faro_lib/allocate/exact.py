@@ -73,14 +73,19 @@ class Incumbent:
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """The optimal replicas in problem order, and their objective value, which is also the bound."""
+    """The optimal replicas in problem order, and their objective value, which is also the bound.
+
+    If rounding leaves no solution, the least replicas of each job, and NaN as the bound.
+    """
+    replicas: np.ndarray | None
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:  # the weight of the spread; 0 for objectives without it
         replicas = _best_with_spread(problem)
     else:
         replicas = best_sum(problem, problem.feasible)
-    assert replicas is not None  # `problem_of` has checked that the minimum replicas fit
+    if replicas is None:
+        return np.argmax(problem.feasible, axis=1), np.nan
     return replicas, problem.score(replicas)
 
 

@@ -11,13 +11,14 @@ from faro_lib.allocate.problem import Problem
 Count = tuple[np.ndarray, int]
 
 
-def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
+def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray:
     """Replicas (jobs,) with the lexicographically greatest sorted utilities.
 
     Ties go to the least change, then to the fewest replicas. `climb` finds the best sorted
     utilities, lowest first. If several assignments of jobs to these utilities fit the budget, an
     integer program chooses the one with the least change, or the best one found within
-    `time_limit_s`.
+    `time_limit_s`. If it finds none by then, the result has the best utilities, but perhaps not the
+    least change.
     """
     utility = problem.utility
     at, settled, node, column = _climb(
@@ -26,29 +27,27 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
     reached = np.take_along_axis(utility, at[:, None], axis=1)  # (jobs, 1)
     allowed = _least_change(problem, settled[:, None] & (utility == reached))
     if settled.all():
-        return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
+        closest = best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
+        return at if closest is None else closest
+    if problem.has_quotas:
+        at, levels = _best_of_groups(problem, at, ~settled)
+        open_levels = [(~settled, *one) for one in zip(*np.unique(levels, return_counts=True))]
+    else:
+        open_levels = _open_levels(problem, node, column)
     counts: list[Count] = []
-    for members, level, number in _open_levels(problem, at, settled, node, column):
+    for members, level, number in open_levels:
         at_level = _least_change(problem, members[:, None] & (utility == level))
         counts.append((at_level, number))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    if replicas is None and not problem.has_quotas:
-        return at  # which is leximin-best without quotas
-    return replicas
+    return at if replicas is None else replicas
 
 
-def _open_levels(
-    problem: Problem, at, settled, node, column
-) -> list[tuple[np.ndarray, float, int]]:
+def _open_levels(problem: Problem, node, column) -> list[tuple[np.ndarray, float, int]]:
     """(jobs, utility, number): of these jobs, bool (jobs,), this number stays at this utility.
 
-    The arguments are the results of `climb`.
+    `node` and `column` are results of `climb` without quotas.
     """
-    if problem.has_quotas:
-        utilities = _best_of_groups(problem, at, ~settled)
-        levels, numbers = np.unique(utilities, return_counts=True)
-        return [(~settled, level, int(number)) for level, number in zip(levels, numbers)]
     found = []
     for n, columns in enumerate(column[1:], 1):
         members = columns >= 0
@@ -76,17 +75,21 @@ def _climb(utility, cost, budget, group, quota):
     return kernels.climb(utility, cost, following, order, budget, group, quota)
 
 
-def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """Leximin-best sorted utilities of `undecided` jobs under quotas.
+def _best_of_groups(
+    problem: Problem, at: np.ndarray, undecided: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Leximin-best replicas (jobs,), and the sorted utilities of the `undecided` jobs with them.
 
-    No job has less utility than with replicas `at`. If a list A of utilities is leximin-better than
-    a list B, A merged with any list C is better than B merged with C. It is therefore enough to
-    find each tenant's best list at each budget, and to merge the tenants one at a time.
+    No job has less utility than with replicas `at`, which the other jobs keep. If a list A of
+    utilities is leximin-better than a list B, A merged with any list C is better than B merged with
+    C. It is therefore enough to find each tenant's best list at each budget, and to merge the
+    tenants one at a time.
     """
     from faro_lib.allocate import _leximin_kernels as kernels
 
     slack, group_slack = problem.room(at)
-    best = np.empty((slack + 1, 0))
+    best = [np.empty((slack + 1, 0))]  # after each tenant; row s is for s units more than `at`
+    tenants = []  # (jobs, their columns, their sorted utilities); rows are for units, as in `best`
     for g in np.unique(problem.group[undecided]):
         of = np.flatnonzero(undecided & (problem.group == g))
         rows = np.arange(len(of))
@@ -96,14 +99,28 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
         least = int(cost @ at[of])
         units = min(slack, int(group_slack[g]))
         of_group = np.empty((units + 1, len(of)))
+        replicas = np.empty((units + 1, len(of)), np.int64)
         while units >= 0:
             budget = least + units
             columns, *_ = _climb(utility, cost, budget, np.zeros_like(of), np.array([budget]))
             used = int(cost @ columns) - least
             of_group[used : units + 1] = np.sort(utility[rows, columns])
+            replicas[used : units + 1] = columns
             units = used - 1
-        best = kernels.join(best, of_group)
-    return best[-1]
+        tenants.append((of, replicas, of_group))
+        best.append(kernels.join(best[-1], of_group))
+    at = at.copy()
+    left = slack
+    for (of, replicas, of_group), without, joined in zip(tenants[::-1], best[-2::-1], best[::-1]):
+        # The tenant's least number of units with which the joined list is reached.
+        units = next(
+            n
+            for n in range(len(of_group))
+            if np.array_equal(np.sort([*without[left - n], *of_group[n]]), joined[left])
+        )
+        at[of] = replicas[units]
+        left -= units
+    return at, best[-1][-1]
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:

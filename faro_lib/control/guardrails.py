@@ -42,6 +42,8 @@ class GuardrailConfig:
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data
         is missing if the request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a live loop discards a decision, None for no deadline.
+    max_scale_down : largest share of all replicas that a live loop removes within a minute, over
+        all jobs; it may always remove one. None for no limit.
     fixed : names of jobs whose replica count an operator has fixed; this count is their minimum
         and their maximum.
     force : restore a job's target even if another client keeps changing it.
@@ -53,6 +55,7 @@ class GuardrailConfig:
     deadline_s: float | None = None
     force: bool = False
     fixed: tuple[str, ...] = ()
+    max_scale_down: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fixed", tuple(self.fixed))  # a list if read from a journal (JSON)
@@ -67,6 +70,10 @@ class GuardrailConfig:
             raise ValueError(f"stale_after_s={self.stale_after_s!r} must be a number >= 0")
         if deadline_s is not None and not deadline_s > 0:
             raise ValueError(f"deadline_s={deadline_s!r} must be None or a number > 0")
+        if self.max_scale_down is not None and not 0 <= self.max_scale_down <= 1:
+            raise ValueError(
+                f"max_scale_down={self.max_scale_down!r} must be None or a number from 0 to 1"
+            )
 
 
 GUARDRAILS = GuardrailConfig()
@@ -85,18 +92,26 @@ class Guard:
     # Points for other clients' changes (see CONTEST); constant from CONTESTED_AT on.
     contest: np.ndarray | int = 0
     left: np.ndarray | bool = False  # bool, the last plan left the job to another controller
+    seen: np.ndarray | bool = False  # bool, the job existed at some tick
+    # Bool, the job was added with replicas of its own, and no data of it is known since.
+    waiting: np.ndarray | bool = False
 
     def updated(self, observation: Observation) -> Self:
-        """This state with `known_s` and `contest` updated by an observation."""
+        """This state with `known_s`, `waiting` and `contest` updated by an observation."""
         last_counts = observation.arrivals_per_min[:, -1:]
         counted = np.isfinite(last_counts).all(axis=1)  # also true while no minute is complete
         known = (np.isfinite(observation.mean_latency_s) & counted) | ~observation.exists
-        guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
+        added = self.added(observation.exists)
+        guard = replace(
+            self,
+            known_s=np.where(known, observation.now_s, self.known_s),
+            waiting=(self.waiting | (added & (observation.target > 0))) & ~known,
+        )
         if self.target is None:
             return guard
         # If no latency is known, the observed targets may be outdated.
         observed = np.isfinite(observation.mean_latency_s).any()
-        comparable = observation.exists & self.applied & observed & ~self.leaves()
+        comparable = observation.exists & self.applied & observed & ~self.leaves() & ~added
         changed = (observation.target != self.target) & comparable
         before = np.broadcast_to(self.contest, known.shape)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -116,7 +131,15 @@ class Guard:
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
         differs = (observation.target != self.target) | (observation.drop != self.drop)
-        return differs & ~self.leaves()
+        return differs & ~self.leaves() & ~self.added(observation.exists)
+
+    def before(self, exists: np.ndarray) -> np.ndarray:
+        """Whether each job existed at the last tick, bool (jobs,); `exists` at the first tick."""
+        return exists if self.present is None or self.target is None else self.present
+
+    def added(self, exists: np.ndarray) -> np.ndarray:
+        """Whether a job exists (`exists`) but did not at the last tick, bool (jobs,)."""
+        return exists & ~self.before(exists)
 
     def leaves(self) -> np.ndarray:
         """Whether the last plan left a job to another controller, bool (jobs,)."""
@@ -189,7 +212,7 @@ def guarded(
     changed.
     """
     arrays = arrays_of(jobs)
-    stale = visible.now_s - guard.known_s > config.stale_after_s
+    stale = (visible.now_s - guard.known_s > config.stale_after_s) | guard.waiting
     if stale.any():
         plan = without_stale_jobs(config, jobs, visible, plan, stale, left)
 
@@ -208,7 +231,7 @@ def guarded(
     contested = guard.contested(config)
     target = np.where(contested, visible.target, plan.target)
     reason = with_reason(plan.reason, contested, protocol.CONTESTED)
-    plan = with_presence(jobs, guard, visible.exists, replace(plan, target=target, reason=reason))
+    plan = with_presence(jobs, guard, visible, replace(plan, target=target, reason=reason))
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)
     return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
 
@@ -261,19 +284,27 @@ def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observatio
 
 
 def limit_scaling_actions(
-    plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int
+    plan: Plan,
+    now: np.ndarray,
+    capacity: float,
+    cores: np.ndarray,
+    actions: float,
+    stops: float = np.inf,
 ) -> np.ndarray:
     """Move the current targets `now` (jobs,) towards the plan by at most `actions` actions.
 
-    See `GuardrailConfig.max_scaling_actions` for what counts.
+    See `GuardrailConfig.max_scaling_actions` for what counts. At most `stops` replicas are stopped,
+    including those that make room for a new replica. A replica that finds no room is not started.
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
     >>> now, cores = np.array([2, 4, 2]), np.ones(3)
     >>> limit_scaling_actions(plan, now, capacity=8, cores=cores, actions=2).tolist()
     [3, 2, 3]
+    >>> limit_scaling_actions(plan, now, capacity=8, cores=cores, actions=9, stops=1).tolist()
+    [3, 3, 2]
     """
     change = plan.target.astype(np.int64) - now
-    if np.abs(change).sum() <= actions:
+    if np.abs(change).sum() <= actions and np.maximum(-change, 0).sum() <= stops:
         return plan.target
     gain, loss = np.zeros(len(now)), np.zeros(len(now))
     if plan.marginal_value_down is not None:
@@ -282,34 +313,45 @@ def limit_scaling_actions(
     if plan.marginal_value_up is not None:
         # NaN: the planned target is the job's maximum. Such a job is the first to stop replicas.
         loss = np.nan_to_num(plan.marginal_value_up)
-    starts = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
-    stops = [job for job in np.argsort(loss, kind="stable") for _ in range(max(0, -change[job]))]
+    to_start = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
+    to_stop = [job for job in np.argsort(loss, kind="stable") for _ in range(max(0, -change[job]))]
     target, free = now.copy(), capacity - float(now @ cores)
-    for _ in range(actions):
-        if starts:
-            start = starts.pop(0)
-            while stops and free < cores[start] - TOLERANCE:
-                stop = stops.pop(0)
+    while actions > 0 and (to_start or (to_stop and stops > 0)):
+        if to_start:
+            start = to_start.pop(0)
+            while to_stop and stops > 0 and free < cores[start] - TOLERANCE:
+                stop = to_stop.pop(0)
                 target[stop] -= 1
                 free += cores[stop]
+                stops -= 1
+            if to_stop and free < cores[start] - TOLERANCE:
+                continue
             target[start] += 1
             free -= cores[start]
-        elif stops:
-            target[stops.pop(0)] -= 1
+        else:
+            target[to_stop.pop(0)] -= 1
+            stops -= 1
+        actions -= 1
     return target
 
 
-def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
-    """The plan with the minimum replicas for jobs just added, and none for absent jobs."""
-    before = guard.present
-    if before is None or guard.target is None:
-        before = present  # initially, no job is new
-    added, removed = present & ~before, ~present & before
-    target = np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0))
+def with_presence(jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan) -> Plan:
+    """The plan with the first replicas of jobs just added, and none for absent jobs.
+
+    An added job keeps the replicas that it has already, but gets at least its minimum. Only a job
+    that never existed before has the reason JOB_ADDED.
+    """
+    present = visible.exists
+    added, removed = guard.added(present), guard.before(present) & ~present
+    minimum = minimum_replicas(jobs)
+    most = np.maximum(arrays_of(jobs).max_replicas, minimum)
+    first = np.clip(visible.target, minimum, most)
+    target = np.where(added, first, np.where(present, plan.target, 0))
     drop = np.where(added | ~present, 0.0, plan.drop)
-    reason = with_reason(plan.reason, ~present, HOLD)
+    reason = with_reason(plan.reason, ~present | added, HOLD)
+    reason = with_reason(reason, added & (first != visible.target), protocol.BOUNDS)
     reason = with_reason(reason, removed, protocol.JOB_REMOVED)
-    reason = with_reason(reason, added, protocol.JOB_ADDED)
+    reason = with_reason(reason, added & ~np.array(guard.seen), protocol.JOB_ADDED)
     return replace(plan, target=target, drop=drop, reason=reason)
 
 

@@ -81,7 +81,7 @@ def tick(
     drifted = guard.drifted(observation) & ~contested
     intended = observation
     if drifted.any():
-        kept = contested | guard.leaves()
+        kept = contested | guard.leaves() | guard.added(observation.exists)
         intended = guardrails.restore_targets(guard, observation, kept)
     visible = guardrails.mask_absent(jobs, intended)
 
@@ -126,5 +126,7 @@ def tick(
         present=observation.exists,
         contest=guard.contest,
         left=left,
+        seen=guard.seen | observation.exists,
+        waiting=guard.waiting,
     )
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

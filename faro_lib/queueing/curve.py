@@ -100,9 +100,13 @@ def _check(path: str | Path, column: pd.Series, valid: pd.Series, accepted: str)
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
     """`table` with a latency class for `job`, whose minutes all have the values of `curve`."""
-    highest_rps = curve.rate_per_replica_rps[0, -1]
-    rates = np.linspace(0.0, highest_rps, table.rate_per_replica_rps.shape[1])
-    tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)
+    # As in every table, row 0 (rate 0) copies row 1. Row 1 has the curve's lowest rate: below it,
+    # `LatencyTable.minutes` looks up fewer replicas, which rows at lower rates would do again.
+    lowest_rps, highest_rps = curve.rate_per_replica_rps[0, [1, -1]]
+    measured = np.linspace(lowest_rps, highest_rps, table.rate_per_replica_rps.shape[1] - 1)
+    rates = np.array([0.0, *measured])
+    at = np.array([lowest_rps, *measured])[:, None]
+    tail_s, dropped = curve.minutes(job, at * table.replicas, table.replicas)
     tail_s = np.where(np.isfinite(tail_s), tail_s, curve.tail_s.max())
     alike = np.broadcast_to(1.0, table.tail_s.shape[1:])
     rows = {

@@ -13,7 +13,13 @@ from faro_lib.files import read_yaml
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
 from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.service import MODELS
-from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
+from faro_lib.workload.timed import (
+    by_the_clock,
+    clock_shifts,
+    days_from_midnight,
+    minutes_of,
+    timed_counts,
+)
 
 # Column of a table of jobs -> type of its values. The column `job` has the names of the jobs.
 COLUMNS = {"job": "str"} | {
@@ -161,15 +167,17 @@ def read_csv(
     """Traces from a table with the columns job, requests, and `time` or `minute` (and `day`).
 
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at
-    midnight (`timed.days_from_midnight`). The last day is for evaluation, all earlier days for
-    training. Without `jobs`, every job has the defaults of `Job`. If `strict`, a row of a job that
-    is not in `jobs` raises ValueError. Otherwise, such rows are ignored, but at least one row must
-    belong to `jobs`. The ValueError for a bad row names its file and line.
+    midnight (`timed.days_from_midnight`) by the clock of each day (`timed.by_the_clock`). The last
+    day is for evaluation, all earlier days for training. Without `jobs`, every job has the defaults
+    of `Job`. If `strict`, a row of a job that is not in `jobs` raises ValueError. Otherwise, such
+    rows are ignored, but at least one row must belong to `jobs`. The ValueError for a bad row names
+    its file and line.
     """
     table, names = read_counts(path, jobs, strict=strict)
     if "time" in table:
         of_names = jobs or tuple(Job(name) for name in names)
         first, counts = timed_counts(table, names, str(path))
+        first, counts = by_the_clock(first, counts, clock_shifts(table))
         return days_from_midnight(of_names, first, counts, str(path))
     return traces_of_minutes(Path(path), table, names, jobs)
 

@@ -9,6 +9,7 @@ from faro_lib.workload.jobs import DAY_MINUTES, Job, Traces
 
 MILLISECONDS_FROM = 1e11  # larger Unix times are in milliseconds
 MAX_DAYS = 366
+OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # the UTC offset at the end of an ISO 8601 time
 
 
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
@@ -47,6 +48,65 @@ def _local_stamps(times: pd.Series) -> pd.Series:
         return stamps
     latest = pd.Timestamp(times.iloc[stamps.argmax()])
     return stamps.dt.tz_convert(latest.tz).dt.tz_localize(None)
+
+
+def clock_minutes(times: pd.Series) -> np.ndarray:
+    """As `minutes_of`, but each time by the clock at that time, so with its own UTC offset.
+
+    >>> clock_minutes(pd.Series(["1970-01-01T01:59+01:00", "1970-01-01T03:00+02:00"])).tolist()
+    [119, 180]
+    """
+    stamps = times
+    if pd.api.types.is_datetime64_any_dtype(times):
+        stamps = times if times.dt.tz is None else times.dt.tz_localize(None)
+    elif pd.to_numeric(times, errors="coerce").isna().any():
+        if pd.Timestamp(times.iloc[0]).tz is not None:
+            times = times.str.strip().str.replace(OFFSET, "", regex=True)
+        stamps = pd.to_datetime(times, format="ISO8601")
+    else:
+        stamps = _local_stamps(times)
+    return stamps.to_numpy("datetime64[m]").astype(np.int64)
+
+
+def clock_shifts(table: pd.DataFrame) -> np.ndarray:
+    """By how many minutes the clock differs from the column `minute`, from its first minute on.
+
+    It differs where the UTC offset in the column `time` is not that of the latest entry.
+    """
+    minute = table["minute"].to_numpy()
+    first = int(minute.min())
+    shift = np.full(int(np.ptp(minute)) + 1, np.nan)
+    shift[minute - first] = clock_minutes(table["time"]) - minute
+    return pd.Series(shift).ffill().to_numpy().astype(np.int64)
+
+
+def by_the_clock(first: int, counts: np.ndarray, shift: np.ndarray) -> tuple[int, np.ndarray]:
+    """Counts by the time of day that clocks showed; the first minute and counts (jobs, minutes).
+
+    Minute n of `counts` (jobs, minutes) was at `first` + n + `shift[n]` by the clock. If clocks
+    were put forward, the skipped minutes are interpolated. If they were put back, the minutes that
+    came twice have the mean of both counts.
+
+    >>> by_the_clock(0, np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([0, 0, 1, 1]))[1].tolist()
+    [[1.0, 2.0, 2.5, 3.0, 4.0]]
+    >>> by_the_clock(0, np.array([[1.0, 2.0, 4.0, 4.0]]), np.array([1, 1, 0, 0]))[1].tolist()
+    [[1.0, 3.0, 4.0]]
+    """
+    if not np.ptp(shift):
+        return first + int(shift[0]), counts
+    at = np.arange(counts.shape[1]) + shift
+    begin = int(at.min())
+    minutes = np.arange(int(np.ptp(at)) + 1)
+    number, known = np.zeros(len(minutes)), np.zeros((len(counts), len(minutes)))
+    total = np.zeros(known.shape)
+    np.add.at(number, at - begin, 1)
+    np.add.at(known, (slice(None), at - begin), ~np.isnan(counts))
+    np.add.at(total, (slice(None), at - begin), np.nan_to_num(counts))
+    mean = np.where(known > 0, total / np.maximum(known, 1), np.nan)
+    there = number > 0
+    skipped = [np.interp(minutes[~there], minutes[there], row[there]) for row in mean]
+    mean[:, ~there] = np.reshape(skipped, (len(counts), -1))
+    return first + begin, mean
 
 
 def timed_counts(

@@ -31,9 +31,9 @@ from faro_ops.cli.model import FreshModel, Source
 from faro_ops.cli.shared import say
 from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.controller import loop
+from faro_ops.controller.brake import MinimaReport
 from faro_ops.controller.clock import Clock, StopEvent
 from faro_ops.controller.fitting import report_orders
-from faro_ops.controller.job_reports import below_minimum
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
@@ -137,7 +137,7 @@ class Controller:
         self.options = options
         self.job_states = JobStates()
         self.unreadable: Rejected | None = None  # why the table or the orders cannot be read
-        self.below: tuple[str, ...] = ()  # jobs with fewer replicas than their minimum
+        self.minima: MinimaReport | None = None  # of the running pass
         self.refit_requested = False
         self.started = False  # whether the first set-up is complete
         self.exporter: Exporter | None = None
@@ -473,7 +473,7 @@ class Controller:
     def listeners(self, settings: Settings, resources: ExitStack) -> list[Listener]:
         """The receivers of every step: the FaroPlan, the metrics, standard output and the log."""
         options, jobs = self.options, settings.jobs
-        listeners: list[Listener] = [partial(self.note_minima, jobs)]
+        listeners: list[Listener] = []
         if self.session:
             listeners.append(self.session.publish)
         if self.exporter:
@@ -487,15 +487,9 @@ class Controller:
             listeners.append(partial(print_step, jobs, options.apply))
         listeners.append(announcing(jobs))
         listeners.append(partial(report_orders, self.job_states, settings))
+        self.minima = MinimaReport(jobs, self.job_states, say)
+        listeners.append(self.minima)
         return listeners
-
-    def note_minima(self, jobs: tuple[Job, ...], step: Step) -> None:
-        """Log which jobs have fewer replicas than their minimum, whenever these are others."""
-        before, self.below = self.below, below_minimum(jobs, step)
-        if self.below != before:
-            names = ", ".join(self.below)
-            problem = f"{step.observation.capacity:g} cores cannot hold the minimum of all jobs"
-            say(f"{problem}; below their minimum: {names}" if names else "all minima are kept")
 
     def conditions(self) -> list[Condition]:
         """Conditions of the FaroPlan besides those of the cluster."""
@@ -510,8 +504,8 @@ class Controller:
             lines = "; ".join(f"{job}: {reason}" for job, reason in sorted(refused.items()))
             orders = Condition("OrdersInForce", False, "SomeAreNot", lines)
         minima = Condition("MinimaKept", True, "Enough")
-        if self.below:
-            names = f"below min_replicas: {', '.join(self.below)}"
+        if self.minima and self.minima.short:
+            names = f"below min_replicas: {', '.join(self.minima.short)}"
             minima = Condition("MinimaKept", False, "TooFewCores", names)
         return [settings, orders, minima]
 

@@ -52,6 +52,10 @@ def run(
     max_scaling_actions: Annotated[
         int | None, option("Replicas that one tick may add or remove.")
     ] = None,
+    max_scale_down: Annotated[
+        float,
+        option("Largest share of all replicas that is removed a minute; at least one may be."),
+    ] = 0.2,
     stale_after: Annotated[
         float, option("Seconds without a job's data until the fail mode applies.")
     ] = 60.0,
@@ -121,6 +125,7 @@ def run(
             stale_after_s=stale_after,
             deadline_s=deadline,
             force=force,
+            max_scale_down=max_scale_down,
         ),
         metrics_port=metrics_port,
         metrics_address=metrics_address,

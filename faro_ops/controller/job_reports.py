@@ -58,18 +58,3 @@ def writer(writer_of: Callable[[int], str | None], job: int) -> str:
     with suppress(Exception):
         return writer_of(job) or "another client"
     return "another client"
-
-
-def below_minimum(jobs: tuple[Job, ...], step: Step) -> tuple[str, ...]:
-    """Names of the jobs that get fewer replicas than `min_replicas`, for lack of cores.
-
-    Jobs that Faro holds, or that do not exist, do not count.
-    """
-    seen = live_observation(step.observation)
-    held = np.zeros(len(jobs), bool) if seen.held is None else seen.held
-    counted = seen.exists & ~held
-    return tuple(
-        job.name
-        for job, target, counts in zip(jobs, step.target, counted)
-        if counts and target < job.min_replicas
-    )

@@ -28,6 +28,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 from faro_ops.controller import rotation, thinning
 from faro_ops.controller.background import in_thread
+from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.job_states import JobState
 from faro_ops.controller.records import (
     BEGIN,
@@ -44,6 +45,7 @@ from faro_ops.controller.records import (
     tick_record,
 )
 from faro_ops.controller.tick import tick
+from faro_ops.policies.protocol import live_observation
 
 # Replayed when a run resumes: 33 min of 10 s ticks, which cover the 15 min that forecasts use.
 REPLAYED_TICKS = 200
@@ -545,8 +547,10 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
         drop=last.plan.drop,
         present=last.observation.exists,
         applied=applied_jobs(len(new.jobs), ticks[-1].error, ticks[-1].failed),
+        seen=last.observation.exists,
     )
-    return replace(memory, state=state, guard=guard)
+    resumed = LiveMemory.of(replace(memory, state=state, guard=guard))
+    return resumed.having_seen([live_observation(one.step.observation) for one in ticks])
 
 
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:

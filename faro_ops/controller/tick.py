@@ -1,4 +1,4 @@
-"""One tick on a live cluster: the library's tick, and what nodes, HPAs and deadlines add to it."""
+"""One tick on a live cluster: the library's tick, then what nodes, HPAs and the brake limit."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -12,7 +12,9 @@ from faro_lib.control import GuardrailConfig, Late, Memory, Step
 from faro_lib.control.guardrails import Guard
 from faro_lib.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job, arrays_of
+from faro_ops.controller import brake
 from faro_ops.controller.background import in_thread
+from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.fitting import with_fitting_orders
 from faro_ops.controller.placement import cut_to_nodes
 from faro_ops.policies.bounds import KEEP_FLOOR
@@ -50,14 +52,16 @@ def tick(
     memory: Memory,
     observation: Observation,
     deadline: Deadline | None = None,
-) -> tuple[Memory, Step]:
+) -> tuple[LiveMemory, Step]:
     """`faro_lib.control.tick` for a live cluster, with the same results.
 
-    The targets also fit on individual nodes. The plan of the returned step is a `LivePlan`.
+    The targets also fit on individual nodes, and with `config.max_scale_down`, they fall no faster
+    (`controller.brake`). The plan of the returned step is a `LivePlan`.
     """
     limit = deadline or Deadline()
 
     seen = live_observation(observation)
+    live = LiveMemory.of(memory).having_observed(seen)
     guard = leaving_held(without_unbounded(memory.guard, seen), seen)
     memory = replace(memory, guard=guard)
     ordered = with_orders(jobs, config, guard, seen)
@@ -69,12 +73,26 @@ def tick(
     contested = after.guard.contested(config)
     plan = with_kept_floors(live_plan(step.plan), config, after.guard, seen.now_s, contested)
     left = contested | memory.guard.leaves() | after.guard.leaves()
-    if seen.unbounded is not None:
-        left = left | seen.unbounded
-    target, plan = cut_to_nodes(arrays_of(jobs), seen, plan, step.target, left)
+    kept = left if seen.unbounded is None else left | seen.unbounded
+    arrays, share, target = arrays_of(jobs), config.max_scale_down, step.target
     has_order = np.array([job.name in config.fixed for job in jobs])
+    if share is None:
+        target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
+    else:
+        known = replace(seen, capacity=step.observation.capacity)  # never NaN
+        target, plan = brake.keep_minima(arrays, known, plan, target, left)
+        # An order is no guess from data. What it removes is not limited, but it counts.
+        free = left | (has_order & (target < seen.target))
+        limits = free, live.replicas
+        target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
+        target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
+        # Again, because replicas that fit on no node may have been removed.
+        target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
+        ours = left | has_order
+        plan = brake.slow_floors(share, arrays, known, plan, target, ours, live.floors)
     plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
-    after = replace(after, guard=replace(after.guard, target=target))
+    guard = replace(after.guard, target=target)
+    after = replace(live, state=after.state, pending=after.pending, guard=guard)
     return after, replace(step, plan=plan, target=target)
 
 

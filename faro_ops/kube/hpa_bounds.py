@@ -125,7 +125,7 @@ class BoundedDeployments(Deployments):
     def observe(self) -> LiveObservation:
         observation = super().observe()
         # Until Faro has set an HPA's bounds, the target is the replica count, not maxReplicas.
-        _, high, ours = self._bounds()
+        low, high, ours = self._bounds()
         target = np.where(self._waiting, self._waiting, np.where(ours, high, observation.target))
         # Report no job as `changing`: bounds can be set even while an HPA adds or removes replicas.
         return replace(
@@ -134,6 +134,7 @@ class BoundedDeployments(Deployments):
             changing=np.zeros(len(target), bool),
             unbounded=~ours,
             replicas=observation.running + observation.starting,
+            floor=low,
         )
 
     def apply(

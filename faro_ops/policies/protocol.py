@@ -29,9 +29,11 @@ class LiveObservation(Observation):
     free_cores: np.ndarray | None = None
     placed: np.ndarray | None = None
     # If Faro sets the bounds of HPAs, targets are maxReplicas. Then these are: whether the job's
-    # HPA has its original bounds (bool), and the replicas that it has or has requested.
+    # HPA has its original bounds (bool), the replicas that it has or has requested, and its
+    # minReplicas.
     unbounded: np.ndarray | None = None
     replicas: np.ndarray | None = None
+    floor: np.ndarray | None = None
     # Bool, jobs that Faro keeps as they are, because they are misconfigured or because no capacity
     # is known (policies/held.py); None = no job.
     held: np.ndarray | None = None

@@ -18,7 +18,13 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
 from faro_lib.workload.tables import load_workload
-from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
+from faro_lib.workload.timed import (
+    by_the_clock,
+    clock_shifts,
+    days_from_midnight,
+    minutes_of,
+    timed_counts,
+)
 from faro_ops.controller.journal import (
     Tick,
     arrivals,
@@ -141,6 +147,7 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     rows, names = read_counts(path, table)
     if "time" in rows:
         first, counts = timed_counts(rows, names, path)
+        first, counts = by_the_clock(first, counts, clock_shifts(rows))
         end_minute = first + counts.shape[1]
         of_counts = table or [Job(name) for name in names]
         history = history_of(of_counts, counts, at=at, end_minute=end_minute)
@@ -183,7 +190,8 @@ def history_from_prometheus(
         table = tuple(Job(name) for name in names)
     else:
         table = _any_of(jobs, names, "the series of the query")
-    return history_of(table, rows_of(table, names, counts), end_minute=local_minute(end_s))
+    counts = local_counts(rows_of(table, names, counts), end_s)
+    return history_of(table, counts, end_minute=local_minute(end_s))
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
@@ -202,7 +210,11 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
     names = tuple(job.name for job in header.jobs)
     table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
-    history = history_of(table, rows_of(table, names, arrivals(header, noted())), at=at)
+    counts = rows_of(table, names, arrivals(header, noted()))
+    if header.origin_s is not None:
+        last = max(minute for minute, _ in ran)
+        counts = local_counts(counts, header.origin_s + MINUTE_S * last)
+    history = history_of(table, counts, at=at)
     now = ran[-1][0] - history.later_minutes
     until_now = [running for minute, running in ran if minute <= now] or [ran[-1][1]]
     running = until_now[-1].astype(float)  # (jobs of the journal,)
@@ -367,7 +379,7 @@ def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -
     known = np.isfinite(counts).any(axis=0)
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")
-    counts = counts[:, known.argmax() :]
+    counts = local_counts(counts[:, known.argmax() :], end_s)
     first = local_minute(end_s) - counts.shape[1]
     return days_from_midnight(jobs, first, _interpolated(counts), where)
 
@@ -375,6 +387,23 @@ def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -
 def local_minute(at_s: float) -> int:
     """Convert a Unix time to minutes since 1970 in local time."""
     return int((at_s + time.localtime(at_s).tm_gmtoff) // MINUTE_S)
+
+
+def local_counts(counts: np.ndarray, end_s: float) -> np.ndarray:
+    """Counts (jobs, minutes) that end at Unix time `end_s`, by the clock of this machine's zone.
+
+    If the clocks have changed meanwhile, there are more or fewer minutes (`by_the_clock`).
+    """
+    minutes = counts.shape[1]
+    if not minutes:
+        return counts
+    # The offset from UTC changes at a quarter of an hour at most.
+    end = int(end_s // MINUTE_S)
+    quarters = np.arange(end - minutes, end) // 15
+    starts, quarter = np.unique(quarters, return_inverse=True)
+    offsets_s = np.array([time.localtime(15 * MINUTE_S * one).tm_gmtoff for one in starts.tolist()])
+    shift = (offsets_s[quarter] - time.localtime(end_s).tm_gmtoff) // MINUTE_S
+    return by_the_clock(0, counts, shift.astype(np.int64))[1]
 
 
 def rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:

@@ -80,6 +80,26 @@ def test_a_job_of_the_jobs_table_uses_its_curve_and_others_their_simulation(path
     assert measured.expected_utility(jobs[0], 4.0, 1, "precise") == pytest.approx(1.0)
 
 
+def test_a_curve_gives_the_same_latencies_alone_and_in_the_table_of_all_jobs(path):
+    job = Job("a", latency_curve=str(path))
+    alone, joined = read_curve(path, job), measure((job,), COUNTS, requests=500)
+    replicas = np.array([1, 2, 3, 4, 6, 8, 16, 64])
+    for rate_rps in (0.01, 0.5, 2.0, 4.0, 8.0, 24.0, 100.0):
+        np.testing.assert_allclose(
+            joined.tail_latency_s(job, rate_rps, replicas),
+            alone.tail_latency_s(job, rate_rps, replicas),
+            rtol=0.03,
+        )
+
+
+def test_more_replicas_than_on_the_curve_never_raise_the_latency(path):
+    job = Job("a", latency_curve=str(path))
+    joined = measure((job,), COUNTS, requests=500)
+    for rate_rps in (1.0, 8.0, 24.0):
+        latency = joined.tail_latency_s(job, rate_rps, np.arange(1, 65))
+        assert not (np.diff(latency) > 1e-9).any()
+
+
 def test_a_curve_is_believed_at_rates_beyond_what_the_service_time_of_the_jobs_table_allows(
     tmp_path,
 ):

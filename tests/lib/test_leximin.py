@@ -118,6 +118,29 @@ def test_fair_within_quotas_serves_each_tenants_cheapest_jobs():
     assert [(replicas >= need)[tenants == t].sum() for t in range(5)] == per_tenant
 
 
+@pytest.mark.parametrize("quotas", [False, True])
+def test_fair_reaches_the_best_utilities_if_the_integer_program_finds_nothing_in_its_time(
+    quotas, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr("faro_lib.allocate.leximin.least_loss", lambda *_: calls.append(1))
+    for seed in range(240):
+        table = tied_table(seed, quotas=quotas)
+        budget = 2.0 + seed % 6
+        best = brute_force(table, budget)
+        if best is None:
+            continue
+        allocation = solve(table, budget, "Fair")
+        assert rank(table, allocation.replicas)[0] == best[0], f"seed {seed}"
+        assert allocation.gap == 0.0
+        spent = [job.cores * n for job, n in zip(table.jobs, allocation.replicas)]
+        assert sum(spent) <= budget
+        if quotas:
+            assert sum(spent[::2]) <= 3.0
+            assert sum(spent[1::2]) <= 4.5
+    assert len(calls) > 20
+
+
 def test_the_order_of_tied_jobs_does_not_change_what_fair_achieves():
     table = tied_table(3, n=30, columns=6)
     order = np.random.default_rng(1).permutation(30)

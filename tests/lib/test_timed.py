@@ -80,6 +80,44 @@ def test_days_are_cut_at_the_offset_of_the_latest_time(form, order):
     assert hours.tolist() == [13, 1, 13, 1], "it is +01:00 at the first two times, and +02:00 later"
 
 
+CHANGES = {"forward": "2026-03-27", "back": "2026-10-23"}  # two days before the clocks change
+
+
+def days_in_berlin(first, form="text"):
+    """Six days in which each hour of the clock has its number as requests per minute."""
+    first = pd.Timestamp(first, tz="Europe/Berlin")
+    last = first + pd.DateOffset(days=6, minutes=-1)
+    times = pd.date_range(first, last, freq="min", unit="ns")
+    requests = times.hour.to_numpy()
+    if form == "text":
+        times = [time.isoformat() for time in times]
+    return pd.DataFrame({"time": times, "job": "a", "requests": requests})
+
+
+@pytest.mark.parametrize("form", ["text", "stamps"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_days_before_the_clocks_changed_are_learnt_by_the_clock_of_each_day(form, change, tmp_path):
+    path = tmp_path / ("my.csv" if form == "text" else "my.parquet")
+    rows = days_in_berlin(CHANGES[change], form)
+    rows.to_csv(path, index=False) if form == "text" else rows.to_parquet(path)
+    hours = np.repeat(np.arange(24), 60)
+    for traces in (read_csv(path), history_from_csv(str(path)).traces):
+        days = [*traces.train[:, 0, 0], traces.evaluation[0, 0]]
+        assert len(days) >= 5
+        for day in days:
+            skipped = slice(2 * 60, 3 * 60) if change == "forward" else slice(0)
+            kept = np.setdiff1d(np.arange(1440), np.arange(1440)[skipped])
+            np.testing.assert_array_equal(day[kept], hours[kept])
+
+
+def test_counts_in_utc_stay_as_they_are(tmp_path):
+    rows = days_in_berlin("2026-03-27", "stamps")
+    rows["time"] = rows["time"].dt.tz_convert("UTC").map(lambda time: time.isoformat())
+    rows.to_csv(tmp_path / "my.csv", index=False)
+    day = read_csv(tmp_path / "my.csv").train[1, 0, 0]
+    np.testing.assert_array_equal(day, (np.repeat(np.arange(24), 60) + 1) % 24)
+
+
 def test_the_last_minute_of_a_history_is_now():
     source = io.StringIO()
     table(6 + 24 + 24 + 3).to_csv(source, index=False)

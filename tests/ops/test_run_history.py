@@ -10,7 +10,9 @@ from live_things import Wanting
 from observations import observed
 
 from faro_lib import forecast
+from faro_lib.control import GuardrailConfig, Step
 from faro_lib.policies import PolicyContext, make
+from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
 from faro_ops.cli.model import Source, at_time_of_day, context_of
 from faro_ops.controller import journal as journals
@@ -80,6 +82,55 @@ def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     assert measured == []
     make("Faro-Sum", context)
     assert measured == ["a table"]
+
+
+@pytest.fixture
+def berlin(monkeypatch):
+    """The local time zone is that of Berlin."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(("month", "day"), [(3, 31), (10, 27)])  # two days after the clocks changed
+@pytest.mark.parametrize("source", ["prometheus", "journal"])
+def test_days_before_the_clocks_changed_are_learnt_by_the_local_time_of_day(
+    berlin, monkeypatch, tmp_path, month, day, source
+):
+    end_s = time.mktime((2026, month, day, 0, 15, 0, 0, 0, -1))
+    begin_s = time.mktime((2026, month, day - 5, 0, 0, 0, 0, 0, -1))
+    minutes = 15 * round((end_s - begin_s) / 900)
+    wall_s = end_s + 60.0 * np.arange(-minutes, 0)
+    hours = np.array([[float(time.localtime(one).tm_hour) for one in wall_s]])
+    monkeypatch.setattr(time, "time", lambda: end_s)
+    if source == "prometheus":
+        monkeypatch.setattr(
+            "faro_ops.recommend.load_history.read_prometheus", lambda *_, **__: (("a",), hours)
+        )
+        traces = exported_days("http://p:9090", JOBS)
+    else:
+        path = tmp_path / "journal"
+        with journals.Journal(path) as written:
+            origin_s = int(end_s) - 60 * minutes
+            header = journals.Header("x", JOBS, GuardrailConfig(), 60.0, True, origin_s=origin_s)
+            written.begin(header)
+            for minute in range(15, minutes + 1, 15):
+                seen = observed(
+                    [1],
+                    now_s=60.0 * minute,
+                    minute=minute,
+                    arrivals_per_min=hours[:, minute - 15 : minute],
+                )
+                written.tick(Step(seen, hold(seen), seen.target, 0.0), None)
+        traces = journal_days(str(path), JOBS)
+    learnt = [*traces.train[:, 0, 0], traces.evaluation[0, 0]]
+    assert len(learnt) >= 4
+    of_day = np.repeat(np.arange(24), 60)
+    for one in learnt:
+        np.testing.assert_array_equal(one[:120], of_day[:120])  # up to the change at 2:00 or 3:00
+        np.testing.assert_array_equal(one[180:], of_day[180:])
 
 
 # --- what controllers have exported to a Prometheus -----------------------------------------------
