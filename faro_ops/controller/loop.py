@@ -138,6 +138,8 @@ def run(
             past_s = past.observation.now_s if past else -np.inf
             began_s = clock.now_s if clock else start_s
             memory = surviving.begin(memory, jobs, run_time, began_s, past_s)
+            if guardrails.force:  # ends the contests that the last leader knew
+                memory = replace(memory, guard=replace(memory.guard, contest=0))
             stack.callback(surviving.flush)
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
