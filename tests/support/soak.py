@@ -32,6 +32,7 @@ STEP_S = 1.0  # of what the cluster's own controllers do
 LOOK_S = 5.0  # between looks at the invariants
 QUIET_S = 300.0  # before the first fault, so that each job has its first plan
 MINUTE_S = 60.0
+BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 
 def pass_time(world: World, seconds: float, checked: Invariants, twin: Twin | None) -> None:
@@ -101,7 +102,7 @@ def soak(
             pass_time(world, fault.lasts_s, checked, None)
             checked.end(world)
             fault.end(world, job)
-            pass_time(world, max(0.0, until_s - virtual.now_s), checked, None)
+            pass_time(world, max(BETWEEN_S, until_s - virtual.now_s), checked, None)
             memory_mb.append(here.memory_info().rss / 1e6)
         figures = checked.figures
         files = [path for path in world.folder.rglob("*") if path.is_file()]

@@ -49,7 +49,7 @@ class Fault:
     """Something that goes wrong.
 
     begin, end : called with the world and the job that it befalls.
-    lasts_s : seconds between the two.
+    lasts_s : seconds between the two; boards and orders are checked after two ticks.
     changes : what it may change; see above.
     reported : reason of a failure that a controller must count; "" if none is needed.
     state : the state that the board must show for the job; "" if none is needed.
@@ -61,7 +61,7 @@ class Fault:
     begin: Act
     end: Act = lambda world, job: None
     worlds: tuple[str, ...] = BOTH
-    lasts_s: float = 60.0
+    lasts_s: float = 90.0
     changes: str = NOTHING
     reported: str = ""
     state: str = ""
@@ -251,7 +251,7 @@ def order_for_job(replicas: int) -> Act:
 
 def set_at_once(world: World, _: str) -> None:
     for job in TROUBLED:
-        world.command("set", job, "--plan", f"{NAMESPACE}/{PLAN}", "--replicas", "4")
+        world.set_job(job, "--replicas", "4")
 
 
 def edit_table(weight: float, *also: Act) -> Act:

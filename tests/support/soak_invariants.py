@@ -6,7 +6,9 @@ The twin is the same world without a fault. A bystander is a job that no fault b
    fault of the data of all jobs, or of the capacity, it may lag by AFTER_S and differ by one
    replica, because forecasts then miss some counts. While less capacity is left than the twin uses,
    bystanders may have less, but never below their minimum.
-2. No job is asked to run fewer replicas than its minimum while it exists.
+2. No job is asked to run fewer replicas than its minimum while it exists. While the capacity is
+   enough, a job with requests keeps the replicas that it had at the start, even if it is in
+   trouble or has just been recreated.
 3. Targets do not grow beyond the capacity that the controller knows.
 4. The standing order, and the order of a fault, are in force or named as not: in a job's state, in
    the reason of the plan, in a failure, in the log, or in the FaroPlan's status.
@@ -37,9 +39,8 @@ from faro_ops.controller.job_states import FINE
 
 LAG_S = 150.0
 AFTER_S = 20 * 60.0  # forecasts use the last 15 minutes
-STATE_S = 3 * TICK_S  # until a board shows what is wrong
-ORDER_S = 3 * TICK_S  # until an order is in force
-EDGE_S = 2 * TICK_S  # until an end of a fault is known
+STATE_S = 2 * TICK_S + 5  # until a board shows what is wrong
+ORDER_S = 2 * TICK_S + 5  # until an order is in force
 CALLS = 400  # of the API server in a minute, of one controller
 JOURNAL_BYTES = 20_000  # of a tick
 OFF = 0.05  # by which a count may be wrong
@@ -142,6 +143,11 @@ class Invariants:
         fault = self.fault
         if fault and fault.reported and not self.reasons[fault.reported]:
             self.note(world, f"no failure {fault.reported!r} was counted")
+        ordered = {order.get("job") for order in world.orders()}
+        for job, command in world.commands:
+            if command.ended == "done" and job not in ordered:
+                self.note(world, f"`faro set {job}` said that it is set, and it is not")
+        world.commands.clear()
 
     # --- looks ---------------------------------------------------------------------------------
 
@@ -155,8 +161,12 @@ class Invariants:
             self.figures.handovers += self.led is not None
             self.led = leader.name
         for job, target in targets.items():
-            if target is not None and target < MINIMUM:
+            if target is None:
+                continue
+            if target < MINIMUM:
                 self.note(world, f"{job} is asked to run {target}, below its minimum")
+            elif target < STARTED and now_s > self.forced_until_s and not self._was_idle(world, job):
+                self.note(world, f"{job} is asked to run {target}, fewer than it had and needs")
         if self.twin is not None:
             for job in world.jobs:
                 if job not in (*TROUBLED, ORDERED):
@@ -171,6 +181,10 @@ class Invariants:
         self.figures.most_calls = max(self.figures.most_calls, calls)
         if calls > CALLS * len(world.pods):
             self.note(world, f"{calls} calls of the API server in a minute")
+
+    def _was_idle(self, world: World, job: str) -> bool:
+        begin_s, end_s = world.idle.get(job, (math.inf, -math.inf))
+        return begin_s <= world.virtual.now_s <= end_s + AFTER_S
 
     def _count_moves(self, now_s: float, targets: dict[str, int | None]) -> None:
         hour = int((now_s - self.start_s) // 3600)

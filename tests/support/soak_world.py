@@ -104,7 +104,8 @@ class World:
     idle : job -> (begin, end) of its last time without requests, monotonic.
     no_metrics : whether Prometheus, or the endpoint of the statistics, does not answer.
     ends : (monotonic time, controller, how) of controllers that ended by themselves.
-    boards : the newest board of job states of each process.
+    boards : the board of job states of each process.
+    commands : (job, process) of each `faro set` since the fault began.
     """
 
     name = ""
@@ -122,7 +123,7 @@ class World:
         self.idle: dict[str, tuple[float, float]] = {}
         self.ends: list[tuple[float, str, str]] = []
         self.boards: dict[Process, JobStates] = {}
-        self.commands: list[Process] = []
+        self.commands: list[tuple[str, Process]] = []
         for name in NODES:
             self.put(NODE, node(name, str(CORES)))
         self.furnish()
@@ -185,11 +186,16 @@ class World:
         if plan := self.find(FAROPLAN, PLAN):
             self.put(FAROPLAN, plan | {"spec": plan.get("spec", {}) | {"overrides": list(rows)}})
 
-    def command(self, *words: str) -> Process:
-        """Run a command of `faro` beside the controllers."""
-        process = self.virtual.process(f"faro-{words[0]}")
-        self.commands.append(process)
-        return self.virtual.start(process, lambda: exit_status(list(words)))
+    def set_job(self, job: str, *words: str) -> None:
+        """Run `faro set` for a job, beside the controllers."""
+        line = ["set", job, "--plan", f"{NAMESPACE}/{PLAN}", *words]
+
+        def work() -> None:
+            if status := exit_status(line):
+                raise SystemExit(status)
+
+        process = self.virtual.start(self.virtual.process(f"set-{job}"), work)
+        self.commands.append((job, process))
 
     # --- controllers ---------------------------------------------------------------------------
 
