@@ -51,9 +51,10 @@ class Fault:
     begin, end : called with the world and the job that it befalls.
     lasts_s : seconds between the two; boards and orders are checked after two ticks.
     changes : what it may change; see above.
-    reported : reason of a failure that a controller must count; "" if none is needed.
+    reported : reasons of failures, of which a controller must count one; () if none is needed.
     state : the state that the board must show for the job; "" if none is needed.
     ends_leader : whether a leader may end, because it has lost its lease.
+    stops_ticks : whether no controller can decide before the end of the fault.
     order : the override that must be in force or named as not, if the fault is one.
     """
 
@@ -63,9 +64,10 @@ class Fault:
     worlds: tuple[str, ...] = BOTH
     lasts_s: float = 90.0
     changes: str = NOTHING
-    reported: str = ""
+    reported: tuple[str, ...] = ()
     state: str = ""
     ends_leader: bool = False
+    stops_ticks: bool = False
     order: dict | None = None
 
 
@@ -508,7 +510,7 @@ FAULTS = (
         allow,
         lasts_s=90,
         changes=DATA,
-        reported="apply",
+        reported=("observe", "apply"),
         ends_leader=True,
     ),
     Fault("the API server is silent for 5 s", api(silent=True), api(silent=False), lasts_s=5),
@@ -518,7 +520,7 @@ FAULTS = (
         api(silent=False),
         lasts_s=300,
         changes=DATA,
-        reported="apply",
+        reported=("observe", "apply"),
         ends_leader=True,
     ),
     Fault("watches end at once", api(ends_watches=True), api(ends_watches=False)),
@@ -538,7 +540,7 @@ FAULTS = (
         has(no_answer=""),
         RAY,
         changes=DATA,
-        reported="observe",
+        reported=("observe",),
     ),
     Fault(
         "Ray answers 500",
@@ -546,7 +548,7 @@ FAULTS = (
         has(no_answer=""),
         RAY,
         changes=DATA,
-        reported="observe",
+        reported=("observe",),
     ),
     Fault(
         "Ray answers wrong JSON",
@@ -554,7 +556,7 @@ FAULTS = (
         has(no_answer=""),
         RAY,
         changes=DATA,
-        reported="observe",
+        reported=("observe",),
     ),
     Fault("no statistics", has(no_metrics=True), has(no_metrics=False), RAY, changes=DATA),
     Fault("wrong statistics", has(wrong_metrics=True), has(wrong_metrics=False), RAY, changes=DATA),
@@ -568,10 +570,10 @@ FAULTS = (
     Fault("the leader is paused for 60 s", pause_leader(60.0), lasts_s=120, ends_leader=True),
     Fault("all controllers are killed", kill_all, lasts_s=120),
     Fault("a byte of the journal is damaged before a start", damage_journal, lasts_s=120),
-    Fault("the disk is full", full_disk(True), full_disk(False), reported="journal"),
+    Fault("the disk is full", full_disk(True), full_disk(False), reported=("journal",)),
     Fault("summer time begins or ends", summer_time),
-    Fault("the clock jumps forward", jump(3600), changes=DATA, reported="clock"),
-    Fault("the clock jumps back", jump(-3600), changes=DATA, reported="clock"),
+    Fault("the clock jumps forward", jump(3600), changes=DATA, reported=("clock",)),
+    Fault("the clock jumps back", jump(-3600), changes=DATA, reported=("clock",)),
 )
 
 

@@ -2,10 +2,12 @@
 
 The twin is the same world without a fault. A bystander is a job that no fault befalls by itself.
 
-1. A bystander has the target that it has in the twin, at this time or up to LAG_S earlier. After a
-   fault of the data of all jobs, or of the capacity, it may lag by AFTER_S and differ by one
-   replica, because forecasts then miss some counts. While less capacity is left than the twin uses,
-   bystanders may have less, but never below their minimum.
+1. A bystander has a target that it has in the twin within LAG_S of this time: the load of each job
+   is a slow wave, so a step may come a few minutes earlier or later, for example because another
+   controller leads, but no other target is right. After a fault of the data of all jobs, or of the
+   capacity, it may lag by AFTER_S and differ by one replica, because forecasts then miss some
+   counts. While less capacity is left than the twin uses, bystanders may have less, but never less
+   than their minimum.
 2. No job is asked to run fewer replicas than its minimum while it exists. While the capacity is
    enough, a job with requests keeps the replicas that it had at the start, even if it is in
    trouble or has just been recreated.
@@ -14,9 +16,12 @@ The twin is the same world without a fault. A bystander is a job that no fault b
    the reason of the plan, in a failure, in the log, or in the FaroPlan's status.
 5. A fault that a controller must report is counted as a failure with the right reason.
 6. The job that a fault befalls has the right state on the board, with a reason of one line.
-7. A controller ends only if it has lost its lease.
+7. A controller that has had a tick ends only if it has lost its lease. One that starts while the
+   API server refuses it may end, too.
 8. A count of a complete minute is right or missing.
-9. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
+9. Ticks go on: the next one comes within GAP_S, or, if the API server or all controllers are away,
+   within GAP_S after the end of the fault.
+10. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
    kept statistics are bounded.
 """
 
@@ -32,17 +37,18 @@ from typing import Any
 import numpy as np
 from soak_faults import CAPACITY, DATA, NOTHING, TROUBLED, Fault, standing
 from soak_time import Process
-from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, World
+from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
 from faro_ops.controller.job_states import FINE
 
-LAG_S = 150.0
+LAG_S = 450.0  # the load changes by at most 5 % in this time
 AFTER_S = 20 * 60.0  # forecasts use the last 15 minutes
 STATE_S = 2 * TICK_S + 5  # until a board shows what is wrong
 ORDER_S = 2 * TICK_S + 5  # until an order is in force
 CALLS = 400  # of the API server in a minute, of one controller
 JOURNAL_BYTES = 20_000  # of a tick
+GAP_S = 90.0  # between ticks, for a restart and a hand-over
 OFF = 0.05  # by which a count may be wrong
 
 
@@ -59,7 +65,7 @@ class Twin:
             self.targets.setdefault(job, []).append(target or 0)
 
     def band(self, job: str, now_s: float, lag_s: float) -> tuple[int, int]:
-        """The least and the most that the job had within `lag_s`, up to one tick after now."""
+        """The least and the most that the job had, from `lag_s` before now to LAG_S after it."""
         first = max(0, bisect_left(self.times_s, now_s - lag_s) - 1)
         last = bisect_right(self.times_s, now_s + LAG_S)
         values = self.targets[job][first : max(last, first + 1)] or self.targets[job][-1:]
@@ -104,9 +110,12 @@ class Invariants:
         self.lags_until_s = -math.inf
         self.forced_until_s = -math.inf
         self.unsure_counts_until_s = -math.inf
+        self.may_end_until_s = -math.inf  # until when a controller may have lost its lease
         self.told: deque[str] = deque(maxlen=200)  # failures since the fault began
         self.reasons: Counter = Counter()  # of failures since the fault began
         self.led: str | None = None
+        self.ticked_s = -math.inf  # when the last tick ended
+        self.ticked: set[int] = set()  # processes that have had a tick
         self.targets: dict[str, int | None] = {}
         self.plan_reason: dict[str, str] = {}
         self._noted: set[tuple[str, str, float]] = set()
@@ -136,13 +145,15 @@ class Invariants:
             self.lags_until_s = now_s + fault.lasts_s + AFTER_S
         if fault.changes == CAPACITY:
             self.forced_until_s = now_s + fault.lasts_s + AFTER_S
-        if fault.reported == "clock":
+        if fault.ends_leader:
+            self.may_end_until_s = now_s + fault.lasts_s + GAP_S
+        if "clock" in fault.reported:
             self.unsure_counts_until_s = now_s + AFTER_S
 
     def end(self, world: World) -> None:
         fault = self.fault
-        if fault and fault.reported and not self.reasons[fault.reported]:
-            self.note(world, f"no failure {fault.reported!r} was counted")
+        if fault and fault.reported and not {*fault.reported} & {*+self.reasons}:
+            self.note(world, f"no failure {' or '.join(fault.reported)!r} was counted")
         ordered = {order.get("job") for order in world.orders()}
         for job, command in world.commands:
             if command.ended == "done" and job not in ordered:
@@ -160,27 +171,42 @@ class Invariants:
         if leader and leader.name != self.led:
             self.figures.handovers += self.led is not None
             self.led = leader.name
+        self._ticks_go_on(world)
+        forced = now_s < self.forced_until_s
         for job, target in targets.items():
             if target is None:
                 continue
             if target < MINIMUM:
                 self.note(world, f"{job} is asked to run {target}, below its minimum")
-            elif target < STARTED and now_s > self.forced_until_s and not self._was_idle(world, job):
+            elif target < STARTED and not (forced or self._was_idle(world, job)):
                 self.note(world, f"{job} is asked to run {target}, fewer than it had and needs")
         if self.twin is not None:
             for job in world.jobs:
                 if job not in (*TROUBLED, ORDERED):
                     self._like_twin(world, job, targets[job])
             self._standing_order(world, targets)
-        for when_s, name, how in world.ends:
-            may_end = self.fault is not None and self.fault.ends_leader
-            if not (may_end and "is held by" in how):
-                self.note(world, f"{name} ended at {when_s - self.start_s:.0f} s: {how}")
+        for end in world.ends:
+            if not self._may_end(end):
+                since_s = end.at_s - self.start_s
+                self.note(world, f"{end.process.name} ended at {since_s:.0f} s: {end.how}")
         world.ends.clear()
         calls = world.server.calls.get(int(now_s // 60) - 1, 0)
         self.figures.most_calls = max(self.figures.most_calls, calls)
         if calls > CALLS * len(world.pods):
             self.note(world, f"{calls} calls of the API server in a minute")
+
+    def _may_end(self, end: End) -> bool:
+        if end.at_s > self.may_end_until_s:
+            return False
+        starting = end.process.pid not in self.ticked
+        return "is held by" in end.how or starting
+
+    def _ticks_go_on(self, world: World) -> None:
+        fault, now_s = self.fault, world.virtual.now_s
+        if fault and (fault.ends_leader or fault.stops_ticks):
+            self.ticked_s = max(self.ticked_s, min(now_s, self.began_s + fault.lasts_s))
+        if now_s - max(self.ticked_s, self.start_s) > GAP_S:
+            self.note(world, f"no tick for {now_s - self.ticked_s:.0f} s")
 
     def _was_idle(self, world: World, job: str) -> bool:
         begin_s, end_s = world.idle.get(job, (math.inf, -math.inf))
@@ -215,6 +241,8 @@ class Invariants:
     def step(self, world: World, process: Process, _: Any, step: Any) -> None:
         """Check a tick of a controller."""
         self.figures.ticks += 1
+        self.ticked_s = world.virtual.now_s
+        self.ticked.add(process.pid)
         observation = step.observation
         capacity = observation.capacity
         grew = step.target > observation.target

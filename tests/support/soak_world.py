@@ -96,6 +96,15 @@ class Pod:
     expected: bool = False  # whether the world has ended the process
 
 
+@dataclass(frozen=True)
+class End:
+    """A controller's process that ended by itself, and how."""
+
+    at_s: float
+    process: Process
+    how: str
+
+
 class World:
     """What both worlds have in common. Faults change its attributes and objects.
 
@@ -103,7 +112,7 @@ class World:
     slow : jobs whose queries take too long.
     idle : job -> (begin, end) of its last time without requests, monotonic.
     no_metrics : whether Prometheus, or the endpoint of the statistics, does not answer.
-    ends : (monotonic time, controller, how) of controllers that ended by themselves.
+    ends : of controllers that ended by themselves, since the last look.
     boards : the board of job states of each process.
     commands : (job, process) of each `faro set` since the fault began.
     """
@@ -121,7 +130,7 @@ class World:
         self.slow: set[str] = set()
         self.no_metrics = False
         self.idle: dict[str, tuple[float, float]] = {}
-        self.ends: list[tuple[float, str, str]] = []
+        self.ends: list[End] = []
         self.boards: dict[Process, JobStates] = {}
         self.commands: list[tuple[str, Process]] = []
         for name in NODES:
@@ -228,7 +237,7 @@ class World:
             if not one.expected:
                 last = one.process.said[-1] if one.process.said else ""
                 how = f"{one.process.ended}: {last}"
-                self.ends.append((self.virtual.now_s, one.name, how))
+                self.ends.append(End(self.virtual.now_s, one.process, how))
             self.boards.pop(one.process, None)
             one.expected = False
             one.starts += 1
