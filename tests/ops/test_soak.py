@@ -17,7 +17,7 @@ from soak_world import WORLDS
 
 from faro_ops.kube import deployment_metrics, steady_capacity
 
-HOURS = 2.0  # of a test in CI
+HOURS = 1.0
 DAY_H = 24.0
 MEMORY_MB = 100.0  # that may be added after the first hour
 worlds = pytest.mark.parametrize("world", sorted(WORLDS))
@@ -32,7 +32,7 @@ def some_faults(world, *changes):
 
 @worlds
 def test_without_faults_no_failure_is_counted_and_a_job_changes_at_most_twice_an_hour(world):
-    figures = soak(world, 0.5, faults=faults_of(world, ("none",)))
+    figures = soak(world, HOURS / 4, faults=faults_of(world, ("none",)))
     assert figures.broken == []
     assert not +figures.failures
     assert figures.handovers == 0
@@ -47,7 +47,7 @@ def test_trouble_of_one_job_leaves_the_targets_of_the_others_as_in_a_world_witho
 
 
 @worlds
-def test_hours_with_a_fault_a_minute_break_no_invariant(world):
+def test_an_hour_with_a_fault_a_minute_breaks_no_invariant(world):
     figures = soak(world, HOURS, seed=2)
     assert figures.broken == []
     assert len(figures.faults) > 20
@@ -55,9 +55,8 @@ def test_hours_with_a_fault_a_minute_break_no_invariant(world):
 
 @pytest.mark.slow
 @worlds
-@pytest.mark.parametrize("seed", [3, 4])
-def test_hours_with_other_seeds_break_no_invariant(world, seed):
-    assert soak(world, HOURS, seed).broken == []
+def test_hours_with_another_seed_break_no_invariant(world):
+    assert soak(world, 1.5 * HOURS, seed=3).broken == []
 
 
 @pytest.mark.study

@@ -32,6 +32,7 @@ STEP_S = 1.0  # of what the cluster's own controllers do
 LOOK_S = 5.0  # between looks at the invariants
 QUIET_S = 300.0  # before the first fault, so that each job has its first plan
 MINUTE_S = 60.0
+TWIN_H = 1.5  # shortest twin, which several soaks share
 BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 
@@ -76,7 +77,6 @@ def soak(
     hours: float,
     seed: int = 0,
     faults: tuple[Fault, ...] | None = None,
-    twin: Twin | None = None,
 ) -> Figures:
     """Run the controllers for some hours with a fault a minute.
 
@@ -85,7 +85,7 @@ def soak(
     """
     if faults is None:
         faults = tuple(one for one in faults_of(kind) if one.name not in PENDING)
-    twin = twin or twin_of(kind, hours)
+    twin = twin_of(kind, max(hours, TWIN_H))
     rng = np.random.default_rng(seed)
     checked = Invariants(twin)
     memory_mb: list[float] = []

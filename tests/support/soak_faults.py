@@ -364,6 +364,14 @@ def recreate_plan(world: World, job: str) -> None:
     world.remove(FAROPLAN, PLAN)
 
 
+def together(*acts: Act) -> Act:
+    def act(world: World, job: str) -> None:
+        for one in acts:
+            one(world, job)
+
+    return act
+
+
 UNKNOWN_JOB = {"job": "gone", "replicas": 3}
 TWO_FIELDS = {"job": "a", "replicas": 3, "load": 2.0}
 ENDS_FIRST = {
@@ -501,6 +509,47 @@ FAULTS = (
         edit_table(1.0, api(silent=False)),
         lasts_s=5,
         changes=JOB,
+    ),
+    Fault(
+        "settings change while all nodes are gone",
+        edit_table(2.0, nodes_gone(*NODES)),
+        edit_table(1.0, all_nodes),
+        lasts_s=120,
+        changes=JOB,
+    ),
+    # controllers that start while something is wrong
+    Fault(
+        "controllers start with a wrong order",
+        together(orders(TWO_FIELDS), kill_all),
+        orders(),
+        lasts_s=120,
+        changes=JOB,
+    ),
+    Fault(
+        "controllers start while a job is deleted",
+        together(delete, kill_all),
+        recreate(STARTED),
+        lasts_s=120,
+        changes=JOB,
+        state=GONE,
+    ),
+    Fault(
+        "controllers start while a template requests more than its cores",
+        together(template(cpu="2"), kill_all),
+        right_template,
+        KUBERNETES,
+        lasts_s=120,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
+    Fault(
+        "controllers start while a Deployment has an HPA",
+        together(gain_autoscaler, kill_all),
+        lose_autoscaler,
+        KUBERNETES,
+        lasts_s=120,
+        changes=JOB,
+        state=CONTESTED,
     ),
     # the API server, Prometheus and Ray
     Fault("the FaroPlan is forbidden", deny(("*", FAROPLAN[1])), allow),

@@ -254,7 +254,7 @@ class Invariants:
         if fault is None or world.virtual.now_s >= self.began_s + fault.lasts_s:
             return
         since_s = world.virtual.now_s - self.began_s
-        if fault.state and since_s > STATE_S:
+        if fault.state and since_s > self._state_s(fault):
             self._state(world, fault)
         if fault.order and since_s > ORDER_S:
             self._order(world, process, fault.order)
@@ -276,6 +276,11 @@ class Invariants:
             slack = OFF * high + 5
             if not low - slack <= count <= high + slack:
                 self.note(world, f"{job} had {low} to {high} requests, {count:g} were counted")
+
+    @staticmethod
+    def _state_s(fault: Fault) -> float:
+        """Seconds until the board must show the state; controllers may have to start first."""
+        return GAP_S if fault.name.startswith("controllers start") else STATE_S
 
     def _state(self, world: World, fault: Fault) -> None:
         board = world.board()
