@@ -1,27 +1,167 @@
-"""A day of a controller on a fake Ray with a fault in most minutes (tests/support/soak.py)."""
+"""Hours of `faro run` on fakes of Kubernetes and Ray with a fault a minute (tests/support/soak.py).
+
+`pytest -m study tests/ops/test_soak.py` has a day for each of ten seeds and both worlds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from unittest import mock
 
 import pytest
-from soak import FAULTS, JOBS, soak
+from soak import PENDING, soak
+from soak_faults import FAULTS, JOB, NOTHING, faults_of
+from soak_time import VirtualTime
+from soak_world import WORLDS
 
-from faro_lib.protocol import CONTESTED
+from faro_ops.kube import deployment_metrics, steady_capacity
 
-KEPT_S = (15 + 3) * 60  # seconds that the controller keeps of each job
-TICK_BYTES = 20_000
+HOURS = 1.0
+DAY_H = 24.0
+MEMORY_MB = 100.0  # that may be added after the first hour
+worlds = pytest.mark.parametrize("world", sorted(WORLDS))
 
 
-def test_without_faults_and_with_a_constant_load_a_job_moves_at_most_twice_an_hour():
-    figures = soak(2, faults=("none",))
+def some_faults(world, *changes):
+    """The faults of a world that may change only this, without those that are known to be open."""
+    return tuple(
+        one for one in faults_of(world) if one.changes in changes and one.name not in PENDING
+    )
+
+
+@worlds
+def test_without_faults_no_failure_is_counted_and_a_job_changes_at_most_twice_an_hour(world):
+    figures = soak(world, HOURS / 4, faults=faults_of(world, ("none",)))
     assert figures.broken == []
     assert not +figures.failures
-    assert max(figures.moves.values()) <= 2 * len(JOBS)
+    assert figures.handovers == 0
+    assert max(figures.moves.values(), default=0) <= 2
+
+
+@worlds
+def test_trouble_of_one_job_leaves_the_targets_of_the_others_as_in_a_world_without_it(world):
+    figures = soak(world, HOURS / 2, seed=1, faults=some_faults(world, JOB))
+    assert figures.broken == []
+    assert len(figures.faults) > 5
+
+
+@worlds
+def test_an_hour_with_a_fault_a_minute_breaks_no_invariant(world):
+    figures = soak(world, HOURS, seed=2)
+    assert figures.broken == []
+    assert len(figures.faults) > 20
 
 
 @pytest.mark.slow
-def test_a_day_of_faults_breaks_no_invariant_and_every_failure_is_counted():
-    figures = soak(24)
-    assert set(figures.faults) == set(FAULTS)
+@worlds
+def test_hours_with_another_seed_break_no_invariant(world):
+    assert soak(world, 1.5 * HOURS, seed=3).broken == []
+
+
+@pytest.mark.study
+@worlds
+@pytest.mark.parametrize("seed", range(10))
+def test_a_day_of_each_of_ten_seeds_breaks_no_invariant_and_memory_stays(world, seed):
+    figures = soak(world, DAY_H, seed)
     assert figures.broken == []
-    assert figures.skipped == 0
-    assert figures.failures["policy-failed"] == figures.failures[CONTESTED] == 0
-    assert figures.journal_bytes < TICK_BYTES * figures.ticks
-    assert figures.kept_seconds <= KEPT_S
+    assert set(figures.faults) == {one.name for one in faults_of(world)} - {*PENDING}
+    early_mb, late_mb = figures.memory_mb
+    assert late_mb < early_mb + MEMORY_MB
+
+
+# --- the soak itself ------------------------------------------------------------------------------
+
+
+def test_the_soak_notices_if_the_data_of_one_job_reaches_the_policy_as_it_is():
+    def as_it_is(answer, name):
+        return answer.values.copy(), ""
+
+    faults = faults_of("kubernetes", ("a count is negative",))
+    with mock.patch.object(deployment_metrics, "plausible", as_it_is):
+        figures = soak("kubernetes", 0.1, faults=faults)
+    assert figures.broken_by_fault["a count is negative"]
+
+
+def test_the_soak_notices_if_a_loss_of_all_nodes_takes_replicas_away():
+    def at_once(_, now_s, measured, used):
+        return steady_capacity.SteadyCapacity(measured.cores)
+
+    faults = faults_of("kubernetes", ("all nodes are gone",))
+    after = mock.patch.object(steady_capacity.SteadyCapacity, "after", at_once)
+    with after:
+        figures = soak("kubernetes", 0.1, faults=faults)
+    assert any("below its minimum" in line for line in figures.broken)
+
+
+def test_a_seed_gives_the_same_faults_and_targets_again():
+    first, second = (soak("kubernetes", 0.2, seed=5) for _ in range(2))
+    assert first.faults == second.faults
+    assert first.moves == second.moves
+    assert first.ticks == second.ticks
+
+
+def test_every_fault_has_a_name_of_its_own_and_every_pending_one_exists():
+    names = [one.name for one in FAULTS]
+    assert len(set(names)) == len(names)
+    assert {*PENDING} <= {*names}
+    assert any(one.changes == NOTHING for one in FAULTS)
+
+
+# --- virtual time ---------------------------------------------------------------------------------
+
+
+def test_threads_that_sleep_take_turns_in_the_order_of_their_times():
+    virtual, seen = VirtualTime(), []
+
+    def work(name, pause_s):
+        for _ in range(3):
+            time.sleep(pause_s)
+            seen.append((name, time.monotonic()))
+
+    began = time.perf_counter()
+    with virtual.installed():
+        start_s = virtual.now_s
+        threads = [threading.Thread(target=work, args=one) for one in (("a", 20.0), ("b", 30.0))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    expected = [("a", 20), ("b", 30), ("a", 40), ("b", 60), ("a", 60), ("b", 90)]
+    assert [(name, now_s - start_s) for name, now_s in seen] == expected
+    assert time.perf_counter() - began < 10
+
+
+def test_an_event_wakes_the_thread_that_waits_for_it_and_a_timeout_ends_the_wait():
+    virtual = VirtualTime()
+    with virtual.installed():
+        event = threading.Event()
+        start_s = virtual.now_s
+        assert not event.wait(5.0)
+        assert virtual.now_s == start_s + 5
+        threading.Timer(7.0, event.set).start()
+        assert event.wait(100.0)
+        assert virtual.now_s == start_s + 12
+
+
+def test_a_killed_process_does_nothing_more_and_a_paused_one_goes_on_later():
+    virtual, seen = VirtualTime(), []
+
+    def count(name):
+        while True:
+            time.sleep(1.0)
+            seen.append(name)
+
+    with virtual.installed():
+        killed, paused = (virtual.process(name) for name in ("killed", "paused"))
+        for process in (killed, paused):
+            virtual.start(process, lambda name=process.name: count(name))
+        virtual.sleep(2.5)
+        virtual.kill(killed)
+        paused.paused_until_s = virtual.now_s + 10
+        virtual.sleep(5.0)
+        assert seen.count("killed") == seen.count("paused") == 2
+        virtual.sleep(10.0)
+        assert seen.count("killed") == 2
+        assert seen.count("paused") > 5
+        assert killed.ended == "killed"

@@ -187,6 +187,19 @@ def test_the_table_of_faults_in_the_docs_is_what_was_recorded():
     assert faults["with_table"](page, faults["ROWS"].read_text().splitlines()) == page
 
 
+def test_the_table_of_the_hour_on_kind_in_the_docs_is_what_was_recorded():
+    hour = runpy.run_path(str(ROOT / "docs/fault_hour.py"))
+    page = (ROOT / "docs/reliability.md").read_text()
+    assert hour["with_table"](page, hour["recorded"]()) == page
+
+
+def test_the_table_of_the_hour_has_a_row_per_event():
+    row = {"event": "a node is drained", "at_s": "1230.4", "whole_s": "61.6", "sent": "800"}
+    row |= {"failed": "2", "in_killed_pods": "2", "targets": "a=4 b=3"}
+    table = runpy.run_path(str(ROOT / "docs/fault_hour.py"))["table"]([row])
+    assert table.splitlines()[2:] == ["| 21 | a node is drained | 62 | 800 | 2 | 2 | a=4 b=3 |"]
+
+
 def test_the_table_of_faults_has_the_last_row_of_each_fault():
     row = '{"fault": "head killed", "sent": 200, "failed": %d, "whole_s": 61.6}'
     table = runpy.run_path(str(ROOT / "docs/faults.py"))["table"]([row % 90, row % 80])

@@ -1,260 +1,171 @@
-"""Hours of a controller on a fake Ray, with a fault in most minutes.
+"""Hours of the controllers of `faro run` on fakes of Kubernetes and Ray, with a fault a minute.
 
-Time passes as fast as the controller decides.
+Time passes as fast as the controllers decide. Two controllers share a lease; `soak_faults.py` has
+the faults, `soak_invariants.py` what must hold, `soak_world.py` the worlds.
 
-python tests/support/soak.py --hours 24
+    python tests/support/soak.py --hours 24 --world kubernetes --seed 3
+
+prints the table of docs/reliability.md. `--fault NAME` has only this fault, and `--pending` those,
+too, that the code is known not to survive (PENDING).
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
-import json
-import os
 import sys
-import tempfile
-import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
-from live_things import FakeRay
+from soak_faults import FAULTS, TROUBLED, Fault, faults_of
+from soak_invariants import JOURNAL_BYTES, Figures, Invariants, Twin, standing
+from soak_world import FAROPLAN, PLAN, WORLDS, World, in_world
 
-from faro_lib import forecast
-from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.loops import paced
-from faro_lib.protocol import CONTESTED
-from faro_lib.workload import Job, Traces
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.loop import run
-from faro_ops.http import HttpError
-from faro_ops.rayserve.cluster import Lease, RayServeCluster
-from faro_ops.rayserve.spec import serve_specs
-from faro_ops.rayserve.statistics import StatsAggregator
-
-JOBS = tuple(Job(name, slo_s=0.8, service_time_s=0.2, cold_start_s=5.0) for name in "abc")
-CPUS, TICK_S, MINUTE_S = 12.0, 60.0, 60
-FAULTS = (
-    "none",
-    "no answer",
-    "status 500",
-    "wrong JSON",
-    "no statistics",
-    "wrong statistics",
-    "replica dies",
-    "pending",
-    "capacity halves",
-    "clock forward",
-    "clock back",
-    "disk full",
-    "lease lost",
-    "idle hour",
-    "scaled by hand",
-    "aggregator restarts",
-)
-REPORTED = {
-    "no answer": "observe",
-    "status 500": "observe",
-    "wrong JSON": "observe",
-    "lease lost": "apply",
-    "disk full": "journal",
-    "clock forward": "clock",
-    "clock back": "clock",
-}
+# Faults after which an invariant is known not to hold. Each line is an open finding.
+PENDING: tuple[str, ...] = ()
+CONTROLLERS = 2
+STEP_S = 1.0  # of what the cluster's own controllers do
+LOOK_S = 5.0  # between looks at the invariants
+QUIET_S = 300.0  # before the first fault, so that each job has its first plan
+MINUTE_S = 60.0
+TWIN_H = 1.5  # shortest twin, which several soaks share
+BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 
-@dataclass
-class World:
-    """A Ray with three jobs, the time, and the fault of the minute."""
-
-    rng: np.random.Generator
-    faults: tuple[str, ...]
-    ray: FakeRay = field(default_factory=lambda: FakeRay({job.name: 2 for job in JOBS}, cpus=CPUS))
-    monotonic_s: float = 1e6
-    wall_s: float = 1.8e9
-    fault: str = "none"
-    idle_until_s: float = 0.0
-
-    address = "http://ray.test"
-
-    def time(self) -> float:
-        return self.wall_s
-
-    def monotonic(self) -> float:
-        return self.monotonic_s
-
-    def sleep(self, seconds: float) -> None:
-        self.monotonic_s += seconds
-        self.wall_s += seconds
-
-    def begin_minute(self) -> None:
-        """Draw the fault of this minute, and let the replicas report the minute before."""
-        self.fault, ray = str(self.rng.choice(self.faults)), self.ray
-        ray.cpus = CPUS / 2 if self.fault == "capacity halves" else CPUS
-        self.wall_s += {"clock forward": 3600, "clock back": -3600}.get(self.fault, 0)
-        if self.fault == "idle hour":
-            self.idle_until_s = self.monotonic_s + 3600
-        if self.fault == "scaled by hand":
-            ray.targets[str(self.rng.choice(list(ray.targets)))] = int(self.rng.integers(0, 9))
-        if self.fault == "aggregator restarts":
-            ray.stats = StatsAggregator()
-        if self.fault == "lease lost":
-            ray.stats.lease("another controller", TICK_S / 2, force=True)
-        if self.fault != "no statistics":
-            for n, job in enumerate(JOBS):
-                idle = n == 0 and self.monotonic_s < self.idle_until_s
-                ray.hear(
-                    job.name,
-                    0 if idle else 4 * (n + 1),
-                    range(int(self.wall_s) - MINUTE_S, int(self.wall_s)),
-                )
-
-    # The calls of HttpClient.
-
-    def get(self, path: str, retry_for_s: float = 0.0):
-        return self.request("GET", path, None)
-
-    def post(self, path: str, body):
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body):
-        on_stats = path.startswith("/faro-statistics")
-        if not on_stats and self.fault == "no answer":
-            raise HttpError(path, 0, "timed out")
-        status, answer = self.ray.answer(method, path, body)
-        if not on_stats and self.fault == "status 500":
-            status = 500
-        if status != 200:
-            raise HttpError(path, status, "no")
-        if not on_stats and self.fault == "wrong JSON" and method == "GET":
-            return {"unexpected": [1]}
-        if on_stats and self.fault == "wrong statistics" and method == "GET":
-            return ["not", "statistics"]
-        answer = json.loads(json.dumps(answer))
-        if path.startswith("/api/serve/applications/") and self.fault in (
-            "replica dies",
-            "pending",
-        ):
-            for application in answer["applications"].values():
-                del application["deployments"]["replica"]["replicas"][-1:]
-        return answer
+def pass_time(world: World, seconds: float, checked: Invariants, twin: Twin | None) -> None:
+    """Let the time pass, and look at the invariants."""
+    virtual = world.virtual
+    end_s = virtual.now_s + seconds
+    look_s = virtual.now_s + LOOK_S
+    while virtual.now_s < end_s - 1e-6:
+        virtual.sleep(min(STEP_S, end_s - virtual.now_s))
+        world.reconcile()
+        world.restart_ended()
+        if virtual.now_s >= look_s:
+            look_s += LOOK_S
+            checked.look(world)
+            if twin is not None:
+                twin.add(virtual.now_s - checked.start_s, world.targets())
 
 
-@dataclass
-class Figures:
-    """What a soak has seen."""
+def start(world: World, checked: Invariants, twin: Twin | None) -> None:
+    """Wait until each job has its first plan and the standing order is in force."""
+    checked.start(world)
+    pass_time(world, MINUTE_S, checked, twin)
+    if world.find(FAROPLAN, PLAN):
+        world.order(standing())
+    pass_time(world, QUIET_S - MINUTE_S, checked, twin)
 
-    ticks: int = 0
-    skipped: int = 0  # minutes without a tick
-    faults: Counter = field(default_factory=Counter)
-    failures: Counter = field(default_factory=Counter)
-    messages: dict[str, str] = field(default_factory=dict)  # the first one of each reason
-    moves: Counter = field(default_factory=Counter)  # by hour
-    broken: list[str] = field(default_factory=list)  # invariants that did not hold
-    journal_bytes: int = 0
-    kept_seconds: int = 0
+
+@cache
+def twin_of(kind: str, hours: float) -> Twin:
+    """The targets in the same world without faults, with one controller."""
+    checked, twin = Invariants(None), Twin()
+    with in_world(kind, 1, checked.step, checked.failure) as world:
+        start(world, checked, twin)
+        pass_time(world, 3600 * hours, checked, twin)
+    assert not checked.figures.broken, checked.figures.broken
+    return twin
 
 
 def soak(
-    hours: float, seed: int = 0, faults: tuple[str, ...] = FAULTS, forecaster: str = "auto"
+    kind: str,
+    hours: float,
+    seed: int = 0,
+    faults: tuple[Fault, ...] | None = None,
 ) -> Figures:
-    """Run the controller for some hours and check the invariants after every tick."""
-    world, figures, told = World(np.random.default_rng(seed), faults), Figures(), []
-    started, full = [], os.fsync
+    """Run the controllers for some hours with a fault a minute.
 
-    class Stop(threading.Event):
-        def wait(self, timeout=None):
-            world.sleep(timeout or 0.0)
-            return self.is_set()
-
-    def fsync(number):
-        if world.fault == "disk full" and started:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        full(number)
-
-    class Cluster(RayServeCluster):
-        def advance(self, until_s):
-            super().advance(until_s)
-            if started and not told_of(REPORTED.get(world.fault)):
-                figures.broken.append(f"{world.fault} was not counted")
-            told.clear()
-            world.begin_minute()
-            figures.faults[world.fault] += 1
-            started.append(until_s)
-
-    def told_of(reason):
-        return reason is None or reason in told
-
-    def on_step(step):
-        figures.ticks += 1
-        observation, cores = step.observation, np.array([job.cores for job in JOBS])
-        figures.moves[int(observation.now_s // 3600)] += int(
-            (step.target != observation.target).sum()
-        )
-        if step.target @ cores > observation.capacity + 1e-9:
-            problem = f"targets {step.target} exceed {observation.capacity:g} cores"
-            figures.broken.append(f"{observation.now_s:g} s: {problem}")
-        if (step.target < 1).any():
-            figures.broken.append(
-                f"{observation.now_s:g} s: targets {step.target} are below the minimum"
-            )
-        figures.kept_seconds = max(map(len, cluster._recent._seconds.values()))
-
-    def on_failure(reason, message):
-        told.append(reason)
-        figures.failures[reason] += 1
-        figures.messages.setdefault(reason, message)
-        if len(message) > 1000 or "\n" in message:
-            figures.broken.append(f"a message of {len(message)} characters: {message[:100]!r}")
-
-    none = np.zeros((0, 1, len(JOBS), 1440), int)
-    fitted = forecast.fit(forecaster, Traces(JOBS, none, np.zeros((1, len(JOBS), 1440), int)))
-    with (
-        mock.patch("time.time", world.time),
-        mock.patch("time.monotonic", world.monotonic),
-        mock.patch("os.fsync", fsync),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        clock = Clock(int(world.wall_s) - 900, stop=Stop())
-        policy = paced(make("Faro-Sum", PolicyContext(JOBS, forecaster=fitted)), TICK_S)
-        cluster = Cluster(
-            JOBS, serve_specs(JOBS), world, world, clock, lease=Lease("soak", 3 * TICK_S)
-        )
-        cluster.connect()
-        path = Path(folder) / "journal"
-        run(
-            cluster,
-            policy,
-            JOBS,
-            900 + 3600 * hours,
-            journal=path,
-            clock=clock,
-            on_step=on_step,
-            on_failure=on_failure,
-        )
-        figures.journal_bytes = path.stat().st_size
-    # The end of the run begins one more minute.
-    figures.skipped = sum(figures.faults.values()) - 1 - figures.ticks
-    figures.failures[CONTESTED] += 0
+    kind : "kubernetes" or "ray".
+    faults : drawn from these; by default, all of the world that are not PENDING.
+    """
+    if faults is None:
+        faults = tuple(one for one in faults_of(kind) if one.name not in PENDING)
+    twin = twin_of(kind, max(hours, TWIN_H))
+    rng = np.random.default_rng(seed)
+    checked = Invariants(twin)
+    memory_mb: list[float] = []
+    here = psutil.Process()
+    with in_world(kind, CONTROLLERS, checked.step, checked.failure) as world:
+        start(world, checked, None)
+        virtual, begin_s = world.virtual, world.virtual.now_s
+        while virtual.now_s < begin_s + 3600 * hours:
+            fault = faults[int(rng.integers(len(faults)))]
+            job = str(rng.choice(TROUBLED))
+            until_s = virtual.now_s + MINUTE_S
+            checked.begin(world, fault, job)
+            fault.begin(world, job)
+            pass_time(world, fault.lasts_s, checked, None)
+            checked.end(world)
+            fault.end(world, job)
+            pass_time(world, max(BETWEEN_S, until_s - virtual.now_s), checked, None)
+            memory_mb.append(here.memory_info().rss / 1e6)
+        figures = checked.figures
+        files = [path for path in world.folder.rglob("*") if path.is_file()]
+        figures.journal_bytes = sum(path.stat().st_size for path in files)
+        figures.starts = sum(one.starts for one in world.pods)
+        if figures.journal_bytes > JOURNAL_BYTES * max(figures.ticks, 1):
+            checked.note(world, f"the journals have {figures.journal_bytes} bytes")
+    figures.hours = hours
+    early = memory_mb[min(len(memory_mb) - 1, 60)]
+    figures.memory_mb = early, memory_mb[-1]
     return figures
 
 
-if __name__ == "__main__":
+def table(figures: Figures) -> str:
+    """The table of docs/reliability.md."""
+    rows = [
+        ("ticks", f"{figures.ticks:,}"),
+        ("faults", f"{sum(figures.faults.values()):,} of {len(figures.faults)} kinds"),
+        ("controllers started", f"{figures.starts:,}"),
+        ("hand-overs of the lease", f"{figures.handovers:,}"),
+        *(
+            (f"failures counted: {reason}", f"{n:,}")
+            for reason, n in sorted(figures.failures.items())
+        ),
+        ("targets changed per hour and job, at most", f"{max(figures.moves.values(), default=0)}"),
+        ("API calls in a minute, at most", f"{figures.most_calls:,}"),
+        ("journal, bytes a tick", f"{figures.journal_bytes / max(figures.ticks, 1):,.0f}"),
+        ("memory after one hour and at the end", "{:.0f} and {:.0f} MB".format(*figures.memory_mb)),
+        ("invariants broken", f"{len(figures.broken):,}"),
+    ]
+    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join(lines)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--world", choices=sorted(WORLDS), default="kubernetes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from --seed on")
+    parser.add_argument("--fault", action="append", default=[], help="only this fault; repeatable")
+    parser.add_argument("--pending", action="store_true", help="also the faults in PENDING")
     arguments = parser.parse_args()
-    began = time.perf_counter()
-    seen = soak(arguments.hours, arguments.seed)
-    print(f"{arguments.hours:g} h in {time.perf_counter() - began:.0f} s: {seen.ticks} ticks")
-    print("faults:", dict(sorted(seen.faults.items())))
-    print("failures:", dict(sorted(seen.failures.items())))
-    bytes_per_tick = seen.journal_bytes / max(seen.ticks, 1)
-    print(f"journal {bytes_per_tick:.0f} bytes a tick, {seen.kept_seconds} seconds kept by job")
-    print("broken:", seen.broken or "none")
-    sys.exit(bool(seen.broken))
+    known = [one.name for one in FAULTS]
+    if unknown := [name for name in arguments.fault if name not in known]:
+        parser.error(f"--fault {unknown[0]!r} is unknown; accepted: {', '.join(known)}")
+    faults = faults_of(arguments.world, tuple(arguments.fault))
+    if not arguments.pending and not arguments.fault:
+        faults = tuple(one for one in faults if one.name not in PENDING)
+    worst = 0
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        began = time.perf_counter()
+        seen = soak(arguments.world, arguments.hours, seed, faults)
+        took_s = time.perf_counter() - began
+        print(f"{arguments.world}, seed {seed}: {arguments.hours:g} h in {took_s:.0f} s\n")
+        print(table(seen))
+        for line in seen.broken:
+            print(line)
+        for name, count in seen.broken_by_fault.most_common():
+            print(f"{count:4} broken after: {name}")
+        worst = max(worst, len(seen.broken))
+    return min(worst, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,632 @@
+"""The faults of the soak: what each does to a world, for how long, and what must follow from it.
+
+A fault of one job befalls `a` or `b` only, so that `c` and `d` must never notice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kube_things import node, pod, quota
+from soak_world import (
+    CORES,
+    DEPLOYMENT,
+    FAROPLAN,
+    HPA,
+    MINIMUM,
+    NAMESPACE,
+    NODE,
+    NODES,
+    ORDERED,
+    PLAN,
+    POD,
+    QUOTA,
+    STARTED,
+    DeploymentWorld,
+    RayWorld,
+    World,
+)
+
+from faro_ops.controller.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
+
+TROUBLED = ("a", "b")
+HOUR_S = 3600.0
+# What a fault may change.
+NOTHING = "nothing"  # no job
+JOB = "one job"  # the jobs in TROUBLED
+DATA = "the data of all jobs"  # they hold, and later know less of the past
+CAPACITY = "the capacity"  # less is left than the jobs use, so they must shrink after two minutes
+BOTH = "kubernetes", "ray"
+KUBERNETES = ("kubernetes",)
+RAY = ("ray",)
+Act = Callable[[World, str], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong.
+
+    begin, end : called with the world and the job that it befalls.
+    lasts_s : seconds between the two; boards and orders are checked after two ticks.
+    changes : what it may change; see above.
+    reported : reasons of failures, of which a controller must count one; () if none is needed.
+    state : the state that the board must show for the job; "" if none is needed.
+    ends_leader : whether a leader may end, because it has lost its lease.
+    stops_ticks : whether no controller can decide before the end of the fault.
+    order : the override that must be in force or named as not, if the fault is one.
+    """
+
+    name: str
+    begin: Act
+    end: Act = lambda world, job: None
+    worlds: tuple[str, ...] = BOTH
+    lasts_s: float = 90.0
+    changes: str = NOTHING
+    reported: tuple[str, ...] = ()
+    state: str = ""
+    ends_leader: bool = False
+    stops_ticks: bool = False
+    order: dict | None = None
+
+
+# --- capacity -------------------------------------------------------------------------------------
+
+
+def cordon(*names: str, cordoned: bool = True) -> Act:
+    def act(world: World, _: str) -> None:
+        for name in names:
+            if one := world.find(NODE, name, ""):
+                world.put(NODE, one | {"spec": {"unschedulable": True} if cordoned else {}})
+
+    return act
+
+
+def silent_nodes(silent: bool) -> Act:
+    def act(world: World, _: str) -> None:
+        for name in NODES:
+            world.put(NODE, node(name, str(CORES), ready=not silent))
+        if isinstance(world, RayWorld):
+            workers(not silent)(world, "")
+
+    return act
+
+
+def nodes_gone(*names: str) -> Act:
+    def act(world: World, _: str) -> None:
+        for name in names:
+            world.remove(NODE, name, "")
+            if isinstance(world, RayWorld):
+                world.remove(POD, f"worker-{NODES.index(name)}")
+
+    return act
+
+
+def all_nodes(world: World, _: str) -> None:
+    """Two nodes as at the start."""
+    for place, name in enumerate(NODES):
+        world.put(NODE, node(name, str(CORES)))
+        if isinstance(world, RayWorld):
+            world.worker(place, name)
+    world.remove(NODE, "small", "")
+    if isinstance(world, RayWorld):
+        world.remove(POD, "worker-9")
+
+
+def small_node(world: World, job: str) -> None:
+    """One node that just holds the minima, in place of the two."""
+    nodes_gone(*NODES)(world, job)
+    cores = MINIMUM * len(world.jobs)
+    world.put(NODE, node("small", str(cores)))
+    if isinstance(world, RayWorld):
+        world.worker(9, "small", cores=cores)
+
+
+def no_pods(world: World, _: str) -> None:
+    world.put(QUOTA, quota(NAMESPACE, pods="0"))
+
+
+def no_quota(world: World, _: str) -> None:
+    world.remove(QUOTA, "q")
+
+
+def workers(ready: bool) -> Act:
+    def act(world: World, _: str) -> None:
+        assert isinstance(world, RayWorld)
+        for place, name in enumerate(NODES):
+            world.worker(place, name, ready=ready)
+
+    return act
+
+
+# --- one job --------------------------------------------------------------------------------------
+
+
+def counts(value: Callable[[float], float]) -> Act:
+    def act(world: World, job: str) -> None:
+        world.values[job] = value
+
+    return act
+
+
+def right_counts(world: World, _: str) -> None:
+    world.values.clear()
+    world.slow.clear()
+
+
+def slow_query(world: World, job: str) -> None:
+    world.slow.add(job)
+
+
+def template(**spec) -> Act:
+    """The pod template of the job gets other fields; `cpu` is its request."""
+
+    def act(world: World, job: str) -> None:
+        assert isinstance(world, DeploymentWorld)
+        fields = dict(spec)
+        if cpu := fields.pop("cpu", None):
+            fields["containers"] = pod("x", cpu)["spec"]["containers"]
+        if one := world.find(DEPLOYMENT, job):
+            inside = one["spec"]["template"]
+            changed = inside | {"spec": inside["spec"] | fields}
+            world.put(DEPLOYMENT, one | {"spec": one["spec"] | {"template": changed}})
+
+    return act
+
+
+def right_template(world: World, job: str) -> None:
+    assert isinstance(world, DeploymentWorld)
+    one = world.find(DEPLOYMENT, job)
+    world.deploy(job, one["spec"]["replicas"] if one else STARTED)
+
+
+def delete(world: World, job: str) -> None:
+    if isinstance(world, RayWorld):
+        world.ray.deleting.add(job)
+    else:
+        world.remove(DEPLOYMENT, job)
+
+
+def recreate(replicas: int) -> Act:
+    def act(world: World, job: str) -> None:
+        if isinstance(world, RayWorld):
+            world.ray.deleting.discard(job)
+            world.ray.targets[job] = replicas
+        else:
+            assert isinstance(world, DeploymentWorld)
+            world.deploy(job, replicas)
+
+    return act
+
+
+def gain_autoscaler(world: World, job: str) -> None:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": job}
+    meta = {"name": job, "namespace": NAMESPACE}
+    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 6}
+    world.put(HPA, {"metadata": meta, "spec": spec})
+
+
+def lose_autoscaler(world: World, job: str) -> None:
+    world.remove(HPA, job)
+
+
+def by_hand(world: World, job: str) -> None:
+    if isinstance(world, RayWorld):
+        world.ray.targets[job] = 7
+    elif one := world.find(DEPLOYMENT, job):
+        world.put(DEPLOYMENT, one | {"spec": one["spec"] | {"replicas": 7}})
+
+
+def idle(world: World, job: str) -> None:
+    now_s = world.virtual.now_s
+    if now_s > world.idle.get(job, (0.0, 0.0))[1]:
+        world.idle[job] = now_s, now_s + HOUR_S
+
+
+def replica_dies(world: World, job: str) -> None:
+    assert isinstance(world, RayWorld)
+    world.ray.targets.setdefault(job, STARTED)
+    world.lost[job] = 1
+
+
+def replicas_live(world: World, job: str) -> None:
+    assert isinstance(world, RayWorld)
+    world.lost.clear()
+
+
+# --- orders and settings --------------------------------------------------------------------------
+
+
+def standing() -> dict:
+    """The order that is in force during the whole soak."""
+    return {"job": ORDERED, "by": "soak", "replicas": STARTED}
+
+
+def orders(*rows: dict) -> Act:
+    return lambda world, job: world.order(standing(), *rows)
+
+
+def order_for_job(replicas: int) -> Act:
+    return lambda world, job: world.order(standing(), {"job": job, "replicas": replicas})
+
+
+def set_at_once(world: World, _: str) -> None:
+    for job in TROUBLED:
+        world.set_job(job, "--replicas", "4")
+
+
+def edit_table(weight: float, *also: Act) -> Act:
+    """Give the job's weight another value; `also` happens at the same time, to the other one."""
+
+    def act(world: World, job: str) -> None:
+        other = next(one for one in TROUBLED if one != job)
+        for one in also:
+            one(world, other)
+        world.rows[job]["weight"] = weight
+        world.write_table()
+
+    return act
+
+
+# --- the API server, Prometheus, Ray --------------------------------------------------------------
+
+
+def deny(*pairs: tuple[str, str]) -> Act:
+    return lambda world, job: world.server.denied.update(pairs)
+
+
+def allow(world: World, _: str) -> None:
+    world.server.denied.clear()
+
+
+def api(**flags: bool) -> Act:
+    def act(world: World, _: str) -> None:
+        for name, value in flags.items():
+            setattr(world.server, name, value)
+
+    return act
+
+
+def has(**values: object) -> Act:
+    """Set attributes of the world."""
+
+    def act(world: World, _: str) -> None:
+        for name, value in values.items():
+            assert hasattr(world, name), name
+            setattr(world, name, value)
+
+    return act
+
+
+def forget_statistics(world: World, _: str) -> None:
+    assert isinstance(world, RayWorld)
+    world.forget_statistics()
+
+
+# --- controllers and clocks -----------------------------------------------------------------------
+
+
+def kill_leader(world: World, _: str) -> None:
+    if leader := world.leader:
+        world.kill(leader)
+
+
+def kill_all(world: World, _: str) -> None:
+    for one in world.pods:
+        world.kill(one)
+
+
+def terminate_leader(world: World, _: str) -> None:
+    if leader := world.leader:
+        leader.expected = True
+        leader.process.terminate()
+
+
+def pause_leader(seconds: float) -> Act:
+    def act(world: World, _: str) -> None:
+        if leader := world.leader:
+            leader.process.paused_until_s = world.virtual.now_s + seconds
+
+    return act
+
+
+def damage_journal(world: World, job: str) -> None:
+    """A byte in the middle of the newest journal is wrong when its controller starts again."""
+    kill_all(world, job)
+    for one in world.pods:
+        if one.journal.exists() and (size := one.journal.stat().st_size):
+            with one.journal.open("r+b") as file:
+                file.seek(size // 2)
+                file.write(b"\x00")
+
+
+def full_disk(full: bool) -> Act:
+    def act(world: World, _: str) -> None:
+        for one in world.pods:
+            one.process.full_disk = full
+
+    return act
+
+
+def jump(seconds: float) -> Act:
+    def act(world: World, _: str) -> None:
+        world.virtual.wall_offset_s += seconds
+
+    return act
+
+
+def summer_time(world: World, _: str) -> None:
+    world.virtual.utc_offset_s = 7200 if world.virtual.utc_offset_s == 3600 else 3600
+
+
+def recreate_plan(world: World, job: str) -> None:
+    world.remove(FAROPLAN, PLAN)
+
+
+def together(*acts: Act) -> Act:
+    def act(world: World, job: str) -> None:
+        for one in acts:
+            one(world, job)
+
+    return act
+
+
+UNKNOWN_JOB = {"job": "gone", "replicas": 3}
+TWO_FIELDS = {"job": "a", "replicas": 3, "load": 2.0}
+ENDS_FIRST = {
+    "job": "a",
+    "replicas": 3,
+    "from": "2030-01-02T00:00:00Z",
+    "until": "2030-01-01T00:00:00Z",
+}
+AFFINITY = {
+    "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+}
+
+FAULTS = (
+    Fault("none", lambda world, job: None),
+    # capacity
+    Fault("all nodes are cordoned", cordon(*NODES), cordon(*NODES, cordoned=False)),
+    Fault("one node of two is cordoned", cordon("n1"), cordon("n1", cordoned=False)),
+    Fault("all nodes are not ready", silent_nodes(True), silent_nodes(False)),
+    Fault("one node of two is gone", nodes_gone("n2"), all_nodes),
+    Fault("all nodes are gone", nodes_gone(*NODES), all_nodes),
+    Fault("capacity is half of the need", small_node, all_nodes, lasts_s=300, changes=CAPACITY),
+    Fault("a quota allows no pods", no_pods, no_quota, KUBERNETES),
+    Fault("Ray's workers are not ready", workers(False), workers(True), RAY),
+    # one job
+    Fault(
+        "a count is NaN",
+        counts(lambda n: math.nan),
+        right_counts,
+        KUBERNETES,
+        90,
+        JOB,
+        state=MISSING,
+    ),
+    Fault(
+        "a count is infinite",
+        counts(lambda n: math.inf),
+        right_counts,
+        KUBERNETES,
+        90,
+        JOB,
+        state=MISSING,
+    ),
+    Fault(
+        "a count is negative",
+        counts(lambda n: -0.01),
+        right_counts,
+        KUBERNETES,
+        90,
+        JOB,
+        state=MISSING,
+    ),
+    Fault("a query is slow", slow_query, right_counts, KUBERNETES, 90, JOB, state=MISSING),
+    Fault(
+        "a template requests more than its cores",
+        template(cpu="2"),
+        right_template,
+        KUBERNETES,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
+    Fault(
+        "a template requires an affinity",
+        template(affinity=AFFINITY),
+        right_template,
+        KUBERNETES,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
+    Fault(
+        "a template has another nodeSelector",
+        template(nodeSelector={"pool": "new"}),
+        right_template,
+        KUBERNETES,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
+    Fault("a job is deleted", delete, recreate(STARTED), changes=JOB, state=GONE),
+    Fault("a job is recreated with 20 replicas", delete, recreate(20), changes=JOB, state=GONE),
+    Fault(
+        "a Deployment gains an HPA",
+        gain_autoscaler,
+        lose_autoscaler,
+        KUBERNETES,
+        90,
+        JOB,
+        state=CONTESTED,
+    ),
+    Fault("a job is scaled by hand", by_hand, changes=JOB),
+    Fault("a job is idle for an hour", idle, changes=JOB),
+    Fault("a replica dies", replica_dies, replicas_live, RAY, changes=JOB),
+    # orders and settings
+    Fault("an order names an unknown job", orders(UNKNOWN_JOB), orders(), order=UNKNOWN_JOB),
+    Fault(
+        "an order has replicas and load",
+        orders(TWO_FIELDS),
+        orders(),
+        changes=JOB,
+        order=TWO_FIELDS,
+    ),
+    Fault(
+        "an order ends before it begins",
+        orders(ENDS_FIRST),
+        orders(),
+        changes=JOB,
+        order=ENDS_FIRST,
+    ),
+    Fault(
+        "an order is above the capacity",
+        order_for_job(50),
+        orders(),
+        changes=JOB,
+        order={"replicas": 50},
+    ),
+    Fault("an order is in force", order_for_job(5), orders(), changes=JOB, order={"replicas": 5}),
+    Fault("two people use faro set at once", set_at_once, orders(), changes=JOB),
+    Fault("a job's settings change", edit_table(2.0), edit_table(1.0), changes=JOB),
+    Fault(
+        "settings change while another job is deleted",
+        edit_table(2.0, delete),
+        edit_table(1.0, recreate(STARTED)),
+        lasts_s=120,
+        changes=JOB,
+    ),
+    Fault(
+        "settings change while another job gains an HPA",
+        edit_table(2.0, gain_autoscaler),
+        edit_table(1.0, lose_autoscaler),
+        KUBERNETES,
+        120,
+        JOB,
+    ),
+    Fault(
+        "settings change while the API server is silent for 5 s",
+        edit_table(2.0, api(silent=True)),
+        edit_table(1.0, api(silent=False)),
+        lasts_s=5,
+        changes=JOB,
+    ),
+    Fault(
+        "settings change while all nodes are gone",
+        edit_table(2.0, nodes_gone(*NODES)),
+        edit_table(1.0, all_nodes),
+        lasts_s=120,
+        changes=JOB,
+    ),
+    # controllers that start while something is wrong
+    Fault(
+        "controllers start with a wrong order",
+        together(orders(TWO_FIELDS), kill_all),
+        orders(),
+        lasts_s=120,
+        changes=JOB,
+    ),
+    Fault(
+        "controllers start while a job is deleted",
+        together(delete, kill_all),
+        recreate(STARTED),
+        lasts_s=120,
+        changes=JOB,
+        state=GONE,
+    ),
+    Fault(
+        "controllers start while a template requests more than its cores",
+        together(template(cpu="2"), kill_all),
+        right_template,
+        KUBERNETES,
+        lasts_s=120,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
+    Fault(
+        "controllers start while a Deployment has an HPA",
+        together(gain_autoscaler, kill_all),
+        lose_autoscaler,
+        KUBERNETES,
+        lasts_s=120,
+        changes=JOB,
+        state=CONTESTED,
+    ),
+    # the API server, Prometheus and Ray
+    Fault("the FaroPlan is forbidden", deny(("*", FAROPLAN[1])), allow),
+    Fault(
+        "RBAC is taken and given back",
+        deny(("*", "*")),
+        allow,
+        lasts_s=90,
+        changes=DATA,
+        reported=("observe", "apply"),
+        ends_leader=True,
+    ),
+    Fault("the API server is silent for 5 s", api(silent=True), api(silent=False), lasts_s=5),
+    Fault(
+        "the API server is silent for 5 min",
+        api(silent=True),
+        api(silent=False),
+        lasts_s=300,
+        changes=DATA,
+        reported=("observe", "apply"),
+        ends_leader=True,
+    ),
+    Fault("watches end at once", api(ends_watches=True), api(ends_watches=False)),
+    Fault("informers are stale", api(deaf=True), api(deaf=False), lasts_s=180, changes=DATA),
+    Fault("the FaroPlan is deleted", recreate_plan, orders()),
+    Fault(
+        "Prometheus does not answer",
+        has(no_metrics=True),
+        has(no_metrics=False),
+        KUBERNETES,
+        90,
+        DATA,
+    ),
+    Fault(
+        "Ray does not answer",
+        has(no_answer="timeout"),
+        has(no_answer=""),
+        RAY,
+        changes=DATA,
+        reported=("observe",),
+    ),
+    Fault(
+        "Ray answers 500",
+        has(no_answer="500"),
+        has(no_answer=""),
+        RAY,
+        changes=DATA,
+        reported=("observe",),
+    ),
+    Fault(
+        "Ray answers wrong JSON",
+        has(no_answer="wrong JSON"),
+        has(no_answer=""),
+        RAY,
+        changes=DATA,
+        reported=("observe",),
+    ),
+    Fault("no statistics", has(no_metrics=True), has(no_metrics=False), RAY, changes=DATA),
+    Fault("wrong statistics", has(wrong_metrics=True), has(wrong_metrics=False), RAY, changes=DATA),
+    Fault("the actor of the statistics restarts", forget_statistics, worlds=RAY, changes=DATA),
+    Fault("reports are 20 s late", has(late_s=20.0), has(late_s=0.0), RAY, 180, DATA),
+    Fault("reports are 30 s late", has(late_s=30.0), has(late_s=0.0), RAY, 180, DATA),
+    Fault("reports are 90 s late", has(late_s=90.0), has(late_s=0.0), RAY, 180, DATA),
+    # controllers and clocks
+    Fault("the leader is killed", kill_leader),
+    Fault("the leader ends", terminate_leader),
+    Fault("the leader is paused for 60 s", pause_leader(60.0), lasts_s=120, ends_leader=True),
+    Fault("all controllers are killed", kill_all, lasts_s=120),
+    Fault("a byte of the journal is damaged before a start", damage_journal, lasts_s=120),
+    Fault("the disk is full", full_disk(True), full_disk(False), reported=("journal",)),
+    Fault("summer time begins or ends", summer_time),
+    Fault("the clock jumps forward", jump(3600), changes=DATA, reported=("clock",)),
+    Fault("the clock jumps back", jump(-3600), changes=DATA, reported=("clock",)),
+)
+
+
+def faults_of(world: str, names: tuple[str, ...] = ()) -> tuple[Fault, ...]:
+    """The faults of a world, or those of them with these names."""
+    found = [one for one in FAULTS if world in one.worlds]
+    return tuple(one for one in found if not names or one.name in names)

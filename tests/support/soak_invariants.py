@@ -1,0 +1,329 @@
+"""What must hold at any time of a soak, whatever goes wrong.
+
+The twin is the same world without a fault. A bystander is a job that no fault befalls by itself.
+
+1. A bystander has a target that it has in the twin within LAG_S of this time: the load of each job
+   is a slow wave, so a step may come a few minutes earlier or later, for example because another
+   controller leads, but no other target is right. After a fault of the data of all jobs, or of the
+   capacity, it may lag by AFTER_S and differ by one replica, because forecasts then miss some
+   counts. While less capacity is left than the twin uses, bystanders may have less, but never less
+   than their minimum.
+2. No job is asked to run fewer replicas than its minimum while it exists. While the capacity is
+   enough, a job with requests keeps the replicas that it had at the start, even if it is in
+   trouble or has just been recreated.
+3. Targets do not grow beyond the capacity that the controller knows.
+4. The standing order, and the order of a fault, are in force or named as not: in a job's state, in
+   the reason of the plan, in a failure, in the log, or in the FaroPlan's status.
+5. A fault that a controller must report is counted as a failure with the right reason.
+6. The job that a fault befalls has the right state on the board, with a reason of one line.
+7. A controller that has had a tick ends only if it has lost its lease. One that starts while the
+   API server refuses it may end, too.
+8. A count of a complete minute is right or missing.
+9. Ticks go on: the next one comes within GAP_S, or, if the API server or all controllers are away,
+   within GAP_S after the end of the fault.
+10. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
+   kept statistics are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from soak_faults import CAPACITY, DATA, NOTHING, TROUBLED, Fault, standing
+from soak_time import Process
+from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, End, World
+
+from faro_lib.protocol import CAPACITY as BY_CAPACITY
+from faro_ops.controller.job_states import FINE
+
+LAG_S = 450.0  # the load changes by at most 5 % in this time
+AFTER_S = 20 * 60.0  # forecasts use the last 15 minutes
+STATE_S = 2 * TICK_S + 5  # until a board shows what is wrong
+ORDER_S = 2 * TICK_S + 5  # until an order is in force
+CALLS = 400  # of the API server in a minute, of one controller
+JOURNAL_BYTES = 20_000  # of a tick
+GAP_S = 90.0  # between ticks, for a restart and a hand-over
+OFF = 0.05  # by which a count may be wrong
+
+
+@dataclass
+class Twin:
+    """Targets of each job in a world without faults, by time since its start."""
+
+    times_s: list[float] = field(default_factory=list)
+    targets: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, now_s: float, targets: dict[str, int | None]) -> None:
+        self.times_s.append(now_s)
+        for job, target in targets.items():
+            self.targets.setdefault(job, []).append(target or 0)
+
+    def band(self, job: str, now_s: float, lag_s: float) -> tuple[int, int]:
+        """The least and the most that the job had, from `lag_s` before now to LAG_S after it."""
+        first = max(0, bisect_left(self.times_s, now_s - lag_s) - 1)
+        last = bisect_right(self.times_s, now_s + LAG_S)
+        values = self.targets[job][first : max(last, first + 1)] or self.targets[job][-1:]
+        return min(values), max(values)
+
+
+@dataclass
+class Figures:
+    """What a soak has seen.
+
+    broken : one line for each time at which an invariant did not hold: time, fault, what.
+    """
+
+    ticks: int = 0
+    hours: float = 0.0
+    starts: int = 0  # of controllers
+    handovers: int = 0
+    faults: Counter = field(default_factory=Counter)
+    failures: Counter = field(default_factory=Counter)
+    moves: Counter = field(default_factory=Counter)  # changes of targets by hour and job
+    broken: list[str] = field(default_factory=list)
+    journal_bytes: int = 0
+    most_calls: int = 0
+    memory_mb: tuple[float, float] = (0.0, 0.0)  # after the first hour, and at the end
+
+    @property
+    def broken_by_fault(self) -> Counter:
+        return Counter(line.split(" | ")[1] for line in self.broken)
+
+
+class Invariants:
+    """Checks the invariants of one soak. `twin` is None in the twin itself."""
+
+    def __init__(self, twin: Twin | None):
+        self.twin = twin
+        self.figures = Figures()
+        self.fault: Fault | None = None
+        self.job = ""
+        self.began_s = 0.0
+        self.start_s = math.nan
+        # Until when jobs may lag behind the twin; until when the capacity forces them.
+        self.lags_until_s = -math.inf
+        self.forced_until_s = -math.inf
+        self.unsure_counts_until_s = -math.inf
+        self.may_end_until_s = -math.inf  # until when a controller may have lost its lease
+        self.told: deque[str] = deque(maxlen=200)  # failures since the fault began
+        self.reasons: Counter = Counter()  # of failures since the fault began
+        self.led: str | None = None
+        self.ticked_s = -math.inf  # when the last tick ended
+        self.ticked: set[int] = set()  # processes that have had a tick
+        self.targets: dict[str, int | None] = {}
+        self.plan_reason: dict[str, str] = {}
+        self._noted: set[tuple[str, str, float]] = set()
+
+    def note(self, world: World, what: str) -> None:
+        """Note that an invariant does not hold, once per fault and text without its figures."""
+        name = self.fault.name if self.fault else "start"
+        since_s = world.virtual.now_s - self.start_s
+        kind = "".join(letter for letter in what if not letter.isdigit())
+        if (name, kind, self.began_s) in self._noted:
+            return
+        self._noted.add((name, kind, self.began_s))
+        self.figures.broken.append(f"{since_s:.0f} s | {name} | {what}")
+
+    # --- the course of the faults --------------------------------------------------------------
+
+    def start(self, world: World) -> None:
+        self.start_s = world.virtual.now_s
+
+    def begin(self, world: World, fault: Fault, job: str) -> None:
+        now_s = world.virtual.now_s
+        self.fault, self.job, self.began_s = fault, job, now_s
+        self.figures.faults[fault.name] += 1
+        self.told.clear()
+        self.reasons.clear()
+        if fault.changes in (DATA, CAPACITY):
+            self.lags_until_s = now_s + fault.lasts_s + AFTER_S
+        if fault.changes == CAPACITY:
+            self.forced_until_s = now_s + fault.lasts_s + AFTER_S
+        if fault.ends_leader:
+            self.may_end_until_s = now_s + fault.lasts_s + GAP_S
+        if "clock" in fault.reported:
+            self.unsure_counts_until_s = now_s + AFTER_S
+
+    def end(self, world: World) -> None:
+        fault = self.fault
+        if fault and fault.reported and not {*fault.reported} & {*+self.reasons}:
+            self.note(world, f"no failure {' or '.join(fault.reported)!r} was counted")
+        ordered = {order.get("job") for order in world.orders()}
+        for job, command in world.commands:
+            if command.ended == "done" and job not in ordered:
+                self.note(world, f"`faro set {job}` said that it is set, and it is not")
+        world.commands.clear()
+
+    # --- looks ---------------------------------------------------------------------------------
+
+    def look(self, world: World) -> None:
+        """Check what the API server shows, every few seconds."""
+        now_s = world.virtual.now_s
+        targets = world.targets()
+        self._count_moves(now_s, targets)
+        leader = world.leader
+        if leader and leader.name != self.led:
+            self.figures.handovers += self.led is not None
+            self.led = leader.name
+        self._ticks_go_on(world)
+        forced = now_s < self.forced_until_s
+        for job, target in targets.items():
+            if target is None:
+                continue
+            if target < MINIMUM:
+                self.note(world, f"{job} is asked to run {target}, below its minimum")
+            elif target < STARTED and not (forced or self._was_idle(world, job)):
+                self.note(world, f"{job} is asked to run {target}, fewer than it had and needs")
+        if self.twin is not None:
+            for job in world.jobs:
+                if job not in (*TROUBLED, ORDERED):
+                    self._like_twin(world, job, targets[job])
+            self._standing_order(world, targets)
+        for end in world.ends:
+            if not self._may_end(end):
+                since_s = end.at_s - self.start_s
+                self.note(world, f"{end.process.name} ended at {since_s:.0f} s: {end.how}")
+        world.ends.clear()
+        calls = world.server.calls.get(int(now_s // 60) - 1, 0)
+        self.figures.most_calls = max(self.figures.most_calls, calls)
+        if calls > CALLS * len(world.pods):
+            self.note(world, f"{calls} calls of the API server in a minute")
+
+    def _may_end(self, end: End) -> bool:
+        if end.at_s > self.may_end_until_s:
+            return False
+        starting = end.process.pid not in self.ticked
+        return "is held by" in end.how or starting
+
+    def _ticks_go_on(self, world: World) -> None:
+        fault, now_s = self.fault, world.virtual.now_s
+        if fault and (fault.ends_leader or fault.stops_ticks):
+            self.ticked_s = max(self.ticked_s, min(now_s, self.began_s + fault.lasts_s))
+        if now_s - max(self.ticked_s, self.start_s) > GAP_S:
+            self.note(world, f"no tick for {now_s - self.ticked_s:.0f} s")
+
+    def _was_idle(self, world: World, job: str) -> bool:
+        begin_s, end_s = world.idle.get(job, (math.inf, -math.inf))
+        return begin_s <= world.virtual.now_s <= end_s + AFTER_S
+
+    def _count_moves(self, now_s: float, targets: dict[str, int | None]) -> None:
+        hour = int((now_s - self.start_s) // 3600)
+        for job, target in targets.items():
+            if self.targets.get(job, target) != target:
+                self.figures.moves[hour, job] += 1
+        self.targets = targets
+
+    def _like_twin(self, world: World, job: str, target: int | None) -> None:
+        assert self.twin is not None
+        now_s = world.virtual.now_s
+        lags = now_s < self.lags_until_s
+        low, high = self.twin.band(job, now_s - self.start_s, AFTER_S if lags else LAG_S)
+        low, high = low - lags, high + lags
+        if now_s < self.forced_until_s:
+            low = MINIMUM
+        if target is None or not low <= target <= high:
+            self.note(world, f"{job} has {target}, its twin {low} to {high}")
+
+    def _standing_order(self, world: World, targets: dict[str, int | None]) -> None:
+        if world.virtual.now_s < self.start_s + 5 * TICK_S:
+            return
+        if targets[ORDERED] != STARTED and world.virtual.now_s > self.forced_until_s:
+            self.note(world, f"the order of {ORDERED} is not in force: it has {targets[ORDERED]}")
+
+    # --- ticks ---------------------------------------------------------------------------------
+
+    def step(self, world: World, process: Process, _: Any, step: Any) -> None:
+        """Check a tick of a controller."""
+        self.figures.ticks += 1
+        self.ticked_s = world.virtual.now_s
+        self.ticked.add(process.pid)
+        observation = step.observation
+        capacity = observation.capacity
+        grew = step.target > observation.target
+        if np.isfinite(capacity) and step.target.sum() > capacity + 1e-6 and grew.any():
+            self.note(world, f"targets {step.target.tolist()} exceed {capacity:g} cores")
+        self.plan_reason = dict(zip(world.jobs, step.plan.reason))
+        self._right_counts(world, observation)
+        fault = self.fault
+        if fault is None or world.virtual.now_s >= self.began_s + fault.lasts_s:
+            return
+        since_s = world.virtual.now_s - self.began_s
+        if fault.state and since_s > self._state_s(fault):
+            self._state(world, fault)
+        if fault.order and since_s > ORDER_S:
+            self._order(world, process, fault.order)
+
+    def _right_counts(self, world: World, observation: Any) -> None:
+        now_s = world.virtual.now_s
+        counts = observation.arrivals_per_min
+        if not counts.shape[1] or now_s < max(self.unsure_counts_until_s, self.start_s + 300):
+            return
+        # The observation's minute ended so long before its time.
+        ago_s = observation.now_s - 60 * observation.minute
+        end_s = now_s - ago_s
+        for n, job in enumerate(world.jobs):
+            count = counts[n, -1]
+            if not np.isfinite(count) or job in world.values:
+                continue
+            near = [world.count(job, end_s - 60 + by, end_s + by) for by in (-6, -3, 0, 3)]
+            low, high = min(near), max(near)
+            slack = OFF * high + 5
+            if not low - slack <= count <= high + slack:
+                self.note(world, f"{job} had {low} to {high} requests, {count:g} were counted")
+
+    @staticmethod
+    def _state_s(fault: Fault) -> float:
+        """Seconds until the board must show the state; controllers may have to start first."""
+        return GAP_S if fault.name.startswith("controllers start") else STATE_S
+
+    def _state(self, world: World, fault: Fault) -> None:
+        board = world.board()
+        if board is None:
+            return
+        state = board.of(self.job)
+        if state.state != fault.state:
+            self.note(world, f"{self.job} is {state.state}, not {fault.state} on the board")
+        elif not state.reason or "\n" in state.reason:
+            self.note(world, f"the state of {self.job} has no reason of one line")
+
+    def _order(self, world: World, process: Process, order: dict) -> None:
+        job = order.get("job", self.job)
+        wanted = order.get("replicas")
+        bad = "load" in order or "until" in order
+        if job in world.jobs and not bad and world.targets()[job] == wanted:
+            return
+        if self._is_named(world, process, job):
+            return
+        self.note(world, f"the order of {job} is neither in force nor named as not")
+
+    def _is_named(self, world: World, process: Process, job: str) -> bool:
+        """Whether anything that an operator sees says why the order of the job is not in force."""
+        board = world.board()
+        if board and job in world.jobs and board.of(job).state != FINE:
+            return True
+        if self.plan_reason.get(job) == BY_CAPACITY:
+            return True
+        plan = world.find(FAROPLAN, PLAN) or {}
+        status = plan.get("status") or {}
+        shown = json.dumps([status.get("conditions"), status.get("orders"), status.get("jobs")])
+        lines = [*self.told, *(line for line in process.said if "order" in line)]
+        words = (f"'{job}'", "spec.overrides")
+        if any(word in line for line in lines for word in words):
+            return True
+        return f"'{job}'" in shown or "not in force" in shown
+
+    def failure(self, world: World, _: Process, reason: str, message: str) -> None:
+        self.figures.failures[reason] += 1
+        self.reasons[reason] += 1
+        self.told.append(message)
+        if len(message) > 1000 or "\n" in message:
+            self.note(world, f"a message of {len(message)} characters: {message[:100]!r}")
+
+
+__all__ = ["NOTHING", "Figures", "Invariants", "Twin", "standing"]
