@@ -56,7 +56,12 @@ class Falls:
         return replace(self, recent=recent, now_s=now_s, counts=new, total=int(counts.sum()))
 
     def left(self, share: float) -> int:
-        """How many may be removed now: within a minute a `share` of all, but at least one."""
+        """How many may be removed now: within a minute a `share` of all, but at least one.
+
+        A share of 1 is no limit, whatever has been removed.
+        """
+        if share >= 1:
+            return self.total
         fallen = sum(number for _, number, _ in self.recent)
         before = self.recent[0][-1] if self.recent else self.total
         return max(0, max(1, int(share * before + TOLERANCE)) - fallen)
@@ -249,18 +254,25 @@ def fitting_minima(
 
 
 def below_minimum(jobs: tuple[Job, ...], step: Step) -> dict[str, str]:
-    """The jobs that a tick leaves below their minimum for lack of capacity, by name: the reason."""
-    exists, why = step.observation.exists, step.plan.reason
+    """The jobs that a tick leaves below their minimum, by name: the reason.
+
+    They lack capacity, or they wait until the brake lets other jobs lose replicas.
+    """
+    exists, why = step.observation.exists, np.array(step.plan.reason)
     minimum = np.array([job.min_replicas for job in jobs])
-    short = exists & (step.target < minimum) & (np.array(why) == CAPACITY)
+    below = exists & (step.target < minimum)
+    waits = below & (why == RATE_LIMIT)
+    short = below & (why == CAPACITY)
     names = [job.name for job, here, is_short in zip(jobs, exists, short) if here and not is_short]
     held = f"holds the minima of {listed(names)} only" if names else "holds no job's minimum"
     reason = f"a capacity of {step.observation.capacity:g} cores {held}"
-    return {
+    found = {
         job.name: f"{reason}; add cores, or lower min_replicas"
         for job, is_short in zip(jobs, short)
         if is_short
     }
+    later = "its cores are in use, and --max-scale-down frees them step by step"
+    return found | {job.name: later for job, waiting in zip(jobs, waits) if waiting}
 
 
 class MinimaReport:

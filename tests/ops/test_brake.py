@@ -117,7 +117,7 @@ def test_without_the_option_nothing_is_limited():
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_of_0_to_1_is_refused(share):
-    with pytest.raises(ValueError, match="max_scale_down=.* must be None or a number from 0 to 1"):
+    with pytest.raises(ValueError, match=r"max_scale_down=.* must be None or a number from 0 to 1"):
         GuardrailConfig(max_scale_down=share)
 
 

@@ -323,7 +323,8 @@ def test_faro_run_is_frozen_restarted_and_thawed(tmp_path, capfd):
         thread = threading.Thread(target=work)
         thread.start()
         command = f"run --jobs {table} --address {address} --serve-address {address} --apply"
-        options = ["--policy", "FairShare", "--tick", "0.5", "--journal", str(path)]
+        options = ["--policy", "FairShare", "--tick", "0.5", "--max-scale-down", "1"]
+        options += ["--journal", str(path)]
         status = cli.main([*command.split(), *options])
         thread.join()
         assert status == 0

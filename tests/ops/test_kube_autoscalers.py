@@ -11,7 +11,7 @@ from kube_things import measured
 
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
-from faro_ops.kube.client import ApiError
+from faro_ops.controller.scaling import NotScaled
 from faro_ops.kube.deployments import DeploymentRef, Deployments
 
 JOBS = (Job("a"), Job("b"))
@@ -67,7 +67,7 @@ def test_a_job_that_an_autoscaler_scales_is_left_to_it_and_the_autoscaler_is_nam
     cluster = cluster_on(server)
     cluster.observe()
     with pytest.raises(
-        ApiError, match=r"^a is not scaled to 3: HorizontalPodAutoscaler 'by-cpu' scales it too"
+        NotScaled, match=r"^a is not scaled to 3: HorizontalPodAutoscaler 'by-cpu' scales it too"
     ):
         cluster.apply(np.array([3, 3]), np.zeros(2))
     assert server.scaled == {"b": 3}

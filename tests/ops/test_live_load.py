@@ -375,7 +375,7 @@ class TestServeSpecs:
             ({"model": "m:Model"}, "unknown key 'model'; it is now called 'import_path'"),
             ({"options": {}}, "unknown key 'options'; it is now called 'args'"),
             ({"max_ongoing_requests": 0}, "max_ongoing_requests=0 must be a whole number >= 1"),
-            ({"route": "no"}, "route='no' must read /name"),
+            ({"route": "no"}, "route='no' must be a slash and a name of 1 to 100 letters, digits"),
             ({"import_path": "module"}, "must read package.module:Class"),
         ],
     )

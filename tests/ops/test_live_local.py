@@ -140,7 +140,8 @@ def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_
         r"\(DEPLOYING waiting for resources\); --start-timeout"
     )
     with fake.served() as address, pytest.raises(ValueError, match=problem):
-        deploy(HttpClient(address), [{"name": "a"}], timeout_s=0.1)
+        ours = {"name": "a", "import_path": "faro_ops.rayserve.replica:application"}
+        deploy(HttpClient(address), [ours], timeout_s=0.1)
 
 
 def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_only(tmp_path):

@@ -15,7 +15,8 @@ from soak_faults import FAULTS, JOB, NOTHING, faults_of
 from soak_time import VirtualTime
 from soak_world import WORLDS
 
-from faro_ops.kube import deployment_metrics, steady_capacity
+from faro_ops.controller import steady_capacity
+from faro_ops.kube import deployment_metrics
 
 HOURS = 1.0
 DAY_H = 24.0

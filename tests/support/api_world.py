@@ -211,7 +211,15 @@ class Run:
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # before and after the run
         command = ["run", "--backend", "deployments", "--plan", f"{NAMESPACE}/{NAME}"]
         command += ["--jobs", str(self.table), "--prometheus", "http://p", "--policy", policy]
-        command += ["--tick", "0.2", "--journal", str(self.folder / "j"), *options]
+        command += [
+            "--tick",
+            "0.2",
+            "--max-scale-down",
+            "1",
+            "--journal",
+            str(self.folder / "j"),
+            *options,
+        ]
         try:
             thread.start()
             self.status = cli.main(command)
