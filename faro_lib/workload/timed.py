@@ -95,18 +95,11 @@ def by_the_clock(first: int, counts: np.ndarray, shift: np.ndarray) -> tuple[int
     if not np.ptp(shift):
         return first + int(shift[0]), counts
     at = np.arange(counts.shape[1]) + shift
-    begin = int(at.min())
-    minutes = np.arange(int(np.ptp(at)) + 1)
-    number, known = np.zeros(len(minutes)), np.zeros((len(counts), len(minutes)))
-    total = np.zeros(known.shape)
-    np.add.at(number, at - begin, 1)
-    np.add.at(known, (slice(None), at - begin), ~np.isnan(counts))
-    np.add.at(total, (slice(None), at - begin), np.nan_to_num(counts))
-    mean = np.where(known > 0, total / np.maximum(known, 1), np.nan)
-    there = number > 0
-    skipped = [np.interp(minutes[~there], minutes[there], row[there]) for row in mean]
-    mean[:, ~there] = np.reshape(skipped, (len(counts), -1))
-    return first + begin, mean
+    means = pd.DataFrame(counts.T).groupby(at).mean()  # NaN only if all counts are NaN
+    minutes = means.reindex(np.arange(at.min(), at.max() + 1))
+    skipped = ~minutes.index.isin(at)
+    minutes[skipped] = minutes.interpolate()[skipped]
+    return first + int(at.min()), minutes.to_numpy().T
 
 
 def timed_counts(

@@ -15,6 +15,7 @@ from faro_lib.policies import AIAD, FairShare
 from faro_lib.protocol import (
     BOUNDS,
     CAPACITY,
+    CONTESTED,
     DRIFT_CORRECTED,
     FAILED,
     HOLD,
@@ -351,6 +352,39 @@ def test_a_new_job_starts_at_its_minimum_whatever_the_plan():
         3,
         5,
     ]
+
+
+def test_a_job_that_comes_with_replicas_keeps_them_until_its_data_is_known():
+    ticks = Ticks(Wish((3, 3, 5)))
+    ticks.after(with_present(observed([3, 3, 5]), True, True, True))
+    ticks.after(with_present(observed([3, 3, 0], now_s=120.0), True, True, False))
+    unknown = np.array([[0.0], [0.0], [np.nan]])
+    for now_s, reason in ((180.0, HOLD), (190.0, MISSING)):
+        again = observed([3, 3, 20], now_s=now_s, arrivals_per_min=unknown)
+        assert ticks.after(with_present(again, True, True, True)) == (
+            [3, 3, 20],
+            (HOLD, HOLD, reason),
+        )
+    known = with_present(observed([3, 3, 20], now_s=200.0), True, True, True)
+    assert ticks.after(known) == ([3, 3, 5], (HOLD, HOLD, PLANNED))
+
+
+def test_a_new_job_keeps_the_replicas_with_which_it_comes_within_its_bounds():
+    jobs = (Job("a"), Job("b"), Job("c", min_replicas=2, max_replicas=9))
+    ticks = Ticks(Wish((3, 3, 2)), jobs)
+    ticks.after(with_present(observed([3, 3, 0]), True, True, False))
+    added = with_present(observed([3, 3, 12], now_s=120.0), True, True, True)
+    assert ticks.after(added) == ([3, 3, 9], (HOLD, HOLD, JOB_ADDED))
+
+
+def test_a_job_that_comes_back_is_no_change_by_another_client():
+    ticks = Ticks(Wish((3, 3, 5)))
+    ticks.after(with_present(observed([3, 3, 5]), True, True, True))
+    for n in range(9):
+        there, now_s = n % 2 == 1, 120.0 + 60 * n
+        back = observed([3, 3, 20 if there else 0], now_s=now_s)
+        _, reason = ticks.after(with_present(back, True, True, there))
+        assert CONTESTED not in reason
 
 
 def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():

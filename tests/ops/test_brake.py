@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from deployment_world import World
 from hypothesis import given
 from hypothesis import strategies as st
 from observations import observed
@@ -14,6 +16,7 @@ from observations import observed
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import BOUNDS, CAPACITY, HOLD, PLANNED, RATE_LIMIT, reasons
 from faro_lib.workload import Job, arrays_of
+from faro_ops.cli import run as run_command
 from faro_ops.controller import journal
 from faro_ops.controller.brake import (
     Falls,
@@ -251,6 +254,20 @@ def test_whatever_the_plans_and_capacities_no_minute_removes_more_and_no_minimum
         assert (loop.target >= 2).all(), "all minima were running"
 
 
+def test_faro_run_brakes_by_default():
+    assert inspect.signature(run_command.run).parameters["max_scale_down"].default == 0.2
+
+
+def test_a_deployment_shrinks_a_fifth_a_minute_after_a_node_has_been_gone_for_two_minutes():
+    world = World({"a": 8, "b": 8})
+    world.guardrails = BRAKE
+    world.tick()
+    world.delete("n2")
+    assert world.run(120) == {"a": 8, "b": 8}
+    totals = [sum(world.run(60).values()) for _ in range(4)]
+    assert totals == [13, 11, 9, 8]
+
+
 # --- after a restart ------------------------------------------------------------------------------
 
 
@@ -469,3 +486,19 @@ def test_a_job_that_comes_back_below_its_minimum_gets_it():
     loop.target = np.array([1, 4])
     assert loop.tick() == [3, 4]
     assert loop.step.plan.reason[0] == BOUNDS
+
+
+@pytest.mark.parametrize("guardrails", [GuardrailConfig(), BRAKE])
+def test_a_deployment_that_is_made_again_keeps_its_replicas(guardrails):
+    world = World({"a": 6, "b": 2})
+    world.guardrails = guardrails
+    world.run(60)
+    world.gone.add("a")
+    world.run(60)
+    world.gone.clear()
+    world.replicas["a"] = 8
+    world.schedule()
+    step = world.tick()
+    assert world.replicas["a"] == 8
+    assert step.plan.reason[0] == HOLD
+    assert world.run(300)["a"] == 8

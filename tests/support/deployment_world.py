@@ -50,6 +50,8 @@ class World:
         self.quotas: list[dict] = []
         self.others: list[dict] = []  # pods that are no replicas
         self.replicas = dict(replicas)
+        self.gone: set[str] = set()  # jobs without a Deployment
+        self.guardrails = GuardrailConfig()
         self.templates = {job.name: pod("template", "1") for job in self.jobs}
         self.pods: dict[str, list[dict]] = {job.name: [] for job in self.jobs}
         self.serial = 0
@@ -84,7 +86,8 @@ class World:
 
     def get(self, path, **_):
         if path.endswith("/deployments"):
-            return {"items": [self.deployment(job.name) for job in self.jobs]}
+            there = [job.name for job in self.jobs if job.name not in self.gone]
+            return {"items": [self.deployment(name) for name in there]}
         return {"items": []}
 
     def deployment(self, name):
@@ -161,7 +164,7 @@ class World:
         self.monotonic_s += after_s
         self.cluster._tick_s = self.now_s
         self.memory, step = tick(
-            self.policy, GuardrailConfig(), self.jobs, self.memory, self.gated.observe()
+            self.policy, self.guardrails, self.jobs, self.memory, self.gated.observe()
         )
         self.gated.apply(step.target, step.plan.drop)
         return step
