@@ -55,7 +55,7 @@ class BoundsNote:
             return cls(
                 (int(low), int(high)), (int(low_written), int(high_written)), str(fields["plan"])
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise ValueError(f"its annotation {NOTE} is damaged: {text[:80]!r}") from None
 
     def to_json(self) -> str:

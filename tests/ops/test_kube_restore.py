@@ -121,10 +121,18 @@ def test_an_autoscaler_that_cannot_be_restored_is_named_and_the_others_are_resto
     assert server.bounds() == {"a": (3, 6), "b": (1, 4)}
 
 
-@pytest.mark.parametrize(
-    "note",
-    ["", "[1, 4]", "{}", '{"original": [1], "written": [3, 6], "plan": ""}', "\N{SNOWMAN}" * 500],
-)
+DAMAGED = [
+    "",
+    "[1, 4]",
+    "{}",
+    '{"original": [1], "written": [3, 6], "plan": ""}',
+    '{"original": [1, Infinity], "written": [3, 6], "plan": ""}',
+    "\N{SNOWMAN}" * 500,
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("note", DAMAGED, ids=lambda note: note[:20])
 def test_a_damaged_note_is_named_and_the_others_are_restored(note):
     server = bounded()
     server.hpas["a"]["metadata"]["annotations"][NOTE] = note
