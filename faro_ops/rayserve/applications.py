@@ -59,7 +59,7 @@ class Listed:
     stays: bool = False
 
 
-def listed(applications: Mapping[str, Any], spec: ServeSpec) -> Listed:
+def listing_of(applications: Mapping[str, Any], spec: ServeSpec) -> Listed:
     """What Ray lists about the job of `spec`; never raises.
 
     applications : Ray's details of all applications, by name.

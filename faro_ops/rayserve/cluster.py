@@ -25,7 +25,7 @@ from faro_ops.controller.steady_capacity import VANISHED, SteadyCapacity
 from faro_ops.http import HttpClient, Unauthorized
 from faro_ops.moved import moved
 from faro_ops.policies.protocol import LiveObservation
-from faro_ops.rayserve.applications import STOPPING, Deployment, Listed, listed
+from faro_ops.rayserve.applications import STOPPING, Deployment, Listed, listing_of
 from faro_ops.rayserve.clock_offset import offset_after
 from faro_ops.rayserve.coverage import Coverage
 from faro_ops.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
@@ -175,7 +175,7 @@ class RayServeCluster(Cluster):
             raise OSError(f"{self._ray.address}{APPLICATIONS}: Ray's answer lists no applications")
 
         # One entry per job:
-        listing = [listed(applications, spec) for spec in self.specs]
+        listing = [listing_of(applications, spec) for spec in self.specs]
         deployments = [self._last_deployment(job, one) for job, one in enumerate(listing)]
         stats = self._read_stats(listing)
         self._report(listing, deployments)

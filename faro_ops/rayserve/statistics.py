@@ -58,10 +58,10 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return total
 
 
-def problem_of(row: Any) -> str:
+def fault_of(row: Any) -> str:
     """What cannot be right in the measurements of a second; "" if nothing is wrong.
 
-    >>> problem_of(empty_row() | {"arrivals": math.nan})
+    >>> fault_of(empty_row() | {"arrivals": math.nan})
     'arrivals=nan'
     """
     try:
@@ -125,7 +125,7 @@ class JobStatistics:
         try:
             rows = {int(second) + shift_s: row for second, row in answer["seconds"].items()}
             wrong = {int(second) + shift_s: str(why) for second, why in answer["wrong"].items()}
-            wrong |= {second: why for second, row in rows.items() if (why := problem_of(row))}
+            wrong |= {second: why for second, row in rows.items() if (why := fault_of(row))}
             reported = {
                 str(name): Reported(int(first) + shift_s, int(until) + shift_s, float(age_s))
                 for name, (first, until, age_s) in answer["reported"].items()
@@ -190,7 +190,7 @@ class StatsAggregator:
         for second in sorted(rows):
             if last is not None and second <= last:
                 continue
-            if problem := problem_of(rows[second]):
+            if problem := fault_of(rows[second]):
                 wrong[second] = f"replica {replica} reports {problem}"
             else:
                 add_row(seconds.setdefault(second, empty_row()), rows[second])

@@ -16,7 +16,7 @@ from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
 from faro_ops.controller.steady_capacity import SHRINK_AFTER_S, STALE_S
 from faro_ops.http import HttpError
-from faro_ops.rayserve.applications import listed
+from faro_ops.rayserve.applications import listing_of
 from faro_ops.rayserve.cluster import Lease, RayServeCluster, cores_of_nodes
 from faro_ops.rayserve.coverage import Coverage
 from faro_ops.rayserve.recent import RecentSeconds
@@ -28,7 +28,7 @@ from faro_ops.rayserve.statistics import (
     StatsAggregator,
     bucket_of,
     empty_row,
-    problem_of,
+    fault_of,
 )
 
 START_S = 1_800_000_000
@@ -353,7 +353,7 @@ def test_any_statistics_are_read_or_are_a_value_error(key, value):
         read = JobStatistics.of(RIGHT | {key: value})
     except ValueError:
         return
-    assert not any(map(problem_of, read.seconds.values()))
+    assert not any(map(fault_of, read.seconds.values()))
     assert np.isnan(read.ongoing) or read.ongoing >= 0
     coverage = Coverage().after(START_S + 1, read.reported, None)
     recent = RecentSeconds(("a",), Clock(START_S))
@@ -364,7 +364,7 @@ def test_any_statistics_are_read_or_are_a_value_error(key, value):
 @given(ANY | st.fixed_dictionaries({"status": ANY, "deployments": ANY}))
 def test_whatever_ray_lists_about_an_application_does_not_raise(state):
     (spec,) = serve_specs(JOBS[:1])
-    found = listed({"a": state}, spec)
+    found = listing_of({"a": state}, spec)
     assert (found.state == FINE) == (not found.reason)
 
 
