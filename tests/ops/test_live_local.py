@@ -139,8 +139,8 @@ def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_
         r"application 'a' does not run after 0.1 s "
         r"\(DEPLOYING waiting for resources\); --start-timeout"
     )
+    ours = {"name": "a", "import_path": "faro_ops.rayserve.replica:application"}
     with fake.served() as address, pytest.raises(ValueError, match=problem):
-        ours = {"name": "a", "import_path": "faro_ops.rayserve.replica:application"}
         deploy(HttpClient(address), [ours], timeout_s=0.1)
 
 
