@@ -246,8 +246,9 @@ resource.setrlimit(resource.RLIMIT_DATA, (4 << 30,) * 2)
 from faro_ops import cli
 status = cli.main(["trust", sys.argv[1], "--json"])
 # Not `ru_maxrss`, which a child inherits from the process that started it.
-(line,) = [one for one in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmHWM" in one]
-peak = int(line.split()[1]) / 1024
+status_lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+(peak_kib,) = [line.split()[1] for line in status_lines if line.startswith("VmHWM")]
+peak = int(peak_kib) / 1024
 print(f"{peak:.0f}", file=sys.stderr)
 sys.exit(status)
 """
