@@ -102,7 +102,9 @@ class LeaderGatedCluster:
             raise
         seen = live_observation(observation)
         findings = self._checks()
-        held = np.zeros(len(seen.target), bool)
+        held = np.zeros(len(seen.target), bool)  # an application of Ray may be held already
+        if seen.held is not None:
+            held |= seen.held
         for finding in findings:
             held[list(finding.reasons)] |= finding.held
         if self._capacity is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,9 +35,11 @@ from faro_ops.controller.steady_capacity import (
 )
 from faro_ops.kube import status
 from faro_ops.kube.capacity import Capacity
+from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.kube.operate import GatedJobs, check_some_job
 from faro_ops.kube.status import capacity_condition
 from faro_ops.policies.held import decide_with_held
+from faro_ops.policies.protocol import live_observation
 
 FULL = {"a": 8, "b": 8}  # all cores of both nodes
 
@@ -395,3 +399,13 @@ def test_the_pods_of_each_job_are_known_although_another_deployment_does_not_exi
     world.cluster.read()
     seen = world.gated.observe()
     assert seen.placed.sum(axis=1).tolist() == [0, 4]
+
+
+def test_a_job_that_its_platform_holds_is_held_beside_a_measured_capacity():
+    """An application of Ray that failed, for example, whatever the nodes have."""
+    seen = live_observation(observed(target=[2, 3]))
+    seen = replace(seen, held=np.array([False, True]))
+    inner = SimpleNamespace(observe=lambda: seen, advance=None, writer_of=None, apply=None)
+    jobs = Job("a"), Job("b")
+    gated = LeaderGatedCluster(inner, lambda: Capacity(8.0, {"n1": 8.0}, {}), jobs=jobs)
+    assert gated.observe().held.tolist() == [False, True]
