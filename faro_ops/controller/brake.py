@@ -264,7 +264,7 @@ def below_minimum(jobs: tuple[Job, ...], step: Step) -> dict[str, str]:
     waits = below & (why == RATE_LIMIT)
     short = below & (why == CAPACITY)
     names = [job.name for job, here, is_short in zip(jobs, exists, short) if here and not is_short]
-    held = f"holds the minima of {listed(names)} only" if names else "holds no job's minimum"
+    held = f"holds the minima of {in_words(names)} only" if names else "holds no job's minimum"
     reason = f"a capacity of {step.observation.capacity:g} cores {held}"
     found = {
         job.name: f"{reason}; add cores, or lower min_replicas"
@@ -295,16 +295,16 @@ class MinimaReport:
         self._states.report_all(MISCONFIGURED, short, by=SOURCE)
         if short and short != self.short:
             reason = next(iter(short.values()))
-            self._say(f"below their minimum: {listed(list(short))}; {reason}")
+            self._say(f"below their minimum: {in_words(list(short))}; {reason}")
         if self.short and not short:
             self._say("all minima are kept")
         self.short = short
 
 
-def listed(names: list[str]) -> str:
+def in_words(names: list[str]) -> str:
     """Names as a list in a sentence, with at most NAMED of them.
 
-    >>> listed(["a", "b", "c"])
+    >>> in_words(["a", "b", "c"])
     'a, b and c'
     """
     if len(names) > NAMED:

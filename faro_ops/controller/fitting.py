@@ -1,8 +1,9 @@
-"""How much of the operators' orders (fixed replica counts) fits, before the policy plans.
+"""Which of the operators' orders (fixed replica counts) are in force, before the policy plans.
 
-An order is in force as far as it leaves the other jobs their minimum replicas, and fits into the
-capacity and the quota of its tenant. The rest of it takes effect when there is room. An order may
-exceed the job's max_replicas or be below its min_replicas, which limit Faro, not people.
+An order is in force if it leaves the other jobs their minimum replicas, and fits into the capacity
+and the quota of its tenant. Until it does, its job keeps the replicas that it has, because a
+mistake in an order must take nothing from the other jobs. An order may exceed the job's
+max_replicas or be below its min_replicas, which limit Faro, not people.
 
 The job with an order has the ordered count as max_replicas, and at most its usual min_replicas
 (`overrides.Settings`).
@@ -36,9 +37,10 @@ def fitting_orders(
 ) -> np.ndarray:
     """The replicas (jobs,) of each job's order that fit; `minimum` for a job without an order.
 
-    If two orders do not fit together, the job with the higher weight gets what it is ordered first.
-    Among equal weights, the next replica goes to the job with the fewest cores (max-min fairness),
-    so that a small order is met before a large one; in a tie, to the first job.
+    An order is in force if this is all of it. If two orders do not fit together, the job with the
+    higher weight gets what it is ordered first. Among equal weights, the next replica goes to the
+    job with the fewest cores (max-min fairness), so that a small order is met before a large one;
+    in a tie, to the first job.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ def fitting_orders(
 def with_fitting_orders(
     jobs: tuple[Job, ...], fixed: Collection[str], observation: LiveObservation, kept: np.ndarray
 ) -> tuple[Job, ...]:
-    """The jobs, with what fits of each order as minimum and maximum.
+    """The jobs, with the order, or else what the job has, as minimum and maximum.
 
     fixed : names of the jobs with an order, whose `max_replicas` is the ordered count.
     kept : bool (jobs,), jobs that keep their targets whatever Faro plans, because they are held,
@@ -91,8 +93,7 @@ def with_fitting_orders(
     capacity = observation.capacity
     if not np.isfinite(capacity):  # unknown: assume that the current targets just fit
         capacity = float(observation.target @ arrays.cores)
-    fitting = fitting_orders(
-        np.where(has_order & exists, arrays.max_replicas, 0),
+    beside = (
         np.where(exists, minimum, 0),
         arrays.cores,
         arrays.weight,
@@ -100,6 +101,11 @@ def with_fitting_orders(
         arrays.quota,
         capacity,
     )
+    ordered = np.where(has_order & exists, arrays.max_replicas, 0)
+    in_full = fitting_orders(ordered, *beside) >= ordered
+    has = np.clip(observation.target, minimum, arrays.max_replicas)
+    # Even what the jobs have may not fit, after the capacity has fallen.
+    fitting = fitting_orders(np.where(in_full, ordered, has), *beside)
     counts = np.where(exists, fitting, minimum).tolist()
     return tuple(
         replace(job, min_replicas=n, max_replicas=n) if ordered else job
@@ -108,7 +114,7 @@ def with_fitting_orders(
 
 
 def shortfalls(jobs: tuple[Job, ...], fixed: Collection[str], step: Step) -> dict[str, str]:
-    """Job -> why its order is not in force in full, for jobs whose order does not fit.
+    """Job -> why its order is not in force, for jobs whose order does not fit.
 
     An order that is only on its way, because replicas start one by one, is not among them.
     """
@@ -127,9 +133,10 @@ def shortfalls(jobs: tuple[Job, ...], fixed: Collection[str], step: Step) -> dic
             found[job.name] = f"{what}: another client keeps setting {target}"
         elif fitting[n].max_replicas < job.max_replicas:
             beside = "beside the minima of the other jobs"
-            found[job.name] = f"{what}: {fitting[n].max_replicas} fit {beside}"
             if job.tenant_quota is not None:
-                found[job.name] += f" and into tenant_quota={job.tenant_quota:g} cores"
+                beside += f" and into tenant_quota={job.tenant_quota:g} cores"
+            kept = f"until it does, the job keeps {fitting[n].max_replicas}"
+            found[job.name] = f"{what} does not fit {beside}; {kept}"
         elif plan.reason[n] == FRAGMENTED:
             found[job.name] = f"{what}: {target} fit on the nodes"
     return found

@@ -38,9 +38,9 @@ from faro_ops.controller.records import (
     TICK,
     Damage,
     complete_lines,
-    line_of,
+    decoded,
+    encoded,
     needs_keyframe,
-    record_of,
     step_of,
     tick_record,
 )
@@ -254,7 +254,7 @@ class Journal:
     def _write(self, *records: Mapping[str, Any]) -> None:
         if self._begun:
             records = (*self._begun[2], *records)
-        lines = b"".join(line_of(record) for record in records)
+        lines = b"".join(encoded(record) for record in records)
         length = self._length()
         try:
             if self._file.write(lines) != len(lines):
@@ -391,7 +391,7 @@ def _check_ours(path: Path, damage: Damage | None = None) -> None:
     found = damage or Damage(path)
     for line in complete_lines(path):
         with suppress(ValueError):
-            record = record_of(line)
+            record = decoded(line)
             if record["kind"] == BEGIN or {"observation", "plan", "target"} <= set(record):
                 return
         if not damage:
@@ -430,7 +430,7 @@ def _events(
         for number, line in _numbered(file, damage):
             kind = ""
             try:
-                record = record_of(line)
+                record = decoded(line)
                 kind = record["kind"]
                 if kind == BEGIN:
                     new = _header(file, record)

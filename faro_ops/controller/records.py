@@ -45,17 +45,17 @@ PACKED_BYTES = 4096  # read from an archive at a time; what follows a damage in 
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def line_of(record: Mapping[str, Any]) -> bytes:
+def encoded(record: Mapping[str, Any]) -> bytes:
     """A record as a line with its checksum.
 
-    >>> line_of({"kind": "resume"})
-    b'{"kind": "resume", "crc": "df0e1ca0"}\\n'
+    >>> encoded({"kind": "resume"})
+    b'{"kind": "resume", "crc": "2f5d6340"}\\n'
     """
     text = json.dumps(record, allow_nan=False).encode()
     return text[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(text)
 
 
-def record_of(line: bytes) -> dict[str, Any]:
+def decoded(line: bytes) -> dict[str, Any]:
     """The record in a line; ValueError if the line is damaged."""
     checksum = CHECKSUM.search(line)
     if checksum:

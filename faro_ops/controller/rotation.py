@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from faro_lib.files import atomic_write
-from faro_ops.controller.records import BEGIN, complete_lines, line_of, record_of
+from faro_ops.controller.records import BEGIN, complete_lines, decoded, encoded
 
 MAX_BYTES = 16 << 20  # a longer journal is rotated
 NOT_A_KEYFRAME = b'{"kind": "tick", "of": '
@@ -43,7 +43,7 @@ def generation_of(path: Path) -> int:
         first = list(islice(complete_lines(path), 2))
     for line in first:
         try:
-            record = record_of(line)
+            record = decoded(line)
             if record["kind"] == BEGIN:
                 return int(record.get("generation", 0))
         except (ValueError, TypeError):
@@ -87,10 +87,10 @@ def rotate(path: Path, keep: int) -> IO | None:
     if not any(b'"tick"' in line for line in moved) or not headers:
         return None  # only the header would be archived
     generation = generation_of(path)
-    records = (record_of(line.rstrip(b"\n")) for line in reversed(headers))
+    records = (decoded(line.rstrip(b"\n")) for line in reversed(headers))
     header = next(one for one in records if one["kind"] == BEGIN)
     write_archive(_archive(path, generation), b"".join(moved))
-    head = line_of(header | {"generation": generation + 1})
+    head = encoded(header | {"generation": generation + 1})
     return replaced(path, b"".join([head, head, *kept]))
 
 

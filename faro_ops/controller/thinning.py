@@ -22,7 +22,7 @@ from typing import Any
 
 from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.controller.records import BEGIN, TICK, complete_lines, line_of, record_of
+from faro_ops.controller.records import BEGIN, TICK, complete_lines, decoded, encoded
 from faro_ops.controller.rotation import archives, write_archive
 
 DAY_S = 86_400.0
@@ -59,7 +59,7 @@ def tidy(path: Path, now_s: float | None = None) -> None:
 
 def thinned_to_s(archive: Path) -> float:
     """Seconds between the ticks of a thinned archive; 0 if it has every tick."""
-    return float(record_of(next(complete_lines(archive))).get("every_s", 0.0))
+    return float(decoded(next(complete_lines(archive))).get("every_s", 0.0))
 
 
 def thin(archive: Path, every_s: float) -> None:
@@ -74,9 +74,9 @@ def thin(archive: Path, every_s: float) -> None:
     lines = []
     for record in kept_records(whole_records(archive), every_s):
         if record["kind"] == BEGIN:
-            lines.append(line_of(record | {"every_s": every_s}))
+            lines.append(encoded(record | {"every_s": every_s}))
         else:
-            lines.append(line_of(shortened(record, left_out)))
+            lines.append(encoded(shortened(record, left_out)))
     write_archive(archive, b"".join(lines))
     os.utime(archive, (status.st_atime, status.st_mtime))
 
@@ -88,7 +88,7 @@ def whole_records(archive: Path) -> Iterator[dict[str, Any]]:
     """
     key: dict[str, Any] | None = None
     for line in complete_lines(archive):
-        record = record_of(line)
+        record = decoded(line)
         if record["kind"] == BEGIN:
             key = None
             yield record

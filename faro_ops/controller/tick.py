@@ -99,7 +99,7 @@ def tick(
 def with_orders(
     jobs: tuple[Job, ...], config: GuardrailConfig, guard: Guard, observation: LiveObservation
 ) -> tuple[Job, ...]:
-    """The jobs, with what fits of each operator's order as minimum and maximum replicas."""
+    """The jobs, with each operator's order that fits as minimum and maximum replicas."""
     has_order = np.array([job.name in config.fixed for job in jobs])
     kept = guard.contested(config) | (guard.leaves() & ~has_order)
     return with_fitting_orders(jobs, config.fixed, observation, kept)

@@ -13,7 +13,7 @@ from typing import Any
 
 from faro_ops.controller.run_state import RunState, Unusable
 from faro_ops.kube.client import Api, ApiError, found
-from faro_ops.kube.preflight import state_of
+from faro_ops.kube.preflight import state_name
 from faro_ops.kube.status import API_VERSION, KIND, PLURAL
 
 KEY = "state.json"
@@ -25,7 +25,7 @@ class PlanState:
     def __init__(self, api: Api, namespace: str, plan: str):
         self._api = api
         self._plan = plan
-        self._name = state_of(plan)
+        self._name = state_name(plan)
         self.place = f"ConfigMap '{namespace}/{self._name}'"
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._plan_path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{plan}"

@@ -180,11 +180,11 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
     """
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
     scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
-    state = {"configmaps": [state_of(plan)]}
+    state = {"configmaps": [state_name(plan)]}
     return {resource: [plan] for resource in resources} | state | scaled
 
 
-def state_of(plan: str) -> str:
+def state_name(plan: str) -> str:
     """The name of the ConfigMap with the state of a FaroPlan's controller (plan_state.py)."""
     return f"{plan}-state"
 

@@ -1,4 +1,4 @@
-"""Orders for more replicas than there is room for: what is in force instead, and what is said."""
+"""Orders for more replicas than there is room for: what the jobs get instead, and what is said."""
 
 from dataclasses import replace
 
@@ -150,11 +150,22 @@ def ticks(policy, jobs, capacities, guardrails=FIXED, start=(1, 1, 2), **fields)
 
 @pytest.mark.parametrize("name", ["Faro-Sum", "FairShare", "AIAD", "HPA", "MArk"])
 class TestAnOrderAboveTheCapacity:
-    def test_the_others_keep_their_minima_and_no_policy_fails(self, name):
-        steps = ticks(policy_named(name, JOBS), JOBS, [8.0] * 3)
+    def test_its_job_keeps_what_it_has_and_no_policy_fails(self, name):
+        steps = ticks(policy_named(name, JOBS), JOBS, [8.0] * 3, start=(2, 1, 2))
         assert [step.failure for step in steps] == [None] * 3
-        assert steps[-1].target.tolist() == [5, 1, 2]
+        assert steps[-1].target[0] == 2
         assert steps[-1].plan.reason[0] == OVERRIDE
+
+    def test_the_others_are_scaled_as_if_it_kept_them(self, name):
+        two = (replace(JOBS[0], max_replicas=2), *JOBS[1:])
+        without = ticks(policy_named(name, two), two, [8.0] * 3, start=(2, 1, 2))
+        steps = ticks(policy_named(name, JOBS), JOBS, [8.0] * 3, start=(2, 1, 2))
+        assert steps[-1].target.tolist() == without[-1].target.tolist()
+
+    def test_what_its_job_has_is_reduced_if_the_capacity_falls(self, name):
+        steps = ticks(policy_named(name, JOBS), JOBS, [8.0, 6.0], start=(5, 1, 2))
+        assert [step.failure for step in steps] == [None] * 2
+        assert steps[-1].target.tolist() == [3, 1, 2]
 
     def test_it_is_in_force_in_full_when_there_is_room(self, name):
         steps = ticks(policy_named(name, JOBS), JOBS, [8.0, 60.0, 60.0])
@@ -169,11 +180,11 @@ def test_an_order_above_its_quota_fails_no_policy(name):
     )
     steps = ticks(policy_named(name, jobs), jobs, [20.0] * 3)
     assert [step.failure for step in steps] == [None] * 3
-    assert steps[-1].target.tolist()[:2] == [3, 1]
+    assert steps[-1].target[0] == 1
     (reason,) = shortfalls(jobs, FIXED.fixed, steps[-1]).values()
     assert reason == (
-        "order of 50 replicas: 3 fit beside the minima of the other jobs and into "
-        "tenant_quota=4 cores"
+        "order of 50 replicas does not fit beside the minima of the other jobs and into "
+        "tenant_quota=4 cores; until it does, the job keeps 1"
     )
 
 
@@ -187,14 +198,16 @@ def test_an_order_is_in_force_although_the_policy_fails():
         def decide(self, state, observation):
             raise ValueError("no plan")
 
-    assert ticks(Failing(), JOBS, [8.0])[-1].target.tolist() == [5, 1, 2]
+    five = (replace(JOBS[0], max_replicas=5), *JOBS[1:])
+    assert ticks(Failing(), five, [8.0])[-1].target.tolist() == [5, 1, 2]
 
 
-def test_a_held_job_keeps_what_it_has_and_an_order_gets_the_rest():
+@pytest.mark.parametrize(("order", "gets"), [(3, 3), (4, 1)])
+def test_an_order_is_in_force_if_it_fits_beside_what_a_held_job_has(order, gets):
+    jobs = (replace(JOBS[0], max_replicas=order), *JOBS[1:])
     held = np.array([False, True, False])
-    policy = policy_named("Faro-Sum", JOBS)
-    steps = ticks(policy, JOBS, [8.0] * 2, start=(1, 3, 2), held=held)
-    assert steps[-1].target.tolist() == [3, 3, 2]
+    steps = ticks(policy_named("Faro-Sum", jobs), jobs, [8.0] * 2, start=(1, 3, 2), held=held)
+    assert steps[-1].target.tolist()[:2] == [gets, 3]
 
 
 @pytest.mark.parametrize("floor", [None, [HAND_BACK, 1, KEEP_FLOOR]])
@@ -213,7 +226,8 @@ def test_an_autoscaler_gets_the_order_as_both_bounds_also_between_plans_and_with
             return state, LivePlan(target, np.zeros(3), ("hold",) * 3, floor=bounds)
 
     hpas = {"unbounded": np.array([True, False, False]), "replicas": np.array([1, 1, 2])}
-    (step,) = ticks(Bounding(), JOBS, [8.0], **hpas)
+    five = (replace(JOBS[0], max_replicas=5), *JOBS[1:])
+    (step,) = ticks(Bounding(), five, [8.0], **hpas)
     assert step.target.tolist() == [5, 1, 2]
     assert step.plan.floor.tolist() == [5, *(floor or [0, KEEP_FLOOR, KEEP_FLOOR])[1:]]
 
@@ -237,13 +251,14 @@ class TestWhatIsSaid:
         order = Override("a", "me", 0.0, replicas=50)
         return Settings(JOBS, {}, fixed=(order,), rejected=rejected)
 
-    def test_the_board_says_what_an_order_gets_instead(self):
+    def test_the_board_says_what_the_job_has_instead(self):
         states = JobStates()
         steps = ticks(policy_named("FairShare", JOBS), JOBS, [8.0, 60.0])
         report_orders(states, self.settings(), steps[0])
         assert states.of("a").state == MISCONFIGURED
         assert states.of("a").reason == (
-            "order of 50 replicas: 5 fit beside the minima of the other jobs"
+            "order of 50 replicas does not fit beside the minima of the other jobs; "
+            "until it does, the job keeps 1"
         )
         report_orders(states, self.settings(), steps[1])
         assert states.of("a").state == FINE

@@ -14,7 +14,7 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.workload import Job
 from faro_ops.controller.journal import Header
-from faro_ops.controller.records import complete_lines, line_of, record_of
+from faro_ops.controller.records import complete_lines, decoded, encoded
 from faro_ops.policies.authority import Authority
 from faro_ops.policies.protocol import LivePlan, live_observation
 
@@ -24,9 +24,9 @@ TICK_S = 10.0
 def edit(path: Path, old: str, new: str, count: int = -1) -> None:
     """Replace a text in the lines of a journal or of an archive, whose checksums stay right."""
     lines = list(complete_lines(path))
-    text = "".join(json.dumps(record_of(line)) + "\n" for line in lines)
+    text = "".join(json.dumps(decoded(line)) + "\n" for line in lines)
     records = [json.loads(line) for line in text.replace(old, new, count).splitlines()]
-    content = b"".join(line_of(record) for record in records)
+    content = b"".join(encoded(record) for record in records)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
