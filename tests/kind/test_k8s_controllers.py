@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_a_cordoned_node_keeps_its_replicas_and_a_drained_one_shrinks_the_plan_t
         for pod in pods:
             world.api.send("DELETE", world.path("/api/v1/{ns}/pods/" + pod["metadata"]["name"]))
         began = time.monotonic()
-        until(lambda: replicas(world) == [1, 1], SHRINK_AFTER_S + 40)
+        until(lambda: replicas(world) == [1, 1], SHRINK_AFTER_S + 100)  # one replica a minute
         assert time.monotonic() - began > SHRINK_AFTER_S - 5
     finally:
         cordon(world.api, node, False)
@@ -281,4 +282,5 @@ def test_a_right_that_is_missing(world, prometheus, capsys):
     )
     account = connect(world.account("main-controller"))
     until(lambda: not preflight.may(account, world.namespace, "apps", "deployments", "list"))
-    assert "may not list deployments.apps in namespace" in refused(world, prometheus, capsys)
+    said = refused(world, prometheus, capsys)
+    assert re.search(r"may not list [a-z.]+ in namespace .*`faro manifests` has a Role", said)

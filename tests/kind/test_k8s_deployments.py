@@ -15,6 +15,7 @@ from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.scaling import NotScaled
 from faro_ops.controller.tick import tick
 from faro_ops.kube import preflight
 from faro_ops.kube.capacity import Capacity
@@ -118,7 +119,7 @@ def test_what_another_client_has_scaled_is_not_overwritten_but_seen_and_asserted
             kind=MERGE,
         )
 
-    with pytest.raises(ApiError, match="another client has scaled it to 2"):
+    with pytest.raises(NotScaled, match="another client has scaled it to 2"):
         step(lambda: someone_else(2))
     assert replicas(world, "a") == 2
     cluster._scaled_at[:] = -np.inf  # however long ago that was
@@ -140,7 +141,7 @@ def test_two_writers_at_once_leave_what_one_of_them_asked_for(world, prometheus)
         def write(cluster, count, wrong=wrong):
             try:
                 cluster.apply(np.array([count]), np.zeros(1))
-            except ApiError as refused:
+            except NotScaled as refused:
                 wrong.append(refused)
 
         threads = [
@@ -250,8 +251,8 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     jobs, cluster = deployments(world, ["a", "b"], prometheus, capacity=6.0)
     policy = FairShare()
     _, step = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), cluster.observe())
-    report = Reporter(world.api, world.namespace, "main", "FairShare", jobs, "me-1")
-    report(step)
+    report = Reporter(world.api, world.namespace, "main", "FairShare", "me-1")
+    report(jobs, step)
     plan = until(
         lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/main").get("status")
     )
@@ -274,8 +275,8 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
 # --- permissions ----------------------------------------------------------------------------------
 
 USED = [
-    ("deployments", preflight.ALWAYS + preflight.FOR_DEPLOYMENTS),
-    ("rayserve", preflight.ALWAYS + preflight.FOR_RAY),
+    ("deployments", preflight.ALWAYS + preflight.FOR_DEPLOYMENTS, preflight.CLUSTER_WIDE),
+    ("rayserve", preflight.ALWAYS + preflight.FOR_RAY, preflight.NODES),
 ]
 FORBIDDEN = [
     ("GET", "/api/v1/{ns}/secrets"),
@@ -303,12 +304,11 @@ def controller_account(world, backend):
     return connect(world.account("faro-controller"))
 
 
-@pytest.mark.parametrize(("backend", "used"), USED)
-def test_the_controllers_account_may_do_each_thing_that_it_does(world, backend, used):
+@pytest.mark.parametrize(("backend", "used", "cluster_wide"), USED)
+def test_the_controllers_account_may_do_each_thing_that_it_does(world, backend, used, cluster_wide):
     account = controller_account(world, backend)
-    preflight.check_permissions(
-        account, world.namespace, used, names=preflight.names_of("faro", ["a"])
-    )
+    names = preflight.names_of("faro", ["a"])
+    preflight.check_permissions(account, world.namespace, used, cluster_wide, names)
 
 
 @pytest.mark.parametrize(("method", "path"), FORBIDDEN)

@@ -342,8 +342,12 @@ def test_faro_run_is_frozen_restarted_and_thawed(tmp_path, capfd):
         seen = ticks()
         until(lambda: ticks() >= seen + 3)
         problems.extend([] if ray.targets == {"a": 4, "b": 2} else [ray.targets])
-        assert cli.main(["set", "a", "--journal", str(path), "--replicas", "50"]) == 0
+        assert cli.main(["set", "a", "--journal", str(path), "--replicas", "6"]) == 0
         until(lambda: ray.targets == {"a": 6, "b": 2})
+        assert cli.main(["set", "a", "--journal", str(path), "--replicas", "7"]) == 0
+        seen = ticks()
+        until(lambda: ticks() >= seen + 3)
+        problems.extend([] if ray.targets == {"a": 6, "b": 2} else [ray.targets])
         assert cli.main(["thaw", "--journal", str(path)]) == 0
         until(lambda: ray.targets == {"a": 7, "b": 1})
         assert cli.main(["set", "a", "--journal", str(path), "--clear"]) == 0
