@@ -504,10 +504,10 @@ FAULTS = (
         JOB,
     ),
     Fault(
-        "settings change while the API server is silent for 5 s",
+        "settings change while the API server is silent for 25 s",
         edit_table(2.0, api(silent=True)),
         edit_table(1.0, api(silent=False)),
-        lasts_s=5,
+        lasts_s=25,
         changes=JOB,
     ),
     Fault(

@@ -9,8 +9,8 @@ The twin is the same world without a fault. A bystander is a job that no fault b
    counts. While less capacity is left than the twin uses, bystanders may have less, but never less
    than their minimum.
 2. No job is asked to run fewer replicas than its minimum while it exists. While the capacity is
-   enough, a job with requests keeps the replicas that it had at the start, even if it is in
-   trouble or has just been recreated.
+   enough, a job with requests keeps the replicas that it needs (NEEDED), even if it is in trouble
+   or has just been recreated.
 3. Targets do not grow beyond the capacity that the controller knows.
 4. The standing order, and the order of a fault, are in force or named as not: in a job's state, in
    the reason of the plan, in a failure, in the log, or in the FaroPlan's status.
@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from soak_faults import CAPACITY, DATA, NOTHING, TROUBLED, Fault, standing
 from soak_time import Process
-from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, End, World
+from soak_world import FAROPLAN, MINIMUM, NEEDED, ORDERED, PLAN, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
 from faro_ops.controller.job_states import FINE
@@ -178,8 +178,8 @@ class Invariants:
                 continue
             if target < MINIMUM:
                 self.note(world, f"{job} is asked to run {target}, below its minimum")
-            elif target < STARTED and not (forced or self._was_idle(world, job)):
-                self.note(world, f"{job} is asked to run {target}, fewer than it had and needs")
+            elif target < NEEDED and not (forced or self._was_idle(world, job)):
+                self.note(world, f"{job} is asked to run {target}, fewer than it needs")
         if self.twin is not None:
             for job in world.jobs:
                 if job not in (*TROUBLED, ORDERED):
