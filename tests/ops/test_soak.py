@@ -78,10 +78,10 @@ def test_the_soak_notices_if_the_data_of_one_job_reaches_the_policy_as_it_is():
     def as_it_is(answer, name):
         return answer.values.copy(), ""
 
-    faults = faults_of("kubernetes", ("a count is negative",))
+    faults = faults_of("kubernetes", ("a count is infinite",))
     with mock.patch.object(deployment_metrics, "plausible", as_it_is):
         figures = soak("kubernetes", 0.1, faults=faults)
-    assert figures.broken_by_fault["a count is negative"]
+    assert figures.broken_by_fault["a count is infinite"]
 
 
 def test_the_soak_notices_if_a_loss_of_all_nodes_takes_replicas_away():

@@ -27,22 +27,8 @@ from soak_world import FAROPLAN, PLAN, WORLDS, World, in_world
 
 # Faults after which an invariant is known not to hold. Each line is an open finding.
 PENDING: tuple[str, ...] = (
-    "a job is deleted",
-    "a job is recreated with 20 replicas",
-    "a Deployment gains an HPA",
-    "an order names an unknown job",
-    "an order is above the capacity",
-    "two people use faro set at once",
-    "settings change while another job is deleted",
-    "settings change while another job gains an HPA",
-    "settings change while the API server is silent for 25 s",
-    "settings change while all nodes are gone",
-    "controllers start with a wrong order",
-    "controllers start while a job is deleted",
-    "controllers start while a Deployment has an HPA",
-    "the FaroPlan is forbidden",
-    "RBAC is taken and given back",
-    "a byte of the journal is damaged before a start",
+    # A controller that starts within this hour refuses its journal, whose last tick is ahead.
+    "the clock jumps back",
 )
 CONTROLLERS = 2
 STEP_S = 1.0  # of what the cluster's own controllers do

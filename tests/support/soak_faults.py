@@ -480,10 +480,10 @@ FAULTS = (
     ),
     Fault(
         "an order is above the capacity",
-        order_for_job(50),
+        order_for_job(500),
         orders(),
         changes=JOB,
-        order={"replicas": 50},
+        order={"replicas": 500},
     ),
     Fault("an order is in force", order_for_job(5), orders(), changes=JOB, order={"replicas": 5}),
     Fault("two people use faro set at once", set_at_once, orders(), changes=JOB),

@@ -264,7 +264,7 @@ class World:
         lease = self.find(LEASE, PLAN) or {}
         holder = (lease.get("spec") or {}).get("holderIdentity") or ""
         for one in self.pods:
-            if holder.endswith(f"-{one.process.pid}") and not one.process.dead:
+            if holder.endswith(f".{one.process.pid}") and not one.process.dead:
                 return one
         return None
 
