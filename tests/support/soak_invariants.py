@@ -48,7 +48,7 @@ STATE_S = 2 * TICK_S + 5  # until a board shows what is wrong
 ORDER_S = 2 * TICK_S + 5  # until an order is in force
 CALLS = 400  # of the API server in a minute, of one controller
 JOURNAL_BYTES = 20_000  # of a tick
-GAP_S = 90.0  # between ticks, for a restart and a hand-over
+GAP_S = 100.0  # between ticks, for a restart, a hand-over, and a slow query after it
 OFF = 0.05  # by which a count may be wrong
 
 
