@@ -5,7 +5,7 @@
 Faro-Sum serves days 9 and 10 of the published traces, which are training days; its forecaster is
 fitted to the days before. Once an hour, one of these faults lasts two minutes: the capacity is
 reported as half, one job's requests are counted three times, or one job's or all jobs' requests are
-not counted. The reports are wrong, the cluster is not. docs/reliability.md has the table.
+not counted. The reports are wrong, the cluster is not. docs/reliability.md explains the brake.
 """
 
 import argparse
