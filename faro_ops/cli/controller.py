@@ -403,7 +403,7 @@ class Controller:
             applies=options.apply,
             states=self.job_states,
             leads=session.leads if session else lambda: None,
-            pending=session.pending if session else dict,
+            pending=session.pending if session else lambda: None,
         )
         resources.callback(exporter.close)
         say(f"metrics at http://{options.metrics_address}:{exporter.port}/metrics")

@@ -119,10 +119,10 @@ class WhileDeciding(Collector):
 class JobStateCollector(Collector):
     """The board of job states, and what else is known of single jobs, at the time of the scrape.
 
-    pending : returns the number of pods that wait, of each job that has some.
+    pending : returns the number of pods that wait, of each job that has some; None: unknown.
     """
 
-    def __init__(self, states: JobStates, pending: Callable[[], Mapping[str, int]]):
+    def __init__(self, states: JobStates, pending: Callable[[], Mapping[str, int] | None]):
         self._states = states
         self._pending = pending
         self.jobs: tuple[str, ...] = ()  # names
@@ -149,7 +149,7 @@ class JobStateCollector(Collector):
             for one in STATES:
                 state.add_metric([job, one], float(one == now))
             age.add_metric([job], self._states.data_age_s(job))
-            if pending:
+            if pending is not None:
                 waiting.add_metric([job], pending.get(job, 0))
         for job in self._states.refused_orders():
             orders.add_metric([job], 1.0)
@@ -174,7 +174,7 @@ class Exporter:
 
     states : board of what is wrong with single jobs.
     leads : returns whether this process is the leader; None if there is no election.
-    pending : returns the number of pods that wait, of each job that has some.
+    pending : returns the number of pods that wait, of each job that has some; None: unknown.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Exporter:
         applies: bool = True,
         states: JobStates | None = None,
         leads: Callable[[], bool | None] = lambda: None,
-        pending: Callable[[], Mapping[str, int]] = dict,
+        pending: Callable[[], Mapping[str, int] | None] = lambda: None,
     ):
         self.progress_deadline_s, self._applies = progress_deadline_s, applies
         self._leads = leads

@@ -40,9 +40,9 @@ class CapacityWatch(ABC):
         """The informers, which a watch of other jobs may share."""
         return tuple(self._informers)
 
-    def pending(self) -> dict[int, int]:
-        """Index of a job -> its pods that wait for a node or an image, if any; {} with Ray."""
-        return {}
+    def pending(self) -> dict[int, int] | None:
+        """Index of a job -> its pods that wait for a node or an image, if any; None with Ray."""
+        return None
 
     def current(self) -> Capacity:
         """The capacity by the informers' copies, and the age of the oldest copy."""
@@ -121,7 +121,7 @@ class NodeCapacity(CapacityWatch):
 
         return owner
 
-    def pending(self) -> dict[int, int]:
+    def pending(self) -> dict[int, int] | None:
         owner = self._owner()
         _, pods, _ = self._informers
         waiting = [pod for pod in pods.items() if pod.get("status", {}).get("phase") == "Pending"]

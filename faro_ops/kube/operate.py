@@ -293,12 +293,13 @@ class KubeSession:
         if self._reporter and self._used:
             self._reporter(self._used.jobs, step)
 
-    def pending(self) -> dict[str, int]:
-        """Job -> its pods that wait for a node or an image, of jobs that have some."""
+    def pending(self) -> dict[str, int] | None:
+        """Job -> its pods that wait for a node or an image, if any; None if that is not known."""
         used = self._used
-        if used is None or used.watch is None:
-            return {}
-        return {used.jobs[n].name: count for n, count in used.watch.pending().items()}
+        waiting = used.watch.pending() if used and used.watch else None
+        if used is None or waiting is None:
+            return None
+        return {used.jobs[n].name: count for n, count in waiting.items()}
 
     def _conditions(self) -> list[Condition]:
         steady = self._used.cluster.steady if self._used else None

@@ -206,7 +206,7 @@ class Reporter:
     proxied : whether a proxy drops the requests.
     states : board of what is wrong with single jobs.
     conditions : returns further conditions.
-    pending : returns the number of pods that wait, of each job that has some.
+    pending : returns the number of pods that wait, of each job that has some; None: unknown.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class Reporter:
         proxied: bool = False,
         states: JobStates | None = None,
         conditions: Callable[[], Iterable[Condition]] = tuple,
-        pending: Callable[[], Mapping[str, int]] = dict,
+        pending: Callable[[], Mapping[str, int] | None] = lambda: None,
     ):
         self._api = api
         self._namespace = namespace

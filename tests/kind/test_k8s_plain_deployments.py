@@ -126,23 +126,23 @@ def test_the_autoscaler_of_kubernetes_scales_by_the_cpu_that_metrics_server_meas
     assert models.replicas("idle") == 1
 
 
-def test_faro_does_not_start_beside_an_autoscaler_but_a_dry_run_does(models, prometheus):
+def test_faro_starts_beside_an_autoscaler_and_leaves_its_job_alone(models, prometheus):
     autoscaler = models.autoscaler("by-cpu", "busy", 2, 2)
     apply(models.api, autoscaler)
+    until(lambda: models.replicas("busy") == 2, METRICS_S, "the HPA scales")
     problem = "is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
     named = f"deployment '{models.namespace}/busy' {problem}"
-    refused = models.faro(prometheus, "FairShare", "--apply")
-    assert refused.process.wait(120) == 2
-    until(lambda: refused.heard(named), 10, lambda: f"it is named: {refused.said}")
     dry = models.faro(prometheus, "FairShare")
     until(lambda: dry.ticks, 120, lambda: f"it plans: {dry.said}")
     assert dry.heard(named)
+    assert planned(dry)["busy"] == 3, "a dry run plans for the job, too"
     assert dry.end() == 0
-    waiting = models.faro(prometheus, "FairShare", "--apply", "--wait")
-    until(lambda: waiting.heard(f"waiting: {named}"), 120, lambda: f"it waits: {waiting.said}")
+    acting = models.faro(prometheus, "FairShare", "--apply")
+    until(lambda: targets(models) == (2, 3), 120, lambda: f"it scales: {acting.said[-5:]}")
+    assert acting.heard(named)
     models.api.send("DELETE", path_of(autoscaler))
-    until(lambda: targets(models) == (3, 3), 120, lambda: f"it scales: {waiting.said[-5:]}")
-    assert waiting.end() == 0
+    until(lambda: targets(models) == (3, 3), 120, lambda: f"it scales: {acting.said[-5:]}")
+    assert acting.end() == 0
 
 
 def test_a_job_is_left_to_an_autoscaler_that_appears_until_it_is_deleted(models, prometheus):
@@ -151,7 +151,7 @@ def test_a_job_is_left_to_an_autoscaler_that_appears_until_it_is_deleted(models,
     autoscaler = models.autoscaler("by-cpu", "busy", 2, 2)
     apply(models.api, autoscaler)
     until(lambda: targets(models) == (2, 3), METRICS_S, "the HPA scales")
-    named = "busy is not scaled to 3: HorizontalPodAutoscaler 'by-cpu' scales it too"
+    named = "is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
     until(lambda: faro.heard(named), 60, lambda: f"Faro names it: {faro.said[-5:]}")
     seen = len(faro.ticks)
     until(lambda: len(faro.ticks) > seen + 2, 60, "more ticks")

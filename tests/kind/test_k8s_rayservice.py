@@ -228,10 +228,3 @@ def test_a_cluster_that_kuberay_is_not_installed_on(ray, monkeypatch, capsys):
     assert "does not know rayservices.ray.io/v9; KubeRay installs it" in refused(
         ray, monkeypatch, capsys
     )
-
-
-def test_workers_too_few_for_everybodys_minimum(ray, monkeypatch, capsys, tmp_path):
-    rows = [{"job": job.name, "cold_start_s": 5, "min_replicas": 5} for job in JOBS]
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(rows))
-    said = refused(ray, monkeypatch, capsys, jobs=tmp_path / "jobs.yaml")
-    assert "8 cores cannot hold the minimum of 2 jobs, 10 cores" in said

@@ -19,6 +19,7 @@ from faro_lib.protocol import HISTORY_MINUTES, HOLD, Plan
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.job_states import GONE, JobStates
 from faro_ops.kube import client
 from faro_ops.kube.client import ApiError
 from faro_ops.kube.deployment_metrics import Queries
@@ -174,6 +175,24 @@ def test_the_condition_has_the_time_of_its_change_and_not_of_the_report():
     assert status["lastDecisionTime"] == "2026-01-01T00:05:00Z"
     assert status["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
     assert status["usedCores"] == 3
+
+
+def test_the_status_has_each_jobs_state_its_waiting_pods_and_orders_not_in_force():
+    states = JobStates(lambda: 0.0)
+    states.report("a", GONE, "deployment 'jobs/a' does not exist", by="test")
+    states.refuse_orders({"z": "the table has no such job"})
+    step = Step(
+        deployments(Server(a=1, b=1)).observe(),
+        Plan(np.array([1, 2]), np.zeros(2), (HOLD, HOLD)),
+        np.array([1, 2]),
+        0.0,
+    )
+    status = status_of(JOBS, step, "me", "now", "then", states=states, pending={"b": 1})
+    a, b = status["jobs"]
+    assert (a["state"], a["stateReason"]) == ("gone", "deployment 'jobs/a' does not exist")
+    assert a["stateSince"] == "1970-01-01T00:00:00Z"
+    assert (b["state"], b["pendingPods"], "stateReason" in b) == ("fine", 1, False)
+    assert status["ordersNotInForce"] == [{"job": "z", "reason": "the table has no such job"}]
 
 
 # --- plain Deployments ----------------------------------------------------------------------------
