@@ -35,7 +35,7 @@ STEP_S = 1.0  # of what the cluster's own controllers do
 LOOK_S = 5.0  # between looks at the invariants
 QUIET_S = 300.0  # before the first fault, so that each job has its first plan
 MINUTE_S = 60.0
-TWIN_H = 1.5  # shortest twin, which several soaks share
+TWIN_H = 1.0  # shortest twin, which several soaks share
 BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 
