@@ -44,6 +44,12 @@ class Job:
     replica: Replica = SERIAL  # how a replica serves its requests
     # CSV of measured latencies (`queueing.curve`), which replace a simulated latency table.
     latency_curve: str = ""
+    # Jobs with the same pool share replicas (`workload.pools`); "" = replicas of its own.
+    pool: str = ""
+    models_per_replica: int | None = None  # models that a replica of the pool may hold
+    memory_gib: float | None = None  # memory of the model
+    replica_memory_gib: float | None = None  # memory of a replica of the pool for its models
+    load_s: float = 5.0  # seconds in which a replica of the pool loads the model
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
@@ -61,7 +67,7 @@ class Job:
         for field in ("slo_s", "service_time_s", "cores"):
             value = getattr(self, field)
             check(field, np.isfinite(value) and value > 0, "a finite number > 0")
-        for field in ("service_scv", "cold_start_s", "weight"):
+        for field in ("service_scv", "cold_start_s", "weight", "load_s"):
             value = getattr(self, field)
             check(field, np.isfinite(value) and value >= 0, "a finite number >= 0")
         check("quantile", 0 < self.quantile < 1, "strictly between 0 and 1")
@@ -71,6 +77,13 @@ class Job:
         check("min_replicas", int(least) == least >= 0, "a whole number >= 0")
         fits = least <= most <= 1_000_000 and int(most) == most
         check("max_replicas", fits, f"a whole number from min_replicas={least} to 1000000")
+        for field in ("memory_gib", "replica_memory_gib"):
+            value = getattr(self, field)
+            holds = value is None or (np.isfinite(value) and value > 0)
+            check(field, holds, "a finite number > 0, or left out")
+        models = self.models_per_replica
+        whole = models is None or 1 <= models == int(models)
+        check("models_per_replica", whole, "a whole number >= 1, or left out")
         quota = self.tenant_quota
         if quota is not None:
             valid = np.isfinite(quota) and quota >= 0
