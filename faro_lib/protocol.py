@@ -1,11 +1,12 @@
 """The protocols `Policy` and `Cluster`, and what passes between them: `Observation` and `Plan`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Placement
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
@@ -82,6 +83,8 @@ class Observation:
     drop: np.ndarray  # drop rate in force
     arrivals_now: np.ndarray | None = None  # requests in the current minute; None if unknown
     present: np.ndarray | None = None  # bool, the job exists; None = every job
+    # Which models the replicas of each pool were last asked to hold, by the pool's name.
+    placement: Mapping[str, Placement] | None = None
 
     @property
     def exists(self) -> np.ndarray:
@@ -108,6 +111,8 @@ class Plan:
     # Bool, jobs that the policy leaves to another controller, which scales them; None = no job.
     # The guardrails leave them alone too.
     left: np.ndarray | None = None
+    # Which models the replicas of each pool should hold, by the pool's name; None = as before.
+    placement: Mapping[str, Placement] | None = None
 
 
 def hold(observation: Observation) -> Plan:

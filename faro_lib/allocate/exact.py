@@ -97,7 +97,8 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
     levels finds the largest sum of terms. An allocation with a smaller spread may be better than
     that one, but it is considered in its own box.
     """
-    levels = np.unique(problem.utility[problem.feasible])
+    feasible = problem.feasible
+    levels = np.unique(np.concatenate([problem.least[feasible], problem.greatest[feasible]]))
     best = Incumbent(problem)
     heap: list[tuple[float, Box, float]] = []  # (minus the bound, box, Lagrangian price)
 
@@ -161,5 +162,5 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:
-    """Whether x replicas are allowed and have a utility in [low, high], bool (jobs, X + 1)."""
-    return (low <= problem.utility) & (problem.utility <= high)
+    """Whether x replicas are allowed and have utilities in [low, high], bool (jobs, X + 1)."""
+    return (low <= problem.least) & (problem.greatest <= high) & problem.feasible

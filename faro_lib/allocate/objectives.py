@@ -66,14 +66,16 @@ class Objective:
         spread = self.gamma(len(utility), gamma) * (utility.min() - utility.max())
         return total + float(quantised(spread))
 
-    def scores_after(self, utility, moved, weight, gamma: float | None = None) -> np.ndarray:
-        """Scores (jobs,): entry j is the `score` if only `utility[j]` changes, to `moved[j]`.
+    def scores_after(self, now, moved, weight, gamma: float | None = None) -> np.ndarray:
+        """Scores (rows,): entry j is the `score` if only row j changes, from `now` to `moved`.
 
-        Utilities are finite.
+        `now` and `moved` are the rows' utilities, and those of their worst and best jobs, each
+        (rows,) and finite. For single jobs, the three are equal.
         """
-        utility, moved = quantised(utility), quantised(moved)
-        low = np.minimum(least_of_others(utility), moved)
-        high = np.maximum(-least_of_others(-utility), moved)
+        utility, least, greatest = (quantised(values) for values in now)
+        moved, moved_least, moved_greatest = (quantised(values) for values in moved)
+        low = np.minimum(least_of_others(least), moved_least)
+        high = np.maximum(-least_of_others(-greatest), moved_greatest)
         if self.leximin:
             return low
         terms = self.terms(utility, weight)

@@ -48,6 +48,9 @@ class Problem:
     # Utility of x replicas, a multiple of QUANTUM, shape (jobs, X + 1); -inf where infeasible.
     utility: np.ndarray
     term: np.ndarray  # `Objective.terms`: what a job adds to the objective, same shape
+    # Utility of the worst and the best job of a row, same shape; `utility` if rows are single jobs.
+    least: np.ndarray
+    greatest: np.ndarray
     weight: np.ndarray  # shape (jobs,)
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)
     costs: np.ndarray  # cores of x replicas, in units, shape (jobs, X + 1)
@@ -72,8 +75,14 @@ class Problem:
 
     def score(self, replicas: np.ndarray) -> float:
         """The objective's value at `replicas` (jobs,), which are in problem order."""
-        utility = self.utility[np.arange(len(self.cost)), replicas]
-        return self.objective.score(utility, self.weight, self.gamma)
+        rows = np.arange(len(self.cost))
+        if self.objective.leximin or not self.gamma:
+            return self.objective.score(self.utility[rows, replicas], self.weight, self.gamma)
+        spread = self.least[rows, replicas].min() - self.greatest[rows, replicas].max()
+        terms = self.term[rows, replicas]
+        if np.isneginf(terms).any():
+            return -np.inf
+        return float(terms.sum()) + float(quantised(self.gamma * spread))
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
         """(units left of the budget, units left of each quota (groups,)); negative if exceeded."""
@@ -137,6 +146,13 @@ def problem_of(
     cost, units, quota, unit_cores = in_units(jobs, float(budget))
     cost, current, weight = cost[order], current[order], arrays.weight[order]
     utility = quantised(objective.utilities(table)[order])
+    least = greatest = utility
+    if table.least is not None and table.greatest is not None:
+        infeasible = np.isneginf(utility)
+        least = quantised(np.where(infeasible, -np.inf, table.least[order]))
+        greatest = quantised(np.where(infeasible, -np.inf, table.greatest[order]))
+    if objective.leximin:  # a pool counts as its worst job
+        utility = least
     x = np.arange(utility.shape[1])
     problem = Problem(
         table=table,
@@ -145,6 +161,8 @@ def problem_of(
         order=order,
         utility=utility,
         term=objective.terms(utility, weight[:, None]),
+        least=least,
+        greatest=greatest,
         weight=weight,
         cost=cost,
         costs=cost[:, None] * x,

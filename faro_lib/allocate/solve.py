@@ -75,16 +75,25 @@ def marginal_values(
     """
     objective = objective_of(allocation.objective)
     rows = np.arange(len(table.jobs))
+    utility = objective.utilities(table)
+    least = utility if table.least is None else table.least
+    greatest = utility if table.greatest is None else table.greatest
+    if objective.leximin:
+        utility = least
     # Pad one infeasible column on either side: x replicas are at index x + 1.
-    utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)
+    padded = [
+        np.pad(values, ((0, 0), (1, 1)), constant_values=-np.inf)
+        for values in (utility, least, greatest)
+    ]
     weight = arrays_of(table.jobs).weight
-    current = utilities[rows, allocation.replicas + 1]
-    now = objective.score(current, weight, gamma)
+    current = [values[rows, allocation.replicas + 1] for values in padded]
+    now = objective.scores_after(current, current, weight, gamma)
 
     def change(by: int) -> np.ndarray:
-        moved = utilities[rows, allocation.replicas + 1 + by]
-        possible = ~np.isneginf(moved)
-        scores = objective.scores_after(current, np.where(possible, moved, current), weight, gamma)
+        moved = [values[rows, allocation.replicas + 1 + by] for values in padded]
+        possible = ~np.isneginf(moved[0])
+        moved = [np.where(possible, after, before) for after, before in zip(moved, current)]
+        scores = objective.scores_after(current, moved, weight, gamma)
         return np.where(possible, by * (scores - now), np.nan)
 
     return change(+1), change(-1)

@@ -11,8 +11,10 @@ from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
+from faro_lib.policies.pooled import pooled_decision
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
+from faro_lib.sharing.units import units_of
 from faro_lib.utility import (
     DROPS,
     UtilityTable,
@@ -85,6 +87,8 @@ class Faro(TwoLoops):
         The plan has the optimal replicas and drop rates, with their predictions and marginal
         values.
         """
+        if units_of(state.jobs).pools:
+            return pooled_decision(self, state, observation)
         now, capacity = observation.target, observation.capacity
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         rates_rps *= observation.exists[:, None, None]

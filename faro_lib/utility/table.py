@@ -37,13 +37,18 @@ class UtilityTable:
     effective: np.ndarray
     drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
     with_drops: bool = False  # whether drop rates were tried
+    # Utility of the worst and the best job of each row, (jobs, X + 1), where rows stand for pools
+    # of jobs (`sharing.units`); None: every row is one job.
+    least: np.ndarray | None = None
+    greatest: np.ndarray | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "jobs", tuple(self.jobs))
         object.__setattr__(self, "running", frozen(np.array(self.running, np.int64)))
         n = len(self.jobs)
-        for field in ("value", "effective", "drop"):
-            object.__setattr__(self, field, frozen(np.array(getattr(self, field), float)))
+        for field in ("value", "effective", "drop", "least", "greatest"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, frozen(np.array(getattr(self, field), float)))
         shape = self.value.shape
         if len(shape) != 2 or shape[0] != n:
             raise ValueError(f"value has shape {shape}; expected ({n} jobs, X + 1)")
@@ -189,7 +194,10 @@ def with_switching_cost(table: UtilityTable, cost: float, unchanged=True) -> Uti
     same_count = np.arange(table.columns + 1) == table.running[:, None]
     stays = same_count & np.reshape(unchanged, (-1, 1))
     charge = np.where(stays, 0.0, cost)
-    return replace(table, value=table.value - charge, effective=table.effective - charge)
+    charged = replace(table, value=table.value - charge, effective=table.effective - charge)
+    if table.least is None:
+        return charged
+    return replace(charged, least=table.least - charge, greatest=table.greatest - charge)
 
 
 def predicted_latency(

@@ -1,0 +1,125 @@
+"""Which models the replicas of a pool hold, so that every set of its jobs has enough replicas.
+
+A placement carries a load if every set of jobs has at most as much load as there are replicas that
+hold a model of the set (Hall's condition; a maximum flow from jobs to replicas reaches all load).
+Replicas that hold few models, in a chain, carry almost every load that fully shared ones carry
+(Jordan and Graves, Management Science 1995).
+"""
+
+import numpy as np
+
+from faro_lib.workload.pools import Placement, Pool, chained
+
+MOST_JOBS = 12  # in larger pools, replicas hold a chain of models, because sets are too many
+USABLE = 0.85  # share of a replica's time that the placement plans with
+PATHS = 16  # sample paths of the load that the search uses
+LEAST_GAIN = 0.02  # replicas of mean shortage for which a model is loaded
+ROUNDS = 8  # models that one decision exchanges at most
+# A home moves if its old job's surplus and its new job's deficit add up to this many replicas.
+HOME_MOVES = 1.5
+
+
+def shortage(placement: Placement, loads: np.ndarray) -> np.ndarray:
+    """Load that the replicas cannot serve, in erlangs, on each path: (paths, jobs) -> (paths,).
+
+    It is the largest load(S) - (replicas that hold a model of S) over all sets S of jobs.
+
+    >>> isolated = Placement(np.array([0, 1]), np.eye(2, dtype=bool))
+    >>> shortage(isolated, np.array([[1.5, 0.5], [1.0, 1.0]])).tolist()
+    [0.5, 0.0]
+    """
+    from faro_lib.sharing import _placement_kernels as kernels
+
+    loads = np.asarray(loads, float)
+    masks = _masks(placement)
+    loads_of = kernels.subset_loads(loads)
+    by_path = [
+        kernels.mean_shortage(masks, loads.shape[1], loads_of[:, path : path + 1].copy())
+        for path in range(len(loads))
+    ]
+    return np.array(by_path)
+
+
+def place(
+    pool: Pool,
+    replicas: int,
+    loads: np.ndarray,
+    minimum: np.ndarray,
+    current: Placement | None = None,
+) -> Placement:
+    """A placement of `replicas` for sampled loads (paths, jobs) in erlangs, near the current one.
+
+    Homes follow the mean loads. Each job has at least `minimum` (jobs,) replicas at home with it.
+    A model is loaded where it reduces the mean shortage by more than LEAST_GAIN replicas. A pool of
+    more than MOST_JOBS jobs gets a chain.
+    """
+    loads = np.asarray(loads, float)
+    before = None if current is None else current.replicas
+    homes = near_shares(loads.mean(axis=0), replicas, minimum, before)
+    if current is None or len(pool.jobs) > MOST_JOBS:
+        placement = chained(pool, homes)
+    else:
+        placement = current.resized(homes)
+    if len(pool.jobs) > MOST_JOBS or pool.models >= len(pool.jobs):
+        return placement
+    from faro_lib.sharing import _placement_kernels as kernels
+
+    masks = _masks(placement)
+    step = max(1, len(loads) // PATHS)
+    loads_of = kernels.subset_loads(loads[::step] / USABLE)
+    memory = np.array(pool.memory_of)
+    rules = pool.models, memory, pool.memory_gib, LEAST_GAIN, ROUNDS
+    kernels.improve(masks, placement.home, len(pool.jobs), loads_of, *rules)
+    resident = (masks[:, None] >> np.arange(len(pool.jobs))) & 1 > 0
+    return Placement(placement.home, resident)
+
+
+def near_shares(
+    load: np.ndarray, replicas: int, minimum: np.ndarray, before: np.ndarray | None = None
+) -> np.ndarray:
+    """Replicas at home with each job, (jobs,), in proportion to the loads and near those before.
+
+    They sum to `replicas` and are at least `minimum` (jobs,).
+
+    >>> near_shares(np.array([6.0, 2.0]), 8, np.array([1, 1])).tolist()
+    [6, 2]
+    >>> near_shares(np.array([5.5, 2.5]), 8, np.array([1, 1]), np.array([6, 2])).tolist()
+    [6, 2]
+    """
+    minimum = np.asarray(minimum, np.int64)
+    total = load.sum()
+    share = load / total * replicas if total > 0 else np.full(len(load), replicas / len(load))
+    if before is None:
+        homes = np.maximum(np.floor(share).astype(np.int64), minimum)
+    else:
+        homes = np.maximum(np.asarray(before, np.int64), minimum)
+    for _ in range(abs(int(replicas - homes.sum()))):
+        homes = (
+            _one_more(homes, share) if homes.sum() < replicas else _one_less(homes, share, minimum)
+        )
+    while True:
+        over = np.where(homes > minimum, homes - share, -np.inf)
+        under = share - homes
+        most, least = int(over.argmax()), int(under.argmax())
+        if over[most] + under[least] < HOME_MOVES:
+            return homes
+        homes[most] -= 1
+        homes[least] += 1
+
+
+def _one_more(homes: np.ndarray, share: np.ndarray) -> np.ndarray:
+    homes = homes.copy()
+    homes[int((share - homes).argmax())] += 1
+    return homes
+
+
+def _one_less(homes: np.ndarray, share: np.ndarray, minimum: np.ndarray) -> np.ndarray:
+    homes = homes.copy()
+    surplus = np.where(homes > minimum, homes - share, -np.inf)
+    homes[int(surplus.argmax())] -= 1
+    return homes
+
+
+def _masks(placement: Placement) -> np.ndarray:
+    """The models of each replica as a bit mask, (replicas,)."""
+    return (placement.resident << np.arange(placement.resident.shape[1])).sum(axis=1)

@@ -1,0 +1,218 @@
+"""Decisions about pools agree with maximum flows, enumerations and plain loops."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_flow
+
+from faro_lib.allocate import OBJECTIVES
+from faro_lib.queueing import model_of
+from faro_lib.sharing.admission import admit
+from faro_lib.sharing.placement import near_shares, place, shortage
+from faro_lib.sharing.units import pool_row, units_of
+from faro_lib.workload import Job, Placement, arrays_of, pools_of
+from faro_lib.workload.pools import chained
+from tests.support.examples import examples
+
+MODEL = model_of("mgc")
+
+
+def shared_jobs(number, models=2, **fields):
+    return tuple(
+        Job(f"j{index}", pool="p", models_per_replica=models, **fields) for index in range(number)
+    )
+
+
+def unserved_by_flow(placement, loads):
+    """Load minus the maximum flow from jobs to replicas that hold their models, in thousandths."""
+    replicas, jobs = placement.resident.shape
+    nodes = jobs + replicas + 2
+    capacity = np.zeros((nodes, nodes), np.int32)
+    source, sink = nodes - 2, nodes - 1
+    capacity[source, :jobs] = np.round(1000 * loads)
+    capacity[:jobs, jobs : jobs + replicas] = 10**6 * placement.resident.T
+    capacity[jobs : jobs + replicas, sink] = 1000
+    flow = maximum_flow(csr_array(capacity), source, sink).flow_value
+    return (np.round(1000 * loads).sum() - flow) / 1000
+
+
+@st.composite
+def placements(draw):
+    jobs = draw(st.integers(2, 5))
+    pool = pools_of(shared_jobs(jobs, draw(st.integers(1, jobs))))[0]
+    homes = draw(st.lists(st.integers(0, 3), min_size=jobs, max_size=jobs))
+    homes[0] += 1
+    loads = draw(st.lists(st.integers(0, 4000), min_size=jobs, max_size=jobs))
+    return pool, chained(pool, np.array(homes)), np.array(loads) / 1000
+
+
+class TestPlacement:
+    @examples(100)
+    @given(placements())
+    def test_the_shortage_is_what_a_maximum_flow_leaves(self, case):
+        _, placement, loads = case
+        assert shortage(placement, loads[None, :])[0] == pytest.approx(
+            unserved_by_flow(placement, loads)
+        )
+
+    @examples(50)
+    @given(placements(), st.integers(0, 6))
+    def test_a_decided_placement_respects_the_pool_and_is_never_worse_than_the_chain(
+        self, case, more
+    ):
+        pool, current, loads = case
+        replicas = len(current.home) + more
+        minimum = np.minimum(current.replicas, 1)
+        placed = place(pool, replicas, loads[None, :], minimum, current)
+        assert len(placed.home) == replicas
+        assert pool.holds(placed.resident).all()
+        assert (placed.replicas >= minimum).all()
+        kept = current.resized(placed.replicas)
+        assert shortage(placed, loads[None, :] / 0.9) <= shortage(kept, loads[None, :] / 0.9) + 1e-9
+
+    def test_nothing_moves_while_the_replicas_suffice(self):
+        pool = pools_of(shared_jobs(4))[0]
+        current = chained(pool, np.array([2, 2, 2, 2]))
+        placed = place(pool, 8, np.full((5, 4), 1.2), np.ones(4, int), current)
+        assert (placed.resident == current.resident).all()
+
+    def test_a_job_that_grows_gets_into_replicas_of_others(self):
+        pool = pools_of(shared_jobs(4))[0]
+        current = chained(pool, np.array([2, 2, 2, 2]))
+        loads = np.array([[3.5, 1.0, 0.5, 0.5]])
+        assert shortage(current, loads)[0] == 0
+        loads = np.array([[5.5, 0.5, 0.5, 0.5]])
+        placed = place(pool, 8, loads, np.ones(4, int), current)
+        assert shortage(placed, loads)[0] == 0
+        assert placed.resident[:, 0].sum() >= 6
+
+    def test_homes_follow_the_shares_and_keep_the_minimum(self):
+        assert near_shares(np.array([9.0, 0.0, 1.0]), 10, np.array([1, 1, 1])).tolist() == [8, 1, 1]
+        assert near_shares(np.zeros(3), 5, np.array([0, 0, 0])).sum() == 5
+
+    def test_a_placement_keeps_its_rows_when_it_is_resized(self):
+        pool = pools_of(shared_jobs(3))[0]
+        placement = chained(pool, np.array([2, 1, 1]))
+        bigger = placement.resized(np.array([3, 0, 2]))
+        assert bigger.home.tolist() == [0, 0, 0, 2, 2]
+        assert (bigger.resident[0] == bigger.resident[2]).all()
+        assert pool.holds(bigger.resident).all()
+
+
+class TestAdmission:
+    @examples(60)
+    @given(
+        st.sampled_from(["Sum", "FairSum", "Fair", "PenaltySum", "PenaltyFairSum"]),
+        st.integers(1, 5),
+        st.lists(st.floats(0.0, 3.0), min_size=3, max_size=3),
+        st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=3, max_size=3),
+    )
+    def test_no_other_choice_is_better(self, name, replicas, loads, weights):
+        jobs = shared_jobs(3)
+        objective = OBJECTIVES.find(name)
+        curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
+        loads = np.array([loads, [load * 1.3 for load in loads]])
+        weight = np.array(weights)
+        found = admit(loads, replicas, curves, weight, objective)
+        assert found.value == found.bound
+        busy_s = arrays_of(jobs).busy_s
+        best = -np.inf
+        for drop in product((0.0, 1.0), repeat=3):
+            kept = 1 - np.array(drop)
+            utility = np.zeros(3)
+            for path in loads:
+                for j, job in enumerate(jobs):
+                    if kept[j]:
+                        rate = (kept * path).sum() / busy_s[j]
+                        utility[j] += MODEL.expected_utility(job, rate, replicas, "relaxed") / 2
+                    elif path[j] == 0:
+                        utility[j] += 0.5
+            best = max(best, objective.score(utility, weight))
+        if objective.effective:  # it may also refuse in part
+            assert found.value >= best - 1e-3
+        else:
+            assert found.value == pytest.approx(best, abs=2e-3)
+
+    def test_the_heaviest_job_is_refused_first(self):
+        jobs = shared_jobs(3)
+        curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
+        loads = np.array([[6.0, 1.5, 1.5]])
+        found = admit(loads, 4, curves, np.ones(3), OBJECTIVES.find("Sum"))
+        assert found.drop.tolist() == [1.0, 0.0, 0.0]
+        weighted = admit(loads, 8, curves, np.array([9.0, 1, 1]), OBJECTIVES.find("Sum"))
+        assert weighted.drop[0] == 0.0
+
+    def test_nothing_is_refused_where_all_fits(self):
+        jobs = shared_jobs(3)
+        curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
+        found = admit(np.full((4, 3), 1.0), 6, curves, np.ones(3), OBJECTIVES.find("Sum"))
+        assert found.drop.tolist() == [0.0, 0.0, 0.0]
+
+    def test_many_jobs_are_decided_with_a_bound(self):
+        jobs = shared_jobs(20)
+        curves = MODEL.curves(jobs, "relaxed", 1.0, 16)
+        rng = np.random.default_rng(3)
+        loads = rng.uniform(0.2, 2.0, (10, 20))
+        found = admit(loads, 12, curves, np.ones(20), OBJECTIVES.find("Sum"))
+        assert 0 < found.value < found.bound <= 20
+        assert 0 < found.drop.sum() < 20
+
+
+class TestUnits:
+    def test_the_row_of_a_pool_is_what_its_replicas_are_worth_to_all_jobs(self):
+        jobs = shared_jobs(3)
+        rng = np.random.default_rng(1)
+        rates = rng.uniform(2, 12, (3, 4, 2))
+        worth, utility = pool_row(jobs, rates, 3, 8, latency_model=MODEL, cold_start_minutes=1.0)
+        curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
+        busy_s = arrays_of(jobs).busy_s[:, None]
+        expected = 0.0
+        for minute, replicas in ((0, 3), (1, 6)):  # new replicas serve after a minute
+            for sample in range(4):
+                load = rates[:, [sample], minute] * busy_s
+                best = admit(load.T, replicas, curves, np.ones(3), OBJECTIVES.find("Sum"))
+                expected += best.value / 8
+        assert worth[6] == pytest.approx(expected, abs=1e-6)
+        assert utility[6].sum() == pytest.approx(worth[6])
+        assert (np.diff(worth) >= -1e-9).all()
+
+    def test_sums_and_spread_go_both_ways(self):
+        a, c = shared_jobs(2)
+        units = units_of((a, Job("alone"), c))
+        assert units.sums(np.array([1, 5, 2])).tolist() == [5, 3]
+        assert units.spread(np.array([5.0, 3.0]), 3).tolist() == [3.0, 5.0, 3.0]
+
+    def test_the_bounds_of_a_pool_are_sums(self):
+        jobs = shared_jobs(3, min_replicas=2, max_replicas=9)
+        unit = units_of(jobs).jobs[0]
+        assert (unit.min_replicas, unit.max_replicas) == (6, 27)
+
+
+class TestBadPools:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"models_per_replica": 0}, "models_per_replica=0 must be a whole number >= 1"),
+            ({"models_per_replica": None}, "nothing says how many models"),
+            ({"memory_gib": 0.0}, "memory_gib=0.0 must be a finite number > 0"),
+            ({"memory_gib": 9.0, "replica_memory_gib": 8.0}, "is more than a replica of pool"),
+            ({"replica_memory_gib": 8.0}, "memory_gib is needed"),
+        ],
+    )
+    def test_impossible_values_are_named(self, changes, message):
+        with pytest.raises(ValueError, match=message):
+            fields = {"pool": "p", "models_per_replica": 2} | changes
+            pools_of([Job("a", **fields), Job("b", **fields)])
+
+    def test_jobs_of_a_pool_agree_about_its_replicas(self):
+        first, second = Job("a", pool="p", models_per_replica=2), Job("b", pool="p", cores=2.0)
+        with pytest.raises(ValueError, match="job 'b': cores=2.0 differs from 1.0"):
+            pools_of([first, second])
+
+    def test_a_placement_without_the_home_model_is_refused(self):
+        with pytest.raises(ValueError, match="must hold the model of its home job"):
+            Placement(np.array([0]), np.array([[False, True]]))
