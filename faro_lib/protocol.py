@@ -1,11 +1,12 @@
 """The protocols `Policy` and `Cluster`, and what passes between them: `Observation` and `Plan`."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from faro_lib.workload import Job
+from faro_lib.workload.pools import Placement
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
@@ -108,6 +109,8 @@ class Plan:
     # Bool, jobs that the policy leaves to another controller, which scales them; None = no job.
     # The guardrails leave them alone too.
     left: np.ndarray | None = None
+    # Pool name -> the models that its replicas should hold; None = as before.
+    placement: dict[str, Placement] | None = None
 
 
 def hold(observation: Observation) -> Plan:
@@ -207,3 +210,14 @@ class Cluster(Protocol):
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""
+
+
+@runtime_checkable
+class SharingCluster(Cluster, Protocol):
+    """A cluster whose replicas may hold the models of several jobs of a pool."""
+
+    def place(self, placement: dict[str, Placement]) -> None:
+        """Set which models the replicas of pools should hold, from the next `apply` on.
+
+        The cluster resizes the last placement of a pool to the targets of its jobs.
+        """
