@@ -25,6 +25,7 @@ from numba import njit
 from faro_lib.simulate.events import NONE, Requests, Station, ended, soonest, through_router, wrap
 
 LATE, EARLY, LRU = 0, 1, 2
+NO_LIMIT = np.iinfo(np.int64).max
 
 
 class Rules(NamedTuple):
@@ -51,18 +52,20 @@ class PoolState(NamedTuple):
     active: np.ndarray  # (1,) number of active slots: those of replicas that were not removed
     turn: np.ndarray  # (1,) position in `order` at which the next search begins
     alive: np.ndarray  # bool (slots,) whether the slot is active
+    free: np.ndarray  # (slots,) LATE: begins with the `idle` free slots, free for longest first
+    idle: np.ndarray  # (1,)
     home: np.ndarray  # (slots,) the home job, its position in the pool
     holds: np.ndarray  # bool (slots, jobs) the models in each replica
     used_s: np.ndarray  # (slots, jobs) when the replica last began to serve the model
     serving: np.ndarray  # (slots,) the request in service, or NONE
     serving_job: np.ndarray  # (slots,) its job, the position in the pool
     done_s: np.ndarray  # (slots,) when it is completed; inf if the replica is free
-    free_s: np.ndarray  # (slots,) since when the replica is free
     inside: np.ndarray  # (slots,) requests in the replica, in service or queued
     first_node: np.ndarray  # (slots,) first request of the replica's queue, or NONE
     last_node: np.ndarray  # (slots,)
     node_request: np.ndarray  # (nodes,)
     node_job: np.ndarray  # (nodes,) position in the pool
+    node_deadline_s: np.ndarray  # (nodes,)
     node_next: np.ndarray  # (nodes,) next node of the queue, or of the unused nodes, or NONE
     unused_node: np.ndarray  # (1,)
     counted: np.ndarray  # (slots,) `inside` when it was counted last
@@ -76,13 +79,13 @@ class PoolState(NamedTuple):
 PER_POOL_SLOT = {
     "order",
     "alive",
+    "free",
     "home",
     "holds",
     "used_s",
     "serving",
     "serving_job",
     "done_s",
-    "free_s",
     "inside",
     "first_node",
     "last_node",
@@ -101,18 +104,20 @@ def new_pool_state(slots: int, jobs: int, queue_limit: int, gateways: int) -> Po
         active=np.zeros(1, np.int64),
         turn=np.zeros(1, np.int64),
         alive=np.zeros(slots, bool),
+        free=np.zeros(slots, np.int64),
+        idle=np.zeros(1, np.int64),
         home=np.zeros(slots, np.int64),
         holds=np.zeros((slots, jobs), bool),
         used_s=np.zeros((slots, jobs)),
         serving=np.full(slots, NONE),
         serving_job=np.zeros(slots, np.int64),
         done_s=np.full(slots, np.inf),
-        free_s=np.zeros(slots),
         inside=np.zeros(slots, np.int64),
         first_node=np.full(slots, NONE),
         last_node=np.full(slots, NONE),
         node_request=np.zeros(nodes, np.int64),
         node_job=np.zeros(nodes, np.int64),
+        node_deadline_s=np.zeros(nodes),
         node_next=following,
         unused_node=np.zeros(1, np.int64),
         counted=np.zeros(slots, np.int64),
@@ -136,21 +141,26 @@ def with_pool_slots(state: PoolState, slots: int) -> PoolState:
     return state._replace(**wider, sent=sent)
 
 
+@njit(cache=True)
+def _next_count_s(now, age_s):
+    """The first multiple of `age_s` after now."""
+    next_s = (np.floor(now / age_s) + 1) * age_s
+    return next_s if next_s > now else next_s + age_s
+
+
 @njit(cache=True, inline="always")
-def _count(rules, pool, now):
-    """Count the requests in replicas, if the time for it has come."""
-    if now >= pool.next_count_s[0]:
-        age_s = rules.counts_age_s
-        next_s = (np.floor(now / age_s) + 1) * age_s
-        pool.next_count_s[0] = next_s if next_s > now else next_s + age_s
-        pool.counted[:] = pool.inside
-        pool.sent[:] = 0
+def _next_of(job, first, next_arrival, head, arrival_s, latency_s):
+    """When the job's next request arrives or leaves its first pass, whichever is first."""
+    arriving = next_arrival[job]
+    at_s = arrival_s[arriving] if arriving < first[job + 1] else np.inf
+    if head[job] < arriving:
+        at_s = min(at_s, -latency_s[head[job]])
+    return at_s
 
 
 @njit(cache=True)
-def _use(rules, pool, slot, position, now):
+def _use(rules, holds, used_s, position, now):
     """Seconds until an LRU replica has the model, for which it drops others if it must."""
-    holds, used_s = pool.holds[slot], pool.used_s[slot]
     takes_s = 0.0
     if not holds[position]:
         takes_s = rules.load_s[position]
@@ -171,53 +181,31 @@ def _use(rules, pool, slot, position, now):
 
 
 @njit(cache=True, inline="always")
-def _begin(rules, pool, slot, position, request, now, service_s):
-    """Begin to serve the request in a free replica."""
-    takes_s = service_s[request]
-    if rules.router == LRU:
-        takes_s += _use(rules, pool, slot, position, now)
-    pool.serving[slot] = request
-    pool.serving_job[slot] = position
-    pool.done_s[slot] = now + takes_s
+def _fewest(order, active, turn, holds, position, counted, sent, most):
+    """The replica with fewer than `most` requests that has the fewest, or NONE, and the next turn.
 
-
-@njit(cache=True)
-def _queue_in(rules, pool, slot, position, request, arrival_s):
-    """Put the request into the replica's queue: by deadline, or last under LRU."""
-    node = pool.unused_node[0]
-    pool.unused_node[0] = pool.node_next[node]
-    pool.node_request[node] = request
-    pool.node_job[node] = position
-    deadline_s = arrival_s[request] + rules.slo_s[position]
-    before = pool.last_node[slot]
-    if before != NONE and rules.router == EARLY:
-        other = pool.node_request[before]
-        if arrival_s[other] + rules.slo_s[pool.node_job[before]] > deadline_s:
-            before, after = NONE, pool.first_node[slot]
-            while True:
-                other = pool.node_request[after]
-                if arrival_s[other] + rules.slo_s[pool.node_job[after]] > deadline_s:
-                    break
-                before, after = after, pool.node_next[after]
-    if before == NONE:
-        pool.node_next[node] = pool.first_node[slot]
-        pool.first_node[slot] = node
-    else:
-        pool.node_next[node] = pool.node_next[before]
-        pool.node_next[before] = node
-    if pool.node_next[node] == NONE:
-        pool.last_node[slot] = node
-    pool.queued[position] += 1
+    It holds the model of the job at `position`; with NONE, any replica will do. The search begins
+    behind the replica found last, so that equal replicas take turns.
+    """
+    best, fewest, next_turn = NONE, most, turn
+    for _ in range(active):
+        slot = order[turn]
+        turn = wrap(turn + 1, active)
+        inside = counted[slot] + sent[slot]
+        if inside < fewest and (position == NONE or holds[slot, position]):
+            best, fewest, next_turn = slot, inside, turn
+    return best, next_turn
 
 
 @njit(cache=True, inline="always")
-def _free_node(pool, node):
-    """The request and job of a node, which is unused afterwards."""
-    pool.node_next[node] = pool.unused_node[0]
-    pool.unused_node[0] = node
-    position = pool.node_job[node]
-    pool.queued[position] -= 1
-    return pool.node_request[node], position
+def _place_in_queue(first, last, following, its_deadline_s, deadline_s):
+    """The node of a queue by deadline behind which a deadline belongs; NONE if it is the first."""
+    if last == NONE or its_deadline_s[last] <= deadline_s:
+        return last
+    before, after = NONE, first
+    while its_deadline_s[after] <= deadline_s:
+        before, after = after, following[after]
+    return before
 
 
 @njit(cache=True)
@@ -234,9 +222,14 @@ def take_out(pool, slot, position, requests, positions):
                 pool.first_node[slot] = after
             else:
                 pool.node_next[before] = after
-            requests[count], positions[count] = _free_node(pool, node)
-            pool.in_replicas[positions[count]] -= 1
+            pool.node_next[node] = pool.unused_node[0]
+            pool.unused_node[0] = node
+            its_job = pool.node_job[node]
+            pool.queued[its_job] -= 1
+            pool.in_replicas[its_job] -= 1
             pool.inside[slot] -= 1
+            requests[count] = pool.node_request[node]
+            positions[count] = its_job
             count += 1
         else:
             before = node
@@ -245,257 +238,226 @@ def take_out(pool, slot, position, requests, positions):
     return count
 
 
-@njit(cache=True)
-def _fewest(rules, pool, position, gateway, most):
-    """The replica with fewer than `most` requests that has the fewest, or NONE.
-
-    It holds the model of the job at `position`; with NONE, any replica will do. The search begins
-    behind the replica found last, so that equal replicas take turns.
-    """
-    best, fewest, next_turn = NONE, most, pool.turn[0]
-    turn, active = pool.turn[0], pool.active[0]
-    for _ in range(active):
-        slot = pool.order[turn]
-        turn = wrap(turn + 1, active)
-        if position != NONE and not pool.holds[slot, position]:
-            continue
-        if rules.counts_age_s > 0:
-            requests = pool.counted[slot] + pool.sent[gateway, slot]
-        else:
-            requests = pool.inside[slot]
-        if requests < fewest:
-            best, fewest, next_turn = slot, requests, turn
-    pool.turn[0] = next_turn
-    return best
-
-
-@njit(cache=True, inline="always")
-def _push(rules, station, position, request):
-    """Put the request into its job's queue, which has room."""
-    job = rules.jobs[position]
-    length = station.waiting.shape[1]
-    place = wrap(station.waiting_head[job] + station.waiting_count[job], length)
-    station.waiting[job, place] = request
-    station.waiting_count[job] += 1
-
-
-@njit(cache=True, inline="always")
-def _pop(rules, station, position):
-    """Take the first request out of its job's queue."""
-    job = rules.jobs[position]
-    head = station.waiting_head[job]
-    station.waiting_head[job] = wrap(head + 1, station.waiting.shape[1])
-    station.waiting_count[job] -= 1
-    return station.waiting[job, head]
-
-
-@njit(cache=True)
-def _bind(rules, pool, station, position, request, now, requests):
-    """Send the request to a replica (EARLY, LRU); whether there was one, or room in the queue."""
-    job = rules.jobs[position]
-    most = np.iinfo(np.int64).max
-    gateway = pool.routed[0] % len(pool.sent)
-    pool.routed[0] += 1
-    if rules.router == EARLY:
-        slot = _fewest(rules, pool, position, gateway, most)
-    else:
-        slot = _fewest(rules, pool, position, gateway, station.places[job])
-        if slot == NONE:
-            slot = _fewest(rules, pool, NONE, gateway, most)
-    free = slot != NONE and pool.serving[slot] == NONE
-    if not free and station.waiting_count[job] + pool.queued[position] > rules.queue_limit:
-        return False
-    if slot == NONE:
-        _push(rules, station, position, request)
-        return True
-    pool.sent[gateway, slot] += 1
-    pool.inside[slot] += 1
-    pool.in_replicas[position] += 1
-    if free:
-        _begin(rules, pool, slot, position, request, now, requests.service_s)
-    else:
-        _queue_in(rules, pool, slot, position, request, requests.arrival_s)
-    return True
-
-
-@njit(cache=True, inline="always")
-def _free_holder(pool, position):
-    """LATE: the free replica that serves the job, at home with it or free for longest, or NONE."""
-    best = NONE
-    best_home = False
-    for slot in range(len(pool.alive)):
-        if pool.alive[slot] and pool.serving[slot] == NONE and pool.holds[slot, position]:
-            at_home = pool.home[slot] == position
-            longer = best == NONE or pool.free_s[slot] < pool.free_s[best]
-            if (at_home and not best_home) or (at_home == best_home and longer):
-                best = slot
-                best_home = at_home
-    return best
-
-
-@njit(cache=True, inline="always")
-def _urgent(rules, pool, station, slot, arrival_s):
-    """LATE: the job whose first request has the earliest deadline of those the replica serves."""
-    best, earliest_s = NONE, np.inf
-    for position in range(len(rules.jobs)):
-        job = rules.jobs[position]
-        if station.waiting_count[job] > 0 and pool.holds[slot, position]:
-            request = station.waiting[job, station.waiting_head[job]]
-            deadline_s = arrival_s[request] + rules.slo_s[position]
-            if deadline_s < earliest_s:
-                best, earliest_s = position, deadline_s
-    return best
-
-
-@njit(cache=True, inline="always")
-def _next_event(requests, station, job):
-    """When the job's next request arrives or leaves its first pass, whichever is first."""
-    arriving, head = station.next_arrival[job], station.head[job]
-    at_s = np.inf
-    if arriving < requests.first[job + 1]:
-        at_s = requests.arrival_s[arriving]
-    if head < arriving and -requests.latency_s[head] < at_s:
-        at_s = -requests.latency_s[head]
-    return at_s
-
-
 @njit(cache=True, nogil=True)
 def advance_pool(
-    until_s: float, rules: Rules, requests: Requests, station: Station, pool: PoolState
-) -> None:
-    """Process the pool's events up to and including `until_s`."""
-    arrival_s, service_s, latency_s = requests.arrival_s, requests.service_s, requests.latency_s
-    router_in_s, router_out_s = requests.router_in_s, requests.router_out_s
-    next_s = np.empty(len(rules.jobs))
-    for position in range(len(next_s)):
-        next_s[position] = _next_event(requests, station, rules.jobs[position])
-    coming_s, coming = soonest(next_s)
-    done_s, slot = soonest(pool.done_s)
-    while True:
-        now = coming_s if coming_s <= done_s else done_s
-        if now > until_s or now == np.inf:
-            break
-        if rules.counts_age_s > 0:
-            _count(rules, pool, now)
-
-        if coming_s <= done_s:
-            job = rules.jobs[coming]
-            arriving, head = station.next_arrival[job], station.head[job]
-            routed_s = -latency_s[head] if head < arriving else np.inf
-            if arriving < requests.first[job + 1] and arrival_s[arriving] <= routed_s:
-                free_s = through_router(station.router_free_s[job], now, router_in_s, arriving)
-                station.router_free_s[job] = free_s
-                latency_s[arriving] = -free_s
-                station.next_arrival[job] = arriving + 1
-            else:  # the request has passed the router
-                station.head[job] = head + 1
-                served = True
-                if station.drop[job] > 0 and requests.coin[head] < station.drop[job]:
-                    served = False
-                elif rules.router == LATE:
-                    free = _free_holder(pool, coming)
-                    if free != NONE:
-                        pool.inside[free] += 1
-                        pool.in_replicas[coming] += 1
-                        _begin(rules, pool, free, coming, head, now, service_s)
-                    elif station.waiting_count[job] > rules.queue_limit:
-                        served = False
-                    else:
-                        _push(rules, station, coming, head)
-                else:
-                    served = _bind(rules, pool, station, coming, head, now, requests)
-                done_s, slot = soonest(pool.done_s)
-                if not served:
-                    free_s = through_router(station.router_free_s[job], now, router_out_s, head)
-                    station.router_free_s[job] = free_s
-                    latency_s[head] = np.inf
-                    spent_s = free_s - arrival_s[head]
-                    ended(
-                        int(free_s), spent_s, station.finished[job], station.finished_latency_s[job]
-                    )
-            next_s[coming] = _next_event(requests, station, job)
-            coming_s, coming = soonest(next_s)
-            continue
-
-        request, position = pool.serving[slot], pool.serving_job[slot]
-        job = rules.jobs[position]
-        pool.serving[slot] = NONE
-        pool.done_s[slot] = np.inf
-        pool.free_s[slot] = now
-        pool.inside[slot] -= 1
-        pool.in_replicas[position] -= 1
-        if rules.router == LATE:
-            if pool.alive[slot]:
-                urgent = _urgent(rules, pool, station, slot, arrival_s)
-                if urgent != NONE:
-                    pool.inside[slot] += 1
-                    pool.in_replicas[urgent] += 1
-                    following = _pop(rules, station, urgent)
-                    _begin(rules, pool, slot, urgent, following, now, service_s)
-        elif pool.first_node[slot] != NONE:
-            node = pool.first_node[slot]
-            pool.first_node[slot] = pool.node_next[node]
-            if pool.first_node[slot] == NONE:
-                pool.last_node[slot] = NONE
-            following, its_job = _free_node(pool, node)
-            _begin(rules, pool, slot, its_job, following, now, service_s)
-        done_s, slot = soonest(pool.done_s)
-        free_s = through_router(station.router_free_s[job], now, router_out_s, request)
-        station.router_free_s[job] = free_s
-        spent_s = free_s - arrival_s[request]
-        latency_s[request] = spent_s
-        ended(int(free_s), spent_s, station.finished[job], station.finished_latency_s[job])
-    if rules.counts_age_s > 0:
-        _count(rules, pool, until_s)
-
-
-@njit(cache=True)
-def reroute(
-    now: float,
+    until_s: float,
     moved: np.ndarray,
-    positions: np.ndarray,
+    moved_job: np.ndarray,
     rules: Rules,
     requests: Requests,
     station: Station,
     pool: PoolState,
 ) -> None:
-    """Send requests, which were taken out of replicas' queues, to other replicas."""
-    for n in range(len(moved)):
-        _bind(rules, pool, station, positions[n], moved[n], now, requests)
+    """Process the pool's events up to and including `until_s`.
 
-
-@njit(cache=True)
-def wake(now: float, rules: Rules, requests: Requests, station: Station, pool: PoolState) -> None:
-    """Give replicas the waiting requests that they can serve since they changed.
-
-    LATE: each free replica takes one, in the order of the slots. EARLY, LRU: requests wait in front
-    of the replicas only while none can take them; they are sent by deadline.
+    The requests `moved`, of the jobs at positions `moved_job`, are sent to replicas first, at
+    `until_s`. One long function for the reason given in `events.advance_job`.
     """
-    arrival_s = requests.arrival_s
-    if rules.router == LATE:
-        for slot in range(len(pool.alive)):
-            if pool.alive[slot] and pool.serving[slot] == NONE:
-                urgent = _urgent(rules, pool, station, slot, arrival_s)
-                if urgent != NONE:
-                    pool.inside[slot] += 1
-                    pool.in_replicas[urgent] += 1
-                    request = _pop(rules, station, urgent)
-                    _begin(rules, pool, slot, urgent, request, now, requests.service_s)
-        return
-    active = pool.order[: pool.active[0]]
+    router, queue_limit, age_s = rules.router, rules.queue_limit, rules.counts_age_s
+    jobs, slo_s = rules.jobs, rules.slo_s
+    arrival_s, service_s, latency_s = requests.arrival_s, requests.service_s, requests.latency_s
+    router_in_s, router_out_s, coin = requests.router_in_s, requests.router_out_s, requests.coin
+    first = requests.first
+    next_arrival, head, drop = station.next_arrival, station.head, station.drop
+    router_free_s, places = station.router_free_s, station.places
+    waiting, waiting_head = station.waiting, station.waiting_head
+    waiting_count = station.waiting_count
+    finished, finished_latency_s = station.finished, station.finished_latency_s
+    order, active, turn = pool.order, pool.active[0], pool.turn[0]
+    alive, home, holds, used_s = pool.alive, pool.home, pool.holds, pool.used_s
+    free, idle = pool.free, pool.idle[0]
+    serving, serving_job, done_s = pool.serving, pool.serving_job, pool.done_s
+    inside, in_replicas, queued = pool.inside, pool.in_replicas, pool.queued
+    first_node, last_node, unused = pool.first_node, pool.last_node, pool.unused_node[0]
+    node_request, node_job, node_next = pool.node_request, pool.node_job, pool.node_next
+    node_deadline_s = pool.node_deadline_s
+    sent, next_count_s, routed = pool.sent, pool.next_count_s[0], pool.routed[0]
+    counted = pool.counted if age_s > 0 else inside
+    queue_length = waiting.shape[1]
+
+    size = len(jobs)
+    next_s = np.empty(size)  # of each job, its next request that arrives or leaves the first pass
+    urgent_s = np.full(size, np.inf)  # LATE: of each job, the deadline of its first waiting request
+    any_waiting = 0
+    for n in range(size):
+        job = jobs[n]
+        next_s[n] = _next_of(job, first, next_arrival, head, arrival_s, latency_s)
+        any_waiting += waiting_count[job]
+        if waiting_count[job] > 0:
+            urgent_s[n] = arrival_s[waiting[job, waiting_head[job]]] + slo_s[n]
+    next_at_s, next_job = soonest(next_s)
+    done_at_s, done_slot = soonest(done_s)
+    moves = 0
     while True:
-        best, earliest_s = NONE, np.inf
-        for position in range(len(rules.jobs)):
-            job = rules.jobs[position]
-            can = rules.router == LRU and len(active) > 0
-            for slot in active:
-                can = can or pool.holds[slot, position]
-            if can and station.waiting_count[job] > 0:
-                request = station.waiting[job, station.waiting_head[job]]
-                deadline_s = arrival_s[request] + rules.slo_s[position]
-                if deadline_s < earliest_s:
-                    best, earliest_s = position, deadline_s
-        if best == NONE:
-            return
-        request = _pop(rules, station, best)
-        _bind(rules, pool, station, best, request, now, requests)
+        leaving = NONE  # the request that leaves at this event
+        served = True  # whether it was served and not dropped
+        coming = NONE  # the request that needs a replica
+        starting = NONE  # the replica that begins to serve the request `begun`
+        begun = NONE
+        if moves < len(moved):
+            now = until_s
+            coming, position = moved[moves], moved_job[moves]
+            moves += 1
+        else:
+            now = next_at_s if next_at_s <= done_at_s else done_at_s
+            if now > until_s or now == np.inf:
+                break
+            if age_s > 0 and now >= next_count_s:
+                next_count_s = _next_count_s(now, age_s)
+                counted[:] = inside
+                sent[:] = 0
+            if next_at_s <= done_at_s:
+                position = next_job
+                job = jobs[position]
+                request, arriving = head[job], next_arrival[job]
+                if request < arriving and -latency_s[request] <= now:
+                    arrives = arriving < first[job + 1] and arrival_s[arriving] <= now
+                else:
+                    arrives = True
+                if arrives:
+                    free_s = through_router(router_free_s[job], now, router_in_s, arriving)
+                    router_free_s[job] = free_s
+                    latency_s[arriving] = -free_s
+                    next_arrival[job] += 1
+                else:
+                    head[job] += 1
+                    if drop[job] > 0 and coin[request] < drop[job]:
+                        leaving = request
+                        served = False
+                    else:
+                        coming = request
+                next_s[position] = _next_of(job, first, next_arrival, head, arrival_s, latency_s)
+                next_at_s, next_job = soonest(next_s)
+                if arrives:
+                    continue
+            else:
+                slot = done_slot
+                leaving, position = serving[slot], serving_job[slot]
+                serving[slot] = NONE
+                done_s[slot] = np.inf
+                inside[slot] -= 1
+                in_replicas[position] -= 1
+                if router == LATE:
+                    next_position = NONE
+                    if any_waiting > 0 and alive[slot]:
+                        earliest_s = np.inf
+                        for n in range(size):
+                            if urgent_s[n] < earliest_s and holds[slot, n]:
+                                next_position, earliest_s = n, urgent_s[n]
+                    if next_position != NONE:
+                        job = jobs[next_position]
+                        starting, begun = slot, waiting[job, waiting_head[job]]
+                        waiting_head[job] = wrap(waiting_head[job] + 1, queue_length)
+                        waiting_count[job] -= 1
+                        any_waiting -= 1
+                        urgent_s[next_position] = np.inf
+                        if waiting_count[job] > 0:
+                            its_slo_s = slo_s[next_position]
+                            oldest = waiting[job, waiting_head[job]]
+                            urgent_s[next_position] = arrival_s[oldest] + its_slo_s
+                        inside[slot] += 1
+                        in_replicas[next_position] += 1
+                        serving_job[slot] = next_position
+                    elif alive[slot]:
+                        free[idle] = slot
+                        idle += 1
+                elif first_node[slot] != NONE:
+                    node = first_node[slot]
+                    first_node[slot] = node_next[node]
+                    if first_node[slot] == NONE:
+                        last_node[slot] = NONE
+                    node_next[node] = unused
+                    unused = node
+                    starting, begun = slot, node_request[node]
+                    queued[node_job[node]] -= 1
+                    serving_job[slot] = node_job[node]
+
+        if coming != NONE:
+            job = jobs[position]
+            slot = NONE
+            if router == LATE:
+                place = NONE
+                for n in range(idle):
+                    if holds[free[n], position]:
+                        if home[free[n]] == position:
+                            place = n
+                            break
+                        if place == NONE:
+                            place = n
+                if place != NONE:
+                    slot = free[place]
+                    idle -= 1
+                    for n in range(place, idle):
+                        free[n] = free[n + 1]
+            else:
+                gateway = routed % len(sent)
+                routed += 1
+                known = sent[gateway]
+                most = places[job] if router == LRU else NO_LIMIT
+                slot, turn = _fewest(order, active, turn, holds, position, counted, known, most)
+                if slot == NONE and router == LRU:
+                    slot, turn = _fewest(order, active, turn, holds, NONE, counted, known, NO_LIMIT)
+            is_free = slot != NONE and serving[slot] == NONE
+            if not is_free and waiting_count[job] + queued[position] > queue_limit:
+                leaving = coming
+                served = False
+            elif slot == NONE:
+                waiting[job, wrap(waiting_head[job] + waiting_count[job], queue_length)] = coming
+                waiting_count[job] += 1
+                any_waiting += 1
+                if waiting_count[job] == 1:
+                    urgent_s[position] = arrival_s[coming] + slo_s[position]
+            else:
+                inside[slot] += 1
+                in_replicas[position] += 1
+                if age_s > 0 and router != LATE:
+                    sent[gateway, slot] += 1
+                if is_free:
+                    starting, begun = slot, coming
+                    serving_job[slot] = position
+                else:
+                    node = unused
+                    unused = node_next[node]
+                    node_request[node], node_job[node] = coming, position
+                    deadline_s = arrival_s[coming] + slo_s[position]
+                    node_deadline_s[node] = deadline_s
+                    before = last_node[slot]
+                    if router == EARLY:
+                        before = _place_in_queue(
+                            first_node[slot], before, node_next, node_deadline_s, deadline_s
+                        )
+                    if before == NONE:
+                        node_next[node] = first_node[slot]
+                        first_node[slot] = node
+                    else:
+                        node_next[node] = node_next[before]
+                        node_next[before] = node
+                    if node_next[node] == NONE:
+                        last_node[slot] = node
+                    queued[position] += 1
+
+        if starting != NONE:
+            takes_s = service_s[begun]
+            if router == LRU:
+                takes_s += _use(
+                    rules, holds[starting], used_s[starting], serving_job[starting], now
+                )
+            serving[starting] = begun
+            done_s[starting] = now + takes_s
+            if now + takes_s < done_at_s or (now + takes_s == done_at_s and starting < done_slot):
+                done_at_s, done_slot = now + takes_s, starting
+        if leaving != NONE:  # served or dropped, the request passes the router again
+            job = jobs[position]
+            free_s = through_router(router_free_s[job], now, router_out_s, leaving)
+            router_free_s[job] = free_s
+            spent_s = free_s - arrival_s[leaving]
+            latency_s[leaving] = spent_s if served else np.inf
+            ended(int(free_s), spent_s, finished[job], finished_latency_s[job])
+            if served:
+                done_at_s, done_slot = soonest(done_s)
+    if age_s > 0 and until_s >= next_count_s:
+        next_count_s = _next_count_s(until_s, age_s)
+        counted[:] = inside
+        sent[:] = 0
+    pool.turn[0], pool.idle[0], pool.unused_node[0] = turn, idle, unused
+    pool.next_count_s[0], pool.routed[0] = next_count_s, routed

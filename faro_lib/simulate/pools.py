@@ -18,7 +18,7 @@ from faro_lib.workload.pools import Placement, Pool, chained
 
 ROUTERS = {"late": pool_events.LATE, "early": pool_events.EARLY, "lru": pool_events.LRU}
 POOL_SLOTS = 8  # initial number of slots per pool, each for one replica; doubled when needed
-NOTHING = events.NONE
+NONE_MOVED = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +118,17 @@ class SharedReplicas:
             end_s, slot = min((end_s, slot) for slot, (end_s, _) in self._loads.items())
             if end_s > until_s:
                 break
-            pool_events.advance_pool(end_s, *self._trial)
+            self._run(end_s)
             _, model = self._loads.pop(slot)
             self.state.holds[slot, model] = True
             self._settle(end_s)
-        pool_events.advance_pool(until_s, *self._trial)
+        self._run(until_s)
 
     def add_replica(self, now_s: float) -> None:
         """Add a replica in an empty slot; it follows the first row that no other one follows."""
         self.advance(now_s)
         state = self.state
-        taken = state.serving != NOTHING
+        taken = state.serving != events.NONE
         taken[self._active] = True
         slot = len(taken) if taken.all() else int(np.argmin(taken))
         if slot == len(taken):
@@ -139,7 +139,8 @@ class SharedReplicas:
         state.holds[slot] = self.wish.resident[row]
         state.home[slot] = self.wish.home[row]
         state.used_s[slot] = now_s
-        state.free_s[slot] = now_s
+        state.free[state.idle[0]] = slot
+        state.idle[0] += 1
         # It has no requests. What the gateways count must not be that of an earlier replica.
         state.counted[slot] = 0
         state.sent[:, slot] = 0
@@ -152,12 +153,20 @@ class SharedReplicas:
         slot = self._active.pop()
         self._row.pop()
         self._loads.pop(slot, None)
+        state = self.state
+        free = state.free[: state.idle[0]]
+        left = free[free != slot]
+        state.free[: len(left)] = left
+        state.idle[0] = len(left)
         self._reorder()
-        self._move_requests(slot, NOTHING, now_s)
+        self._move_requests(slot, events.NONE, now_s)
 
-    @property
-    def _trial(self) -> tuple:
-        return self._rules, self._requests, self._station, self.state
+    def _run(
+        self, until_s: float, moved: np.ndarray = NONE_MOVED, of: np.ndarray = NONE_MOVED
+    ) -> None:
+        """Run the event loop up to `until_s`, where requests `moved`, `of` jobs, are routed."""
+        trial = self._rules, self._requests, self._station, self.state
+        pool_events.advance_pool(until_s, moved, of, *trial)
 
     def _reorder(self) -> None:
         """Tell the event loop which slots are active."""
@@ -196,7 +205,55 @@ class SharedReplicas:
             for slot, row in zip(self._active, self._row):
                 if slot not in self._loads:
                     self._change_models(slot, self.wish.resident[row], now_s)
-        pool_events.wake(now_s, *self._trial)
+        if self._rules.router == pool_events.LATE:
+            self._serve_waiting(now_s)
+        else:
+            self._send_waiting(now_s)
+
+    def _serve_waiting(self, now_s: float) -> None:
+        """LATE: let free replicas take waiting requests that they can serve since they changed."""
+        state = self.state
+        free = state.free[: state.idle[0]].tolist()
+        for slot in list(free):
+            deadline_s = np.where(state.holds[slot], self._urgent_s(), np.inf)
+            if deadline_s.min() == np.inf:
+                continue
+            position = int(deadline_s.argmin())
+            request = self._pop_waiting(position)
+            state.inside[slot] += 1
+            state.in_replicas[position] += 1
+            state.serving[slot], state.serving_job[slot] = request, position
+            state.done_s[slot] = now_s + self._requests.service_s[request]
+            free.remove(slot)
+        state.free[: len(free)] = free
+        state.idle[0] = len(free)
+
+    def _send_waiting(self, now_s: float) -> None:
+        """EARLY, LRU: send requests that have waited for any replica, earliest deadline first."""
+        can = self.holds.any(axis=0) | (self._rules.router == pool_events.LRU)
+        moved, of = [], []
+        while self._active:
+            deadline_s = np.where(can, self._urgent_s(), np.inf)
+            if deadline_s.min() == np.inf:
+                break
+            of.append(int(deadline_s.argmin()))
+            moved.append(self._pop_waiting(of[-1]))
+        self._run(now_s, np.array(moved, np.int64), np.array(of, np.int64))
+
+    def _urgent_s(self) -> np.ndarray:
+        """Deadline of each job's first waiting request, inf if none waits, (jobs of the pool,)."""
+        station, jobs = self._station, self._rules.jobs
+        first = station.waiting[jobs, station.waiting_head[jobs]]
+        deadline_s = self._requests.arrival_s[first] + self._rules.slo_s
+        return np.where(station.waiting_count[jobs] > 0, deadline_s, np.inf)
+
+    def _pop_waiting(self, position: int) -> int:
+        """Take the first waiting request of a job out of its queue."""
+        station, job = self._station, self._rules.jobs[position]
+        head = station.waiting_head[job]
+        station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
+        station.waiting_count[job] -= 1
+        return int(station.waiting[job, head])
 
     def _change_models(self, slot: int, wished: np.ndarray, now_s: float) -> None:
         """Begin a replica's next load, for which others may have to go; else drop the rest."""
@@ -236,4 +293,5 @@ class SharedReplicas:
         moved = np.empty(self.state.inside[slot], np.int64)
         positions = np.empty_like(moved)
         count = pool_events.take_out(self.state, slot, model, moved, positions)
-        pool_events.reroute(now_s, moved[:count], positions[:count], *self._trial)
+        if count:
+            self._run(now_s, moved[:count], positions[:count])
