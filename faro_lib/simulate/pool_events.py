@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from faro_lib.simulate.events import NONE, Requests, Station, ended, soonest, through_router, wrap
+from faro_lib.simulate.events import NONE, Requests, Station, soonest, wrap
 
 LATE, EARLY, LRU = 0, 1, 2
 NO_LIMIT = np.iinfo(np.int64).max
@@ -149,13 +149,23 @@ def _next_count_s(now, age_s):
 
 
 @njit(cache=True, inline="always")
-def _next_of(job, first, next_arrival, head, arrival_s, latency_s):
-    """When the job's next request arrives or leaves its first pass, whichever is first."""
-    arriving = next_arrival[job]
-    at_s = arrival_s[arriving] if arriving < first[job + 1] else np.inf
-    if head[job] < arriving:
-        at_s = min(at_s, -latency_s[head[job]])
-    return at_s
+def _passes_s(free_s, now, passes_s, request, has_router):
+    """When a request that enters the router now leaves it: at once if there is no router."""
+    return max(free_s, now) + passes_s[request] if has_router else now
+
+
+@njit(cache=True, inline="always")
+def _later(busy, done_s, begin, count, at_s, slot):
+    """Put a slot that becomes free at `at_s` into `busy`, a ring of slots by that time."""
+    mask = len(busy) - 1
+    place = begin + count
+    while place > begin:
+        other = busy[(place - 1) & mask]
+        if done_s[other] < at_s or (done_s[other] == at_s and other < slot):
+            break
+        busy[place & mask] = other
+        place -= 1
+    busy[place & mask] = slot
 
 
 @njit(cache=True)
@@ -258,8 +268,7 @@ def advance_pool(
     arrival_s, service_s, latency_s = requests.arrival_s, requests.service_s, requests.latency_s
     router_in_s, router_out_s, coin = requests.router_in_s, requests.router_out_s, requests.coin
     first = requests.first
-    next_arrival, head, drop = station.next_arrival, station.head, station.drop
-    router_free_s, places = station.router_free_s, station.places
+    places, seconds = station.places, station.finished.shape[1]
     waiting, waiting_head = station.waiting, station.waiting_head
     waiting_count = station.waiting_count
     finished, finished_latency_s = station.finished, station.finished_latency_s
@@ -276,17 +285,31 @@ def advance_pool(
     queue_length = waiting.shape[1]
 
     size = len(jobs)
-    next_s = np.empty(size)  # of each job, its next request that arrives or leaves the first pass
+    has_router = len(router_in_s) > 0
+    end = first[jobs + 1]
+    arriving, head = station.next_arrival[jobs], station.head[jobs]
+    router_free_s, drop = station.router_free_s[jobs], station.drop[jobs]
+    # Of each job, when its next request ends its first pass if none leaves the system before then.
+    next_s = np.full(size, np.inf)
     urgent_s = np.full(size, np.inf)  # LATE: of each job, the deadline of its first waiting request
     any_waiting = 0
     for n in range(size):
-        job = jobs[n]
-        next_s[n] = _next_of(job, first, next_arrival, head, arrival_s, latency_s)
-        any_waiting += waiting_count[job]
-        if waiting_count[job] > 0:
-            urgent_s[n] = arrival_s[waiting[job, waiting_head[job]]] + slo_s[n]
+        if head[n] < arriving[n]:
+            next_s[n] = -latency_s[head[n]]
+        elif head[n] < end[n]:
+            at_s, free_s = arrival_s[head[n]], router_free_s[n]
+            next_s[n] = _passes_s(free_s, at_s, router_in_s, head[n], has_router)
+        count = waiting_count[jobs[n]]
+        any_waiting += count
+        if count > 0:
+            urgent_s[n] = arrival_s[waiting[jobs[n], waiting_head[jobs[n]]]] + slo_s[n]
     next_at_s, next_job = soonest(next_s)
-    done_at_s, done_slot = soonest(done_s)
+    busy, busy_from, busy_count = np.empty(len(done_s), np.int64), 0, 0
+    for slot in range(len(done_s)):
+        if serving[slot] != NONE:
+            _later(busy, done_s, busy_from, busy_count, done_s[slot], slot)
+            busy_count += 1
+    mask = len(busy) - 1
     moves = 0
     while True:
         leaving = NONE  # the request that leaves at this event
@@ -299,7 +322,8 @@ def advance_pool(
             coming, position = moved[moves], moved_job[moves]
             moves += 1
         else:
-            now = next_at_s if next_at_s <= done_at_s else done_at_s
+            done_at_s = done_s[busy[busy_from & mask]] if busy_count > 0 else np.inf
+            now = min(next_at_s, done_at_s)
             if now > until_s or now == np.inf:
                 break
             if age_s > 0 and now >= next_count_s:
@@ -308,59 +332,50 @@ def advance_pool(
                 sent[:] = 0
             if next_at_s <= done_at_s:
                 position = next_job
-                job = jobs[position]
-                request, arriving = head[job], next_arrival[job]
-                if request < arriving and -latency_s[request] <= now:
-                    arrives = arriving < first[job + 1] and arrival_s[arriving] <= now
+                request = head[position]
+                if request == arriving[position]:  # it has arrived since the job's last event
+                    arriving[position] += 1
+                    latency_s[request] = -now
+                    router_free_s[position] = now
+                head[position] += 1
+                if drop[position] > 0 and coin[request] < drop[position]:
+                    leaving = request
+                    served = False
                 else:
-                    arrives = True
-                if arrives:
-                    free_s = through_router(router_free_s[job], now, router_in_s, arriving)
-                    router_free_s[job] = free_s
-                    latency_s[arriving] = -free_s
-                    next_arrival[job] += 1
-                else:
-                    head[job] += 1
-                    if drop[job] > 0 and coin[request] < drop[job]:
-                        leaving = request
-                        served = False
-                    else:
-                        coming = request
-                next_s[position] = _next_of(job, first, next_arrival, head, arrival_s, latency_s)
-                next_at_s, next_job = soonest(next_s)
-                if arrives:
-                    continue
+                    coming = request
             else:
-                slot = done_slot
+                slot = busy[busy_from & mask]
+                busy_from += 1
+                busy_count -= 1
                 leaving, position = serving[slot], serving_job[slot]
                 serving[slot] = NONE
                 done_s[slot] = np.inf
                 inside[slot] -= 1
                 in_replicas[position] -= 1
                 if router == LATE:
-                    next_position = NONE
-                    if any_waiting > 0 and alive[slot]:
-                        earliest_s = np.inf
-                        for n in range(size):
-                            if urgent_s[n] < earliest_s and holds[slot, n]:
-                                next_position, earliest_s = n, urgent_s[n]
-                    if next_position != NONE:
-                        job = jobs[next_position]
-                        starting, begun = slot, waiting[job, waiting_head[job]]
-                        waiting_head[job] = wrap(waiting_head[job] + 1, queue_length)
-                        waiting_count[job] -= 1
-                        any_waiting -= 1
-                        urgent_s[next_position] = np.inf
-                        if waiting_count[job] > 0:
-                            its_slo_s = slo_s[next_position]
-                            oldest = waiting[job, waiting_head[job]]
-                            urgent_s[next_position] = arrival_s[oldest] + its_slo_s
-                        inside[slot] += 1
-                        in_replicas[next_position] += 1
-                        serving_job[slot] = next_position
-                    elif alive[slot]:
-                        free[idle] = slot
-                        idle += 1
+                    if alive[slot]:
+                        next_position = NONE
+                        if any_waiting > 0:
+                            earliest_s = np.inf
+                            for n in range(size):
+                                if urgent_s[n] < earliest_s and holds[slot, n]:
+                                    next_position, earliest_s = n, urgent_s[n]
+                        if next_position != NONE:
+                            job = jobs[next_position]
+                            starting, begun = slot, waiting[job, waiting_head[job]]
+                            waiting_head[job] = wrap(waiting_head[job] + 1, queue_length)
+                            waiting_count[job] -= 1
+                            any_waiting -= 1
+                            urgent_s[next_position] = np.inf
+                            if waiting_count[job] > 0:
+                                oldest = waiting[job, waiting_head[job]]
+                                urgent_s[next_position] = arrival_s[oldest] + slo_s[next_position]
+                            inside[slot] += 1
+                            in_replicas[next_position] += 1
+                            serving_job[slot] = next_position
+                        else:
+                            free[idle] = slot
+                            idle += 1
                 elif first_node[slot] != NONE:
                     node = first_node[slot]
                     first_node[slot] = node_next[node]
@@ -439,22 +454,49 @@ def advance_pool(
         if starting != NONE:
             takes_s = service_s[begun]
             if router == LRU:
-                takes_s += _use(
-                    rules, holds[starting], used_s[starting], serving_job[starting], now
-                )
+                its_job = serving_job[starting]
+                takes_s += _use(rules, holds[starting], used_s[starting], its_job, now)
             serving[starting] = begun
-            done_s[starting] = now + takes_s
-            if now + takes_s < done_at_s or (now + takes_s == done_at_s and starting < done_slot):
-                done_at_s, done_slot = now + takes_s, starting
+            at_s = now + takes_s
+            _later(busy, done_s, busy_from, busy_count, at_s, starting)
+            done_s[starting] = at_s
+            busy_count += 1
+        free_s = router_free_s[position]
+        request, last = arriving[position], end[position]
         if leaving != NONE:  # served or dropped, the request passes the router again
-            job = jobs[position]
-            free_s = through_router(router_free_s[job], now, router_out_s, leaving)
-            router_free_s[job] = free_s
+            while request < last and arrival_s[request] <= now:  # behind those that arrived before
+                free_s = _passes_s(free_s, arrival_s[request], router_in_s, request, has_router)
+                latency_s[request] = -free_s
+                request += 1
+            arriving[position] = request
+            free_s = _passes_s(free_s, now, router_out_s, leaving, has_router)
+            router_free_s[position] = free_s
             spent_s = free_s - arrival_s[leaving]
             latency_s[leaving] = spent_s if served else np.inf
-            ended(int(free_s), spent_s, finished[job], finished_latency_s[job])
-            if served:
-                done_at_s, done_slot = soonest(done_s)
+            second = int(free_s)
+            if second < seconds:
+                finished[jobs[position], second] += 1
+                finished_latency_s[jobs[position], second] += spent_s
+        if head[position] < request:
+            at_s = -latency_s[head[position]]
+        elif request < last:
+            at_s = _passes_s(free_s, arrival_s[request], router_in_s, request, has_router)
+        else:
+            at_s = np.inf
+        if at_s != next_s[position]:
+            next_s[position] = at_s
+            if position == next_job:
+                next_at_s, next_job = soonest(next_s)
+    for n in range(size):
+        while arriving[n] < end[n] and arrival_s[arriving[n]] <= until_s:
+            request, free_s = arriving[n], router_free_s[n]
+            free_s = _passes_s(free_s, arrival_s[request], router_in_s, request, has_router)
+            router_free_s[n] = free_s
+            latency_s[request] = -free_s
+            arriving[n] += 1
+        job = jobs[n]
+        station.next_arrival[job], station.head[job] = arriving[n], head[n]
+        station.router_free_s[job] = router_free_s[n]
     if age_s > 0 and until_s >= next_count_s:
         next_count_s = _next_count_s(until_s, age_s)
         counted[:] = inside
