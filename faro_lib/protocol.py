@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -212,3 +212,14 @@ class Cluster(Protocol):
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""
+
+
+@runtime_checkable
+class SharingCluster(Cluster, Protocol):
+    """A cluster whose replicas may hold the models of several jobs of a pool."""
+
+    def place(self, placement: Mapping[str, Placement]) -> None:
+        """Set which models the replicas of pools should hold, from the next `apply` on.
+
+        The cluster resizes the last placement of a pool to the targets of its jobs.
+        """

@@ -18,7 +18,7 @@ from faro_lib.sharing.placement import near_shares, place
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Job, Placement, Pool, Traces, arrays_of, pools_of
+from faro_lib.workload import Placement, Pool, Traces, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import chained
 from faro_lib.workload.service import true_busy_s
@@ -121,7 +121,7 @@ def compared(
 def policies_of(
     traces: Traces, context: PolicyContext, capacity: int, models: int
 ) -> list[tuple[ServingModel, dict[str, Policy]]]:
-    """The policies to compare with this number of models per replica, by how requests are routed."""
+    """The policies to compare with this number of models per replica, by the router of requests."""
     if models == 1:
         return [(PAPER, {ISOLATED: make("Faro-Sum", context)})]
     leader = make("Faro-Sum", context)

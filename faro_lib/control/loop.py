@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
 from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
-from faro_lib.protocol import Cluster, Policy
+from faro_lib.protocol import Cluster, Policy, SharingCluster
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
@@ -29,6 +29,8 @@ def run(
         memory, step = tick(policy, guardrails, jobs, memory, cluster.observe())
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=2)
+        if step.plan.placement and isinstance(cluster, SharingCluster):
+            cluster.place(step.plan.placement)
         cluster.apply(step.target, step.plan.drop)
         if on_step:
             on_step(step)

@@ -24,6 +24,7 @@ from faro_lib.utility import (
 )
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.shares import at_least_one_each, fair_share
 
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 HALF_MMC = Formula("half-mmc")  # the latency model of the paper
@@ -77,6 +78,14 @@ class Faro(TwoLoops):
     reserve: bool = False
     # A job gets no more replicas once its utility is within `least_gain` of its maximum.
     least_gain: float = 0.0
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        """The minimum of each job; jobs that share replicas begin with an equal share instead."""
+        minimum = at_least_one_each(jobs, capacity)
+        pooled = [j for pool in units_of(jobs).pools for j in pool.jobs]
+        if pooled:
+            minimum[pooled] = fair_share(jobs, capacity)[pooled]
+        return minimum
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         return self.decision(state, observation).plan

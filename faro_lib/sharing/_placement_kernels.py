@@ -49,13 +49,38 @@ def mean_shortage(masks, jobs, loads_of):
 
 
 @njit(cache=True)
-def improve(masks, home, jobs, loads_of, models, memory_of, memory_gib, least_gain, rounds):
-    """Replace one model of one replica at a time, as long as it reduces the mean shortage.
+def mean_pressure(masks, jobs, needs_of):
+    """Mean over paths of the largest need(S) / replicas that hold a model of S.
 
-    Each round makes the best replacement, if it reduces the shortage by more than `least_gain`.
-    Home models stay. `masks` is changed in place. Returns the mean shortage.
+    `needs_of` (sets, paths) are the replicas that each set of jobs needs.
     """
-    now = mean_shortage(masks, jobs, loads_of)
+    sets = 1 << jobs
+    within = np.zeros(sets, np.int64)
+    for mask in masks:
+        within[mask] += 1
+    for job in range(jobs):
+        for subset in range(sets):
+            if (subset >> job) & 1:
+                within[subset] += within[subset ^ (1 << job)]
+    paths = needs_of.shape[1]
+    most = np.zeros(paths)
+    for subset in range(1, sets):
+        reach = len(masks) - within[(sets - 1) ^ subset]
+        for path in range(paths):
+            pressure = needs_of[subset, path] / max(reach, 0.1)
+            if pressure > most[path]:
+                most[path] = pressure
+    return most.mean()
+
+
+@njit(cache=True)
+def improve(masks, home, jobs, needs_of, models, memory_of, memory_gib, least_gain, rounds):
+    """Replace one model of one replica at a time, as long as it reduces the mean pressure.
+
+    Each round makes the best replacement, if it reduces the pressure by more than `least_gain`.
+    Home models stay. `masks` is changed in place. Returns the mean pressure.
+    """
+    now = mean_pressure(masks, jobs, needs_of)
     for _ in range(rounds):
         best, best_replica, best_mask = now - least_gain, -1, 0
         for replica in range(len(masks)):
@@ -82,10 +107,10 @@ def improve(masks, home, jobs, loads_of, models, memory_of, memory_gib, least_ga
                     if count > models or memory > memory_gib + 1e-9:
                         continue
                     masks[replica] = mask
-                    short = mean_shortage(masks, jobs, loads_of)
+                    pressure = mean_pressure(masks, jobs, needs_of)
                     masks[replica] = before
-                    if short < best - 1e-12:
-                        best, best_replica, best_mask = short, replica, mask
+                    if pressure < best - 1e-12:
+                        best, best_replica, best_mask = pressure, replica, mask
         if best_replica < 0:
             break
         masks[best_replica] = best_mask

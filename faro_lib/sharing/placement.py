@@ -11,9 +11,10 @@ import numpy as np
 from faro_lib.workload.pools import Placement, Pool, chained
 
 MOST_JOBS = 12  # in larger pools, replicas hold a chain of models, because sets are too many
-USABLE = 0.85  # share of a replica's time that the placement plans with
+# A set of jobs with load L (erlangs) needs L + SPARE sqrt(L) replicas (Halfin and Whitt, 1981).
+SPARE = 1.0
 PATHS = 16  # sample paths of the load that the search uses
-LEAST_GAIN = 0.02  # replicas of mean shortage for which a model is loaded
+LEAST_GAIN = 0.01  # pressure for which a model is loaded
 ROUNDS = 8  # models that one decision exchanges at most
 # A home moves if its old job's surplus and its new job's deficit add up to this many replicas.
 HOME_MOVES = 1.5
@@ -50,8 +51,10 @@ def place(
     """A placement of `replicas` for sampled loads (paths, jobs) in erlangs, near the current one.
 
     Homes follow the mean loads. Each job has at least `minimum` (jobs,) replicas at home with it.
-    A model is loaded where it reduces the mean shortage by more than LEAST_GAIN replicas. A pool of
-    more than MOST_JOBS jobs gets a chain.
+    The pressure of a set of jobs is the number of replicas that it needs, divided by the number of
+    replicas that hold one of its models. A model is loaded where this reduces the pressure of the
+    worst set, on average over the paths, by more than LEAST_GAIN. A pool of more than MOST_JOBS
+    jobs gets a chain.
     """
     loads = np.asarray(loads, float)
     before = None if current is None else current.replicas
@@ -66,10 +69,11 @@ def place(
 
     masks = _masks(placement)
     step = max(1, len(loads) // PATHS)
-    loads_of = kernels.subset_loads(loads[::step] / USABLE)
+    loads_of = kernels.subset_loads(loads[::step])
+    needs_of = loads_of + SPARE * np.sqrt(loads_of)
     memory = np.array(pool.memory_of)
     rules = pool.models, memory, pool.memory_gib, LEAST_GAIN, ROUNDS
-    kernels.improve(masks, placement.home, len(pool.jobs), loads_of, *rules)
+    kernels.improve(masks, placement.home, len(pool.jobs), needs_of, *rules)
     resident = (masks[:, None] >> np.arange(len(pool.jobs))) & 1 > 0
     return Placement(placement.home, resident)
 

@@ -1,17 +1,19 @@
 """The simulated `Cluster`: requests, replicas and pods in simulated time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Cluster, Observation
+from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Observation, SharingCluster
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
+from faro_lib.simulate.pools import PoolRouting
 from faro_lib.simulate.serving import DISPATCH, Serving
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.pools import Placement, chained, pools_of
 from faro_lib.workload.service import ServiceTime
 from faro_lib.workload.shares import check_initial
 
@@ -36,8 +38,13 @@ class ServingModel:
     retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
     # (job's name, max_ongoing_requests) of jobs whose limit differs.
     own_limits: tuple[tuple[str, int], ...] = ()
+    # How requests reach the replicas of a pool: "late", "early" or "lru" (`PoolRouting`).
+    pool_router: str = "late"
+    counts_age_s: float = 0.5  # "early", "lru": seconds between two counts of requests in replicas
+    gateways: int = 1  # "early", "lru": gateways that route by counts of their own
 
     def __post_init__(self) -> None:
+        PoolRouting(self.pool_router, self.counts_age_s, self.gateways)  # checks them
         if self.dispatch not in DISPATCH:
             accepted = ", ".join(DISPATCH)
             raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {accepted}")
@@ -54,6 +61,11 @@ class ServingModel:
         """Limit on requests in a replica of `job`; at least what its kind of replica needs."""
         limit = max(self.max_ongoing_requests, job.replica.fewest_places)
         return dict(self.own_limits).get(job.name, limit)
+
+    @property
+    def routing(self) -> PoolRouting:
+        """How requests reach the replicas of a pool."""
+        return PoolRouting(self.pool_router, self.counts_age_s, self.gateways)
 
     @property
     def router(self) -> ServiceTime | None:
@@ -83,7 +95,7 @@ class ServingModel:
 PAPER = ServingModel()
 
 
-class SimulatedCluster(Cluster):
+class SimulatedCluster(SharingCluster):
     """A simulated cluster that serves a workload. The function `simulate` explains the arguments.
 
     `initial` (jobs,) are replicas that serve from the start, without a cold start. `lifetimes` tell
@@ -108,6 +120,9 @@ class SimulatedCluster(Cluster):
         self._capacity_steps = list(capacity_steps)
         self._lifetimes = lifetimes
         model, jobs = serving_model, arrays_of(workload.jobs)
+        self._set_units(workload.jobs)
+        first = [unit.jobs[0] for unit in self._units]
+        self._wishes: dict[str, Placement] = {}  # by pool, the last one of each
         self._serving = Serving(
             workload.jobs,
             draws,
@@ -115,22 +130,32 @@ class SimulatedCluster(Cluster):
             dispatch=model.dispatch,
             queue_limit=model.queue_limit,
             places=np.array([model.limit_of(job) for job in workload.jobs]),
+            units=self._units,
+            routing=model.routing,
         )
         self._pods = Pods(
-            jobs.cores,
-            jobs.cold_start_s,
+            jobs.cores[first],
+            jobs.cold_start_s[first],
             capacity,
             on_birth=self._serving.add_replica,
             on_removal=self._serving.remove_replica,
             idle_s=model.idle_s,
             retry_s=model.retry_s,
         )
-        for job, replicas in enumerate(self._target):
-            self._pods.set_running(job, int(replicas))
+        self._set_placements()
+        for n, replicas in enumerate(self._by_unit(self._target)):
+            self._pods.set_running(n, int(replicas))
         self._set_drop(np.zeros(len(workload.jobs)))
         self.minute_edges = minute_edges(draws.arrival_s, draws.first, workload.minutes)
         self._tail_minute = -1  # the minute of `_tail_latency_s`
         self._tail_latency_s = np.full(len(workload.jobs), np.nan)
+
+    def _set_units(self, jobs: Sequence[Job]) -> None:
+        """Set whose the pods are: those of a job alone, or of a pool."""
+        self._units = pools_of(jobs)
+        self._unit_of = np.zeros(len(jobs), np.int64)  # (jobs,)
+        for n, unit in enumerate(self._units):
+            self._unit_of[list(unit.jobs)] = n
 
     @property
     def latency_s(self) -> np.ndarray:
@@ -155,8 +180,14 @@ class SimulatedCluster(Cluster):
         window = slice(max(0, int(self.now_s - LATENCY_WINDOW_S)), int(self.now_s))
         finished = station.finished[:, window].sum(axis=1)
         spent_s = station.finished_latency_s[:, window].sum(axis=1)
-        waiting = station.waiting_count + (station.held >= 0)
-        running = np.array([p.running for p in pods])
+        running, terminating = np.zeros((2, len(self._target)), np.int64)
+        for unit, its in zip(self._units, pods):
+            members = list(unit.jobs)
+            running[members] = (
+                self._serving.shared[unit.name].running if unit.shared else its.running
+            )
+            terminating[members[0]] = len(its.idle_since_s)  # any job of the pool may reuse them
+        changing = np.array([self._pods.changing(unit, self.now_s) for unit in range(len(pods))])
         return Observation(
             now_s=self.now_s,
             capacity=self._pods.capacity,
@@ -164,27 +195,61 @@ class SimulatedCluster(Cluster):
             arrivals_per_min=np.diff(history, axis=1).astype(float),
             mean_latency_s=spent_s / np.maximum(finished, 1),
             tail_latency_s=self.tail_latency_of(minute - 1),
-            ongoing=waiting + station.inside.sum(axis=1),
+            ongoing=self._serving.ongoing,
             running=running,
             starting=self._target - running,
             target=self._target.copy(),
-            terminating=np.array([len(p.idle_since_s) for p in pods]),
-            changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
+            terminating=terminating,
+            changing=changing[self._unit_of],
             drop=station.drop.copy(),
             arrivals_now=station.next_arrival - self.minute_edges[:, minute],
             present=self.present,
+            placement=self._wishes or None,
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        more = (target - self._target).astype(int).tolist()
-        for job, replicas in enumerate(more):  # first, because it frees cores
-            if replicas < 0:
-                self._pods.shrink(job, -replicas, self.now_s)
-        for job, replicas in enumerate(more):
-            if replicas > 0:
-                self._pods.grow(job, replicas, self.now_s)
+        more = self._by_unit(target) - self._by_unit(self._target)
         self._target[:] = target
+        for unit, replicas in enumerate(more.tolist()):  # first, because it frees cores
+            if replicas < 0:
+                self._pods.shrink(unit, -replicas, self.now_s)
+        self._set_placements()
+        for unit, replicas in enumerate(more.tolist()):
+            if replicas > 0:
+                self._pods.grow(unit, replicas, self.now_s)
         self._set_drop(drop)
+
+    def place(self, placement: Mapping[str, Placement]) -> None:
+        pools = {unit.name: unit for unit in self._units if unit.shared}
+        for name, wish in placement.items():
+            if name not in pools:
+                raise ValueError(
+                    f"placement names pool {name!r}; pools with several jobs: {list(pools)}"
+                )
+            jobs = len(pools[name].jobs)
+            if wish.resident.shape[1] != jobs:
+                width = wish.resident.shape[1]
+                raise ValueError(
+                    f"placement of pool {name!r} has {width} jobs; the pool has {jobs}"
+                )
+            if not pools[name].holds(wish.resident).all():
+                raise ValueError(
+                    f"placement of pool {name!r} has a replica with more models than one holds"
+                )
+        self._wishes |= placement
+
+    def _set_placements(self) -> None:
+        """Tell every pool which models its replicas should hold, with the targets in force."""
+        for unit in self._units:
+            if unit.shared:
+                replicas = self._target[list(unit.jobs)]
+                wish = self._wishes.get(unit.name)
+                rows = wish.resized(replicas) if wish else chained(unit, replicas)
+                self._serving.shared[unit.name].place(rows, self.now_s)
+
+    def _by_unit(self, replicas: np.ndarray) -> np.ndarray:
+        """Replicas of each unit, (units,), from those of each job: int (jobs,)."""
+        return np.bincount(self._unit_of, replicas, len(self._units)).astype(np.int64)
 
     def advance(self, until_s: float) -> None:
         while self._capacity_steps and self._capacity_steps[0][0] <= until_s:
@@ -197,9 +262,17 @@ class SimulatedCluster(Cluster):
 
     def finish(self) -> None:
         """Run until every request has ended."""
-        self._drop_all(self._target == 0)  # without replicas, requests would wait forever
+        self._drop_all(~self._has_replicas())  # without replicas, requests would wait forever
         while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)
+            self._drop_all(~self._has_replicas())
+
+    def _has_replicas(self) -> np.ndarray:
+        """Whether each job has a replica that serves it, or will have, bool (jobs,)."""
+        served = self._target > 0
+        for shared in self._serving.shared.values():
+            served[list(shared.pool.jobs)] = shared.served
+        return served
 
     def _set_drop(self, drop: np.ndarray) -> None:
         """Set the drop rates (jobs,); an absent job without replicas drops all its requests."""

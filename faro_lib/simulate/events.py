@@ -123,7 +123,7 @@ def with_slots(state: Any, slots: int) -> Any:
 
 
 @njit(cache=True, inline="always")
-def _wrap(place, places):
+def wrap(place, places):
     """`place` modulo `places`, for place < 2 * places. A division would double an event's time."""
     return place if place < places else place - places
 
@@ -133,7 +133,7 @@ def _next_with_room(order, active, turn, inside, places):
     """Round robin: the next active slot with room, or NONE, and the next position in `order`."""
     for _ in range(active):
         slot = order[turn]
-        turn = _wrap(turn + 1, active)
+        turn = wrap(turn + 1, active)
         if inside[slot] < places:
             return slot, turn
     return NONE, turn
@@ -145,14 +145,14 @@ def _least_outstanding(order, active, turn, inside, places):
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
-        turn = _wrap(turn + 1, active)
+        turn = wrap(turn + 1, active)
         if inside[slot] < fewest:
             best, fewest, next_turn = slot, inside[slot], turn
     return best, next_turn
 
 
 @njit(cache=True, inline="always")
-def _soonest(next_done_s):
+def soonest(next_done_s):
     """(time of the next event of any replica, its slot); (inf, NONE) if all slots are empty."""
     done, slot = np.inf, NONE
     for s in range(len(next_done_s)):
@@ -162,7 +162,7 @@ def _soonest(next_done_s):
 
 
 @njit(cache=True, inline="always")
-def _through_router(free_s, now, passes_s, request):
+def through_router(free_s, now, passes_s, request):
     """When a request that enters the router now leaves it: at once if there is no router."""
     if len(passes_s) == 0:
         return now
@@ -170,7 +170,7 @@ def _through_router(free_s, now, passes_s, request):
 
 
 @njit(cache=True, inline="always")
-def _ended(second, spent, finished, finished_latency_s):
+def ended(second, spent, finished, finished_latency_s):
     """Count a request that ends in second `second` of the run, `spent` seconds after it arrived."""
     if second < len(finished):
         finished[second] += 1
@@ -209,14 +209,14 @@ def advance_job(
     held, turn = station.held[job], station.turn[job]
     arriving, head = station.next_arrival[job], station.head[job]
     router_free = station.router_free_s[job]
-    done, done_slot = _soonest(next_done_s)
+    done, done_slot = soonest(next_done_s)
     while True:
         arrives = arrival_s[arriving] if arriving < end else np.inf
         routed = -latency_s[head] if head < arriving else np.inf
         if arrives <= routed and arrives <= done:
             if arrives > until_s:
                 break
-            router_free = _through_router(router_free, arrives, router_in_s, arriving)
+            router_free = through_router(router_free, arrives, router_in_s, arriving)
             latency_s[arriving] = -router_free
             arriving += 1
             continue
@@ -241,18 +241,18 @@ def advance_job(
                 leaving = request
                 served = False
             else:  # queue behind the request `held`, for which no replica has room
-                waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
+                waiting[wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
         elif kinds is None:
             oldest = ring_head[done_slot]
             leaving = ring[done_slot, oldest]
-            oldest = _wrap(oldest + 1, places)
+            oldest = wrap(oldest + 1, places)
             ring_head[done_slot] = oldest
             inside[done_slot] -= 1
             next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
             coming = held
             held = NONE
-            done, done_slot = _soonest(next_done_s)
+            done, done_slot = soonest(next_done_s)
         else:
             source = done_slot
             n = inside[source]
@@ -278,7 +278,7 @@ def advance_job(
                 # Append to the replica's FIFO queue. If the queue is empty, last_done_s <= now, so
                 # service starts now.
                 completes = max(now, last_done_s[slot]) + service_s[coming]
-                place = _wrap(ring_head[slot] + inside[slot], places)
+                place = wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming
                 ring_done_s[slot, place] = completes
                 last_done_s[slot] = completes
@@ -287,34 +287,34 @@ def advance_job(
                     if completes < done or (completes == done and slot < done_slot):
                         done, done_slot = completes, slot
             else:
-                n, soonest = inside[slot], next_done_s[slot]
+                n, its_next_s = inside[slot], next_done_s[slot]
                 next_done_s[slot] = replicas.enter(
-                    kinds, job, slot, coming, n, soonest, now, service_s
+                    kinds, job, slot, coming, n, its_next_s, now, service_s
                 )
             inside[slot] += 1
             coming = NONE
             if waiting_count > 0:
                 coming = waiting[waiting_head]
-                waiting_head = _wrap(waiting_head + 1, queue_length)
+                waiting_head = wrap(waiting_head + 1, queue_length)
                 waiting_count -= 1
 
         if leaving != NONE:  # served or dropped, the request passes the router again
-            router_free = _through_router(router_free, now, router_out_s, leaving)
+            router_free = through_router(router_free, now, router_out_s, leaving)
             spent = router_free - arrival_s[leaving]
             latency_s[leaving] = spent if served else np.inf
-            _ended(int(router_free), spent, finished, finished_latency_s)
+            ended(int(router_free), spent, finished, finished_latency_s)
         if kinds is not None:
             if source != NONE:
                 n = inside[source]
                 next_done_s[source] = replicas.begin(kinds, job, source, n, now, service_s)
-            done, done_slot = _soonest(next_done_s)
+            done, done_slot = soonest(next_done_s)
             for n in range(gone):
                 request = kinds.left[n]
-                router_free = _through_router(router_free, now, router_out_s, request)
+                router_free = through_router(router_free, now, router_out_s, request)
                 spent = router_free - arrival_s[request]
                 spent = replicas.measured(kinds, job, request, spent, now, latency_s)
                 latency_s[request] = spent
-                _ended(int(router_free), spent, finished, finished_latency_s)
+                ended(int(router_free), spent, finished, finished_latency_s)
     station.next_arrival[job], station.head[job] = arriving, head
     station.router_free_s[job] = router_free
     station.held[job], station.turn[job] = held, turn

@@ -14,6 +14,7 @@ from faro_lib.queueing.curve import read_curve, with_curve
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw, uniform_arrivals
 from faro_lib.simulate.latencies import minute_edges, quantile_of
+from faro_lib.simulate.measure_pools import with_pools
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
@@ -94,7 +95,17 @@ def measure(
     )
     for job, curve in curves:
         table = with_curve(table, curve, job)
-    return table
+    return with_pools(
+        table,
+        jobs,
+        UTILISATIONS,
+        _minutes,
+        serving_model,
+        seed=SEED,
+        warm_up=WARM_UP,
+        threads=THREADS,
+        code=_code(),
+    )
 
 
 def _classes(

@@ -8,13 +8,11 @@ import numpy as np
 
 from faro_lib.files import cached_array
 from faro_lib.queueing import LatencyTable, latency_class
-from faro_lib.simulate.cluster import ServingModel
+from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import draw
 from faro_lib.simulate.latencies import minute_edges
-from faro_lib.simulate.pools import constant_pool_latencies
 from faro_lib.workload import Job, Pool, Workload, pools_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.pools import chained
 from faro_lib.workload.service import true_busy_s, true_service_time
 
 # (latencies (requests,), edges of windows, quantile, shrink) -> tail latencies, excess drop rates
@@ -46,7 +44,9 @@ def with_pools(
         if not pool.shared:
             continue
         members = tuple(jobs[j] for j in pool.jobs)
-        shared = tuple(replace(job, tenant="", tenant_quota=None) for job in members)
+        shared = tuple(
+            replace(job, tenant="", tenant_quota=None, min_replicas=0) for job in members
+        )
         classes = list(dict.fromkeys(_class_name(pool, job) for job in members))
         first = [next(j for j in members if _class_name(pool, j) == name) for name in classes]
 
@@ -103,7 +103,6 @@ def _simulated(
     jobs = jobs[:held] if held > 1 else jobs[:1]
     pool = pools_of(jobs)[0]
     homes = np.bincount(np.arange(replicas) % len(jobs), minlength=len(jobs))
-    placement = chained(pool, homes)
     busy_s = np.array([true_busy_s(job) for job in jobs])
     warm = int(np.ceil(warm_up * busy_s.max() / MINUTE_S))
     windows = -(-31 // len(jobs)) + 3
@@ -114,8 +113,12 @@ def _simulated(
         rate_rps = utilisation * replicas / len(jobs) / busy_s
         ends = np.arange(warm + windows + 1) + rng.random((len(jobs), 1))
         counts = np.diff(np.floor(ends * rate_rps[:, None] * MINUTE_S).astype(int), axis=1)
-        draws = draw(Workload(jobs, counts), seed, router=model.router)
-        latency_s = constant_pool_latencies(jobs, draws, placement, model)
+        workload = Workload(jobs, counts)
+        draws = draw(workload, seed, router=model.router)
+        cores = max(replicas, len(jobs)) * pool.cores
+        cluster = SimulatedCluster(workload, draws, cores, homes, model)
+        cluster.finish()
+        latency_s = cluster.latency_s
         edges = minute_edges(draws.arrival_s, draws.first, warm + windows)
         for row, name in enumerate(names):
             of_class = [j for j, job in enumerate(jobs) if _class_name(pool, job) == name]

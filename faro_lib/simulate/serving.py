@@ -6,7 +6,9 @@ import numpy as np
 
 from faro_lib.simulate import events, replicas
 from faro_lib.simulate.draws import Draws
+from faro_lib.simulate.pools import LATE_BINDING, PoolRouting, SharedReplicas
 from faro_lib.workload import Job
+from faro_lib.workload.pools import Pool
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 SLOTS = 4  # initial number of slots per job, each for one replica; doubled when needed
@@ -16,7 +18,8 @@ class Serving:
     """Requests and replicas of all jobs. Replicas come and go between calls of the event loop.
 
     `places` (jobs,) is the max_ongoing_requests of each job's replicas. Ends of requests are
-    counted in each of the first `seconds` seconds.
+    counted in each of the first `seconds` seconds. Replicas belong to units: a job alone, or a
+    pool, whose replicas are in `shared` by its name. Without `units`, every job is alone.
     """
 
     def __init__(
@@ -27,6 +30,8 @@ class Serving:
         dispatch: str,
         queue_limit: int,
         places: np.ndarray,
+        units: Sequence[Pool] = (),
+        routing: PoolRouting = LATE_BINDING,
     ):
         self.requests = events.Requests(
             first=draws.first,
@@ -46,25 +51,51 @@ class Serving:
         self._dispatch = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(len(jobs))]
         self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first
+        self.shared = {
+            pool.name: SharedReplicas(pool, jobs, self.requests, self.station, queue_limit, routing)
+            for pool in units
+            if pool.shared
+        }
+        self._units = units
+        pooled = sorted(job for shared in self.shared.values() for job in shared.pool.jobs)
+        # The (first, end) of jobs with replicas of their own.
+        edges = [-1, *pooled, len(jobs)]
+        self._alone = [(a + 1, b) for a, b in zip(edges, edges[1:]) if a + 1 < b]
 
-    def advance(self, until_s: float, job: int | None = None) -> None:
-        """Process the events of all jobs, or of `job` only, up to `until_s`."""
-        jobs = (0, len(self._active)) if job is None else (job, job + 1)
-        events.advance_jobs(
-            *jobs, until_s, *self._dispatch, self.requests, self.station, self.kinds
-        )
+    def advance(self, until_s: float) -> None:
+        """Process the events of all jobs up to `until_s`."""
+        for first, end in self._alone:
+            self._advance_jobs(first, end, until_s)
+        for shared in self.shared.values():
+            shared.advance(until_s)
+
+    def _advance_jobs(self, first: int, end: int, until_s: float) -> None:
+        """Process the events of the jobs `first` to `end` - 1, which share no replicas."""
+        rules = self._dispatch
+        events.advance_jobs(first, end, until_s, *rules, self.requests, self.station, self.kinds)
+
+    @property
+    def ongoing(self) -> np.ndarray:
+        """Requests of each job that wait for a replica, or are in one, (jobs,)."""
+        station = self.station
+        ongoing = station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1)
+        for shared in self.shared.values():
+            ongoing[list(shared.pool.jobs)] += shared.state.in_replicas
+        return ongoing
 
     @property
     def any_inside(self) -> bool:
         """Whether any request of the trial has not ended."""
-        station = self.station
-        passed_router = station.head == self.requests.first[1:]
-        in_replicas = station.inside.sum(axis=1) > 0
-        return not (passed_router & (station.held < 0) & ~in_replicas).all()
+        passed_router = self.station.head == self.requests.first[1:]
+        return bool((~passed_router).any() or self.ongoing.any())
 
-    def add_replica(self, job: int, now_s: float) -> None:
+    def add_replica(self, unit: int, now_s: float) -> None:
         """Add a replica in an empty slot."""
-        self.advance(now_s, job)
+        if self._units[unit].shared:
+            self.shared[self._units[unit].name].add_replica(now_s)
+            return
+        job = self._units[unit].jobs[0]
+        self._advance_jobs(job, job + 1, now_s)
         taken = self.station.inside[job] > 0
         taken[self._active[job]] = True
         slot = len(taken) if taken.all() else int(np.argmin(taken))
@@ -87,9 +118,13 @@ class Serving:
             self.station = events.with_slots(self.station, width)
             self.kinds = self.kinds and events.with_slots(self.kinds, width)
 
-    def remove_replica(self, job: int, now_s: float) -> None:
+    def remove_replica(self, unit: int, now_s: float) -> None:
         """Remove the newest replica; it still serves the requests that it holds."""
-        self.advance(now_s, job)
+        if self._units[unit].shared:
+            self.shared[self._units[unit].name].remove_replica(now_s)
+            return
+        job = self._units[unit].jobs[0]
+        self._advance_jobs(job, job + 1, now_s)
         self._active[job].pop()
         self._reorder(job)
 

@@ -79,6 +79,10 @@ class FluidCluster(SimulatedCluster):
             workload.jobs, tuple(peak_rps), most, serving_model
         )
         self.workload = workload
+        self._set_units(workload.jobs)
+        for unit in self._units:
+            if unit.shared:
+                raise ValueError(f"the fluid model has no shared replicas: pool {unit.name!r}")
         self.now_s = 0.0
         self._capacity_steps = list(capacity_steps)
         self._lifetimes = ()

@@ -204,13 +204,13 @@ class TestBadPools:
         ],
     )
     def test_impossible_values_are_named(self, changes, message):
+        fields = {"pool": "p", "models_per_replica": 2} | changes
         with pytest.raises(ValueError, match=message):
-            fields = {"pool": "p", "models_per_replica": 2} | changes
-            pools_of([Job("a", **fields), Job("b", **fields)])
+            pools_of([Job(name, **fields) for name in "ab"])
 
     def test_jobs_of_a_pool_agree_about_its_replicas(self):
         first, second = Job("a", pool="p", models_per_replica=2), Job("b", pool="p", cores=2.0)
-        with pytest.raises(ValueError, match="job 'b': cores=2.0 differs from 1.0"):
+        with pytest.raises(ValueError, match=r"job 'b': cores=2\.0 differs from 1\.0"):
             pools_of([first, second])
 
     def test_a_placement_without_the_home_model_is_refused(self):

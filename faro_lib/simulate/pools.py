@@ -1,0 +1,297 @@
+"""The replicas of a pool in the simulator: which models they hold, and how they change.
+
+A pool has a wished `Placement`. Each serving replica follows one of its rows, chosen so that few
+models must be loaded. A replica loads one model at a time and serves meanwhile what it holds. It
+drops a model only after the load if memory holds both, and never the last copy of a model that the
+placement has. A new replica begins with the models of its row, as its cold start includes them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.simulate import events, pool_events
+from faro_lib.simulate.events import Requests, Station
+from faro_lib.workload import Job
+from faro_lib.workload.pools import Placement, Pool, chained
+
+ROUTERS = {"late": pool_events.LATE, "early": pool_events.EARLY, "lru": pool_events.LRU}
+POOL_SLOTS = 8  # initial number of slots per pool, each for one replica; doubled when needed
+NONE_MOVED = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRouting:
+    """How a pool's requests reach replicas; `pool_events` explains the routers."""
+
+    router: str = "late"
+    counts_age_s: float = 0.5  # seconds between two counts of the requests in replicas
+    gateways: int = 1  # gateways that route requests, in turn, by counts of their own
+
+    def __post_init__(self) -> None:
+        if self.router not in ROUTERS:
+            accepted = ", ".join(ROUTERS)
+            raise ValueError(f"pool_router={self.router!r} is unknown; accepted: {accepted}")
+        if not 0 <= self.counts_age_s < np.inf:
+            raise ValueError(f"counts_age_s={self.counts_age_s!r} must be a finite number >= 0")
+        if self.gateways != int(self.gateways) or self.gateways < 1:
+            raise ValueError(f"gateways={self.gateways!r} must be a whole number >= 1")
+
+
+LATE_BINDING = PoolRouting()
+
+
+class SharedReplicas:
+    """Replicas of one pool and the requests in them.
+
+    `wish` is the placement of all requested replicas, those that have not started included.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        jobs: Sequence[Job],
+        requests: Requests,
+        station: Station,
+        queue_limit: int,
+        routing: PoolRouting,
+    ):
+        size = len(pool.jobs)
+        self.pool = pool
+        self.wish = chained(pool, np.zeros(size, np.int64))
+        self.state = pool_events.new_pool_state(
+            POOL_SLOTS, size, queue_limit, int(routing.gateways)
+        )
+        self._requests, self._station = requests, station
+        self._rules = pool_events.Rules(
+            router=ROUTERS[routing.router],
+            queue_limit=queue_limit,
+            counts_age_s=float(routing.counts_age_s),
+            jobs=np.array(pool.jobs),
+            slo_s=np.array([jobs[job].slo_s for job in pool.jobs]),
+            load_s=np.array(pool.load_s),
+            memory_of=np.array(pool.memory_of),
+            memory_gib=pool.memory_gib,
+            models=pool.models,
+        )
+        self._active: list[int] = []  # slots, oldest replica first
+        self._row: list[int] = []  # the row of `wish` that each of them follows
+        self._loads: dict[int, tuple[float, int]] = {}  # slot -> (end of the load, model)
+
+    @property
+    def running(self) -> np.ndarray:
+        """Serving replicas at home with each job, (jobs of the pool,)."""
+        return np.bincount(self.wish.home[self._row], minlength=len(self.pool.jobs))
+
+    @property
+    def holds(self) -> np.ndarray:
+        """The models in each serving replica, oldest replica first, bool (replicas, jobs)."""
+        return self.state.holds[self._active]
+
+    @property
+    def served(self) -> np.ndarray:
+        """Whether a replica serves each job now, or will, bool (jobs of the pool,).
+
+        A load that waits for another replica to load first counts only while any load is running.
+        """
+        if self._rules.router == pool_events.LRU:
+            return np.full(len(self.pool.jobs), len(self.wish.home) > 0)
+        starting = len(self._active) < len(self.wish.home)
+        if starting or self._loads:
+            return np.any(self.wish.resident, axis=0)
+        return np.any(self.holds, axis=0)
+
+    def place(self, wish: Placement, now_s: float) -> None:
+        """Follow another placement, of at least as many replicas as there are."""
+        same_home = np.array_equal(wish.home, self.wish.home)
+        if same_home and np.array_equal(wish.resident, self.wish.resident):
+            return
+        self.advance(now_s)
+        self.wish = wish
+        self._assign(now_s)
+        self._settle(now_s)
+
+    def advance(self, until_s: float) -> None:
+        """Process the events of the pool's requests and replicas up to `until_s`."""
+        while self._loads:
+            end_s, slot = min((end_s, slot) for slot, (end_s, _) in self._loads.items())
+            if end_s > until_s:
+                break
+            self._run(end_s)
+            _, model = self._loads.pop(slot)
+            self.state.holds[slot, model] = True
+            self._settle(end_s)
+        self._run(until_s)
+
+    def add_replica(self, now_s: float) -> None:
+        """Add a replica in an empty slot; it follows the first row that no other one follows."""
+        self.advance(now_s)
+        state = self.state
+        taken = state.serving != events.NONE
+        taken[self._active] = True
+        slot = len(taken) if taken.all() else int(np.argmin(taken))
+        if slot == len(taken):
+            self.state = state = pool_events.with_pool_slots(state, 2 * len(taken))
+        row = min(set(range(len(self.wish.home))).difference(self._row))
+        self._active.append(slot)
+        self._row.append(row)
+        state.holds[slot] = self.wish.resident[row]
+        state.home[slot] = self.wish.home[row]
+        state.used_s[slot] = now_s
+        state.free[state.idle[0]] = slot
+        state.idle[0] += 1
+        # It has no requests. What the gateways count must not be that of an earlier replica.
+        state.counted[slot] = 0
+        state.sent[:, slot] = 0
+        self._reorder()
+        self._settle(now_s)
+
+    def remove_replica(self, now_s: float) -> None:
+        """Remove the newest replica; it still completes the request in service."""
+        self.advance(now_s)
+        slot = self._active.pop()
+        self._row.pop()
+        self._loads.pop(slot, None)
+        state = self.state
+        free = state.free[: state.idle[0]]
+        left = free[free != slot]
+        state.free[: len(left)] = left
+        state.idle[0] = len(left)
+        self._reorder()
+        self._move_requests(slot, events.NONE, now_s)
+
+    def _run(
+        self, until_s: float, moved: np.ndarray = NONE_MOVED, of: np.ndarray = NONE_MOVED
+    ) -> None:
+        """Run the event loop up to `until_s`, where requests `moved`, `of` jobs, are routed."""
+        trial = self._rules, self._requests, self._station, self.state
+        pool_events.advance_pool(until_s, moved, of, *trial)
+
+    def _reorder(self) -> None:
+        """Tell the event loop which slots are active."""
+        state = self.state
+        state.order[: len(self._active)] = self._active
+        state.active[0] = len(self._active)
+        state.turn[0] = 0
+        state.alive[:] = False
+        state.alive[self._active] = True
+
+    def _assign(self, now_s: float) -> None:
+        """Choose the rows of the placement that the replicas follow: those with the least to load.
+
+        Of equal choices, replicas keep their home.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        held = self.holds
+        left_s = np.tile(self._rules.load_s, (len(held), 1))
+        for n, slot in enumerate(self._active):
+            if slot in self._loads:
+                end_s, model = self._loads[slot]
+                left_s[n, model] = end_s - now_s
+        missing = ~held[:, None, :] & self.wish.resident  # (replicas, rows, jobs)
+        moves = self.state.home[self._active][:, None] != self.wish.home
+        cost = (missing * (left_s[:, None, :] + 1e-3)).sum(axis=2) + 1e-6 * moves
+        self._row = linear_sum_assignment(cost)[1].tolist()
+        self.state.home[self._active] = self.wish.home[self._row]
+        for slot, row in zip(self._active, self._row):
+            if slot in self._loads and not self.wish.resident[row, self._loads[slot][1]]:
+                del self._loads[slot]
+
+    def _settle(self, now_s: float) -> None:
+        """Begin the loads and drop the models that the placement asks for, as far as possible."""
+        if self._rules.router != pool_events.LRU:
+            for slot, row in zip(self._active, self._row):
+                if slot not in self._loads:
+                    self._change_models(slot, self.wish.resident[row], now_s)
+        if self._rules.router == pool_events.LATE:
+            self._serve_waiting(now_s)
+        else:
+            self._send_waiting(now_s)
+
+    def _serve_waiting(self, now_s: float) -> None:
+        """LATE: let free replicas take waiting requests that they can serve since they changed."""
+        state = self.state
+        free = state.free[: state.idle[0]].tolist()
+        for slot in list(free):
+            deadline_s = np.where(state.holds[slot], self._urgent_s(), np.inf)
+            if deadline_s.min() == np.inf:
+                continue
+            position = int(deadline_s.argmin())
+            request = self._pop_waiting(position)
+            state.inside[slot] += 1
+            state.in_replicas[position] += 1
+            state.serving[slot], state.serving_job[slot] = request, position
+            state.done_s[slot] = now_s + self._requests.service_s[request]
+            free.remove(slot)
+        state.free[: len(free)] = free
+        state.idle[0] = len(free)
+
+    def _send_waiting(self, now_s: float) -> None:
+        """EARLY, LRU: send requests that have waited for any replica, earliest deadline first."""
+        can = self.holds.any(axis=0) | (self._rules.router == pool_events.LRU)
+        moved, of = [], []
+        while self._active:
+            deadline_s = np.where(can, self._urgent_s(), np.inf)
+            if deadline_s.min() == np.inf:
+                break
+            of.append(int(deadline_s.argmin()))
+            moved.append(self._pop_waiting(of[-1]))
+        self._run(now_s, np.array(moved, np.int64), np.array(of, np.int64))
+
+    def _urgent_s(self) -> np.ndarray:
+        """Deadline of each job's first waiting request, inf if none waits, (jobs of the pool,)."""
+        station, jobs = self._station, self._rules.jobs
+        first = station.waiting[jobs, station.waiting_head[jobs]]
+        deadline_s = self._requests.arrival_s[first] + self._rules.slo_s
+        return np.where(station.waiting_count[jobs] > 0, deadline_s, np.inf)
+
+    def _pop_waiting(self, position: int) -> int:
+        """Take the first waiting request of a job out of its queue."""
+        station, job = self._station, self._rules.jobs[position]
+        head = station.waiting_head[job]
+        station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
+        station.waiting_count[job] -= 1
+        return int(station.waiting[job, head])
+
+    def _change_models(self, slot: int, wished: np.ndarray, now_s: float) -> None:
+        """Begin a replica's next load, for which others may have to go; else drop the rest."""
+        holds = self.state.holds[slot]
+        copies = self.holds.sum(axis=0)
+        kept = self.wish.resident.any(axis=0) & (copies < 2)
+        surplus = np.flatnonzero(holds & ~wished & ~kept).tolist()
+        missing = np.flatnonzero(wished & ~holds)
+        if not len(missing):
+            for model in surplus:
+                self._drop_model(slot, model, now_s)
+            return
+        home = self.state.home[slot]
+        model = int(home) if home in missing else int(missing[0])
+        during = holds.copy()
+        during[model] = True
+        gone = []
+        while not self._fits(during) and surplus:
+            gone.append(surplus.pop(0))
+            during[gone[-1]] = False
+        if self._fits(during):
+            for other in gone:
+                self._drop_model(slot, other, now_s)
+            self._loads[slot] = (now_s + self.pool.load_s[model], model)
+
+    def _fits(self, during: np.ndarray) -> bool:
+        """Whether a replica can have these models during a load: one more than it may hold."""
+        few = during.sum() <= self.pool.models + 1
+        return bool(few and during @ self._rules.memory_of <= self.pool.memory_gib + 1e-9)
+
+    def _drop_model(self, slot: int, model: int, now_s: float) -> None:
+        self.state.holds[slot, model] = False
+        self._move_requests(slot, model, now_s)
+
+    def _move_requests(self, slot: int, model: int, now_s: float) -> None:
+        """Send the requests in the replica's queue, of one job or of all, to other replicas."""
+        moved = np.empty(self.state.inside[slot], np.int64)
+        positions = np.empty_like(moved)
+        count = pool_events.take_out(self.state, slot, model, moved, positions)
+        if count:
+            self._run(now_s, moved[:count], positions[:count])
