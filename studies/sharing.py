@@ -18,7 +18,7 @@ from faro_lib.sharing.placement import near_shares, place
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Placement, Pool, Traces, arrays_of, pools_of
+from faro_lib.workload import Job, Placement, Pool, Traces, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import chained
 from faro_lib.workload.service import true_busy_s
