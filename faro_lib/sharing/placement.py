@@ -14,7 +14,7 @@ MOST_JOBS = 12  # in larger pools, replicas hold a chain of models, because sets
 # A set of jobs with load L (erlangs) needs L + SPARE sqrt(L) replicas (Halfin and Whitt, 1981).
 SPARE = 1.0
 PATHS = 16  # sample paths of the load that the search uses
-LEAST_GAIN = 0.01  # pressure for which a model is loaded
+LEAST_GAIN = 0.01  # smallest reduction of the pressure for which a model is loaded
 ROUNDS = 8  # models that one decision exchanges at most
 # A home moves if its old job's surplus and its new job's deficit add up to this many replicas.
 HOME_MOVES = 1.5

@@ -1,10 +1,7 @@
 """Measure latency tables by simulating constant arrival rates on constant replica counts."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -13,28 +10,27 @@ from faro_lib.queueing import LatencyTable, latency_class
 from faro_lib.queueing.curve import read_curve, with_curve
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw, uniform_arrivals
-from faro_lib.simulate.latencies import minute_edges, quantile_of
+from faro_lib.simulate.latencies import minute_edges
 from faro_lib.simulate.measure_pools import with_pools
 from faro_lib.simulate.serving import constant_latencies
+from faro_lib.simulate.table_minutes import (
+    MINUTES,
+    SEED,
+    THREADS,
+    UTILISATIONS,
+    WARM_UP,
+    code_key,
+    table_minutes,
+)
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Replica
 from faro_lib.workload.service import ServiceTime, true_busy_s, true_service_time
 
-# The grid is finest near saturation, where latency grows as 1 / (1 - rho) and drops begin.
-LOW = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-NEAR_SATURATION = (0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1)
-OVERLOAD = (1.2, 1.5, 2.0, 3.0)
-UTILISATIONS = (*LOW, *NEAR_SATURATION, *OVERLOAD)
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
-MINUTES = 31  # number of simulated minutes stored for each rate and replica count
 # If a minute has more requests than this at utilisation 1, shorter windows are simulated.
 WINDOW_REQUESTS = 7000
-SEED = 1  # seed of the simulated requests
-# Shortest warm-up before the first minute, in service times; needed because queues begin empty.
-WARM_UP = 50
-THREADS = min(8, os.cpu_count() or 1)  # few, because each simulation needs about 50 MB
 
 
 def measure(
@@ -95,17 +91,7 @@ def measure(
     )
     for job, curve in curves:
         table = with_curve(table, curve, job)
-    return with_pools(
-        table,
-        jobs,
-        UTILISATIONS,
-        _minutes,
-        serving_model,
-        seed=SEED,
-        warm_up=WARM_UP,
-        threads=THREADS,
-        code=_code(),
-    )
+    return with_pools(table, jobs, serving_model)
 
 
 def _classes(
@@ -134,20 +120,14 @@ def _simulated(
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, requests)
-        minutes = [[_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles]
+        minutes = [
+            [table_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles
+        ]
         return np.array(minutes).swapaxes(1, 2)
 
     service = true_service_time(job), job.replica, model
     grid = requests, UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
-    return cached_array((*service, replicas, quantiles, grid, _code()), compute)
-
-
-@cache
-def _code() -> tuple[str, bytes]:
-    """numpy's version and the code on which results depend, as parts of the cache key."""
-    library = Path(__file__).parents[1]
-    files = sorted([*library.glob("simulate/*.py"), *library.glob("workload/*.py")])
-    return np.__version__, b"".join(path.read_bytes() for path in files)
+    return cached_array((*service, replicas, quantiles, grid, code_key()), compute)
 
 
 def _run(
@@ -185,39 +165,3 @@ def _run(
     latency_s = constant_latencies(jobs, draws, [replicas] * len(jobs), *rules)
     edges = minute_edges(draws.arrival_s * (MINUTE_S / window_s), draws.first, warm + windows)
     return latency_s, edges[:, warm:-1], float(np.sqrt(window_s / MINUTE_S))
-
-
-def _minutes(
-    latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tail latency in s of served requests, and excess drop rate, in each of MINUTES minutes.
-
-    The minutes are equally likely. The excess drop rate is the drop rate minus (1 - quantile). Time
-    window i has the requests edges[i] to edges[i + 1]. The windows are sorted by tail latency, and
-    both results are interpolated between them at equally spaced ranks. `shrink` reduces the
-    variation of the results, because whole minutes vary less than shorter windows.
-    """
-    windows = [latency_s[a:b] for a, b in zip(edges[:-1], edges[1:]) if a < b]
-    _, tail_s, excess = np.array(sorted(_window(of_window, quantile) for of_window in windows)).T
-    longest = tail_s[np.isfinite(tail_s)].max(initial=0.0) or 1e6
-    rank = (np.arange(MINUTES) + 0.5) / MINUTES * len(windows) - 0.5
-
-    def interpolated(values: np.ndarray) -> np.ndarray:
-        at_rank = np.interp(rank, np.arange(len(windows)), values)
-        return shrink * at_rank + (1 - shrink) * values.mean()
-
-    return np.exp(interpolated(np.log(np.minimum(tail_s, longest)))), interpolated(excess)
-
-
-def _window(latency_s: np.ndarray, quantile: float) -> tuple[bool, float, float]:
-    """(whether too many requests were dropped, tail latency of the others, excess drop rate)."""
-    n = len(latency_s)
-    served = latency_s[np.isfinite(latency_s)]
-    excess = 1 - len(served) / n - (1 - quantile)
-    # A dropped request has infinite latency, so the quantile of all requests is a higher quantile
-    # of the served ones.
-    if not np.isfinite(quantile_of(latency_s, quantile)):
-        tail_s = quantile_of(served, 1.0) if len(served) else np.inf
-        return True, tail_s, max(excess, 0.5 / n)
-    level = min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
-    return False, quantile_of(served, level), min(excess, -0.5 / n)

@@ -1,6 +1,5 @@
 """Latency classes of jobs that share replicas, measured by simulating their pool."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,123 +10,104 @@ from faro_lib.queueing import LatencyTable, latency_class
 from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import draw
 from faro_lib.simulate.latencies import minute_edges
-from faro_lib.workload import Job, Pool, Workload, pools_of
+from faro_lib.simulate.table_minutes import (
+    MINUTES,
+    SEED,
+    THREADS,
+    UTILISATIONS,
+    WARM_UP,
+    code_key,
+    table_minutes,
+)
+from faro_lib.workload import Job, Workload, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import true_busy_s, true_service_time
 
-# (latencies (requests,), edges of windows, quantile, shrink) -> tail latencies, excess drop rates
-Minutes = Callable[[np.ndarray, np.ndarray, float, float], tuple[np.ndarray, np.ndarray]]
 
-
-def with_pools(
-    table: LatencyTable,
-    jobs: tuple[Job, ...],
-    utilisations: tuple[float, ...],
-    minutes_of: Minutes,
-    model: ServingModel,
-    *,
-    seed: int,
-    warm_up: int,
-    threads: int,
-    code: object,
-) -> LatencyTable:
+def with_pools(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) -> LatencyTable:
     """`table` with a class for each job that shares replicas.
 
-    The class of a job is measured with the load of its whole pool. A rate of this class is the one
-    at which the job alone would have the load of the pool. In the measurement, the jobs of the pool
-    have equal loads, and each replica holds a chain of models. The other arguments are those of
-    `measure.measure`.
+    Such a class is measured at the load of the whole pool: a rate of the class is the one at which
+    the job alone would have the load of its pool. In the measurement, the jobs of the pool have
+    equal loads, and each replica holds a chain of models.
     """
-    counts = tuple(int(n) for n in table.replicas)
-    shape = table.tail_s.shape[1:]
     for pool in pools_of(jobs):
-        if not pool.shared:
-            continue
-        members = tuple(jobs[j] for j in pool.jobs)
-        shared = tuple(
-            replace(job, tenant="", tenant_quota=None, min_replicas=0) for job in members
-        )
-        classes = list(dict.fromkeys(_class_name(pool, job) for job in members))
-        first = [next(j for j in members if _class_name(pool, j) == name) for name in classes]
-
-        def measured(replicas: int, pool=pool, shared=shared, classes=classes) -> np.ndarray:
-            def compute() -> np.ndarray:
-                return _simulated(shared, replicas, utilisations, minutes_of, model, seed, warm_up)
-
-            alike = tuple(
-                (true_service_time(job), job.slo_s, job.quantile, job.load_s) for job in shared
-            )
-            key = alike, pool.models, pool.memory_of, pool.memory_gib, model, replicas
-            return cached_array((*key, utilisations, seed, warm_up, shape, code), compute)
-
-        with ThreadPoolExecutor(threads) as executor:
-            by_count = list(executor.map(measured, counts))
-        tail_s = np.empty((len(classes), *shape))
-        excess = np.empty((len(classes), *shape))
-        for column, values in enumerate(by_count):  # (classes, 2, utilisations, minutes)
-            tail_s[:, 1:, column] = values[:, 0]
-            excess[:, 1:, column] = values[:, 1]
-        tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
-        saturation_rps = np.array([1 / true_busy_s(job) for job in first])
-        rows = {
-            "quantile": np.array([job.quantile for job in first]),
-            "max_rps": np.full(len(first), np.inf),
-            "rate_per_replica_rps": saturation_rps[:, None] * np.array([0.0, *utilisations]),
-            "saturation_rps": saturation_rps,
-            "tail_s": tail_s,
-            "excess_drops": excess,
-        }
-        joined = {name: np.concatenate([getattr(table, name), row]) for name, row in rows.items()}
-        own = dict(table.own) | {job.name: _class_name(pool, job) for job in members}
-        table = replace(table, classes=(*table.classes, *classes), own=own, **joined)
+        if pool.shared:
+            table = _with_pool(table, tuple(jobs[j] for j in pool.jobs), model)
     return table
 
 
-def _class_name(pool: Pool, job: Job) -> str:
-    return f"pool {pool.name}, {latency_class(job)}, SLO {job.slo_s:g} s"
+def _with_pool(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) -> LatencyTable:
+    """`table` with the classes of the jobs of one pool."""
+    # Whether a job keeps a minimum, and whose quota it uses, does not change its latency.
+    free = tuple(replace(job, min_replicas=0, tenant="", tenant_quota=None) for job in jobs)
+    classes = {_class_name(job): job for job in jobs}
+    counts = [int(count) for count in table.replicas]
+    with ThreadPoolExecutor(THREADS) as executor:
+        by_count = list(executor.map(lambda count: _cached(free, count, model), counts))
+    measured = np.stack(by_count, axis=3)  # (classes, 2, utilisations, counts, minutes)
+    # Rate 0 has the values of the lowest measured rate.
+    measured = np.concatenate([measured[:, :, :1], measured], axis=2)
+    saturation_rps = np.array([1 / true_busy_s(job) for job in classes.values()])
+    rows = {
+        "quantile": np.array([job.quantile for job in classes.values()]),
+        "max_rps": np.full(len(classes), np.inf),
+        "rate_per_replica_rps": saturation_rps[:, None] * np.array([0.0, *UTILISATIONS]),
+        "saturation_rps": saturation_rps,
+        "tail_s": measured[:, 0],
+        "excess_drops": measured[:, 1],
+    }
+    joined = {name: np.concatenate([getattr(table, name), row]) for name, row in rows.items()}
+    own = dict(table.own) | {job.name: _class_name(job) for job in jobs}
+    return replace(table, classes=(*table.classes, *classes), own=own, **joined)
 
 
-def _simulated(
-    jobs: tuple[Job, ...],
-    replicas: int,
-    utilisations: tuple[float, ...],
-    minutes_of: Minutes,
-    model: ServingModel,
-    seed: int,
-    warm_up: int,
-) -> np.ndarray:
-    """Tail latencies and excess drop rates, (classes, 2, utilisations, minutes)."""
+def _class_name(job: Job) -> str:
+    return f"pool {job.pool}, {latency_class(job)}, SLO {job.slo_s:g} s"
+
+
+def _cached(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.ndarray:
+    """`_simulated`, from a cache."""
     pool = pools_of(jobs)[0]
-    # So many jobs have a replica that holds their model; a small pool cannot hold all.
-    held = min(len(jobs), replicas * pool.models)
-    jobs = jobs[:held] if held > 1 else jobs[:1]
+    services = [(true_service_time(job), job.slo_s, job.quantile) for job in jobs]
+    memory = pool.models, pool.memory_of, pool.memory_gib
+    key = *services, memory, model, replicas, UTILISATIONS, MINUTES, WARM_UP, code_key()
+    return cached_array(key, lambda: _simulated(jobs, replicas, model))
+
+
+def _simulated(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.ndarray:
+    """Tail latencies and excess drop rates, (classes, 2, utilisations, MINUTES).
+
+    The classes are in the order of their first jobs.
+    """
     pool = pools_of(jobs)[0]
-    homes = np.bincount(np.arange(replicas) % len(jobs), minlength=len(jobs))
-    busy_s = np.array([true_busy_s(job) for job in jobs])
-    warm = int(np.ceil(warm_up * busy_s.max() / MINUTE_S))
-    windows = -(-31 // len(jobs)) + 3
-    names = list(dict.fromkeys(_class_name(pool, job) for job in jobs))
-    result = np.empty((len(names), 2, len(utilisations), 31))
-    rng = np.random.default_rng([seed, replicas])
-    for column, utilisation in enumerate(utilisations):
-        rate_rps = utilisation * replicas / len(jobs) / busy_s
-        ends = np.arange(warm + windows + 1) + rng.random((len(jobs), 1))
-        counts = np.diff(np.floor(ends * rate_rps[:, None] * MINUTE_S).astype(int), axis=1)
-        workload = Workload(jobs, counts)
-        draws = draw(workload, seed, router=model.router)
-        cores = max(replicas, len(jobs)) * pool.cores
+    names = list(dict.fromkeys(_class_name(job) for job in jobs))
+    # A small pool cannot hold all models. Then only the first jobs have requests.
+    served = jobs[: max(1, min(len(jobs), replicas * pool.models))]
+    homes = np.bincount(np.arange(replicas) % len(served), minlength=len(served))
+    busy_s = np.array([true_busy_s(job) for job in served])
+    warm = int(np.ceil(WARM_UP * busy_s.max() / MINUTE_S))
+    # The minutes of jobs of the same class count together.
+    windows = -(-MINUTES // len(served)) + 3
+    result = np.empty((len(names), 2, len(UTILISATIONS), MINUTES))
+    offset = np.random.default_rng([SEED, replicas]).random((len(served), 1))
+    for column, utilisation in enumerate(UTILISATIONS):
+        per_min = utilisation * replicas / len(served) / busy_s * MINUTE_S
+        ends = np.arange(warm + windows + 1) + offset
+        counts = np.diff(np.floor(ends * per_min[:, None]).astype(int), axis=1)
+        workload = Workload(served, counts)
+        draws = draw(workload, SEED, router=model.router)
+        cores = max(replicas, len(served)) * pool.cores
         cluster = SimulatedCluster(workload, draws, cores, homes, model)
         cluster.finish()
-        latency_s = cluster.latency_s
         edges = minute_edges(draws.arrival_s, draws.first, warm + windows)
         for row, name in enumerate(names):
-            of_class = [j for j, job in enumerate(jobs) if _class_name(pool, job) == name]
-            joined, starts = [], [0]
-            for j in of_class:
-                for a, b in zip(edges[j, warm:-1], edges[j, warm + 1 :]):
-                    joined.append(latency_s[a:b])
-                    starts.append(starts[-1] + b - a)
-            quantile = jobs[of_class[0]].quantile
-            values = minutes_of(np.concatenate(joined), np.array(starts), quantile, 1.0)
-            result[row, :, column] = values
+            members = [j for j, job in enumerate(served) if _class_name(job) == name] or [0]
+            minutes = [
+                (a, b) for j in members for a, b in zip(edges[j, warm:-1], edges[j, warm + 1 :])
+            ]
+            latency_s = np.concatenate([cluster.latency_s[a:b] for a, b in minutes])
+            starts = np.cumsum([0, *(b - a for a, b in minutes)])
+            quantile = served[members[0]].quantile
+            result[row, :, column] = table_minutes(latency_s, starts, quantile, 1.0)
     return result

@@ -18,7 +18,8 @@ from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violatio
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.protocol import Assuming, hold
 from faro_lib.simulate import Run, ServingModel, simulate
-from faro_lib.simulate.measure import THREADS, measure
+from faro_lib.simulate.measure import measure
+from faro_lib.simulate.table_minutes import THREADS
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.shares import at_least_one_each, fair_share, minimum_replicas

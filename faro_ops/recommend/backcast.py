@@ -15,7 +15,7 @@ from scipy.stats import t as student
 from faro_lib.experiments.trials import uniform_draws
 from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.simulate import Draws, Run, ServingModel, simulate
-from faro_lib.simulate.measure import THREADS
+from faro_lib.simulate.table_minutes import THREADS
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
