@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from faro_lib.workload import Job
-from faro_lib.workload.readers import job_rows
+from faro_lib.workload import Job, pools_of
+from faro_lib.workload.readers import job_rows, read_jobs
 from faro_lib.workload.replicas import replica_of
 
 
@@ -16,6 +16,20 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
             raise ValueError(f"{path}, job {n}: {section}={mapping!r} must be a mapping")
         sections[str(row.get("job"))] = mapping
     return sections
+
+
+def read_unshared(path: str | Path) -> tuple[Job, ...]:
+    """The jobs of a table, for a cluster; ValueError if some of them share replicas."""
+    jobs = read_jobs(path)
+    for pool in pools_of(jobs):
+        if pool.shared:
+            names = ", ".join(jobs[j].name for j in pool.jobs)
+            raise ValueError(
+                f"{path}: {names} share replicas (pool={pool.name!r}); that can be simulated, but "
+                "nothing in front of replicas on a cluster routes their requests yet; leave out "
+                "`pool`"
+            )
+    return jobs
 
 
 def assumptions(path: str | Path) -> list[str]:

@@ -75,10 +75,9 @@ def manifests(
     dashboard. For rayserve, they also define the RayService and a quota.
     """
     from faro_lib.policies import PolicyContext, factory_of
-    from faro_lib.workload.readers import read_jobs
     from faro_lib.workload.shares import fair_share
     from faro_ops.cli.model import Source
-    from faro_ops.jobs_table import read_sections
+    from faro_ops.jobs_table import read_sections, read_unshared
     from faro_ops.kube.deployments import DeploymentRef
     from faro_ops.kube.manifests import Head, ManifestSpec, Workers, write
     from faro_ops.policies.bounds import predicting
@@ -88,7 +87,7 @@ def manifests(
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
     factory = factory_of(policy)  # raises ValueError if the name is unknown
     ceilings = backends.sets_ceilings(act, backend)
-    table = read_jobs(jobs)
+    table = read_unshared(jobs)
     for job in table:
         if job.latency_curve:
             raise ValueError(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from faro_lib.workload import Job
-from faro_lib.workload.readers import SECTIONS, read_jobs
+from faro_lib.workload.readers import SECTIONS
 from faro_ops.errors import message_of, one_line
-from faro_ops.jobs_table import read_sections
+from faro_ops.jobs_table import read_sections, read_unshared
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
 # After an event ends, forecasters still divide the counts of the event's minutes by its `load`.
@@ -272,7 +272,7 @@ class Watched:
         sections = {}
         if self._table.suffix != ".csv":
             sections = {one: read_sections(self._table, one) for one in SECTIONS}
-        self._jobs, self._sections = read_jobs(self._table), sections
+        self._jobs, self._sections = read_unshared(self._table), sections
         self._read_at = mark  # only now, because a table that could not be read is read again
 
     def _settings(self) -> tuple[Settings, tuple[str, ...]]:

@@ -210,3 +210,18 @@ def test_manifests_refuse_a_curve_that_the_controllers_pod_would_not_have(tmp_pa
     problem = f"latency_curve='{tmp_path}/curve.csv' is a file that the controller's pod would not"
     assert_one_line(capsys.readouterr().err, f"job 'a': {problem} have; leave the column out")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["run --capacity 4", "deploy --address http://127.0.0.1:1", "manifests --out {0}/m"],
+)
+def test_jobs_that_share_replicas_are_refused_where_no_router_stands(arguments, tmp_path, capsys):
+    table = tmp_path / "jobs.yaml"
+    shared = "pool: p, models_per_replica: 2"
+    table.write_text(f"- {{job: a, {shared}}}\n- {{job: b, {shared}}}\n")
+
+    code = cli.main([*arguments.format(tmp_path).split(), "--jobs", str(table)])
+
+    assert code == 2
+    assert_one_line(capsys.readouterr().err, "a, b share replicas (pool='p')")
