@@ -15,7 +15,7 @@ from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.protocol import HOLD, Observation, Plan
 from faro_lib.sharing.placement import near_shares, place
-from faro_lib.simulate import ServingModel
+from faro_lib.simulate import Run, ServingModel
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Placement, Pool, Traces, arrays_of, pools_of
@@ -92,13 +92,17 @@ def compared(
     capacities: Sequence[int],
     models: Sequence[int],
     trials: int,
+    minutes: int | None = None,
     report: Report | None = print,
-) -> pd.DataFrame:
-    """Faro and the rivals on the same trials: a row per policy, models per replica and trial.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Faro and the rivals on the same trials, and Faro's last placement.
 
-    Jobs alone have 1 model per replica. The forecaster of `context` was fitted to the training
-    days.
+    The first table has a row per policy, models per replica and trial; jobs alone have 1 model per
+    replica. The second one has a row for each model in a replica, with the fewest shared models
+    and the largest capacity. The forecaster of `context` was fitted to the training days. `minutes`
+    is the length of the slice of the evaluation day, None for all of it.
     """
+    held = None
     rows = []
     for count in (1, *models):
         of_count = traces if count == 1 else sharing(traces, min(count, len(traces.jobs)))
@@ -106,7 +110,7 @@ def compared(
         with_table = replace(context, jobs=of_count.jobs, latency_model=table)
         for capacity in capacities:
             for model, policies in policies_of(of_count, with_table, capacity, count):
-                workload = of_count.workload()
+                workload = of_count.workload().between(0, minutes or of_count.evaluation.shape[-1])
                 draws = trial_draws(workload, trials)
                 runs = run_trials(
                     workload, policies, capacity, draws, serving_model=model, report=report
@@ -115,6 +119,19 @@ def compared(
                     found = summarize(trial.run, published=True)
                     keys = {"models": count, "router": model.pool_router}
                     rows.append(trial.key | keys | found)
+                    if held is None and trial.policy == LEADER:
+                        held = placement_table(workload.jobs, trial.run)
+    return pd.DataFrame(rows), held if held is not None else pd.DataFrame()
+
+
+def placement_table(jobs: tuple[Job, ...], run: Run) -> pd.DataFrame:
+    """The last placement of the pool of all jobs, with a row for each model in a replica."""
+    placement = [of_pools for of_pools in run.decisions.placement if of_pools][-1][POOL]
+    rows = [
+        {"replica": replica, "home": jobs[home].name, "job": jobs[job].name}
+        for replica, home in enumerate(placement.home)
+        for job in np.flatnonzero(placement.resident[replica])
+    ]
     return pd.DataFrame(rows)
 
 

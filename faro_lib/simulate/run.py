@@ -1,7 +1,7 @@
 """Simulate one trial: a workload under one policy."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from faro_lib.protocol import Policy
 from faro_lib.simulate.cluster import PAPER, CapacityStep, Lifetime, ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import Draws, draw
 from faro_lib.simulate.latencies import by_minute
-from faro_lib.workload import Workload, arrays_of
+from faro_lib.workload import Placement, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 # Fields of a `Plan` that explain it.
@@ -40,6 +40,7 @@ class Decisions:
     predicted_tail_latency_s: list[np.ndarray | None] = field(default_factory=list)
     marginal_value_up: list[np.ndarray | None] = field(default_factory=list)
     marginal_value_down: list[np.ndarray | None] = field(default_factory=list)
+    placement: list[Mapping[str, Placement] | None] = field(default_factory=list)
 
     def append(self, step: control.Step) -> None:
         observation, plan = step.observation, step.plan
@@ -49,6 +50,7 @@ class Decisions:
         self.running.append(observation.running)
         self.reason.append(plan.reason)
         self.seconds.append(step.decision_s)
+        self.placement.append(plan.placement)
         for name in EXPLANATIONS:
             getattr(self, name).append(getattr(plan, name))
 

@@ -48,6 +48,8 @@ SECTIONS = {
         "lost_utility_by_capacity",
         "sensitivity",
         "kinds_of_replica",
+        "shared_replicas",
+        "placement_of_models",
         "two_models",
         "larger_clusters",
     ),

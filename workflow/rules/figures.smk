@@ -73,6 +73,7 @@ SHOWN = [
     ("scale", rules.scale, LEARNING and derived.scale_wanted(CONFIG.scale)),
     ("days", rules.days, LEARNING and CONFIG.days.judged != []),
     ("replicas", rules.replicas, LEARNING and CONFIG.replicas.capacities != []),
+    ("sharing", rules.sharing, LEARNING and CONFIG.sharing.capacities != []),
     ("live", rules.live, LEARNING and CONFIG.backend != "none"),
 ]
 NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule, runs in SHOWN if runs}

@@ -17,6 +17,7 @@ from faro_pipeline.stages.replicas import Replicas
 from faro_pipeline.stages.scale import Scale
 from faro_pipeline.stages.section import Capacities, Names, Section, Stage
 from faro_pipeline.stages.sensitivity import Sensitivity
+from faro_pipeline.stages.sharing import Sharing
 from faro_pipeline.stages.sloppify import Sloppify
 from faro_pipeline.stages.traces import Synthetic
 
@@ -71,6 +72,7 @@ class Config(Section):
     scale: Scale = Field(Scale(), description="stage 70: mixed models, more jobs, more capacities")
     days: Days = Field(Days(), description="stage 75: judge several days and further workloads")
     replicas: Replicas = Field(Replicas(), description="stage 85: a mix of kinds of replica")
+    sharing: Sharing = Field(Sharing(), description="stage 45: replicas that several jobs share")
     live: Live = Field(Live(), description="stage 80: send requests to replicas on Ray Serve")
 
     @field_validator("workload")

@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
 
 
-def _unique(values: list[Value]) -> list[Value]:
+def unique(values: list[Value]) -> list[Value]:
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"has {value!r} more than once")
@@ -28,17 +28,17 @@ def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int
     return clusters
 
 
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(unique)]
 # Names of policies. The last policy is compared with the others.
-Compared = Annotated[list[str], Field(min_length=2), AfterValidator(_unique)]
-Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(_unique)]
+Compared = Annotated[list[str], Field(min_length=2), AfterValidator(unique)]
+Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(unique)]
 Clusters = Annotated[
-    list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)
+    list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(unique)
 ]
-Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
-PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_unique)]
-WholeTicks = Annotated[list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(_unique)]
-Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
+Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(unique)]
+PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(unique)]
+WholeTicks = Annotated[list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(unique)]
+Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique)]
 
 
 class Section(BaseModel):
