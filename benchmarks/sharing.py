@@ -60,15 +60,15 @@ def cells(part: str) -> Iterator[Cell]:
     """The runs of a part."""
     trials = range(TRIALS)
     if part == "faro":
-        for cores, trial in product(CAPACITIES, trials):
+        for trial, cores in product(trials, CAPACITIES):
             yield Cell(part, ISOLATED, 1, "late", cores, trial)
             for models in (2, 3):
                 yield Cell(part, LEADER, models, "late", cores, trial)
     elif part == "early":
-        for cores, trial in product(CAPACITIES[:4], trials):
+        for trial, cores in product(trials, CAPACITIES[:4]):
             yield Cell(part, LEADER, 3, "early", cores, trial)
     elif part == "rivals":
-        for cores, trial in product(CAPACITIES, trials[:2]):
+        for trial, cores in product(trials[:2], CAPACITIES):
             yield Cell(part, PLACED_ONCE, 2, "late", cores, trial)
             yield Cell(part, LEAST_RECENT, 2, "lru", cores, trial)
             yield Cell(part, EVERYWHERE, 10, "late", cores, trial)
