@@ -41,55 +41,87 @@ def choice_utilities(keeps, loads, of_job, first, last, value, alpha, replicas):
     return utility / paths
 
 
+@njit(cache=True, inline="always")
+def _at(total, k, x, first, last, value, alpha):
+    """Utility of a job of class k at the pool's load `total` on x replicas."""
+    start, end = first[k, x], last[k, x]
+    knots = value[k, x]
+    per_load = (len(knots) - 1) / (end - start) if end > start else 0.0
+    return _utility(total, start, end, per_load, knots, alpha)
+
+
+@njit(cache=True)
+def _served_worth(count, total, jobs_in_order, load, factor, of_job, curves, x, alpha):
+    """Worth of a path's jobs on x replicas if the first `count` in order are served."""
+    first, last, value = curves
+    known, u, worth = -1, 0.0, 0.0
+    for place in range(len(jobs_in_order)):
+        job = jobs_in_order[place]
+        if place < count:
+            if of_job[job] != known:
+                known = of_job[job]
+                u = _at(total, known, x, first, last, value, alpha)
+            worth += factor[job] * u
+        elif load[job] == 0.0:
+            worth += factor[job]
+    return worth
+
+
 @njit(cache=True)
 def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high, fewest):
     """What replicas are worth to a pool that serves its jobs with the least load per weight.
 
     `loads` (samples, minutes, jobs) is in erlangs, and `order` has the jobs of each sample and
     minute by load per weight. A job's worth is factor * U, with U = 0 for a refused job. The best
-    number of served jobs is taken in each sample and minute. Returns the mean over samples of the
-    sum of the jobs' worth, (minutes, high + 1), and the means of the jobs' utilities, (minutes,
-    high + 1, jobs). At least `fewest` jobs are served.
+    number of served jobs, at least `fewest`, is taken in each sample and minute.
+
+    Returns the mean over samples of the sum of the jobs' worth, (minutes, high + 1), the means of
+    the jobs' utilities, (minutes, high + 1, jobs), and the count from which all are constant.
     """
     samples, minutes, jobs = loads.shape
     worth = np.zeros((minutes, high + 1))
     utility = np.zeros((minutes, high + 1, jobs))
+    curves = (first, last, value)
     for x in range(high + 1):
+        every_slo_met = True
         for minute in range(minutes):
             for sample in range(samples):
-                best, best_count = -np.inf, 0
+                load = loads[sample, minute]
+                in_order = order[sample, minute]
+                every = load.sum()
+                fits = True  # whether all jobs meet their SLOs if all are served
+                for job in range(jobs):
+                    k = of_job[job]
+                    if every > first[k, x] or value[k, x, 0] < 1.0:
+                        fits = False
+                if fits:
+                    worth[minute, x] += factor.sum()
+                    utility[minute, x] += 1.0
+                    continue
+                every_slo_met = False
+                best, best_count, best_total = -np.inf, 0, 0.0
                 total = 0.0
                 for count in range(jobs + 1):
                     if count > 0:
-                        total += loads[sample, minute, order[sample, minute, count - 1]]
-                    served = 0.0
-                    for place in range(count):
-                        job = order[sample, minute, place]
-                        k = of_job[job]
-                        start, end = first[k, x], last[k, x]
-                        knots = value[k, x]
-                        per_load = (len(knots) - 1) / (end - start) if end > start else 0.0
-                        u = _utility(total, start, end, per_load, knots, alpha)
-                        served += factor[job] * u
-                    for place in range(count, jobs):
-                        job = order[sample, minute, place]
-                        if loads[sample, minute, job] == 0.0:
-                            served += factor[job]
-                    if count >= fewest and served >= best:
-                        best, best_count = served, count
+                        total += load[in_order[count - 1]]
+                    if count >= fewest:
+                        served = _served_worth(
+                            count, total, in_order, load, factor, of_job, curves, x, alpha
+                        )
+                        if served >= best:
+                            best, best_count, best_total = served, count, total
                 worth[minute, x] += best
-                total = 0.0
-                for place in range(best_count):
-                    total += loads[sample, minute, order[sample, minute, place]]
                 for place in range(jobs):
-                    job = order[sample, minute, place]
+                    job = in_order[place]
                     if place < best_count:
-                        k = of_job[job]
-                        start, end = first[k, x], last[k, x]
-                        knots = value[k, x]
-                        per_load = (len(knots) - 1) / (end - start) if end > start else 0.0
-                        u = _utility(total, start, end, per_load, knots, alpha)
-                        utility[minute, x, job] += u
-                    elif loads[sample, minute, job] == 0.0:
+                        utility[minute, x, job] += _at(
+                            best_total, of_job[job], x, first, last, value, alpha
+                        )
+                    elif load[job] == 0.0:
                         utility[minute, x, job] += 1.0
-    return worth / samples, utility / samples
+        if every_slo_met:
+            for more in range(x + 1, high + 1):
+                worth[:, more] = worth[:, x]
+                utility[:, more] = utility[:, x]
+            return worth / samples, utility / samples, x
+    return worth / samples, utility / samples, high

@@ -62,6 +62,10 @@ def admit(
         scores = [objective.score(row, weight, gamma) for row in utility]
         return utility, np.array(scores)
 
+    nothing = np.zeros((1, jobs))
+    utility, scores = scored(nothing)
+    if utility.min() >= 1:  # no choice is better
+        return Admission(nothing[0], utility[0], float(scores[0]), float(scores[0]))
     exact = len(levels) ** jobs <= MOST_CHOICES
     drops = np.array(list(product(levels, repeat=jobs))) if exact else _prefixes(loads, weight)
     utility, scores = scored(drops)

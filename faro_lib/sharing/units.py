@@ -17,6 +17,8 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import MINUTE_S, Job, arrays_of
 from faro_lib.workload.pools import Pool, pools_of
 
+FEWEST_COLUMNS = 16  # largest replica count that a row has at least
+
 
 class Row(NamedTuple):
     """What 0, 1, ..., X replicas are worth to a pool."""
@@ -86,11 +88,11 @@ def pool_row(
     refuse: bool = True,
     alpha: float = 1.0,
 ) -> Row:
-    """What 0, 1, ..., `most` replicas are worth to a pool, and each job's expected utility.
+    """What 0, 1, ..., X <= `most` replicas are worth to a pool, and each job's expected utility.
 
     In each minute of each sample path, the jobs with the least load per weight are served, as many
     as are best. Among jobs with equal utilities, no other choice is better. Until new replicas have
-    started, only the `running` ones serve.
+    started, only the `running` ones serve. More than X replicas are worth no more.
 
     Parameters
     ----------
@@ -108,22 +110,30 @@ def pool_row(
     factor = arrays.weight if factor is None else factor
     loads = np.moveaxis(rates_rps * arrays.busy_s[:, None, None], 0, 2).copy()
     order = (loads / np.maximum(factor, 1e-9)).argsort(axis=2, kind="stable")
-    curves = latency_model.curves(jobs, "relaxed", alpha, most)
-    worth, utility = kernels.prefix_values(
-        loads,
-        order,
-        factor.astype(float),
-        curves.of_job,
-        curves.first,
-        curves.last,
-        curves.value,
-        float(alpha),
-        most,
-        0 if refuse else len(jobs),
-    )
+    # Twice the largest load is usually enough for all SLOs; if not, the row is made again.
+    columns = min(most, max(FEWEST_COLUMNS, running, 2 * int(loads.sum(axis=2).max())))
+    while True:
+        curves = latency_model.curves(jobs, "relaxed", alpha, columns)
+        worth, utility, saturated = kernels.prefix_values(
+            loads,
+            order,
+            factor.astype(float),
+            curves.of_job,
+            curves.first,
+            curves.last,
+            curves.value,
+            float(alpha),
+            columns,
+            0 if refuse else len(jobs),
+        )
+        if saturated < columns or columns == most:
+            break
+        columns = min(most, 2 * columns)
+    columns = min(columns, max(saturated, running)) + 1
+    worth, utility = worth[:, :columns], utility[:, :columns]
     minutes = loads.shape[1]
     cold = np.clip(cold_start_minutes - np.arange(minutes), 0.0, 1.0)[:, None]
-    now = np.minimum(np.arange(most + 1), running)
+    now = np.minimum(np.arange(columns), running)
     worth = ((1 - cold) * worth + cold * worth[:, now]).mean(axis=0)
     cold = cold[:, :, None]
     utility = ((1 - cold) * utility + cold * utility[:, now]).mean(axis=0)
@@ -144,6 +154,9 @@ def row_for(
     if objective.spread is None:
         return some
     every = pool_row(jobs, *args, refuse=False, **options)
+    columns = min(len(some.worth), len(every.worth))
+    some = Row(some.worth[:columns], some.utility[:columns])
+    every = Row(every.worth[:columns], every.utility[:columns])
 
     def penalised(row: Row) -> np.ndarray:
         return row.worth + gamma * (row.utility.min(axis=1) - row.utility.max(axis=1))
@@ -165,7 +178,8 @@ def with_pools(
 
     `running` (units,) are the replicas that serve now. A shorter row ends with its last value.
     """
-    columns = max([len(row.worth) for row in rows] + ([alone.columns + 1] if alone else []))
+    fewest = max(unit.min_replicas for unit in units.jobs[len(units.alone) :]) + 1
+    columns = max(fewest, *(len(row.worth) for row in rows), alone.columns + 1 if alone else 0)
 
     def wide(values: np.ndarray) -> np.ndarray:
         missing = columns - values.shape[-1]
