@@ -79,8 +79,8 @@ def run(
     ----------
     apply : False for a dry run, which records plans but requests nothing.
     journal : file that records every tick, or an open Journal. If it has ticks, the run resumes
-        from them, and `clock` must have the origin and scale in the journal's header.
-        `Journal.resume` says which settings may differ.
+        from them, and `clock` must have the scale in the journal's header, and its origin too,
+        unless `changes` say that time 0 has moved. `Journal.resume` says which settings may differ.
     clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
     on_step : called after every tick.
     on_failure : called with (reason, message) for every failure. Without it, an exception is raised
@@ -131,7 +131,7 @@ def run(
                 observation = past.observation if past.ticks is not None else None
                 # After a long gap, forget the last request, because another controller may have
                 # changed the targets.
-                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
+                if clock and clock.now_s - start_s > long_gap_s(policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
         if surviving:
             run_time = RunTime(clock.origin_s, clock.scale) if clock else RunTime()
@@ -176,6 +176,11 @@ def run(
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def long_gap_s(tick_s: float) -> float:
+    """Seconds without a tick after which another controller may have changed the targets."""
+    return max(MINUTE_S, 2 * tick_s)
 
 
 def requested(

@@ -55,6 +55,7 @@ class Fault:
     state : the state that the board must show for the job; "" if none is needed.
     ends_leader : whether a leader may end, because it has lost its lease.
     stops_ticks : whether no controller can decide before the end of the fault.
+    sets_clock : whether counts of minutes before it may be wrong afterwards.
     order : the override that must be in force or named as not, if the fault is one.
     """
 
@@ -68,6 +69,7 @@ class Fault:
     state: str = ""
     ends_leader: bool = False
     stops_ticks: bool = False
+    sets_clock: bool = False
     order: dict | None = None
 
 
@@ -621,8 +623,27 @@ FAULTS = (
     Fault("a byte of the journal is damaged before a start", damage_journal, lasts_s=120),
     Fault("the disk is full", full_disk(True), full_disk(False), reported=("journal",)),
     Fault("summer time begins or ends", summer_time),
-    Fault("the clock jumps forward", jump(3600), changes=DATA, reported=("clock",)),
-    Fault("the clock jumps back", jump(-3600), changes=DATA, reported=("clock",)),
+    Fault(
+        "the clock jumps forward",
+        jump(3600),
+        changes=DATA,
+        reported=("clock",),
+        sets_clock=True,
+    ),
+    Fault(
+        "the clock jumps back",
+        jump(-3600),
+        changes=DATA,
+        reported=("clock",),
+        sets_clock=True,
+    ),
+    Fault(
+        "controllers start after the clock was set back",
+        together(jump(-3600), kill_all),
+        lasts_s=120,
+        changes=DATA,
+        sets_clock=True,
+    ),
 )
 
 
