@@ -121,7 +121,7 @@ def ray_serve(
     from faro_ops.rayserve.backend import serving
 
     jobs = settings.jobs
-    specs = _specs_of(settings)
+    specs = _specs_of(settings, strict=backend == "local")[0]
     if backend == "local":
         if capacity is None:
             raise ValueError(
@@ -189,7 +189,7 @@ class _RayServeClusters:
         """
         from faro_ops.rayserve.cluster import RayServeCluster
 
-        specs = _specs_of(settings)
+        specs, problems = _specs_of(settings, strict=self._started is not None)
         if self._started is not None and specs != self._started:
             raise ValueError(
                 "backend=local: a job was added or removed, or its section serve changed; "
@@ -206,6 +206,7 @@ class _RayServeClusters:
             self._capacity,
             self._lease,
             self._states,
+            problems,
         )
         self._newest = cluster
         if first:
@@ -220,7 +221,17 @@ class _RayServeClusters:
             self._newest.release_lease()
 
 
-def _specs_of(settings: Settings) -> tuple[ServeSpec, ...]:
-    from faro_ops.rayserve.spec import serve_specs
+def _specs_of(settings: Settings, strict: bool) -> tuple[tuple[ServeSpec, ...], dict[int, str]]:
+    """The jobs' specs, and what is wrong with sections `serve`, by index of the job.
 
-    return serve_specs(settings.jobs, settings.sections.get("serve", {}))
+    ValueError if a section is invalid and `strict`, or if all are.
+    """
+    from faro_ops.rayserve.spec import serve_specs, usable_specs
+
+    sections = settings.sections.get("serve", {})
+    if strict:
+        return serve_specs(settings.jobs, sections), {}
+    specs, problems = usable_specs(settings.jobs, sections)
+    if len(problems) == len(specs):
+        raise ValueError(next(iter(problems.values()), "the jobs' table has no job"))
+    return specs, problems

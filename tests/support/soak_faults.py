@@ -271,6 +271,16 @@ def edit_table(weight: float, *also: Act) -> Act:
     return act
 
 
+def section(kind: str, value: dict) -> Act:
+    """Give the job another section in the table; {} takes it away."""
+
+    def act(world: World, job: str) -> None:
+        world.rows[job][kind] = value
+        world.write_table()
+
+    return act
+
+
 # --- the API server, Prometheus, Ray --------------------------------------------------------------
 
 
@@ -490,6 +500,14 @@ FAULTS = (
     Fault("an order is in force", order_for_job(5), orders(), changes=JOB, order={"replicas": 5}),
     Fault("two people use faro set at once", set_at_once, orders(), changes=JOB),
     Fault("a job's settings change", edit_table(2.0), edit_table(1.0), changes=JOB),
+    Fault(
+        "a section serve is invalid",
+        section("serve", {"concurrency": 0}),
+        section("serve", {}),
+        RAY,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
     Fault(
         "settings change while another job is deleted",
         edit_table(2.0, delete),
