@@ -73,13 +73,14 @@ def state_store(home: NamespacedName | None, journal: str | None) -> Store | Non
 
 
 def overrides_of(
-    home: NamespacedName | None, journal: str | None, ensure: Ensure = once
+    home: NamespacedName | None, journal: str | None, ensure: Ensure = once, restores: bool = False
 ) -> Callable[[], Orders]:
     """A function that reads operators' orders; those of a place that cannot be read stay as known.
 
     They are in the file next to `journal` and in the FaroPlan `home`.
 
     ensure : runs the checks that the API server answers, once or until they pass.
+    restores : whether the orders of a deleted FaroPlan are written into the next one.
     """
     from faro_ops.controller.override_store import OverridesFile, path_of
     from faro_ops.controller.overrides import LastKnown, Orders
@@ -88,12 +89,13 @@ def overrides_of(
     if home is None:
         return of_journal
     from faro_ops.controller.background import latest
-    from faro_ops.kube.plan_overrides import PlanOverrides
+    from faro_ops.kube.plan_overrides import PlanOverrides, kept_path_of
     from faro_ops.kube.preflight import check_server
 
     ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)
-    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name).read)
+    kept = kept_path_of(journal) if journal else None
+    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name, restores, kept).read)
     return latest(lambda: of_journal() + of_plan())
 
 

@@ -150,7 +150,9 @@ class Controller:
         # Metrics come early, so that a port in use ends the run before Ray starts, and that probes
         # are answered while the run waits for a server.
         self.exporter = self._exporter(resources)
-        overrides = backends.overrides_of(self.home, options.journal, self.wait_for)
+        overrides = backends.overrides_of(
+            self.home, options.journal, self.wait_for, restores=options.apply
+        )
         self.watched = Watched(options.jobs, overrides)
         self.settings = self.watched.known
         for order in self.settings.rejected:

@@ -275,7 +275,7 @@ def section(kind: str, value: dict) -> Act:
     """Give the job another section in the table; {} takes it away."""
 
     def act(world: World, job: str) -> None:
-        world.rows[job][kind] = value
+        world.rows[job][kind] = dict(value)
         world.write_table()
 
     return act
@@ -372,7 +372,7 @@ def summer_time(world: World, _: str) -> None:
     world.virtual.utc_offset_s = 7200 if world.virtual.utc_offset_s == 3600 else 3600
 
 
-def recreate_plan(world: World, job: str) -> None:
+def delete_plan(world: World, job: str) -> None:
     world.remove(FAROPLAN, PLAN)
 
 
@@ -594,7 +594,12 @@ FAULTS = (
     ),
     Fault("watches end at once", api(ends_watches=True), api(ends_watches=False)),
     Fault("informers are stale", api(deaf=True), api(deaf=False), lasts_s=180, changes=DATA),
-    Fault("the FaroPlan is deleted", recreate_plan, orders()),
+    Fault("the FaroPlan is deleted", delete_plan),
+    Fault(
+        "the FaroPlan is deleted, and all controllers are killed",
+        together(delete_plan, kill_all),
+        lasts_s=120,
+    ),
     Fault(
         "Prometheus does not answer",
         has(no_metrics=True),
