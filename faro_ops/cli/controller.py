@@ -180,9 +180,11 @@ class Controller:
         """Make passes until the run is stopped or its time is over."""
         now = self.start()
         changes = self.changes_since_recorded(now.settings)
+        takes_over = self.session is not None
         while self.goes_on:
             self.use(now)
-            self.run_pass(now, changes)
+            self.run_pass(now, changes, takes_over)
+            takes_over = False
             now, changes = self.following(now)
         if self.options.backend == "local":
             say("stopped")
@@ -304,8 +306,11 @@ class Controller:
 
     # --- a pass --------------------------------------------------------------------------------
 
-    def run_pass(self, now: SetUp, changes: tuple[str, ...]) -> None:
-        """Run the control loop until the settings change."""
+    def run_pass(self, now: SetUp, changes: tuple[str, ...], takes_over: bool = False) -> None:
+        """Run the control loop until the settings change.
+
+        takes_over : whether another controller may have led since the last recorded tick.
+        """
         self.utc_offset_s = time.localtime().tm_gmtoff
         forecaster = self.model.of(now.settings.jobs)
         planner = self.planner_of(models.with_model(now.policy, forecaster), now.settings)
@@ -333,6 +338,7 @@ class Controller:
                 frozen=lambda: now.settings.frozen_by(self.watched.known),
                 states=self.job_states,
                 surviving=self.surviving,
+                takes_over=takes_over,
             )
 
     # --- policies ------------------------------------------------------------------------------

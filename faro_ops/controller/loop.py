@@ -67,6 +67,7 @@ def run(
     frozen: Callable[[], Collection[str]] = tuple,
     states: JobStates | None = None,
     surviving: Surviving | None = None,
+    takes_over: bool = False,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -97,6 +98,8 @@ def run(
     states : board to which the loop reports what it notices about single jobs; the journal records
         the jobs that are not fine.
     surviving : restores what the last leader knew, and saves it after ticks.
+    takes_over : whether another controller may have led since the last tick of the journal. The
+        targets that the cluster has at the first tick are then no changes by other clients.
     """
     board = states or JobStates()
     stop = stop or (clock.stop if clock else threading.Event())
@@ -131,8 +134,11 @@ def run(
                 observation = past.observation if past.ticks is not None else None
                 # After a long gap, forget the last request, because another controller may have
                 # changed the targets.
-                if clock and clock.now_s - start_s > long_gap_s(policy.tick_s):
+                gap_s = clock.now_s - start_s if clock else 0.0
+                if gap_s > long_gap_s(policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
+                if takes_over:
+                    observation = None
         if surviving:
             run_time = RunTime(clock.origin_s, clock.scale) if clock else RunTime()
             past_s = past.observation.now_s if past else -np.inf
@@ -155,6 +161,8 @@ def run(
             observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
+            if takes_over:
+                memory, takes_over = adopting(memory, observation), False
             observation = freezing(jobs, frozen(), observation)
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report_failures(step, on_failure)
@@ -176,6 +184,15 @@ def run(
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def adopting(memory: Memory, observation: Observation) -> Memory:
+    """The memory as if the observed targets had been requested last; drop rates stay."""
+    if memory.guard.target is None:
+        return memory
+    pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
+    guard = replace(memory.guard, target=observation.target)
+    return replace(memory, pending=pending, guard=guard)
 
 
 def long_gap_s(tick_s: float) -> float:
