@@ -9,7 +9,7 @@ larger or equal weight.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from faro_lib.protocol import CAPACITY, HOLD, RATE_LIMIT
 from faro_lib.workload import Job, JobArrays
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.controller.job_states import MISCONFIGURED, JobStates
+from faro_ops.controller.late_counts import Folded
 from faro_ops.policies.protocol import LiveObservation, LivePlan
 
 NAMED = 5  # names of jobs in a message
@@ -73,6 +74,7 @@ class LiveMemory(Memory):
 
     replicas: Falls = Falls()
     floors: Falls = Falls()  # of minReplicas, if Faro sets bounds of HPAs
+    folded: Folded = field(default_factory=Folded)  # the minutes that the forecaster saw last
 
     @classmethod
     def of(cls, memory: Memory) -> "LiveMemory":

@@ -30,6 +30,7 @@ from faro_ops.controller import rotation, thinning
 from faro_ops.controller.background import in_thread
 from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.job_states import JobState
+from faro_ops.controller.late_counts import Folded
 from faro_ops.controller.records import (
     BEGIN,
     LOG,
@@ -557,10 +558,15 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
     memory = Memory.start(policy, new.jobs, last.observation.now_s)
     if before != [job.name for job in new.jobs]:
         return memory
-    state = memory.state
+    state, folded = memory.state, Folded()
     for one in ticks:
+        seen = one.step.observation
+        state, folded = folded.amended(state, seen)
+        before = state
         with suppress(Exception):  # a policy that fails keeps its state, as in `tick`
-            state, _ = policy.decide(state, mask_absent(new.jobs, one.step.observation))
+            state, _ = policy.decide(state, mask_absent(new.jobs, seen))
+        folded = folded.followed(before, state, seen)
+    memory = replace(LiveMemory.of(memory), folded=folded)
     if not new.apply:
         return replace(memory, state=state)
     guard = replace(

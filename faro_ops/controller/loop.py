@@ -27,10 +27,12 @@ from faro_lib.protocol import (
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_reports import note_states, writer
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Header, Journal, next_memory
+from faro_ops.controller.late_counts import Folded, lost_counts
 from faro_ops.controller.renewal import renewed
 from faro_ops.controller.scaling import NotScaled
 from faro_ops.controller.surviving import RunTime, Surviving
@@ -45,6 +47,7 @@ JOURNAL = "journal"
 CLOCK = "clock"
 REPORT = "report"
 STATE = "state"
+LATE_COUNTS = "late-counts"
 OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
 
@@ -156,6 +159,8 @@ def run(
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s = clock.jump_s - jump_s
                 jump_s = clock.jump_s
+                # Counts of earlier minutes are now read at other times: they are no late counts.
+                memory = replace(LiveMemory.of(memory), folded=Folded())
                 message = f"the wall clock jumped by {moved_s:+d} s"
                 on_failure(CLOCK, f"{message}; ticks continue at their intervals")
             observation = observed(cluster, now_s, observation, on_failure)
@@ -166,6 +171,8 @@ def run(
             observation = freezing(jobs, frozen(), observation)
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report_failures(step, on_failure)
+            if on_failure and after.folded.lost:
+                on_failure(LATE_COUNTS, lost_counts(jobs, after.folded.lost))
             if on_failure and CONTESTED in step.plan.reason:
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line, failed = None, None

@@ -55,6 +55,7 @@ def tick(
 ) -> tuple[LiveMemory, Step]:
     """`faro_lib.control.tick` for a live cluster, with the same results.
 
+    Late counts reach the forecaster (`controller.late_counts`).
     The targets also fit on individual nodes, and with `config.max_scale_down`, they fall no faster
     (`controller.brake`). The plan of the returned step is a `LivePlan`.
     """
@@ -63,7 +64,8 @@ def tick(
     seen = live_observation(observation)
     live = LiveMemory.of(memory).having_observed(seen)
     guard = leaving_held(without_unbounded(memory.guard, seen), seen)
-    memory = replace(memory, guard=guard)
+    state, folded = live.folded.amended(memory.state, seen)
+    memory = replace(memory, state=state, guard=guard)
     ordered = with_orders(jobs, config, guard, seen)
 
     def decide(state: Any, visible: Observation) -> Any:
@@ -92,7 +94,8 @@ def tick(
         plan = brake.slow_floors(share, arrays, known, plan, target, ours, live.floors)
     plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
     guard = replace(after.guard, target=target)
-    after = replace(live, state=after.state, pending=after.pending, guard=guard)
+    folded = folded.followed(state, after.state, seen)
+    after = replace(live, state=after.state, pending=after.pending, guard=guard, folded=folded)
     return after, replace(step, plan=plan, target=target)
 
 

@@ -29,6 +29,7 @@ from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.journal import Header, Journal, parts, read
 from faro_ops.controller.loop import long_gap_s, run
 from faro_ops.controller.overrides import Settings
+from faro_ops.controller.records import decoded
 from faro_ops.recommend.load_history import history_from_journal
 from faro_ops.recommend.records import records_from_journal
 
@@ -310,6 +311,13 @@ def damage(path, line, place=100):
     one[place] ^= 1
     path.write_bytes(b"".join([*lines[:line], bytes(one), *lines[line + 1 :]]))
     return bytes(one)
+
+
+def test_a_checksum_that_is_no_number_any_more_is_damage():
+    line = b'{"kind": "resume", "crc": "2f5d6340"}'
+    assert decoded(line) == {"kind": "resume"}
+    with pytest.raises(ValueError, match="its checksum is damaged"):
+        decoded(line.replace(b"f", b"g"))
 
 
 @pytest.mark.parametrize("place", [5, 100, 300, -5])
