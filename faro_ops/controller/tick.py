@@ -83,8 +83,10 @@ def tick(
     else:
         known = replace(seen, capacity=step.observation.capacity)  # never NaN
         target, plan = brake.keep_minima(arrays, known, plan, target, left)
-        # An order is no guess from data. What it removes is not limited, but it counts.
-        free = left | (has_order & (target < seen.target))
+        # An order is no guess from data. What it removes is not limited, but it counts. Fewer
+        # replicas than it says are left by a loss of capacity, which is limited.
+        ordered_fall = has_order & (target < seen.target) & (target >= arrays.max_replicas)
+        free = left | ordered_fall
         limits = free, live.replicas
         target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
         target, plan = cut_to_nodes(arrays, seen, plan, target, kept)

@@ -211,6 +211,14 @@ def test_an_order_is_carried_out_at_once_and_the_other_jobs_wait_for_their_minut
     assert loop.run(50)[-1] == [1, 6]
 
 
+def test_what_a_loss_of_capacity_takes_from_an_ordered_job_is_limited_as_of_any_other():
+    jobs = (Job("a", min_replicas=2, max_replicas=10), Job("b", max_replicas=20))
+    loop = Loop(Wish([10, 10]), [10, 10], jobs, capacity=6.0, config=replace(BRAKE, fixed=("a",)))
+    totals = [sum(targets) for targets in loop.run(600)]
+    assert totals[0] == 16
+    assert totals[-1] == 6
+
+
 def test_an_order_that_needs_the_replicas_of_others_waits_for_them():
     jobs = (Job("a", min_replicas=15, max_replicas=15), Job("b", max_replicas=20))
     loop = Loop(Wish([15, 1]), [8, 8], jobs, capacity=16.0, config=replace(BRAKE, fixed=("a",)))
