@@ -193,13 +193,18 @@ def run(
         cluster.advance(until_s)
 
 
-def adopting(memory: Memory, observation: Observation) -> Memory:
-    """The memory as if the observed targets had been requested last; drop rates stay."""
-    if memory.guard.target is None:
-        return memory
+def adopting(memory: Memory, observation: Observation) -> LiveMemory:
+    """The memory of a new leader: as if the observed targets had been requested last.
+
+    Drop rates stay as requested. Nothing is removed for a minute, because the leader before may
+    have removed as much as the brake allows.
+    """
+    guard = memory.guard
+    drop = observation.drop if guard.target is None else guard.drop
     pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
-    guard = replace(memory.guard, target=observation.target)
-    return replace(memory, pending=pending, guard=guard)
+    guard = replace(guard, target=observation.target, drop=drop)
+    known = LiveMemory.of(replace(memory, pending=pending, guard=guard))
+    return known.not_knowing_falls(live_observation(observation))
 
 
 def long_gap_s(tick_s: float) -> float:

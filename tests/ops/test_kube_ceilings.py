@@ -274,6 +274,13 @@ def test_a_service_that_is_gone_with_its_hpa_is_no_failure():
     assert server.bounds() == {"b": (1, 3)}
 
 
+def test_the_hpa_of_a_deployment_that_is_gone_keeps_its_bounds_for_its_return():
+    server = Server()
+    del server.replicas["a"]
+    applied(server, [0, 3], [1, 1])
+    assert server.bounds() == {"a": (1, 4), "b": (1, 3)}
+
+
 def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
     server = Server()
     cluster = cluster_on(server)

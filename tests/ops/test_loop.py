@@ -8,6 +8,7 @@ import pytest
 from live_things import Wanting
 from observations import observed
 
+from faro_lib.control import GuardrailConfig
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED, HOLD, hold
 from faro_lib.workload import Job
@@ -144,3 +145,22 @@ def test_a_new_leader_keeps_the_drop_rates_that_it_has_requested_itself(tmp_path
     run(cluster, Dropping([3]), (Job("a"),), 25.0, journal=tmp_path / "j")
     run(cluster, Dropping([3]), (Job("a"),), 35.0, journal=tmp_path / "j", takes_over=True)
     assert [drop for _, _, drop in cluster.applied] == [[0.1]] * 3
+
+
+def test_a_new_leader_removes_nothing_in_its_first_minute(tmp_path):
+    """The leader before may have removed a fifth just before it ended."""
+
+    class Large(Recorder):
+        target = 20
+
+        def observe(self):
+            return observed([self.target], capacity=20, now_s=self.now_s)
+
+        def apply(self, target, drop):
+            super().apply(target, drop)
+            self.target = int(target[0])
+
+    cluster, guardrails = Large(), GuardrailConfig(max_scale_down=0.2)
+    options = {"guardrails": guardrails, "takes_over": True}
+    run(cluster, Wanting([1]), (Job("a", max_replicas=20),), 85.0, **options)
+    assert [target for _, (target,), _ in cluster.applied] == [20] * 6 + [16] * 2
