@@ -7,12 +7,16 @@ from faro_lib.workload.readers import job_rows, read_jobs
 from faro_lib.workload.replicas import replica_of
 
 
-def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if it has none."""
+def read_sections(path: str | Path, section: str, strict: bool = True) -> dict[str, dict]:
+    """Job name -> the job's `section` (one of SECTIONS) in a .yaml table; {} if it has none.
+
+    strict : raise ValueError for a section that is no mapping. Otherwise the result has it as it
+        is: a controller holds its job, and goes on with the others.
+    """
     sections = {}
     for n, row in enumerate(job_rows(path), 1):
         mapping = row.get(section) or {}
-        if not isinstance(mapping, dict):
+        if strict and not isinstance(mapping, dict):
             raise ValueError(f"{path}, job {n}: {section}={mapping!r} must be a mapping")
         sections[str(row.get("job"))] = mapping
     return sections

@@ -73,13 +73,14 @@ def state_store(home: NamespacedName | None, journal: str | None) -> Store | Non
 
 
 def overrides_of(
-    home: NamespacedName | None, journal: str | None, ensure: Ensure = once
+    home: NamespacedName | None, journal: str | None, ensure: Ensure = once, restores: bool = False
 ) -> Callable[[], Orders]:
     """A function that reads operators' orders; those of a place that cannot be read stay as known.
 
     They are in the file next to `journal` and in the FaroPlan `home`.
 
     ensure : runs the checks that the API server answers, once or until they pass.
+    restores : whether the orders of a deleted FaroPlan are written into the next one.
     """
     from faro_ops.controller.override_store import OverridesFile, path_of
     from faro_ops.controller.overrides import LastKnown, Orders
@@ -88,12 +89,13 @@ def overrides_of(
     if home is None:
         return of_journal
     from faro_ops.controller.background import latest
-    from faro_ops.kube.plan_overrides import PlanOverrides
+    from faro_ops.kube.plan_overrides import PlanOverrides, kept_path_of
     from faro_ops.kube.preflight import check_server
 
     ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)
-    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name).read)
+    kept = kept_path_of(journal) if journal else None
+    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name, restores, kept).read)
     return latest(lambda: of_journal() + of_plan())
 
 
@@ -121,7 +123,7 @@ def ray_serve(
     from faro_ops.rayserve.backend import serving
 
     jobs = settings.jobs
-    specs = _specs_of(settings)
+    specs = _specs_of(settings, strict=backend == "local")[0]
     if backend == "local":
         if capacity is None:
             raise ValueError(
@@ -189,7 +191,7 @@ class _RayServeClusters:
         """
         from faro_ops.rayserve.cluster import RayServeCluster
 
-        specs = _specs_of(settings)
+        specs, problems = _specs_of(settings, strict=self._started is not None)
         if self._started is not None and specs != self._started:
             raise ValueError(
                 "backend=local: a job was added or removed, or its section serve changed; "
@@ -206,6 +208,7 @@ class _RayServeClusters:
             self._capacity,
             self._lease,
             self._states,
+            problems,
         )
         self._newest = cluster
         if first:
@@ -220,7 +223,17 @@ class _RayServeClusters:
             self._newest.release_lease()
 
 
-def _specs_of(settings: Settings) -> tuple[ServeSpec, ...]:
-    from faro_ops.rayserve.spec import serve_specs
+def _specs_of(settings: Settings, strict: bool) -> tuple[tuple[ServeSpec, ...], dict[int, str]]:
+    """The jobs' specs, and what is wrong with sections `serve`, by index of the job.
 
-    return serve_specs(settings.jobs, settings.sections.get("serve", {}))
+    ValueError if a section is invalid and `strict`, or if all are.
+    """
+    from faro_ops.rayserve.spec import serve_specs, usable_specs
+
+    sections = settings.sections.get("serve", {})
+    if strict:
+        return serve_specs(settings.jobs, sections), {}
+    specs, problems = usable_specs(settings.jobs, sections)
+    if len(problems) == len(specs):
+        raise ValueError(next(iter(problems.values()), "the jobs' table has no job"))
+    return specs, problems

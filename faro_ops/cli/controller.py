@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -150,7 +150,9 @@ class Controller:
         # Metrics come early, so that a port in use ends the run before Ray starts, and that probes
         # are answered while the run waits for a server.
         self.exporter = self._exporter(resources)
-        overrides = backends.overrides_of(self.home, options.journal, self.wait_for)
+        overrides = backends.overrides_of(
+            self.home, options.journal, self.wait_for, restores=options.apply
+        )
         self.watched = Watched(options.jobs, overrides)
         self.settings = self.watched.known
         for order in self.settings.rejected:
@@ -177,10 +179,12 @@ class Controller:
     def run(self) -> None:
         """Make passes until the run is stopped or its time is over."""
         now = self.start()
-        changes = changes_since(self.journal, now.settings)
+        changes = self.changes_since_recorded(now.settings)
+        takes_over = self.session is not None
         while self.goes_on:
             self.use(now)
-            self.run_pass(now, changes)
+            self.run_pass(now, changes, takes_over)
+            takes_over = False
             now, changes = self.following(now)
         if self.options.backend == "local":
             say("stopped")
@@ -261,8 +265,13 @@ class Controller:
         """The set-up of the next pass, and texts for the journal that say what has changed."""
         following, self.next = self.next, None
         if following is None:  # only the UTC offset has changed, or the run ends
-            return now, changes_since(self.journal, now.settings)
+            return now, self.changes_since_recorded(now.settings)
         return following, tuple(now.settings.changes(following.settings))
+
+    def changes_since_recorded(self, settings: Settings) -> tuple[str, ...]:
+        """One line per difference between these settings and the recorded run, if there is one."""
+        guardrails = replace(self.options.guardrails, fixed=settings.fixed_jobs)
+        return changes_since(self.journal, settings, guardrails, self.clock)
 
     def changed(self) -> bool:
         """Whether the pass ends: changed settings are ready, or the UTC offset has changed."""
@@ -297,8 +306,11 @@ class Controller:
 
     # --- a pass --------------------------------------------------------------------------------
 
-    def run_pass(self, now: SetUp, changes: tuple[str, ...]) -> None:
-        """Run the control loop until the settings change."""
+    def run_pass(self, now: SetUp, changes: tuple[str, ...], takes_over: bool = False) -> None:
+        """Run the control loop until the settings change.
+
+        takes_over : whether another controller may have led since the last recorded tick.
+        """
         self.utc_offset_s = time.localtime().tm_gmtoff
         forecaster = self.model.of(now.settings.jobs)
         planner = self.planner_of(models.with_model(now.policy, forecaster), now.settings)
@@ -326,6 +338,7 @@ class Controller:
                 frozen=lambda: now.settings.frozen_by(self.watched.known),
                 states=self.job_states,
                 surviving=self.surviving,
+                takes_over=takes_over,
             )
 
     # --- policies ------------------------------------------------------------------------------
@@ -545,15 +558,32 @@ def tell(listeners: Iterable[Listener], step: Step) -> None:
         listener(step)
 
 
-def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """One line per change of jobs or fixed replicas since the recorded run, if there is one."""
+def changes_since(
+    journal: Journal | None, settings: Settings, guardrails: GuardrailConfig, clock: Clock
+) -> tuple[str, ...]:
+    """One line per change since the recorded run, if there is one.
+
+    They are changes of time 0, of jobs, of fixed replicas, and of other guardrails.
+    """
     header = journal.header if journal and journal.ticks else None
     if header is None:
         return ()
-    if header.jobs == settings.jobs and header.guardrails.fixed == settings.fixed_jobs:
-        return ()
-    recorded = replace(settings, jobs=header.jobs, fixed=())
-    return tuple(recorded.changes(settings))
+    lines = []
+    if header.origin_s is not None and header.origin_s != clock.origin_s:
+        moved = f"time 0 of the run moves from {_at(header.origin_s)} to {_at(clock.origin_s)}"
+        lines.append(f"the clock was set back: {moved}, and the journal begins a new part")
+    for one in fields(GuardrailConfig):
+        before, after = getattr(header.guardrails, one.name), getattr(guardrails, one.name)
+        if before != after and one.name not in ("fixed", *header.absent):
+            lines.append(f"guardrail {one.name}: {before} -> {after}")
+    if header.jobs != settings.jobs or header.guardrails.fixed != settings.fixed_jobs:
+        recorded = replace(settings, jobs=header.jobs, fixed=())
+        lines += recorded.changes(settings)
+    return tuple(lines)
+
+
+def _at(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
@@ -616,9 +646,16 @@ def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
     """The clock of the run recorded in the journal, or a new one.
 
     Time 0 of a new one was HISTORY_MINUTES ago: the run may use counts from up to HISTORY_MINUTES
-    before its start, and their times must be >= 0.
+    before its start, and their times must be >= 0. If the last recorded tick is in the future, the
+    wall clock has been set back. Time 0 then moves, so that the run goes on after that tick; nobody
+    knows how long after, and the run begins as after a long gap.
     """
     header = journal.header if journal and journal.ticks else None
-    if header and header.origin_s is not None:
-        return Clock(header.origin_s, header.scale, stop)
-    return Clock.starting_now(stop=stop, in_s=-HISTORY_MINUTES * MINUTE_S)
+    if journal is None or header is None or header.origin_s is None:
+        return Clock.starting_now(stop=stop, in_s=-HISTORY_MINUTES * MINUTE_S)
+    clock = Clock(header.origin_s, header.scale, stop)
+    last_s = journal.ticks[-1].step.observation.now_s
+    if last_s - clock.now_s <= header.tick_s:
+        return clock
+    now_s = last_s + 2 * loop.long_gap_s(header.tick_s)
+    return Clock.starting_now(header.scale, stop, -now_s / header.scale)

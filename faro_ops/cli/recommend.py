@@ -143,9 +143,11 @@ def _serving_model(dispatch: str) -> ServingModel:
 def _own_limits(history: History, jobs: str) -> tuple[tuple[str, int], ...]:
     """(name, max_ongoing_requests) of each job whose section `serve` in the jobs' table sets it."""
     from faro_ops.jobs_table import read_sections
-    from faro_ops.rayserve.spec import ongoing_limits
+    from faro_ops.rayserve.spec import ongoing_limits, serve_specs
 
-    return ongoing_limits(history.jobs, read_sections(jobs, "serve"))
+    sections = read_sections(jobs, "serve")
+    serve_specs(history.jobs, sections)  # raises if a section is invalid
+    return ongoing_limits(history.jobs, sections)
 
 
 def _say_what_is_missing(history: History) -> None:

@@ -9,7 +9,7 @@ larger or equal weight.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from faro_lib.protocol import CAPACITY, HOLD, RATE_LIMIT
 from faro_lib.workload import Job, JobArrays
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_ops.controller.job_states import MISCONFIGURED, JobStates
+from faro_ops.controller.late_counts import Folded
 from faro_ops.policies.protocol import LiveObservation, LivePlan
 
 NAMED = 5  # names of jobs in a message
@@ -42,15 +43,24 @@ class Falls:
     counts: np.ndarray | None = None  # (jobs,) at the last observation; NaN for a job not counted
     total: int = 0  # of all jobs at the last observation
 
-    def after(self, now_s: float, counts: np.ndarray, counted: np.ndarray) -> Self:
+    @classmethod
+    def unknown(cls, now_s: float, total: int) -> Self:
+        """As much as possible may have been removed just before now."""
+        return cls(((now_s, total, total),))
+
+    def after(
+        self, now_s: float, counts: np.ndarray, counted: np.ndarray, exists: np.ndarray
+    ) -> Self:
         """The falls after an observation of `counts` (jobs,).
 
-        counted : the jobs that Faro scales, bool (jobs,); the others' falls are not counted.
+        counted : the jobs that Faro scales from now on, bool (jobs,). Falls of others will not
+            count; a fall counts if Faro scaled its job before it.
+        exists : bool (jobs,); a job that is gone has not fallen.
         """
         new = np.where(counted, counts, np.nan)
         recent = tuple(one for one in self.recent if now_s - one[0] < MINUTE_S - TOLERANCE)
         if self.counts is not None and now_s - self.now_s < MINUTE_S - TOLERANCE:
-            fallen = int(np.nansum(np.maximum(self.counts - new, 0)))
+            fallen = int(np.nansum(np.maximum(self.counts - counts, 0)[exists]))
             if fallen:
                 recent = (*recent, (self.now_s, fallen, self.total))
         return replace(self, recent=recent, now_s=now_s, counts=new, total=int(counts.sum()))
@@ -73,6 +83,7 @@ class LiveMemory(Memory):
 
     replicas: Falls = Falls()
     floors: Falls = Falls()  # of minReplicas, if Faro sets bounds of HPAs
+    folded: Folded = field(default_factory=Folded)  # the minutes that the forecaster saw last
 
     @classmethod
     def of(cls, memory: Memory) -> "LiveMemory":
@@ -90,23 +101,27 @@ class LiveMemory(Memory):
         scaled = observation.exists & ~self.guard.leaves()
         bounded = scaled if observation.unbounded is None else scaled & ~observation.unbounded
         replicas = self.replicas if requested else Falls()
-        replicas = replicas.after(observation.now_s, observation.target, bounded)
+        now_s, exists = observation.now_s, observation.exists
+        replicas = replicas.after(now_s, observation.target, bounded, exists)
         floors = self.floors if requested else Falls()
         if observation.floor is not None:
-            floors = floors.after(observation.now_s, observation.floor, scaled)
+            floors = floors.after(now_s, observation.floor, scaled, exists)
         return replace(self, replicas=replicas, floors=floors)
+
+    def not_knowing_falls(self, observation: LiveObservation) -> Self:
+        """This memory, in which nothing may be removed for a minute after `observation`."""
+        now_s = observation.now_s
+        memory = replace(self, replicas=Falls.unknown(now_s, int(observation.target.sum())))
+        if observation.floor is None:
+            return memory
+        return replace(memory, floors=Falls.unknown(now_s, int(observation.floor.sum())))
 
     def having_seen(self, observations: Sequence[LiveObservation]) -> Self:
         """This memory after earlier `observations`: what was removed then still counts.
 
         As much as possible may have been removed just before the first of them.
         """
-        first = observations[0]
-        all_of = int(first.target.sum())
-        memory = replace(self, replicas=Falls(((first.now_s, all_of, all_of),)))
-        if first.floor is not None:
-            all_of = int(first.floor.sum())
-            memory = replace(memory, floors=Falls(((first.now_s, all_of, all_of),)))
+        memory = self.not_knowing_falls(observations[0])
         for observation in observations:
             memory = memory.having_observed(observation)
         return memory

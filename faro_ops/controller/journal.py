@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -30,6 +30,7 @@ from faro_ops.controller import rotation, thinning
 from faro_ops.controller.background import in_thread
 from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.job_states import JobState
+from faro_ops.controller.late_counts import Folded
 from faro_ops.controller.records import (
     BEGIN,
     LOG,
@@ -65,6 +66,8 @@ class Header:
     start_s: float = 0.0  # when the loop began to use these settings, in seconds since time 0
     # An operator's changes just before this header, as text; () if none.
     changes: tuple[str, ...] = ()
+    # Names of guardrails that an earlier version has not recorded; their defaults are assumed.
+    absent: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,29 +153,40 @@ class Journal:
 
         A resumed run must have the recorded `policy`, `tick_s`, `jobs`, `guardrails` and `apply`.
         It continues the last part. If `header.changes` is not empty, it begins a new part, and
-        `jobs` and `guardrails.fixed` may differ. Raises ValueError if another setting differs, or
-        if the last tick is more than `policy.tick_s` after `now_s`.
+        `jobs`, `guardrails` and `origin_s` may differ. Guardrails that an earlier version has not
+        recorded may differ, too, in a new part. Raises ValueError if another setting differs, or if
+        the last tick is more than `policy.tick_s` after `now_s`.
         """
         old, recent = self.header, self.ticks[-REPLAYED_TICKS:]
         if not old or not recent:
             self.begin(header)
             return None
         names = [job.name for job in old.jobs]
+        if old.absent:
+            old = self._completed(old, header)
+        begins = bool(header.changes) or old != self.header  # a new part
         if header.changes:
-            guardrails = replace(old.guardrails, fixed=header.guardrails.fixed)
-            old = replace(old, jobs=header.jobs, guardrails=guardrails)
+            old = replace(old, jobs=header.jobs, guardrails=header.guardrails)
         self._check_same(old, header)
         last = recent[-1].step.observation
         ahead_s = last.now_s - now_s
         if ahead_s > policy.tick_s:
             problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
             raise ValueError(f"{self.path}: {problem}; set the clock, or name another journal")
-        if header.changes:
+        if begins:
             past = Past(after_change(policy, names, header, recent), last, None)
         else:
             past = Past(remembered(policy, old, recent), last, len(recent))
         self.begin(header, past.ticks)
         return past
+
+    def _completed(self, old: Header, new: Header) -> Header:
+        """`old` with the new values of the guardrails that an earlier version has not recorded."""
+        assumed = ", ".join(f"{name}={getattr(old.guardrails, name)!r}" for name in old.absent)
+        earlier = f"an earlier version has written its header without {', '.join(old.absent)}"
+        LOG.warning("%s: %s; %s is assumed", self.path, earlier, assumed)
+        values = {name: getattr(new.guardrails, name) for name in old.absent}
+        return replace(old, guardrails=replace(old.guardrails, **values))
 
     def _check_same(self, old: Header, new: Header) -> None:
         """Raise ValueError if a setting differs that a resumed run must share with the recorded."""
@@ -192,6 +206,7 @@ class Journal:
         if replayed_ticks is None:
             jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
             record = {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
+            del record["absent"]
             if self._generation and not self._length():
                 record["generation"] = self._generation
             # Twice, because without its header no tick can be read.
@@ -500,14 +515,22 @@ class OtherVersion(ValueError):
 
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
     try:
-        values = {field.name: record[field.name] for field in fields(Header)}
+        values = {one.name: record[one.name] for one in fields(Header) if _is_recorded(one, record)}
         values["jobs"] = tuple(_job(one) for one in record["jobs"])
-        values["changes"] = tuple(record["changes"])
-        values["guardrails"] = GuardrailConfig(**record["guardrails"])
+        values["changes"] = tuple(record.get("changes", ()))
+        guardrails = record["guardrails"]
+        values["guardrails"] = GuardrailConfig(**guardrails)
+        names = [one.name for one in fields(GuardrailConfig)]
+        values["absent"] = tuple(name for name in names if name not in guardrails)
         return Header(**values)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"written by another version of faro_lib ({error}); name another journal"
         raise OtherVersion(f"{path}: {problem}") from None
+
+
+def _is_recorded(one: Field, record: Mapping[str, Any]) -> bool:
+    """Whether a field of a header is in its record; a field without a default must be there."""
+    return one.name in record or (one.default is MISSING and one.default_factory is MISSING)
 
 
 def _job(record: Mapping[str, Any]) -> Job:
@@ -535,10 +558,15 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
     memory = Memory.start(policy, new.jobs, last.observation.now_s)
     if before != [job.name for job in new.jobs]:
         return memory
-    state = memory.state
+    state, folded = memory.state, Folded()
     for one in ticks:
+        seen = one.step.observation
+        state, folded = folded.amended(state, seen)
+        before = state
         with suppress(Exception):  # a policy that fails keeps its state, as in `tick`
-            state, _ = policy.decide(state, mask_absent(new.jobs, one.step.observation))
+            state, _ = policy.decide(state, mask_absent(new.jobs, seen))
+        folded = folded.followed(before, state, seen)
+    memory = replace(LiveMemory.of(memory), folded=folded)
     if not new.apply:
         return replace(memory, state=state)
     guard = replace(

@@ -27,10 +27,12 @@ from faro_lib.protocol import (
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_reports import note_states, writer
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Header, Journal, next_memory
+from faro_ops.controller.late_counts import Folded, lost_counts
 from faro_ops.controller.renewal import renewed
 from faro_ops.controller.scaling import NotScaled
 from faro_ops.controller.surviving import RunTime, Surviving
@@ -45,6 +47,7 @@ JOURNAL = "journal"
 CLOCK = "clock"
 REPORT = "report"
 STATE = "state"
+LATE_COUNTS = "late-counts"
 OnFailure = Callable[[str, str], None] | None  # called with (reason, message of one line)
 
 
@@ -67,6 +70,7 @@ def run(
     frozen: Callable[[], Collection[str]] = tuple,
     states: JobStates | None = None,
     surviving: Surviving | None = None,
+    takes_over: bool = False,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s`.
 
@@ -79,8 +83,8 @@ def run(
     ----------
     apply : False for a dry run, which records plans but requests nothing.
     journal : file that records every tick, or an open Journal. If it has ticks, the run resumes
-        from them, and `clock` must have the origin and scale in the journal's header.
-        `Journal.resume` says which settings may differ.
+        from them, and `clock` must have the scale in the journal's header, and its origin too,
+        unless `changes` say that time 0 has moved. `Journal.resume` says which settings may differ.
     clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
     on_step : called after every tick.
     on_failure : called with (reason, message) for every failure. Without it, an exception is raised
@@ -97,6 +101,8 @@ def run(
     states : board to which the loop reports what it notices about single jobs; the journal records
         the jobs that are not fine.
     surviving : restores what the last leader knew, and saves it after ticks.
+    takes_over : whether another controller may have led since the last tick of the journal. The
+        targets that the cluster has at the first tick are then no changes by other clients.
     """
     board = states or JobStates()
     stop = stop or (clock.stop if clock else threading.Event())
@@ -131,8 +137,11 @@ def run(
                 observation = past.observation if past.ticks is not None else None
                 # After a long gap, forget the last request, because another controller may have
                 # changed the targets.
-                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):
+                gap_s = clock.now_s - start_s if clock else 0.0
+                if gap_s > long_gap_s(policy.tick_s):
                     memory, observation = next_memory(memory, False, None), None
+                if takes_over:
+                    observation = None
         if surviving:
             run_time = RunTime(clock.origin_s, clock.scale) if clock else RunTime()
             past_s = past.observation.now_s if past else -np.inf
@@ -150,14 +159,20 @@ def run(
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s = clock.jump_s - jump_s
                 jump_s = clock.jump_s
+                # Counts of earlier minutes are now read at other times: they are no late counts.
+                memory = replace(LiveMemory.of(memory), folded=Folded())
                 message = f"the wall clock jumped by {moved_s:+d} s"
                 on_failure(CLOCK, f"{message}; ticks continue at their intervals")
             observation = observed(cluster, now_s, observation, on_failure)
             if observation is None:
                 continue
+            if takes_over:
+                memory, takes_over = adopting(memory, observation), False
             observation = freezing(jobs, frozen(), observation)
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report_failures(step, on_failure)
+            if on_failure and after.folded.lost:
+                on_failure(LATE_COUNTS, lost_counts(jobs, after.folded.lost))
             if on_failure and CONTESTED in step.plan.reason:
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line, failed = None, None
@@ -176,6 +191,25 @@ def run(
                 attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def adopting(memory: Memory, observation: Observation) -> LiveMemory:
+    """The memory of a new leader: as if the observed targets had been requested last.
+
+    Drop rates stay as requested. Nothing is removed for a minute, because the leader before may
+    have removed as much as the brake allows.
+    """
+    guard = memory.guard
+    drop = observation.drop if guard.target is None else guard.drop
+    pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
+    guard = replace(guard, target=observation.target, drop=drop)
+    known = LiveMemory.of(replace(memory, pending=pending, guard=guard))
+    return known.not_knowing_falls(live_observation(observation))
+
+
+def long_gap_s(tick_s: float) -> float:
+    """Seconds without a tick after which another controller may have changed the targets."""
+    return max(MINUTE_S, 2 * tick_s)
 
 
 def requested(

@@ -151,7 +151,7 @@ class Settings:
     # The jobs of the table. Where an operator has fixed the replica count, max_replicas is this
     # count, and min_replicas is at most this count (`policies.orders` says how many replicas fit).
     jobs: tuple[Job, ...]
-    # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table.
+    # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table, valid or not.
     sections: dict[str, dict[str, dict]]
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     # Announced load events; each is listed until EVENT_KEPT_S after its end.
@@ -271,7 +271,7 @@ class Watched:
         mark = self._mark()
         sections = {}
         if self._table.suffix != ".csv":
-            sections = {one: read_sections(self._table, one) for one in SECTIONS}
+            sections = {one: read_sections(self._table, one, strict=False) for one in SECTIONS}
         self._jobs, self._sections = read_unshared(self._table), sections
         self._read_at = mark  # only now, because a table that could not be read is read again
 

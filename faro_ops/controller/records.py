@@ -68,6 +68,8 @@ def decoded(line: bytes) -> dict[str, Any]:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         raise ValueError("not a line of a journal")
+    if "crc" in record:
+        raise ValueError("its checksum is damaged")
     return record
 
 

@@ -12,18 +12,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
 from faro_lib.control import Memory
-from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
 from faro_ops.controller.background import in_thread
 from faro_ops.controller.run_state import JobRecord, RunState, Store, Unusable
 from faro_ops.policies.authority import Authority, AuthorityState
+from faro_ops.policies.held import loop_of, with_loop
 
 SAVE_EVERY_S = 60.0
 FLUSH_S = 5.0  # how long the end of a run waits until the state is saved
@@ -228,7 +227,7 @@ def _since_s(before: JobRecord | None, now: JobRecord, at_s: float) -> float:
 def records(memory: Memory, jobs: tuple[Job, ...], time: RunTime) -> dict[str, JobRecord]:
     """What is remembered about each job, from the memory of the loop."""
     contest = np.broadcast_to(memory.guard.contest, len(jobs))
-    loop = _loop_of(memory.state)
+    loop = loop_of(memory.state)
     lost = np.zeros(len(jobs)) if loop is None else loop.lost
     authority = memory.state.authority if isinstance(memory.state, AuthorityState) else None
     return {
@@ -262,11 +261,11 @@ def restored(
     """
     known = np.array([job.name in state.jobs for job in jobs])
     rows = [state.jobs.get(job.name, JobRecord()) for job in jobs]
-    loop = _loop_of(memory.state)
+    loop = loop_of(memory.state)
     age_s = now_s - time.run_s(state.at_s)
     if loop is not None and age_s < DAY_MINUTES * MINUTE_S:
         lost = np.where(known, [one.lost_utility for one in rows], loop.lost)
-        memory = replace(memory, state=_with_loop(memory.state, replace(loop, lost=lost)))
+        memory = replace(memory, state=with_loop(memory.state, replace(loop, lost=lost)))
     if not only_lost:
         contest = np.where(known, [one.contest for one in rows], memory.guard.contest)
         memory = replace(memory, guard=replace(memory.guard, contest=contest))
@@ -296,13 +295,3 @@ def with_authority_known(memory: Memory, known: bool) -> Memory:
     if not isinstance(memory.state, AuthorityState):
         return memory
     return replace(memory, state=replace(memory.state, known=known))
-
-
-def _loop_of(state: Any) -> LoopState | None:
-    if isinstance(state, AuthorityState):
-        return _loop_of(state.inner)
-    return state if isinstance(state, LoopState) else None
-
-
-def _with_loop(state: Any, loop: LoopState) -> Any:
-    return replace(state, inner=loop) if isinstance(state, AuthorityState) else loop

@@ -55,6 +55,7 @@ def tick(
 ) -> tuple[LiveMemory, Step]:
     """`faro_lib.control.tick` for a live cluster, with the same results.
 
+    Late counts reach the forecaster (`controller.late_counts`).
     The targets also fit on individual nodes, and with `config.max_scale_down`, they fall no faster
     (`controller.brake`). The plan of the returned step is a `LivePlan`.
     """
@@ -63,7 +64,8 @@ def tick(
     seen = live_observation(observation)
     live = LiveMemory.of(memory).having_observed(seen)
     guard = leaving_held(without_unbounded(memory.guard, seen), seen)
-    memory = replace(memory, guard=guard)
+    state, folded = live.folded.amended(memory.state, seen)
+    memory = replace(memory, state=state, guard=guard)
     ordered = with_orders(jobs, config, guard, seen)
 
     def decide(state: Any, visible: Observation) -> Any:
@@ -81,8 +83,10 @@ def tick(
     else:
         known = replace(seen, capacity=step.observation.capacity)  # never NaN
         target, plan = brake.keep_minima(arrays, known, plan, target, left)
-        # An order is no guess from data. What it removes is not limited, but it counts.
-        free = left | (has_order & (target < seen.target))
+        # An order is no guess from data. What it removes is not limited, but it counts. Fewer
+        # replicas than it says are left by a loss of capacity, which is limited.
+        ordered_fall = has_order & (target < seen.target) & (target >= arrays.max_replicas)
+        free = left | ordered_fall
         limits = free, live.replicas
         target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
         target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
@@ -92,7 +96,8 @@ def tick(
         plan = brake.slow_floors(share, arrays, known, plan, target, ours, live.floors)
     plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
     guard = replace(after.guard, target=target)
-    after = replace(live, state=after.state, pending=after.pending, guard=guard)
+    folded = folded.followed(state, after.state, seen)
+    after = replace(live, state=after.state, pending=after.pending, guard=guard, folded=folded)
     return after, replace(step, plan=plan, target=target)
 
 

@@ -42,6 +42,8 @@ class DeploymentRef:
 
         ValueError for a bad section.
         """
+        if not isinstance(section, Mapping):
+            raise ValueError(f"job {job.name!r}: deployment={section!r} must be a mapping")
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:

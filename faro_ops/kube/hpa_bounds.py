@@ -161,6 +161,8 @@ class BoundedDeployments(Deployments):
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
+        # An HPA whose Deployment is gone keeps its bounds, because the Deployment may come back.
+        asked &= np.array([state is not None for state in self._states])
         # HPAs require maxReplicas >= 1; `high` is 0 without an HPA.
         target = np.maximum(target, np.minimum(high, 1))
         wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)

@@ -94,7 +94,8 @@ def refs_of(
 
 def readable(job: Job, section: Mapping[str, object], namespace: str) -> DeploymentRef:
     """The Deployment of a job whose section is invalid: without queries, maybe without a name."""
-    kept = {key: section[key] for key in READABLE if isinstance(section.get(key), str)}
+    given = section if isinstance(section, Mapping) else {}
+    kept = {key: given[key] for key in READABLE if isinstance(given.get(key), str)}
     queries = {"requests": WINDOW, "latency_mean_s": WINDOW}
     try:
         ref = DeploymentRef.of(job, kept | {"queries": queries}, namespace)

@@ -51,9 +51,20 @@ def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Pla
 
 def jobs_of(state: Any) -> tuple[Job, ...] | None:
     """The jobs in the state of a policy that plans with a forecast; None for any other policy."""
+    loop = loop_of(state)
+    return None if loop is None else loop.jobs
+
+
+def loop_of(state: Any) -> LoopState | None:
+    """The state of the loops of a policy that plans with a forecast; None for any other policy."""
     if isinstance(state, AuthorityState):
-        return jobs_of(state.inner)
-    return state.jobs if isinstance(state, LoopState) else None
+        return loop_of(state.inner)
+    return state if isinstance(state, LoopState) else None
+
+
+def with_loop(state: Any, loop: LoopState) -> Any:
+    """The state of a policy that plans with a forecast, with another state of its loops."""
+    return replace(state, inner=loop) if isinstance(state, AuthorityState) else loop
 
 
 def with_jobs(state: Any, jobs: tuple[Job, ...]) -> Any:

@@ -7,7 +7,7 @@ is missing, or Faro holds its replicas.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +34,9 @@ from faro_ops.rayserve.spec import ServeSpec
 from faro_ops.rayserve.statistics import JobStatistics, is_measure
 
 LOG = logging.getLogger(__name__)
-# Sources of reports to the board of job states: Ray's list, and the replicas' statistics.
+# Sources of reports to the board of job states: the jobs' table, Ray's list, and the replicas'
+# statistics.
+FROM_TABLE = "table"
 FROM_RAY = "applications"
 FROM_REPLICAS = "statistics"
 # Wall seconds; replicas usually report the statistics of a second within this time after its end.
@@ -85,6 +87,8 @@ class RayServeCluster(Cluster):
         because a `LeaderGatedCluster` measures them.
     lease : the right to scale, renewed before each change; None for a dry run.
     states : board on which jobs with trouble are reported.
+    unusable : what is wrong with sections of the jobs' table, by number of the job; these jobs keep
+        their replicas.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class RayServeCluster(Cluster):
         capacity: float | None = None,
         lease: Lease | None = None,
         states: JobStates | None = None,
+        unusable: Mapping[int, str] | None = None,
     ):
         self.jobs = jobs
         self.specs = specs
@@ -105,6 +110,7 @@ class RayServeCluster(Cluster):
         self._http = http
         self._lease = lease
         self._states = states or JobStates()
+        self._unusable = unusable or {}
         self._fixed_capacity = capacity
         self._measured = RayCores()  # the last measurement that Ray answered
         self._measured_at = time.monotonic()
@@ -187,7 +193,8 @@ class RayServeCluster(Cluster):
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         on_ray = np.array([one.deployment is not None for one in listing])
         self._target = np.where(on_ray, target, UNKNOWN)
-        held = present & np.array([one.state == MISCONFIGURED for one in listing])
+        unusable = np.isin(np.arange(len(listing)), list(self._unusable))
+        held = present & (unusable | np.array([one.state == MISCONFIGURED for one in listing]))
         capacity, capacity_age_s = self._read_capacity(target)
         if self._steady.reason == VANISHED:
             held = np.ones(len(self.jobs), bool)
@@ -283,7 +290,9 @@ class RayServeCluster(Cluster):
         return None
 
     def _report(self, listing: list[Listed], deployments: list[Deployment | None]) -> None:
-        """Report what is wrong with the jobs' applications to the board."""
+        """Report what is wrong with the jobs' sections and applications to the board."""
+        unusable = {self.jobs[n].name: reason for n, reason in self._unusable.items()}
+        self._states.report_all(MISCONFIGURED, unusable, by=FROM_TABLE)
         for job, one, deployment in zip(self.jobs, listing, deployments):
             state, reason = one.state, one.reason
             if state == GONE and deployment is not None:

@@ -45,9 +45,10 @@ class ServeSpec:
         for name in ("application", "deployment"):
             value = getattr(self, name)
             self._check(name, f"be {ACCEPTED}", bool(NAME.fullmatch(str(value))))
-        is_path = self.route[:1] == "/" and NAME.fullmatch(self.route[1:])
+        route = str(self.route)
+        is_path = route[:1] == "/" and NAME.fullmatch(route[1:])
         self._check("route", f"be a slash and a name of {ACCEPTED}", bool(is_path))
-        has_class = self.import_path.count(":") == 1
+        has_class = str(self.import_path).count(":") == 1
         self._check("import_path", "read package.module:Class", has_class)
         if problem := moved(self.import_path):
             raise ValueError(f"serve of {self.application!r}: {problem}")
@@ -61,11 +62,15 @@ class ServeSpec:
 def ongoing_limits(
     jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]
 ) -> tuple[tuple[str, int], ...]:
-    """(name, max_ongoing_requests) of each job whose section `serve` sets this limit."""
+    """(name, max_ongoing_requests) of each job whose section `serve` sets this limit.
+
+    An invalid section sets none.
+    """
+    specs, problems = usable_specs(jobs, sections)
     return tuple(
         (job.name, spec.max_ongoing_requests)
-        for job, spec in zip(jobs, serve_specs(jobs, sections))
-        if "max_ongoing_requests" in sections.get(job.name, {})
+        for n, (job, spec) in enumerate(zip(jobs, specs))
+        if n not in problems and "max_ongoing_requests" in sections.get(job.name, {})
     )
 
 
@@ -80,7 +85,7 @@ def serve_specs(
     `scale` (trace seconds per wall second). Raises ValueError for an unknown key or an invalid
     value, or if jobs share an application or a route.
     """
-    specs = tuple(_spec(job, dict((sections or {}).get(job.name, {})), scale) for job in jobs)
+    specs = tuple(_spec(job, (sections or {}).get(job.name, {}), scale) for job in jobs)
     for key in ("application", "route"):
         values = [getattr(spec, key) for spec in specs]
         shared = [value for value in values if values.count(value) > 1]
@@ -90,8 +95,51 @@ def serve_specs(
     return specs
 
 
-def _spec(job: Job, section: Mapping[str, Any], scale: float) -> ServeSpec:
+def usable_specs(
+    jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[ServeSpec, ...], dict[int, str]]:
+    """The spec of each job, and the problems of the sections that cannot be used as they are.
+
+    The problems are by index of the job. The spec of such a job has the application that its
+    section names, if it is valid and of no other job, so that its replicas are still seen.
+    """
+    specs: list[ServeSpec] = []
+    problems: dict[int, str] = {}
+    for n, job in enumerate(jobs):
+        try:
+            specs.append(_spec(job, sections.get(job.name, {})))
+        except (ValueError, TypeError) as error:
+            named = f"job {job.name!r}: "
+            problems[n] = named + str(error).removeprefix(named)
+            specs.append(_readable(job, sections.get(job.name, {})))
+    for key in ("application", "route"):
+        owners: dict[str, str] = {}  # application or route -> the first job that has it
+        fine_first = sorted(range(len(jobs)), key=lambda n: n in problems)
+        for n in fine_first:
+            value, name = getattr(specs[n], key), jobs[n].name
+            owner = owners.setdefault(value, name)
+            if owner != name:
+                problem = f"{key}={value!r} belongs to job {owner!r}; each job needs its own"
+                problems.setdefault(n, f"job {name!r}: serve.{problem}")
+                specs[n] = _spec(Job(name), {})
+    return tuple(specs), problems
+
+
+def _readable(job: Job, section: Any) -> ServeSpec:
+    """The spec of a job whose section is invalid: where its replicas are, as far as it says so."""
+    kept = {}
+    if isinstance(section, Mapping):
+        kept = {key: section[key] for key in ("application", "deployment") if key in section}
+    try:
+        return _spec(Job(job.name), kept)
+    except (ValueError, TypeError):
+        return _spec(Job(job.name), {})
+
+
+def _spec(job: Job, section: Mapping[str, Any], scale: float = 1.0) -> ServeSpec:
     """The spec of one job from its own section; ValueError if the section is invalid."""
+    if not isinstance(section, Mapping):
+        raise ValueError(f"job {job.name!r}: serve={section!r} must be a mapping")
     accepted = [field.name for field in fields(ServeSpec)]
     for key in section:
         if key not in accepted:

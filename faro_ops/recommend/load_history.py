@@ -346,28 +346,31 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     journal.
     """
     since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
-    # Unix time of minute 0 -> minute -> counts (jobs,), because a new journal begins a new time
-    counted: dict[int, dict[int, np.ndarray]] = {}
+    # minute -> counts (jobs,). If time 0 has moved because the clock was set back, minutes go on; a
+    # run whose minutes begin again is another one, which is not joined.
+    counted: dict[int, np.ndarray] = {}
     origin_s = None
     for _, group in groupby(recorded(path, since_s), lambda pair: id(pair[0])):
         pairs = iter(group)
         header, first = next(pairs)
         if header.origin_s is None:
             continue
+        begins_again = first.step.observation.minute < max(counted, default=0)
+        if header.origin_s != origin_s and begins_again:
+            counted = {}
         origin_s = header.origin_s
         names = [job.name for job in header.jobs]
         of_part = counts_by_minute(chain([first], (tick for _, tick in pairs)))
-        of_origin = counted.setdefault(origin_s, {})
         for minute, counts in of_part.items():
             new = rows_of(jobs, names, counts[:, None])[:, 0]
-            before = of_origin.get(minute, new)
-            of_origin[minute] = np.where(np.isnan(new), before, new)
+            before = counted.get(minute, new)
+            counted[minute] = np.where(np.isnan(new), before, new)
     if origin_s is None:
         raise ValueError(f"{path}: no decision has been made yet")
-    last = max(counted[origin_s], default=-1) + 1
+    last = max(counted, default=-1) + 1
     unknown = np.full(len(jobs), np.nan)
     week = range(last - WEEK_MINUTES, last)
-    counts = np.stack([counted[origin_s].get(minute, unknown) for minute in week], axis=1)
+    counts = np.stack([counted.get(minute, unknown) for minute in week], axis=1)
     return _days(jobs, counts, origin_s + MINUTE_S * last, path)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from k8s_soak import EVENTS, report, run
 
-pytestmark = [pytest.mark.k8s, pytest.mark.fault, pytest.mark.slow]
+pytestmark = [pytest.mark.k8s, pytest.mark.fault, pytest.mark.soak, pytest.mark.slow]
 MINUTES = float(os.environ.get("FARO_SOAK_MINUTES", "60"))
 
 

@@ -186,6 +186,19 @@ def test_a_request_that_fails_is_made_again_and_does_not_count():
         loop.target = np.array([10, 10])
 
 
+def test_what_was_removed_from_a_job_counts_although_it_is_left_to_another_controller_since():
+    loop = Loop(Wish([6, 10]), [10, 10])
+    assert loop.tick() == [6, 10]
+    loop.policy = Wish([6, 1], left=[True, False])
+    assert loop.tick() == [6, 10]
+
+
+def test_a_job_that_is_gone_has_lost_nothing_that_counts():
+    falls = Falls().after(0.0, np.array([5, 5]), np.ones(2, bool), np.ones(2, bool))
+    exists = np.array([True, False])
+    assert falls.after(10.0, np.array([4, 0]), exists, exists).recent == ((0.0, 1, 10),)
+
+
 def test_removals_of_another_client_count():
     loop = Loop(Wish([5, 5]), [5, 5])
     loop.tick()
@@ -209,6 +222,14 @@ def test_an_order_is_carried_out_at_once_and_the_other_jobs_wait_for_their_minut
     loop = Loop(Wish([1, 2]), [10, 10], jobs, config=config)
     assert loop.tick() == [1, 6]
     assert loop.run(50)[-1] == [1, 6]
+
+
+def test_what_a_loss_of_capacity_takes_from_an_ordered_job_is_limited_as_of_any_other():
+    jobs = (Job("a", min_replicas=2, max_replicas=10), Job("b", max_replicas=20))
+    loop = Loop(Wish([10, 10]), [10, 10], jobs, capacity=6.0, config=replace(BRAKE, fixed=("a",)))
+    totals = [sum(targets) for targets in loop.run(600)]
+    assert totals[0] == 16
+    assert totals[-1] == 6
 
 
 def test_an_order_that_needs_the_replicas_of_others_waits_for_them():
@@ -337,11 +358,11 @@ def test_a_journal_from_before_the_brake_replays_without_it(tmp_path):
 
 
 def test_a_minute_without_ticks_forgets_what_was_removed_before():
-    falls = Falls().after(0.0, np.array([9]), np.array([True]))
-    falls = falls.after(10.0, np.array([5]), np.array([True]))
+    falls = Falls().after(0.0, np.array([9]), np.array([True]), np.array([True]))
+    falls = falls.after(10.0, np.array([5]), np.array([True]), np.array([True]))
     assert falls.recent == ((0.0, 4, 9),)
-    assert falls.after(60.0, np.array([5]), np.array([True])).recent == ()
-    assert falls.after(200.0, np.array([1]), np.array([True])).recent == ()
+    assert falls.after(60.0, np.array([5]), np.array([True]), np.array([True])).recent == ()
+    assert falls.after(200.0, np.array([1]), np.array([True]), np.array([True])).recent == ()
 
 
 # --- bounds of HPAs -------------------------------------------------------------------------------

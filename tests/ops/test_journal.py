@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +21,15 @@ from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
 from faro_ops.cli import main
+from faro_ops.cli.controller import changes_since, clock_of
 from faro_ops.controller import journal as journals
 from faro_ops.controller import rotation, thinning
+from faro_ops.controller.clock import Clock
 from faro_ops.controller.explanation import decision_at
 from faro_ops.controller.journal import Header, Journal, parts, read
-from faro_ops.controller.loop import run
+from faro_ops.controller.loop import long_gap_s, run
+from faro_ops.controller.overrides import Settings
+from faro_ops.controller.records import decoded
 from faro_ops.recommend.load_history import history_from_journal
 from faro_ops.recommend.records import records_from_journal
 
@@ -307,6 +313,13 @@ def damage(path, line, place=100):
     return bytes(one)
 
 
+def test_a_checksum_that_is_no_number_any_more_is_damage():
+    line = b'{"kind": "resume", "crc": "2f5d6340"}'
+    assert decoded(line) == {"kind": "resume"}
+    with pytest.raises(ValueError, match="its checksum is damaged"):
+        decoded(line.replace(b"f", b"g"))
+
+
 @pytest.mark.parametrize("place", [5, 100, 300, -5])
 def test_a_damaged_byte_prevents_no_start_and_costs_no_other_minute(tmp_path, caplog, place):
     path = tmp_path / "run.jsonl"
@@ -408,6 +421,113 @@ def test_a_journal_of_an_earlier_version_is_read_and_continued(tmp_path):
     assert times_s(read_back) == times_s(whole)
     with Journal(path) as journal:
         assert journal.resume(FairShare(), HEADER).observation.now_s == 10.0 * TICKS
+
+
+# --- a clock that was set back --------------------------------------------------------------------
+
+
+@pytest.fixture
+def ahead(tmp_path):
+    """A journal whose last tick is an hour after now."""
+    origin_s = int(time.time()) + 3600 - 10 * TICKS
+    write_ticks(tmp_path / "run.jsonl", header=replace(HEADER, origin_s=origin_s))
+    return tmp_path / "run.jsonl"
+
+
+def resumed(path):
+    """(clock, changes, what is resumed) of a controller that starts with a journal."""
+    with Journal(path) as journal:
+        clock = clock_of(journal, threading.Event())
+        changes = changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), clock)
+        header = replace(HEADER, origin_s=clock.origin_s, start_s=clock.now_s, changes=changes)
+        past = journal.resume(FairShare(), header, clock.now_s)
+        _, step = tick(FairShare(), GuardrailConfig(), JOBS, past.memory, seen_at(clock.now_s))
+        journal.tick(step, None)
+    return clock, changes, past
+
+
+def seen_at(now_s):
+    return observed([4, 4], capacity=8, now_s=now_s, minute=int(now_s // 60))
+
+
+def test_after_the_clock_was_set_back_a_run_goes_on_with_another_time_0_and_one_line(ahead):
+    last_s = 10.0 * TICKS
+    clock, changes, past = resumed(ahead)
+    assert len(changes) == 1
+    assert "the clock was set back: time 0 of the run moves from" in changes[0]
+    assert past.observation.now_s == last_s
+    # Nobody knows how long ago the last request was, so it is forgotten (`loop.run`).
+    assert clock.now_s - last_s > long_gap_s(HEADER.tick_s)
+    (first, _), (second, ticks) = parts(ahead)
+    assert second.origin_s == clock.origin_s < first.origin_s
+    assert second.changes == changes
+    assert ticks[0].step.observation.now_s > last_s
+
+
+def test_the_next_start_after_the_clock_was_set_back_continues_the_new_part(ahead):
+    clock, _, _ = resumed(ahead)
+    with Journal(ahead) as journal:
+        again = clock_of(journal, threading.Event())
+        assert again.origin_s == clock.origin_s
+        assert changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), again) == ()
+
+
+def test_the_counts_before_the_clock_was_set_back_are_still_known(ahead):
+    resumed(ahead)
+    history = history_from_journal(str(ahead))
+    assert history.today[0, :10].tolist() == [6.0 * minute + 5 for minute in range(10)]
+
+
+def test_a_last_tick_that_is_less_than_a_tick_ahead_moves_no_time_0(tmp_path):
+    path = tmp_path / "run.jsonl"
+    origin_s = int(time.time()) - 10 * TICKS + 5
+    write_ticks(path, header=replace(HEADER, origin_s=origin_s))
+    with Journal(path) as journal:
+        assert clock_of(journal, threading.Event()).origin_s == origin_s
+
+
+# --- journals of earlier versions -----------------------------------------------------------------
+
+
+@pytest.fixture
+def without_the_brake(tmp_path):
+    """A journal of a version that had no `max_scale_down` and recorded no `changes`."""
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    edit(path, ', "max_scale_down": null', "")
+    edit(path, ', "changes": []', "")
+    assert "max_scale_down" not in path.read_text()
+    return path
+
+
+@pytest.mark.parametrize("changes", [(), ("job 'a': slo_s 0.72 -> 0.3",)])
+def test_a_journal_without_a_guardrail_is_continued_and_one_line_says_what_is_assumed(
+    without_the_brake, caplog, changes
+):
+    guardrails = GuardrailConfig(max_scale_down=0.2)
+    header = replace(HEADER, guardrails=guardrails, changes=changes)
+    with Journal(without_the_brake) as journal:
+        past = journal.resume(FairShare(), header)
+        assert past.observation.now_s == 10.0 * TICKS
+        _, step = tick(FairShare(), guardrails, JOBS, past.memory, seen_at(10.0 * TICKS + 10))
+        journal.tick(step, None)
+    assert len(caplog.messages) == 1
+    assert "without max_scale_down; max_scale_down=None is assumed" in caplog.messages[0]
+    old, new = (one.guardrails.max_scale_down for one, _ in parts(without_the_brake))
+    assert (old, new) == (None, 0.2)
+
+
+def test_a_guardrail_that_was_assumed_as_it_is_now_begins_no_part(without_the_brake):
+    with Journal(without_the_brake) as journal:
+        assert journal.resume(FairShare(), HEADER).ticks == TICKS
+    assert len(parts(without_the_brake)) == 1
+
+
+def test_an_absent_guardrail_is_no_change_by_an_operator(without_the_brake):
+    guardrails = GuardrailConfig(max_scale_down=0.2)
+    with Journal(without_the_brake) as journal:
+        clock = Clock(HEADER.origin_s)
+        assert changes_since(journal, Settings(JOBS, {}), guardrails, clock) == ()
 
 
 # --- faro replay ----------------------------------------------------------------------------------

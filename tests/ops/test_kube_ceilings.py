@@ -11,7 +11,7 @@ import pytest
 from kube_things import measured, node, objects, pod
 
 from faro_lib.control import GuardrailConfig, Step
-from faro_lib.protocol import CONTESTED, PLANNED, hold
+from faro_lib.protocol import CONTESTED, HOLD, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops import cli
 from faro_ops.controller import loop
@@ -274,6 +274,13 @@ def test_a_service_that_is_gone_with_its_hpa_is_no_failure():
     assert server.bounds() == {"b": (1, 3)}
 
 
+def test_the_hpa_of_a_deployment_that_is_gone_keeps_its_bounds_for_its_return():
+    server = Server()
+    del server.replicas["a"]
+    applied(server, [0, 3], [1, 1])
+    assert server.bounds() == {"a": (1, 4), "b": (1, 3)}
+
+
 def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
     server = Server()
     cluster = cluster_on(server)
@@ -352,6 +359,43 @@ def test_the_loop_keeps_ceilings_within_the_capacity_and_reports_a_client_that_c
     assert steps[1][1] == {"a": (2, 6), "b": (1, 2)}
     assert all(one["a"][1] + min(one["b"][1], 4) <= 8 for _, one in steps)
     assert steps[-1][0].plan.reason[1] == CONTESTED
+
+
+class Once(Bounds):
+    """Plans at 10 s, and holds afterwards, as Faro does for minutes."""
+
+    def decide(self, state, observation):
+        return state, self.plan if observation.now_s <= 10 else hold(observation)
+
+
+def test_bounds_that_an_operator_sets_while_no_controller_leads_stay_until_the_next_plan(tmp_path):
+    server = Server()
+    leader = {"guardrails": GuardrailConfig(), "journal": tmp_path / "j"}
+
+    def lead(until_s, **options):
+        cluster, steps = Ticks(server, REFS, Silent(), Clock.starting_now(), 16.0), []
+        policy = Once([5, 3], [2, 1])
+        loop.run(cluster, policy, JOBS, until_s, on_step=steps.append, **leader, **options)
+        return steps
+
+    lead(35.0)
+    assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
+    server.hpas["a"]["spec"] |= {"minReplicas": 3, "maxReplicas": 8}
+    steps = lead(65.0, takes_over=True)
+    assert server.bounds() == {"a": (3, 8), "b": (1, 3)}
+    assert {reason for step in steps for reason in step.plan.reason} == {HOLD}
+
+
+def test_bounds_that_an_operator_sets_under_a_leader_are_restored_at_the_next_tick():
+    server = Server()
+    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 16.0)
+
+    def change(step):
+        if step.observation.now_s == 30.0:
+            server.hpas["a"]["spec"]["maxReplicas"] = 8
+
+    loop.run(cluster, Once([5, 3], [2, 1]), JOBS, 55.0, on_step=change)
+    assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
 
 
 def test_an_hpa_that_scales_before_the_first_plan_is_not_another_client():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 import time
 import urllib.error
@@ -532,21 +533,46 @@ def exported(day, context, jobs, until_s: float):
     return text, cluster
 
 
-def test_every_metric_of_the_grafana_dashboard_is_exported(day, context):
-    import re
+# Shown by the dashboard since they are exported, so that they cannot be left out again.
+OF_TROUBLE = {
+    "faro_job_state",
+    "faro_job_data_age_seconds",
+    "faro_leader",
+    "faro_settings_rejected",
+    "faro_order_not_in_force",
+    "faro_pending_pods",
+}
 
+
+def shown_metrics() -> set[str]:
+    """The metrics in the queries of the Grafana dashboard."""
     from faro_ops.kube.manifests import DASHBOARD
 
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    return set(re.findall(r"faro_\w+", str(queries)))
+
+
+def test_every_metric_of_the_grafana_dashboard_is_exported(day, context):
     text, _ = exported(day, context, day.jobs, until_s=60.0)
-    metrics = set(re.findall(r"^(faro_\w+)", text, re.MULTILINE))
-    queries = [
-        target["expr"]
-        for panel in json.loads(DASHBOARD.read_text())["panels"]
-        for target in panel["targets"]
-    ]
-    shown = set(re.findall(r"faro_\w+", str(queries)))
-    assert shown
-    assert shown <= metrics
+    with closing(Exporter(day.jobs, 0, leads=lambda: True)) as exporter:
+        text += scraped(exporter)
+    # The help of a metric is there although no job has a value, as for an order.
+    metrics = set(re.findall(r"^(?:# HELP )?(faro_\w+)", text, re.MULTILINE))
+    assert shown_metrics() <= metrics
+
+
+def test_the_dashboard_shows_who_leads_and_which_jobs_settings_and_orders_are_in_trouble():
+    assert shown_metrics() >= OF_TROUBLE
+
+
+def test_no_two_panels_of_the_dashboard_overlap_or_share_a_number():
+    from faro_ops.kube.manifests import DASHBOARD
+
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    places = [(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels]
+    assert len(set(places)) == len(panels)
+    assert len({one["id"] for one in panels}) == len(panels)
 
 
 def health(exporter) -> int:

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_things import JOBS, FakeRay
+from live_things import JOBS, FakeRay, Wanting
 
+from faro_ops.cli import backends
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
+from faro_ops.controller.overrides import Settings
+from faro_ops.controller.startup import once
 from faro_ops.controller.steady_capacity import SHRINK_AFTER_S, STALE_S
 from faro_ops.http import HttpError
 from faro_ops.rayserve.applications import listing_of
 from faro_ops.rayserve.cluster import Lease, RayServeCluster, cores_of_nodes
 from faro_ops.rayserve.coverage import Coverage
 from faro_ops.rayserve.recent import RecentSeconds
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.rayserve.spec import serve_specs, usable_specs
 from faro_ops.rayserve.statistics import (
     UNREPORTED_S,
     JobStatistics,
@@ -44,7 +47,7 @@ class World(FakeRay):
 
     address = "http://ray.test"
 
-    def __init__(self, monkeypatch, replicas=4, tick_s=10):
+    def __init__(self, monkeypatch, replicas=4, tick_s=10, sections=()):
         super().__init__({"a": replicas, "b": 1}, cpus=16.0)
         self.now_s, self.tick_s = 0, tick_s
         self.skew_s = 0  # of the controller's node
@@ -57,15 +60,20 @@ class World(FakeRay):
         self.silent, self.unsent, self.broken = set(), {}, {}
         self.extra = {}  # replica -> what is wrong in its rows
         self.nodes = None  # Ray's answer about its nodes, if not the usual one
-        clock = Clock(START_S)
+        self.use(dict(sections))
+
+    def use(self, sections):
+        """A new cluster, as after a change of the sections `serve`."""
+        specs, unusable = usable_specs(JOBS, sections)
         self.cluster = RayServeCluster(
             JOBS,
-            serve_specs(JOBS),
+            specs,
             self,
             self,
-            clock,
+            Clock(START_S),
             lease=Lease("test", 30.0),
             states=self.states,
+            unusable=unusable,
         )
         self.cluster.clock.stop.set()  # time passes by `run`
 
@@ -130,6 +138,71 @@ def world(monkeypatch):
 
 ALL = 60 * 4 * PER_SECOND  # requests a minute of job `a`
 OF_B = 60 * PER_SECOND
+
+
+# --- sections of the jobs' table ------------------------------------------------------------------
+
+INVALID = [
+    ({"replicas": 3}, "serve has an unknown key 'replicas'"),
+    ({"concurrency": 0}, "concurrency=0 must be a whole number >= 1"),
+    ({"application": "../b"}, "application='../b' must be 1 to 100 letters"),
+    ({"application": "a"}, "serve.application='a' belongs to job 'a'"),
+    ({"route": "/a"}, "serve.route='/a' belongs to job 'a'"),
+    ({"args": {"mean_s": 1}, "import_path": 5}, "import_path"),
+    ("b", "serve='b' must be a mapping"),
+]
+
+
+@pytest.mark.parametrize(("section", "reason"), INVALID)
+def test_an_invalid_section_of_one_job_is_named_and_leaves_the_other_specs(section, reason):
+    specs, problems = usable_specs(JOBS, {"b": section})
+    assert [one.application for one in specs] == ["a", "b"]
+    assert specs[0] == serve_specs(JOBS)[0]
+    assert list(problems) == [1]
+    assert "'b'" in problems[1]
+    assert reason in problems[1]
+    assert "\n" not in problems[1]
+
+
+def test_a_valid_section_keeps_its_application_although_an_invalid_one_names_it_first():
+    sections = {"a": {"application": "x", "concurrency": 0}, "b": {"application": "x"}}
+    specs, problems = usable_specs(JOBS, sections)
+    assert [one.application for one in specs] == ["a", "x"]
+    assert "concurrency=0" in problems[0]
+
+
+def test_the_replicas_of_a_job_with_an_invalid_section_are_still_seen():
+    specs, _ = usable_specs(JOBS, {"b": {"application": "other", "replicas": 3}})
+    assert specs[1].application == "other"
+
+
+def test_an_invalid_section_holds_its_job_until_it_is_valid_and_no_other(world):
+    world.run(70)
+    world.use({"b": {"concurrency": 0}})
+    seen = world.run(70)
+    assert seen.held.tolist() == [False, True]
+    assert seen.target.tolist() == [4, 1]
+    assert seen.arrivals_per_min[:, -1].tolist() == [ALL, OF_B]
+    assert world.states.of("a").state == FINE
+    assert world.states.of("b").state == MISCONFIGURED
+    assert "concurrency=0" in world.states.of("b").reason
+    world.use({})
+    assert world.run(10).held is None
+    assert world.states.of("b").state == FINE
+
+
+def test_changed_settings_with_one_invalid_section_are_used_and_with_only_such_ones_are_not():
+    ray = FakeRay({"a": 1, "b": 1})
+    options = (None, None, Wanting([1, 1]), once, None, 5.0)
+    with ray.served() as address:
+        first = Settings(JOBS, {})
+        with backends.ray_serve(None, "rayserve", first, address, address, *options) as cluster_of:
+            cluster_of(first)
+            of_b = Settings(JOBS, {"serve": {"b": {"concurrency": 0}}})
+            assert cluster_of(of_b).jobs == JOBS
+            of_both = {"a": {"concurrency": 0}, "b": {"concurrency": 0}}
+            with pytest.raises(ValueError, match="concurrency=0 must be"):
+                cluster_of(Settings(JOBS, {"serve": of_both}))
 
 
 # --- late reports ---------------------------------------------------------------------------------

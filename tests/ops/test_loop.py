@@ -1,13 +1,16 @@
 """The control loop: when it acts, how it ends, and where it resumes."""
 
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from live_things import Wanting
 from observations import observed
 
+from faro_lib.control import GuardrailConfig
 from faro_lib.policies import FairShare
-from faro_lib.protocol import hold
+from faro_lib.protocol import DRIFT_CORRECTED, HOLD, hold
 from faro_lib.workload import Job
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import run, tick_times
@@ -97,3 +100,67 @@ def test_a_run_that_resumes_after_more_than_a_minute_keeps_replicas_set_by_other
     run(Recorder(), Holding([3]), (Job("a"),), 95.0, **options)
     run(cluster, Holding([3]), (Job("a"),), 235.0, **options, clock=Clock(int(time.time()) - 200))
     assert {tuple(target) for _, target, _ in cluster.applied} == {(5,)}
+
+
+@pytest.mark.parametrize(
+    ("takes_over", "target", "reason"),
+    [
+        pytest.param(False, 3, DRIFT_CORRECTED, id="the same leader after a change of settings"),
+        pytest.param(True, 5, HOLD, id="a new leader"),
+    ],
+)
+def test_what_a_new_leader_finds_is_no_drift(tmp_path, takes_over, target, reason):
+    class Changed(Recorder):
+        """While nobody led, the last leader or an operator has set five replicas."""
+
+        def observe(self):
+            return observed([5], now_s=self.now_s)
+
+    cluster, steps = Changed(), []
+    options = {"journal": tmp_path / "j"}
+    run(Recorder(), Holding([3]), (Job("a"),), 95.0, **options)
+    run(
+        cluster,
+        Holding([3]),
+        (Job("a"),),
+        105.0,
+        **options,
+        takes_over=takes_over,
+        on_step=steps.append,
+    )
+    assert [one[1:] for one in cluster.applied] == [([target], [0.0])]
+    assert steps[0].plan.reason == (reason,)
+
+
+def test_a_new_leader_keeps_the_drop_rates_that_it_has_requested_itself(tmp_path):
+    class Dropping(Wanting):
+        """A policy that drops a tenth in its first plan, and then keeps everything."""
+
+        def decide(self, state, observation):
+            plan = hold(observation)
+            first = observation.now_s <= self.tick_s
+            return state, replace(plan, drop=np.array([0.1])) if first else plan
+
+    cluster = Recorder()  # it knows no drop rate, like a proxy
+    run(cluster, Dropping([3]), (Job("a"),), 25.0, journal=tmp_path / "j")
+    run(cluster, Dropping([3]), (Job("a"),), 35.0, journal=tmp_path / "j", takes_over=True)
+    assert [drop for _, _, drop in cluster.applied] == [[0.1]] * 3
+
+
+def test_a_new_leader_removes_nothing_in_its_first_minute(tmp_path):
+    """The leader before may have removed a fifth just before it ended."""
+
+    class Large(Recorder):
+        target = 20
+
+        def observe(self):
+            return observed([self.target], capacity=20, now_s=self.now_s)
+
+        def apply(self, target, drop):
+            super().apply(target, drop)
+            self.target = int(target[0])
+
+    cluster, guardrails = Large(), GuardrailConfig(max_scale_down=0.2)
+    options = {"guardrails": guardrails, "takes_over": True}
+    run(cluster, Wanting([1]), (Job("a", max_replicas=20),), 85.0, **options)
+    assert [target for _, (target,), _ in cluster.applied] == [20] * 6 + [16] * 2

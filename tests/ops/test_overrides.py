@@ -198,16 +198,26 @@ class TestAJournalWithChanges:
         assert cli.main(["explain", str(path)]) == 0
         assert "job 'a': 3 replicas, by me" in capsys.readouterr().out
 
-    def test_other_settings_than_the_jobs_are_refused_as_before(self, path):
-        policy = Wanting([1, 1])
-        other = journal.Header(
-            policy.name, JOBS, GuardrailConfig("fair-share"), 10.0, True, changes=("x",)
-        )
+    def test_another_policy_is_refused_as_before(self, path):
+        other = journal.Header("AIAD", JOBS, GuardrailConfig(), 10.0, True, changes=("x",))
         with (
             journal.Journal(path) as opened,
-            pytest.raises(ValueError, match="run with other guardrails"),
+            pytest.raises(ValueError, match="run with other policy"),
         ):
-            opened.resume(policy, other)
+            opened.resume(Wanting([1, 1]), other)
+
+    def test_other_guardrails_begin_a_part_and_are_named(self, path):
+        policy, guardrails = Wanting([1, 1]), GuardrailConfig("fair-share", max_scale_down=0.2)
+        settings = Settings(JOBS, {})
+        with journal.Journal(path) as opened:
+            clock = clock_of(opened, threading.Event())
+            changes = changes_since(opened, settings, guardrails, clock)
+            header = journal.Header(policy.name, JOBS, guardrails, 10.0, True, changes=changes)
+            assert opened.resume(policy, header).ticks is None
+        assert changes[:2] == (
+            "guardrail fail_mode: hold -> fair-share",
+            "guardrail max_scale_down: None -> 0.2",
+        )
 
     def test_a_run_resumes_after_a_change_and_after_its_end(self, path):
         run(Still(50.0), Wanting([2, 2]), JOBS, 75.0, journal=path, changes=("over: job 'a'",))
@@ -267,8 +277,10 @@ class TestAPartWithoutATick:
 
     def test_the_next_run_continues_its_clock_and_knows_what_has_changed(self, path):
         with journal.Journal(path) as opened:
-            assert clock_of(opened, threading.Event()).origin_s == 1_700_000_000
-            assert changes_since(opened, Settings(self.CHANGED, {})) == (
+            clock = clock_of(opened, threading.Event())
+            assert clock.origin_s == 1_700_000_000
+            settings = Settings(self.CHANGED, {})
+            assert changes_since(opened, settings, GuardrailConfig(), clock) == (
                 "job 'a': slo_s 0.72 -> 0.3",
             )
 

@@ -9,6 +9,7 @@ from kube_things import FaroPlanApi
 from faro_ops import cli
 from faro_ops.controller.overrides import LastKnown, Override, Watched
 from faro_ops.kube import plan_overrides
+from faro_ops.kube.client import ApiError
 from faro_ops.kube.operate import NamespacedName
 from faro_ops.kube.plan_overrides import PlanOverrides
 
@@ -172,19 +173,101 @@ class TestAPlanThatCannotBeRead:
         assert watched.new() is None
         assert watched.known.fixed_jobs == ("a",)
 
-    def test_a_plan_that_a_controller_creates_again_ends_no_order_until_an_operator_does(
+    def test_in_a_dry_run_a_plan_that_was_created_again_ends_no_order_until_an_operator_does(
         self, api, watched
     ):
         api.plan["metadata"] = {"uid": "1"}
         assert set_job("a", "--replicas", "5") == 0
         watched.new()
-        status = api.plan["status"]
-        api.plan = {"metadata": {"uid": "2"}, "spec": {"policy": "Faro-Sum"}, "status": status}
+        api.plan = created_again(api)
         with pytest.raises(OSError, match="created again without its orders"):
             watched.new()
         assert watched.known.fixed_jobs == ("a",)
         assert set_job("a", "--clear") == 0
         assert watched.new().fixed == ()
+
+
+def created_again(api):
+    """The FaroPlan as a controller creates it again after somebody has deleted it."""
+    status = api.plan["status"]
+    return {"metadata": {"uid": "2"}, "spec": {"policy": "Faro-Sum"}, "status": status}
+
+
+class TestADeletedPlan:
+    """The controller writes its orders back, also one that starts while it is gone."""
+
+    @pytest.fixture
+    def store(self, api, tmp_path):
+        api.plan["metadata"] = {"uid": "1"}
+        return lambda: PlanOverrides(api, "faro", "faro", restores=True, kept=tmp_path / "kept")
+
+    def test_its_orders_are_written_into_the_next_one_once_and_one_line_says_it(
+        self, api, store, caplog
+    ):
+        assert set_job("a", "--replicas", "5") == 0
+        orders = store()
+        assert [one.replicas for one in orders.read().valid] == [5]
+        rows = api.plan["spec"]["overrides"]
+        api.plan = created_again(api)
+        for _ in range(2):
+            assert [one.replicas for one in orders.read().valid] == [5]
+        assert api.plan["spec"] == {"policy": "Faro-Sum", "overrides": rows}
+        assert caplog.messages == ["FaroPlan 'faro/faro': it was deleted; 1 order written back"]
+
+    def test_its_orders_survive_a_controller_that_ends_before_they_are_written_back(
+        self, api, store
+    ):
+        assert set_job("a", "--replicas", "5") == 0
+        store().read()
+        plan = created_again(api)
+        api.plan = None
+        assert [one.replicas for one in store().read().valid] == [5]
+        api.plan = plan
+        assert [one.replicas for one in store().read().valid] == [5]
+        assert [row["replicas"] for row in api.plan["spec"]["overrides"]] == [5]
+
+    def test_an_order_that_was_cleared_before_is_not_revived_by_another_controller(
+        self, api, store, tmp_path
+    ):
+        assert set_job("a", "--replicas", "5") == 0
+        standby = PlanOverrides(api, "faro", "faro", restores=True)
+        standby.read()
+        assert set_job("a", "--clear") == 0
+        leader = store()
+        leader.read()
+        api.plan = created_again(api)
+        leader.read()
+        assert api.plan["spec"]["overrides"] == []
+        assert standby.read().valid == ()
+
+    def test_orders_that_somebody_has_given_since_are_not_overwritten(self, api, store):
+        assert set_job("a", "--replicas", "5") == 0
+        orders = store()
+        orders.read()
+        api.plan = created_again(api)
+        assert set_job("b", "--replicas", "1") == 0
+        assert [one.job for one in orders.read().valid] == ["b"]
+
+    def test_without_the_permission_they_stay_in_force_and_one_line_says_so(
+        self, api, store, monkeypatch
+    ):
+        assert set_job("a", "--replicas", "5") == 0
+        orders = LastKnown(store().read)
+        orders()
+        api.plan = created_again(api)
+        forbidden = ApiError(403, "PATCH faroplans/faro: 403")
+        monkeypatch.setattr(api, "send", lambda *_, **__: raised(forbidden))
+        given = orders()
+        assert [one.replicas for one in given.valid] == [5]
+        assert "created again without its orders (PATCH faroplans/faro: 403)" in given.problems[0]
+
+    def test_a_damaged_file_of_kept_orders_is_as_none(self, api, store, tmp_path):
+        (tmp_path / "kept").write_text("[1")
+        assert store().read().valid == ()
+
+
+def raised(error):
+    raise error
 
 
 def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):

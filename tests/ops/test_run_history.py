@@ -305,3 +305,24 @@ def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_le
     )
     path.write_text(path.read_text() + (tmp_path / "later").read_text())
     np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))
+
+
+def test_days_from_before_the_clock_was_set_back_are_still_learnt(tmp_path, monkeypatch):
+    midnight = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1)))
+    path = tmp_path / "j"
+    monkeypatch.setattr(At, "now_s", 0.0)
+    tick_s, until_s = 900.0, 30 * 3600.0
+    run(Counting(1), Wanting([1], tick_s=tick_s), JOBS, until_s, clock=At(midnight), journal=path)
+    run(
+        Counting(1),
+        Wanting([1], tick_s=tick_s),
+        JOBS,
+        50 * 3600.0,
+        clock=At(midnight - 3600),
+        journal=path,
+        changes=("the clock was set back",),
+    )
+    known = journal_days(path, JOBS)
+    counts = np.concatenate([known.train, known.evaluation[None]])[:, 0, 0].ravel()
+    np.testing.assert_array_equal(counts, np.arange(60, 60 + len(counts)))
+    assert len(counts) == 2 * 1440

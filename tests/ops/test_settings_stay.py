@@ -184,6 +184,7 @@ def test_an_api_server_that_is_silent_during_a_change_ends_nothing(server, run, 
         ({"namespace": "other"}, "deployment.namespace='other' differs from 'jobs'"),
         ({"resource": "nvidia.com/gpu"}, "deployment.resource='nvidia.com/gpu' differs"),
         ({"name": "a"}, "its Deployment 'jobs/a' is that of job 'a'"),
+        ("c", "deployment='c' must be a mapping"),
     ],
 )
 def test_an_invalid_section_of_one_job_holds_that_job_only(server, run, section, reason):

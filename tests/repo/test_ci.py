@@ -159,3 +159,21 @@ def test_it_leaves_no_folder_behind_even_if_the_cluster_neither_comes_up_nor_goe
     assert status != 0
     assert outcomes["kind cluster"].startswith("FAILED")
     assert not list((tmp_path / "tmp").iterdir())
+
+
+# --- which tests of the kind cluster run ----------------------------------------------------------
+
+
+def selected(*words: str) -> str:
+    """The expression with which a command of make selects the tests of the kind cluster."""
+    command = ["make", "-n", *words, "KUBECONFIG=/nowhere"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return printed.strip().splitlines()[-1].split(" - ", 1)[1].strip().strip('"')
+
+
+def test_the_soak_of_an_hour_runs_only_with_the_faults():
+    assert selected("test-k8s") == "k8s and not soak"
+    assert selected("test-k8s", "SELECT=not slow") == "k8s and not soak and (not slow)"
+    assert selected("test-faults") == "fault"
+    soak = (ROOT / "tests/kind/test_k8s_soak.py").read_text()
+    assert "pytest.mark.fault, pytest.mark.soak" in soak

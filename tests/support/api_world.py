@@ -182,7 +182,9 @@ class Run:
         """Write the table: job -> its fields; `deployment` is added to the section."""
         rows = []
         for name, fields in jobs.items():
-            section = {"queries": QUERIES} | fields.get("deployment", {})
+            section = fields.get("deployment", {})
+            if isinstance(section, dict):
+                section = {"queries": QUERIES} | section
             rows.append({"job": name, "cold_start_s": 1} | fields | {"deployment": section})
         partial = self.table.with_suffix(".partial")
         partial.write_text(json.dumps(rows))

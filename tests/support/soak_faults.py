@@ -55,6 +55,7 @@ class Fault:
     state : the state that the board must show for the job; "" if none is needed.
     ends_leader : whether a leader may end, because it has lost its lease.
     stops_ticks : whether no controller can decide before the end of the fault.
+    sets_clock : whether counts of minutes before it may be wrong afterwards.
     order : the override that must be in force or named as not, if the fault is one.
     """
 
@@ -68,6 +69,7 @@ class Fault:
     state: str = ""
     ends_leader: bool = False
     stops_ticks: bool = False
+    sets_clock: bool = False
     order: dict | None = None
 
 
@@ -269,6 +271,16 @@ def edit_table(weight: float, *also: Act) -> Act:
     return act
 
 
+def section(kind: str, value: dict) -> Act:
+    """Give the job another section in the table; {} takes it away."""
+
+    def act(world: World, job: str) -> None:
+        world.rows[job][kind] = dict(value)
+        world.write_table()
+
+    return act
+
+
 # --- the API server, Prometheus, Ray --------------------------------------------------------------
 
 
@@ -360,7 +372,7 @@ def summer_time(world: World, _: str) -> None:
     world.virtual.utc_offset_s = 7200 if world.virtual.utc_offset_s == 3600 else 3600
 
 
-def recreate_plan(world: World, job: str) -> None:
+def delete_plan(world: World, job: str) -> None:
     world.remove(FAROPLAN, PLAN)
 
 
@@ -489,6 +501,14 @@ FAULTS = (
     Fault("two people use faro set at once", set_at_once, orders(), changes=JOB),
     Fault("a job's settings change", edit_table(2.0), edit_table(1.0), changes=JOB),
     Fault(
+        "a section serve is invalid",
+        section("serve", {"concurrency": 0}),
+        section("serve", {}),
+        RAY,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
+    Fault(
         "settings change while another job is deleted",
         edit_table(2.0, delete),
         edit_table(1.0, recreate(STARTED)),
@@ -574,7 +594,12 @@ FAULTS = (
     ),
     Fault("watches end at once", api(ends_watches=True), api(ends_watches=False)),
     Fault("informers are stale", api(deaf=True), api(deaf=False), lasts_s=180, changes=DATA),
-    Fault("the FaroPlan is deleted", recreate_plan, orders()),
+    Fault("the FaroPlan is deleted", delete_plan),
+    Fault(
+        "the FaroPlan is deleted, and all controllers are killed",
+        together(delete_plan, kill_all),
+        lasts_s=120,
+    ),
     Fault(
         "Prometheus does not answer",
         has(no_metrics=True),
@@ -621,8 +646,27 @@ FAULTS = (
     Fault("a byte of the journal is damaged before a start", damage_journal, lasts_s=120),
     Fault("the disk is full", full_disk(True), full_disk(False), reported=("journal",)),
     Fault("summer time begins or ends", summer_time),
-    Fault("the clock jumps forward", jump(3600), changes=DATA, reported=("clock",)),
-    Fault("the clock jumps back", jump(-3600), changes=DATA, reported=("clock",)),
+    Fault(
+        "the clock jumps forward",
+        jump(3600),
+        changes=DATA,
+        reported=("clock",),
+        sets_clock=True,
+    ),
+    Fault(
+        "the clock jumps back",
+        jump(-3600),
+        changes=DATA,
+        reported=("clock",),
+        sets_clock=True,
+    ),
+    Fault(
+        "controllers start after the clock was set back",
+        together(jump(-3600), kill_all),
+        lasts_s=120,
+        changes=DATA,
+        sets_clock=True,
+    ),
 )
 
 

@@ -147,7 +147,7 @@ class Invariants:
             self.forced_until_s = now_s + fault.lasts_s + AFTER_S
         if fault.ends_leader:
             self.may_end_until_s = now_s + fault.lasts_s + GAP_S
-        if "clock" in fault.reported:
+        if fault.sets_clock:
             self.unsure_counts_until_s = now_s + AFTER_S
 
     def end(self, world: World) -> None:
