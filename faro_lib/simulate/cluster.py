@@ -9,8 +9,8 @@ from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Observation, Sh
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
-from faro_lib.simulate.pools import PoolRouting
-from faro_lib.simulate.serving import DISPATCH, Serving
+from faro_lib.simulate.pools import PoolRouting, check_placement
+from faro_lib.simulate.serving import DISPATCH, Serving, constant_latencies
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import Placement, chained, pools_of
@@ -223,19 +223,9 @@ class SimulatedCluster(SharingCluster):
         pools = {unit.name: unit for unit in self._units if unit.shared}
         for name, wish in placement.items():
             if name not in pools:
-                raise ValueError(
-                    f"placement names pool {name!r}; pools with several jobs: {list(pools)}"
-                )
-            jobs = len(pools[name].jobs)
-            if wish.resident.shape[1] != jobs:
-                width = wish.resident.shape[1]
-                raise ValueError(
-                    f"placement of pool {name!r} has {width} jobs; the pool has {jobs}"
-                )
-            if not pools[name].holds(wish.resident).all():
-                raise ValueError(
-                    f"placement of pool {name!r} has a replica with more models than one holds"
-                )
+                known = ", ".join(pools) or "none"
+                raise ValueError(f"placement of unknown pool {name!r}; pools of jobs: {known}")
+            check_placement(pools[name], wish)
         self._wishes |= placement
 
     def _set_placements(self) -> None:
@@ -306,3 +296,33 @@ class SimulatedCluster(SharingCluster):
             self._tail_latency_s[j] = quantile_of(spent_s, job.quantile)
         self._tail_minute = minute
         return self._tail_latency_s.copy()
+
+
+def constant_pool_latencies(
+    jobs: Sequence[Job], draws: Draws, placement: Placement, serving_model: ServingModel = PAPER
+) -> np.ndarray:
+    """Latency of every request in s (requests,) if the pool of the jobs always has this placement.
+
+    It is inf for a dropped request, and for all requests of a job whose model no replica holds.
+    ValueError if the jobs are not one pool, or its replicas cannot hold these models.
+    """
+    units = pools_of(jobs)
+    if len(units) > 1:
+        names = ", ".join(unit.name for unit in units)
+        raise ValueError(f"the jobs must be one pool; they are {len(units)}: {names}")
+    check_placement(units[0], placement)
+    model = serving_model
+    places = np.array([model.limit_of(job) for job in jobs])
+    if not units[0].shared:
+        replicas, limit = placement.replicas, model.queue_limit
+        return constant_latencies(jobs, draws, replicas, model.dispatch, limit, places)
+    serving = Serving(
+        jobs, draws, 1, model.dispatch, model.queue_limit, places, units, model.routing
+    )
+    shared = serving.shared[units[0].name]
+    shared.place(placement, -np.inf)
+    for _ in placement.home:
+        shared.add_replica(-np.inf)
+    serving.station.drop[~shared.served] = 1.0
+    serving.advance(np.finfo(float).max)
+    return serving.requests.latency_s

@@ -42,6 +42,25 @@ class PoolRouting:
 LATE_BINDING = PoolRouting()
 
 
+def check_placement(pool: Pool, placement: Placement) -> None:
+    """Raise ValueError if the placement is not of this pool, or a replica cannot hold its models.
+
+    >>> pool = Pool("p", (0, 1), 1.0, 35.0, 1, np.inf, (0.0, 0.0), (5.0, 5.0))
+    >>> check_placement(pool, Placement(np.array([0]), np.array([[True, True]])))
+    Traceback (most recent call last):
+    ValueError: placement of pool 'p': replica 0 has more models than a replica holds
+    """
+    jobs, width = len(pool.jobs), placement.resident.shape[1]
+    if width != jobs:
+        raise ValueError(f"placement of pool {pool.name!r} has {width} jobs; the pool has {jobs}")
+    fits = pool.holds(placement.resident)
+    if not fits.all():
+        raise ValueError(
+            f"placement of pool {pool.name!r}: replica {int(fits.argmin())} has more models than "
+            "a replica holds"
+        )
+
+
 class SharedReplicas:
     """Replicas of one pool and the requests in them.
 
@@ -243,9 +262,11 @@ class SharedReplicas:
     def _urgent_s(self) -> np.ndarray:
         """Deadline of each job's first waiting request, inf if none waits, (jobs of the pool,)."""
         station, jobs = self._station, self._rules.jobs
-        first = station.waiting[jobs, station.waiting_head[jobs]]
-        deadline_s = self._requests.arrival_s[first] + self._rules.slo_s
-        return np.where(station.waiting_count[jobs] > 0, deadline_s, np.inf)
+        waits = station.waiting_count[jobs] > 0
+        first = station.waiting[jobs, station.waiting_head[jobs]][waits]
+        deadline_s = np.full(len(jobs), np.inf)
+        deadline_s[waits] = self._requests.arrival_s[first] + self._rules.slo_s[waits]
+        return deadline_s
 
     def _pop_waiting(self, position: int) -> int:
         """Take the first waiting request of a job out of its queue."""
