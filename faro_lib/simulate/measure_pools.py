@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.files import cached_array
 from faro_lib.queueing import LatencyTable, latency_class
-from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
+from faro_lib.simulate.cluster import ServingModel, constant_pool_latencies
 from faro_lib.simulate.draws import draw
 from faro_lib.simulate.latencies import minute_edges
 from faro_lib.simulate.table_minutes import (
@@ -21,6 +21,7 @@ from faro_lib.simulate.table_minutes import (
 )
 from faro_lib.workload import Job, Workload, pools_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.pools import chained
 from faro_lib.workload.service import true_busy_s, true_service_time
 
 
@@ -85,10 +86,12 @@ def _simulated(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.
     # A small pool cannot hold all models. Then only the first jobs have requests.
     served = jobs[: max(1, min(len(jobs), replicas * pool.models))]
     homes = np.bincount(np.arange(replicas) % len(served), minlength=len(served))
+    placement = chained(pools_of(served)[0], homes)
     busy_s = np.array([true_busy_s(job) for job in served])
     warm = int(np.ceil(WARM_UP * busy_s.max() / MINUTE_S))
-    # The minutes of jobs of the same class count together.
-    windows = -(-MINUTES // len(served)) + 3
+    # The minutes of jobs of the same class count together. They are alike, because the jobs share
+    # a queue, so a job's minutes are as many as in other tables.
+    windows = MINUTES
     result = np.empty((len(names), 2, len(UTILISATIONS), MINUTES))
     offset = np.random.default_rng([SEED, replicas]).random((len(served), 1))
     for column, utilisation in enumerate(UTILISATIONS):
@@ -97,16 +100,14 @@ def _simulated(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.
         counts = np.diff(np.floor(ends * per_min[:, None]).astype(int), axis=1)
         workload = Workload(served, counts)
         draws = draw(workload, SEED, router=model.router)
-        cores = max(replicas, len(served)) * pool.cores
-        cluster = SimulatedCluster(workload, draws, cores, homes, model)
-        cluster.finish()
+        all_s = constant_pool_latencies(served, draws, placement, model)
         edges = minute_edges(draws.arrival_s, draws.first, warm + windows)
         for row, name in enumerate(names):
             members = [j for j, job in enumerate(served) if _class_name(job) == name] or [0]
             minutes = [
                 (a, b) for j in members for a, b in zip(edges[j, warm:-1], edges[j, warm + 1 :])
             ]
-            latency_s = np.concatenate([cluster.latency_s[a:b] for a, b in minutes])
+            latency_s = np.concatenate([all_s[a:b] for a, b in minutes])
             starts = np.cumsum([0, *(b - a for a, b in minutes)])
             quantile = served[members[0]].quantile
             result[row, :, column] = table_minutes(latency_s, starts, quantile, 1.0)
