@@ -1,5 +1,6 @@
 """Decisions about pools agree with maximum flows, enumerations and plain loops."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,13 +10,19 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from faro_lib.allocate import OBJECTIVES
+from faro_lib import forecast
+from faro_lib.allocate import OBJECTIVES, solve
+from faro_lib.allocate.objectives import quantised
+from faro_lib.policies import PolicyContext, make
 from faro_lib.queueing import model_of
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import near_shares, place, shortage
-from faro_lib.sharing.units import pool_row, units_of
+from faro_lib.sharing.units import pool_row, row_for, units_of, with_pools
+from faro_lib.simulate import simulate
+from faro_lib.utility import build_table
 from faro_lib.workload import Job, Placement, arrays_of, pools_of
 from faro_lib.workload.pools import chained
+from faro_lib.workload.synthetic import synthetic
 from tests.support.examples import examples
 
 MODEL = model_of("mgc")
@@ -190,6 +197,97 @@ class TestUnits:
         jobs = shared_jobs(3, min_replicas=2, max_replicas=9)
         unit = units_of(jobs).jobs[0]
         assert (unit.min_replicas, unit.max_replicas) == (6, 27)
+
+
+@st.composite
+def mixed_tables(draw):
+    """A table of two pools and a job alone, the rows of the pools, and a budget."""
+    jobs = (
+        *(Job(f"a{n}", pool="a", models_per_replica=2, min_replicas=0) for n in range(2)),
+        *(Job(f"b{n}", pool="b", models_per_replica=2, weight=2.0) for n in range(2)),
+        Job("alone", min_replicas=1),
+    )
+    rates = draw(st.lists(st.floats(0.0, 25.0), min_size=5, max_size=5))
+    rates_rps = np.array(rates)[:, None, None] * np.array([[0.8, 1.3]])[:, :, None]
+    objective = OBJECTIVES.find(draw(st.sampled_from(["Sum", "FairSum", "Fair"])))
+    gamma = objective.gamma(5)
+    units = units_of(jobs)
+    rows = [
+        row_for(
+            objective,
+            gamma,
+            [jobs[j] for j in pool.jobs],
+            rates_rps[list(pool.jobs)],
+            2,
+            10,
+            latency_model=MODEL,
+            cold_start_minutes=0.0,
+        )
+        for pool in units.pools
+    ]
+    alone = build_table([jobs[4]], rates_rps[4:], [1], latency_model=MODEL, max_replicas=10)
+    running = np.array([1, 2, 2])
+    return with_pools(units, alone, running, rows), objective, gamma, draw(st.integers(4, 10))
+
+
+class TestPoolsAndJobsAlone:
+    @examples(1000)
+    @given(mixed_tables())
+    def test_the_capacity_is_divided_as_well_as_by_trying_everything(self, case):
+        table, objective, gamma, budget = case
+        found = solve(table, budget, objective, gamma=gamma)
+        best = None
+        for counts in product(range(table.columns + 1), repeat=3):
+            if sum(counts) > budget:
+                continue
+            value = quantised(table.value[np.arange(3), counts])
+            if np.isneginf(value).any():
+                continue
+            least = quantised(table.least[np.arange(3), counts])
+            greatest = quantised(table.greatest[np.arange(3), counts])
+            if objective.leximin:
+                score = tuple(np.sort(least))
+            else:
+                score = (value.sum() + quantised(gamma * (least.min() - greatest.max())),)
+            best = score if best is None else max(best, score)
+        assert found.replicas.sum() <= budget
+        if objective.leximin:
+            chosen = quantised(table.least[np.arange(3), found.replicas])
+            assert tuple(np.sort(chosen)) == best
+        else:
+            assert found.value == pytest.approx(best[0], abs=1e-9)
+            assert found.bound == pytest.approx(found.value)
+
+    def test_a_pool_of_one_is_decided_as_a_job_alone(self):
+        traces = synthetic(jobs=3, days=2, minutes=30)
+        fitted = forecast.fit("structural", traces)
+        single = tuple(replace(job, pool=job.name, models_per_replica=1) for job in traces.jobs)
+        runs = []
+        for jobs in (traces.jobs, single):
+            of_jobs = replace(traces, jobs=jobs)
+            context = PolicyContext(jobs, fitted, latency_model=MODEL, traces=of_jobs)
+            runs.append(simulate(of_jobs.workload(), make("Faro-Sum", context), 9, seed=24))
+        assert np.array_equal(runs[0].decisions.target, runs[1].decisions.target)
+        assert np.array_equal(runs[0].tail_latency_s, runs[1].tail_latency_s, equal_nan=True)
+
+    @pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum", "PenaltySum"])
+    def test_faro_decides_a_pool_and_a_job_alone_together(self, objective):
+        traces = synthetic(jobs=4, days=2, minutes=30)
+        jobs = tuple(
+            replace(job, pool="p" if index else "", models_per_replica=2 if index else None)
+            for index, job in enumerate(traces.jobs)
+        )
+        shared = replace(traces, jobs=jobs)
+        fitted = forecast.fit("structural", traces)
+        context = PolicyContext(jobs, fitted, latency_model=MODEL, traces=shared)
+        run = simulate(shared.workload(), make(f"Faro-{objective}", context), 9, seed=24)
+        targets = np.array(run.decisions.target)
+        assert (targets.sum(axis=1) <= 9).all()
+        assert (targets >= 1).all()
+        placements = [found["p"] for found in run.decisions.placement if found]
+        pool = units_of(jobs).pools[0]
+        assert all(pool.holds(placement.resident).all() for placement in placements)
+        assert all(placement.resident.any(axis=0).all() for placement in placements)
 
 
 class TestBadPools:
