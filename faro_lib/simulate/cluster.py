@@ -142,7 +142,7 @@ class SimulatedCluster(SharingCluster):
             idle_s=model.idle_s,
             retry_s=model.retry_s,
         )
-        self._set_placements()
+        self._set_placements(-np.inf)  # before the first arrival, which may be at 0
         for n, replicas in enumerate(self._by_unit(self._target)):
             self._pods.set_running(n, int(replicas))
         self._set_drop(np.zeros(len(workload.jobs)))
@@ -213,7 +213,7 @@ class SimulatedCluster(SharingCluster):
         for unit, replicas in enumerate(more.tolist()):  # first, because it frees cores
             if replicas < 0:
                 self._pods.shrink(unit, -replicas, self.now_s)
-        self._set_placements()
+        self._set_placements(self.now_s)
         for unit, replicas in enumerate(more.tolist()):
             if replicas > 0:
                 self._pods.grow(unit, replicas, self.now_s)
@@ -228,14 +228,14 @@ class SimulatedCluster(SharingCluster):
             check_placement(pools[name], wish)
         self._wishes |= placement
 
-    def _set_placements(self) -> None:
+    def _set_placements(self, now_s: float) -> None:
         """Tell every pool which models its replicas should hold, with the targets in force."""
         for unit in self._units:
             if unit.shared:
                 replicas = self._target[list(unit.jobs)]
                 wish = self._wishes.get(unit.name)
                 rows = wish.resized(replicas) if wish else chained(unit, replicas)
-                self._serving.shared[unit.name].place(rows, self.now_s)
+                self._serving.shared[unit.name].place(rows, now_s)
 
     def _by_unit(self, replicas: np.ndarray) -> np.ndarray:
         """Replicas of each unit, (units,), from those of each job: int (jobs,)."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from faro_lib.simulate.events import NONE, Requests, Station, soonest, wrap
+from faro_lib.simulate.events import NONE, Requests, Station, wrap
 
 LATE, EARLY, LRU = 0, 1, 2
 NO_LIMIT = np.iinfo(np.int64).max
@@ -146,26 +146,6 @@ def _next_count_s(now, age_s):
     """The first multiple of `age_s` after now."""
     next_s = (np.floor(now / age_s) + 1) * age_s
     return next_s if next_s > now else next_s + age_s
-
-
-@njit(cache=True, inline="always")
-def _passes_s(free_s, now, passes_s, request, has_router):
-    """When a request that enters the router now leaves it: at once if there is no router."""
-    return max(free_s, now) + passes_s[request] if has_router else now
-
-
-@njit(cache=True, inline="always")
-def _later(busy, done_s, begin, count, at_s, slot):
-    """Put a slot that becomes free at `at_s` into `busy`, a ring of slots by that time."""
-    mask = len(busy) - 1
-    place = begin + count
-    while place > begin:
-        other = busy[(place - 1) & mask]
-        if done_s[other] < at_s or (done_s[other] == at_s and other < slot):
-            break
-        busy[place & mask] = other
-        place -= 1
-    busy[place & mask] = slot
 
 
 @njit(cache=True)
@@ -297,19 +277,20 @@ def advance_pool(
         if head[n] < arriving[n]:
             next_s[n] = -latency_s[head[n]]
         elif head[n] < end[n]:
-            at_s, free_s = arrival_s[head[n]], router_free_s[n]
-            next_s[n] = _passes_s(free_s, at_s, router_in_s, head[n], has_router)
+            takes_s = router_in_s[head[n]] if has_router else 0.0
+            next_s[n] = max(router_free_s[n], arrival_s[head[n]]) + takes_s
         count = waiting_count[jobs[n]]
         any_waiting += count
         if count > 0:
             urgent_s[n] = arrival_s[waiting[jobs[n], waiting_head[jobs[n]]]] + slo_s[n]
-    next_at_s, next_job = soonest(next_s)
     busy, busy_from, busy_count = np.empty(len(done_s), np.int64), 0, 0
-    for slot in range(len(done_s)):
+    for slot in np.argsort(done_s, kind="mergesort"):
         if serving[slot] != NONE:
-            _later(busy, done_s, busy_from, busy_count, done_s[slot], slot)
+            busy[busy_count] = slot
             busy_count += 1
     mask = len(busy) - 1
+    next_at_s, next_job = np.inf, NONE  # of all jobs
+    search = True
     moves = 0
     while True:
         leaving = NONE  # the request that leaves at this event
@@ -317,6 +298,12 @@ def advance_pool(
         coming = NONE  # the request that needs a replica
         starting = NONE  # the replica that begins to serve the request `begun`
         begun = NONE
+        if search:
+            next_at_s = np.inf
+            for n in range(size):
+                if next_s[n] < next_at_s:
+                    next_at_s, next_job = next_s[n], n
+            search = False
         if moves < len(moved):
             now = until_s
             coming, position = moved[moves], moved_job[moves]
@@ -458,18 +445,27 @@ def advance_pool(
                 takes_s += _use(rules, holds[starting], used_s[starting], its_job, now)
             serving[starting] = begun
             at_s = now + takes_s
-            _later(busy, done_s, busy_from, busy_count, at_s, starting)
+            place = busy_from + busy_count
+            while place > busy_from:
+                other = busy[(place - 1) & mask]
+                if done_s[other] < at_s or (done_s[other] == at_s and other < starting):
+                    break
+                busy[place & mask] = other
+                place -= 1
+            busy[place & mask] = starting
             done_s[starting] = at_s
             busy_count += 1
         free_s = router_free_s[position]
         request, last = arriving[position], end[position]
         if leaving != NONE:  # served or dropped, the request passes the router again
             while request < last and arrival_s[request] <= now:  # behind those that arrived before
-                free_s = _passes_s(free_s, arrival_s[request], router_in_s, request, has_router)
+                takes_s = router_in_s[request] if has_router else 0.0
+                free_s = max(free_s, arrival_s[request]) + takes_s
                 latency_s[request] = -free_s
                 request += 1
             arriving[position] = request
-            free_s = _passes_s(free_s, now, router_out_s, leaving, has_router)
+            takes_s = router_out_s[leaving] if has_router else 0.0
+            free_s = max(free_s, now) + takes_s
             router_free_s[position] = free_s
             spent_s = free_s - arrival_s[leaving]
             latency_s[leaving] = spent_s if served else np.inf
@@ -480,19 +476,20 @@ def advance_pool(
         if head[position] < request:
             at_s = -latency_s[head[position]]
         elif request < last:
-            at_s = _passes_s(free_s, arrival_s[request], router_in_s, request, has_router)
+            takes_s = router_in_s[request] if has_router else 0.0
+            at_s = max(free_s, arrival_s[request]) + takes_s
         else:
             at_s = np.inf
         if at_s != next_s[position]:
             next_s[position] = at_s
             if position == next_job:
-                next_at_s, next_job = soonest(next_s)
+                search = True
     for n in range(size):
         while arriving[n] < end[n] and arrival_s[arriving[n]] <= until_s:
-            request, free_s = arriving[n], router_free_s[n]
-            free_s = _passes_s(free_s, arrival_s[request], router_in_s, request, has_router)
-            router_free_s[n] = free_s
-            latency_s[request] = -free_s
+            request = arriving[n]
+            takes_s = router_in_s[request] if has_router else 0.0
+            router_free_s[n] = max(router_free_s[n], arrival_s[request]) + takes_s
+            latency_s[request] = -router_free_s[n]
             arriving[n] += 1
         job = jobs[n]
         station.next_arrival[job], station.head[job] = arriving[n], head[n]

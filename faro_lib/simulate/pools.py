@@ -248,7 +248,10 @@ class SharedReplicas:
         state.idle[0] = len(free)
 
     def _send_waiting(self, now_s: float) -> None:
-        """EARLY, LRU: send requests that have waited for any replica, earliest deadline first."""
+        """EARLY, LRU: send requests that waited for any replica.
+
+        The first requests of the jobs' queues go in the order of their deadlines.
+        """
         can = self.holds.any(axis=0) | (self._rules.router == pool_events.LRU)
         moved, of = [], []
         while self._active:

@@ -444,13 +444,14 @@ def test_multiplexing_loads_on_demand_and_drops_the_model_used_least_recently():
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-def test_constant_latencies_are_those_of_a_cluster_that_changes_nothing(router):
-    jobs = pooled(3)
-    cluster = cluster_of(jobs, [1, 2, 1], pool_router=router)
-    draws = draw(cluster.workload, 24)
+@pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
+def test_constant_latencies_are_those_of_a_cluster_that_changes_nothing(router, dispatch):
+    jobs, model = pooled(3), {"dispatch": dispatch, "pool_router": router}
+    cluster = cluster_of(jobs, [1, 2, 1], **model)
+    draws = draw(cluster.workload, 24, router=ServingModel(**model).router)
     wish = shared_of(cluster).wish
     cluster.finish()
-    latency_s = constant_pool_latencies(jobs, draws, wish, ServingModel(pool_router=router))
+    latency_s = constant_pool_latencies(jobs, draws, wish, ServingModel(**model))
     np.testing.assert_array_equal(cluster.latency_s, latency_s)
 
 

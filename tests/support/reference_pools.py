@@ -282,11 +282,12 @@ class PoolWorld:
             if any(job in replica.holds for replica in self.replicas)
             or (self.router == "lru" and self.replicas)
         ]
-        ready = [(job, request) for job in able for request in self.waiting[job]]
-        for job in able:
-            self.waiting[job].clear()
-        for job, request in sorted(ready, key=lambda entry: self._deadline_s(*entry)):
-            self._route(job, request)
+        ready = []
+        while waiting := [job for job in able if self.waiting[job]]:
+            job = min(waiting, key=lambda job: self._deadline_s(job, self.waiting[job][0]))
+            ready.append((job, self.waiting[job].popleft()))
+        for entry in ready:
+            self._route(*entry)
 
     def _change(self, replica):
         missing = sorted(replica.row - replica.holds, key=lambda m: (m != replica.home, m))
