@@ -24,12 +24,14 @@ from soak_world import (
     POD,
     QUOTA,
     STARTED,
+    CeilingWorld,
     DeploymentWorld,
     RayWorld,
     World,
 )
 
 from faro_ops.controller.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
+from faro_ops.controller.overrides import ALL_JOBS
 
 TROUBLED = ("a", "b")
 HOUR_S = 3600.0
@@ -38,8 +40,11 @@ NOTHING = "nothing"  # no job
 JOB = "one job"  # the jobs in TROUBLED
 DATA = "the data of all jobs"  # they hold, and later know less of the past
 CAPACITY = "the capacity"  # less is left than the jobs use, so they must shrink after two minutes
-BOTH = "kubernetes", "ray"
-KUBERNETES = ("kubernetes",)
+ALL = "kubernetes", "ceilings", "ray"
+KUBERNETES = "kubernetes", "ceilings"
+REPLICAS = "kubernetes", "ray"  # in which Faro sets replicas
+PLAIN = ("kubernetes",)  # without HPAs
+CEILINGS = ("ceilings",)
 RAY = ("ray",)
 Act = Callable[[World, str], None]
 
@@ -56,13 +61,14 @@ class Fault:
     ends_leader : whether a leader may end, because it has lost its lease.
     stops_ticks : whether no controller can decide before the end of the fault.
     sets_clock : whether counts of minutes before it may be wrong afterwards.
+    freezes : whether all jobs must keep their targets from the second tick on.
     order : the override that must be in force or named as not, if the fault is one.
     """
 
     name: str
     begin: Act
     end: Act = lambda world, job: None
-    worlds: tuple[str, ...] = BOTH
+    worlds: tuple[str, ...] = ALL
     lasts_s: float = 90.0
     changes: str = NOTHING
     reported: tuple[str, ...] = ()
@@ -70,6 +76,7 @@ class Fault:
     ends_leader: bool = False
     stops_ticks: bool = False
     sets_clock: bool = False
+    freezes: bool = False
     order: dict | None = None
 
 
@@ -213,6 +220,16 @@ def lose_autoscaler(world: World, job: str) -> None:
     world.remove(HPA, job)
 
 
+def other_bounds(world: World, job: str) -> None:
+    if hpa := world.find(HPA, job):
+        world.put(HPA, hpa | {"spec": hpa["spec"] | {"minReplicas": 3, "maxReplicas": 9}})
+
+
+def own_bounds(world: World, job: str) -> None:
+    assert isinstance(world, CeilingWorld)
+    world.autoscaler(job, MINIMUM, 2 * STARTED)
+
+
 def by_hand(world: World, job: str) -> None:
     if isinstance(world, RayWorld):
         world.ray.targets[job] = 7
@@ -256,6 +273,16 @@ def order_for_job(replicas: int) -> Act:
 def set_at_once(world: World, _: str) -> None:
     for job in TROUBLED:
         world.set_job(job, "--replicas", "4")
+
+
+def freeze(world: World, _: str) -> None:
+    world.commands.append((ALL_JOBS, world.command("freeze")))
+
+
+def thaw(world: World, _: str) -> None:
+    """End the freeze, whether the command has found it or not."""
+    world.command("thaw")
+    world.order(standing())
 
 
 def edit_table(weight: float, *also: Act) -> Act:
@@ -376,6 +403,10 @@ def delete_plan(world: World, job: str) -> None:
     world.remove(FAROPLAN, PLAN)
 
 
+def pass_seconds(seconds: float) -> Act:
+    return lambda world, job: world.virtual.sleep(seconds)
+
+
 def together(*acts: Act) -> Act:
     def act(world: World, job: str) -> None:
         for one in acts:
@@ -466,12 +497,21 @@ FAULTS = (
         "a Deployment gains an HPA",
         gain_autoscaler,
         lose_autoscaler,
-        KUBERNETES,
+        PLAIN,
         90,
         JOB,
         state=CONTESTED,
     ),
-    Fault("a job is scaled by hand", by_hand, changes=JOB),
+    Fault("a job is scaled by hand", by_hand, worlds=REPLICAS, changes=JOB),
+    Fault("an operator changes an HPA's bounds", other_bounds, worlds=CEILINGS, changes=JOB),
+    Fault(
+        "an HPA is deleted",
+        lose_autoscaler,
+        own_bounds,
+        CEILINGS,
+        changes=JOB,
+        state=MISCONFIGURED,
+    ),
     Fault("a job is idle for an hour", idle, changes=JOB),
     Fault("a replica dies", replica_dies, replicas_live, RAY, changes=JOB),
     # orders and settings
@@ -498,6 +538,21 @@ FAULTS = (
         order={"replicas": 500},
     ),
     Fault("an order is in force", order_for_job(5), orders(), changes=JOB, order={"replicas": 5}),
+    Fault("all jobs are frozen", freeze, thaw, freezes=True),
+    Fault(
+        "all jobs are frozen, and all controllers are killed",
+        together(freeze, pass_seconds(2.0), kill_all),
+        thaw,
+        lasts_s=120,
+        freezes=True,
+    ),
+    Fault(
+        "all jobs are frozen, and less capacity than they use is left",
+        together(freeze, pass_seconds(25.0), small_node),
+        together(all_nodes, thaw),
+        lasts_s=240,
+        freezes=True,
+    ),
     Fault("two people use faro set at once", set_at_once, orders(), changes=JOB),
     Fault("a job's settings change", edit_table(2.0), edit_table(1.0), changes=JOB),
     Fault(
@@ -519,7 +574,7 @@ FAULTS = (
         "settings change while another job gains an HPA",
         edit_table(2.0, gain_autoscaler),
         edit_table(1.0, lose_autoscaler),
-        KUBERNETES,
+        PLAIN,
         120,
         JOB,
     ),
@@ -566,7 +621,7 @@ FAULTS = (
         "controllers start while a Deployment has an HPA",
         together(gain_autoscaler, kill_all),
         lose_autoscaler,
-        KUBERNETES,
+        PLAIN,
         lasts_s=120,
         changes=JOB,
         state=CONTESTED,

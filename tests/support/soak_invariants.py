@@ -1,13 +1,16 @@
 """What must hold at any time of a soak, whatever goes wrong.
 
-The twin is the same world without a fault. A bystander is a job that no fault befalls by itself.
+The twin is the same world without a fault. With ceilings, there is none: the HPAs choose replicas,
+and the cores that one job leaves raise the ceilings of others. A bystander is a job that no fault
+befalls by itself.
 
 1. A bystander has a target that it has in the twin within LAG_S of this time: the load of each job
    is a slow wave, so a step may come a few minutes earlier or later, for example because another
    controller leads, but no other target is right. After a fault of the data of all jobs, or of the
    capacity, it may lag by AFTER_S and differ by one replica, because forecasts then miss some
-   counts. While less capacity is left than the twin uses, bystanders may have less, but never less
-   than their minimum.
+   counts. Once a loss of capacity has shrunk it, it may differ by one for good: a plan keeps a
+   count that suffices. While less capacity is left than the twin uses, bystanders may have less,
+   but never less than their minimum.
 2. No job is asked to run fewer replicas than its minimum while it exists. While the capacity is
    enough, a job with requests keeps the replicas that it needs (NEEDED), even if it is in trouble
    or has just been recreated.
@@ -21,7 +24,12 @@ The twin is the same world without a fault. A bystander is a job that no fault b
 8. A count of a complete minute is right or missing.
 9. Ticks go on: the next one comes within GAP_S, or, if the API server or all controllers are away,
    within GAP_S after the end of the fault.
-10. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
+10. While all jobs are frozen, no target changes.
+11. Within a minute, at most MAX_FALL of all replicas are removed, or one, whoever leads. What an
+   order removes does not count.
+12. A new leader changes no target of a bystander in its first HANDOVER_S, unless the target is
+   wrong, or changes in the twin about this time, too.
+13. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
    kept statistics are bounded.
 """
 
@@ -37,7 +45,7 @@ from typing import Any
 import numpy as np
 from soak_faults import CAPACITY, DATA, NOTHING, TROUBLED, Fault, standing
 from soak_time import Process
-from soak_world import FAROPLAN, MINIMUM, NEEDED, ORDERED, PLAN, STARTED, TICK_S, End, World
+from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
 from faro_ops.controller.job_states import FINE
@@ -49,6 +57,9 @@ ORDER_S = 2 * TICK_S + 5  # until an order is in force
 CALLS = 400  # of the API server in a minute, of one controller
 JOURNAL_BYTES = 20_000  # of a tick
 GAP_S = 100.0  # between ticks, for a restart, a hand-over, and a slow query after it
+MAX_FALL = 0.2  # the default of --max-scale-down
+WINDOW_S = 59.0  # a minute, whose ticks are not all a multiple of their interval apart
+HANDOVER_S = 2 * TICK_S + 5  # the first two ticks of a new leader
 OFF = 0.05  # by which a count may be wrong
 
 
@@ -80,6 +91,7 @@ class Figures:
     """
 
     ticks: int = 0
+    checks: int = 0  # of one invariant for one job, or for all, at one time
     hours: float = 0.0
     starts: int = 0  # of controllers
     handovers: int = 0
@@ -109,6 +121,7 @@ class Invariants:
         # Until when jobs may lag behind the twin; until when the capacity forces them.
         self.lags_until_s = -math.inf
         self.forced_until_s = -math.inf
+        self.has_shrunk = False  # whether a capacity has forced jobs to shrink
         self.unsure_counts_until_s = -math.inf
         self.may_end_until_s = -math.inf  # until when a controller may have lost its lease
         self.told: deque[str] = deque(maxlen=200)  # failures since the fault began
@@ -118,6 +131,12 @@ class Invariants:
         self.ticked: set[int] = set()  # processes that have had a tick
         self.targets: dict[str, int | None] = {}
         self.plan_reason: dict[str, str] = {}
+        self.held: dict[str, Any] | None = None  # what is asked for while all jobs are frozen
+        # (time, number removed, number of all before) of the ticks of the last minute.
+        self.falls: deque[tuple[float, int, int]] = deque()
+        self.leader_pid = 0
+        # Until when a new leader must not change targets, and which there were before it.
+        self.taken_over: tuple[float, dict[str, int | None]] = (-math.inf, {})
         self._noted: set[tuple[str, str, float]] = set()
 
     def note(self, world: World, what: str) -> None:
@@ -145,6 +164,7 @@ class Invariants:
             self.lags_until_s = now_s + fault.lasts_s + AFTER_S
         if fault.changes == CAPACITY:
             self.forced_until_s = now_s + fault.lasts_s + AFTER_S
+            self.has_shrunk = True
         if fault.ends_leader:
             self.may_end_until_s = now_s + fault.lasts_s + GAP_S
         if fault.sets_clock:
@@ -165,26 +185,29 @@ class Invariants:
     def look(self, world: World) -> None:
         """Check what the API server shows, every few seconds."""
         now_s = world.virtual.now_s
-        targets = world.targets()
+        before, targets = self.targets, world.targets()
         self._count_moves(now_s, targets)
         leader = world.leader
         if leader and leader.name != self.led:
             self.figures.handovers += self.led is not None
             self.led = leader.name
+        self._hand_over(world, before, targets)
+        self._frozen(world, world.asked())
         self._ticks_go_on(world)
         forced = now_s < self.forced_until_s
         for job, target in targets.items():
             if target is None:
                 continue
+            self.figures.checks += 2
             if target < MINIMUM:
                 self.note(world, f"{job} is asked to run {target}, below its minimum")
-            elif target < NEEDED and not (forced or self._was_idle(world, job)):
+            elif target < world.needed and not (forced or self._was_idle(world, job)):
                 self.note(world, f"{job} is asked to run {target}, fewer than it needs")
         if self.twin is not None:
             for job in world.jobs:
                 if job not in (*TROUBLED, ORDERED):
                     self._like_twin(world, job, targets[job])
-            self._standing_order(world, targets)
+        self._standing_order(world, targets)
         for end in world.ends:
             if not self._may_end(end):
                 since_s = end.at_s - self.start_s
@@ -195,6 +218,36 @@ class Invariants:
         if calls > CALLS * len(world.pods):
             self.note(world, f"{calls} calls of the API server in a minute")
 
+    def _hand_over(
+        self, world: World, before: dict[str, int | None], targets: dict[str, int | None]
+    ) -> None:
+        """A new leader leaves the bystanders as they are, also while they may lag."""
+        leader, now_s = world.leader, world.virtual.now_s
+        if leader and leader.process.pid != self.leader_pid:
+            if self.leader_pid:
+                self.taken_over = now_s + HANDOVER_S, before
+            self.leader_pid = leader.process.pid
+        until_s, earlier = self.taken_over
+        if self.twin is None or now_s > until_s or now_s < self.forced_until_s:
+            return
+        for job, was in earlier.items():
+            self.figures.checks += 1
+            low, high = self.twin.band(job, now_s - self.start_s, LAG_S)
+            right = low == high == was
+            if job not in TROUBLED and right and targets[job] != was:
+                self.note(world, f"the new leader set {job} from {was} to {targets[job]}")
+
+    def _frozen(self, world: World, asked: dict[str, Any]) -> None:
+        fault, now_s = self.fault, world.virtual.now_s
+        begun_s = now_s - self.began_s
+        if fault is None or not fault.freezes or not ORDER_S < begun_s < fault.lasts_s:
+            self.held = None
+            return
+        self.figures.checks += 1
+        self.held = self.held or asked
+        if asked != self.held:
+            self.note(world, f"frozen at {self.held}, and {asked} are asked for")
+
     def _may_end(self, end: End) -> bool:
         if end.at_s > self.may_end_until_s:
             return False
@@ -202,6 +255,7 @@ class Invariants:
         return "is held by" in end.how or starting
 
     def _ticks_go_on(self, world: World) -> None:
+        self.figures.checks += 1
         fault, now_s = self.fault, world.virtual.now_s
         if fault and (fault.ends_leader or fault.stops_ticks):
             self.ticked_s = max(self.ticked_s, min(now_s, self.began_s + fault.lasts_s))
@@ -221,10 +275,12 @@ class Invariants:
 
     def _like_twin(self, world: World, job: str, target: int | None) -> None:
         assert self.twin is not None
+        self.figures.checks += 1
         now_s = world.virtual.now_s
         lags = now_s < self.lags_until_s
         low, high = self.twin.band(job, now_s - self.start_s, AFTER_S if lags else LAG_S)
-        low, high = low - lags, high + lags
+        slack = int(lags or self.has_shrunk)
+        low, high = low - slack, high + slack
         if now_s < self.forced_until_s:
             low = MINIMUM
         if target is None or not low <= target <= high:
@@ -233,6 +289,7 @@ class Invariants:
     def _standing_order(self, world: World, targets: dict[str, int | None]) -> None:
         if world.virtual.now_s < self.start_s + 5 * TICK_S:
             return
+        self.figures.checks += 1
         if targets[ORDERED] != STARTED and world.virtual.now_s > self.forced_until_s:
             self.note(world, f"the order of {ORDERED} is not in force: it has {targets[ORDERED]}")
 
@@ -249,6 +306,7 @@ class Invariants:
         if np.isfinite(capacity) and step.target.sum() > capacity + 1e-6 and grew.any():
             self.note(world, f"targets {step.target.tolist()} exceed {capacity:g} cores")
         self.plan_reason = dict(zip(world.jobs, step.plan.reason))
+        self._slow_fall(world, step)
         self._right_counts(world, observation)
         fault = self.fault
         if fault is None or world.virtual.now_s >= self.began_s + fault.lasts_s:
@@ -258,6 +316,26 @@ class Invariants:
             self._state(world, fault)
         if fault.order and since_s > ORDER_S:
             self._order(world, process, fault.order)
+
+    def _slow_fall(self, world: World, step: Any) -> None:
+        """At most a share of the replicas is removed within a minute, also by two leaders."""
+        self.figures.checks += 1
+        now_s = world.virtual.now_s
+        while self.falls and self.falls[0][0] <= now_s - WINDOW_S:
+            self.falls.popleft()
+        if step.error is not None:
+            return
+        observation = step.observation
+        counts = {one.get("job"): one.get("replicas", 0) for one in world.orders()}
+        ordered = np.array([counts.get(job, np.inf) for job in world.jobs]) <= step.target
+        fallen = np.maximum(observation.target - step.target, 0)
+        fallen = int(fallen[~ordered & observation.exists].sum())
+        if fallen:
+            self.falls.append((now_s, fallen, int(observation.target.sum())))
+            removed = sum(number for _, number, _ in self.falls)
+            total = self.falls[0][2]
+            if removed > max(1, MAX_FALL * total):
+                self.note(world, f"{removed} of {total} replicas are removed within a minute")
 
     def _right_counts(self, world: World, observation: Any) -> None:
         now_s = world.virtual.now_s
@@ -271,6 +349,7 @@ class Invariants:
             count = counts[n, -1]
             if not np.isfinite(count) or job in world.values:
                 continue
+            self.figures.checks += 1
             near = [world.count(job, end_s - 60 + by, end_s + by) for by in (-6, -3, 0, 3)]
             low, high = min(near), max(near)
             slack = OFF * high + 5
@@ -286,6 +365,7 @@ class Invariants:
         board = world.board()
         if board is None:
             return
+        self.figures.checks += 1
         state = board.of(self.job)
         if state.state != fault.state:
             self.note(world, f"{self.job} is {state.state}, not {fault.state} on the board")
@@ -293,6 +373,7 @@ class Invariants:
             self.note(world, f"the state of {self.job} has no reason of one line")
 
     def _order(self, world: World, process: Process, order: dict) -> None:
+        self.figures.checks += 1
         job = order.get("job", self.job)
         wanted = order.get("replicas")
         bad = "load" in order or "until" in order

@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -375,12 +376,31 @@ class VirtualTime:
         }
         # Modules that are imported later, or within a function, get it from here.
         stack.enter_context(mock.patch.object(concurrent.futures, "ThreadPoolExecutor", InTurn))
+        # A default of an argument is what the name stood for when the function was defined.
+        clocks = {self._real[name]: getattr(time, name) for name in ("time", "monotonic")}
         for name, module in list(sys.modules.items()):
             if not name.startswith(prefixes):
                 continue
+            for function in functions_of(module):
+                defaults = function.__defaults__ or ()
+                if any(callable(one) and one in clocks for one in defaults):
+                    replaced = tuple(
+                        clocks.get(one, one) if callable(one) else one for one in defaults
+                    )
+                    stack.enter_context(mock.patch.object(function, "__defaults__", replaced))
             for attribute, value in old.items():
                 if getattr(module, attribute, None) is value:
                     stack.enter_context(mock.patch.object(module, attribute, new[attribute]))
+
+
+def functions_of(module: Any) -> list[Any]:
+    """The functions of a module, and the methods of its classes."""
+    own = [
+        one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__
+    ]
+    inside = [vars(one).values() for one in own if isinstance(one, type)]
+    found = [*own, *(one for values in inside for one in values)]
+    return [one for one in found if isinstance(one, types.FunctionType)]
 
 
 class InTurn(concurrent.futures.Executor):

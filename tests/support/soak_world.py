@@ -1,4 +1,4 @@
-"""Two worlds in which controllers run: a cluster with Deployments, and one with a RayService.
+"""Three worlds in which controllers run: Deployments, Deployments with HPAs, and a RayService.
 
 Each has nodes, pods, an API server (soak_api.py), a known load, and one or two controllers, which
 are `faro run` with the options of the manifests, in virtual time (soak_time.py). Their HTTP
@@ -57,6 +57,8 @@ STARTED = 5  # replicas of each job at the start, which suffice for its load
 NEEDED = 3  # replicas that each job with requests needs at least
 ORDERED = "e"  # the job with a standing order of STARTED replicas
 NODES = ("n1", "n2")
+HPA_S = 15.0  # between the decisions of an HPA
+UTILISATION = 0.8  # at which it aims
 REPORTED_S = 3  # seconds between the reports of a replica of Ray Serve
 PACKAGES = (
     faro_ops.cli,
@@ -107,7 +109,7 @@ class End:
 
 
 class World:
-    """What both worlds have in common. Faults change its attributes and objects.
+    """What all worlds have in common. Faults change its attributes and objects.
 
     values : job -> function that turns a value of its counts into what Prometheus answers.
     slow : jobs whose queries take too long.
@@ -120,6 +122,7 @@ class World:
 
     name = ""
     metrics_silent_s = 5.0
+    needed = NEEDED
 
     def __init__(self, virtual: VirtualTime, folder: Path, controllers: int):
         self.virtual = virtual
@@ -179,6 +182,10 @@ class World:
         """The replicas that each job is asked to have; None if it is not there."""
         raise NotImplementedError
 
+    def asked(self) -> dict[str, Any]:
+        """What controllers have asked for, of each job: the replicas, or the bounds of its HPA."""
+        return self.targets()
+
     # --- the table and the orders --------------------------------------------------------------
 
     def _rows(self) -> dict[str, dict]:
@@ -198,14 +205,17 @@ class World:
 
     def set_job(self, job: str, *words: str) -> None:
         """Run `faro set` for a job, beside the controllers."""
-        line = ["set", job, "--plan", f"{NAMESPACE}/{PLAN}", *words]
+        self.commands.append((job, self.command("set", job, *words)))
+
+    def command(self, name: str, *words: str) -> Process:
+        """Run a command of `faro` for the FaroPlan, beside the controllers."""
+        line = [name, *words, "--plan", f"{NAMESPACE}/{PLAN}"]
 
         def work() -> None:
             if status := exit_status(line):
                 raise SystemExit(status)
 
-        process = self.virtual.start(self.virtual.process(f"set-{job}"), work)
-        self.commands.append((job, process))
+        return self.virtual.start(self.virtual.process(f"faro-{name}"), work)
 
     # --- controllers ---------------------------------------------------------------------------
 
@@ -438,6 +448,55 @@ class DeploymentWorld(World):
         return {"mean": LATENCY_S, "tail": 2 * LATENCY_S, "ongoing": LATENCY_S * RATES[job]}[what]
 
 
+class CeilingWorld(DeploymentWorld):
+    """Deployments whose HPAs choose the replicas, within bounds that Faro sets."""
+
+    name = "ceilings"
+    needed = MINIMUM  # the HPAs choose how many there are
+
+    def options(self, journal: Path) -> list[str]:
+        return [*super().options(journal), "--act", "ceilings"]
+
+    def furnish(self) -> None:
+        self.scaled_s = self.virtual.now_s  # when the HPAs last acted
+        for job in RATES:
+            self.autoscaler(job, MINIMUM, 2 * STARTED)
+        super().furnish()
+
+    def autoscaler(self, job: str, low: int, high: int) -> None:
+        """Create or replace a job's HPA."""
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": job}
+        meta = {"name": job, "namespace": NAMESPACE}
+        spec = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": high}
+        self.put(HPA, {"metadata": meta, "spec": spec})
+
+    def asked(self) -> dict[str, Any]:
+        found = {job: self.find(HPA, job) for job in RATES}
+        return {
+            job: one and (one["spec"]["minReplicas"], one["spec"]["maxReplicas"])
+            for job, one in found.items()
+        }
+
+    def reconcile(self) -> None:
+        now_s = self.virtual.now_s
+        if now_s - self.scaled_s >= HPA_S:
+            self.scaled_s = now_s
+            for job in RATES:
+                self._autoscale(job, self.find(HPA, job), self.find(DEPLOYMENT, job))
+        super().reconcile()
+
+    def _autoscale(self, job: str, hpa: dict | None, deployment: dict | None) -> None:
+        """What an HPA with a target utilisation does."""
+        if hpa is None or deployment is None:
+            return
+        now_s = self.virtual.now_s
+        busy = self.count(job, now_s - 60, now_s) / 60 * SERVICE_S
+        wanted = max(math.ceil(busy / UTILISATION), hpa["spec"]["minReplicas"])
+        replicas = min(wanted, hpa["spec"]["maxReplicas"])
+        if deployment["spec"]["replicas"] != replicas:
+            self.put(DEPLOYMENT, deployment | {"spec": deployment["spec"] | {"replicas": replicas}})
+
+
 class RayWorld(World):
     """Jobs that are applications of a RayService with two workers."""
 
@@ -527,7 +586,7 @@ class RayWorld(World):
         self.ray.stats = StatsAggregator()
 
 
-WORLDS = {one.name: one for one in (DeploymentWorld, RayWorld)}
+WORLDS = {one.name: one for one in (DeploymentWorld, CeilingWorld, RayWorld)}
 
 
 def common_row(job: str) -> dict:
