@@ -23,15 +23,17 @@ def read_sections(path: str | Path, section: str, strict: bool = True) -> dict[s
 
 
 def read_unshared(path: str | Path) -> tuple[Job, ...]:
-    """The jobs of a table, for a cluster; ValueError if some of them share replicas."""
+    """The jobs of a table; ValueError if some of them share replicas.
+
+    Nothing on a cluster routes requests to shared replicas yet, and advice explains each job alone.
+    """
     jobs = read_jobs(path)
     for pool in pools_of(jobs):
         if pool.shared:
             names = ", ".join(jobs[j].name for j in pool.jobs)
             raise ValueError(
-                f"{path}: {names} share replicas (pool={pool.name!r}); that can be simulated, but "
-                "nothing in front of replicas on a cluster routes their requests yet; leave out "
-                "`pool`"
+                f"{path}: {names} share replicas (pool={pool.name!r}), which only `faro simulate` "
+                "knows yet; leave out `pool`"
             )
     return jobs
 

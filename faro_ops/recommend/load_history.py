@@ -16,7 +16,7 @@ import pandas as pd
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
-from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
+from faro_lib.workload.readers import is_table, read_counts, traces_of_minutes
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import (
     by_the_clock,
@@ -32,6 +32,7 @@ from faro_ops.controller.journal import (
     recorded,
     with_same_jobs,
 )
+from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
 
 # Query for the requests per minute that `faro run` exports. The empty alternative after `|` matches
@@ -140,10 +141,10 @@ class History:
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
     """The history in the table of counts at `path`, or in the built-in workload named `path`."""
+    table = read_unshared(jobs) if jobs else None
     if not is_table(path):
         traces = load_workload(path, jobs)
         return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
-    table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table)
     if "time" in rows:
         first, counts = timed_counts(rows, names, path)
@@ -223,7 +224,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
     """Read the jobs table at `path`; ValueError if no job is in `names`, those of `source`."""
-    jobs = read_jobs(path)
+    jobs = read_unshared(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
     return jobs

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.readers import read_counts, read_jobs
+from faro_lib.workload.readers import read_counts
 from faro_lib.workload.timed import timed_counts
 from faro_ops.controller.journal import arrivals, with_same_jobs
+from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
 from faro_ops.recommend.load_history import History, history_of, local_minute, rows_of
 
@@ -82,7 +83,7 @@ def records_from_csv(path: str, jobs: str) -> Records:
     Its columns are job, requests, replicas, `time` or `minute`, and latencies: latency_mean_s,
     latency_p99_s, ... Empty cells are unknown. Invalid cells raise ValueError.
     """
-    jobs_of_table = read_jobs(jobs)
+    jobs_of_table = read_unshared(jobs)
     table, names = read_counts(path, jobs_of_table)
     latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
     lacking = None
@@ -149,7 +150,7 @@ def records_from_prometheus(
 
     `latencies` maps a quantile (NaN = the mean) to its query.
     """
-    table = read_jobs(jobs)
+    table = read_unshared(jobs)
     end_s = time.time()
 
     def read(promql: str, counts: bool = False) -> np.ndarray:
@@ -185,7 +186,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     ticks = list(recorded)
     if not ticks:
         raise ValueError(f"{path}: no decision has been made yet")
-    table = read_jobs(jobs) if jobs else header.jobs
+    table = read_unshared(jobs) if jobs else header.jobs
     if [job.name for job in table] != [job.name for job in header.jobs]:
         names = ", ".join(job.name for job in header.jobs)
         raise ValueError(f"{jobs}: its jobs are not those of the journal, {names}")

@@ -214,7 +214,12 @@ def test_manifests_refuse_a_curve_that_the_controllers_pod_would_not_have(tmp_pa
 
 @pytest.mark.parametrize(
     "arguments",
-    ["run --capacity 4", "deploy --address http://127.0.0.1:1", "manifests --out {0}/m"],
+    [
+        "run --capacity 4",
+        "deploy --address http://127.0.0.1:1",
+        "manifests --out {0}/m",
+        "recommend --workload synthetic",
+    ],
 )
 def test_jobs_that_share_replicas_are_refused_where_no_router_stands(arguments, tmp_path, capsys):
     table = tmp_path / "jobs.yaml"
