@@ -1,6 +1,6 @@
 """The brake of `faro run`: what it costs without faults, and what it saves when data is wrong.
 
-    python benchmarks/brake.py [--raw data/raw]
+    python benchmarks/brake.py [--raw data/raw] [--days 9 10]
 
 Faro-Sum serves days 9 and 10 of the published traces, which are training days; its forecaster is
 fitted to the days before. Once an hour, one of these faults lasts two minutes: the capacity is
@@ -110,9 +110,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = "folder of the published traces (`make data`)"
     parser.add_argument("--raw", default="data/raw", help=folder)
+    parser.add_argument("--days", type=int, nargs="+", default=[9, 10], help="training days")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    cases = product((options.raw,), (9, 10), FAULTS, SHARES)
+    cases = product((options.raw,), options.days, FAULTS, SHARES)
     with ProcessPoolExecutor(options.workers) as pool:
         table = pd.DataFrame(pool.map(day_of, cases))
     by = ["fault", "share"]
