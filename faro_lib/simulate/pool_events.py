@@ -20,14 +20,14 @@ LRU    A request joins such a replica if that has fewer than max_ongoing_request
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
 from faro_lib.simulate.events import NONE, Requests, Station, wrap
+from faro_lib.simulate.prefetch import prefetch
 
 LATE, EARLY, LRU = 0, 1, 2
+AHEAD = 24  # requests of a job that are fetched ahead: three cache lines
+LINE_MASK = 7  # a cache line has eight entries
 NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -142,24 +142,6 @@ def with_pool_slots(state: PoolState, slots: int) -> PoolState:
     sent = np.zeros((len(state.sent), slots), np.int64)
     sent[:, : state.sent.shape[1]] = state.sent
     return state._replace(**wider, sent=sent)
-
-
-@intrinsic
-def _prefetch(typing, array, index):
-    """Fetch array[index] into the cache without waiting for it."""
-
-    def generate(context, builder, signature, arguments):
-        pointer_type = ir.IntType(8).as_pointer()
-        whole = ir.IntType(32)
-        values = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.bitcast(builder.gep(values.data, [arguments[1]]), pointer_type)
-        kind = ir.FunctionType(ir.VoidType(), [pointer_type, whole, whole, whole])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        read, everywhere, data = whole(0), whole(3), whole(1)
-        builder.call(fetch, [address, read, everywhere, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
 
 
 @njit(cache=True)
@@ -318,13 +300,13 @@ def advance_pool(
                     latency_s[request] = -now
                     router_free_s[position] = now
                 head[position] += 1
-                if request & 7 == 0:
-                    _prefetch(arrival_s, request + 24)
-                    _prefetch(service_s, request + 24)
-                    _prefetch(latency_s, request + 24)
+                if request & LINE_MASK == 0:
+                    prefetch(arrival_s, request + AHEAD)
+                    prefetch(service_s, request + AHEAD)
+                    prefetch(latency_s, request + AHEAD)
                     if has_router:
-                        _prefetch(router_in_s, request + 24)
-                        _prefetch(router_out_s, request + 24)
+                        prefetch(router_in_s, request + AHEAD)
+                        prefetch(router_out_s, request + AHEAD)
                 if drop[position] > 0 and coin[request] < drop[position]:
                     leaving = request
                     served = False
