@@ -23,8 +23,11 @@ import numpy as np
 from numba import njit
 
 from faro_lib.simulate.events import NONE, Requests, Station, wrap
+from faro_lib.simulate.prefetch import prefetch
 
 LATE, EARLY, LRU = 0, 1, 2
+AHEAD = 24  # requests of a job that are fetched ahead: three cache lines
+LINE_MASK = 7  # a cache line has eight entries
 NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -170,34 +173,6 @@ def _use(rules, holds, used_s, position, now):
     return takes_s
 
 
-@njit(cache=True, inline="always")
-def _fewest(order, active, turn, holds, position, counted, sent, most):
-    """The replica with fewer than `most` requests that has the fewest, or NONE, and the next turn.
-
-    It holds the model of the job at `position`; with NONE, any replica will do. The search begins
-    behind the replica found last, so that equal replicas take turns.
-    """
-    best, fewest, next_turn = NONE, most, turn
-    for _ in range(active):
-        slot = order[turn]
-        turn = wrap(turn + 1, active)
-        inside = counted[slot] + sent[slot]
-        if inside < fewest and (position == NONE or holds[slot, position]):
-            best, fewest, next_turn = slot, inside, turn
-    return best, next_turn
-
-
-@njit(cache=True, inline="always")
-def _place_in_queue(first, last, following, its_deadline_s, deadline_s):
-    """The node of a queue by deadline behind which a deadline belongs; NONE if it is the first."""
-    if last == NONE or its_deadline_s[last] <= deadline_s:
-        return last
-    before, after = NONE, first
-    while its_deadline_s[after] <= deadline_s:
-        before, after = after, following[after]
-    return before
-
-
 @njit(cache=True)
 def take_out(pool, slot, position, requests, positions):
     """Take a job's requests (of all jobs if `position` is NONE) out of a replica's queue.
@@ -325,6 +300,13 @@ def advance_pool(
                     latency_s[request] = -now
                     router_free_s[position] = now
                 head[position] += 1
+                if request & LINE_MASK == 0:
+                    prefetch(arrival_s, request + AHEAD)
+                    prefetch(service_s, request + AHEAD)
+                    prefetch(latency_s, request + AHEAD)
+                    if has_router:
+                        prefetch(router_in_s, request + AHEAD)
+                        prefetch(router_out_s, request + AHEAD)
                 if drop[position] > 0 and coin[request] < drop[position]:
                     leaving = request
                     served = False
@@ -394,11 +376,21 @@ def advance_pool(
             else:
                 gateway = routed % len(sent)
                 routed += 1
-                known = sent[gateway]
+                any_model = False
                 most = places[job] if router == LRU else NO_LIMIT
-                slot, turn = _fewest(order, active, turn, holds, position, counted, known, most)
-                if slot == NONE and router == LRU:
-                    slot, turn = _fewest(order, active, turn, holds, NONE, counted, known, NO_LIMIT)
+                while True:  # behind the replica found last, so that equal replicas take turns
+                    place, fewest, next_turn = turn, most, turn
+                    for _ in range(active):
+                        one = order[place]
+                        place = wrap(place + 1, active)
+                        known = counted[one] + sent[gateway, one]
+                        if known < fewest and (any_model or holds[one, position]):
+                            slot, fewest, next_turn = one, known, place
+                    turn = next_turn
+                    if slot != NONE or any_model or router == EARLY:
+                        break
+                    any_model = True
+                    most = NO_LIMIT
             is_free = slot != NONE and serving[slot] == NONE
             if not is_free and waiting_count[job] + queued[position] > queue_limit:
                 leaving = coming
@@ -424,10 +416,10 @@ def advance_pool(
                     deadline_s = arrival_s[coming] + slo_s[position]
                     node_deadline_s[node] = deadline_s
                     before = last_node[slot]
-                    if router == EARLY:
-                        before = _place_in_queue(
-                            first_node[slot], before, node_next, node_deadline_s, deadline_s
-                        )
+                    if before != NONE and router == EARLY and node_deadline_s[before] > deadline_s:
+                        before, after = NONE, first_node[slot]
+                        while node_deadline_s[after] <= deadline_s:
+                            before, after = after, node_next[after]
                     if before == NONE:
                         node_next[node] = first_node[slot]
                         first_node[slot] = node

@@ -76,6 +76,18 @@ def of_kinds() -> dict:
     }
 
 
+def in_a_pool() -> dict:
+    """Jobs that share replicas, under every router of a pool."""
+    jobs = tuple(replace(job, tenant="", pool="p", models_per_replica=2) for job in JOBS)
+    told = {}
+    for router in ("late", "early", "lru"):
+        model = ServingModel(queue_limit=5, pool_router=router)
+        run = simulate(Workload(jobs, COUNTS), AIAD(), 7, seed=3, serving_model=model)
+        tail_s = np.nan_to_num(run.tail_latency_s, posinf=-1)
+        told[f"pool, {router}"] = [*tail_s.ravel().tolist(), *run.dropped.ravel().tolist()]
+    return told
+
+
 def allocated() -> dict:
     """Every objective and solver, with and without drops; quotas, groups, the paper's solver."""
     told = {}
@@ -110,7 +122,7 @@ def queued() -> dict:
 
 
 def world() -> dict:
-    return simulated() | of_kinds() | allocated() | queued()
+    return simulated() | of_kinds() | in_a_pool() | allocated() | queued()
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +148,7 @@ def test_compiled_and_uncompiled_runs_compute_the_same_quantities(both):
     assert here.keys() == there.keys()
 
 
-POLICIES = ["AIAD", "kinds", "Oneshot", "Faro"]
+POLICIES = ["AIAD", "kinds", "pool", "Oneshot", "Faro"]
 SOLVERS = ["exact", "greedy", "precise", "cobyla", "paper"]
 
 
