@@ -27,7 +27,7 @@ BIRTH, COLLECT, RETRY = 0, 1, 2
 
 @dataclass(slots=True)
 class JobPods:
-    """The pods of one job."""
+    """The pods of one job, or of one pool."""
 
     cores: float  # cores per pod
     cold_start_s: float
@@ -46,6 +46,7 @@ class JobPods:
 class Pods:
     """The pods of all jobs, and their future events.
 
+    A pool of jobs counts as one job here, because any of its jobs may use any of its pods.
     `cores` and `cold_start_s` (jobs,) describe each job's replicas. `on_birth` and `on_removal` are
     called with (job, time) when a replica begins or ceases to serve.
     """
