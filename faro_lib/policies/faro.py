@@ -97,7 +97,7 @@ class Faro(TwoLoops):
         values.
         """
         if units_of(state.jobs).pools:
-            return pooled_decision(self, state, observation)
+            return Decision(*pooled_decision(self, state, observation))
         now, capacity = observation.target, observation.capacity
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         rates_rps *= observation.exists[:, None, None]

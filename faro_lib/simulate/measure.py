@@ -11,7 +11,7 @@ from faro_lib.queueing.curve import read_curve, with_curve
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw, uniform_arrivals
 from faro_lib.simulate.latencies import minute_edges
-from faro_lib.simulate.measure_pools import with_pools
+from faro_lib.simulate.measure_pools import pools_measured
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.simulate.table_minutes import (
     MINUTES,
@@ -91,7 +91,7 @@ def measure(
     )
     for job, curve in curves:
         table = with_curve(table, curve, job)
-    return with_pools(table, jobs, serving_model)
+    return pools_measured(table, jobs, serving_model)
 
 
 def _classes(

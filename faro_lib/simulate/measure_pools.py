@@ -25,7 +25,7 @@ from faro_lib.workload.pools import chained
 from faro_lib.workload.service import true_busy_s, true_service_time
 
 
-def with_pools(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) -> LatencyTable:
+def pools_measured(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) -> LatencyTable:
     """`table` with a class for each job that shares replicas.
 
     Such a class is measured at the load of the whole pool: a rate of the class is the one at which

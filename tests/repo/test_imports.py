@@ -36,8 +36,8 @@ LIVE_STUDIES = ("studies.live", "studies.adoption")
 ORDER = {
     "faro_lib": [
         *("errors", "files", "registry", "workload", "protocol", "queueing", "forecast"),
-        *("bayes", "utility", "allocate", "policies", "control", "simulate", "metrics"),
-        *("experiments", "figures"),
+        *("bayes", "utility", "allocate", "sharing", "policies", "control", "simulate"),
+        *("metrics", "experiments", "figures"),
     ],
     "faro_ops": [
         *("errors", "files", "moved", "figure_page", "jobs_table", "request_deadline", "http"),
