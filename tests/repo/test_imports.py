@@ -274,7 +274,7 @@ def lines_of_python() -> Iterator[tuple[str, str]]:
 
 def test_the_library_is_thin():
     lines = [place for place, _ in lines_of_python() if place.startswith("faro_lib/")]
-    assert len(lines) <= 12_850
+    assert len(lines) <= 13_000
 
 
 def test_no_line_of_python_is_wider_than_100_columns():
