@@ -184,8 +184,11 @@ def _models(name: str, of_pool: list[Job], memory_of: tuple[float, ...], memory_
 
 
 def _check_same(first: Job, job: Job) -> None:
-    """Raise ValueError if two jobs of a pool disagree about its replicas."""
-    for field in ("cores", "cold_start_s", "models_per_replica", "replica_memory_gib"):
+    """Raise ValueError if two jobs of a pool disagree about its replicas, or about who pays."""
+    fields = ["cores", "cold_start_s", "models_per_replica", "replica_memory_gib"]
+    if first.tenant_quota is not None or job.tenant_quota is not None:
+        fields += ["tenant"]
+    for field in fields:
         ours, theirs = getattr(job, field), getattr(first, field)
         if ours != theirs:
             raise ValueError(

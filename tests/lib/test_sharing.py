@@ -311,6 +311,12 @@ class TestBadPools:
         with pytest.raises(ValueError, match=r"job 'b': cores=2\.0 differs from 1\.0"):
             pools_of([first, second])
 
+    def test_a_pool_with_a_quota_has_one_tenant(self):
+        quota = {"pool": "p", "models_per_replica": 2, "tenant_quota": 4.0}
+        one, other = Job("a", tenant="x", **quota), Job("b", tenant="y", **quota)
+        with pytest.raises(ValueError, match="job 'b': tenant=y differs from x"):
+            pools_of([one, other])
+
     def test_a_placement_without_the_home_model_is_refused(self):
         with pytest.raises(ValueError, match="must hold the model of its home job"):
             Placement(np.array([0]), np.array([[False, True]]))
