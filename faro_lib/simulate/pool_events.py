@@ -23,11 +23,8 @@ import numpy as np
 from numba import njit
 
 from faro_lib.simulate.events import NONE, Requests, Station, wrap
-from faro_lib.simulate.prefetch import prefetch
 
 LATE, EARLY, LRU = 0, 1, 2
-AHEAD = 24  # requests of a job that are fetched ahead: three cache lines
-LINE_MASK = 7  # a cache line has eight entries
 NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -300,13 +297,6 @@ def advance_pool(
                     latency_s[request] = -now
                     router_free_s[position] = now
                 head[position] += 1
-                if request & LINE_MASK == 0:
-                    prefetch(arrival_s, request + AHEAD)
-                    prefetch(service_s, request + AHEAD)
-                    prefetch(latency_s, request + AHEAD)
-                    if has_router:
-                        prefetch(router_in_s, request + AHEAD)
-                        prefetch(router_out_s, request + AHEAD)
                 if drop[position] > 0 and coin[request] < drop[position]:
                     leaving = request
                     served = False
