@@ -14,7 +14,7 @@ def choice_utilities(keeps, loads, of_job, first, last, value, alpha, replicas):
     """Mean utility of each job if the pool keeps these shares of its jobs' load, (choices, jobs).
 
     `keeps` (choices, jobs) are the shares of requests that are served, and `loads` (paths, jobs) is
-    in erlangs. A job of which nothing is kept has utility 0 on a path with load.
+    in erlangs. A job of which nothing is kept has utility 0, and a job without load utility 1.
     """
     choices, jobs = keeps.shape
     utility = np.zeros((choices, jobs))
@@ -27,8 +27,10 @@ def choice_utilities(keeps, loads, of_job, first, last, value, alpha, replicas):
             known = -1
             last_utility = 0.0
             for job in range(jobs):
+                if loads[path, job] == 0.0:
+                    utility[choice, job] += 1.0
+                    continue
                 if keeps[choice, job] == 0.0:
-                    utility[choice, job] += 0.0 if loads[path, job] > 0.0 else 1.0
                     continue
                 k = of_job[job]
                 if k != known:
@@ -51,19 +53,18 @@ def _at(total, k, x, first, last, value, alpha):
 
 
 @njit(cache=True)
-def _served_worth(count, total, jobs_in_order, load, factor, of_job, curves, x, alpha):
-    """Worth of a path's jobs on x replicas if the first `count` in order are served."""
+def _served_worth(total, served, load, factor, of_job, curves, x, alpha):
+    """Worth of the `served` jobs on x replicas at the pool's load `total`."""
     first, last, value = curves
     known, u, worth = -1, 0.0, 0.0
-    for place in range(len(jobs_in_order)):
-        job = jobs_in_order[place]
-        if place < count:
-            if of_job[job] != known:
-                known = of_job[job]
-                u = _at(total, known, x, first, last, value, alpha)
-            worth += factor[job] * u
-        elif load[job] == 0.0:
+    for job in served:
+        if load[job] == 0.0:
             worth += factor[job]
+            continue
+        if of_job[job] != known:
+            known = of_job[job]
+            u = _at(total, known, x, first, last, value, alpha)
+        worth += factor[job] * u
     return worth
 
 
@@ -72,8 +73,9 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
     """What replicas are worth to a pool that serves its jobs with the least load per weight.
 
     `loads` (samples, minutes, jobs) is in erlangs, and `order` has the jobs of each sample and
-    minute by load per weight. A job's worth is factor * U, with U = 0 for a refused job. The best
-    number of served jobs, at least `fewest`, is taken in each sample and minute.
+    minute by load per weight. A job's worth is factor * U, with U = 0 for a refused job and U = 1
+    for a job without load. The best number of served jobs, at least `fewest`, is taken in each
+    sample and minute.
 
     Returns the mean over samples of the sum of the jobs' worth, (minutes, high + 1), the means of
     the jobs' utilities, (minutes, high + 1, jobs), and the count from which all are constant.
@@ -82,6 +84,7 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
     worth = np.zeros((minutes, high + 1))
     utility = np.zeros((minutes, high + 1, jobs))
     curves = (first, last, value)
+    alike = np.all(of_job == of_job[0])  # then one lookup serves all jobs
     for x in range(high + 1):
         every_slo_met = True
         for minute in range(minutes):
@@ -100,25 +103,35 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                     continue
                 every_slo_met = False
                 best, best_count, best_total = -np.inf, 0, 0.0
-                total = 0.0
+                total, idle, busy = 0.0, 0.0, 0.0  # load, factors of jobs without and with load
                 for count in range(jobs + 1):
                     if count > 0:
-                        total += load[in_order[count - 1]]
-                    if count >= fewest:
+                        job = in_order[count - 1]
+                        total += load[job]
+                        if load[job] == 0.0:
+                            idle += factor[job]
+                        else:
+                            busy += factor[job]
+                    if count < fewest:
+                        continue
+                    if alike:
+                        u = _at(total, of_job[0], x, first, last, value, alpha)
+                        served = idle + busy * u
+                    else:
                         served = _served_worth(
-                            count, total, in_order, load, factor, of_job, curves, x, alpha
+                            total, in_order[:count], load, factor, of_job, curves, x, alpha
                         )
-                        if served >= best:
-                            best, best_count, best_total = served, count, total
+                    if served >= best:
+                        best, best_count, best_total = served, count, total
                 worth[minute, x] += best
                 for place in range(jobs):
                     job = in_order[place]
-                    if place < best_count:
+                    if load[job] == 0.0:
+                        utility[minute, x, job] += 1.0
+                    elif place < best_count:
                         utility[minute, x, job] += _at(
                             best_total, of_job[job], x, first, last, value, alpha
                         )
-                    elif load[job] == 0.0:
-                        utility[minute, x, job] += 1.0
         if every_slo_met:
             for more in range(x + 1, high + 1):
                 worth[:, more] = worth[:, x]

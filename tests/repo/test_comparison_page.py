@@ -68,3 +68,13 @@ def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison
         elsewhere["_difference"](-row.rename({"low": "high", "high": "low"}))
         == "+0.300 (+0.10 to +0.50)"
     )
+
+
+def test_the_page_of_sharing_has_the_table_of_the_recorded_runs():
+    sharing = runpy.run_path(str(ROOT / "docs/sharing_tables.py"))
+    page = sharing["PAGE"].read_text()
+    runs = sharing["read_runs"]()
+    assert sharing["marked"].with_table(page, sharing["MARK"], sharing["table"](runs)) == page
+    mean = runs.groupby(["policy", "models", "cores"])[sharing["LOSS"]].mean()
+    shown = " / ".join(f"{mean['Faro-Sum', 2, cores]:.2f}" for cores in (36, 32, 16))
+    assert f"| {shown} |" in (ROOT / "README.md").read_text()
