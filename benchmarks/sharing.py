@@ -56,9 +56,8 @@ class Cell:
     trial: int
 
 
-def cells(part: str) -> Iterator[Cell]:
+def cells(part: str, trials: range) -> Iterator[Cell]:
     """The runs of a part."""
-    trials = range(TRIALS)
     if part == "faro":
         for trial, cores in product(trials, CAPACITIES):
             yield Cell(part, ISOLATED, 1, "late", cores, trial)
@@ -154,6 +153,7 @@ def main() -> None:
     parser.add_argument("--out", default="data/recorded-sharing")
     parser.add_argument("--part", nargs="+", default=["faro", "early", "rivals", "burst", "mixed"])
     parser.add_argument("--forecaster", default="auto")
+    parser.add_argument("--trials", type=int, default=TRIALS)
     options = parser.parse_args()
     traces = load_workload(PUBLISHED, raw=options.raw)
     Path(options.out).mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,8 @@ def main() -> None:
         rows = pd.read_csv(path).to_dict("records") if path.exists() else []
         keys = list(Cell.__dataclass_fields__)
         done = {tuple(row[key] for key in keys) for row in rows}
-        wanted = [one for one in cells(part) if tuple(getattr(one, k) for k in keys) not in done]
+        every = cells(part, range(options.trials))
+        wanted = [one for one in every if tuple(getattr(one, k) for k in keys) not in done]
         for row in results(part, wanted, traces, options.forecaster):
             rows.append(row)
             pd.DataFrame(rows).to_csv(path, index=False)
