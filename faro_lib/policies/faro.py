@@ -43,6 +43,9 @@ TUNED_DEFAULTS = dict(
     reserve=True,
 )
 TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
+# Where jobs share replicas, decisions are made at the start of a minute: a job that is refused from
+# the middle of a minute on loses that minute, too.
+TUNED_FOR_POOLS = dict(phase_s=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +270,8 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
     """Faro with its tuned hyperparameters and `changes`; ValueError without a forecaster."""
     name = f"Faro-{objective}"
     options: dict[str, Any] = tuned_options(objective)
+    if units_of(context.jobs).pools:
+        options |= TUNED_FOR_POOLS
     options |= {"latency_model": context.latency_model} | changes
     options["latency_model"] = model_of(options["latency_model"] or FALLBACK_MODEL)
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
