@@ -11,7 +11,7 @@ import marked
 import pandas as pd
 
 from faro_lib.metrics.paired import t_interval
-from studies.sharing import EVERYWHERE, ISOLATED, LEADER, LEAST_RECENT, PLACED_ONCE
+from studies.sharing import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +26,6 @@ ROWS = {
     (LEADER, 3, "late"): "Faro-Sum, three models",
     (LEADER, 3, "early"): "Faro-Sum, three models, bound early",
     (PLACED_ONCE, 2, "late"): "placed once (as AlpaServe), two models",
-    (LEAST_RECENT, 2, "lru"): "least recently used (as Ray Serve), two models",
     (EVERYWHERE, 10, "late"): "everything everywhere (as Clockwork)",
 }
 
