@@ -12,6 +12,9 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.readers import COLUMNS, read_jobs
 from faro_lib.workload.replicas import SERIAL, mapping_of
 
+# Fields of `Job` that only jobs of a pool have in a table.
+OF_POOLS = ("pool", "models_per_replica", "memory_gib", "replica_memory_gib", "load_s")
+
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
     """The traces as a table with one row per count.
@@ -49,14 +52,15 @@ def write_traces(traces: Traces, directory: str | Path) -> None:
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
     """Write a .csv or .yaml table for `read_jobs`.
 
-    The field `replica` is left out for jobs with serial replicas.
+    The field `replica` is left out for jobs with serial replicas, and the fields of a pool for jobs
+    that share none.
     """
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:
         row: dict = {"job": job.name}
         for name in COLUMNS:
-            if name not in ("job", "replica"):
+            if name not in ("job", "replica") and (job.pool or name not in OF_POOLS):
                 row[name] = getattr(job, name)
         if job.latency_curve:  # `read_jobs` expects a path relative to the folder of the table
             row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)

@@ -146,10 +146,10 @@ def test_whatever_changes_a_table_measures_it_again(change, monkeypatch, tmp_pat
 
 
 def test_a_table_of_other_code_of_the_services_is_not_read_from_the_cache():
-    from faro_lib.simulate import measure as module
+    from faro_lib.simulate.table_minutes import code_key
     from faro_lib.workload import service
 
-    assert Path(service.__file__).read_bytes() in module._code()[1]
+    assert Path(service.__file__).read_bytes() in code_key()[1]
 
 
 def test_a_broken_file_in_the_cache_and_a_folder_that_cannot_be_made_do_no_harm(

@@ -166,9 +166,14 @@ def test_it_leaves_no_folder_behind_even_if_the_cluster_neither_comes_up_nor_goe
 
 def selected(*words: str) -> str:
     """The expression with which a command of make selects the tests of the kind cluster."""
-    command = ["make", "-n", *words, "KUBECONFIG=/nowhere"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return printed.strip().splitlines()[-1].split(" - ", 1)[1].strip().strip('"')
+    command = ["make", "-n", "--no-print-directory", *words, "KUBECONFIG=/nowhere"]
+    # This test may run below make, whose variables would reach the command.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    printed = subprocess.run(
+        command, cwd=ROOT, env=own, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = [line for line in printed.splitlines() if " - " in line]
+    return line.split(" - ", 1)[1].strip().strip('"')
 
 
 def test_the_soak_of_an_hour_runs_only_with_the_faults():

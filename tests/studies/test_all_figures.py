@@ -31,6 +31,7 @@ from studies.figures import (
     replicas,
     scale,
     sensitivity,
+    sharing,
     sloppify,
     traces,
 )
@@ -57,6 +58,7 @@ def drawings(results):
     drawn |= scale.draw(results, curve=True)
     drawn |= days.draw(results, worlds=["six", "other"], leader="Faro-Sum")
     drawn |= replicas.draw(results)
+    drawn |= sharing.draw(results)
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))
     drawn |= arena.draw(results, entries=str(ROOT / "data" / "arena"))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, Traces
-from studies import remaining
+from studies import remaining, sharing
 from studies.days import CLAIRVOYANT, paired
 from studies.frames import Tables, write_tables
 from studies.replicas import ASSUMED, LEADER, SERVICES
@@ -126,6 +126,16 @@ def simulated(rng) -> Tables:
     )
 
 
+SHARING = [
+    (sharing.ISOLATED, 1, "late"),
+    (sharing.LEADER, 2, "late"),
+    (sharing.LEADER, 2, "early"),
+    (sharing.PLACED_ONCE, 2, "late"),
+    (sharing.LEAST_RECENT, 2, "lru"),
+    (sharing.EVERYWHERE, 6, "late"),
+]
+
+
 def write_all_tables(folder: Path) -> None:
     """Write the tables of every stage into a folder of results."""
     rng = np.random.default_rng(7)
@@ -154,6 +164,21 @@ def write_all_tables(folder: Path) -> None:
     )
     kinds = kinds.assign(**{f"lost_{name}": rng.random(len(kinds)) for name in SERVICES})
     kinds["lost_utility"] = kinds.filter(like="lost_").sum(axis=1)
+    shared = pd.DataFrame(
+        [
+            (policy, models, router, cores, 0.1 * models + rng.random())
+            for policy, models, router in SHARING
+            for cores in (8, 12)
+        ],
+        columns=["policy", "models", "router", "capacity_cores", "lost_utility"],
+    )
+    write("sharing/runs.csv", shared)
+    held = [
+        (replica, home.name, job.name)
+        for replica, home in enumerate(JOBS)
+        for job in (home, JOBS[replica - 1])
+    ]
+    write("sharing/placement.csv", pd.DataFrame(held, columns=["replica", "home", "job"]))
     write("replicas/paired.csv", kinds.assign(difference=rng.random(len(kinds)), half=0.1))
     rho = np.linspace(0.05, 1.6, 60)
     write(
