@@ -32,7 +32,7 @@ def loss_by_cores(runs: pd.DataFrame) -> Figure:
     Left: Faro by models per replica. Right: Faro and its rivals with the most models per replica
     that all policies have. `runs` is from `studies.sharing.compared`.
     """
-    options: dict[str, Any] = {"figsize": (PAGE_IN, 2.6), "sharey": True, "layout": "constrained"}
+    options: dict[str, Any] = {"figsize": (PAGE_IN, 3.2), "sharey": True, "layout": "constrained"}
     figure, (left, right) = plt.subplots(1, 2, **options)
     late = runs[(runs["router"] == "late") & runs["policy"].isin([LEADER, ISOLATED])]
     for index, (models, part) in enumerate(late.groupby("models")):
@@ -60,7 +60,8 @@ def loss_by_cores(runs: pd.DataFrame) -> Figure:
         axis.set_xlabel("cores")
         axis.set_yscale("symlog", linthresh=0.1)
         axis.set_ylim(bottom=0)
-        axis.legend()
+        axis.set_xticks(sorted(runs["capacity_cores"].unique()))
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     left.set_ylabel("lost cluster utility")
     return figure
 
