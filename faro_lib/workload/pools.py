@@ -100,11 +100,14 @@ def pools_of(jobs: Sequence[Job]) -> tuple[Pool, ...]:
     >>> [pool.jobs for pool in pools_of([shared[0], Job("b"), shared[1]])]
     [(0, 2), (1,)]
     """
-    members: dict[tuple[str, str], list[int]] = {}
+    # A job alone is found by its position, because measurements may have jobs of the same name.
+    members: dict[str | int, list[int]] = {}
     for index, job in enumerate(jobs):
-        key = ("pool", job.pool) if job.pool else ("job", job.name)
-        members.setdefault(key, []).append(index)
-    return tuple(_pool(jobs, key[1], tuple(of_pool)) for key, of_pool in members.items())
+        members.setdefault(job.pool or index, []).append(index)
+    return tuple(
+        _pool(jobs, jobs[of_pool[0]].pool or jobs[of_pool[0]].name, tuple(of_pool))
+        for of_pool in members.values()
+    )
 
 
 def chained(pool: Pool, replicas: np.ndarray) -> Placement:

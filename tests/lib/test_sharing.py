@@ -311,6 +311,9 @@ class TestBadPools:
         with pytest.raises(ValueError, match=r"job 'b': cores=2\.0 differs from 1\.0"):
             pools_of([first, second])
 
+    def test_jobs_of_the_same_name_without_a_pool_are_alone(self):
+        assert [pool.jobs for pool in pools_of([Job("a"), Job("a", slo_s=1.0)])] == [(0,), (1,)]
+
     def test_a_pool_with_a_quota_has_one_tenant(self):
         quota = {"pool": "p", "models_per_replica": 2, "tenant_quota": 4.0}
         one, other = Job("a", tenant="x", **quota), Job("b", tenant="y", **quota)
