@@ -163,4 +163,4 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:
     """Whether x replicas are allowed and have utilities in [low, high], bool (jobs, X + 1)."""
-    return (low <= problem.least) & (problem.greatest <= high) & problem.feasible
+    return (low <= problem.least) & (problem.greatest <= high)

@@ -23,11 +23,8 @@ def subset_loads(loads):
 
 
 @njit(cache=True)
-def mean_shortage(masks, jobs, loads_of):
-    """Mean over paths of the largest load(S) - replicas that hold a model of S, at least 0.
-
-    `masks` (replicas,) are the models that replicas hold. `loads_of` is `subset_loads`.
-    """
+def reached(masks, jobs):
+    """Replicas that hold a model of each set of jobs, (sets,); `masks` (replicas,) are theirs."""
     sets = 1 << jobs
     # within[T]: replicas that hold only models of T; first the replicas that hold exactly T.
     within = np.zeros(sets, np.int64)
@@ -37,15 +34,21 @@ def mean_shortage(masks, jobs, loads_of):
         for subset in range(sets):
             if (subset >> job) & 1:
                 within[subset] += within[subset ^ (1 << job)]
-    paths = loads_of.shape[1]
-    most = np.zeros(paths)
-    for subset in range(1, sets):
-        reach = len(masks) - within[(sets - 1) ^ subset]
-        for path in range(paths):
-            short = loads_of[subset, path] - reach
-            if short > most[path]:
-                most[path] = short
-    return most.mean()
+    return len(masks) - within[::-1]  # the complement of set S is the set sets - 1 - S
+
+
+@njit(cache=True)
+def shortages(masks, jobs, loads_of):
+    """Largest load(S) - replicas that hold a model of S, at least 0, on each path, (paths,).
+
+    `loads_of` is `subset_loads`.
+    """
+    reach = reached(masks, jobs)
+    most = np.zeros(loads_of.shape[1])
+    for subset in range(1, len(reach)):
+        for path in range(len(most)):
+            most[path] = max(most[path], loads_of[subset, path] - reach[subset])
+    return most
 
 
 @njit(cache=True)
@@ -54,22 +57,11 @@ def mean_pressure(masks, jobs, needs_of):
 
     `needs_of` (sets, paths) are the replicas that each set of jobs needs.
     """
-    sets = 1 << jobs
-    within = np.zeros(sets, np.int64)
-    for mask in masks:
-        within[mask] += 1
-    for job in range(jobs):
-        for subset in range(sets):
-            if (subset >> job) & 1:
-                within[subset] += within[subset ^ (1 << job)]
-    paths = needs_of.shape[1]
-    most = np.zeros(paths)
-    for subset in range(1, sets):
-        reach = len(masks) - within[(sets - 1) ^ subset]
-        for path in range(paths):
-            pressure = needs_of[subset, path] / max(reach, 0.1)
-            if pressure > most[path]:
-                most[path] = pressure
+    reach = reached(masks, jobs)
+    most = np.zeros(needs_of.shape[1])
+    for subset in range(1, len(reach)):
+        for path in range(len(most)):
+            most[path] = max(most[path], needs_of[subset, path] / max(reach[subset], 0.1))
     return most.mean()
 
 

@@ -32,13 +32,8 @@ def shortage(placement: Placement, loads: np.ndarray) -> np.ndarray:
     from faro_lib.sharing import _placement_kernels as kernels
 
     loads = np.asarray(loads, float)
-    masks = _masks(placement)
     loads_of = kernels.subset_loads(loads)
-    by_path = [
-        kernels.mean_shortage(masks, loads.shape[1], loads_of[:, path : path + 1].copy())
-        for path in range(len(loads))
-    ]
-    return np.array(by_path)
+    return kernels.shortages(_masks(placement), loads.shape[1], loads_of)
 
 
 def place(

@@ -440,7 +440,8 @@ def advance_pool(
         free_s = router_free_s[position]
         request, last = arriving[position], end[position]
         if leaving != NONE:  # served or dropped, the request passes the router again
-            while request < last and arrival_s[request] <= now:  # behind those that arrived before
+            # Requests that have arrived by now enter the router first.
+            while request < last and arrival_s[request] <= now:
                 takes_s = router_in_s[request] if has_router else 0.0
                 free_s = max(free_s, arrival_s[request]) + takes_s
                 latency_s[request] = -free_s
