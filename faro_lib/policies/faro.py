@@ -19,6 +19,7 @@ from faro_lib.utility import (
     DROPS,
     UtilityTable,
     build_table,
+    fewest_with_same_utility,
     predicted_latency,
     with_switching_cost,
 )
@@ -150,10 +151,7 @@ class Faro(TwoLoops):
         training days, replicas for it are already running.
         """
         arrays = arrays_of(state.jobs)
-        utility = expected.effective  # with the penalty for drops, if the objective has one
-        planned_utility = np.take_along_axis(utility, planned[:, None], axis=1)
-        suffices = utility >= planned_utility - TOLERANCE
-        needed = suffices.argmax(axis=1)  # the lowest count with this utility
+        needed = fewest_with_same_utility(expected, planned)
         idle_cores = observation.capacity - needed @ arrays.cores
         if idle_cores < arrays.cores.min() - TOLERANCE:
             return planned

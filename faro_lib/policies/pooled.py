@@ -12,7 +12,12 @@ from faro_lib.queueing import LatencyModel
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import place
 from faro_lib.sharing.units import Units, cold_start_of, row_for, units_of, with_pools
-from faro_lib.utility import UtilityTable, predicted_latency, with_switching_cost
+from faro_lib.utility import (
+    UtilityTable,
+    fewest_with_same_utility,
+    predicted_latency,
+    with_switching_cost,
+)
 from faro_lib.workload import Job, Placement, Pool, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
@@ -111,12 +116,13 @@ def unit_table(
     if alone:
         of_alone = tuple(jobs[j] for j in alone)
         table = faro.expected_utilities(of_alone, rates_rps[alone], running[: len(alone)], capacity)
+    objective = OBJECTIVES.find(faro.objective)
     rows = []
     for pool, serving in zip(units.pools, running[len(alone) :]):
         members = [jobs[j] for j in pool.jobs]
         row = row_for(
-            OBJECTIVES.find(faro.objective),
-            OBJECTIVES.find(faro.objective).gamma(len(jobs), faro.gamma),
+            objective,
+            objective.gamma(len(jobs), faro.gamma),
             members,
             rates_rps[list(pool.jobs)],
             int(serving),
@@ -138,9 +144,7 @@ def _with_reserve(
 ) -> np.ndarray:
     """`Faro.with_reserve` for units: idle cores go to units that needed them in the past."""
     cores = arrays_of(units.jobs).cores
-    utility = expected.effective
-    planned_utility = np.take_along_axis(utility, planned[:, None], axis=1)
-    needed = (utility >= planned_utility - TOLERANCE).argmax(axis=1)
+    needed = fewest_with_same_utility(expected, planned)
     if observation.capacity - needed @ cores < cores.min() - TOLERANCE:
         return planned
     past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]

@@ -41,7 +41,7 @@ class ServingModel:
     # How requests reach the replicas of a pool: "late", "early" or "lru" (`PoolRouting`).
     pool_router: str = "late"
     counts_age_s: float = 0.5  # "early", "lru": seconds between two counts of requests in replicas
-    gateways: int = 1  # "early", "lru": gateways that route by counts of their own
+    gateways: int = 1  # "early", "lru": number of gateways (`PoolRouting`)
 
     def __post_init__(self) -> None:
         PoolRouting(self.pool_router, self.counts_age_s, self.gateways)  # checks them

@@ -27,7 +27,8 @@ class PoolRouting:
 
     router: str = "late"
     counts_age_s: float = 0.5  # seconds between two counts of the requests in replicas
-    gateways: int = 1  # gateways that route requests, in turn, by counts of their own
+    # Number of gateways. Requests go to them in turn, and each knows only what it has sent itself.
+    gateways: int = 1
 
     def __post_init__(self) -> None:
         if self.router not in ROUTERS:

@@ -11,6 +11,7 @@ from faro_lib.utility.table import (
     DROPS,
     UtilityTable,
     build_table,
+    fewest_with_same_utility,
     predicted_latency,
     with_switching_cost,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SOLVER_STEPS",
     "UtilityTable",
     "build_table",
+    "fewest_with_same_utility",
     "precise_drop_penalty",
     "precise_utility",
     "predicted_latency",

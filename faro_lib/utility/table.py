@@ -13,7 +13,7 @@ from faro_lib.utility.functions import (
     precise_drop_penalty,
     relaxed_drop_penalty,
 )
-from faro_lib.workload.jobs import MINUTE_S, Job, arrays_of, frozen
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of, frozen
 
 # Drop rates that a table with drops tries: 0, 0.1, 1, 2, ..., 100 % and every breakpoint of both
 # penalties.
@@ -198,6 +198,16 @@ def with_switching_cost(table: UtilityTable, cost: float, unchanged=True) -> Uti
     if table.least is None:
         return charged
     return replace(charged, least=table.least - charge, greatest=table.greatest - charge)
+
+
+def fewest_with_same_utility(table: UtilityTable, planned: np.ndarray) -> np.ndarray:
+    """The lowest replica count of each row with the utility of `planned`, both (rows,).
+
+    Utilities are `effective`: with the penalty for drops, if the objective has one.
+    """
+    utility = table.effective
+    planned_utility = np.take_along_axis(utility, planned[:, None], axis=1)
+    return (utility >= planned_utility - TOLERANCE).argmax(axis=1)
 
 
 def predicted_latency(
