@@ -27,6 +27,7 @@ from faro_lib.workload import PUBLISHED, Job, Traces
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import true_busy_s
 from faro_lib.workload.tables import load_workload
+from studies.pool_routers import ROUTERS
 from studies.sharing import (
     EVERYWHERE,
     ISOLATED,
@@ -123,7 +124,7 @@ class Policies:
         if cell.policy == ISOLATED:
             return traces, make("Faro-Sum", context)
         for model, policies in policies_of(traces, context, cell.cores, cell.models):
-            if model.pool_router == cell.router and cell.policy in policies:
+            if model.pool_router.name == cell.router and cell.policy in policies:
                 return traces, policies[cell.policy]
         raise ValueError(f"{cell.policy} does not exist with {cell.models} models")
 
@@ -136,7 +137,7 @@ def results(part: str, wanted: Iterable[Cell], traces: Traces, forecaster: str) 
         workload = of_cell.workload()
         # The paper's router, one server per job, is too slow for the short services.
         usual = ServingModel("least-outstanding") if part == "mixed" else PAPER
-        model = replace(usual, pool_router=cell.router)
+        model = replace(usual, pool_router=ROUTERS[cell.router])
         draws = draw(workload, trial_seeds(TRIALS)[cell.trial], router=model.router)
         (trial,) = run_trials(
             workload, {cell.policy: policy}, cell.cores, [draws], serving_model=model

@@ -13,13 +13,14 @@ import time
 import numpy as np
 
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
+from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
+from studies.pool_routers import ROUTERS
 
 JOBS, REPLICAS, MINUTES, TICK_S = 10, 4, 60, 10.0
 ROUNDS = 5
 OWN = "own replicas"
-ROUTERS = ("late", "early", "lru")
 
 
 def jobs(models: int | None) -> tuple[Job, ...]:
@@ -29,7 +30,7 @@ def jobs(models: int | None) -> tuple[Job, ...]:
     return tuple(Job(name, pool=pool, models_per_replica=models, load_s=0.1) for name in names)
 
 
-def run_s(workload: Workload, draws, router: str) -> float:
+def run_s(workload: Workload, draws, router: PoolRouter) -> float:
     """CPU seconds of one run."""
     replicas = np.full(JOBS, REPLICAS)
     model = ServingModel(pool_router=router)
@@ -44,10 +45,10 @@ def run_s(workload: Workload, draws, router: str) -> float:
 def main() -> None:
     counts = np.random.default_rng(1).integers(600, 1000, (JOBS, MINUTES))
     draws = draw(Workload(jobs(None), counts), 24)
-    cases = {OWN: (Workload(jobs(None), counts), "late")}
+    cases = {OWN: (Workload(jobs(None), counts), LATE_BINDING)}
     for models in (2, 3, JOBS):
-        for router in ROUTERS:
-            cases[f"{router}, {models} models"] = (Workload(jobs(models), counts), router)
+        for router in ROUTERS.values():
+            cases[f"{router.name}, {models} models"] = (Workload(jobs(models), counts), router)
     taken_s = dict.fromkeys(cases, np.inf)
     for _ in range(1 + ROUNDS):  # the first round compiles
         for name, (workload, router) in cases.items():

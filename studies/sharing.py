@@ -22,6 +22,7 @@ from faro_lib.workload import Job, Placement, Pool, Traces, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import chained
 from faro_lib.workload.service import true_busy_s
+from studies.pool_routers import EarlyBinding, LeastRecentlyUsed
 
 POOL = "all"  # the pool of all jobs
 ISOLATED, LEADER = "Faro-Sum, isolated", "Faro-Sum"
@@ -117,7 +118,7 @@ def compared(
                 )
                 for trial in runs:
                     found = summarize(trial.run, published=True)
-                    keys = {"models": count, "router": model.pool_router}
+                    keys = {"models": count, "router": model.pool_router.name}
                     rows.append(trial.key | keys | found)
                     if held is None and trial.policy == LEADER:
                         held = placement_table(workload.jobs, trial.run)
@@ -148,8 +149,8 @@ def policies_of(
     pool = pools_of(traces.jobs)[0]
     if models >= len(traces.jobs):
         late[EVERYWHERE] = StaticSharing(EVERYWHERE, homes, everywhere(pool, homes))
-    early = replace(PAPER, pool_router="early")
-    least_recent = replace(PAPER, pool_router="lru")
+    early = replace(PAPER, pool_router=EarlyBinding())
+    least_recent = replace(PAPER, pool_router=LeastRecentlyUsed())
     return [
         (PAPER, late),
         (early, {LEADER: leader, PLACED_ONCE: once}),

@@ -9,7 +9,7 @@ from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Observation, Sh
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
-from faro_lib.simulate.pools import PoolRouting, check_placement
+from faro_lib.simulate.pools import LATE_BINDING, PoolRouter, check_placement
 from faro_lib.simulate.serving import DISPATCH, Serving, constant_latencies
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
@@ -38,13 +38,9 @@ class ServingModel:
     retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
     # (job's name, max_ongoing_requests) of jobs whose limit differs.
     own_limits: tuple[tuple[str, int], ...] = ()
-    # How requests reach the replicas of a pool: "late", "early" or "lru" (`PoolRouting`).
-    pool_router: str = "late"
-    counts_age_s: float = 0.5  # "early", "lru": seconds between two counts of requests in replicas
-    gateways: int = 1  # "early", "lru": number of gateways (`PoolRouting`)
+    pool_router: PoolRouter = LATE_BINDING  # how requests reach the replicas of a pool
 
     def __post_init__(self) -> None:
-        PoolRouting(self.pool_router, self.counts_age_s, self.gateways)  # checks them
         if self.dispatch not in DISPATCH:
             accepted = ", ".join(DISPATCH)
             raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {accepted}")
@@ -61,11 +57,6 @@ class ServingModel:
         """Limit on requests in a replica of `job`; at least what its kind of replica needs."""
         limit = max(self.max_ongoing_requests, job.replica.fewest_places)
         return dict(self.own_limits).get(job.name, limit)
-
-    @property
-    def routing(self) -> PoolRouting:
-        """How requests reach the replicas of a pool."""
-        return PoolRouting(self.pool_router, self.counts_age_s, self.gateways)
 
     @property
     def router(self) -> ServiceTime | None:
@@ -131,7 +122,7 @@ class SimulatedCluster(SharingCluster):
             queue_limit=model.queue_limit,
             places=np.array([model.limit_of(job) for job in workload.jobs]),
             units=self._units,
-            routing=model.routing,
+            pool_router=model.pool_router,
         )
         self._pods = Pods(
             jobs.cores[first],
@@ -317,7 +308,7 @@ def constant_pool_latencies(
         replicas, limit = placement.replicas, model.queue_limit
         return constant_latencies(jobs, draws, replicas, model.dispatch, limit, places)
     serving = Serving(
-        jobs, draws, 1, model.dispatch, model.queue_limit, places, units, model.routing
+        jobs, draws, 1, model.dispatch, model.queue_limit, places, units, model.pool_router
     )
     shared = serving.shared[units[0].name]
     shared.place(placement, -np.inf)

@@ -12,6 +12,7 @@ simulates concurrent and batching replicas. For jobs with such replicas, numba c
 version of the loop, which calls `replicas`.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,15 @@ from faro_lib.simulate import replicas
 
 ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch: round robin, or the replica with fewest requests
 NONE = -1
-PER_SLOT = {
-    "order",
-    "inside",
-    "ring",
-    "ring_done_s",
-    "ring_head",
-    "next_done_s",
-    "last_done_s",
-    *replicas.PER_SLOT,
+# Value of each field of `Station` in a slot without requests.
+EMPTY_SLOT = {
+    "order": 0,
+    "inside": 0,
+    "ring": 0,
+    "ring_done_s": 0.0,
+    "ring_head": 0,
+    "next_done_s": np.inf,
+    "last_done_s": 0.0,
 }
 
 
@@ -111,14 +112,17 @@ def new_station(
     )
 
 
-def with_slots(state: Any, slots: int) -> Any:
-    """`state`, a Station or `replicas.Kinds`, with empty slots added up to `slots` per job."""
+def with_slots(state: Any, slots: int, empty: Mapping[str, float], axis: int = 1) -> Any:
+    """`state`, a tuple of named arrays, with slots added up to `slots`.
+
+    `empty` has the fields with slots, which are along `axis`, and their values in an empty slot.
+    """
     wider = {}
-    for field in PER_SLOT.intersection(state._fields):
+    for field, value in empty.items():
         array = getattr(state, field)
-        empty = {"next_done_s": np.inf, "fresh": replicas.BETWEEN}.get(field, 0)
-        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
-        wider[field][:, : array.shape[1]] = array
+        added = [(0, 0)] * array.ndim
+        added[axis] = (0, slots - array.shape[axis])
+        wider[field] = np.pad(array, added, constant_values=value)
     return state._replace(**wider)
 
 
@@ -189,7 +193,7 @@ def advance_job(
 ) -> None:
     """Process one job's events up to and including `until_s`.
 
-    `kinds` is None if the job's replicas are serial.     One long function, because calls and
+    `kinds` is None if the job's replicas are serial. One long function, because calls and
     attribute access at every event would make it several times slower. Requests wait in the queue
     only while another request is `held`.
     """

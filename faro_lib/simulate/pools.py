@@ -8,6 +8,7 @@ placement has. A new replica begins with the models of its row, as its cold star
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -16,31 +17,37 @@ from faro_lib.simulate.events import Requests, Station
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Placement, Pool, chained
 
-ROUTERS = {"late": pool_events.LATE, "early": pool_events.EARLY, "lru": pool_events.LRU}
 POOL_SLOTS = 8  # initial number of slots per pool, each for one replica; doubled when needed
-NONE_MOVED = np.empty(0, np.int64)
+
+
+class PoolRouter(Protocol):
+    """How the requests of a pool reach its replicas."""
+
+    @property
+    def name(self) -> str: ...
+
+    def replicas(
+        self,
+        pool: Pool,
+        jobs: Sequence[Job],
+        requests: Requests,
+        station: Station,
+        queue_limit: int,
+    ) -> "SharedReplicas":
+        """The replicas of a pool, none at first."""
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRouting:
-    """How a pool's requests reach replicas; `pool_events` explains the routers."""
+class LateBinding:
+    """A request waits until a replica that holds its model is free (`pool_events`)."""
 
-    router: str = "late"
-    counts_age_s: float = 0.5  # seconds between two counts of the requests in replicas
-    # Number of gateways. Requests go to them in turn, and each knows only what it has sent itself.
-    gateways: int = 1
+    name: ClassVar[str] = "late"
 
-    def __post_init__(self) -> None:
-        if self.router not in ROUTERS:
-            accepted = ", ".join(ROUTERS)
-            raise ValueError(f"pool_router={self.router!r} is unknown; accepted: {accepted}")
-        if not 0 <= self.counts_age_s < np.inf:
-            raise ValueError(f"counts_age_s={self.counts_age_s!r} must be a finite number >= 0")
-        if self.gateways != int(self.gateways) or self.gateways < 1:
-            raise ValueError(f"gateways={self.gateways!r} must be a whole number >= 1")
+    def replicas(self, pool, jobs, requests, station, queue_limit) -> "SharedReplicas":
+        return SharedReplicas(pool, jobs, requests, station, queue_limit)
 
 
-LATE_BINDING = PoolRouting()
+LATE_BINDING = LateBinding()
 
 
 def check_placement(pool: Pool, placement: Placement) -> None:
@@ -63,9 +70,10 @@ def check_placement(pool: Pool, placement: Placement) -> None:
 
 
 class SharedReplicas:
-    """Replicas of one pool and the requests in them.
+    """Replicas of one pool and the requests in them, which wait for a free replica.
 
-    `wish` is the placement of all requested replicas, those that have not started included.
+    `wish` is the placement of all requested replicas, those that have not started included. The
+    other arguments are those of `Serving`.
     """
 
     def __init__(
@@ -75,26 +83,14 @@ class SharedReplicas:
         requests: Requests,
         station: Station,
         queue_limit: int,
-        routing: PoolRouting,
     ):
-        size = len(pool.jobs)
         self.pool = pool
-        self.wish = chained(pool, np.zeros(size, np.int64))
-        self.state = pool_events.new_pool_state(
-            POOL_SLOTS, size, queue_limit, int(routing.gateways)
-        )
+        self.wish = chained(pool, np.zeros(len(pool.jobs), np.int64))
+        self.state = pool_events.new_pool_state(POOL_SLOTS, len(pool.jobs))
         self._requests, self._station = requests, station
-        self._rules = pool_events.Rules(
-            router=ROUTERS[routing.router],
-            queue_limit=queue_limit,
-            counts_age_s=float(routing.counts_age_s),
-            jobs=np.array(pool.jobs),
-            slo_s=np.array([jobs[job].slo_s for job in pool.jobs]),
-            load_s=np.array(pool.load_s),
-            memory_of=np.array(pool.memory_of),
-            memory_gib=pool.memory_gib,
-            models=pool.models,
-        )
+        self._queue_limit = queue_limit
+        slo_s = np.array([jobs[job].slo_s for job in pool.jobs])
+        self._members = pool_events.Members(np.array(pool.jobs), slo_s)
         self._active: list[int] = []  # slots, oldest replica first
         self._row: list[int] = []  # the row of `wish` that each of them follows
         self._loads: dict[int, tuple[float, int]] = {}  # slot -> (end of the load, model)
@@ -115,8 +111,6 @@ class SharedReplicas:
 
         A load that waits for another replica to load first counts only while any load is running.
         """
-        if self._rules.router == pool_events.LRU:
-            return np.full(len(self.pool.jobs), len(self.wish.home) > 0)
         starting = len(self._active) < len(self.wish.home)
         if starting or self._loads:
             return np.any(self.wish.resident, axis=0)
@@ -147,24 +141,18 @@ class SharedReplicas:
     def add_replica(self, now_s: float) -> None:
         """Add a replica in an empty slot; it follows the first row that no other one follows."""
         self.advance(now_s)
-        state = self.state
-        taken = state.serving != events.NONE
+        taken = self.state.serving != events.NONE
         taken[self._active] = True
-        slot = len(taken) if taken.all() else int(np.argmin(taken))
-        if slot == len(taken):
-            self.state = state = pool_events.with_pool_slots(state, 2 * len(taken))
+        if taken.all():
+            self._widen(2 * len(taken))
+            taken = np.append(taken, False)
+        slot = int(np.argmin(taken))
         row = min(set(range(len(self.wish.home))).difference(self._row))
         self._active.append(slot)
         self._row.append(row)
-        state.holds[slot] = self.wish.resident[row]
-        state.home[slot] = self.wish.home[row]
-        state.used_s[slot] = now_s
-        state.free[state.idle[0]] = slot
-        state.idle[0] += 1
-        # It has no requests. What the gateways count must not be that of an earlier replica.
-        state.counted[slot] = 0
-        state.sent[:, slot] = 0
-        self._reorder()
+        self.state.holds[slot] = self.wish.resident[row]
+        self.state.home[slot] = self.wish.home[row]
+        self._begin(slot, now_s)
         self._settle(now_s)
 
     def remove_replica(self, now_s: float) -> None:
@@ -173,29 +161,57 @@ class SharedReplicas:
         slot = self._active.pop()
         self._row.pop()
         self._loads.pop(slot, None)
-        state = self.state
-        free = state.free[: state.idle[0]]
-        left = free[free != slot]
-        state.free[: len(left)] = left
-        state.idle[0] = len(left)
-        self._reorder()
-        self._move_requests(slot, events.NONE, now_s)
+        self._end(slot, now_s)
 
-    def _run(
-        self, until_s: float, moved: np.ndarray = NONE_MOVED, of: np.ndarray = NONE_MOVED
-    ) -> None:
-        """Run the event loop up to `until_s`, where requests `moved`, `of` jobs, are routed."""
-        trial = self._rules, self._requests, self._station, self.state
-        pool_events.advance_pool(until_s, moved, of, *trial)
+    # A router other than late binding replaces these.
 
-    def _reorder(self) -> None:
-        """Tell the event loop which slots are active."""
+    def _widen(self, slots: int) -> None:
+        """Add empty slots, up to this many."""
+        self.state = events.with_slots(self.state, slots, pool_events.EMPTY_SLOT, axis=0)
+
+    def _begin(self, slot: int, now_s: float) -> None:
+        """Let the new replica in this slot serve."""
         state = self.state
-        state.order[: len(self._active)] = self._active
-        state.active[0] = len(self._active)
-        state.turn[0] = 0
-        state.alive[:] = False
-        state.alive[self._active] = True
+        state.alive[slot] = True
+        state.free[state.idle[0]] = slot
+        state.idle[0] += 1
+
+    def _end(self, slot: int, now_s: float) -> None:
+        """Give the removed replica in this slot no more requests."""
+        self.state.alive[slot] = False
+        free = self.state.free[: self.state.idle[0]]
+        self._set_free(free[free != slot])
+
+    def _drop_model(self, slot: int, model: int, now_s: float) -> None:
+        self.state.holds[slot, model] = False
+
+    def _run(self, until_s: float) -> None:
+        """Run the event loop up to `until_s`."""
+        trial = self._members, self._requests, self._station, self.state
+        pool_events.advance_pool(until_s, self._queue_limit, *trial)
+
+    def _serve_waiting(self, now_s: float) -> None:
+        """Let free replicas take waiting requests that they can serve since they changed."""
+        state = self.state
+        free = state.free[: state.idle[0]].tolist()
+        for slot in list(free):
+            deadline_s = np.where(state.holds[slot], self._urgent_s(), np.inf)
+            if deadline_s.min() == np.inf:
+                continue
+            position = int(deadline_s.argmin())
+            request = self._pop_waiting(position)
+            state.in_replicas[position] += 1
+            state.serving[slot], state.serving_job[slot] = request, position
+            state.done_s[slot] = now_s + self._requests.service_s[request]
+            free.remove(slot)
+        self._set_free(free)
+
+    def _set_free(self, slots: Sequence[int] | np.ndarray) -> None:
+        """Set the free replicas, free for longest first."""
+        self.state.free[: len(slots)] = slots
+        self.state.idle[0] = len(slots)
+
+    # What all routers have in common.
 
     def _assign(self, now_s: float) -> None:
         """Choose the rows of the placement that the replicas follow: those with the least to load.
@@ -205,7 +221,7 @@ class SharedReplicas:
         from scipy.optimize import linear_sum_assignment
 
         held = self.holds
-        left_s = np.tile(self._rules.load_s, (len(held), 1))
+        left_s = np.tile(np.array(self.pool.load_s), (len(held), 1))
         for n, slot in enumerate(self._active):
             if slot in self._loads:
                 end_s, model = self._loads[slot]
@@ -221,60 +237,23 @@ class SharedReplicas:
 
     def _settle(self, now_s: float) -> None:
         """Begin the loads and drop the models that the placement asks for, as far as possible."""
-        if self._rules.router != pool_events.LRU:
-            for slot, row in zip(self._active, self._row):
-                if slot not in self._loads:
-                    self._change_models(slot, self.wish.resident[row], now_s)
-        if self._rules.router == pool_events.LATE:
-            self._serve_waiting(now_s)
-        else:
-            self._send_waiting(now_s)
-
-    def _serve_waiting(self, now_s: float) -> None:
-        """LATE: let free replicas take waiting requests that they can serve since they changed."""
-        state = self.state
-        free = state.free[: state.idle[0]].tolist()
-        for slot in list(free):
-            deadline_s = np.where(state.holds[slot], self._urgent_s(), np.inf)
-            if deadline_s.min() == np.inf:
-                continue
-            position = int(deadline_s.argmin())
-            request = self._pop_waiting(position)
-            state.inside[slot] += 1
-            state.in_replicas[position] += 1
-            state.serving[slot], state.serving_job[slot] = request, position
-            state.done_s[slot] = now_s + self._requests.service_s[request]
-            free.remove(slot)
-        state.free[: len(free)] = free
-        state.idle[0] = len(free)
-
-    def _send_waiting(self, now_s: float) -> None:
-        """EARLY, LRU: send requests that waited for any replica.
-
-        The first requests of the jobs' queues go in the order of their deadlines.
-        """
-        can = self.holds.any(axis=0) | (self._rules.router == pool_events.LRU)
-        moved, of = [], []
-        while self._active:
-            deadline_s = np.where(can, self._urgent_s(), np.inf)
-            if deadline_s.min() == np.inf:
-                break
-            of.append(int(deadline_s.argmin()))
-            moved.append(self._pop_waiting(of[-1]))
-        self._run(now_s, np.array(moved, np.int64), np.array(of, np.int64))
+        for slot, row in zip(self._active, self._row):
+            if slot not in self._loads:
+                self._change_models(slot, self.wish.resident[row], now_s)
+        self._serve_waiting(now_s)
 
     def _urgent_s(self) -> np.ndarray:
         """Deadline of each job's first waiting request, inf if none waits, (jobs of the pool,)."""
-        station, jobs = self._station, self._rules.jobs
+        station, jobs = self._station, self._members.jobs
         waits = station.waiting_count[jobs] > 0
         first = station.waiting[jobs, station.waiting_head[jobs]][waits]
         deadline_s = np.full(len(jobs), np.inf)
-        deadline_s[waits] = self._requests.arrival_s[first] + self._rules.slo_s[waits]
+        deadline_s[waits] = self._requests.arrival_s[first] + self._members.slo_s[waits]
         return deadline_s
 
     def _pop_waiting(self, position: int) -> int:
         """Take the first waiting request of a job out of its queue."""
-        station, job = self._station, self._rules.jobs[position]
+        station, job = self._station, self._members.jobs[position]
         head = station.waiting_head[job]
         station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
         station.waiting_count[job] -= 1
@@ -307,16 +286,5 @@ class SharedReplicas:
     def _fits(self, during: np.ndarray) -> bool:
         """Whether a replica can have these models during a load: one more than it may hold."""
         few = during.sum() <= self.pool.models + 1
-        return bool(few and during @ self._rules.memory_of <= self.pool.memory_gib + 1e-9)
-
-    def _drop_model(self, slot: int, model: int, now_s: float) -> None:
-        self.state.holds[slot, model] = False
-        self._move_requests(slot, model, now_s)
-
-    def _move_requests(self, slot: int, model: int, now_s: float) -> None:
-        """Send the requests in the replica's queue, of one job or of all, to other replicas."""
-        moved = np.empty(self.state.inside[slot], np.int64)
-        positions = np.empty_like(moved)
-        count = pool_events.take_out(self.state, slot, model, moved, positions)
-        if count:
-            self._run(now_s, moved[:count], positions[:count])
+        memory_gib = during @ np.array(self.pool.memory_of)
+        return bool(few and memory_gib <= self.pool.memory_gib + 1e-9)

@@ -60,16 +60,17 @@ class Kinds(NamedTuple):
     fresh: np.ndarray
 
 
-PER_SLOT = (
-    "line",
-    "mark",
-    "serving",
-    "since_s",
-    "attained_s",
-    "iteration",
-    "last_iteration",
-    "fresh",
-)
+# Value of each field of `Kinds` in a slot without requests.
+EMPTY_SLOT = {
+    "line": 0,
+    "mark": 0,
+    "serving": 0,
+    "since_s": 0.0,
+    "attained_s": 0.0,
+    "iteration": 0,
+    "last_iteration": 0,
+    "fresh": BETWEEN,
+}
 
 
 def new_kinds(

@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.simulate import events, replicas
 from faro_lib.simulate.draws import Draws
-from faro_lib.simulate.pools import LATE_BINDING, PoolRouting, SharedReplicas
+from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Pool
 
@@ -31,7 +31,7 @@ class Serving:
         queue_limit: int,
         places: np.ndarray,
         units: Sequence[Pool] = (),
-        routing: PoolRouting = LATE_BINDING,
+        pool_router: PoolRouter = LATE_BINDING,
     ):
         self.requests = events.Requests(
             first=draws.first,
@@ -52,7 +52,7 @@ class Serving:
         self._shufflers = [draws.shuffler(job) for job in range(len(jobs))]
         self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first
         self.shared = {
-            pool.name: SharedReplicas(pool, jobs, self.requests, self.station, queue_limit, routing)
+            pool.name: pool_router.replicas(pool, jobs, self.requests, self.station, queue_limit)
             for pool in units
             if pool.shared
         }
@@ -115,8 +115,9 @@ class Serving:
         width = self.station.inside.shape[1]
         while width < slots:
             width *= 2
-            self.station = events.with_slots(self.station, width)
-            self.kinds = self.kinds and events.with_slots(self.kinds, width)
+            self.station = events.with_slots(self.station, width, events.EMPTY_SLOT)
+            if self.kinds is not None:
+                self.kinds = events.with_slots(self.kinds, width, replicas.EMPTY_SLOT)
 
     def remove_replica(self, unit: int, now_s: float) -> None:
         """Remove the newest replica; it still serves the requests that it holds."""

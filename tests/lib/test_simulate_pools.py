@@ -18,11 +18,13 @@ from faro_lib.policies import AIAD
 from faro_lib.protocol import HOLD, Plan
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.simulate.cluster import constant_pool_latencies
+from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.pools import Placement, pools_of
+from studies.pool_routers import ROUTERS, EarlyBinding
 
-ROUTERS = ["late", "early", "lru"]
+EARLY, LRU = ROUTERS["early"], ROUTERS["lru"]
 EVERY_2 = Placement(np.array([0, 1]), np.ones((2, 2), bool))
 
 
@@ -111,7 +113,7 @@ def test_a_pool_that_holds_everything_everywhere_is_a_single_queue(servers):
     np.testing.assert_allclose(latency_s, of_one_queue_s[by_job], atol=1e-7)
 
 
-@pytest.mark.parametrize("router", ["early", "lru"])
+@pytest.mark.parametrize("router", [EARLY, LRU], ids=lambda router: router.name)
 def test_one_replica_serves_first_come_first_served_under_every_router(router):
     separate, _, _ = poisson([0.4, 0.4], 20_000)
     jobs, one = pooled(2, 2), Placement(np.array([0]), np.ones((1, 2), bool))
@@ -125,8 +127,8 @@ def test_binding_early_lies_between_a_single_queue_and_separate_queues():
     separate, _, _ = poisson([1.6, 1.6], 60_000)
     jobs, everything = pooled(2, 2), Placement(np.array([0, 0, 1, 1]), np.ones((4, 2), bool))
     mean_s = []
-    for router, age_s in (("late", 0.0), ("early", 0.0), ("early", 1.0), ("early", 5.0)):
-        model = ServingModel("least-outstanding", 100_000, pool_router=router, counts_age_s=age_s)
+    for router in (LATE_BINDING, EarlyBinding(0.0), EarlyBinding(1.0), EarlyBinding(5.0)):
+        model = ServingModel("least-outstanding", 100_000, pool_router=router)
         mean_s.append(constant_pool_latencies(jobs, separate, everything, model).mean())
     assert mean_s == sorted(mean_s)
     assert mean_s[0] < 0.9 * mean_s[1]
@@ -136,10 +138,12 @@ def test_binding_early_lies_between_a_single_queue_and_separate_queues():
 def test_gateways_that_do_not_see_each_other_send_worse():
     jobs, everything = pooled(2, 2), Placement(np.array([0, 0, 1, 1]), np.ones((4, 2), bool))
     separate, _, _ = poisson([1.6, 1.6], 60_000)
-    model = ServingModel("least-outstanding", 100_000, pool_router="early", counts_age_s=2.0)
+    models = [
+        ServingModel("least-outstanding", 100_000, pool_router=EarlyBinding(2.0, gateways))
+        for gateways in (1, 8)
+    ]
     one, many = (
-        constant_pool_latencies(jobs, separate, everything, replace(model, gateways=n)).mean()
-        for n in (1, 8)
+        constant_pool_latencies(jobs, separate, everything, model).mean() for model in models
     )
     assert many > 1.1 * one
 
@@ -184,7 +188,7 @@ def test_jobs_beside_a_pool_have_the_latencies_that_they_have_without_it():
 
 
 @examples(40)
-@given(schedules(), st.sampled_from(ROUTERS), st.integers(1, 3))
+@given(schedules(), st.sampled_from(list(ROUTERS.values())), st.integers(1, 3))
 def test_replicas_of_a_pool_add_up_and_every_request_ends(schedule, router, models):
     schedule = replace(schedule, tenths=[10] * len(schedule.tenths), replicas=[])
     if len(schedule.tenths) < 2:
@@ -363,7 +367,7 @@ def test_a_wished_model_that_a_replica_holds_is_lost_only_with_the_replica(sched
         shared = serving.shared["p"]
         held = shared.holds.any(axis=0)
         wished = shared.wish.resident.any(axis=0)
-        if action != "remove" and schedule.serving_model.pool_router != "lru":
+        if action != "remove" and schedule.serving_model.pool_router.name != "lru":
             assert not (held_before & wished_before & wished & ~held).any()
         for holds in shared.holds:
             assert holds.sum() <= shared.pool.models + 1
@@ -418,11 +422,11 @@ def test_the_earliest_deadline_is_served_first_and_not_the_oldest_request():
     no_router = np.empty(0)
     draws = Draws(np.array([0, 3, 4]), arrival_s, no_router, np.ones(4), no_router, np.ones(4), 1)
     one = Placement(np.array([0]), np.ones((1, 2), bool))
-    for router in ("late", "early"):
+    for router in (LATE_BINDING, EARLY):
         model = ServingModel("least-outstanding", pool_router=router)
         latency_s = constant_pool_latencies(jobs, draws, one, model)
         np.testing.assert_allclose(arrival_s + latency_s, [1.0, 3.0, 4.0, 2.0])
-    model = ServingModel("least-outstanding", pool_router="lru")
+    model = ServingModel("least-outstanding", pool_router=LRU)
     latency_s = constant_pool_latencies(jobs, draws, one, model)
     np.testing.assert_allclose(arrival_s + latency_s, [1.0, 2.0, 3.0, 4.0])
 
@@ -435,7 +439,7 @@ def test_multiplexing_loads_on_demand_and_drops_the_model_used_least_recently():
         np.array([0, 2, 3, 4]), arrival_s, no_router, np.ones(4), no_router, np.ones(4), 1
     )
     one = Placement(np.array([0]), np.array([[True, True, False]]))
-    model = ServingModel("least-outstanding", pool_router="lru")
+    model = ServingModel("least-outstanding", pool_router=LRU)
     latency_s = constant_pool_latencies(jobs, draws, one, model)
     # At 20 s job 2 takes the place of job 0, which was used before job 1 and is loaded at 100 s.
     np.testing.assert_allclose(latency_s, [1.0, 6.0, 1.0, 6.0])
@@ -444,7 +448,7 @@ def test_multiplexing_loads_on_demand_and_drops_the_model_used_least_recently():
 # Constant placements, and what is refused.
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS)
 @pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
 def test_constant_latencies_are_those_of_a_cluster_that_changes_nothing(router, dispatch):
     jobs, model = pooled(3), {"dispatch": dispatch, "pool_router": router}
@@ -478,7 +482,6 @@ def test_a_placement_that_does_not_fit_its_pool_is_refused():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("pool_router", "fair", r"pool_router='fair' is unknown; accepted: late, early, lru"),
         ("counts_age_s", -1.0, r"counts_age_s=-1.0 must be a finite number >= 0"),
         ("counts_age_s", np.inf, r"counts_age_s=inf must be a finite number >= 0"),
         ("gateways", 0, r"gateways=0 must be a whole number >= 1"),
@@ -487,4 +490,4 @@ def test_a_placement_that_does_not_fit_its_pool_is_refused():
 )
 def test_invalid_parameters_of_a_pool_router_are_refused_by_name(field, value, message):
     with pytest.raises(ValueError, match=message):
-        ServingModel(**{field: value})
+        EarlyBinding(**{field: value})

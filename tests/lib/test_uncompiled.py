@@ -26,6 +26,7 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous
 from studies.oracle import Oracle
 from studies.paper.solver import solve_paper
+from studies.pool_routers import ROUTERS
 
 pytestmark = pytest.mark.slow
 
@@ -80,11 +81,11 @@ def in_a_pool() -> dict:
     """Jobs that share replicas, under every router of a pool."""
     jobs = tuple(replace(job, tenant="", pool="p", models_per_replica=2) for job in JOBS)
     told = {}
-    for router in ("late", "early", "lru"):
+    for name, router in ROUTERS.items():
         model = ServingModel(queue_limit=5, pool_router=router)
         run = simulate(Workload(jobs, COUNTS), AIAD(), 7, seed=3, serving_model=model)
         tail_s = np.nan_to_num(run.tail_latency_s, posinf=-1)
-        told[f"pool, {router}"] = [*tail_s.ravel().tolist(), *run.dropped.ravel().tolist()]
+        told[f"pool, {name}"] = [*tail_s.ravel().tolist(), *run.dropped.ravel().tolist()]
     return told
 
 

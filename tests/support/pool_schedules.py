@@ -11,9 +11,11 @@ from reference_simulator import Request
 
 from faro_lib.simulate import ServingModel, draw
 from faro_lib.simulate.draws import Draws
+from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.pools import Placement, Pool, pools_of
+from studies.pool_routers import EarlyBinding, LeastRecentlyUsed
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class PoolSchedule:
             model.queue_limit,
             np.array([model.limit_of(job) for job in self.jobs]),
             pools_of(self.jobs),
-            model.routing,
+            model.pool_router,
         )
         shared = serving.shared[self.pool.name]
         script = []
@@ -83,9 +85,9 @@ class PoolSchedule:
             [model.limit_of(job) for job in self.jobs],
             pool.models,
             pool.memory_gib,
-            model.pool_router,
-            model.counts_age_s,
-            model.gateways,
+            model.pool_router.name,
+            getattr(model.pool_router, "counts_age_s", 0.0),
+            getattr(model.pool_router, "gateways", 1),
             model.queue_limit,
             model.router is not None,
             script,
@@ -108,6 +110,14 @@ def placements(draw_from, pool: Pool, most: int):
             if pool.holds(more) and draw_from(st.booleans()):
                 row[job] = True
     return Placement(np.array(homes, np.int64), resident)
+
+
+@st.composite
+def routers(draw_from):
+    queued = draw_from(st.sampled_from([None, EarlyBinding, LeastRecentlyUsed]))
+    if queued is None:
+        return LATE_BINDING
+    return queued(draw_from(st.sampled_from([0.0, 0.25, 2.0])), draw_from(st.integers(1, 3)))
 
 
 @st.composite
@@ -138,9 +148,7 @@ def pool_schedules(draw_from):
         dispatch=draw_from(st.sampled_from(["round-robin", "least-outstanding"])),
         queue_limit=draw_from(st.sampled_from([0, 3, 50])),
         max_ongoing_requests=draw_from(st.integers(1, 4)),
-        pool_router=draw_from(st.sampled_from(["late", "early", "lru"])),
-        counts_age_s=draw_from(st.sampled_from([0.0, 0.25, 2.0])),
-        gateways=draw_from(st.integers(1, 3)),
+        pool_router=draw_from(routers()),
     )
     steps: list = []
     serving, wish = 0, 0
