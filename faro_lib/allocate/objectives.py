@@ -51,20 +51,24 @@ class Objective:
         terms = self.term(np.where(infeasible, 0, utility), weight)
         return np.where(infeasible, -np.inf, quantised(terms))
 
-    def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective's value for arrays (jobs,), or the least utility for leximin.
+    def score(
+        self, utility, weight, gamma: float | None = None, *, least=None, greatest=None
+    ) -> float:
+        """The objective's value for arrays (rows,), or the least utility for leximin.
 
-        It is -inf if any utility is -inf.
+        `least` and `greatest` are the utilities of each row's worst and best job; None: every row
+        is one job. The value is -inf if any utility is -inf.
         """
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf
         utility = quantised(utility)
+        low = (utility if least is None else quantised(least)).min()
+        high = (utility if greatest is None else quantised(greatest)).max()
         if self.leximin:
-            return float(utility.min())
+            return float(low)
         total = float(self.terms(utility, np.asarray(weight, float)).sum())
-        spread = self.gamma(len(utility), gamma) * (utility.min() - utility.max())
-        return total + float(quantised(spread))
+        return total + float(quantised(self.gamma(len(utility), gamma) * (low - high)))
 
     def scores_after(self, now, moved, weight, gamma: float | None = None) -> np.ndarray:
         """Scores (rows,): entry j is the `score` if only row j changes, from `now` to `moved`.

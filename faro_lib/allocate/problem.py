@@ -75,14 +75,14 @@ class Problem:
 
     def score(self, replicas: np.ndarray) -> float:
         """The objective's value at `replicas` (jobs,), which are in problem order."""
-        rows = np.arange(len(self.cost))
-        if self.objective.leximin or not self.gamma:
-            return self.objective.score(self.utility[rows, replicas], self.weight, self.gamma)
-        spread = self.least[rows, replicas].min() - self.greatest[rows, replicas].max()
-        terms = self.term[rows, replicas]
-        if np.isneginf(terms).any():
-            return -np.inf
-        return float(terms.sum()) + float(quantised(self.gamma * spread))
+        at = np.arange(len(self.cost)), replicas
+        return self.objective.score(
+            self.utility[at],
+            self.weight,
+            self.gamma,
+            least=self.least[at],
+            greatest=self.greatest[at],
+        )
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
         """(units left of the budget, units left of each quota (groups,)); negative if exceeded."""

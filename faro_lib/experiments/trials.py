@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from faro_lib.policies import Policy, PolicyContext
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import TRIAL_SEEDS, Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.cluster import PAPER
-from faro_lib.simulate.draws import uniform_arrivals
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload
 
@@ -69,13 +68,6 @@ def trial_draws(workload: Workload, trials: int, scv_factor: float = 1.0) -> Ite
     """Yield the random numbers of each trial, from its seed in `trial_seeds`."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, scv_factor=scv_factor)
-
-
-def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
-    """A trial's random numbers as drawn by `draw`, but arrivals are uniform within each minute."""
-    draws = draw(workload, seed, router=serving_model.router)
-    rng = np.random.default_rng([seed, 4])
-    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, rng))
 
 
 @dataclass(frozen=True, slots=True)

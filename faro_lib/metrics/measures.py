@@ -53,17 +53,6 @@ def lost_utility_published(utility: np.ndarray) -> float:
     return float(jobs - np.nansum(utility) / bins)
 
 
-def violation_rate_by_job(run: Run) -> np.ndarray:
-    """Share of each job's requests that were dropped or missed the SLO, (jobs,)."""
-    violations = (run.dropped + run.slo_missed).sum(axis=1)
-    return violations / np.maximum(run.requests.sum(axis=1), 1)
-
-
-def share_of_accepted(curve):
-    """SLO violation rates of `curve` by the accepted ones, or by 0.01 % if that is more."""
-    return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
-
-
 def slo_violation_rate(run: Run) -> float:
     """Share of requests that were dropped or missed the SLO.
 

@@ -1,13 +1,12 @@
 """The long-term and the reactive loop of the forecasting policies (EuroSys'25, section 4)."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from faro_lib import protocol
 from faro_lib.forecast import Forecaster
-from faro_lib.protocol import Observation, Plan, Policy, hold
+from faro_lib.protocol import Observation, Plan, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
@@ -127,18 +126,3 @@ def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple
     reason = tuple(protocol.REACTIVE_UP if grows else protocol.HOLD for grows in up)
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
     return state, Plan(target, observation.drop, reason)
-
-
-def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """A copy of `policy` with another `tick_s`, and with the fields in `changes`.
-
-    In a `TwoLoops`, `interval_s` is rounded to a whole number of ticks.
-    """
-    if not tick_s > 0:
-        raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
-    if tick_s == policy.tick_s:
-        return replace(policy, **changes)  # type: ignore[type-var]
-    if isinstance(policy, TwoLoops):
-        interval_s = tick_s * max(1, round(policy.interval_s / tick_s))
-        changes = dict(first_s=tick_s, interval_s=interval_s, phase_s=0.0) | changes
-    return replace(policy, tick_s=tick_s, **changes)  # type: ignore[type-var]

@@ -21,7 +21,6 @@ from faro_lib import protocol
 from faro_lib.control import GuardrailConfig, Step
 from faro_lib.forecast import Forecaster
 from faro_lib.policies import Cluster, Policy, make
-from faro_lib.policies.loops import paced
 from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -43,6 +42,7 @@ from faro_ops.controller.surviving import Surviving
 from faro_ops.files import check_writable
 from faro_ops.policies.authority import WithAuthority
 from faro_ops.policies.bounds import AsBounds, predicting
+from faro_ops.policies.pacing import paced
 
 if TYPE_CHECKING:
     from faro_ops.controller.exporter import Exporter

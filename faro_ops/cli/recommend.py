@@ -223,7 +223,7 @@ def _plan(recommendation: Recommendation) -> list[str]:
 
 def _curve(recommendation: Recommendation, replay: Replay) -> list[str]:
     """A bar chart of the worst job's violations at each replayed capacity."""
-    from faro_lib.metrics.measures import share_of_accepted
+    from faro_ops.recommend.sizing import share_of_accepted
 
     shares = share_of_accepted(replay.curve)
     longest = max(shares.max(), 1e-9)
@@ -339,8 +339,7 @@ def _worst(row: dict[str, Any], prefix: str = "") -> str:
 
     Here ocr has 3.57 % late requests and may have 5 %.
     """
-    from faro_lib.metrics.measures import share_of_accepted
-    from faro_ops.recommend.sizing import WORST
+    from faro_ops.recommend.sizing import WORST, share_of_accepted
 
     job, rate, accepted = (row[f"{prefix}{name}"] for name in WORST)
     share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})

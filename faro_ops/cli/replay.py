@@ -53,10 +53,10 @@ def _decisions(
 ) -> Iterator[tuple[Header, Step, Step]]:
     """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
     from faro_lib.policies import make
-    from faro_lib.policies.loops import paced
     from faro_ops.cli.model import Source, at_time_of_day, context_of
     from faro_ops.controller import journal as journals
     from faro_ops.controller.overrides import Settings
+    from faro_ops.policies.pacing import paced
 
     for header, ticks in journals.parts(journal):
         if not ticks:

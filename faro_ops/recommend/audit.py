@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib import forecast
-from faro_lib.experiments.trials import Report, policy_failures_raised, uniform_draws
+from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.protocol import Assuming, hold
@@ -27,7 +27,7 @@ from faro_ops.calibrate import Calibration
 from faro_ops.recommend import backcast
 from faro_ops.recommend.records import Records
 from faro_ops.recommend.replay import REPLAYED_HOURS, busiest_part
-from faro_ops.recommend.sizing import required_replicas
+from faro_ops.recommend.sizing import required_replicas, uniform_draws
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"

@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from faro_lib.experiments.trials import uniform_draws
-from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.simulate import Draws, Run, ServingModel, simulate
 from faro_lib.simulate.table_minutes import THREADS
 from faro_lib.workload import Job, Workload
@@ -22,6 +20,7 @@ from faro_lib.workload.replicas import Continuous
 from faro_ops.calibrate import LATENCY, NOT_REPRODUCED, Calibration, Measurements, calibrate
 from faro_ops.recommend.records import Records
 from faro_ops.recommend.shadow import Recorded, ample_capacity, unbounded
+from faro_ops.recommend.sizing import uniform_draws, violation_rate_by_job
 
 # A minute is used to calibrate if it is the last of this many minutes with the same replica count.
 STEADY_MINUTES = 3

@@ -20,8 +20,8 @@ from faro_lib.figures.style import (
     colour,
     legend_above,
 )
-from faro_lib.metrics.measures import share_of_accepted
 from faro_ops.recommend.audit import Audit
+from faro_ops.recommend.sizing import share_of_accepted
 
 COLUMNS = 2  # service panels per row
 ROW_IN = 1.5  # height of a row in inches

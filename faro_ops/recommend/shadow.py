@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.experiments.trials import run_trials, trial_seeds, uniform_draws
+from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
@@ -18,6 +18,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.journal import Header, Tick, arrivals
 from faro_ops.policies.protocol import live_plan
 from faro_ops.recommend.recommendation import LIVE
+from faro_ops.recommend.sizing import uniform_draws
 
 BLOCK_MINUTES = 30
 TRIALS = 3

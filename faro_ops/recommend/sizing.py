@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.trials import Report, policy_failures_raised, trial_seeds, uniform_draws
-from faro_lib.metrics.measures import lost_utility, minute_utility, violation_rate_by_job
+from faro_lib.experiments.trials import Report, policy_failures_raised, trial_seeds
+from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Policy
-from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
+from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.simulate.cluster import PAPER
+from faro_lib.simulate.draws import uniform_arrivals
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
@@ -339,3 +340,21 @@ def variations(
 def _draws(workload: Workload, serving_model: ServingModel, seeds: int) -> list[Draws]:
     """The random numbers of the first `seeds` trials."""
     return [uniform_draws(workload, seed, serving_model) for seed in trial_seeds(seeds)]
+
+
+def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
+    """A trial's random numbers as drawn by `draw`, but arrivals are uniform within each minute."""
+    draws = draw(workload, seed, router=serving_model.router)
+    rng = np.random.default_rng([seed, 4])
+    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, rng))
+
+
+def violation_rate_by_job(run: Run) -> np.ndarray:
+    """Share of each job's requests that were dropped or missed the SLO, (jobs,)."""
+    violations = (run.dropped + run.slo_missed).sum(axis=1)
+    return violations / np.maximum(run.requests.sum(axis=1), 1)
+
+
+def share_of_accepted(curve):
+    """SLO violation rates of `curve` by the accepted ones, or by 0.01 % if that is more."""
+    return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)

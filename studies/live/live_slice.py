@@ -16,7 +16,7 @@ from faro_lib import control
 from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.policies import Faro, Policy
-from faro_lib.policies.loops import TwoLoops, paced
+from faro_lib.policies.loops import TwoLoops
 from faro_lib.protocol import FAILED
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
@@ -26,6 +26,7 @@ from faro_lib.workload.shares import fair_share
 from faro_ops.controller import loop
 from faro_ops.controller.clock import Clock
 from faro_ops.http import BUSY_RETRY_S, HttpClient
+from faro_ops.policies.pacing import paced
 from faro_ops.rayserve.backend import Endpoint
 from faro_ops.rayserve.cluster import RayServeCluster
 from faro_ops.rayserve.deploy import STATS_ROUTE

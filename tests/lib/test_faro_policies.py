@@ -13,7 +13,7 @@ from faro_lib.experiments.trials import policy_context
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import deficit_weighted, tuned
-from faro_lib.policies.loops import TwoLoops, fold_minutes, paced
+from faro_lib.policies.loops import TwoLoops, fold_minutes
 from faro_lib.protocol import HOLD, PLANNED, hold
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import SimulatedCluster
@@ -364,17 +364,6 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
         for name in ("FairShare", "Faro-Sum")
     }
     assert dropped["Faro-Sum"] < dropped["FairShare"]
-
-
-def test_a_policy_that_is_given_its_own_tick_keeps_the_time_of_its_decisions(context):
-    """`faro manifests` names the tick that Faro has anyway.
-
-    That it decides late in the minute was tuned (docs/tuning.md).
-    """
-    policy = make("Faro-Sum", context)
-    assert paced(policy, policy.tick_s) == policy
-    assert policy.phase_s > 0
-    assert paced(policy, 60.0).phase_s == 0
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import recorded_worlds as worlds
 
-from faro_lib.experiments.trials import uniform_draws
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import SERIAL, Continuous
 from faro_ops.calibrate import Calibration
@@ -26,6 +25,7 @@ from faro_ops.recommend.backcast import (
     steady_minutes,
 )
 from faro_ops.recommend.records import records_from_csv, records_of
+from faro_ops.recommend.sizing import uniform_draws
 from studies.traces import write_jobs
 
 

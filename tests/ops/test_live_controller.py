@@ -20,7 +20,6 @@ from faro_lib import forecast
 from faro_lib.control import GuardrailConfig
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.loops import paced
 from faro_lib.protocol import DRIFT_CORRECTED, FAILED
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
@@ -31,6 +30,7 @@ from faro_ops.controller.explanation import decision_at, explained
 from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.job_states import GONE, JobStates
 from faro_ops.controller.loop import APPLY, JOURNAL, OBSERVE, run
+from faro_ops.policies.pacing import paced
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -472,6 +472,17 @@ def test_a_paced_policy_plans_at_every_tick(context):
     ]
     with pytest.raises(ValueError, match="tick_s=0"):
         paced(policy, 0)
+
+
+def test_a_policy_that_is_given_its_own_tick_keeps_the_time_of_its_decisions(context):
+    """`faro manifests` names the tick that Faro has anyway.
+
+    That it decides late in the minute was tuned (docs/tuning.md).
+    """
+    policy = make("Faro-Sum", context)
+    assert paced(policy, policy.tick_s) == policy
+    assert policy.phase_s > 0
+    assert paced(policy, 60.0).phase_s == 0
 
 
 @dataclass

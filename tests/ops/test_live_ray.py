@@ -336,7 +336,7 @@ def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tm
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
     from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext, make
-    from faro_lib.policies.loops import paced
+    from faro_ops.policies.pacing import paced
 
     def policy():
         context = PolicyContext(JOBS, untrained(("a", "b")))

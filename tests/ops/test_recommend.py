@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from live_things import Wanting
 
-from faro_lib.experiments.trials import run_trials, trial_seeds, uniform_draws
-from faro_lib.metrics.measures import violation_rate_by_job
+from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.advice import advise
 from faro_lib.policies.faro import tuned
@@ -33,7 +32,13 @@ from faro_ops.recommend.load_history import (
 )
 from faro_ops.recommend.recommendation import LIVE, recommend
 from faro_ops.recommend.replay import Replay, busiest_part
-from faro_ops.recommend.sizing import required_cores, required_replicas, violations_by_capacity
+from faro_ops.recommend.sizing import (
+    required_cores,
+    required_replicas,
+    uniform_draws,
+    violation_rate_by_job,
+    violations_by_capacity,
+)
 from studies.oracle import Oracle
 from studies.traces import traces_frame
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.experiments.trials import trial_seeds, uniform_draws
+from faro_lib.experiments.trials import trial_seeds
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.advice import LEAST_GAIN, advise
 from faro_lib.policies.faro import tuned
@@ -30,6 +30,7 @@ from faro_ops.recommend.sizing import (
     WORST,
     fixed_replicas,
     required_cores,
+    uniform_draws,
     variations,
     violations_by_capacity,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faro_lib.experiments.trials import uniform_draws
 from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Workload
@@ -13,6 +12,7 @@ from faro_lib.workload.jobs import arrays_of
 from faro_lib.workload.readers import read_jobs
 from faro_ops.recommend.load_history import history_of
 from faro_ops.recommend.recommendation import LIVE, recommend
+from faro_ops.recommend.sizing import uniform_draws
 
 FOUR = """job,slo_s,quantile,service_time_s,service_scv
 tiny,0.02,0.99,0.002,0.5
