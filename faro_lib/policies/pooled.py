@@ -151,9 +151,12 @@ def _with_reserve(
     now = units.sums(observation.target)
     always = replace(faro, cold_start_minutes=0.0)  # type: ignore[type-var]
     past = unit_table(always, state.jobs, units, past_rps[:, None, :], now, observation.capacity)
-    columns = np.arange(past.columns + 1)
-    value = np.where(columns >= needed[:, None], past.value, -np.inf)
-    table = replace(past, value=value, effective=value, with_drops=False)
+    # The table ends where more replicas were worth no more; a forecast may need more than that.
+    column = np.minimum(np.arange(max(past.columns, needed.max()) + 1), past.columns)
+    at_least_needed = [
+        replace(unit, min_replicas=int(count)) for unit, count in zip(units.jobs, needed)
+    ]
+    table = UtilityTable.from_values(at_least_needed, past.value[:, column], running=now)
     return solve(table, observation.capacity).replicas
 
 

@@ -13,14 +13,14 @@ from scipy.sparse.csgraph import maximum_flow
 from faro_lib import forecast
 from faro_lib.allocate import OBJECTIVES, solve
 from faro_lib.allocate.objectives import quantised
-from faro_lib.policies import PolicyContext, make
+from faro_lib.policies import Faro, PolicyContext, make
 from faro_lib.queueing import model_of
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import near_shares, place, shortage
 from faro_lib.sharing.units import pool_row, row_for, units_of, with_pools
-from faro_lib.simulate import simulate
+from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.utility import build_table
-from faro_lib.workload import Job, Placement, arrays_of, pools_of
+from faro_lib.workload import Job, Placement, Traces, Workload, arrays_of, pools_of
 from faro_lib.workload.pools import chained
 from faro_lib.workload.synthetic import synthetic
 from tests.support.examples import examples
@@ -288,6 +288,25 @@ class TestPoolsAndJobsAlone:
         pool = units_of(jobs).pools[0]
         assert all(pool.holds(placement.resident).all() for placement in placements)
         assert all(placement.resident.any(axis=0).all() for placement in placements)
+
+    def test_a_pool_may_need_more_than_on_any_training_day(self):
+        jobs = shared_jobs(2)
+        quiet = np.random.default_rng(0).poisson(100, (3, 1, 2, 30))
+        fitted = forecast.fit("persistence", Traces(jobs, quiet[:-1], quiet[-1]))
+        policy = Expecting6000(fitted, latency_model=MODEL, reserve=True)
+        workload = Workload(jobs, quiet[-1, 0])
+        cluster = SimulatedCluster(workload, draw(workload, 24), 80, np.array([2, 2]))
+        cluster.advance(60.0)
+        plan = policy.plan(policy.start(jobs), cluster.observe())
+        training_load = 2 * 100 / 60 * jobs[0].busy_s
+        assert plan.target.sum() > 10 * training_load
+
+
+class Expecting6000(Faro):
+    """Faro with the forecast that every job gets 6,000 requests in each minute."""
+
+    def forecast_paths(self, state, observation):
+        return np.full((len(state.jobs), self.samples, self.horizon_minutes), 6000.0)
 
 
 class TestBadPools:
