@@ -16,7 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from faro_lib.simulate.events import NONE, Requests, Station, ended, through_router, wrap
+from faro_lib.simulate.events import NONE, Requests, Station, through_router, wrap
+
+CACHE_LINE = 8  # numbers of 8 bytes in a cache line
 
 
 class Members(NamedTuple):
@@ -67,7 +69,7 @@ def new_pool_state(slots: int, jobs: int) -> PoolState:
     )
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def next_pass_s(head, arriving, end, free_s, arrival_s, router_in_s, latency_s):
     """When a job's next request ends its first pass if none leaves the system before; or inf."""
     if head < arriving:
@@ -77,7 +79,7 @@ def next_pass_s(head, arriving, end, free_s, arrival_s, router_in_s, latency_s):
     return np.inf
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def enter_router(until_s, arriving, end, free_s, arrival_s, router_in_s, latency_s):
     """Let a job's requests that arrive up to `until_s` enter its router.
 
@@ -88,6 +90,23 @@ def enter_router(until_s, arriving, end, free_s, arrival_s, router_in_s, latency
         latency_s[arriving] = -free_s
         arriving += 1
     return arriving, free_s
+
+
+@njit(cache=True)
+def read_ahead(until_s, head, end, requests):
+    """Read the requests of a job that arrive up to `until_s`, one in each cache line.
+
+    The event loop reads the requests of all jobs in turn, from more places than the processor can
+    foresee, and would wait for the memory. Returns a sum of the times that were read.
+    """
+    total_s = 0.0
+    request = head
+    while request < end and requests.arrival_s[request] <= until_s:
+        total_s += requests.service_s[request]
+        if len(requests.router_in_s) > 0:
+            total_s += requests.router_in_s[request] + requests.router_out_s[request]
+        request += CACHE_LINE
+    return total_s
 
 
 @njit(cache=True)
@@ -104,7 +123,7 @@ def busy_slots(serving, done_s):
     return busy, count
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def insert_busy(slot, busy, busy_from, busy_count, done_s):
     """Insert a slot into `busy_slots`, which begin at position `busy_from` of the ring."""
     mask = len(busy) - 1
@@ -118,17 +137,39 @@ def insert_busy(slot, busy, busy_from, busy_count, done_s):
     busy[place & mask] = slot
 
 
-@njit(cache=True, inline="always")
-def _free_for(position, free, idle, home, holds):
-    """The place in `free` of the replica that a request of the job gets, or NONE."""
-    place = NONE
-    for n in range(idle):
-        if holds[free[n], position]:
-            if home[free[n]] == position:
-                return n
-            if place == NONE:
-                place = n
-    return place
+@njit(cache=True)
+def sink(line, place, at_s):
+    """Move the entry at `place` of a line back to where it belongs, by `at_s`, then by number."""
+    item = line[place]
+    while place + 1 < len(line):
+        other = line[place + 1]
+        if at_s[other] > at_s[item] or (at_s[other] == at_s[item] and other > item):
+            break
+        line[place] = other
+        place += 1
+    line[place] = item
+
+
+@njit(cache=True)
+def _append(after, before, end, slot):
+    """Append a slot to a doubly linked list, which is a circle with the entry `end`."""
+    last = before[end]
+    after[last], before[slot] = slot, last
+    after[slot], before[end] = end, slot
+
+
+@njit(cache=True)
+def _unlink(after, before, slot):
+    after[before[slot]], before[after[slot]] = after[slot], before[slot]
+
+
+@njit(cache=True)
+def _first_holding(position, after, end, holds):
+    """The first slot of a list that holds the job's model, or NONE."""
+    slot = after[end]
+    while slot != end and not holds[slot, position]:
+        slot = after[slot]
+    return NONE if slot == end else slot
 
 
 @njit(cache=True, nogil=True)
@@ -151,19 +192,20 @@ def advance_pool(
     waiting_count = station.waiting_count
     finished, finished_latency_s = station.finished, station.finished_latency_s
     alive, home, holds = pool.alive, pool.home, pool.holds
-    free, idle = pool.free, pool.idle[0]
     serving, serving_job, done_s = pool.serving, pool.serving_job, pool.done_s
     in_replicas = pool.in_replicas
-    queue_length = waiting.shape[1]
+    queue_length, seconds = waiting.shape[1], finished.shape[1]
 
-    size = len(jobs)
+    size, slots = len(jobs), len(home)
     end = requests.first[jobs + 1]
     arriving, head = station.next_arrival[jobs], station.head[jobs]
     router_free_s, drop = station.router_free_s[jobs], station.drop[jobs]
     next_s = np.empty(size)  # `next_pass_s` of each job
     urgent_s = np.full(size, np.inf)  # of each job, the deadline of its first waiting request
     any_waiting = 0
+    ahead_s = 0.0
     for n in range(size):
+        ahead_s += read_ahead(until_s, head[n], end[n], requests)
         next_s[n] = next_pass_s(
             head[n], arriving[n], end[n], router_free_s[n], arrival_s, router_in_s, latency_s
         )
@@ -171,28 +213,31 @@ def advance_pool(
         any_waiting += count
         if count > 0:
             urgent_s[n] = arrival_s[waiting[jobs[n], waiting_head[jobs[n]]]] + slo_s[n]
+    if ahead_s < 0:  # never; unless they are used, the compiler leaves out what was read
+        return
     busy, busy_count = busy_slots(serving, done_s)
     busy_from, mask = 0, len(busy) - 1
-    next_at_s, next_job = np.inf, NONE  # the first of `next_s`
-    search = True
+    line = np.argsort(next_s, kind="mergesort")  # the jobs by `next_s`
+    # Free slots, free for longest first: all of them in a list that ends with number `slots`, and
+    # those at home with each job in one that ends with `slots` + job.
+    after_free, before_free = np.full((2, slots + 1), slots)
+    after_home, before_home = np.arange(slots + size), np.arange(slots + size)
+    for slot in pool.free[: pool.idle[0]]:
+        _append(after_free, before_free, slots, slot)
+        _append(after_home, before_home, slots + home[slot], slot)
     while True:
         leaving = NONE  # the request that leaves at this event
         served = True  # whether it was served and not dropped
         starting = NONE  # the replica that begins to serve the request `begun` of job `of`
         begun = NONE
         of = NONE
-        if search:
-            next_at_s = np.inf
-            for n in range(size):
-                if next_s[n] < next_at_s:
-                    next_at_s, next_job = next_s[n], n
-            search = False
+        next_at_s = next_s[line[0]]
         done_at_s = done_s[busy[busy_from & mask]] if busy_count > 0 else np.inf
         now = min(next_at_s, done_at_s)
         if now > until_s or now == np.inf:
             break
         if next_at_s <= done_at_s:
-            position = next_job
+            position = line[0]
             job = jobs[position]
             request = head[position]
             if request == arriving[position]:  # it has arrived since the job's last event
@@ -200,19 +245,20 @@ def advance_pool(
                 latency_s[request] = -now
                 router_free_s[position] = now
             head[position] += 1
-            place = NONE
+            slot = NONE
             dropped = drop[position] > 0 and coin[request] < drop[position]
             if not dropped:
-                place = _free_for(position, free, idle, home, holds)
-                dropped = place == NONE and waiting_count[job] > queue_limit
+                slot = _first_holding(position, after_home, slots + position, holds)
+                if slot == NONE:
+                    slot = _first_holding(position, after_free, slots, holds)
+                dropped = slot == NONE and waiting_count[job] > queue_limit
             if dropped:
                 leaving = request
                 served = False
-            elif place != NONE:
-                starting, begun, of = free[place], request, position
-                idle -= 1
-                for n in range(place, idle):
-                    free[n] = free[n + 1]
+            elif slot != NONE:
+                starting, begun, of = slot, request, position
+                _unlink(after_free, before_free, slot)
+                _unlink(after_home, before_home, slot)
             else:
                 waiting[job, wrap(waiting_head[job] + waiting_count[job], queue_length)] = request
                 waiting_count[job] += 1
@@ -234,8 +280,8 @@ def advance_pool(
                         if urgent_s[n] < earliest_s and holds[slot, n]:
                             of, earliest_s = n, urgent_s[n]
                 if of == NONE:
-                    free[idle] = slot
-                    idle += 1
+                    _append(after_free, before_free, slots, slot)
+                    _append(after_home, before_home, slots + home[slot], slot)
                 else:
                     job = jobs[of]
                     starting, begun = slot, waiting[job, waiting_head[job]]
@@ -262,8 +308,10 @@ def advance_pool(
             router_free_s[position] = free_s
             spent_s = free_s - arrival_s[leaving]
             latency_s[leaving] = spent_s if served else np.inf
-            job = jobs[position]
-            ended(int(free_s), spent_s, finished[job], finished_latency_s[job])
+            second = int(free_s)
+            if second < seconds:
+                finished[jobs[position], second] += 1
+                finished_latency_s[jobs[position], second] += spent_s
         at_s = next_pass_s(
             head[position],
             arriving[position],
@@ -275,12 +323,18 @@ def advance_pool(
         )
         if at_s != next_s[position]:
             next_s[position] = at_s
-            if position == next_job:
-                search = True
+            place = 0
+            while line[place] != position:
+                place += 1
+            sink(line, place, next_s)
     for n in range(size):
         job = jobs[n]
         station.next_arrival[job], station.router_free_s[job] = enter_router(
             until_s, arriving[n], end[n], router_free_s[n], arrival_s, router_in_s, latency_s
         )
         station.head[job] = head[n]
+    idle, slot = 0, after_free[slots]
+    while slot != slots:
+        pool.free[idle] = slot
+        idle, slot = idle + 1, after_free[slot]
     pool.idle[0] = idle

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from faro_lib.simulate.events import NONE, Requests, Station, ended, through_router, wrap
+from faro_lib.simulate.events import NONE, Requests, Station, through_router, wrap
 from faro_lib.simulate.pool_events import (
     Members,
     PoolState,
@@ -18,6 +18,8 @@ from faro_lib.simulate.pool_events import (
     enter_router,
     insert_busy,
     next_pass_s,
+    read_ahead,
+    sink,
 )
 
 NO_LIMIT = np.iinfo(np.int64).max
@@ -192,21 +194,24 @@ def advance_queues(
     node_deadline_s = queues.node_deadline_s
     sent, next_count_s, routed = queues.sent, queues.next_count_s[0], queues.routed[0]
     counted = queues.counted if age_s > 0 else inside
-    queue_length = waiting.shape[1]
+    queue_length, seconds = waiting.shape[1], finished.shape[1]
 
     size = len(jobs)
     end = requests.first[jobs + 1]
     arriving, head = station.next_arrival[jobs], station.head[jobs]
     router_free_s, drop = station.router_free_s[jobs], station.drop[jobs]
     next_s = np.empty(size)  # `next_pass_s` of each job
+    ahead_s = 0.0
     for n in range(size):
+        ahead_s += read_ahead(until_s, head[n], end[n], requests)
         next_s[n] = next_pass_s(
             head[n], arriving[n], end[n], router_free_s[n], arrival_s, router_in_s, latency_s
         )
+    if ahead_s < 0:  # never; unless they are used, the compiler leaves out what was read
+        return
     busy, busy_count = busy_slots(serving, done_s)
     busy_from, mask = 0, len(busy) - 1
-    next_at_s, next_job = np.inf, NONE  # the first of `next_s`
-    search = True
+    line = np.argsort(next_s, kind="mergesort")  # the jobs by `next_s`
     moves = 0
     while True:
         leaving = NONE  # the request that leaves at this event
@@ -215,12 +220,7 @@ def advance_queues(
         starting = NONE  # the replica that begins to serve the request `begun` of job `of`
         begun = NONE
         of = NONE
-        if search:
-            next_at_s = np.inf
-            for n in range(size):
-                if next_s[n] < next_at_s:
-                    next_at_s, next_job = next_s[n], n
-            search = False
+        next_at_s = next_s[line[0]]
         if moves < len(moved):
             now = until_s
             coming, position = moved[moves], moved_job[moves]
@@ -235,7 +235,7 @@ def advance_queues(
                 counted[:] = inside
                 sent[:] = 0
             if next_at_s <= done_at_s:
-                position = next_job
+                position = line[0]
                 request = head[position]
                 if request == arriving[position]:  # it has arrived since the job's last event
                     arriving[position] += 1
@@ -339,8 +339,10 @@ def advance_queues(
             router_free_s[position] = free_s
             spent_s = free_s - arrival_s[leaving]
             latency_s[leaving] = spent_s if served else np.inf
-            job = jobs[position]
-            ended(int(free_s), spent_s, finished[job], finished_latency_s[job])
+            second = int(free_s)
+            if second < seconds:
+                finished[jobs[position], second] += 1
+                finished_latency_s[jobs[position], second] += spent_s
         at_s = next_pass_s(
             head[position],
             arriving[position],
@@ -352,8 +354,10 @@ def advance_queues(
         )
         if at_s != next_s[position]:
             next_s[position] = at_s
-            if position == next_job:
-                search = True
+            place = 0
+            while line[place] != position:
+                place += 1
+            sink(line, place, next_s)
     for n in range(size):
         job = jobs[n]
         station.next_arrival[job], station.router_free_s[job] = enter_router(
