@@ -347,7 +347,7 @@ def _sharing(recommendation: Recommendation) -> list[str]:
             }
         )
     return [
-        "required on the last day, if jobs shared replicas (docs/sharing.md says when this is wise)",
+        "required on the last day, if jobs shared replicas (docs/sharing.md: when is this wise?)",
         "",
         text_table(table),
     ]
