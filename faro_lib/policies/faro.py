@@ -10,16 +10,19 @@ from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, register, register_family
+from faro_lib.policies.learning import Learner, LearnsTimes
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.pooled import pooled_decision
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
+from faro_lib.queueing.slower import Uncertain
 from faro_lib.sharing.units import units_of
 from faro_lib.utility import (
     DROPS,
     UtilityTable,
     build_table,
     fewest_with_same_utility,
+    mean_of,
     predicted_latency,
     with_switching_cost,
 )
@@ -30,6 +33,7 @@ from faro_lib.workload.shares import at_least_one_each, fair_share
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 HALF_MMC = Formula("half-mmc")  # the latency model of the paper
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
+LIKELY_FACTORS = 5  # equally likely factors on service times that a decision averages over
 PRIOR_LOST = 2.0  # added to lost utilities in `deficit_weighted`, so that first losses weigh less
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8
@@ -82,6 +86,28 @@ class Faro(TwoLoops):
     reserve: bool = False
     # A job gets no more replicas once its utility is within `least_gain` of its maximum.
     least_gain: float = 0.0
+    # What learns the factors between true and assumed service times; None: times are as assumed.
+    learner: LearnsTimes | None = None
+
+    def start(self, jobs: tuple[Job, ...]) -> LoopState:
+        state = TwoLoops.start(self, jobs)
+        return replace(state, learned=self.learner.start(jobs)) if self.learner else state
+
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+        if self.learner and state.learned:
+            learned = self.learner.updated(
+                state.jobs, state.learned, observation, self.latency_model
+            )
+            state = replace(state, learned=learned)
+        return TwoLoops.decide(self, state, observation)
+
+    def informed(self, state: LoopState) -> "Faro":
+        """This policy with the latency model of the services as they have turned out to be."""
+        if self.learner is None or state.learned is None:
+            return self
+        factors = self.learner.factors(state.learned, LIKELY_FACTORS)
+        model = Uncertain.of(self.latency_model, state.jobs, factors)
+        return replace(self, latency_model=model, learner=None)
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         """The minimum of each job; jobs that share replicas begin with an equal share instead."""
@@ -100,17 +126,18 @@ class Faro(TwoLoops):
         The plan has the optimal replicas and drop rates, with their predictions and marginal
         values.
         """
+        faro = self.informed(state)
         if units_of(state.jobs).pools:
-            return Decision(*pooled_decision(self, state, observation))
+            return Decision(*pooled_decision(faro, state, observation))
         now, capacity = observation.target, observation.capacity
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         rates_rps *= observation.exists[:, None, None]
-        expected = self.expected_utilities(state.jobs, rates_rps, now, capacity)
+        expected = faro.expected_utilities(state.jobs, rates_rps, now, capacity)
         costed = with_switching_cost(expected, self.switching_cost)
         weighted = deficit_weighted(costed, state.lost, self.deficit_weighting)
         allocation = solve(weighted, capacity, self.objective, current=now, gamma=self.gamma)
         if self.reserve and state.forecaster.past.size:  # drop rates stay as allocated
-            replicas = self.with_reserve(state, observation, expected, allocation.replicas)
+            replicas = faro.with_reserve(state, observation, expected, allocation.replicas)
             allocation = replace(allocation, replicas=replicas)
         target = allocation.replicas
         forecast_rps = rates_rps.mean(axis=(1, 2))
@@ -119,7 +146,7 @@ class Faro(TwoLoops):
             forecast_rps,
             target,
             drop=allocation.drop,
-            latency_model=self.latency_model,
+            latency_model=faro.latency_model,
         )
         next_minute = min(1, self.horizon_minutes - 1)
         value_up, value_down = marginal_values(weighted, allocation, gamma=self.gamma)
@@ -177,19 +204,32 @@ class Faro(TwoLoops):
     def expected_utilities(
         self, jobs: tuple[Job, ...], rates_rps: np.ndarray, current: np.ndarray, capacity: float
     ) -> UtilityTable:
-        """Expected utility of each replica count of each job at sampled rates."""
-        table = build_table(
-            jobs,
-            rates_rps,
-            current,
-            latency_model=self.latency_model,
-            drops=DROPS if OBJECTIVES.find(self.objective).effective else None,
-            cold_start_minutes=self.cold_start_minutes,
-            max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
-        )
+        """Expected utility of each replica count of each job at sampled rates.
+
+        If service times are uncertain, each of their likely values holds for an equal part of the
+        sample paths. Objectives with drops use the median, because one drop rate must suit all.
+        """
+        drops = DROPS if OBJECTIVES.find(self.objective).effective else None
+        models = [self.latency_model]
+        if isinstance(self.latency_model, Uncertain) and drops is None:
+            models = list(self.latency_model.likely)
+        tables = [
+            build_table(
+                jobs,
+                rates_rps[:, part :: len(models)],
+                current,
+                latency_model=model,
+                drops=drops,
+                cold_start_minutes=self.cold_start_minutes,
+                max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
+            )
+            for part, model in enumerate(models)
+        ]
+        table = tables[0] if len(tables) == 1 else mean_of(tables)
         if not self.least_gain:
             return table
-        return without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2)))
+        most_rps = rates_rps.max(axis=(1, 2))
+        return without_small_gains(table, self.least_gain, most_rps, self.latency_model)
 
 
 def with_idle_cores(
@@ -235,7 +275,9 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
     return replace(table, value=value, effective=effective)
 
 
-def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
+def without_small_gains(
+    table: UtilityTable, least: float, most_rps: np.ndarray, latency_model: LatencyModel
+) -> UtilityTable:
     """Remove utility gains that may be errors of the latency model.
 
     Solvers would add replicas for such gains. The latency model is coarse below utilisation IDLE.
@@ -243,7 +285,8 @@ def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray)
     no utility. Then utilities within `least` of a job's maximum become the maximum.
     """
     arrays = arrays_of(table.jobs)
-    idle = np.ceil(most_rps * arrays.busy_s / IDLE)
+    busy_s = np.array([latency_model.busy_s(job) for job in table.jobs])
+    idle = np.ceil(most_rps * busy_s / IDLE)
     idle = np.maximum(idle, np.maximum(arrays.min_replicas, 1)).astype(int)
     column = np.minimum(np.arange(table.columns + 1), idle[:, None])
 
@@ -275,7 +318,14 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
 
+def learning(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
+    """`tuned`, which also learns how much slower or faster services are than assumed."""
+    planner = tuned(context, objective, **changes)
+    return replace(planner, name=f"Faro-{objective}-learning", learner=Learner())
+
+
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
+    register(f"Faro-{_objective}-learning")(partial(learning, objective=_objective))
 # An objective registered by a plugin also gets a policy "Faro-<objective>".
 register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))

@@ -6,6 +6,7 @@ import numpy as np
 
 from faro_lib import protocol
 from faro_lib.forecast import Forecaster
+from faro_lib.policies.learning import Learned
 from faro_lib.protocol import Observation, Plan, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
@@ -28,6 +29,7 @@ class LoopState:
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
+    learned: Learned | None = None  # of service times; None if the policy does not learn
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,20 @@ class LatencyModel(ABC):
         utility = np.asarray(self.expected_utility(job, rate_rps, replicas, "relaxed"), float)
         return job.slo_s / np.maximum(utility, TOLERANCE)
 
+    def busy_s(self, job: Job) -> float:
+        """Seconds per request of a fully loaded replica."""
+        return job.busy_s
+
+    def minutes_s(self, jobs: Sequence[Job], rate_rps, replicas) -> np.ndarray:
+        """Equally likely latencies of a minute at the jobs' quantiles, (jobs, ..., minutes).
+
+        `rate_rps` and `replicas` broadcast to (jobs, ...). By default, the only minute is
+        `tail_latency_s`.
+        """
+        rate_rps, replicas = np.broadcast_arrays(rate_rps, replicas)
+        each = zip(jobs, rate_rps, replicas)
+        return np.array([self.tail_latency_s(*of_job) for of_job in each])[..., None]
+
     def curves(self, jobs: Sequence[Job], utility: str, alpha: float, columns: int) -> Curves:
         """Curves of the jobs' expected utility for 0..X replicas, X >= `columns`.
 

@@ -159,6 +159,15 @@ class LatencyTable(LatencyModel):
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         return tail_s[..., tail_s.shape[-1] // 2]
 
+    def minutes_s(self, jobs: Sequence[Job], rate_rps, replicas) -> np.ndarray:
+        rate_rps, replicas = np.broadcast_arrays(rate_rps, replicas)
+        tail_s = np.empty((*rate_rps.shape, self.tail_s.shape[-1]))
+        rows = np.array([self.classes.index(self.class_of(job)) for job in jobs])
+        for k in np.unique(rows):
+            of_class = rows == k
+            tail_s[of_class], _ = self._minutes(k, rate_rps[of_class], replicas[of_class])
+        return tail_s
+
     def expected_utility(
         self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
     ) -> np.ndarray:

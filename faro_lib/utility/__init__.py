@@ -12,6 +12,7 @@ from faro_lib.utility.table import (
     UtilityTable,
     build_table,
     fewest_with_same_utility,
+    mean_of,
     predicted_latency,
     with_switching_cost,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "UtilityTable",
     "build_table",
     "fewest_with_same_utility",
+    "mean_of",
     "precise_drop_penalty",
     "precise_utility",
     "predicted_latency",

@@ -30,6 +30,8 @@ class Job:
     quantile: float = 0.99  # strictly between 0 and 1
     # The mean assumed by policies; simulations use the times measured for `model`, if any.
     service_time_s: float = 0.180
+    # Relative standard error of the assumed service time, for policies that learn; None = unknown.
+    service_time_error: float | None = None
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -77,7 +79,7 @@ class Job:
         check("min_replicas", int(least) == least >= 0, "a whole number >= 0")
         fits = least <= most <= 1_000_000 and int(most) == most
         check("max_replicas", fits, f"a whole number from min_replicas={least} to 1000000")
-        for field in ("memory_gib", "replica_memory_gib"):
+        for field in ("memory_gib", "replica_memory_gib", "service_time_error"):
             value = getattr(self, field)
             holds = value is None or (np.isfinite(value) and value > 0)
             check(field, holds, "a finite number > 0, or left out")

@@ -41,6 +41,10 @@ def recommend(
         int | None, shared.cores("Cores of the cluster.", default="what the SLOs need")
     ] = None,
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
+    sharing: Annotated[
+        bool,
+        option("Also the capacity if jobs shared replicas that hold several models.", "--sharing"),
+    ] = False,
     max_violation_rate: Annotated[
         float | None,
         option(
@@ -119,6 +123,7 @@ def recommend(
         objective=objective,
         forecaster=forecaster,
         serving_model=serving_model,
+        with_sharing=sharing,
         report=say,
     )
     if journal is None or jobs:  # a journal has the jobs with which its run began
@@ -188,6 +193,8 @@ def _text(recommendation: Recommendation) -> str:
         lines += ["", *_fixed(recommendation, recommendation.replay)]
         lines += ["", *_variations(recommendation.replay)]
         lines += ["", *_conclusion(recommendation, recommendation.replay)]
+    if recommendation.savings:
+        lines += ["", *_sharing(recommendation)]
     return "\n".join(lines)
 
 
@@ -324,6 +331,26 @@ def _conclusion(recommendation: Recommendation, replay: Replay) -> list[str]:
     if required >= cores:
         scaled += "; where a load rises faster than a replica starts, set min_replicas"
     return [verdict, alone, scaled, NEXT]
+
+
+def _sharing(recommendation: Recommendation) -> list[str]:
+    """A table of the capacity that the SLOs need by models per replica."""
+    alone = recommendation.savings[0].cores
+    table = []
+    for one in recommendation.savings:
+        saved = f"{1 - one.cores / alone:.0%}" if alone and one.cores else ""
+        table.append(
+            {
+                "models per replica": str(one.models),
+                "required cores": str(one.cores or "none"),
+                "saved": saved,
+            }
+        )
+    return [
+        "required on the last day, if jobs shared replicas (docs/sharing.md: when is this wise?)",
+        "",
+        text_table(table),
+    ]
 
 
 def _cases_that_need_scaling(replay: Replay) -> list[str]:

@@ -16,7 +16,8 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
 from faro_lib.workload.shares import at_least_one_each
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
-from faro_ops.recommend.replay import Replay, replay_of
+from faro_ops.recommend.replay import Replay, days_to_replay, replay_of
+from faro_ops.recommend.savings import Saving, groups, savings
 from faro_ops.recommend.suspicions import overloads, silences
 
 # Requests are dispatched as by Ray Serve and service meshes.
@@ -35,12 +36,14 @@ class Recommendation:
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every
         job.
     replay : what replays of recorded days show; None if no day was replayed.
+    savings : the capacity that the last replayed day needs if jobs share replicas; () if not asked.
     """
 
     advice: Advice
     max_violation_rate: float | None
     replicas_now: np.ndarray | None = None
     replay: Replay | None = None
+    savings: tuple[Saving, ...] = ()
 
     @property
     def slo_met(self) -> bool:
@@ -81,6 +84,8 @@ class Recommendation:
         if self.replay is not None:
             plain["max_violation_rate"] = self.max_violation_rate
             plain |= self.replay.to_dict()
+        if self.savings:
+            plain["sharing"] = [{"models": one.models, "cores": one.cores} for one in self.savings]
         return plain
 
 
@@ -93,15 +98,19 @@ def recommend(
     objective: str = "Sum",
     forecaster: str | None = None,
     serving_model: ServingModel = LIVE,
+    with_sharing: bool = False,
     report: Report = print,
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest that meets every SLO.
 
     If `capacity` is None or `with_curve` is true, recorded days are replayed at several capacities.
+    `with_sharing` also replays the last day with replicas that hold the models of several jobs.
     `max_violation_rate` is the largest accepted share of a job's requests that miss its SLO; None =
     1 - its quantile.
     """
-    _check(history, capacity, with_curve, max_violation_rate, objective)
+    _check(history, capacity, with_curve or with_sharing, max_violation_rate, objective)
+    if with_sharing:
+        groups(history.jobs)  # fails before minutes of work
     fitted = history.forecaster(forecaster)  # an unknown name fails before minutes of work
     for line in (*overloads(history, capacity), *silences(history)):
         report(line)
@@ -115,15 +124,41 @@ def recommend(
         forecasts = fitted if past is history else past.forecaster(forecaster)
         return tuned(PolicyContext(past.jobs, forecasts, latency_model), objective)
 
-    if capacity is None or with_curve:
+    shared: list[Saving] = []
+    if capacity is None or with_curve or with_sharing:
         accepted = accepted_rates(history.jobs, max_violation_rate)
         replayed = replay_of(history, policy_for, capacity, accepted, serving_model, report)
         capacity = replayed.capacity
+        if with_sharing:
+            alone = replayed.required_cores or capacity
+            shared = _savings(
+                history, alone, accepted, objective, forecaster, serving_model, report
+            )
         report(f"planning the next minutes on {capacity} cores")
     else:
         replayed = None
     advice = advise(history.jobs, history.today, policy_for(history), capacity)
-    return Recommendation(advice, max_violation_rate, history.replicas, replayed)
+    return Recommendation(advice, max_violation_rate, history.replicas, replayed, tuple(shared))
+
+
+def _savings(
+    history: History,
+    estimate: int,
+    accepted: np.ndarray,
+    objective: str,
+    forecaster: str | None,
+    serving_model: ServingModel,
+    report: Report,
+) -> list[Saving]:
+    """The capacity that the last replayed day needs with several models per replica."""
+    last = days_to_replay(history).last
+
+    def policy_for(jobs: tuple[Job, ...]) -> Faro:
+        table = measure(jobs, capacity=estimate, serving_model=serving_model)
+        return tuned(PolicyContext(jobs, last.forecaster(forecaster), table), objective)
+
+    workload = last.traces.workload()
+    return savings(workload, policy_for, estimate, accepted, serving_model, report)
 
 
 def _check(

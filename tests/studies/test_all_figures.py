@@ -27,6 +27,7 @@ from studies.figures import (
     forecast,
     kubernetes,
     live,
+    misspecification,
     queueing,
     replicas,
     scale,
@@ -59,6 +60,7 @@ def drawings(results):
     drawn |= days.draw(results, worlds=["six", "other"], leader="Faro-Sum")
     drawn |= replicas.draw(results)
     drawn |= sharing.draw(results)
+    drawn |= misspecification.draw(results)
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))
     drawn |= arena.draw(results, entries=str(ROOT / "data" / "arena"))

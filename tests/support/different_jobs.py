@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, Traces
-from studies import remaining, sharing
+from studies import misspecification, remaining, sharing
 from studies.days import CLAIRVOYANT, paired
 from studies.frames import Tables, write_tables
 from studies.replicas import ASSUMED, LEADER, SERVICES
@@ -173,6 +173,11 @@ def write_all_tables(folder: Path) -> None:
         columns=["policy", "models", "router", "capacity_cores", "lost_utility"],
     )
     write("sharing/runs.csv", shared)
+    policies = (*misspecification.FAROS, "HPA", "RayServe")
+    wrong = itertools.product(("as stated", "±40 %"), CAPACITIES, policies, (0, 1))
+    wrong = pd.DataFrame(wrong, columns=["world", "capacity_cores", "policy", "trial"])
+    wrong = wrong.assign(lost_later=rng.random(len(wrong)), learned_error=0.03)
+    write("misspecification/runs.csv", wrong)
     held = [
         (replica, home.name, job.name)
         for replica, home in enumerate(JOBS)

@@ -70,6 +70,11 @@ SHOWN = [
     ("sloppify", rules.sloppify, LEARNING),
     ("ablation", rules.ablation, LEARNING and CONFIG.ablation.capacities != []),
     ("sensitivity", rules.sensitivity, LEARNING and derived.sensitivity_wanted(CONFIG.sensitivity)),
+    (
+        "misspecification",
+        rules.misspecification,
+        LEARNING and CONFIG.misspecification.capacities != [],
+    ),
     ("scale", rules.scale, LEARNING and derived.scale_wanted(CONFIG.scale)),
     ("days", rules.days, LEARNING and CONFIG.days.judged != []),
     ("replicas", rules.replicas, LEARNING and CONFIG.replicas.capacities != []),

@@ -13,6 +13,7 @@ from faro_pipeline.stages.ablation import Ablation
 from faro_pipeline.stages.days import Days
 from faro_pipeline.stages.forecast import Forecast
 from faro_pipeline.stages.live import Live
+from faro_pipeline.stages.misspecification import Misspecification
 from faro_pipeline.stages.replicas import Replicas
 from faro_pipeline.stages.scale import Scale
 from faro_pipeline.stages.section import Capacities, Names, Section, Stage
@@ -68,6 +69,9 @@ class Config(Section):
     )
     sensitivity: Sensitivity = Field(
         Sensitivity(), description="stage 65: vary one parameter at a time"
+    )
+    misspecification: Misspecification = Field(
+        Misspecification(), description="stage 67: services that are not as stated"
     )
     scale: Scale = Field(Scale(), description="stage 70: mixed models, more jobs, more capacities")
     days: Days = Field(Days(), description="stage 75: judge several days and further workloads")

@@ -1,0 +1,87 @@
+"""The table of docs/learning.md, from the runs of benchmarks/misspecification.py.
+
+python benchmarks/misspecification.py && python docs/learning_tables.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import marked
+import numpy as np
+import pandas as pd
+
+from faro_lib.metrics.paired import unit_interval
+from studies.misspecification import (
+    ASSUMING,
+    BLOCK_MINUTES,
+    FAROS,
+    KNOWING,
+    LEARNING,
+    RIVALS,
+)
+from studies.wording import markdown_table
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/learning.md"
+RUNS = ROOT / "data/recorded-misspecification/runs.csv"
+SCALING = ROOT / "data/recorded-misspecification/scaling.csv"
+SCALING_MARK = "scaling: docs/learning_tables.py writes this table"
+MARK = "losses: docs/learning_tables.py writes this table"
+COLUMNS = {ASSUMING: "believes", LEARNING: "learns", KNOWING: "knows"} | {
+    one: one for one in RIVALS
+}
+
+
+def table(runs: pd.DataFrame) -> str:
+    """A row for each workload, world and capacity; losses are means over trials."""
+    lines = []
+    for (workload, world, cores), part in runs.groupby(
+        ["workload", "world", "capacity_cores"], sort=False
+    ):
+        mean = part.groupby("policy")["lost_later"].mean()
+        best = mean.drop(list(FAROS)).idxmin()
+        difference, low, high = against(part, best)
+        lines.append(
+            (
+                world,
+                f"{cores:g}",
+                part["trial"].nunique(),
+                *(f"{mean[policy]:.3f}" for policy in COLUMNS),
+                f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
+            )
+        )
+        if len(runs["workload"].unique()) > 1:
+            lines[-1] = (workload, *lines[-1])
+    heads = ["world", "cores", "trials", *COLUMNS.values(), "learns minus best rival"]
+    if len(runs["workload"].unique()) > 1:
+        heads = ["workload", *heads]
+    return markdown_table(heads, lines, right=heads[1:])
+
+
+def against(runs: pd.DataFrame, rival: str) -> tuple[float, float, float]:
+    """Mean difference per minute of LEARNING minus `rival`, and its interval from blocks."""
+    blocks = [name for name in runs if name.startswith("lost_") and name[5:].isdigit()]
+    by_policy = runs.set_index(["policy", "trial"])[blocks].dropna(axis=1)
+    differences = (by_policy.loc[LEARNING] - by_policy.loc[rival]).to_numpy()
+    return unit_interval(differences[None], np.full(differences[None].shape, BLOCK_MINUTES))
+
+
+def scaling_table(errors: pd.DataFrame) -> str:
+    """A row for each factor."""
+    rows = [
+        (f"{factor:g}", f"{median:.1%}", f"{largest:.1%}")
+        for factor, median, largest in errors.itertuples(index=False)
+    ]
+    heads = ["true / stated time", "median error", "largest error"]
+    return markdown_table(heads, rows, right=heads)
+
+
+def main() -> None:
+    page = marked.with_table(PAGE.read_text(), MARK, table(pd.read_csv(RUNS)))
+    page = marked.with_table(page, SCALING_MARK, scaling_table(pd.read_csv(SCALING)))
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Stage 67: services that are not as stated."""
+
+from pydantic import Field
+
+from faro_pipeline.stages.section import Capacities, Names, Stage
+
+
+class Misspecification(Stage):
+    capacities: Capacities | None = Field(
+        [], description="cluster capacities in cores; null: the middle one; []: skip"
+    )
+    worlds: Names | None = Field(
+        None, description="worlds (`studies.misspecification.worlds`); null: all"
+    )
+    trials: int = Field(1, ge=1, description="trials per policy, world and capacity")
+
+    def must_hold(self, config, jobs):
+        return [("capacities", jobs, self.capacities or [])]
