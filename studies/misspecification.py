@@ -7,7 +7,7 @@ day in the same world.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -115,13 +115,10 @@ def _correlated(jobs: int, minutes: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Known(Learner):
     """Knows the factors (jobs, minutes) of a world: what learning at its best would be."""
 
-    of: np.ndarray
-
-    def start(self, jobs: tuple[Job, ...]) -> Learned:
-        return Learner().start(jobs)
+    of: np.ndarray = field(kw_only=True)
 
     def updated(
         self,
@@ -172,7 +169,7 @@ def rival(name: str, context: PolicyContext, world: World) -> Policy:
 
 def faros(context: PolicyContext, world: World) -> dict[str, Policy]:
     """Faro that believes what is stated, that learns, and that knows the truth."""
-    known = Known(world.factor)
+    known = Known(of=world.factor)
     return {
         ASSUMING: tuned(context),
         LEARNING: replace(tuned(context, learner=Learner()), name=LEARNING),

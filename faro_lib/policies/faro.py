@@ -10,12 +10,12 @@ from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, register, register_family
-from faro_lib.policies.learning import Learner, LearnsTimes
+from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.pooled import pooled_decision
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
-from faro_lib.queueing.slower import Uncertain
+from faro_lib.queueing.slower import Slower
 from faro_lib.sharing.units import units_of
 from faro_lib.utility import (
     DROPS,
@@ -87,7 +87,9 @@ class Faro(TwoLoops):
     # A job gets no more replicas once its utility is within `least_gain` of its maximum.
     least_gain: float = 0.0
     # What learns the factors between true and assumed service times; None: times are as assumed.
-    learner: LearnsTimes | None = None
+    learner: Learner | None = None
+    # Equally likely latency models, if service times are uncertain; `latency_model` is the median.
+    likely_models: tuple[LatencyModel, ...] = ()
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         state = TwoLoops.start(self, jobs)
@@ -106,8 +108,13 @@ class Faro(TwoLoops):
         if self.learner is None or state.learned is None:
             return self
         factors = self.learner.factors(state.learned, LIKELY_FACTORS)
-        model = Uncertain.of(self.latency_model, state.jobs, factors)
-        return replace(self, latency_model=model, learner=None)
+        names = [job.name for job in state.jobs]
+        likely = tuple(
+            Slower(self.latency_model, dict(zip(names, of_model.tolist())))
+            for of_model in factors.T
+        )
+        median = likely[len(likely) // 2]
+        return replace(self, latency_model=median, likely_models=likely, learner=None)
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         """The minimum of each job; jobs that share replicas begin with an equal share instead."""
@@ -210,9 +217,7 @@ class Faro(TwoLoops):
         sample paths. Objectives with drops use the median, because one drop rate must suit all.
         """
         drops = DROPS if OBJECTIVES.find(self.objective).effective else None
-        models = [self.latency_model]
-        if isinstance(self.latency_model, Uncertain) and drops is None:
-            models = list(self.latency_model.likely)
+        models = (self.latency_model,) if drops else self.likely_models or (self.latency_model,)
         tables = [
             build_table(
                 jobs,

@@ -6,7 +6,6 @@ on every platform.
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -32,27 +31,9 @@ class Learned:
     drop: np.ndarray
 
 
-class LearnsTimes(Protocol):
-    """What `Faro` asks for the factors between true and assumed service times."""
-
-    def start(self, jobs: tuple[Job, ...]) -> Learned: ...
-
-    def updated(
-        self,
-        jobs: tuple[Job, ...],
-        learned: Learned,
-        observation: Observation,
-        latency_model: LatencyModel,
-    ) -> Learned:
-        """What is known after this observation; `latency_model` assumes the stated times."""
-
-    def factors(self, learned: Learned, count: int) -> np.ndarray:
-        """Equally likely factors of each job, (jobs, count)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Learns the factors from latencies."""
+    """Learns the factors between true and assumed service times from latencies."""
 
     drift: float = 0.01  # standard deviation of the change of a log factor in a minute
     change: float = 1e-3  # probability per minute that the factor becomes any other
@@ -71,6 +52,7 @@ class Learner:
         observation: Observation,
         latency_model: LatencyModel,
     ) -> Learned:
+        """What is known after this observation; `latency_model` assumes the stated times."""
         fewest = np.minimum(learned.fewest, observation.running)
         most = np.maximum(learned.most, observation.running)
         drop = np.maximum(learned.drop, observation.drop)

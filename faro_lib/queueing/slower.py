@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 
@@ -55,37 +54,6 @@ class Slower(LatencyModel):
             curves.value[of_class],
             of_job.reshape(-1),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Uncertain(LatencyModel):
-    """Several models that are equally likely; alone, it stands for the one in the middle."""
-
-    likely: tuple[Slower, ...]
-
-    @classmethod
-    def of(cls, model: LatencyModel, jobs: Sequence[Job], factors: np.ndarray) -> Self:
-        """`model` with the factors (jobs, models), each row ascending."""
-        names = [job.name for job in jobs]
-        return cls(tuple(Slower(model, dict(zip(names, of.tolist()))) for of in factors.T))
-
-    @property
-    def median(self) -> Slower:
-        return self.likely[len(self.likely) // 2]
-
-    def busy_s(self, job: Job) -> float:
-        return self.median.busy_s(job)
-
-    def expected_utility(
-        self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
-    ) -> np.ndarray:
-        return self.median.expected_utility(job, rate_rps, replicas, utility, alpha)
-
-    def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
-        return self.median.tail_latency_s(job, rate_rps, replicas)
-
-    def curves(self, jobs: Sequence[Job], utility: str, alpha: float, columns: int) -> Curves:
-        return self.median.curves(jobs, utility, alpha, columns)
 
 
 @lru_cache(maxsize=1 << 16)

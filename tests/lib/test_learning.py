@@ -1,6 +1,6 @@
 """Service times are learned from latencies: the posterior of a factor, and decisions with it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from faro_lib.policies.faro import tuned
 from faro_lib.policies.learning import Learned, Learner
 from faro_lib.queueing import Formula, service_factor
 from faro_lib.queueing.service_factor import FACTORS, mean_factor, relative_error
-from faro_lib.queueing.slower import Slower, Uncertain
+from faro_lib.queueing.slower import Slower
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import ServingModel
 from faro_lib.simulate.measure import measure
@@ -190,20 +190,17 @@ def test_a_roll_out_widens_what_is_known_of_its_job_only():
     assert after[1] == pytest.approx(learned.weight[1])
 
 
-class Known:
-    """Factors that are known."""
+@dataclass(frozen=True)
+class Known(Learner):
+    """Factors that are known, (jobs,)."""
 
-    def __init__(self, factors):
-        self.known = np.array(factors)
-
-    def start(self, jobs):
-        return Learner().start(jobs)
+    of: tuple[float, ...] = ()
 
     def updated(self, jobs, learned, observation, latency_model):
         return learned
 
     def factors(self, learned, count):
-        return np.repeat(self.known[:, None], count, axis=1)
+        return np.repeat(np.array(self.of)[:, None], count, axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +219,7 @@ def planned(policy, jobs):
 
 
 def test_known_times_as_assumed_decide_as_without_learning(context):
-    plain, known = tuned(context), tuned(context, learner=Known([1.0] * 4))
+    plain, known = tuned(context), tuned(context, learner=Known(of=(1.0,) * 4))
     assert planned(known, context.jobs).target.tolist() == (
         planned(plain, context.jobs).target.tolist()
     )
@@ -230,7 +227,7 @@ def test_known_times_as_assumed_decide_as_without_learning(context):
 
 def test_a_slower_service_gets_more_replicas_and_a_faster_one_fewer(context):
     plain = planned(tuned(context), context.jobs)
-    known = planned(tuned(context, learner=Known([1.6, 0.6, 1.0, 1.0])), context.jobs)
+    known = planned(tuned(context, learner=Known(of=(1.6, 0.6, 1.0, 1.0))), context.jobs)
     assert known.target[0] > plain.target[0]
     assert known.target[1] <= plain.target[1]
     assert known.predicted_tail_latency_s[0] > 1.2 * JOB.service_time_s
@@ -240,13 +237,13 @@ def test_decisions_average_over_likely_factors(context):
     policy = tuned(context, learner=Learner(), samples=100)
     jobs, rates = context.jobs, np.full((4, 100, 3), 12.0)
     informed = policy.informed(policy.start(jobs))
-    assert isinstance(informed.latency_model, Uncertain)
+    assert len(informed.likely_models) == 5
     table = informed.expected_utilities(jobs, rates, np.ones(4, int), 12.0)
     each = [
         tuned(context, latency_model=model).expected_utilities(
             jobs, rates[:, :20], np.ones(4, int), 12.0
         )
-        for model in informed.latency_model.likely
+        for model in informed.likely_models
     ]
     for x in (1, 3, 5):
         mean = np.mean([part.value[:, min(x, part.columns)] for part in each], axis=0)
@@ -267,5 +264,5 @@ def test_wrong_times_cost_little_once_they_are_learned(context):
         return 50 * 4 - np.nansum(utility)
 
     blind, learning = lost(make("Faro-Sum", context)), lost(make("Faro-Sum-learning", context))
-    truth = lost(tuned(context, learner=Known(factors)))
+    truth = lost(tuned(context, learner=Known(of=tuple(factors))))
     assert learning < blind - 0.5 * (blind - truth)

@@ -108,7 +108,7 @@ def test_an_hpa_sees_its_own_cpu(traces, context):
 
 
 def test_who_knows_has_the_factor_of_the_minute():
-    known = Known(np.array([[1.0, 1.5], [2.0, 0.5]]))
+    known = Known(of=np.array([[1.0, 1.5], [2.0, 0.5]]))
     learned = Learner().start(tuple(synthetic(jobs=2, days=1, minutes=5).jobs))
     assert known.factors(learned, 2).tolist() == [[1.0, 1.0], [2.0, 2.0]]
     later = learned.__class__(learned.weight, 7, learned.fewest, learned.most, learned.drop)
