@@ -54,7 +54,8 @@ class ServiceTimesReport:
 
     def _report_outside(self, logs: np.ndarray, errors: np.ndarray) -> None:
         for job, log, error in zip(self._jobs, logs.tolist(), errors.tolist()):
-            assumed = 2 * (job.service_time_error or UNKNOWN_ERROR)
+            stated = job.service_time_error or UNKNOWN_ERROR
+            assumed = max(2 * stated, MIN_CHANGE)  # the latency model itself is not exact
             if abs(log) <= assumed:
                 self._outside.discard(job.name)
             elif abs(log) - 2 * error > assumed and job.name not in self._outside:
