@@ -24,7 +24,7 @@ from faro_ops.policies.protocol import LivePlan
 
 SECTION = "service_times"  # of the run's state
 GRID = [len(FACTORS), STEP]  # a posterior over other factors cannot be used
-PARTS = 100_000  # a posterior is stored in whole parts of this
+PARTS = 10_000  # a posterior is stored in whole parts of this, to keep the state small
 OLD_S = DAY_MINUTES * MINUTE_S  # what is older says nothing about the services of today
 DIGITS = 4  # of the columns, which are recorded every minute
 NAMED = 4  # names of jobs in a message
@@ -94,7 +94,7 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
         rows[job.name] = {
             "assumed_s": job.busy_s,
             "first": int(kept[0]),
-            "parts": parts[kept[0] : kept[-1] + 1].tolist(),
+            "parts": " ".join(map(str, parts[kept[0] : kept[-1] + 1].tolist())),
             "revision": 0 if revision is None else int(revision[n]),
         }
     # The time at which the last minute ended that was learned from.
@@ -153,8 +153,8 @@ def resumed(
 
 def _row(row: Mapping[str, Any]) -> tuple[float, np.ndarray, int]:
     """(assumed time, posterior (factors,), revision) of a job; ValueError and others if damaged."""
-    first, parts = int(row["first"]), np.array(row["parts"], float)
-    fits = parts.ndim == 1 and first >= 0 and first + len(parts) <= len(FACTORS)
+    first, parts = int(row["first"]), np.array(row["parts"].split(), float)
+    fits = first >= 0 and first + len(parts) <= len(FACTORS)
     if not fits or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() <= 0:
         raise ValueError(f"first={first} and parts are no posterior")
     weight = np.zeros((1, len(FACTORS)))

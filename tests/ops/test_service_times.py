@@ -291,7 +291,7 @@ def test_what_is_stored_is_read_back(section, faro):
     again, line = resumed(Memory.start(faro, JOBS), json.loads(json.dumps(stored)))
     assert line == ""
     np.testing.assert_allclose(
-        learned_of(again.state).weight, learned_of(memory.state).weight, atol=3e-5
+        learned_of(again.state).weight, learned_of(memory.state).weight, atol=3e-4
     )
     assert learned_of(again.state).minute == learned_of(memory.state).minute
     assert again.revision.tolist() == [7, 7, 7]
@@ -389,12 +389,13 @@ def test_a_damaged_section_is_one_line_and_learning_starts_at_the_assumed_times(
     [
         None,
         {},
-        {"assumed_s": 0.2, "first": 55, "parts": [1, 2, 3], "revision": 1},
-        {"assumed_s": 0.2, "first": -1, "parts": [1], "revision": 1},
-        {"assumed_s": 0.2, "first": 3, "parts": [], "revision": 1},
-        {"assumed_s": 0.2, "first": 3, "parts": [-1, 2], "revision": 1},
-        {"assumed_s": 0.2, "first": 3, "parts": [float("nan")], "revision": 1},
-        {"assumed_s": "x", "first": 3, "parts": [1], "revision": 1},
+        {"assumed_s": 0.2, "first": 55, "parts": "1 2 3", "revision": 1},
+        {"assumed_s": 0.2, "first": 3, "parts": [1], "revision": 1},
+        {"assumed_s": 0.2, "first": -1, "parts": "1", "revision": 1},
+        {"assumed_s": 0.2, "first": 3, "parts": "", "revision": 1},
+        {"assumed_s": 0.2, "first": 3, "parts": "-1 2", "revision": 1},
+        {"assumed_s": 0.2, "first": 3, "parts": "nan", "revision": 1},
+        {"assumed_s": "x", "first": 3, "parts": "1", "revision": 1},
     ],
     ids=str,
 )
@@ -444,7 +445,7 @@ def test_the_section_of_200_jobs_is_small(faro):
     jobs = tuple(replace(JOBS[0], name=f"a-service-with-a-long-name-{n}") for n in range(200))
     memory = replace(memory, state=service_times.with_learned(memory.state, learned))
     section = service_times.section_of(memory, jobs, RunTime(1e9))
-    assert len(json.dumps(section)) < 80_000
+    assert len(json.dumps(section)) < 65_000
 
 
 # --- for people -----------------------------------------------------------------------------------
