@@ -94,10 +94,11 @@ class DeploymentState:
         # Until the Deployment controller has seen the latest change, the status is an older one.
         observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         settled = observed and ready == target == status.get("replicas", 0)
-        return cls(metadata["resourceVersion"], target, ready, settled, revision_of(deployment))
+        revision = template_revision(deployment)
+        return cls(metadata["resourceVersion"], target, ready, settled, revision)
 
 
-def revision_of(deployment: Mapping) -> int:
+def template_revision(deployment: Mapping) -> int:
     """A number that changes when a roll-out of a Deployment begins and when it ends.
 
     Scaling does not change it. 0 if Kubernetes has not numbered the pod template yet.

@@ -30,7 +30,7 @@ class Deployment:
     states: Counter[str]  # number of replicas in each state
     # Ray's state of each replica that has started, by its id; None if Ray does not give all ids.
     replicas: Mapping[str, str] | None
-    revision: int = 0  # of the application (`revision_of`)
+    revision: int = 0  # of the application (`code_revision`)
 
     @classmethod
     def of(cls, listed: Any) -> Self:
@@ -50,7 +50,7 @@ class Deployment:
         return self.states[RUNNING]
 
 
-def revision_of(state: Mapping[str, Any]) -> int:
+def code_revision(state: Mapping[str, Any]) -> int:
     """A number that changes when other code or other arguments are deployed; 0 = unknown.
 
     It does not change with the number of replicas.
@@ -98,7 +98,7 @@ def _listed(state: Any, spec: ServeSpec, name: str) -> Listed:
     details = deployments.get(spec.deployment)
     deployment = None
     if details is not None:
-        deployment = replace(Deployment.of(details), revision=revision_of(state))
+        deployment = replace(Deployment.of(details), revision=code_revision(state))
     if status == FAILED:
         reason = f"Ray could not deploy {name} ({_last_line(state)}); deploy it again"
         return Listed(deployment, MISCONFIGURED, reason, stays=True)

@@ -34,7 +34,7 @@ from faro_ops.controller.service_report import ServiceTimesReport
 from faro_ops.controller.service_times import SECTION, learned_of
 from faro_ops.controller.surviving import RunTime, Surviving
 from faro_ops.controller.tick import tick
-from faro_ops.kube.deployments import revision_of
+from faro_ops.kube.deployments import template_revision
 from faro_ops.policies.authority import ADVISE, FULL, Authority, WithAuthority
 from faro_ops.policies.bounds import AsBounds
 from faro_ops.rayserve.applications import listing_of
@@ -230,25 +230,42 @@ def test_a_revision_that_was_unknown_for_a_while_is_no_roll_out(faro):
 
 
 def test_the_revision_of_a_deployment_changes_when_a_roll_out_begins_and_ends_and_not_by_scaling():
-    def deployment(template, replicas, updated, uid="u"):
+    def revision(template, replicas, updated, uid="u"):
         annotations = {"deployment.kubernetes.io/revision": template}
-        return {
-            "metadata": {"annotations": annotations, "uid": uid},
-            "status": {"replicas": replicas, "updatedReplicas": updated},
-        }
+        return template_revision(
+            {
+                "metadata": {"annotations": annotations, "uid": uid},
+                "status": {"replicas": replicas, "updatedReplicas": updated},
+            }
+        )
 
-    settled = revision_of(deployment("3", 4, 4))
-    assert settled == revision_of(deployment("3", 9, 9)) == revision_of(deployment("3", 0, 0)) > 0
-    begun, ended = revision_of(deployment("4", 5, 1)), revision_of(deployment("4", 4, 4))
+    settled = revision("3", 4, 4)
+    assert settled == revision("3", 9, 9) == revision("3", 0, 0) > 0, "scaled"
+    begun, ended = revision("4", 5, 1), revision("4", 4, 4)
     assert len({settled, begun, ended}) == 3
-    assert begun == revision_of(deployment("4", 5, 3))
-    assert revision_of(deployment("3", 4, 4, uid="another")) != settled, "deleted and made again"
-    assert revision_of({"metadata": {}}) == 0
+    assert begun == revision("4", 5, 3), "it goes on"
+    assert revision("3", 4, 4, uid="another") != settled, "deleted and made again"
+    assert template_revision({"metadata": {}}) == 0
 
 
 def test_an_observation_of_deployments_has_their_revisions():
     world = DeploymentWorld({"a": 2, "b": 2})
     assert world.cluster.observe().revision.tolist() == [0, 0], "this server numbers no template"
+    plain, template = world.deployment, {"a": "1", "b": "1"}
+
+    def numbered(name):
+        one = plain(name)
+        one["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": template[name]}
+        one["status"]["updatedReplicas"] = one["status"]["replicas"]
+        return one
+
+    world.deployment = numbered
+    before = world.cluster.observe().revision
+    world.replicas["b"] = 3
+    template["a"] = "2"
+    after = world.cluster.observe().revision
+    assert (before > 0).all()
+    assert (before != after).tolist() == [True, False]
 
 
 def test_the_revision_of_a_ray_application_is_that_of_its_code_and_arguments():
