@@ -134,6 +134,16 @@ def test_faro_run_learns_unless_it_is_told_not_to(options, tmp_path, monkeypatch
     assert ("service times, as in the table" in capsys.readouterr().out) is not bool(options)
 
 
+def test_the_manifests_pass_the_option_on_to_the_controller(tmp_path):
+    queries = {"requests": "x[$window]", "latency_mean_s": "y[$window]"}
+    table = tmp_path / "jobs.yaml"
+    table.write_text(json.dumps([{"job": "a", "deployment": {"queries": queries}}]))
+    options = ["--backend", "deployments", "--prometheus", "http://p:9090"]
+    options += ["--option=--no-learning", "--out", str(tmp_path / "m")]
+    assert cli.main(["manifests", "--jobs", str(table), *options]) == 0
+    assert "--no-learning" in (tmp_path / "m" / "controller.yaml").read_text()
+
+
 @pytest.mark.parametrize("kind", ["replicas", "bounds of HPAs", "earned authority"])
 def test_the_factors_are_learned_however_the_policy_acts(kind, faro):
     policy = AsBounds.of(faro) if kind == "bounds of HPAs" else faro
@@ -423,6 +433,24 @@ def test_a_damaged_row_costs_its_job_alone_what_was_learned(row, section, faro):
     assert line.startswith("what was learned about the service times of a is damaged")
     assert factors(again)[0] == pytest.approx(1.0)
     np.testing.assert_allclose(factors(again)[1:], factors(memory)[1:], rtol=1e-3)
+
+
+def test_a_new_leader_says_once_that_the_section_is_damaged_and_writes_a_new_one(tmp_path, faro):
+    store = StateFile(tmp_path / "j")
+    store.write(RunState(1e9, "pod-a", {}, {SECTION: "x", "other": 1}))
+    said: list[str] = []
+    new = Surviving(store, said.append, "pod-b")
+    memory = new.begin(Memory.start(faro, JOBS), JOBS, RunTime(1e9), 900.0, -np.inf)
+    services = Services()
+    for _ in range(2):
+        memory, _ = ticked(faro, services, minutes=1, memory=memory)
+        memory = new.after_tick(memory, services.observe())
+    new.flush()
+    (line,) = said
+    assert "is damaged" in line
+    sections = store.read().sections
+    assert sections["other"] == 1
+    assert set(sections[SECTION]["jobs"]) == set("abc")
 
 
 def test_what_was_learned_yesterday_is_not_used(section, faro):
