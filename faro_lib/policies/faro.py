@@ -96,12 +96,14 @@ class Faro(TwoLoops):
         return replace(state, learned=self.learner.start(jobs)) if self.learner else state
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-        if self.learner and state.learned:
-            learned = self.learner.updated(
-                state.jobs, state.learned, observation, self.latency_model
-            )
-            state = replace(state, learned=learned)
-        return TwoLoops.decide(self, state, observation)
+        return TwoLoops.decide(self, self.having_learned(state, observation), observation)
+
+    def having_learned(self, state: LoopState, observation: Observation) -> LoopState:
+        """The state with what the observation says about service times."""
+        if self.learner is None or state.learned is None:
+            return state
+        learned = self.learner.updated(state.jobs, state.learned, observation, self.latency_model)
+        return replace(state, learned=learned)
 
     def informed(self, state: LoopState) -> "Faro":
         """This policy with the latency model of the services as they have turned out to be."""

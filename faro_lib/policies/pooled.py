@@ -1,15 +1,14 @@
 """The decision of `Faro` for jobs that share replicas: pools and jobs alone under one capacity."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
+from faro_lib.queueing import LatencyModel
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import place
 from faro_lib.sharing.units import Units, cold_start_of, row_for, units_of, with_pools
@@ -22,12 +21,34 @@ from faro_lib.utility import (
 from faro_lib.workload import Job, Placement, Pool, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-if TYPE_CHECKING:
-    from faro_lib.policies.faro import Faro
+
+class Planner(Protocol):
+    """What `pooled_decision` needs of `Faro`."""
+
+    @property
+    def objective(self) -> str: ...
+    @property
+    def latency_model(self) -> LatencyModel: ...
+    @property
+    def horizon_minutes(self) -> int: ...
+    @property
+    def cold_start_minutes(self) -> float: ...
+    @property
+    def switching_cost(self) -> float: ...
+    @property
+    def gamma(self) -> float | None: ...
+    @property
+    def reserve(self) -> bool: ...
+
+    def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray: ...
+
+    def expected_utilities(
+        self, jobs: tuple[Job, ...], rates_rps: np.ndarray, current: np.ndarray, capacity: float
+    ) -> UtilityTable: ...
 
 
 def pooled_decision(
-    faro: Faro, state: LoopState, observation: Observation
+    faro: Planner, state: LoopState, observation: Observation
 ) -> tuple[Plan, np.ndarray, UtilityTable]:
     """`Faro.decision` where jobs share replicas: plan, sampled rates, and the units' table.
 
@@ -82,7 +103,7 @@ def pooled_decision(
 
 
 def unit_table(
-    faro: Faro,
+    faro: Planner,
     jobs: tuple[Job, ...],
     units: Units,
     rates_rps: np.ndarray,
@@ -114,7 +135,7 @@ def unit_table(
 
 
 def _with_reserve(
-    faro: Faro,
+    faro: Planner,
     state: LoopState,
     observation: Observation,
     units: Units,
@@ -128,7 +149,7 @@ def _with_reserve(
         return planned
     past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
     now = units.sums(observation.target)
-    always = replace(faro, cold_start_minutes=0.0)
+    always = replace(faro, cold_start_minutes=0.0)  # type: ignore[type-var]
     past = unit_table(always, state.jobs, units, past_rps[:, None, :], now, observation.capacity)
     # The table ends where more replicas were worth no more; a forecast may need more than that.
     column = np.minimum(np.arange(max(past.columns, needed.max()) + 1), past.columns)
@@ -140,7 +161,7 @@ def _with_reserve(
 
 
 def _refused(
-    faro: Faro,
+    faro: Planner,
     jobs: tuple[Job, ...],
     pool: Pool,
     paths_rps: np.ndarray,
@@ -178,7 +199,7 @@ def _placed(
 
 
 def _predicted(
-    faro: Faro,
+    faro: Planner,
     jobs: tuple[Job, ...],
     units: Units,
     rates_rps: np.ndarray,

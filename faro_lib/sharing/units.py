@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.allocate import Objective
 from faro_lib.queueing import LatencyModel
 from faro_lib.utility import UtilityTable
+from faro_lib.utility.table import wide
 from faro_lib.workload.jobs import MINUTE_S, Job, arrays_of
 from faro_lib.workload.pools import Pool, pools_of
 
@@ -181,20 +182,16 @@ def with_pools(
     fewest = max(unit.min_replicas for unit in units.jobs[len(units.alone) :]) + 1
     columns = max(fewest, *(len(row.worth) for row in rows), alone.columns + 1 if alone else 0)
 
-    def wide(values: np.ndarray) -> np.ndarray:
-        missing = columns - values.shape[-1]
-        return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], mode="edge")
-
-    value = np.array([wide(row.worth) for row in rows])
-    least = np.array([wide(row.utility.min(axis=1)) for row in rows])
-    greatest = np.array([wide(row.utility.max(axis=1)) for row in rows])
+    value = np.array([wide(row.worth, columns) for row in rows])
+    least = np.array([wide(row.utility.min(axis=1), columns) for row in rows])
+    greatest = np.array([wide(row.utility.max(axis=1), columns) for row in rows])
     effective, drop = value, np.zeros(value.shape)
     if alone:
-        value = np.concatenate([wide(alone.value), value])
-        least = np.concatenate([wide(alone.effective), least])
-        greatest = np.concatenate([wide(alone.effective), greatest])
-        effective = np.concatenate([wide(alone.effective), effective])
-        drop = np.concatenate([wide(alone.drop), drop])
+        value = np.concatenate([wide(alone.value, columns), value])
+        least = np.concatenate([wide(alone.effective, columns), least])
+        greatest = np.concatenate([wide(alone.effective, columns), greatest])
+        effective = np.concatenate([wide(alone.effective, columns), effective])
+        drop = np.concatenate([wide(alone.drop, columns), drop])
     with_drops = alone.with_drops if alone else True
     table = UtilityTable.from_values(
         units.jobs, value, running=running, effective=effective, drop=drop if with_drops else None

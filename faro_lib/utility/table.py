@@ -184,17 +184,16 @@ def build_table(
     return UtilityTable(jobs, running, value, effective, drop, with_drops=len(grid) > 1)
 
 
+def wide(values: np.ndarray, columns: int) -> np.ndarray:
+    """Utilities of replica counts 0, 1, ... with more columns, whose values are the last ones."""
+    missing = columns - values.shape[-1]
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], mode="edge")
+
+
 def mean_of(tables: Sequence[UtilityTable]) -> UtilityTable:
-    """The table of mean utilities; the tables have the same jobs and try no drop rates.
-
-    A table with fewer columns than others ends where more replicas change no utility.
-    """
+    """The table of mean utilities; the tables have the same jobs and try no drop rates."""
     columns = max(table.columns for table in tables) + 1
-
-    def wide(values: np.ndarray) -> np.ndarray:
-        return np.pad(values, ((0, 0), (0, columns - values.shape[1])), mode="edge")
-
-    mean = np.mean([wide(table.value) for table in tables], axis=0)
+    mean = np.mean([wide(table.value, columns) for table in tables], axis=0)
     beyond = np.arange(columns) > arrays_of(tables[0].jobs).max_replicas[:, None]
     mean[beyond] = -np.inf
     return replace(tables[0], value=mean, effective=mean, drop=np.zeros(mean.shape))

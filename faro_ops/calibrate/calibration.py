@@ -21,6 +21,7 @@ model's own errors are independent. Their standard deviation, called discrepancy
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,16 @@ class Calibration:
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
     reason: str  # one line that says why the verdict is not CALIBRATED, or "" if it is
+
+    @property
+    def service_time_error(self) -> float:
+        """Relative standard error of the busy time of a request, with the model's own error.
+
+        A factor on all times of a replica divides its capacity, whose 90 % interval is known.
+        """
+        low, middle, high = self.capacity_rps
+        standard_error = (high - low) / middle / (2 * NormalDist().inv_cdf(INTERVAL[-1]))
+        return float(np.hypot(standard_error, self.discrepancy))
 
     def lines(self) -> list[str]:
         """The result as text: the kind, its parameters with 90 % intervals, and the verdict."""

@@ -151,6 +151,8 @@ def _of_services(result: Audit) -> list[str]:
             "job": one.job.name,
             "replica": calibration.kind if calibration else "-",
             "capacity (requests/s)": capacity_rps,
+            "service_time_s": f"{calibration.service.service_time_s:.3g}" if calibration else "-",
+            "service_time_error": f"{calibration.service_time_error:.3f}" if calibration else "-",
             "in 90 % interval": _share(one.inside, ".0f"),
             "late minutes": _share(one.late_minutes, ".1f"),
             "simulated": _percent(one.predicted_late_minutes),

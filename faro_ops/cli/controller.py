@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from faro_lib import protocol
 from faro_lib.control import GuardrailConfig, Step
 from faro_lib.forecast import Forecaster
-from faro_lib.policies import Cluster, Policy, make
+from faro_lib.policies import Cluster, Policy
 from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -36,6 +36,7 @@ from faro_ops.controller.fitting import report_orders
 from faro_ops.controller.job_states import JobStates
 from faro_ops.controller.journal import Journal
 from faro_ops.controller.overrides import Settings, Watched
+from faro_ops.controller.service_report import ServiceTimesReport
 from faro_ops.controller.settings_change import Rejected, SettingsChange, reason_of
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
 from faro_ops.controller.surviving import Surviving
@@ -73,6 +74,7 @@ class RunOptions:
     policy: str
     history: str | None
     forecaster: str
+    learning: bool
     apply: bool
     act: str
     earn: bool
@@ -138,6 +140,7 @@ class Controller:
         self.job_states = JobStates()
         self.unreadable: Rejected | None = None  # why the table or the orders cannot be read
         self.minima: MinimaReport | None = None  # of the running pass
+        self.service_times = ServiceTimesReport((), say)
         self.refit_requested = False
         self.started = False  # whether the first set-up is complete
         self.exporter: Exporter | None = None
@@ -360,7 +363,7 @@ class Controller:
         """
         forecaster = self.model.fitted_to(settings.jobs)
         context = models.context_of(settings, forecaster, self.options.capacity)
-        policy = make(self.options.policy, context)
+        policy = models.policy_of(self.options.policy, context, self.options.learning)
         if self.options.ceilings:
             predicting(policy)  # only such a policy can set bounds
         if self.options.tick_s is not None:
@@ -502,6 +505,8 @@ class Controller:
         listeners.append(partial(report_orders, self.job_states, settings))
         self.minima = MinimaReport(jobs, self.job_states, say)
         listeners.append(self.minima)
+        self.service_times.use_jobs(jobs)
+        listeners.append(self.service_times)
         return listeners
 
     def conditions(self) -> list[Condition]:

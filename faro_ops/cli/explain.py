@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +54,9 @@ def explain(
     cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
     print(f"{cores:g} of {tick.step.observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
+    if any(not math.isnan(row["service_factor"]) for row in rows):
+        print("service times, as in the table and as learned from latencies:")
+        print(text_table([_times(row) for row in rows]))
     for row in rows:
         if row["state"] != FINE:
             print(f"job {row['job']!r} is {row['state']}: {row['state_reason']}")
@@ -95,6 +99,18 @@ def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
     then = datetime.combine(last, clock)
     then -= timedelta(days=then > last)
     return (then.timestamp() - header.origin_s) * header.scale
+
+
+def _times(row: dict[str, Any]) -> dict[str, Any]:
+    factor, error = row["service_factor"], row["service_factor_error"]
+    assumed_ms = 1e3 * row["assumed_service_s"]
+    return {
+        "job": row["job"],
+        "assumed": f"{assumed_ms:.3g} ms",
+        "learned": f"{assumed_ms * factor:.3g} ms",
+        "factor": number(factor, ".2f"),
+        "error": f"+-{100 * error:.0f} %",
+    }
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from faro_lib.forecast import Forecaster, fit
-from faro_lib.policies import Policy, PolicyContext
+from faro_lib.policies import Faro, Policy, PolicyContext, make
+from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES
@@ -202,6 +203,21 @@ def context_of(
     model = replace(LIVE, own_limits=limits)
     measured = partial(measure, settings.jobs, capacity=capacity, serving_model=model)
     return PolicyContext(settings.jobs, forecaster, latency_model=measured)
+
+
+def policy_of(name: str, context: PolicyContext, learning: bool) -> Policy:
+    """The policy `name`; if it is a `Faro` and `learning`, it also learns service times.
+
+    ValueError if the name is unknown, or one of a policy that learns although `learning` is False.
+    """
+    policy = make(name, context)
+    if not isinstance(policy, Faro):
+        return policy
+    if learning:
+        return replace(policy, learner=policy.learner or Learner())
+    if policy.learner is not None:
+        raise ValueError(f"policy={name} learns service times; leave out --no-learning")
+    return policy
 
 
 def with_model(policy: Policy, forecaster: Forecaster) -> Policy:

@@ -23,6 +23,7 @@ def replay(
         str | None, option("File of counts to learn from, as for `faro run`.")
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
+    no_learning: shared.NoLearning = False,
     as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
 ) -> None:
     """Show what another policy would decide on a journal's records.
@@ -30,7 +31,7 @@ def replay(
     Each decision starts from the replicas of the recorded run, because the effects of decisions are
     not simulated.
     """
-    decisions = list(_decisions(journal, policy, history, forecaster))
+    decisions = list(_decisions(journal, policy, history, forecaster, not no_learning))
     if not decisions:
         raise ValueError(f"{journal}: no decision has been made yet")
     if as_json:
@@ -49,11 +50,10 @@ def replay(
 
 
 def _decisions(
-    journal: str, policy: str, history: str | None, forecaster: str
+    journal: str, policy: str, history: str | None, forecaster: str, learning: bool
 ) -> Iterator[tuple[Header, Step, Step]]:
     """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
-    from faro_lib.policies import make
-    from faro_ops.cli.model import Source, at_time_of_day, context_of
+    from faro_ops.cli.model import Source, at_time_of_day, context_of, policy_of
     from faro_ops.controller import journal as journals
     from faro_ops.controller.overrides import Settings
     from faro_ops.policies.pacing import paced
@@ -63,7 +63,8 @@ def _decisions(
             continue
         capacity = max(one.step.observation.capacity for one in ticks)
         fitted = Source(history, forecaster, journal=journal).model(header.jobs)
-        made = make(policy, context_of(Settings(header.jobs, {}), fitted, capacity))
+        context = context_of(Settings(header.jobs, {}), fitted, capacity)
+        made = policy_of(policy, context, learning)
         if made.tick_s != header.tick_s:
             made = paced(made, header.tick_s)
         if header.origin_s is not None:

@@ -25,6 +25,7 @@ def run(
         ),
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
+    no_learning: shared.NoLearning = False,
     apply: Annotated[
         bool, option("Scale the jobs; without it, only print plans.", "--apply")
     ] = False,
@@ -113,6 +114,7 @@ def run(
         policy=policy,
         history=history,
         forecaster=forecaster,
+        learning=not no_learning,
         apply=apply,
         act=act,
         earn=earn,

@@ -56,6 +56,10 @@ OptionalJobs = Annotated[
     str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")
 ]
 PolicyName = Annotated[str, option("Name of the policy.")]
+NoLearning = Annotated[
+    bool,
+    option("Take service times as stated; a Faro policy otherwise learns them.", "--no-learning"),
+]
 Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
 ServeAddress = Annotated[
     str | None, option("Address of Ray Serve.", default="port 8000 of the same host")

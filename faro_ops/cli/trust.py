@@ -24,14 +24,22 @@ def trust(
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Show how much Faro may change each service, and why."""
-    from faro_ops.controller.journal import read
-    from faro_ops.policies.authority import ALPHA, LEVELS
+    import numpy as np
 
-    header, _ = read(journal)
+    from faro_ops.controller.journal import read
+    from faro_ops.controller.records import plain
+    from faro_ops.policies.authority import ALPHA, LEVELS
+    from faro_ops.policies.protocol import live_plan
+
+    header, ticks = read(journal)
     earned = history_of_authority(journal)
     if earned is None:
         raise ValueError(f"{journal}: no authority is recorded; start `faro run` with --earn")
     at_s, since_s, now = earned
+    plan = live_plan(ticks[-1].step.plan)
+    unknown = np.full(len(header.jobs), np.nan)
+    factor = unknown if plan.service_factor is None else plan.service_factor
+    error = unknown if plan.service_factor_error is None else plan.service_factor_error
     rows = [
         {
             "job": job.name,
@@ -40,14 +48,21 @@ def trust(
             "doubt": round(float(now.doubt[n]), 3),
             "trust": round(float(now.trust[n]), 3),
             "strikes": round(float(now.strikes[n]), 3),
+            "service_factor": float(factor[n]),
+            "service_factor_error": float(error[n]),
         }
         for n, job in enumerate(header.jobs)
     ]
     if as_json:
-        print("\n".join(json.dumps(row) for row in rows))
+        for row in rows:
+            print(json.dumps({key: plain(value) for key, value in row.items()}))
         return
     print(f"at {at_s:g} s; a doubt of {2 / ALPHA:g} takes the level away, this much trust earns")
     print("the next one, and two strikes (minutes with metrics that cannot be right) take it away")
+    if np.isnan(factor).all():
+        rows = [{name: one for name, one in row.items() if "factor" not in name} for row in rows]
+    else:
+        print("service_factor is the learned service time divided by that of the table")
     print(text_table(rows))
 
 

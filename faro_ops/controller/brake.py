@@ -84,6 +84,8 @@ class LiveMemory(Memory):
     replicas: Falls = Falls()
     floors: Falls = Falls()  # of minReplicas, if Faro sets bounds of HPAs
     folded: Folded = field(default_factory=Folded)  # the minutes that the forecaster saw last
+    # Int (jobs,), each job's last known `LiveObservation.revision`; None: none is known.
+    revision: np.ndarray | None = None
 
     @classmethod
     def of(cls, memory: Memory) -> "LiveMemory":
@@ -106,7 +108,11 @@ class LiveMemory(Memory):
         floors = self.floors if requested else Falls()
         if observation.floor is not None:
             floors = floors.after(now_s, observation.floor, scaled, exists)
-        return replace(self, replicas=replicas, floors=floors)
+        revision = self.revision
+        if observation.revision is not None:
+            before = 0 if revision is None else revision
+            revision = np.where(observation.revision > 0, observation.revision, before)
+        return replace(self, replicas=replicas, floors=floors, revision=revision)
 
     def not_knowing_falls(self, observation: LiveObservation) -> Self:
         """This memory, in which nothing may be removed for a minute after `observation`."""

@@ -7,7 +7,7 @@ from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.job_states import FINE
 from faro_ops.controller.journal import Header, Tick
-from faro_ops.policies.protocol import live_observation
+from faro_ops.policies.protocol import live_observation, live_plan
 
 
 def decision_at(
@@ -50,7 +50,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
 
     `state` and `state_reason` say what was wrong with the job at the tick, if anything.
     """
-    observation, plan = live_observation(tick.step.observation), tick.step.plan
+    observation, plan = live_observation(tick.step.observation), live_plan(tick.step.plan)
     history = observation.arrivals_per_min
     columns = {
         "before": observation.target,
@@ -64,6 +64,8 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         "predicted_tail_latency_s": plan.predicted_tail_latency_s,
         "marginal_value_up": plan.marginal_value_up,
         "marginal_value_down": plan.marginal_value_down,
+        "service_factor": plan.service_factor,
+        "service_factor_error": plan.service_factor_error,
     }
     rows = []
     for n, job in enumerate(header.jobs):
@@ -71,6 +73,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         for name, column in columns.items():
             row[name] = math.nan if column is None else column[n].item()
         state, why = tick.troubled.get(job.name, (FINE, ""))
+        row["assumed_service_s"] = job.busy_s
         row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": state, "state_reason": why}
         rows.append(row)
     return rows

@@ -45,6 +45,16 @@ GAUGES = (
         "plan.predicted_tail_latency_s",
     ),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
+    (
+        "faro_service_time_factor",
+        "learned service time divided by that of the jobs' table",
+        "plan.service_factor",
+    ),
+    (
+        "faro_service_time_relative_error",
+        "relative standard error of the learned service time",
+        "plan.service_factor_error",
+    ),
 )
 # Counters per job: name -> help text. `MinuteScores` computes their increases.
 SUMS = {
@@ -300,7 +310,8 @@ class Exporter:
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
         seen = live_observation(step.observation)
-        live = replace(step, observation=seen)
+        plan = live_plan(step.plan)
+        live = replace(step, observation=seen, plan=plan)
         columns = {gauge: attrgetter(path)(live) for path, gauge in self._gauges.items()}
         columns[self._arrivals] = history[:, -1] if history.shape[1] else None
         utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
@@ -312,7 +323,7 @@ class Exporter:
         # HPAs, and `_least` shows the planned minReplicas (`floor`). KEEP_FLOOR leaves a job's
         # minReplicas and the gauge unchanged.
         sets_bounds = seen.unbounded is not None
-        least = live_plan(step.plan).floor if sets_bounds else step.target
+        least = plan.floor if sets_bounds else step.target
         if self._applies and least is not None:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
                 if n != KEEP_FLOOR:
@@ -324,7 +335,8 @@ class Exporter:
         self._duration.observe(step.decision_s)
         self._ticks.inc()
         if history.shape[1]:
-            offered_cores = history[:, -1] / MINUTE_S * arrays.busy_s * arrays.cores
+            factor = 1.0 if plan.service_factor is None else plan.service_factor
+            offered_cores = history[:, -1] / MINUTE_S * arrays.busy_s * factor * arrays.cores
             self._offered.set(float(np.nansum(offered_cores)))
         for name, values in self._scores.of_new_minute(step).items():
             for job, value in zip(self._jobs, values):

@@ -28,7 +28,7 @@ from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observati
 
 LOG = logging.getLogger(__name__)
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor")
+WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor", "revision")
 DTYPES: dict[str, type] = dict.fromkeys(WHOLE, int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded", "held"), bool)
 SPARSE = "placed"  # a field that is recorded by its entries that are not 0

@@ -19,6 +19,7 @@ from faro_lib.control import Memory
 from faro_lib.protocol import Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
+from faro_ops.controller import service_times
 from faro_ops.controller.background import in_thread
 from faro_ops.controller.run_state import JobRecord, RunState, Store, Unusable
 from faro_ops.policies.authority import Authority, AuthorityState
@@ -102,7 +103,12 @@ class Surviving:
         if stored is None:
             return with_authority_known(memory, True)
         newer_journal = stored.writer == self._writer and self._time.unix_s(past_s) >= stored.at_s
-        return restored(memory, stored, self._jobs, self._time, now_s, only_lost=newer_journal)
+        memory = restored(memory, stored, self._jobs, self._time, now_s, only_lost=newer_journal)
+        section = stored.sections.get(service_times.SECTION)
+        memory, problem = service_times.resumed(memory, section, self._jobs, self._time, now_s)
+        if problem:
+            self._report(problem)
+        return memory
 
     def _unknown(self, memory: Memory, error: Exception) -> Memory:
         if not self._told:
@@ -203,16 +209,23 @@ def state_after(
     time: RunTime,
     now_s: float,
 ) -> RunState:
-    """The state after a tick at `now_s`; it keeps the sections of the state `before`."""
+    """The state after a tick at `now_s`.
+
+    It keeps the sections of the state `before` that this run does not write.
+    """
     at_s = time.unix_s(now_s)
     earlier = before.jobs if before else {}
     rows = {
         name: replace(row, since_s=_since_s(earlier.get(name), row, at_s))
         for name, row in records(memory, jobs, time).items()
     }
+    sections = dict(before.sections) if before else {}
+    learned = service_times.section_of(memory, jobs, time)
+    if learned is not None:
+        sections[service_times.SECTION] = learned
     if before is None:
-        return RunState(at_s, writer, rows)
-    return replace(before, at_s=at_s, writer=writer, jobs=rows)
+        return RunState(at_s, writer, rows, sections)
+    return replace(before, at_s=at_s, writer=writer, jobs=rows, sections=sections)
 
 
 def _since_s(before: JobRecord | None, now: JobRecord, at_s: float) -> float:

@@ -30,7 +30,7 @@ DAY_S = 86_400.0
 LEVELS = ((DAY_S, MINUTE_S), (3 * DAY_S, 5 * MINUTE_S))
 MAX_BYTES = 240 << 20  # of all archives
 DIGITS = 5  # significant digits of the numbers in a thinned tick
-ONLY_FOR_REPLAYS = ("arrivals_now", "free_cores", "placed")
+ONLY_FOR_REPLAYS = ("arrivals_now", "free_cores", "placed", "revision")
 # The deciles score the forecast of the next minute, which five minutes later is not known.
 ONLY_FOR_MINUTES = ("next_minute_deciles_rps",)
 

@@ -17,6 +17,7 @@ from faro_ops.controller.background import in_thread
 from faro_ops.controller.brake import LiveMemory
 from faro_ops.controller.fitting import with_fitting_orders
 from faro_ops.controller.placement import cut_to_nodes
+from faro_ops.controller.service_times import after_rollouts, with_columns
 from faro_ops.policies.bounds import KEEP_FLOOR
 from faro_ops.policies.held import decide_with_held, jobs_of, with_jobs
 from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
@@ -62,9 +63,11 @@ def tick(
     limit = deadline or Deadline()
 
     seen = live_observation(observation)
-    live = LiveMemory.of(memory).having_observed(seen)
+    known = LiveMemory.of(memory)
+    state = after_rollouts(known.state, known.revision, seen.revision)
+    live = known.having_observed(seen)
     guard = leaving_held(without_unbounded(memory.guard, seen), seen)
-    state, folded = live.folded.amended(memory.state, seen)
+    state, folded = live.folded.amended(state, seen)
     memory = replace(memory, state=state, guard=guard)
     ordered = with_orders(jobs, config, guard, seen)
 
@@ -81,20 +84,21 @@ def tick(
     if share is None:
         target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
     else:
-        known = replace(seen, capacity=step.observation.capacity)  # never NaN
-        target, plan = brake.keep_minima(arrays, known, plan, target, left)
+        measured = replace(seen, capacity=step.observation.capacity)  # never NaN
+        target, plan = brake.keep_minima(arrays, measured, plan, target, left)
         # An order is no guess from data. What it removes is not limited, but it counts. Fewer
         # replicas than it says are left by a loss of capacity, which is limited.
         ordered_fall = has_order & (target < seen.target) & (target >= arrays.max_replicas)
         free = left | ordered_fall
         limits = free, live.replicas
-        target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
+        target, plan = brake.slow_down(share, arrays, measured, plan, target, *limits)
         target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
         # Again, because replicas that fit on no node may have been removed.
-        target, plan = brake.slow_down(share, arrays, known, plan, target, *limits)
+        target, plan = brake.slow_down(share, arrays, measured, plan, target, *limits)
         ours = left | has_order
-        plan = brake.slow_floors(share, arrays, known, plan, target, ours, live.floors)
+        plan = brake.slow_floors(share, arrays, measured, plan, target, ours, live.floors)
     plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
+    plan = with_columns(plan, after.state)
     guard = replace(after.guard, target=target)
     folded = folded.followed(state, after.state, seen)
     after = replace(live, state=after.state, pending=after.pending, guard=guard, folded=folded)

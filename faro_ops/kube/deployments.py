@@ -1,6 +1,7 @@
 """The protocol `Cluster` for jobs that are Deployments, whose pods may run any model server."""
 
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from faro_ops.policies.protocol import LiveObservation
 # A job counts as `changing` for at most this many cold start times after it was scaled.
 PROGRESS_DEADLINE = 3.0
 SCALE_ATTEMPTS = 3
+# Annotation with the number of the pod template, which the Deployment controller writes.
+REVISION = "deployment.kubernetes.io/revision"
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
 
@@ -79,6 +82,8 @@ class DeploymentState:
     target: int  # requested replicas
     ready: int  # replicas that are ready
     settled: bool  # whether all requested replicas are ready and no others exist
+    # A number that changes when a roll-out begins and when it ends; 0 = unknown.
+    revision: int = 0
 
     @classmethod
     def of(cls, deployment: Mapping) -> Self:
@@ -89,7 +94,21 @@ class DeploymentState:
         # Until the Deployment controller has seen the latest change, the status is an older one.
         observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         settled = observed and ready == target == status.get("replicas", 0)
-        return cls(metadata["resourceVersion"], target, ready, settled)
+        revision = template_revision(deployment)
+        return cls(metadata["resourceVersion"], target, ready, settled, revision)
+
+
+def template_revision(deployment: Mapping) -> int:
+    """A number that changes when a roll-out of a Deployment begins and when it ends.
+
+    Scaling does not change it. 0 if Kubernetes has not numbered the pod template yet.
+    """
+    metadata, status = deployment["metadata"], deployment.get("status", {})
+    template = (metadata.get("annotations") or {}).get(REVISION)
+    if template is None:
+        return 0
+    complete = status.get("updatedReplicas", 0) == status.get("replicas", 0)
+    return zlib.crc32(f"{metadata.get('uid')} {template} {complete}".encode()) or 1
 
 
 ABSENT = DeploymentState("", 0, 0, True)
@@ -195,6 +214,7 @@ class Deployments:
             changing=~settled & recently_scaled,
             drop=self._drop.copy(),
             present=None if present.all() else present,
+            revision=np.array([state.revision for state in states]),
             **load,
         )
 

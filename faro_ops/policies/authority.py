@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from faro_lib.policies.faro import Faro
 from faro_lib.protocol import Observation, Plan, Policy, Wrapper
 from faro_lib.queueing import LatencyModel
 from faro_lib.utility import relaxed_utility
@@ -114,7 +115,7 @@ class WithAuthority(Wrapper):
     """A policy that changes each job only as far as Faro has earned."""
 
     earned: Authority  # at the start
-    latency_model: LatencyModel  # whose predictions are tested
+    latency_model: LatencyModel  # whose predictions are tested, if nothing is learned
 
     @classmethod
     def of(cls, policy: Policy, earned: Authority) -> Self:
@@ -130,11 +131,21 @@ class WithAuthority(Wrapper):
     def start(self, jobs: tuple[Job, ...]) -> AuthorityState:
         return AuthorityState(self.policy.start(jobs), self.earned)
 
+    def _model(self, state: AuthorityState) -> LatencyModel:
+        """The model whose predictions are tested.
+
+        It has the service times as learned before the minute that is predicted.
+        """
+        faro = self.policy.policy if isinstance(self.policy, AsBounds) else self.policy
+        if not isinstance(faro, Faro) or faro.learner is None:
+            return self.latency_model
+        return faro.informed(state.inner).latency_model
+
     def decide(
         self, state: AuthorityState, observation: Observation
     ) -> tuple[AuthorityState, LivePlan]:
         jobs = state.inner.jobs
-        authority = with_evidence(state.authority, jobs, observation, self.latency_model)
+        authority = with_evidence(state.authority, jobs, observation, self._model(state))
         current = replicas_of_hpas(observation) if self.sets_bounds else observation.target
         limited = limited_jobs(jobs, authority.level, current, self.sets_bounds)
         # A job that Faro may not change has its current replicas as minimum. Together, they may

@@ -41,7 +41,7 @@ class AsBounds(Wrapper):
         return cls(replace(predicting(policy), reactive=False, reserve=False))
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-        state = fold_minutes(state, observation)
+        state = fold_minutes(self.policy.having_learned(state, observation), observation)
         if not self.policy.is_long_term(observation.now_s, state.last_s):
             return replace(state, last_s=observation.now_s), hold(observation)
         return after_planning(state, observation), self.plan(state, observation)
@@ -54,7 +54,8 @@ class AsBounds(Wrapper):
         current = replicas_of_hpas(observation)
         decision = self.policy.decision(state, replace(observation, target=current))
         load = np.quantile(decision.rates_rps, LOAD_QUANTILES, axis=(1, 2))
-        load = load * arrays_of(state.jobs).busy_s
+        model = self.policy.informed(state).latency_model
+        load = load * np.array([model.busy_s(job) for job in state.jobs])
         floor, ceiling = bounds(
             decision.expected,
             decision.plan.target,

@@ -39,6 +39,9 @@ class LiveObservation(Observation):
     held: np.ndarray | None = None
     # Seconds since the API server last confirmed the capacity; None if it is not measured.
     capacity_age_s: float | None = None
+    # Int, a number that changes with each roll-out of a job's service; 0 = unknown; None: the
+    # cluster does not see roll-outs.
+    revision: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class LivePlan(Plan):
     floor: np.ndarray | None = None
     # How far Faro may change each job: `Authority.to_array()`, (jobs, fields); None = no limit.
     authority: np.ndarray | None = None
+    # Learned factor on each job's service time, and the standard error of its logarithm; None =
+    # service times are not learned.
+    service_factor: np.ndarray | None = None
+    service_factor_error: np.ndarray | None = None
 
 
 class LiveCluster(Cluster, Protocol):

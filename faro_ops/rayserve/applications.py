@@ -3,9 +3,11 @@
 An application that is missing, failed or unreadable is the trouble of its job alone.
 """
 
+import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED
@@ -28,6 +30,7 @@ class Deployment:
     states: Counter[str]  # number of replicas in each state
     # Ray's state of each replica that has started, by its id; None if Ray does not give all ids.
     replicas: Mapping[str, str] | None
+    revision: int = 0  # of the application (`code_revision`)
 
     @classmethod
     def of(cls, listed: Any) -> Self:
@@ -45,6 +48,18 @@ class Deployment:
     @property
     def running(self) -> int:
         return self.states[RUNNING]
+
+
+def code_revision(state: Mapping[str, Any]) -> int:
+    """A number that changes when other code or other arguments are deployed; 0 = unknown.
+
+    It does not change with the number of replicas.
+    """
+    config = state.get("deployed_app_config")
+    if not isinstance(config, Mapping):
+        return 0
+    parts = {name: config.get(name) for name in ("import_path", "runtime_env", "args")}
+    return zlib.crc32(json.dumps(parts, sort_keys=True, default=str).encode()) or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,9 @@ def _listed(state: Any, spec: ServeSpec, name: str) -> Listed:
         return Listed(None, GONE, f"{name} is being deleted", deleting=True)
     deployments = state["deployments"]
     details = deployments.get(spec.deployment)
-    deployment = None if details is None else Deployment.of(details)
+    deployment = None
+    if details is not None:
+        deployment = replace(Deployment.of(details), revision=code_revision(state))
     if status == FAILED:
         reason = f"Ray could not deploy {name} ({_last_line(state)}); deploy it again"
         return Listed(deployment, MISCONFIGURED, reason, stays=True)

@@ -222,6 +222,7 @@ class RayServeCluster(Cluster):
             present=None if present.all() else present,
             held=held if held.any() else None,
             capacity_age_s=capacity_age_s,
+            revision=np.array([one.revision if one else 0 for one in deployments]),
         )
 
     def writer_of(self, job: int) -> str | None:

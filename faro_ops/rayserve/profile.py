@@ -22,6 +22,7 @@ from faro_ops.rayserve.spec import ServeSpec
 from faro_ops.rayserve.statistics import add_row, empty_row
 
 START_S = 180.0
+LEAST_ERROR = 0.001  # of a service time in the table; constant times have no sampling error
 REPORTED_S = 2.5  # a request appears in the statistics within this many seconds of its end
 
 
@@ -35,6 +36,11 @@ class Profile:
     requests: int
     cold_start_s: float | None = None  # None if it was not measured
     calibration: Calibration | None = None  # fitted replica model; None if none was fitted
+
+    @property
+    def service_time_error(self) -> float:
+        """Relative standard error of the mean service time."""
+        return float(np.sqrt(self.service_scv / self.requests))
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
@@ -131,8 +137,9 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
 def _write_profile(row: dict[str, Any], profile: Profile) -> None:
     """Write a profile into its job's row of the table."""
     service: Profile | CalibratedService = profile
+    error = profile.service_time_error
     if profile.calibration and profile.calibration.verdict == CALIBRATED:
-        service = profile.calibration.service
+        service, error = profile.calibration.service, profile.calibration.service_time_error
         replica = {
             name: float(f"{one:.4g}") if isinstance(one, float) else one
             for name, one in mapping_of(service.replica).items()
@@ -143,6 +150,7 @@ def _write_profile(row: dict[str, Any], profile: Profile) -> None:
     row.pop("service_std_s", None)
     row["service_time_s"] = round(service.service_time_s, 5)
     row["service_scv"] = round(service.service_scv, 4)
+    row["service_time_error"] = max(LEAST_ERROR, round(error, 3))
     if row.get("model") in MODELS:
         del row["model"]  # its published service time would override the measured one
     if profile.cold_start_s is not None:

@@ -156,6 +156,10 @@ def _service_dict(service: backcast.Service) -> dict[str, Any]:
         "note": service.note,
         "replica": calibration.kind if calibration else None,
         "capacity_rps": _plain(calibration.capacity_rps) if calibration else None,
+        # For the jobs' table, which has columns of these names.
+        "service_time_s": calibration.service.service_time_s if calibration else None,
+        "service_scv": calibration.service.service_scv if calibration else None,
+        "service_time_error": calibration.service_time_error if calibration else None,
         "inside": _plain(service.inside),
         "late_minutes": _plain(service.late_minutes),
         "predicted_late_minutes": _plain(service.predicted_late_minutes),

@@ -356,6 +356,8 @@ def test_a_profile_is_written_into_the_table_and_the_rest_stays_the_same(tmp_pat
     write_profiles(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, cold_start_s=6.789)})
     a, b = read_jobs(path)
     assert (a.service_time_s, a.service_scv, a.cold_start_s, a.slo_s) == (0.08123, 0.2, 6.8, 0.5)
+    # 100 requests whose times have a coefficient of variation of 0.45
+    assert a.service_time_error == pytest.approx(0.045, abs=5e-4)
     assert b == Job("b")
     assert read_sections(path, "serve") == {"a": {"max_ongoing_requests": 4}, "b": {}}
 

@@ -131,6 +131,16 @@ class TestTable:
         write_profiles(path, {"a": Profile(0.07, 0.2, 0.003, 100, 6.0, answer(replica, verdict))})
         return yaml.safe_load(path.read_text())["jobs"][0], read_jobs(path)[0]
 
+    def test_the_error_of_a_calibrated_time_is_written_with_that_of_the_model(self, path):
+        sure = answer(Batched(8, 0.01, 0.04, 0.01), CALIBRATED)
+        # 90 % of a normal distribution are within 1.645 standard deviations
+        interval = np.array([1 - 0.1645, 1.0, 1 + 0.1645])
+        one = replace(sure, capacity_rps=interval, discrepancy=0.05)
+        write_profiles(path, {"a": Profile(0.07, 0.2, 0.003, 100, 6.0, one)})
+        assert read_jobs(path)[0].service_time_error == pytest.approx(np.hypot(0.1, 0.05), abs=1e-3)
+        _, job = self.written(path, Batched(8, 0.01, 0.04, 0.01), CALIBRATED)
+        assert job.service_time_error == 0.001, "a table accepts no error of 0"
+
     def test_a_calibrated_kind_is_written_and_read_again(self, path):
         row, job = self.written(path, Batched(8, 0.0123456, 0.04, 0.0123456), CALIBRATED)
         assert row["replica"] == {

@@ -1,0 +1,176 @@
+"""Service times that a run has learned: as columns of plans, after roll-outs, and after restarts.
+
+`faro_lib.policies.learning` learns them from latencies. Here, they enter the plan, so that the
+journal, the metrics and `faro explain` have them. A roll-out makes them uncertain. What a leader
+has learned survives it as a section of the run's state, because a journal replays only its last
+half hour.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from faro_lib.control import Memory
+from faro_lib.policies.learning import Learned, Learner
+from faro_lib.queueing.service_factor import FACTORS, STEP, mean_factor, normalised, relative_error
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
+from faro_ops.controller.brake import LiveMemory
+from faro_ops.policies.held import loop_of, with_loop
+from faro_ops.policies.protocol import LivePlan
+
+SECTION = "service_times"  # of the run's state
+GRID = [len(FACTORS), STEP]  # a posterior over other factors cannot be used
+PARTS = 10_000  # a posterior is stored in whole parts of this, to keep the state small
+OLD_S = DAY_MINUTES * MINUTE_S  # what is older says nothing about the services of today
+DIGITS = 4  # of the columns, which are recorded every minute
+NAMED = 4  # names of jobs in a message
+
+
+class UnixTime(Protocol):
+    """Converts times of the run to Unix times and back (`surviving.RunTime`)."""
+
+    def unix_s(self, run_s: float) -> float: ...
+    def run_s(self, unix_s: float) -> float: ...
+
+
+def learned_of(state: Any) -> Learned | None:
+    """What a policy has learned about service times; None if it does not learn."""
+    loop = loop_of(state)
+    return None if loop is None else loop.learned
+
+
+def with_learned(state: Any, learned: Learned) -> Any:
+    """The state of a policy that learns, with other knowledge about service times."""
+    loop = loop_of(state)
+    return state if loop is None else with_loop(state, replace(loop, learned=learned))
+
+
+def with_columns(plan: LivePlan, state: Any) -> LivePlan:
+    """The plan with the service times that its policy has learned, if it learns."""
+    learned = learned_of(state)
+    if learned is None:
+        return plan
+    return replace(
+        plan,
+        service_factor=mean_factor(learned.weight).round(DIGITS),
+        service_factor_error=relative_error(learned.weight).round(DIGITS),
+    )
+
+
+# --- roll-outs ------------------------------------------------------------------------------------
+
+
+def after_rollouts(state: Any, before: np.ndarray | None, now: np.ndarray | None) -> Any:
+    """The state after the services whose revision has changed have become uncertain.
+
+    before, now : int (jobs,), `LiveObservation.revision`; 0 or None = unknown.
+    """
+    learned = learned_of(state)
+    if learned is None or before is None or now is None:
+        return state
+    changed = (before != now) & (before > 0) & (now > 0)
+    if not changed.any():
+        return state
+    return with_learned(state, Learner().changed(learned, changed))
+
+
+# --- restarts and hand-overs ----------------------------------------------------------------------
+
+
+def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str, Any] | None:
+    """What is learned, as a section of the run's state; None if the policy does not learn."""
+    learned = learned_of(memory.state)
+    if learned is None:
+        return None
+    revision = LiveMemory.of(memory).revision
+    rows = {}
+    for n, job in enumerate(jobs):
+        parts = np.rint(learned.weight[n] * PARTS).astype(int)
+        kept = np.flatnonzero(parts)
+        rows[job.name] = {
+            "assumed_s": job.busy_s,
+            "first": int(kept[0]),
+            "parts": " ".join(map(str, parts[kept[0] : kept[-1] + 1].tolist())),
+            "revision": 0 if revision is None else int(revision[n]),
+        }
+    # The time at which the last minute ended that was learned from.
+    return {"grid": GRID, "until_s": time.unix_s(MINUTE_S * learned.minute), "jobs": rows}
+
+
+def resumed(
+    memory: Memory, section: Any, jobs: Sequence[Job], time: UnixTime, now_s: float
+) -> tuple[Memory, str]:
+    """(the memory with what `section` knows about the jobs' service times, a line or "").
+
+    A job whose row is damaged, or was learned for another assumed time, keeps what `memory` knows,
+    and the line says so.
+    """
+    learned = learned_of(memory.state)
+    if learned is None or section is None:
+        return memory, ""
+    try:
+        if section["grid"] != GRID:
+            return memory, _starting("written by another version of Faro")
+        until_s, rows = time.run_s(float(section["until_s"])), section["jobs"]
+        if not isinstance(rows, Mapping) or not math.isfinite(until_s):
+            raise ValueError("no jobs, or no time")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return memory, _starting("damaged")
+    if now_s - until_s > OLD_S:
+        return memory, _starting(f"{(now_s - until_s) / 3600:.0f} hours old")
+
+    weight = learned.weight.copy()
+    known = LiveMemory.of(memory)
+    none = np.zeros(len(jobs), int)
+    revision = none if known.revision is None else known.revision.copy()
+    damaged, other = [], []
+    for n, job in enumerate(jobs):
+        if job.name not in rows:
+            continue
+        try:
+            assumed_s, of_job, its_revision = _row(rows[job.name])
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            damaged.append(job.name)
+            continue
+        if not math.isclose(assumed_s, job.busy_s, rel_tol=1e-6):
+            other.append(job.name)
+            continue
+        weight[n], revision[n] = of_job, its_revision or revision[n]
+    # Not later than now, although the clock of the last leader may have been ahead.
+    minute = math.floor(min(until_s, now_s) / MINUTE_S + TOLERANCE)
+    state = with_learned(memory.state, replace(learned, weight=weight, minute=max(0, minute)))
+    lines = []
+    if damaged:
+        lines.append(_starting("damaged", damaged))
+    if other:
+        lines.append(_starting("about other times than those in the table", other))
+    return replace(known, state=state, revision=revision), "; ".join(lines)
+
+
+def _row(row: Mapping[str, Any]) -> tuple[float, np.ndarray, int]:
+    """(assumed time, posterior (factors,), revision) of a job; ValueError and others if damaged."""
+    first, parts = int(row["first"]), np.array(row["parts"].split(), float)
+    fits = first >= 0 and first + len(parts) <= len(FACTORS)
+    if not fits or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() <= 0:
+        raise ValueError(f"first={first} and parts are no posterior")
+    weight = np.zeros((1, len(FACTORS)))
+    weight[0, first : first + len(parts)] = parts
+    return float(row["assumed_s"]), normalised(weight)[0], int(row["revision"])
+
+
+def _starting(problem: str, names: Sequence[str] = ()) -> str:
+    of = f" of {named(names)}" if names else ""
+    return (
+        f"what was learned about the service times{of} is {problem}; "
+        "learning starts at the assumed times"
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
