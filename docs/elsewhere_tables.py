@@ -14,7 +14,7 @@ import marked
 import pandas as pd
 
 from studies.days import CLAIRVOYANT as LIMIT
-from studies.figures.days import finding, others
+from studies.figures.days import finding
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -56,16 +56,9 @@ def _difference(row: pd.Series) -> str:
 
 def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
     """The page with its summary and its two tables replaced."""
-    pairs = pd.concat([others(rows, LEADER) for rows in worlds.values()])
-    pairs = pairs[~pairs["policy"].str.startswith("Faro")]
-    below = (
-        f"{finding(worlds, LEADER)} Against the policies that are not Faro's, it loses less in "
-        f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in "
-        f"{(pairs['low'] > 0).sum()}."
-    )
     several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
     written = {
-        "summary: docs/elsewhere_tables.py writes it": textwrap.fill(below, 100),
+        "summary: docs/elsewhere_tables.py writes it": textwrap.fill(finding(worlds, LEADER), 100),
         "all days: docs/elsewhere_tables.py writes this table": table(worlds),
         "each day: docs/elsewhere_tables.py writes this table": table(several, day=None),
     }

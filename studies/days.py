@@ -1,6 +1,7 @@
 """Policies on several days of a workload, each with forecasters fitted to the days before it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,33 @@ def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+class Tally(NamedTuple):
+    """Comparisons by outcome. A clear outcome has an interval that excludes zero."""
+
+    less: int  # the leader loses less than the other policy
+    equal: int
+    more: int
+    clearly_less: int
+    clearly_more: int
+
+
+def tally(pairs: pd.DataFrame) -> Tally:
+    """Count the comparisons in the rows of `paired`, in both directions.
+
+    >>> pairs = {"difference": [0.3, 0.1, 0.0], "low": [0.1, -0.2, 0.0], "high": [0.5, 0.4, 0.0]}
+    >>> tally(pd.DataFrame(pairs))
+    Tally(less=2, equal=1, more=0, clearly_less=1, clearly_more=0)
+    """
+    outcomes = (
+        pairs["difference"] > 0,
+        pairs["difference"] == 0,
+        pairs["difference"] < 0,
+        pairs["low"] > 0,
+        pairs["high"] < 0,
+    )
+    return Tally(*(int(outcome.sum()) for outcome in outcomes))
 
 
 def _by_block(table: pd.DataFrame, column: str) -> np.ndarray:
