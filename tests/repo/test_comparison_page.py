@@ -1,5 +1,6 @@
 """docs/comparison.md shows the run in data/published-run, and its table marks the best policy."""
 
+import re
 import runpy
 
 import pandas as pd
@@ -12,6 +13,33 @@ PAGE = runpy.run_path(str(ROOT / "docs/comparison_tables.py"))
 def test_the_page_has_the_tables_of_the_kept_run():
     page = PAGE["PAGE"].read_text()
     assert PAGE["with_tables"](page, PAGE["kept"]()) == page
+
+
+@pytest.mark.parametrize("page", PAGE["FIRST_PAGES"], ids=lambda page: page.name)
+def test_the_first_pages_have_the_table_of_the_kept_run(page):
+    docs = PAGE["FIRST_PAGES"][page]
+    assert PAGE["with_headline"](page.read_text(), PAGE["kept"](), docs) == page.read_text()
+
+
+def test_the_first_pages_name_the_strongest_rival_of_each_column():
+    losses = PAGE["mean_losses"](PAGE["kept"]()["summary"])
+    least, names = PAGE["strongest_rivals"](losses)
+    text = (ROOT / "README.md").read_text()
+    for capacity in PAGE["CAPACITIES"]:
+        rivals = losses[capacity].drop([one for one in losses.index if one.startswith("Faro")])
+        assert least[capacity] == rivals.min()
+        assert f"{least[capacity]:.2f} ({names[capacity]})" in text
+
+
+def test_means_that_differ_and_steps_that_raise_the_loss_are_named():
+    run = PAGE["kept"]()
+    summary = run["summary"]
+    shifted = summary.copy()
+    at = (shifted["policy"] == "Faro-Fair (paper)") & (shifted["capacity_cores"] == 36)
+    assert "Fair at 36" not in PAGE["reproduction"](summary).replace("\n", " ")
+    shifted.loc[at, PAGE["LOSS"]] += 0.2
+    assert "Fair at 36 (+0.209)" in PAGE["reproduction"](shifted).replace("\n", " ")
+    assert "`+ exact solver` at 32 (by 0.098" in PAGE["regressions"](run["ablation"])
 
 
 @pytest.mark.parametrize("measure", ["lost_utility_published", "slo_violation_rate"])
@@ -27,6 +55,7 @@ def test_steps_of_the_ablation_and_solvers_stand_beside_their_published_values()
     steps = PAGE["ablation"](run["ablation"], run["steps"])
     first = next(row for row in steps.splitlines() if row.startswith("| no relaxation |"))
     assert [cell.strip() for cell in first.split("|")[3:8:2]] == ["1.292", "1.475", "2.113"]
+    assert re.fullmatch(r"\d\.\d{3} \(\d\.\d{3}\)", first.split("|")[2].strip())
     solvers = PAGE["solvers"](run["solvers"])
     cobyla = next(row for row in solvers.splitlines() if row.startswith("| relaxed | cobyla |"))
     assert [cell.strip() for cell in cobyla.split("|")[4:7:2]] == ["83.4 ms", "0.9994"]
@@ -76,5 +105,5 @@ def test_the_page_of_sharing_has_the_table_of_the_recorded_runs():
     runs = sharing["read_runs"]()
     assert sharing["marked"].with_table(page, sharing["MARK"], sharing["table"](runs)) == page
     mean = runs.groupby(["policy", "models", "cores"])[sharing["LOSS"]].mean()
-    shown = " / ".join(f"{mean['Faro-Sum', 2, cores]:.2f}" for cores in (36, 32, 16))
+    shown = " | ".join(f"{mean['Faro-Sum', 2, cores]:.2f}" for cores in (36, 32, 16))
     assert f"| {shown} |" in (ROOT / "README.md").read_text()
