@@ -390,7 +390,10 @@ class TestWhereTheMarginEnds:
             ]
         )
         text = sensitivity_figures.margin_caption(frame)
-        assert text.startswith("F loses less utility than the best baseline in 4 of 5 settings.")
+        start = (
+            "F loses less utility than the best of A in 4 of 5 settings, and more in 1. Its margin"
+        )
+        assert text.startswith(start)
         assert "smallest, -0.20, at forecast error (of an oracle) = 0.5, against A" in text
 
     def test_a_parameter_with_a_single_value_is_not_drawn(self):

@@ -69,6 +69,14 @@ def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
     assert table.count("Faro-Sum") == 3
 
 
+@pytest.mark.parametrize("name", ["index.md", "limits.md", "live.md"])
+def test_pages_that_name_the_recorded_trials_also_tell_the_one_with_a_lost_worker(name):
+    recorded = runpy.run_path(str(ROOT / "docs/recorded_trials.py"))
+    page = (ROOT / "docs" / name).read_text()
+    assert recorded["with_finding"](page) == page
+    assert "1.96 against\n1.67" in page or "1.96 against 1.67" in page
+
+
 def test_the_page_of_replicas_has_the_table_of_the_live_runs_whose_p99_is_within_15_percent():
     twins = runpy.run_path(str(ROOT / "docs/twins.py"))
     page = twins["PAGE"].read_text()

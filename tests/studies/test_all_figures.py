@@ -292,7 +292,8 @@ def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_tab
     drawing = drawings["sensitivity"]
     assert len(drawing.figure.axes) == 2
     assert (
-        f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, "
+        f"in {(margin > 0).sum()} of {len(margin)} settings, and more in {(margin < 0).sum()}. "
+        f"Its margin is smallest, "
         f"{margin.min():.2f}," in drawing.caption
     )
 
