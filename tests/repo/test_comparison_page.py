@@ -69,6 +69,12 @@ def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
     assert table.count("Faro-Sum") == 3
 
 
+def test_the_live_page_has_the_table_of_the_recorded_long_run():
+    recorded = runpy.run_path(str(ROOT / "docs/recorded_trials.py"))
+    page = recorded["LIVE_PAGE"].read_text()
+    assert recorded["with_long_run"](page) == page
+
+
 @pytest.mark.parametrize("name", ["index.md", "limits.md", "live.md"])
 def test_pages_that_name_the_recorded_trials_also_tell_the_one_with_a_lost_worker(name):
     recorded = runpy.run_path(str(ROOT / "docs/recorded_trials.py"))
