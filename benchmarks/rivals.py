@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
 from studies.remembered import remembered
+from studies.rivals import RIVALS
 from studies.tuning import chosen, training_days, tune
 
 OUT = Path("data/recorded-rivals")
@@ -74,7 +76,7 @@ def compare(world: World, traces: Traces, latency_model, choices: pd.DataFrame) 
     for day in world.judged:
         judged = traces if day == traces.days + 1 else traces.until(day)
         name = "bayes" if world.posterior else "auto"
-        options = {"posterior": world.posterior} if world.posterior else {}
+        options: dict[str, Any] = {"posterior": world.posterior} if world.posterior else {}
         context = PolicyContext(
             traces.jobs,
             remembered(forecast.fit(name, judged, **options)),
@@ -102,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("world", choices=list(WORLDS))
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--rivals", nargs="+", choices=list(RIVALS), default=list(RIVALS))
     parser.add_argument("--evaluate", action="store_true", help="keep the choices in --out")
     options = parser.parse_args(arguments)
     world = WORLDS[options.world]
@@ -110,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuning = options.out / f"{options.world}-tuning.csv"
     if not options.evaluate:
         days = training_days(traces, world.tuned, latency_model)
-        write(tune(days, list(world.capacities.values())), tuning)
+        rivals = {name: RIVALS[name] for name in options.rivals}
+        write(tune(days, list(world.capacities.values()), rivals), tuning)
     if not tuning.exists():
         parser.error(f"{tuning}: no such file; run without --evaluate first")
     runs = compare(world, traces, latency_model, pd.read_csv(tuning))

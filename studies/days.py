@@ -19,6 +19,7 @@ from faro_lib.workload import Traces
 # up to half an hour.
 BLOCK_MINUTES = 60
 MIN_BLOCKS = 4  # on a day that is shorter than four blocks
+DAYS, BLOCKS = "days", "blocks"  # units of an interval
 MIN_DAYS = 3  # days from which days, not blocks, are the units of an interval
 CLAIRVOYANT = "clairvoyant"
 RUN = ["day", "capacity_cores", "policy", "trial"]  # the columns that identify a run
@@ -93,7 +94,7 @@ def paired(blocks: pd.DataFrame, leader: str) -> pd.DataFrame:
     interval speaks of these days only.
 
     Columns day ("all", or a single day), capacity_cores, policy, lost_utility, slo_violation_rate,
-    difference, low, high.
+    difference, low, high, units (DAYS or BLOCKS).
     """
     rows = []
     for (capacity, policy), part in blocks.groupby(["capacity_cores", "policy"], sort=False):
@@ -117,6 +118,7 @@ def paired(blocks: pd.DataFrame, leader: str) -> pd.DataFrame:
                     "difference": difference,
                     "low": low,
                     "high": high,
+                    "units": DAYS if len(lost) >= MIN_DAYS else BLOCKS,
                 }
             )
     return pd.DataFrame(rows)

@@ -91,7 +91,8 @@ def search(
 ) -> list[tuple[Setting, float]]:
     """All settings that coordinate descent tries, with their loss, in the order of trying.
 
-    One setting at a time takes all of its values, until no single change lowers the loss.
+    One setting at a time takes all of its values. Then single settings move to the next smaller or
+    larger value, until no such move lowers the loss.
 
     >>> tried = search({"x": (1, 2, 3)}, {"x": 1}, lambda setting: (setting["x"] - 2) ** 2)
     >>> min(tried, key=lambda one: one[1])
@@ -106,14 +107,22 @@ def search(
         return known[key]
 
     best = dict(start)
-    lowered = True
-    while lowered:
-        lowered = False
-        for name, values in settings.items():
-            least = min(({**best, name: value} for value in values), key=of)
-            if of(least) < of(best):
-                best, lowered = least, True
+    for name, values in settings.items():
+        best = min(({**best, name: value} for value in values), key=of)
+    while True:
+        least = min(neighbours(best, settings), key=of)
+        if of(least) >= of(best):
+            break
+        best = least
     return [(dict(zip(settings, key)), lost) for key, lost in known.items()]
+
+
+def neighbours(setting: Setting, settings: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
+    """The settings that differ in one value, which is the next smaller or larger one."""
+    for name, values in settings.items():
+        at = values.index(setting[name])
+        for value in (*values[max(at - 1, 0) : at], *values[at + 1 : at + 2]):
+            yield {**setting, name: value}
 
 
 def edges(setting: Setting, settings: Mapping[str, Sequence[float]]) -> str:

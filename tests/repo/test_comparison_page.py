@@ -102,6 +102,17 @@ def test_the_page_of_other_workloads_has_the_tables_of_the_kept_run():
     assert elsewhere["with_tables"](page, worlds) == page
 
 
+def test_an_earlier_run_has_intervals_over_its_days_and_says_which_are_of_the_earlier_method():
+    elsewhere = runpy.run_path(str(ROOT / "docs/elsewhere_tables.py"))
+    columns = ["day", "capacity_cores", "policy", "difference", "low", "high"]
+    days = [(str(day), 9, "A", 1.0 + day, 0.0, 9.0) for day in range(3)]
+    table = pd.DataFrame([("all", 9, "A", 2.0, 1.9, 2.1), *days], columns=columns)
+    low, high = elsewhere["over_days"](table).loc[0, ["low", "high"]]
+    assert (low, high) == pytest.approx((2 - 2.484, 2 + 2.484), abs=1e-3)  # t of 2 degrees: 4.303
+    assert "earlier method" in elsewhere["method"]({"one": table})
+    assert "earlier" not in elsewhere["method"]({"one": table.assign(units="days")})
+
+
 def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison_in_italics():
     elsewhere = runpy.run_path(str(ROOT / "docs/elsewhere_tables.py"))
     row = pd.Series({"difference": -0.3, "low": -0.5, "high": -0.1})
