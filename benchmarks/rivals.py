@@ -5,7 +5,8 @@
 
 data/recorded-rivals gets two tables per workload: NAME-tuning.csv has every setting that was tried
 and which were chosen, NAME.csv every run of the comparison. docs/rivals_tables.py writes them into
-the pages. `--evaluate` keeps the choices of an earlier run.
+the pages. `--rivals` tunes only some, and keeps the choices of an earlier run for the others;
+without a name, it tunes none.
 """
 
 import argparse
@@ -104,19 +105,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("world", choices=list(WORLDS))
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--rivals", nargs="+", choices=list(RIVALS), default=list(RIVALS))
-    parser.add_argument("--evaluate", action="store_true", help="keep the choices in --out")
+    parser.add_argument("--rivals", nargs="*", default=list(RIVALS), help=", ".join(RIVALS))
     options = parser.parse_args(arguments)
+    unknown = [name for name in options.rivals if name not in RIVALS]
+    if unknown:
+        parser.error(f"unknown rival {unknown[0]!r}; accepted: {', '.join(RIVALS)}")
     world = WORLDS[options.world]
     traces = load_workload(world.workload, world.jobs)
     latency_model = measure(traces.jobs)
     tuning = options.out / f"{options.world}-tuning.csv"
-    if not options.evaluate:
-        days = training_days(traces, world.tuned, latency_model)
-        rivals = {name: RIVALS[name] for name in options.rivals}
-        write(tune(days, list(world.capacities.values()), rivals), tuning)
+    days = training_days(traces, world.tuned, latency_model) if options.rivals else []
+    for name in options.rivals:
+        table = tune(days, list(world.capacities.values()), {name: RIVALS[name]})
+        if tuning.exists():
+            before = pd.read_csv(tuning)
+            table = pd.concat([before[before["rival"] != name], table], ignore_index=True)
+        write(table, tuning)
     if not tuning.exists():
-        parser.error(f"{tuning}: no such file; run without --evaluate first")
+        parser.error(f"{tuning}: no such file, and no rival to tune")
     runs = compare(world, traces, latency_model, pd.read_csv(tuning))
     write(runs, options.out / f"{options.world}.csv")
 

@@ -91,8 +91,8 @@ def search(
 ) -> list[tuple[Setting, float]]:
     """All settings that coordinate descent tries, with their loss, in the order of trying.
 
-    One setting at a time takes all of its values. Then single settings move to the next smaller or
-    larger value, until no such move lowers the loss.
+    One setting at a time takes every second of its values. Then single settings move to the next
+    smaller or larger value, until no such move lowers the loss.
 
     >>> tried = search({"x": (1, 2, 3)}, {"x": 1}, lambda setting: (setting["x"] - 2) ** 2)
     >>> min(tried, key=lambda one: one[1])
@@ -108,7 +108,8 @@ def search(
 
     best = dict(start)
     for name, values in settings.items():
-        best = min(({**best, name: value} for value in values), key=of)
+        coarse = [best, *({**best, name: value} for value in values[::2])]
+        best = min(coarse, key=of)
     while True:
         least = min(neighbours(best, settings), key=of)
         if of(least) >= of(best):
