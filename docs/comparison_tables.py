@@ -15,6 +15,7 @@ from pathlib import Path
 import marked
 import numpy as np
 import pandas as pd
+from rivals_tables import with_tuned
 from scipy.stats import ttest_ind_from_stats
 
 from faro_lib.metrics.paired import t_interval
@@ -98,9 +99,12 @@ def mean_losses(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def strongest_rivals(losses: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Least loss of the policies that are not variants of Faro, and whose it is, by capacity."""
-    rivals = losses[~losses.index.str.startswith("Faro")]
-    return rivals.min(), rivals.idxmin().map(NAMES)
+    """Least loss of the policies that are not variants of Faro, and whose it is, by capacity.
+
+    Rivals that are tuned on training days are among them, once they are recorded.
+    """
+    rivals = with_tuned(losses[~losses.index.str.startswith("Faro")])
+    return rivals.min(), rivals.idxmin().map(lambda name: NAMES.get(name, name))
 
 
 def headline(run: dict[str, pd.DataFrame], shared: pd.DataFrame, docs: str) -> str:
