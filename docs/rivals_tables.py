@@ -5,6 +5,7 @@ docs/comparison.md has the published day, docs/elsewhere.md azure-2019, docs/tun
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import marked
@@ -67,21 +68,26 @@ def interval(lost: pd.Series, reference: pd.Series) -> tuple[float, float, float
 
 
 def choices() -> str:
-    """A row per workload, rival and capacity: the chosen settings, and which are at the edge."""
-    rows = []
+    """A row per workload, rival and capacity: the chosen settings, and which are at the edge.
+
+    A sentence names the rivals that have not been tuned yet.
+    """
+    rows, missing = [], []
     for world in LOSSES:
         path = KEPT / f"{world}-tuning.csv"
-        if not path.exists():
-            continue
-        tried = pd.read_csv(path, keep_default_na=False, na_values={"lost_utility": [""]})
+        tried = pd.read_csv(path) if path.exists() else pd.DataFrame({"rival": []})
         for name, rival in RIVALS.items():
             of_rival = tried[tried["rival"] == name]
+            if of_rival.empty:
+                missing.append(f"{name} on {world}")
+                continue
             for row in of_rival[of_rival["chosen"]].to_dict("records"):
                 capacity = row["capacity_cores"]
                 settings = ", ".join(f"{key} {float(row[key]):g}" for key in rival.settings)
                 number = (of_rival["capacity_cores"] == capacity).sum()
+                edge = "-" if pd.isna(row["at_edge"]) else row["at_edge"]
                 lost = f"{row['lost_utility']:.3f}"
-                rows.append((world, name, capacity, settings, lost, number, row["at_edge"] or "-"))
+                rows.append((world, name, capacity, settings, lost, number, edge))
     heads = [
         "workload",
         "rival",
@@ -91,7 +97,10 @@ def choices() -> str:
         "settings tried",
         "at the edge",
     ]
-    return markdown_table(heads, rows)
+    text = markdown_table(heads, rows)
+    if missing:
+        text += "\n\n" + textwrap.fill(f"Not tuned yet: {', '.join(missing)}.", 100)
+    return text
 
 
 def with_tuned(losses: pd.DataFrame) -> pd.DataFrame:

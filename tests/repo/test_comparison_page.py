@@ -111,6 +111,23 @@ def test_pages_have_the_tables_of_the_recorded_rivals_and_of_their_settings():
         assert rivals["with_table"](page, world) == page
 
 
+def test_the_worlds_of_a_family_are_the_units_of_its_intervals():
+    families = runpy.run_path(str(ROOT / "docs/families_tables.py"))
+    page = families["PAGE"].read_text()
+    assert families["with_table"](page) == page
+    lost = {"Faro-Sum": [0.1, 0.2, 0.3], "HPA": [0.2, 0.4, 0.6], "MArk": [0.1, 0.1, 0.1]}
+    rows = [
+        ("flash-crowd", seed, 20, policy, value)
+        for policy, values in lost.items()
+        for seed, value in enumerate(values)
+    ]
+    columns = ["family", "seed", "capacity_cores", "policy", "lost_utility"]
+    text = families["table"](pd.DataFrame(rows, columns=columns))
+    # 0.2 +- t(0.975, 2 degrees) 0.1 / sqrt(3)
+    assert "| flash-crowd | 3 | 20 | 0.200 | *+0.200 (-0.05 to +0.45)* |" in text
+    assert "| *-0.100 (-0.35 to +0.15)* |" in text
+
+
 def test_a_tuned_rival_is_compared_with_faro_on_the_same_trials():
     rivals = runpy.run_path(str(ROOT / "docs/rivals_tables.py"))
     lost = {"Faro-Sum": (0.2, 0.4), "HPA": (0.5, 0.7)}  # the trials differ, the difference does not
