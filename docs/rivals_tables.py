@@ -15,6 +15,7 @@ import pandas as pd
 from faro_lib.metrics.paired import t_interval, unit_interval
 from studies.days import MIN_DAYS
 from studies.rivals import RIVALS
+from studies.tuning import edges
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +86,7 @@ def choices() -> str:
                 capacity = row["capacity_cores"]
                 settings = ", ".join(f"{key} {float(row[key]):g}" for key in rival.settings)
                 number = (of_rival["capacity_cores"] == capacity).sum()
-                edge = "-" if pd.isna(row["at_edge"]) else row["at_edge"]
+                edge = edges(row, rival.settings) or "-"
                 lost = f"{row['lost_utility']:.3f}"
                 rows.append((world, name, capacity, settings, lost, number, edge))
     heads = [

@@ -126,11 +126,13 @@ def neighbours(setting: Setting, settings: Mapping[str, Sequence[float]]) -> Ite
             yield {**setting, name: value}
 
 
-def edges(setting: Setting, settings: Mapping[str, Sequence[float]]) -> str:
-    """The names of the settings whose value is the first or the last that was offered."""
-    return " ".join(
-        name for name, values in settings.items() if setting[name] in (values[0], values[-1])
-    )
+def edges(setting: Mapping[str, float], settings: Mapping[str, Sequence[float]]) -> str:
+    """The names of the settings whose value is the first or the last that was offered.
+
+    A first value of 0 is no edge, because there are no smaller delays.
+    """
+    ends = {name: {values[-1], values[0] or values[-1]} for name, values in settings.items()}
+    return " ".join(name for name in settings if setting[name] in ends[name])
 
 
 def mean_loss(

@@ -42,8 +42,8 @@ def unit_interval(differences: np.ndarray, minutes: np.ndarray) -> tuple[float, 
     count once. The mean d is a ratio of sums, with variance
     sum_s n_s / (n_s - 1) sum_u (d_su - d_s m_su)^2 / (sum m)^2 over strata s and their n_s units u,
     and Satterthwaite's degrees of freedom. A single unit has the bounds NaN.
-    Sources: Cochran, Sampling Techniques, 1977, 5.4 and 6.9; for blocks: the batch means of Law,
-    Simulation Modeling and Analysis, 2015, 9.5.3.
+    Sources: Cochran, Sampling Techniques, 1977, 5.4 and chapter 6; for blocks: the batch means of
+    Law, Simulation Modeling and Analysis, 2015, 9.5.3.
 
     differences : measure of one policy minus that of the other, summed over each unit, shape
         (strata, trials, units).

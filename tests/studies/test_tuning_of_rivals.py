@@ -46,13 +46,14 @@ def test_no_setting_is_tried_twice():
 
 
 def test_a_setting_with_the_least_or_the_largest_value_is_at_the_edge():
-    settings = {"x": (0, 1, 2), "y": (0, 1, 2)}
-    assert edges({"x": 0, "y": 1}, settings) == "x"
-    assert edges({"x": 2, "y": 0}, settings) == "x y"
-    assert edges({"x": 1, "y": 1}, settings) == ""
+    settings = {"x": (1, 2, 3), "delay": (0, 1, 2)}
+    assert edges({"x": 1, "delay": 1}, settings) == "x"
+    assert edges({"x": 3, "delay": 2}, settings) == "x delay"
+    assert edges({"x": 2, "delay": 1}, settings) == ""
+    assert edges({"x": 2, "delay": 0}, settings) == "", "no delay is shorter than none"
 
 
-def test_the_defaults_of_each_rival_are_in_its_grid_and_not_at_its_edge():
+def test_the_start_of_each_rival_is_in_its_grid_whose_values_ascend():
     for rival in RIVALS.values():
         assert all(list(values) == sorted(values) for values in rival.settings.values())
         assert all(rival.start[name] in values for name, values in rival.settings.items())
