@@ -116,10 +116,12 @@ $(OTHERS): envs/forecasters/requirements.txt $(if $(ZERO_SHOT),envs/forecasters/
 	.venv-forecasters/bin/pip install --quiet $(addprefix -r ,$^)
 	touch $@
 
-# The picture of the README and the tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml`.
+# The picture and the table of the README, and the tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)
 	python docs/images/headline.py
+	python docs/rivals_tables.py
 	python docs/comparison_tables.py
+	python docs/unrecorded.py
 
 # The runs of notebook 81, about two hours on an otherwise idle machine: two workers of eight cores on the kind cluster. If it
 # is interrupted, the same command continues with the runs that are missing.

@@ -45,12 +45,9 @@ def replace_rows(path: Path, new: pd.DataFrame, keys: list[str]) -> None:
     """
     with path.open(newline="") as file:
         head, *lines = list(csv.reader(file))
-    # A column may occur twice, as in sizes.csv: values by name and occurrence.
-    places_of = {name: np.flatnonzero(new.columns == name) for name in set(new.columns)}
-    rows = {}
-    for values in new.itertuples(index=False, name=None):
-        key = tuple(str(values[places_of[one][0]]) for one in keys)
-        rows[key] = {name: [values[n] for n in at] for name, at in places_of.items()}
+    rows = {
+        tuple(str(row[key]) for key in keys): row for row in new.astype(object).to_dict("records")
+    }
     places = [head.index(key) for key in keys]
     replaced = 0
     for line in lines:
@@ -60,8 +57,7 @@ def replace_rows(path: Path, new: pd.DataFrame, keys: list[str]) -> None:
         replaced += 1
         for place, column in enumerate(head):
             if column in row:
-                occurrence = head[:place].count(column)
-                line[place] = str(row[column][occurrence])
+                line[place] = str(row[column])
     if replaced != len(rows):
         raise ValueError(f"{path}: {replaced} of {len(rows)} rows were found")
     with path.open("w", newline="") as file:

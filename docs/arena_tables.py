@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from faro_ops.arena.scenarios import scenarios
 from studies.arena import scores
 from studies.arena.scores import Entry, read_entries
-from studies.wording import markdown_table
+from studies.wording import and_list, markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/arena.md"
@@ -92,6 +93,22 @@ def listed() -> str:
     return markdown_table(["scenario", "set", "cores", "what it is"], rows)
 
 
+def code(entries: dict[str, Entry]) -> str:
+    """By how many versions of the library the entries were scored, from their hashes."""
+    versions: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        versions.setdefault(entry["sha256"]["library"], []).append(name)
+    if len(versions) == 1:
+        return "All entries were scored with the same version of the library."
+    groups = "; ".join(and_list(names) for names in versions.values())
+    return textwrap.fill(
+        f"The entries were scored with {len(versions)} versions of the library, on the same "
+        f"requests: {groups}. `python benchmarks/arena.py --record` scores all of them again.",
+        100,
+        break_on_hyphens=False,
+    )
+
+
 def with_tables(page: str, entries: dict[str, Entry]) -> str:
     """The page with its tables replaced."""
     tables = {
@@ -103,7 +120,7 @@ def with_tables(page: str, entries: dict[str, Entry]) -> str:
     tables |= {"speed": speed(measured), "error": error(measured)}
     for name, table in tables.items():
         page = marked.with_table(page, f"{name}: docs/arena_tables.py writes this table", table)
-    return page
+    return marked.with_table(page, "versions: docs/arena_tables.py writes it", code(entries))
 
 
 if __name__ == "__main__":

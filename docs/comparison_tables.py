@@ -1,7 +1,8 @@
-"""The tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml`.
+"""The tables of docs/comparison.md, docs/index.md and README.md about the published workload.
 
-`make readme` runs both. The rows come from data/published-run, a copy of tables of the run, which a
-new run replaces.
+They come from results of `make figures CONFIG=config/paper.yaml`; `make readme` runs both. The rows
+come from data/published-run, a copy of tables of the run, which a new run replaces. Without
+results, the pages are written from that copy.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ from pathlib import Path
 import marked
 import numpy as np
 import pandas as pd
+from rivals_tables import with_tuned
+from scipy.stats import ttest_ind_from_stats
 
+from faro_lib.metrics.paired import t_interval
 from studies.figures.comparison import published_main
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/comparison.md"
+FIRST_PAGES = {ROOT / "README.md": "docs/", ROOT / "docs/index.md": ""}  # -> way to docs/
+HEADLINE = "published workload: docs/comparison_tables.py writes this table"
 KEPT = ROOT / "data/published-run"
 RESULTS = ROOT / "results/faro-10jobs"
+SHARING = ROOT / "data/recorded-sharing/faro.csv"
 # Name of the copy -> the table of the run.
 TABLES = {
     "summary": "simulate/summary.csv",
@@ -50,6 +57,7 @@ NAMES = {
 SOLVERS = {"SLSQP": "slsqp", "COBYLA": "cobyla", "DE": "differential-evolution"}
 LOSS = "lost_utility_published"
 VIOLATIONS = "slo_violation_rate"
+SIGNIFICANT = 0.05  # p value below which two means are said to differ
 
 
 def percent(share: float, digits: int) -> str:
@@ -65,16 +73,16 @@ def published_by_policy(measure: str) -> pd.Series:
 
 def finding(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
     """The page's first paragraph: what Faro-Sum loses, ours and published, and other policies."""
-    ours = summary.groupby(["policy", "capacity_cores"])[LOSS].mean().unstack()
+    ours = mean_losses(summary)
     published = published_by_policy(LOSS)["Faro-Sum (paper)"]
-    baselines = ours[~ours.index.str.startswith("Faro")]
     means = limit.groupby("capacity_cores")[LOSS].mean()
 
     def each(values: pd.Series) -> str:
         *rest, last = [f"{values[capacity]:.3f}" for capacity in CAPACITIES]
         return f"{', '.join(rest)} and {last}"
 
-    best = [f"{baselines[c].min():.3f} ({NAMES[baselines[c].idxmin()]})" for c in CAPACITIES]
+    losses, names = strongest_rivals(ours)
+    best = [f"{losses[c]:.3f} ({names[c]})" for c in CAPACITIES]
     text = (
         f"Of the utility of ten jobs, at most 10, our Faro-Sum loses {each(ours.loc['Faro-Sum'])} "
         f"with {CAPACITIES[0]}, {CAPACITIES[1]} and {CAPACITIES[2]} cores (a replica has one "
@@ -83,6 +91,53 @@ def finding(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
         f"requests in advance would lose about {each(means)}."
     )
     return textwrap.fill(text, 100)
+
+
+def mean_losses(summary: pd.DataFrame) -> pd.DataFrame:
+    """Mean lost utility, with a row per policy and a column per capacity."""
+    return summary.groupby(["policy", "capacity_cores"])[LOSS].mean().unstack()
+
+
+def strongest_rivals(losses: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Least loss of the policies that are not variants of Faro, and whose it is, by capacity.
+
+    Rivals that are tuned on training days are among them, once they are recorded.
+    """
+    rivals = with_tuned(losses[~losses.index.str.startswith("Faro")])
+    return rivals.min(), rivals.idxmin().map(lambda name: NAMES.get(name, name))
+
+
+def headline(run: dict[str, pd.DataFrame], shared: pd.DataFrame, docs: str) -> str:
+    """The table of README.md and docs/index.md: lost utility by capacity.
+
+    shared : the runs of benchmarks/sharing.py on the published day.
+    docs : the way from the page to docs/.
+    """
+    ours = mean_losses(run["summary"])
+    two = shared[(shared["policy"] == "Faro-Sum") & (shared["models"] == 2)]
+    trials = two["trial"].nunique()
+    of_trials = "one trial" if trials == 1 else f"{trials} trials"
+    sharing = f"Faro-Sum, if each replica may hold two models, {of_trials}"
+    losses = {
+        "Faro-Sum, which maximises the sum of the utilities": ours.loc["Faro-Sum"],
+        f"{sharing} ([sharing]({docs}sharing.md))": two.groupby("cores")[LOSS].mean(),
+        "Faro-Sum, as published in the paper": published_by_policy(LOSS)["Faro-Sum (paper)"],
+        "the strongest policy here that is not a variant of Faro": strongest_rivals(ours)[0],
+        "the rule of the Kubernetes HPA, with its default target of 80 %": ours.loc["HPA"],
+        "MArk, which forecasts each job alone": ours.loc["MArk"],
+        "clairvoyant limit: a policy that knows all requests in advance": (
+            run["limit"].groupby("capacity_cores")[LOSS].mean()
+        ),
+    }
+    names = strongest_rivals(ours)[1]
+    rows = []
+    for text, of_policy in losses.items():
+        cells = [f"{of_policy[capacity]:.2f}" for capacity in CAPACITIES]
+        if text.startswith("the strongest"):
+            cells = [f"{cell} ({names[capacity]})" for cell, capacity in zip(cells, CAPACITIES)]
+        rows.append((text, *cells))
+    first, *rest = CAPACITIES
+    return markdown_table(["lost utility of ten jobs", f"{first} replicas", *map(str, rest)], rows)
 
 
 def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
@@ -114,26 +169,90 @@ def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
     return markdown_table(["policy", *ours_and_published(CAPACITIES)], rows)
 
 
+def reproduction(summary: pd.DataFrame) -> str:
+    """How many means of the paper's variant differ from the published ones, and which.
+
+    Welch's t test on the means of both, with the published deviations and trials.
+    """
+    published = pd.read_csv(ROOT / "data/published/published_main.csv")
+    published = published[published["env"] == "simulation"].set_index(["system", "replicas"])
+    differing = []
+    for objective in OBJECTIVES:
+        for capacity in CAPACITIES:
+            policy = f"Faro-{objective}"
+            at = (summary["policy"] == f"{policy} (paper)") & (
+                summary["capacity_cores"] == capacity
+            )
+            ours = summary.loc[at, LOSS]
+            theirs = published.loc[policy, capacity]
+            mean, deviation = (
+                theirs["lost_cluster_utility_mean"],
+                theirs["lost_cluster_utility_std"],
+            )
+            test = ttest_ind_from_stats(
+                ours.mean(),
+                ours.std(),
+                len(ours),
+                mean,
+                deviation,
+                int(theirs["trials"]),
+                equal_var=False,
+            )
+            if test.pvalue < SIGNIFICANT:
+                differing.append(f"{objective} at {capacity} ({ours.mean() - mean:+.3f})")
+    return textwrap.fill(
+        f"By their means over the trials, {len(differing)} of the paper's variant's "
+        f"{len(OBJECTIVES) * len(CAPACITIES)} values differ from the published ones (Welch's t "
+        f"test, p < {SIGNIFICANT}): {', '.join(differing)}.",
+        100,
+    )
+
+
 def ours_and_published(capacities: Iterable[int]) -> list[str]:
     """Two heads of columns for each capacity."""
     return [head for capacity in capacities for head in (f"{capacity} ours", "published")]
 
 
 def ablation(summary: pd.DataFrame, steps: pd.DataFrame) -> str:
-    """A row per step: the lost utility of our trials and the published one, for each capacity."""
+    """A row per step: our lost utility with its deviation, and the published one, by capacity."""
     published = pd.read_csv(ROOT / "data/published/published_ablation.csv")
     published = published.set_index(["system", "replicas"])["lost_cluster_utility_mean"]
     known = dict(steps[["variant", "published"]].dropna().itertuples(index=False))
-    lost = summary.groupby(["variant", "capacity_cores"], sort=False)[LOSS].mean().unstack()
+    by = summary.groupby(["variant", "capacity_cores"], sort=False)[LOSS]
+    lost, deviation = by.mean().unstack(), by.std().unstack()
     sizes = sorted(lost, reverse=True)
     rows = []
     for name, row in lost.iterrows():
         cells = [name]
         for size in sizes:
             theirs = f"{published[known[name], size]:.3f}" if name in known else "-"
-            cells += [f"{row[size]:.3f}", theirs]
+            cells += [f"{row[size]:.3f} ({deviation.loc[name, size]:.3f})", theirs]
         rows.append(cells)
     return markdown_table(["step", *ours_and_published(sizes)], rows)
+
+
+def regressions(summary: pd.DataFrame) -> str:
+    """How many steps of the ablation change the loss clearly, and which of them raise it.
+
+    A change is clear if the 95 % interval of the difference, paired by trial, excludes zero.
+    """
+    runs = summary.pivot_table(
+        index=["capacity_cores", "trial"], columns="variant", values=LOSS, sort=False
+    )
+    raised, lowered, compared = [], 0, 0
+    for before, step in zip(runs.columns, runs.columns[1:]):
+        for capacity, part in runs.groupby("capacity_cores", sort=False):
+            mean, half = t_interval(part[step], part[before])
+            compared += 1
+            lowered += mean < -half
+            if mean > half:
+                raised.append(f"`{step}` at {capacity} (by {mean:.3f} ± {half:.3f})")
+    text = (
+        f"Of {compared} differences between a step and the one before it, {lowered} lower the loss "
+        f"and {len(raised)} raise it such that the 95 % interval, paired by trial, excludes zero. "
+        f"The loss rises with {', '.join(raised)}."
+    )
+    return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def capacities(curve: pd.DataFrame) -> str:
@@ -168,23 +287,27 @@ def larger(sizes: pd.DataFrame) -> str:
 def solvers(answers: pd.DataFrame) -> str:
     """A row per formulation and solver: median time and mean utility, ours and published.
 
-    The utility is relative to the optimum.
+    The utility is relative to the optimum. The last column has the mean utility below it, per job.
     """
     published = pd.read_csv(ROOT / "data/published/published_solvers.csv")
     formulation = published["formulation"].str.split("(").str[0]
     published.index = pd.MultiIndex.from_arrays([formulation, published["solver"].replace(SOLVERS)])
     ten = answers.assign(share=answers["value"] / answers["optimum"])
-    by = ten.groupby(["formulation", "solver"], sort=False)[["seconds", "share"]]
+    by = ten.groupby(["formulation", "solver"], sort=False)
+    columns = {"seconds": "median", "share": "mean", "gap_per_job": "mean"}
     rows = []
-    for name, row in by.agg({"seconds": "median", "share": "mean"}).iterrows():
+    for name, row in by.agg(columns).iterrows():
         time, utility = "-", "-"
         if name in published.index:
             theirs = published.loc[name]
             time = f"{1000 * theirs['time_s_median']:.1f} ms"
             utility = f"{theirs['normalized_utility_mean']:.4f}"
         ours = f"{1000 * row['seconds']:.1f} ms"
-        rows.append((*name, ours, time, f"{row['share']:.4f}", utility))
-    heads = ["formulation", "solver", "time, ours", "published", "utility, ours", "published"]
+        share, gap = f"{row['share']:.4f}", f"{row['gap_per_job']:.4f}"
+        rows.append((*name, ours, time, share, utility, gap))
+    of_time = ["time, ours", "published"]
+    of_utility = ["utility, ours", "published", "below the optimum, per job"]
+    heads = ["formulation", "solver", *of_time, *of_utility]
     return markdown_table(heads, rows)
 
 
@@ -198,11 +321,21 @@ def with_tables(page: str, run: dict[str, pd.DataFrame]) -> str:
         "larger clusters": larger(run["sizes"]),
         "solvers": solvers(run["solvers"]),
     }
-    mark = "summary: docs/comparison_tables.py writes it"
-    page = marked.with_table(page, mark, finding(run["summary"], run["limit"]))
+    sentences = {
+        "summary": finding(run["summary"], run["limit"]),
+        "reproduction": reproduction(run["summary"]),
+        "regressions": regressions(run["ablation"]),
+    }
+    for name, text in sentences.items():
+        page = marked.with_table(page, f"{name}: docs/comparison_tables.py writes it", text)
     for name, text in written.items():
         page = marked.with_table(page, f"{name}: docs/comparison_tables.py writes this table", text)
     return page
+
+
+def with_headline(page: str, run: dict[str, pd.DataFrame], docs: str) -> str:
+    """README.md or docs/index.md with its table of the published workload replaced."""
+    return marked.with_table(page, HEADLINE, headline(run, pd.read_csv(SHARING), docs))
 
 
 def kept() -> dict[str, pd.DataFrame]:
@@ -210,13 +343,19 @@ def kept() -> dict[str, pd.DataFrame]:
     return {name: pd.read_csv(KEPT / f"{name}.csv") for name in TABLES}
 
 
-if __name__ == "__main__":
-    KEPT.mkdir(exist_ok=True)
+def keep_run() -> None:
+    """Copy the tables of a new run, of the solvers only decisions for Sum with ten jobs."""
     for name, source in TABLES.items():
         shutil.copy(RESULTS / source, KEPT / f"{name}.csv")
     answers = pd.read_csv(KEPT / "solvers.csv")
-    # The page shows only decisions for Sum with ten jobs.
     ten = answers[(answers["objective"] == "Sum") & ~answers["window"].str.contains("enlarged")]
     ten.to_csv(KEPT / "solvers.csv", index=False)
+
+
+if __name__ == "__main__":
+    if RESULTS.exists():
+        keep_run()
     PAGE.write_text(with_tables(PAGE.read_text(), kept()))
-    print(PAGE)
+    for first, docs in FIRST_PAGES.items():
+        first.write_text(with_headline(first.read_text(), kept(), docs))
+    print(PAGE, *FIRST_PAGES)

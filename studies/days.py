@@ -1,6 +1,7 @@
 """Policies on several days of a workload, each with forecasters fitted to the days before it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,17 @@ from faro_lib import forecast
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
 from faro_lib.metrics.measures import minute_utility, slo_violation_rate
-from faro_lib.metrics.paired import block_bootstrap
+from faro_lib.metrics.paired import unit_interval
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces
 
-BLOCKS = 12  # per day, two hours each
+# Minutes of simulated time in a block. Differences of the loss between policies are correlated over
+# up to half an hour.
+BLOCK_MINUTES = 60
+MIN_BLOCKS = 4  # on a day that is shorter than four blocks
+DAYS, BLOCKS = "days", "blocks"  # units of an interval
+MIN_DAYS = 3  # days from which days, not blocks, are the units of an interval
 CLAIRVOYANT = "clairvoyant"
 RUN = ["day", "capacity_cores", "policy", "trial"]  # the columns that identify a run
 
@@ -70,9 +76,10 @@ def over_days(
 
 def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
     """The table of one run, from its utility (jobs, minutes + 1); the last minute is not full."""
-    lost = np.array_split(np.nansum(1 - utility[:, :-1], axis=0), BLOCKS)
+    of_minute = np.nansum(1 - utility[:, :-1], axis=0)
+    lost = np.array_split(of_minute, max(MIN_BLOCKS, len(of_minute) // BLOCK_MINUTES))
     values = {
-        "block": range(BLOCKS),
+        "block": range(len(lost)),
         "minutes": [len(part) for part in lost],
         "lost": [part.sum() for part in lost],
     }
@@ -80,11 +87,14 @@ def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
     return pd.DataFrame(key | values | {"slo_violation_rate": violated})
 
 
-def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
-    """Lost utility of each policy minus that of `leader`, with intervals of `block_bootstrap`.
+def paired(blocks: pd.DataFrame, leader: str) -> pd.DataFrame:
+    """Lost utility of each policy minus that of `leader`, with intervals of `unit_interval`.
+
+    The units of an interval over MIN_DAYS days or more are days. Otherwise they are blocks, and the
+    interval speaks of these days only.
 
     Columns day ("all", or a single day), capacity_cores, policy, lost_utility, slo_violation_rate,
-    difference, low, high.
+    difference, low, high, units (DAYS or BLOCKS).
     """
     rows = []
     for (capacity, policy), part in blocks.groupby(["capacity_cores", "policy"], sort=False):
@@ -95,8 +105,8 @@ def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
             if day != "all":
                 ours, theirs = ours[ours["day"] == day], theirs[theirs["day"] == day]
             lost, minutes = _by_block(ours, "lost"), _by_block(ours, "minutes")
-            difference, low, high = block_bootstrap(
-                lost - _by_block(theirs, "lost"), minutes, seed=seed
+            difference, low, high = unit_interval(
+                *by_units(lost - _by_block(theirs, "lost"), minutes)
             )
             rows.append(
                 {
@@ -108,12 +118,47 @@ def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
                     "difference": difference,
                     "low": low,
                     "high": high,
+                    "units": DAYS if len(lost) >= MIN_DAYS else BLOCKS,
                 }
             )
     return pd.DataFrame(rows)
 
 
+def by_units(differences: np.ndarray, minutes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays (days, trials, blocks) as `unit_interval` takes them: (strata, trials, units)."""
+    if len(differences) < MIN_DAYS:
+        return differences, minutes
+    return differences.sum(axis=2).T[None], minutes.sum(axis=2).T[None]
+
+
+class Tally(NamedTuple):
+    """Comparisons by outcome. A clear outcome has an interval that excludes zero."""
+
+    less: int  # the leader loses less than the other policy
+    equal: int
+    more: int
+    clearly_less: int
+    clearly_more: int
+
+
+def tally(pairs: pd.DataFrame) -> Tally:
+    """Count the comparisons in the rows of `paired`, in both directions.
+
+    >>> pairs = {"difference": [0.3, 0.1, 0.0], "low": [0.1, -0.2, 0.0], "high": [0.5, 0.4, 0.0]}
+    >>> tally(pd.DataFrame(pairs))
+    Tally(less=2, equal=1, more=0, clearly_less=1, clearly_more=0)
+    """
+    outcomes = (
+        pairs["difference"] > 0,
+        pairs["difference"] == 0,
+        pairs["difference"] < 0,
+        pairs["low"] > 0,
+        pairs["high"] < 0,
+    )
+    return Tally(*(int(outcome.sum()) for outcome in outcomes))
+
+
 def _by_block(table: pd.DataFrame, column: str) -> np.ndarray:
     """A column as an array (days, trials, blocks)."""
-    shape = table["day"].nunique(), table["trial"].nunique(), BLOCKS
+    shape = table["day"].nunique(), table["trial"].nunique(), table["block"].nunique()
     return table.sort_values(["day", "trial", "block"])[column].to_numpy().reshape(shape)

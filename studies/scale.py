@@ -136,7 +136,8 @@ def as_published(summary: pd.DataFrame) -> pd.DataFrame:
         "slo_violation_rate": "slo_violation_rate",
         "lost_effective_utility_published": "lost_effective_utility",
     }
-    rows = summary.rename(columns=names | measures).assign(env="simulation")
+    own = summary.drop(columns=["lost_effective_utility"])  # the same, not as published
+    rows = own.rename(columns=names | measures).assign(env="simulation")
     by = rows.groupby(["variant", "jobs", "env", "replicas", "system"], sort=False)
     table = by[list(measures.values())].agg(["mean", "std"])
     table.columns = ["_".join(pair) for pair in table.columns]

@@ -1,4 +1,4 @@
-"""Sensitivity analysis: how the margin over the best baseline depends on single parameters."""
+"""Sensitivity analysis: how the margin over the best other policy depends on single parameters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,10 +113,10 @@ def sensitivity(
 
 
 def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
-    """Margin of the leader over the best baseline: columns parameter, value, margin, best_other.
+    """Margin of the leader over the best other policy.
 
-    The margin is the best baseline's lost utility minus the leader's, mean over trials; negative if
-    a baseline is better.
+    Columns parameter, value, margin, best_other. The margin is the best other policy's lost utility
+    minus the leader's, mean over trials; negative if another policy is better.
     """
     lost = summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"]
     mean = lost.mean().unstack("policy")

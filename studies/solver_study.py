@@ -16,7 +16,7 @@ from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, UtilityTable, build_table
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
+from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 from studies.paper.continuous import METHODS
 from studies.paper.hierarchical import solve_hierarchical
 
@@ -32,7 +32,7 @@ COLUMNS = (
     "window",
     "value",
     "optimum",
-    "gap",
+    "gap_per_job",
     "seconds",
     "table_seconds",
 )
@@ -154,7 +154,8 @@ def compare_solvers(
         for solver in (*solvers, *(slow if n < slow_windows else ())):
             answer, seconds = _timed(_solve, table, budget, objective, solver, formulation)
             about = (objective, formulation, solver, len(window.jobs), budget, window.name)
-            rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, table_s))
+            gap = _gap_per_job(optimum, answer, len(window.jobs))
+            rows.append((*about, answer.value, optimum, gap, seconds, table_s))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -214,7 +215,8 @@ def compare_scales(
                 _decide(large, budget, *case)  # compile and fill the caches before timing
             answer, seconds = _timed(_decide, large, budget, *case)
             about = ("Sum", "relaxed", answer.solver, count, budget, large.name)
-            rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, 0.0))
+            gap = _gap_per_job(optimum, answer, count)
+            rows.append((*about, answer.value, optimum, gap, seconds, 0.0))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -249,8 +251,12 @@ def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
     return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
 
 
-def _gap(optimum: float, answer: Allocation) -> float:
-    return (optimum - answer.value) / max(abs(optimum), TOLERANCE)
+def _gap_per_job(optimum: float, answer: Allocation, jobs: int) -> float:
+    """Objective below the optimum, per job.
+
+    It is not relative to the optimum, which is near zero in some decisions for Fair and FairSum.
+    """
+    return (optimum - answer.value) / jobs
 
 
 def _timed(action: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

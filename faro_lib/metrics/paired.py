@@ -1,7 +1,7 @@
-"""Paired comparison of policies on the same trials: by Student's t or by a bootstrap.
+"""Paired comparison of policies on the same trials, with intervals by Student's t.
 
-`t_interval` takes one number per trial, and needs several trials or days. `block_bootstrap` takes a
-measure by blocks of minutes, and gives an interval for a single day and trial too.
+`t_interval` takes one number per trial, and needs several trials or days. `unit_interval` takes a
+measure by blocks of minutes, days or worlds, and gives an interval for a single day and trial too.
 """
 
 import numpy as np
@@ -34,27 +34,38 @@ def t_interval(values: pd.Series, reference: pd.Series) -> tuple[float, float]:
     return float(differences.mean()), float(half_width)
 
 
-def block_bootstrap(
-    differences: np.ndarray, minutes: np.ndarray, *, draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
+def unit_interval(differences: np.ndarray, minutes: np.ndarray) -> tuple[float, float, float]:
     """(mean difference of a measure per minute, lower and upper bound of its 95 % interval).
 
-    A block is a stretch of consecutive minutes. Each draw resamples the trials and the blocks of
-    each day. All trials of a day get the same blocks, because they share the day's load.
+    A unit is a block of consecutive minutes, a day or a world. Units of a stratum are taken as
+    independent draws; strata are fixed. The trials of a unit share its load, so they are summed and
+    count once. The mean d is a ratio of sums, with variance
+    sum_s n_s / (n_s - 1) sum_u (d_su - d_s m_su)^2 / (sum m)^2 over strata s and their n_s units u,
+    and Satterthwaite's degrees of freedom. A single unit has the bounds NaN.
+    Sources: Cochran, Sampling Techniques, 1977, 5.4 and chapter 6; for blocks: the batch means of
+    Law, Simulation Modeling and Analysis, 2015, 9.5.3.
 
-    differences : measure of one policy minus that of the other, summed over each block, shape
-        (days, trials, blocks).
-    minutes : number of minutes in each block, same shape.
+    differences : measure of one policy minus that of the other, summed over each unit, shape
+        (strata, trials, units).
+    minutes : number of minutes in each unit, same shape.
 
-    >>> block_bootstrap(np.full((2, 3, 4), 30.0), np.full((2, 3, 4), 60))
-    (0.5, 0.5, 0.5)
+    >>> mean, low, high = unit_interval(np.array([[[1.0, 2.0, 3.0]]]), np.ones((1, 1, 3)))
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (2.0, -0.484, 4.484)
     """
-    days, trials, blocks = differences.shape
-    rng = np.random.default_rng(seed)
-    day = np.arange(days)[:, None, None]
-    trial = rng.integers(trials, size=(draws, days, trials, 1))
-    block = rng.integers(blocks, size=(draws, days, 1, blocks))
-    sums = differences[day, trial, block].sum(axis=(1, 2, 3))  # (draws,)
-    means = sums / minutes[day, trial, block].sum(axis=(1, 2, 3))
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(differences.sum() / minutes.sum()), float(low), float(high)
+    from scipy.stats import t
+
+    total = differences.sum(axis=1)  # (strata, units)
+    length = minutes.sum(axis=1)
+    mean = float(total.sum() / length.sum())
+    units = total.shape[1]
+    if units < 2:
+        return mean, np.nan, np.nan
+    of_stratum = total.sum(axis=1, keepdims=True) / length.sum(axis=1, keepdims=True)
+    residual = total - of_stratum * length
+    variance = units / (units - 1) * (residual**2).sum(axis=1)  # of each stratum's total
+    if not variance.any():
+        return mean, mean, mean
+    freedom = (units - 1) * variance.sum() ** 2 / (variance**2).sum()
+    half_width = t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance.sum()) / length.sum()
+    return mean, float(mean - half_width), float(mean + half_width)

@@ -18,14 +18,14 @@ import faro_lib
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments.trials import Report
 from faro_lib.metrics.measures import lost_utility, minute_utility, summarize
-from faro_lib.metrics.paired import block_bootstrap
+from faro_lib.metrics.paired import unit_interval
 from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.arena.scenarios import Instance, instance, scenario_of
 
-BLOCKS = 12  # blocks per day in the bootstrap
+BLOCKS = 12  # blocks per day, the units of intervals
 HIDDEN_SEEDS = 2**31 - 1  # largest hidden seed; the smallest is 1
 # Measured durations, which differ from run to run.
 MEASURED = ("decision_ms_p50", "decision_ms_p99")
@@ -145,7 +145,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     parts = np.array_split(regret, BLOCKS)
     blocks = [float(part.sum()) for part in parts]
     minutes = [len(part) for part in parts]
-    mean, low, high = block_bootstrap(np.array([[blocks]]), np.array([[minutes]]))
+    mean, low, high = unit_interval(np.array([[blocks]]), np.array([[minutes]]))
     measures = summarize(run)
     row: dict[str, Any] = {
         name: measures[name] for name in ("lost_utility", "slo_violation_rate", *MEASURED)
@@ -171,7 +171,7 @@ def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
     All scenarios have the same weight.
     """
     of_minute = np.array([[np.array(row["blocks"]) / row["minutes"]] for row in rows])
-    mean, low, high = block_bootstrap(of_minute, np.ones_like(of_minute))
+    mean, low, high = unit_interval(of_minute, np.ones_like(of_minute))
     return {
         "regret": mean,
         "low": low,

@@ -8,7 +8,7 @@ import numpy as np
 
 from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.metrics.measures import minute_utility
-from faro_lib.metrics.paired import block_bootstrap
+from faro_lib.metrics.paired import unit_interval
 from faro_lib.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
@@ -22,7 +22,7 @@ from faro_ops.recommend.sizing import uniform_draws
 
 BLOCK_MINUTES = 30
 TRIALS = 3
-MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes have too few blocks for a bootstrap interval
+MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes have too few blocks for an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def plan_scores(
     lost_observed : utility lost per minute, computed from the observed latencies.
     lost_ran, lost_planned : utility lost per minute in simulations of the replicas that ran and of
         the planned ones.
-    difference, low, high : lost_planned - lost_ran and its 95 % interval, bootstrapped over trials
-        and half-hour blocks.
+    difference, low, high : lost_planned - lost_ran and its 95 % interval, whose units are
+        half-hour blocks.
     """
     jobs = header.jobs
     steps = [one.step for one in ticks]
@@ -111,11 +111,11 @@ def plan_scores(
 
 
 def _mean_and_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of `values` (trials, minutes) and its 95 % interval, bootstrapped over blocks."""
+    """Mean of `values` (trials, minutes) and its 95 % interval from blocks."""
     blocks = [np.array_split(trial, values.shape[1] // BLOCK_MINUTES) for trial in values]
     sums = np.array([[[part.sum() for part in trial] for trial in blocks]])
     lengths = np.array([[[len(part) for part in trial] for trial in blocks]])
-    return block_bootstrap(sums, lengths)
+    return unit_interval(sums, lengths)
 
 
 def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:

@@ -9,9 +9,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
-from studies.days import CLAIRVOYANT
+from studies.days import CLAIRVOYANT, tally
 
 SIZES = ("smallest", "middle", "largest")  # labels of three capacities
+CLEAR = "A difference is clear if its 95 % interval excludes zero."
 
 
 def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
@@ -63,19 +64,38 @@ def others(table: pd.DataFrame, leader: str) -> pd.DataFrame:
 
 
 def finding(tables: Mapping[str, pd.DataFrame], leader: str) -> str:
-    """State how often `leader` loses less than another policy, and its worst significant defeat."""
+    """Count how often `leader` loses less, as much and more than rivals and than variants of Faro.
+
+    Names the comparison in which another policy's lead over `leader` is largest and clear.
+    """
     pairs = pd.concat([others(table, leader).assign(world=name) for name, table in tables.items()])
-    better = pairs["difference"] > 0
-    clear = pairs["low"] > 0
-    text = (
-        f"{leader} loses less utility than the other policy in {better.sum()} of {len(pairs)} "
-        f"comparisons; the 95 % interval excludes zero in {clear.sum()}."
-    )
+    variant = pairs["policy"].str.startswith("Faro")
+    groups = {
+        "policies that are not variants of Faro": pairs[~variant],
+        "other variants of Faro": pairs[variant],
+    }
+    sentences = [
+        f"Against {group}, {leader} {of_group}."
+        for group, part in groups.items()
+        if (of_group := count_sentence(part))
+    ]
     worse = pairs[pairs["high"] < 0].sort_values("difference")
     if len(worse):
         worst = worse.iloc[0]
-        text += (
-            f" It loses more in {len(worse)}, most against {worst['policy']} on {worst['world']} "
-            f"with {worst['capacity_cores']:g} cores ({-worst['difference']:.2f})."
+        sentences.append(
+            f"The clearest defeat is by {worst['policy']} on {worst['world']} with "
+            f"{worst['capacity_cores']:g} cores ({-worst['difference']:.2f})."
         )
-    return text
+    return " ".join([*sentences, CLEAR])
+
+
+def count_sentence(pairs: pd.DataFrame) -> str:
+    """The predicate of a sentence with all counts of `tally`; empty without comparisons."""
+    if pairs.empty:
+        return ""
+    counts = tally(pairs)
+    return (
+        f"loses less utility in {counts.less} of {len(pairs)} comparisons ({counts.clearly_less} "
+        f"clear), as much in {counts.equal}, and more in {counts.more} ({counts.clearly_more} "
+        "clear)"
+    )

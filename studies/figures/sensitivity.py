@@ -1,4 +1,4 @@
-"""Stage 65: sensitivity of lost utility and of the margin over the best baseline."""
+"""Stage 65: sensitivity of lost utility and of the margin over the best other policy."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above
 from studies.figures.common import lost_by_policy, trials_note
 from studies.sensitivity import PARAMETERS, margins
+from studies.wording import and_list
 
 
 def draw(results: Path) -> Drawings:
@@ -46,13 +47,15 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """State how often the last policy of `summary` beats the best baseline; its least margin."""
+    """State how often the last policy of `summary` beats the best of the others; least margin."""
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]
+    others = and_list(list(summary["policy"].drop_duplicates())[:-1])
+    better, worse = (table["margin"] > 0).sum(), (table["margin"] < 0).sum()
     return (
-        f"{leader} loses less utility than the best baseline in {(table['margin'] > 0).sum()} of "
-        f"{len(table)} settings. Its margin is smallest, {least['margin']:.2f}, at "
+        f"{leader} loses less utility than the best of {others} in {better} of {len(table)} "
+        f"settings, and more in {worse}. Its margin is smallest, {least['margin']:.2f}, at "
         f"{PARAMETERS[least['parameter']]} = {least['value']:g}, against {least['best_other']}. "
         f"{trials_note(summary, ['parameter', 'value', 'policy'])}"
     )

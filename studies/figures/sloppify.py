@@ -44,7 +44,7 @@ def draw(results: Path) -> Drawings:
         ),
         "solver_time_and_gap": Drawing(
             solver_time_and_gap(answers),
-            "Time and optimality gap of each solver",
+            "Time of each solver, and utility per job below the optimum",
             solver_caption(answers),
         ),
         "sloppification": Drawing(
@@ -78,48 +78,47 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
     return figure
 
 
-def medians(answers: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds and gap by formulation, objective and solver.
+def time_and_gap(answers: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds and mean gap per job, by formulation, objective and solver.
 
-    Only decisions that every solver has solved count. Medians, because a few optima near zero make
-    relative gaps meaningless and would dominate a mean.
+    Only decisions that every solver has solved count.
     """
     window = ["formulation", "objective", "capacity_cores", "window"]
     solvers = answers.groupby(window)["solver"].transform("nunique")
     shared = answers[solvers == answers["solver"].nunique()]
     by = shared.groupby(["formulation", "objective", "solver"], as_index=False)
-    middle = by[["seconds", "gap"]].median()
-    return middle.assign(gap=middle["gap"].clip(lower=0), windows=len(shared.groupby(window[2:])))
+    table = by.agg({"seconds": "median", "gap_per_job": "mean"})
+    gap = table["gap_per_job"].clip(lower=0)
+    return table.assign(gap_per_job=gap, windows=len(shared.groupby(window[2:])))
 
 
 def solver_time_and_gap(answers: pd.DataFrame) -> Figure:
-    """Figure 5: median time and optimality gap of each solver, precise and relaxed."""
+    """Figure 5: median time and mean gap per job of each solver, precise and relaxed."""
     formulations = ["precise", "relaxed"]
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6), sharex=True, sharey=True)
-    middle = medians(answers)
-    middle["gap"] *= 100
+    middle = time_and_gap(answers)
     palette = _palette(middle["solver"])
     dots = {"hue": "solver", "style": "objective", "hue_order": list(palette), "palette": palette}
     for axis, formulation in zip(axes, formulations):
         part = middle[middle["formulation"] == formulation]
         last = formulation == formulations[-1]
-        sns.scatterplot(part, x="seconds", y="gap", ax=axis, legend=last, **dots)
+        sns.scatterplot(part, x="seconds", y="gap_per_job", ax=axis, legend=last, **dots)
         axis.set(xscale="log", title=formulation)
-        axis.set(xlabel="seconds per decision", ylabel="optimality gap (%)")
-        axis.set_yscale("symlog", linthresh=0.1)
+        axis.set(xlabel="seconds per decision", ylabel="utility below the optimum, per job")
+        axis.set_yscale("symlog", linthresh=0.001)
     sns.move_legend(axes[-1], "upper left", bbox_to_anchor=(1, 1), title=None)
     return figure
 
 
 def solver_caption(answers: pd.DataFrame) -> str:
-    middle = medians(answers)
+    middle = time_and_gap(answers)
     first = "Sum" if "Sum" in set(middle["objective"]) else middle["objective"].iloc[0]
     rows = middle[middle["objective"] == first]
-    gap = rows.pivot(index="solver", columns="formulation", values="gap")
+    gap = rows.pivot(index="solver", columns="formulation", values="gap_per_job")
     ms = 1000 * rows.pivot(index="solver", columns="formulation", values="seconds")
     others = [
-        f"{name} {gap['precise'][name]:.2%} in {ms['precise'][name]:.1f} ms and "
-        f"{gap['relaxed'][name]:.2%} in {ms['relaxed'][name]:.1f} ms"
+        f"{name} {gap['precise'][name]:.4f} in {ms['precise'][name]:.1f} ms and "
+        f"{gap['relaxed'][name]:.4f} in {ms['relaxed'][name]:.1f} ms"
         for name in ms.mean(axis=1).sort_values().index
         if name != "exact"
     ]
@@ -132,9 +131,14 @@ def solver_caption(answers: pd.DataFrame) -> str:
             f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first})."
         )
     if others:
-        sentences.append(f"The gaps and times of the {of}: {'; '.join(others)}.")
+        sentences.append(
+            f"Utility per job below the optimum, and times, of the {of}: {'; '.join(others)}."
+        )
     decisions = middle["windows"].iloc[0]
-    sentences.append(f"Medians over all decisions that every solver solved (n = {decisions}).")
+    sentences.append(
+        "Means and, for times, medians over all decisions that every solver solved "
+        f"(n = {decisions})."
+    )
     return " ".join(sentences)
 
 
@@ -162,7 +166,8 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
     most = scales["jobs"].max()
     largest = scales[scales["jobs"] == most]
     times = [
-        f"{row.solver} takes {1000 * row.seconds:.1f} ms (gap {row.gap:.1%})"
+        f"{row.solver} takes {1000 * row.seconds:.1f} ms ({row.gap_per_job:.4f} utility per job "
+        "below the optimum)"
         for row in largest.itertuples()
     ]
     return f"At {most} jobs, {and_list(times)}. One decision at each number of jobs."

@@ -225,6 +225,7 @@ class TestMoreJobs:
         table = scale.as_published(pd.concat([small.assign(variant="ten traces", jobs=4), large]))
         published = pd.read_csv(ROOT / "data/published/published_main.csv", nrows=0).columns
         assert set(table.columns) == {"variant", "jobs", *published}
+        assert table.columns.is_unique
         assert table[["jobs", "replicas", "trials"]].to_numpy().tolist() == [
             [4, 6, 2],
             [4, 10, 2],
@@ -232,6 +233,8 @@ class TestMoreJobs:
         ]
         mean = small[small["capacity_cores"] == 6]["lost_utility_published"].mean()
         assert table["lost_cluster_utility_mean"][0] == pytest.approx(mean)
+        effective = small[small["capacity_cores"] == 6]["lost_effective_utility_published"].mean()
+        assert table["lost_effective_utility_mean"][0] == pytest.approx(effective)
 
     def test_the_caption_of_the_curve_names_required_capacities_and_the_best_policies(self):
         lost = {
@@ -387,7 +390,10 @@ class TestWhereTheMarginEnds:
             ]
         )
         text = sensitivity_figures.margin_caption(frame)
-        assert text.startswith("F loses less utility than the best baseline in 4 of 5 settings.")
+        start = (
+            "F loses less utility than the best of A in 4 of 5 settings, and more in 1. Its margin"
+        )
+        assert text.startswith(start)
         assert "smallest, -0.20, at forecast error (of an oracle) = 0.5, against A" in text
 
     def test_a_parameter_with_a_single_value_is_not_drawn(self):

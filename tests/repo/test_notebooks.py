@@ -126,15 +126,15 @@ def cell(stem: str, beginning: str) -> str:
 def test_the_table_of_solvers_is_of_the_first_objective_if_sum_is_not_compared(objective):
     kinds = pd.MultiIndex.from_product([[objective], ["exact"], ["precise", "relaxed"]])
     answers = kinds.to_frame(index=False, name=["objective", "solver", "formulation"]).assign(
-        gap=0.0, seconds=1.0
+        gap_per_job=0.0, seconds=1.0
     )
     names = {"answers": answers, "objectives": [objective]}
     names |= {"Markdown": str, "markdown_table": markdown_table}
     source, last = cell("40_sloppification", "shown =").rsplit("\n", 1)
     exec(source, names)
     text = eval(last, names)
-    assert f"milliseconds for {objective}:" in text
-    assert "| exact | 0.00% | 0.00% | 1000.00 |" in text
+    assert f"milliseconds, for {objective}:" in text
+    assert "| exact | 0.0000 | 0.0000 | 1000.00 |" in text
 
 
 def test_parameters_with_one_value_each_are_not_drawn():

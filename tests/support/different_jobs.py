@@ -300,11 +300,15 @@ def write_all_tables(folder: Path) -> None:
     slow = (answers["solver"] == "cobyla") & (answers["window"] > 0)
     seconds = answers["solver"].map({"exact": 3e-4, "greedy": 1e-4, "convex": 0.02, "cobyla": 4.0})
     gap = np.where(answers["solver"] == "exact", 0, rng.uniform(0, 0.3, len(answers)))
-    answers = answers.assign(jobs=6, seconds=seconds, gap=gap, value=5.0)[~slow]
+    answers = answers.assign(jobs=6, seconds=seconds, gap_per_job=gap, value=5.0)[~slow]
     enlarged = pd.DataFrame(
         itertools.product(solvers[:2], (6, 12, 600)), columns=["solver", "jobs"]
     ).assign(
-        formulation="relaxed", objective="Sum", capacity_cores=48, window="0, enlarged", gap=0.0
+        formulation="relaxed",
+        objective="Sum",
+        capacity_cores=48,
+        window="0, enlarged",
+        gap_per_job=0.0,
     )
     enlarged = enlarged.assign(value=0.9 * enlarged["jobs"], seconds=1e-4 * enlarged["jobs"])
     write(

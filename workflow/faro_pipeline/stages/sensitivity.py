@@ -19,7 +19,7 @@ class Sensitivity(Stage):
     )
     minutes: int = Field(60, ge=1, description="minutes of the slice")
     policies: Compared = Field(
-        ["FairShare", "AIAD", "Faro-FairSum"],
+        ["FairShare", "AIAD", "MArk", "HPA", "Faro-Sum"],
         description="policies; the last one is compared with the rest",
     )
     cold_start_s: Numbers = Field(

@@ -1,0 +1,130 @@
+"""The tables of tuned rivals, from data/recorded-rivals (`python benchmarks/rivals.py NAME`).
+
+docs/comparison.md has the published day, docs/elsewhere.md azure-2019, docs/tuning.md the choices.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import marked
+import numpy as np
+import pandas as pd
+
+from faro_lib.metrics.paired import t_interval, unit_interval
+from studies.days import MIN_DAYS
+from studies.rivals import RIVALS
+from studies.tuning import edges
+from studies.wording import markdown_table
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "data/recorded-rivals"
+LEADER = "Faro-Sum"
+LOSSES = {"published": "lost_utility_published", "azure-2019": "lost_utility"}
+PAGES = {"published": ROOT / "docs/comparison.md", "azure-2019": ROOT / "docs/elsewhere.md"}
+CHOICES = ROOT / "docs/tuning.md"
+MARK = "tuned rivals: docs/rivals_tables.py writes this table"
+CHOICES_MARK = "choices: docs/rivals_tables.py writes this table"
+TUNED = " (tuned)"
+
+
+def recorded() -> list[str]:
+    """The workloads whose comparison is recorded."""
+    return [world for world in LOSSES if (KEPT / f"{world}.csv").exists()]
+
+
+def read_runs(world: str) -> pd.DataFrame:
+    return pd.read_csv(KEPT / f"{world}.csv")
+
+
+def table(world: str, runs: pd.DataFrame) -> str:
+    """A row per policy: lost utility by capacity, and minus that of Faro-Sum with its interval."""
+    loss = LOSSES[world]
+    capacities = sorted(runs["capacity_cores"].unique(), reverse=True)
+    rows = []
+    for policy in [LEADER, *(name for name in RIVALS if name in set(runs["policy"]))]:
+        cells = []
+        for capacity in capacities:
+            at = runs[runs["capacity_cores"] == capacity].set_index(["day", "trial", "policy"])
+            lost = at[loss].unstack("policy")
+            mean, least = lost[policy].mean(), lost.mean().min()
+            text = f"{mean:.3f}"
+            if policy != LEADER:
+                difference, low, high = interval(lost[policy], lost[LEADER])
+                text += f", {difference:+.3f} ({low:+.2f} to {high:+.2f})"
+            cells.append(f"**{text}**" if mean == least else text)
+        rows.append((policy if policy == LEADER else policy + TUNED, *cells))
+    return markdown_table(["policy", *(f"{capacity:g} cores" for capacity in capacities)], rows)
+
+
+def interval(lost: pd.Series, reference: pd.Series) -> tuple[float, float, float]:
+    """(mean difference, low, high): over days if there are MIN_DAYS, else over the trials."""
+    of_day = (lost - reference).groupby(level="day").mean()
+    if len(of_day) >= MIN_DAYS:
+        values = of_day.to_numpy()[None, None]
+        return unit_interval(values, np.ones_like(values))
+    mean, half = t_interval(lost, reference)
+    return mean, mean - half, mean + half
+
+
+def choices() -> str:
+    """A row per workload, rival and capacity: the chosen settings, and which are at the edge.
+
+    A sentence names the rivals that have not been tuned yet.
+    """
+    rows, missing = [], []
+    for world in LOSSES:
+        path = KEPT / f"{world}-tuning.csv"
+        tried = pd.read_csv(path) if path.exists() else pd.DataFrame({"rival": []})
+        for name, rival in RIVALS.items():
+            of_rival = tried[tried["rival"] == name]
+            if of_rival.empty:
+                missing.append(f"{name} on {world}")
+                continue
+            for row in of_rival[of_rival["chosen"]].to_dict("records"):
+                capacity = row["capacity_cores"]
+                settings = ", ".join(f"{key} {float(row[key]):g}" for key in rival.settings)
+                number = (of_rival["capacity_cores"] == capacity).sum()
+                edge = edges(row, rival.settings) or "-"
+                lost = f"{row['lost_utility']:.3f}"
+                rows.append((world, name, capacity, settings, lost, number, edge))
+    heads = [
+        "workload",
+        "rival",
+        "cores",
+        "chosen",
+        "lost utility",
+        "settings tried",
+        "at the edge",
+    ]
+    text = markdown_table(heads, rows)
+    if missing:
+        text += "\n\n" + textwrap.fill(f"Not tuned yet: {', '.join(missing)}.", 100)
+    return text
+
+
+def with_tuned(losses: pd.DataFrame) -> pd.DataFrame:
+    """`losses` (a row per policy, a column per capacity) with the tuned rivals on day 11 added."""
+    if "published" not in recorded():
+        return losses
+    runs = read_runs("published")
+    own = runs[runs["policy"] != LEADER].groupby(["policy", "capacity_cores"])
+    tuned = own[LOSSES["published"]].mean().unstack()
+    return pd.concat([losses, tuned.rename(index=lambda name: name + TUNED)])
+
+
+def with_table(page: str, world: str) -> str:
+    return marked.with_table(page, MARK, table(world, read_runs(world)))
+
+
+def with_choices(page: str) -> str:
+    return marked.with_table(page, CHOICES_MARK, choices())
+
+
+if __name__ == "__main__":
+    for world in recorded():
+        PAGES[world].write_text(with_table(PAGES[world].read_text(), world))
+        print(PAGES[world])
+    CHOICES.write_text(with_choices(CHOICES.read_text()))
+    print(CHOICES)
