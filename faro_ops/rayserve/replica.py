@@ -11,8 +11,9 @@ import math
 import pkgutil
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -87,10 +88,15 @@ class ReplicaQueue:
     def _row(self) -> dict[str, Any]:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
-    async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def serve(
+        self,
+        call: Callable[[], Awaitable[Any]],
+        place: AbstractAsyncContextManager[Any] | None = None,
+    ) -> Any:
         """Return the result of `call`, or raise Dropped.
 
-        At most `concurrency` calls run at a time, and others wait.
+        At most `concurrency` calls run at a time, and others wait. If `place` is given, calls wait
+        to enter it instead.
         """
         self._row()["arrivals"] += 1
         if self.accept < 1 and time.monotonic() >= self._accept_ends_s:
@@ -102,7 +108,7 @@ class ReplicaQueue:
         self.ongoing += 1
         arrived = time.perf_counter()
         try:
-            async with self._serving:
+            async with place or self._serving:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
@@ -266,7 +272,7 @@ class ReplicaActor:
         If a report fails, send them again later.
         """
         while True:
-            await asyncio.sleep(HEARTBEAT_S - (self._clock.now_s() - REPORT_AFTER_S) % HEARTBEAT_S)
+            await next_report(self._clock)
             try:
                 await self._report()
             except Exception:  # serving continues without the aggregator
@@ -276,22 +282,39 @@ class ReplicaActor:
                     await asyncio.sleep(HEARTBEAT_S)
 
     async def _report(self) -> None:
-        """Report the finished seconds, and obey the aggregator's answer."""
+        queues = {self._job: self._queue}
+        await report_seconds(self._aggregator, self._name, queues, self._clock)
+
+
+async def next_report(clock: FollowingClock) -> None:
+    """Sleep until shortly after the end of a second."""
+    await asyncio.sleep(HEARTBEAT_S - (clock.now_s() - REPORT_AFTER_S) % HEARTBEAT_S)
+
+
+async def report_seconds(
+    aggregator: Any, name: str, queues: Mapping[str, ReplicaQueue], clock: FollowingClock
+) -> None:
+    """Report the finished seconds of each job's queue, and obey the aggregator's answers.
+
+    name : of the replica that reports.
+    """
+    for job, queue in queues.items():
         # Before the first answer, this clock may be wrong.
-        rows = self._queue.finished_seconds() if self._clock.has_heard else {}
+        rows = queue.finished_seconds() if clock.has_heard else {}
         sent_s = time.monotonic()
-        report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
+        report = aggregator.report.remote(job, name, queue.ongoing, rows)
         answer = asyncio.shield(asyncio.wrap_future(report.future()))
         reply = await asyncio.wait_for(answer, REPORT_TIMEOUT_S)
         received_s = time.monotonic()
-        self._queue.forget(rows)
+        queue.forget(rows)
         # A restarted aggregator knows no share: the last one holds until its time is over.
         if reply.accept is not None:
             # The time that the answer took is part of it.
-            self._queue.accept_for(reply.accept, reply.for_s - (received_s - sent_s))
-        if self._clock.heard(sent_s, received_s, reply.now_s):
+            queue.accept_for(reply.accept, reply.for_s - (received_s - sent_s))
+        if clock.heard(sent_s, received_s, reply.now_s):
             # Only the second that has just begun is lost; its number was wrong.
-            self._queue.rows.clear()
+            for one in queues.values():
+                one.rows.clear()
 
 
 class StatsEndpoint:
