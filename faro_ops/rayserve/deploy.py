@@ -16,6 +16,7 @@ from faro_ops.rayserve.spec import STATS_APPLICATION, ServeSpec
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
+PLACEMENTS_QUERY = f"{replica.PLACEMENTS_PARAMETER}=1"
 # Time limit for each of two steps: the start of Ray and the start of the applications.
 START_TIMEOUT_S = 180.0
 

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from faro_ops.rayserve.placements import ModelReport, Placements, PoolJobs
-from faro_ops.rayserve.replica import NAMESPACE, REPORT_TIMEOUT_S, load_model, response_of
+from faro_ops.rayserve.placements import ModelReport, PoolJobs
+from faro_ops.rayserve.replica import REPORT_TIMEOUT_S, load_model, placements_actor, response_of
 from faro_ops.rayserve.residency import Held, ModelStep, Row, first_rows
 
 LOG = logging.getLogger("ray.serve")
-PLACEMENTS = "faro-placements"  # name of the actor
 FOLLOW_S = 1.0  # time between two reports
 RETRY_S = 10.0  # a load that failed is tried again after this time
 NOT_HELD = 0  # status of an answer: the replica does not hold the job's model
@@ -56,16 +55,6 @@ class ModelSpec:
 
     import_path: str
     args: Mapping[str, Any]
-
-
-def placements_actor() -> Any:
-    """The handle of this Ray cluster's Placements actor; the first call creates the actor."""
-    import ray
-
-    actor = ray.remote(num_cpus=0, max_restarts=-1)(Placements)
-    return actor.options(
-        name=PLACEMENTS, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
-    ).remote()
 
 
 class Models:

@@ -22,6 +22,7 @@ import numpy as np
 from faro_ops.moved import moved
 from faro_ops.rayserve.authentication import read_token
 from faro_ops.rayserve.clock_offset import FollowingClock
+from faro_ops.rayserve.placements import Placements
 from faro_ops.rayserve.statistics import (
     UNREPORTED_S,
     StatsAggregator,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 NAMESPACE, ACTOR = "faro", "faro-statistics"
+PLACEMENTS = "faro-placements"  # name of the actor with the placements of pools
+PLACEMENTS_PARAMETER = "placements"  # of requests to the stats endpoint that are about them
 HEARTBEAT_S = 1.0
 REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
 REPORT_TIMEOUT_S = 5.0
@@ -176,6 +179,16 @@ def aggregator() -> Any:
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
     return actor.options(
         name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+    ).remote()
+
+
+def placements_actor() -> Any:
+    """The handle of this Ray cluster's Placements actor; the first call creates the actor."""
+    import ray
+
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(Placements)
+    return actor.options(
+        name=PLACEMENTS, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote()
 
 
@@ -322,11 +335,13 @@ class StatsEndpoint:
 
     GET returns the statistics of the seconds from `since` on. POST sets the shares of requests to
     accept for `for_s` seconds. A POST with the parameter `holder` instead requests the lease, which
-    is the right to scale the jobs, and returns the lease's holder.
+    is the right to scale the jobs, and returns the lease's holder. With the parameter `placements`,
+    GET and POST are about the placements of pools: `Placements.read` and `Placements.wish`.
     """
 
     def __init__(self) -> None:
         self._aggregator = aggregator()
+        self._placements: Any = None  # a cluster without pools needs no such actor
 
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import JSONResponse, PlainTextResponse
@@ -339,10 +354,17 @@ class StatsEndpoint:
             return JSONResponse(await self._answer(request))
         except Exception:  # the actor may have died: look it up again
             self._aggregator = await asyncio.to_thread(aggregator)
+            self._placements = None
             return JSONResponse(await self._answer(request))
 
     async def _answer(self, request: Request) -> Any:
         query = request.query_params
+        if PLACEMENTS_PARAMETER in query:
+            self._placements = self._placements or await asyncio.to_thread(placements_actor)
+            if request.method == "POST":
+                await self._placements.wish.remote(await request.json())
+                return {}
+            return await self._placements.read.remote()
         if request.method == "POST" and "holder" in query:
             return await self._aggregator.lease.remote(
                 query["holder"], float(query["duration_s"]), "force" in query

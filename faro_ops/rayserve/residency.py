@@ -68,10 +68,10 @@ def first_rows(pool: Pool, names: Sequence[str], replicas: int) -> tuple[Row, ..
     """
     jobs = len(pool.jobs)
     shares = np.full(jobs, replicas // jobs) + (np.arange(jobs) < replicas % jobs)
-    return rows_of(chained(pool, shares), names)
+    return named_rows(chained(pool, shares), names)
 
 
-def rows_of(placement: Placement, names: Sequence[str]) -> tuple[Row, ...]:
+def named_rows(placement: Placement, names: Sequence[str]) -> tuple[Row, ...]:
     """The rows of a placement, with the names of the pool's jobs; homes first."""
     rows = []
     for home, resident in zip(placement.home.tolist(), placement.resident):

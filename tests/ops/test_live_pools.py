@@ -1,0 +1,306 @@
+"""Pools on Ray Serve without Ray: a gateway's queue, loads and drops, the controller's view."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faro_lib.workload import Job, Placement, pools_of
+from faro_lib.workload.pools import chained
+from faro_ops.rayserve.applications import Deployment
+from faro_ops.rayserve.deploy import configuration
+from faro_ops.rayserve.late_queue import LateQueue, Place
+from faro_ops.rayserve.placements import SETTLE_S, ModelReport, Placements, PoolJobs
+from faro_ops.rayserve.pooled_jobs import PooledJobs
+from faro_ops.rayserve.residency import Held, Limits, assigned_rows, named_rows, next_step
+from faro_ops.rayserve.spec import serve_specs
+
+NAMES = ("a", "b", "c")
+JOBS = tuple(Job(name, pool="p", models_per_replica=2, model="m", load_s=2.0) for name in NAMES)
+POOL = pools_of(JOBS)[0]
+OF = PoolJobs(POOL, NAMES)
+ROOMY = Limits.of(POOL, NAMES)
+# Memory for two models only: one must go before another comes.
+TIGHT = Limits(2, 2.0, dict.fromkeys(NAMES, 1.0), dict.fromkeys(NAMES, 2.0))
+
+
+def held(*models, loading="", failed=()):
+    return Held(frozenset(models), loading, frozenset(failed))
+
+
+class TestTheQueueOfAGateway:
+    def test_a_free_replica_takes_the_earliest_deadline_of_the_models_that_it_holds(self):
+        async def order():
+            queue, served, go = LateQueue(), [], asyncio.Event()
+            queue.update({"r": frozenset("ab")})
+
+            async def request(job, deadline_s):
+                async with Place(queue, job, deadline_s):
+                    served.append((job, deadline_s))
+                    await go.wait()
+
+            first = asyncio.create_task(request("a", 9.0))
+            await asyncio.sleep(0)
+            waiting = [("b", 5.0), ("a", 3.0), ("c", 1.0), ("b", 4.0)]
+            tasks = [asyncio.create_task(request(*one)) for one in waiting]
+            await asyncio.sleep(0)  # all of them wait
+            go.set()
+            await asyncio.wait([first, *tasks[:2], tasks[3]])
+            assert not tasks[2].done()  # nothing holds its model
+            queue.update({"r": frozenset("ab"), "s": frozenset("c")})
+            await tasks[2]
+            return served
+
+        served = asyncio.run(order())
+        assert served == [("a", 9.0), ("a", 3.0), ("b", 4.0), ("b", 5.0), ("c", 1.0)]
+
+    def test_a_request_whose_client_has_gone_keeps_no_replica(self):
+        async def rest():
+            queue = LateQueue()
+            queue.update({"r": frozenset("a")})
+            taken = await queue.take("a", 1.0)
+            gone = asyncio.create_task(queue.take("a", 2.0))
+            late = asyncio.create_task(queue.take("a", 3.0))
+            await asyncio.sleep(0)
+            queue.give_back(taken)  # `gone` has it now, but does not know yet
+            gone.cancel()
+            return await asyncio.wait_for(late, 1.0)
+
+        assert asyncio.run(rest()) == "r"
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=30),
+        st.lists(st.sets(st.sampled_from("abc"), min_size=1), min_size=1, max_size=4),
+        st.randoms(use_true_random=False),
+    )
+    def test_all_requests_are_served_and_no_replica_has_two_at_once(self, requests, models, random):
+        async def run():
+            queue, inside, most, done = LateQueue(), Counter(), Counter(), []
+            every = {f"r{n}": frozenset(one) for n, one in enumerate(models)}
+
+            async def request(job, deadline_s):
+                async with Place(queue, job, deadline_s) as place:
+                    inside[place.replica] += 1
+                    most[place.replica] = max(most[place.replica], inside[place.replica])
+                    for _ in range(random.randint(0, 3)):
+                        await asyncio.sleep(0)
+                    inside[place.replica] -= 1
+                    done.append(job)
+
+            tasks = [asyncio.create_task(request(*one)) for one in requests]
+            for _ in range(5):  # replicas come and go
+                some = random.sample(sorted(every), random.randint(0, len(every)))
+                queue.update({name: every[name] for name in some})
+                await asyncio.sleep(0)
+            queue.update(every | {"all": frozenset("abc")})
+            await asyncio.gather(*tasks)
+            return done, most
+
+        done, most = asyncio.run(asyncio.wait_for(run(), 5.0))
+        assert Counter(done) == Counter(job for job, _ in requests)
+        assert set(most.values()) <= {1}
+
+
+class TestOneStepOfAReplica:
+    def test_a_model_is_loaded_before_the_old_one_goes_if_memory_allows(self):
+        replicas = {"r": held("a", "b"), "s": held("b", "c")}
+        rows = [("a", "c"), ("b", "c")]
+        step = next_step("r", rows, rows[0], replicas, ROOMY)
+        assert (step.drop, step.load) == ((), "c")
+        step = next_step("r", rows, rows[0], replicas, TIGHT)
+        assert (step.drop, step.load) == (("b",), "c")
+
+    def test_the_last_copy_of_a_model_stays_although_its_replica_should_drop_it(self):
+        replicas, rows = {"r": held("a", "b"), "s": held("c")}, [("a", "c"), ("c", "b")]
+        step = next_step("r", rows, rows[0], replicas, TIGHT)
+        assert (step.drop, step.load) == ((), "")
+        after = replicas | {"s": held("b", "c")}
+        assert next_step("r", rows, rows[0], after, TIGHT).drop == ("b",)
+
+    def test_a_model_that_could_not_be_loaded_costs_the_replica_nothing_that_it_holds(self):
+        replicas = {"r": held("b", failed="a"), "s": held("b")}
+        step = next_step("r", [("a",), ("b",)], ("a",), replicas, TIGHT)
+        assert (step.drop, step.load) == ((), "")
+
+    def test_an_empty_replica_loads_another_model_until_its_own_is_tried_again(self):
+        replicas = {"r": held(failed="a"), "s": held("b")}
+        assert next_step("r", [("a",), ("b",)], ("a",), replicas, TIGHT).load == "b"
+
+    def test_nothing_is_dropped_soon_after_a_change(self):
+        replicas, rows = {"r": held("a", "b"), "s": held("b")}, [("a",), ("b",)]
+        assert next_step("r", rows, rows[0], replicas, ROOMY, settled=False).drop == ()
+        assert next_step("r", rows, rows[0], replicas, ROOMY).drop == ("b",)
+
+    def test_replicas_follow_the_rows_with_the_least_to_load(self):
+        replicas = {"r": held("b", "c"), "s": held("a", "b"), "t": held("c", "a")}
+        rows = [("a", "b"), ("b", "c"), ("c", "a")]
+        assert assigned_rows(rows, replicas, {}, ROOMY.load_s) == {
+            "r": ("b", "c"),
+            "s": ("a", "b"),
+            "t": ("c", "a"),
+        }
+
+
+class World:
+    """Replicas that do what the actor says; time passes by hand."""
+
+    def __init__(self, broken=()):
+        self.now_s, self.broken = 0.0, set(broken)
+        self.actor = Placements(lambda: self.now_s)
+        self.replicas: dict[str, Held] = {}
+
+    def add(self, name):
+        row, _ = self.actor.report(OF, name, ModelReport(held()))
+        self.replicas[name] = held(*row)
+
+    def second(self):
+        self.now_s += 1.0
+        for name, now in list(self.replicas.items()):
+            if now.loading:
+                failed = {now.loading} & self.broken
+                now = Held(now.holds | ({now.loading} - failed), "", frozenset(failed))
+            failures = dict.fromkeys(now.failed, "no such file")
+            _, step = self.actor.report(OF, name, ModelReport(now, failures))
+            now = Held(now.holds - set(step.drop), now.loading or step.load, now.failed)
+            self.replicas[name] = now
+
+    def copies(self):
+        return Counter(model for one in self.replicas.values() for model in one.holds)
+
+
+class TestThePlacementsOfPools:
+    def test_replicas_reach_what_is_wished_and_no_model_is_ever_without_a_copy(self):
+        world = World()
+        for n in range(4):
+            world.add(f"r{n}")
+        assert set(world.copies()) == set(NAMES)
+        wish = [("a", "b"), ("a", "c"), ("c", "b"), ("c", "a")]
+        world.actor.wish({"p": wish})
+        for _ in range(30):
+            world.second()
+            assert set(world.copies()) == set(NAMES)
+        assert sorted(map(sorted, (one.holds for one in world.replicas.values()))) == sorted(
+            map(sorted, wish)
+        )
+
+    def test_the_replica_that_replaces_a_dead_one_gets_its_row(self):
+        world = World()
+        wish = [("a", "b"), ("b", "c"), ("c", "a")]
+        world.actor.wish({"p": wish})
+        for name in "rst":
+            world.add(name)
+        gone = world.replicas.pop("s")
+        for _ in range(int(SETTLE_S)):
+            world.second()
+        world.add("u")
+        assert world.replicas["u"].holds == gone.holds
+
+    def test_a_restarted_actor_is_told_the_placement_by_the_replicas(self):
+        world = World()
+        world.actor.wish({"p": [("a", "b"), ("b", "c"), ("c", "a")]})
+        for name in "rst":
+            world.add(name)
+        world.actor = Placements(lambda: world.now_s)
+        world.second()
+        rows = world.actor.read()["p"]["rows"]
+        assert sorted(map(sorted, rows)) == [["a", "b"], ["a", "c"], ["b", "c"]]
+
+    def test_a_load_that_fails_is_told_and_empties_no_replica(self):
+        world = World(broken="c")
+        for name in "rs":
+            world.add(name)
+        world.replicas = {"r": held("a", "b"), "s": held("a", "b")}
+        world.actor.wish({"p": [("a", "c"), ("b", "c")]})
+        for _ in range(20):
+            world.second()
+            assert {"a", "b"} <= set(world.copies())
+            assert all(one.holds for one in world.replicas.values())
+        told = world.actor.read()["p"]["replicas"].values()
+        assert [one["failures"] for one in told] == [{"c": "no such file"}] * 2
+
+
+class TestTheControllersView:
+    def deployment(self, **states):
+        return Deployment(len(states), Counter(states.values()), states)
+
+    def divided(self, pools, deployment):
+        total = np.full(3, deployment.target)
+        running, stopping = np.full(3, deployment.running), np.zeros(3, int)
+        pools.divide([deployment] * 3, total, running, stopping)
+        return total.tolist(), running.tolist()
+
+    def test_replicas_count_for_the_jobs_at_whose_home_they_are(self):
+        pools = PooledJobs(JOBS)
+        replicas = {"r": ("a", "b"), "s": ("a", "c"), "t": ("c", "a")}
+        pools.read(
+            {
+                "p": {
+                    "rows": list(map(list, replicas.values())),
+                    "replicas": {
+                        name: {"row": row, "failures": {}} for name, row in replicas.items()
+                    },
+                }
+            }
+        )
+        seen = self.deployment(r="RUNNING", s="STARTING", t="RUNNING")
+        assert self.divided(pools, seen) == ([2, 0, 1], [1, 0, 1])
+        assert named_rows(pools.placement["p"], NAMES) == tuple(replicas.values())
+
+    def test_replicas_of_which_no_home_is_known_fill_the_jobs_in_their_order(self):
+        seen = self.deployment(r="RUNNING", s="RUNNING", t="RUNNING", u="STARTING")
+        assert self.divided(PooledJobs(JOBS), seen) == ([2, 1, 1], [2, 1, 0])
+
+    def test_a_placement_is_sent_with_the_targets_in_force(self):
+        pools = PooledJobs(JOBS)
+        pools.place({"p": chained(POOL, np.array([1, 1, 1]))})
+        rows = pools.wishes(np.array([2, 1, 0]))["p"]
+        assert rows == [["a", "b"], ["a", "b"], ["b", "c"]]
+        assert pools.placement["p"].replicas.tolist() == [2, 1, 0]
+
+    def test_a_placement_that_replicas_cannot_hold_is_refused(self):
+        full = Placement(np.array([0]), np.ones((1, 3), bool))
+        with pytest.raises(ValueError, match="cannot hold the models"):
+            PooledJobs(JOBS).place({"p": full})
+        with pytest.raises(ValueError, match="unknown pool 'q'; pools of jobs: p"):
+            PooledJobs(JOBS).place({"q": full})
+
+
+def test_the_jobs_of_a_pool_are_one_application_with_a_route_for_each():
+    alone = Job("d", model="m")
+    specs = serve_specs((*JOBS, alone))
+    applications = configuration((*JOBS, alone), specs, [2, 1, 1, 3])
+    assert [one["name"] for one in applications] == ["faro-statistics", "pool-p", "d"]
+    assert applications[1]["args"]["replicas"] == 4
+    assert [spec.route for spec in specs] == ["/pool-p/a", "/pool-p/b", "/pool-p/c", "/d"]
+    assert specs[0].args["load_s"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"a": {"application": "x"}}, "serve.application cannot be set in pool 'p'"),
+        ({"a": {"concurrency": 2}}, "serve.concurrency cannot be set in pool 'p'"),
+        ({"b": {"gateways": 2}}, "serve.gateways=2 differs from 1 of job 'a'"),
+        ({"a": {"binding": "soon"}}, "binding='soon' must be late or early"),
+    ],
+)
+def test_a_section_that_contradicts_the_pool_is_refused(sections, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        serve_specs(JOBS, sections)
+
+
+def test_a_pool_keeps_its_models_while_one_of_its_jobs_is_held():
+    from faro_ops.policies.held import without_held_pools
+    from faro_ops.policies.protocol import LivePlan
+
+    plan = LivePlan(np.ones(3), np.zeros(3), ("hold",) * 3, placement={"p": "any"})
+    assert without_held_pools(JOBS, plan, np.array([False, True, False])).placement is None
+    assert without_held_pools(JOBS, plan, np.zeros(3, bool)) is plan
+    alone = tuple(replace(job, pool=None, models_per_replica=None) for job in JOBS)
+    assert without_held_pools(alone, plan, np.array([True] * 3)) == plan
