@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -10,10 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_things import FakeRay
 
+from faro_lib.forecast.kalman import untrained
+from faro_lib.policies import PolicyContext, make
+from faro_lib.policies.loops import paced
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
+from faro_ops.controller import journal
+from faro_ops.controller.clock import Clock
+from faro_ops.controller.loop import run
+from faro_ops.controller.records import plain
+from faro_ops.http import HttpClient
 from faro_ops.rayserve.applications import Deployment
+from faro_ops.rayserve.cluster import RayServeCluster
 from faro_ops.rayserve.deploy import configuration
 from faro_ops.rayserve.late_queue import LateQueue, Place
 from faro_ops.rayserve.placements import SETTLE_S, ModelReport, Placements, PoolJobs
@@ -304,3 +315,64 @@ def test_a_pool_keeps_its_models_while_one_of_its_jobs_is_held():
     assert without_held_pools(JOBS, plan, np.zeros(3, bool)) is plan
     alone = tuple(replace(job, pool=None, models_per_replica=None) for job in JOBS)
     assert without_held_pools(alone, plan, np.array([True] * 3)) == plan
+
+
+class TestTheLoop:
+    """The live loop on a server that answers like Ray."""
+
+    def steps(self, address, policy, path, ticks=4):
+        """The steps of a controller that runs for some ticks."""
+        clock = Clock(int(time.time()) - 900)
+        rest = HttpClient(address, None, 2.0)
+        cluster = RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, clock)
+        steps = []
+
+        def noted(step):
+            steps.append(step)
+            if len(steps) == ticks:
+                clock.stop.set()
+
+        run(cluster, policy, JOBS, clock=clock, journal=path, on_step=noted)
+        return steps
+
+    def ray(self):
+        fake, now_s = FakeRay({"pool-p": 3}, cpus=6.0), int(time.time())
+        for job, rate in zip(NAMES, (12, 6, 3)):
+            fake.hear(job, rate, range(now_s - 900, now_s + 30), by="gateway#1")
+        return fake
+
+    def policy(self):
+        context = PolicyContext(JOBS, untrained(NAMES))
+        return paced(make("Faro-Sum", context), 0.5, interval_s=1.0)
+
+    def test_a_pool_is_scaled_as_one_and_its_placement_is_sent(self):
+        fake = self.ray()
+        with fake.served() as address:
+            steps = self.steps(address, self.policy(), None)
+        assert {name for name, _ in fake.scaled} <= {"pool-p"}
+        assert steps[0].observation.target.tolist() == [1, 1, 1]
+        total = int(steps[-1].target.sum())
+        assert fake.targets == {"pool-p": total}
+        rows = fake.placements.read()["p"]["rows"]
+        assert len(rows) == total
+        assert all(1 <= len(row) <= 2 for row in rows)
+
+    def test_a_second_controller_finds_the_placement_of_the_first(self):
+        fake = self.ray()
+        with fake.served() as address:
+            first = self.steps(address, self.policy(), None)
+            second = self.steps(address, self.policy(), None, ticks=1)
+        left, found = first[-1].plan.placement["p"], second[0].observation.placement["p"]
+        np.testing.assert_array_equal(left.home, found.home)
+        np.testing.assert_array_equal(left.resident, found.resident)
+        assert second[0].observation.target.tolist() == first[-1].target.tolist()
+
+    def test_the_journal_of_a_pool_replays_to_the_same_plans(self, tmp_path):
+        fake, path = self.ray(), tmp_path / "journal"
+        with fake.served() as address:
+            self.steps(address, self.policy(), path)
+        header, ticks = journal.read(path)
+        assert any(one.step.plan.placement for one in ticks)
+        for taken, again in journal.replay(self.policy(), header, ticks):
+            np.testing.assert_array_equal(again.target, taken.target)
+            assert plain(again.plan)["placement"] == plain(taken.plan)["placement"]
