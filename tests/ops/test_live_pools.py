@@ -18,6 +18,7 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import paced
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
+from faro_ops import cli
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import run
@@ -376,3 +377,18 @@ class TestTheLoop:
         for taken, again in journal.replay(self.policy(), header, ticks):
             np.testing.assert_array_equal(again.target, taken.target)
             assert plain(again.plan)["placement"] == plain(taken.plan)["placement"]
+
+    def test_an_explanation_says_which_models_are_where_and_which_jobs_decide_that(
+        self, tmp_path, capsys
+    ):
+        path = tmp_path / "journal"
+        with self.ray().served() as address:
+            steps = self.steps(address, self.policy(), path)
+        assert cli.main(["explain", str(path)]) == 0
+        told = capsys.readouterr().out
+        placed = steps[-1].plan.placement["p"]
+        assert "pool 'p': " in told
+        for n, name in enumerate(NAMES):
+            assert f"its model is in {placed.resident[:, n].sum()} replicas" in told
+            assert f"  {name}: load " in told
+        assert f"of {len(placed.home)} replicas" in told  # all jobs together are the tightest set
