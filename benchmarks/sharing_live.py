@@ -60,6 +60,7 @@ KNOWN_S = 3.0  # Ray tells the gateway within this time what the replicas hold
 REPORTED_S = 3.0  # the last second of a run is reported within this time
 QUIET_RPS = 6.0  # rate at which the costs of the path are measured
 LAG_S = 2.0  # until the load generator begins
+START_S = 900.0  # time limit for each of two steps: the start of Ray and that of the pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +160,10 @@ class Live:
 def live(binding: str) -> Iterator[Live]:
     """A context with the running pool."""
     specs = serve_specs(JOBS, {name: {"binding": binding} for name in NAMES})
-    with local.start(int(HOMES.sum())) as ray:
+    with local.start(int(HOMES.sum()), START_S) as ray:
         port = urlsplit(ray.http.address).port or 0
         applications = configuration(JOBS, specs, HOMES)
-        deploy(ray.rest, applications, (local.HTTP_HOST, port), print, timeout_s=600.0)
+        deploy(ray.rest, applications, (local.HTTP_HOST, port), print, timeout_s=START_S)
         yield Live(ray.rest, ray.http, [spec.route for spec in specs], ray.process.pid)
 
 
