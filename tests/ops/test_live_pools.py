@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from faro_lib.workload.pools import chained
 from faro_ops import cli
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
+from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.loop import run
 from faro_ops.controller.records import plain
 from faro_ops.http import HttpClient
@@ -397,3 +400,13 @@ class TestTheLoop:
             assert f"its model is in {wished.resident[:, n].sum()} replicas" in told
             assert f"  {name}: load " in told
         assert f"of {len(wished.home)} replicas" in told  # all jobs together are the tightest set
+
+    def test_the_exporter_shows_how_many_replicas_should_hold_each_model(self):
+        with self.ray().served() as address:
+            steps = self.steps(address, self.policy(), None)
+        with closing(Exporter(JOBS, 0)) as exporter:
+            exporter.step(steps[-1])
+            metrics = urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
+        for n, name in enumerate(NAMES):
+            shown = f'faro_pool_replicas_with_model{{inference_job="{name}",pool="p"}}'
+            assert f"{shown} {placed(steps).resident[:, n].sum():.1f}" in metrics
