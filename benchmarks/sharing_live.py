@@ -1,12 +1,14 @@
 """Replicas that three services share on a real Ray Serve: the live table of docs/sharing.md.
 
-    python benchmarks/sharing_live.py [--binding late] [--out data/recorded-sharing/live]
+    python benchmarks/sharing_live.py [--binding late] [--stretch 4] [--out FILE]
 
 Starts a Ray on loopback with one pool of eight replicas and its gateway, and sends the same
 requests by HTTP once to isolated services (each replica holds the model of its home) and once to
 shared replicas (two models each). Only the placement differs, so both take the same path. Each run
 is also simulated with its requests. Writes <out>-<binding>.csv, a row per run and service, and
-<out>-<binding>-path.csv, what the path costs. It takes about 15 minutes.
+<out>-<binding>-path.csv, what the path costs. `--stretch` makes service times and SLO longer and
+rates lower by a factor, so that the same loads cost less CPU and other programs disturb less. It
+takes about 15 minutes with `--stretch 1` and 30 with 4.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,7 +44,7 @@ HOMES = np.array([4, 2, 2])
 RATES_RPS = np.array([17.0, 9.0, 9.0])  # mean of each service at factor 1
 SWING, PHASE, CYCLES = 0.7, np.array([0, 1 / 3, 2 / 3]), 2
 SLO_S = 0.72
-SECONDS = 45.0
+SECONDS = 45.0  # of a run; longer if times are stretched, by the square root
 ISOLATED, SHARED = "isolated", "two models"
 COMPARED, TRIALS = 0.7, 3  # factor of RATES_RPS at which both are compared, in several trials
 FACTORS = {ISOLATED: (0.5, 0.6), SHARED: (0.85, 1.0, 1.15)}  # further ones, with one trial
@@ -58,7 +60,7 @@ PLACEMENTS = {
 PATIENCE_S = 120.0
 KNOWN_S = 3.0  # Ray tells the gateway within this time what the replicas hold
 REPORTED_S = 3.0  # the last second of a run is reported within this time
-QUIET_RPS = 6.0  # rate at which the costs of the path are measured
+QUIET_RPS, QUIET_S = 6.0, 40.0  # rate and time at which the costs of the path are measured
 LAG_S = 2.0  # until the load generator begins
 START_S = 900.0  # time limit for each of two steps: the start of Ray and that of the pool
 
@@ -72,24 +74,27 @@ class Requests:
     service_s: np.ndarray
 
     @classmethod
-    def drawn(cls, rates_rps: np.ndarray, seed: int, swing: float = SWING) -> Requests:
-        """Poisson arrivals whose rates swing around their means at different times."""
+    def drawn(
+        cls, rates_rps: np.ndarray, seconds: float, stretch: float, seed: int, swing: float = SWING
+    ) -> Requests:
+        """Poisson arrivals whose rates swing around their means at different times.
+
+        rates_rps : mean rates of the services, before they are divided by `stretch`.
+        """
         rng = np.random.default_rng(seed)
         times, jobs = [], []
-        for job, rate in enumerate(rates_rps):
+        for job, rate in enumerate(rates_rps / stretch):
             most = rate * (1 + swing)
-            candidates = rng.uniform(0, SECONDS, rng.poisson(most * SECONDS))
-            phase = CYCLES * candidates / SECONDS + PHASE[job]
-            kept = rng.random(len(candidates)) * most < rate * (
-                1 + swing * np.sin(2 * np.pi * phase)
-            )
+            candidates = rng.uniform(0, seconds, rng.poisson(most * seconds))
+            wave = np.sin(2 * np.pi * (CYCLES * candidates / seconds + PHASE[job]))
+            kept = rng.random(len(candidates)) * most < rate * (1 + swing * wave)
             times.append(candidates[kept])
             jobs.append(np.full(kept.sum(), job))
-        due_s, job = np.concatenate(times), np.concatenate(jobs)
+        due_s, of = np.concatenate(times), np.concatenate(jobs)
         order = np.argsort(due_s, kind="stable")
         service_s = rng.standard_normal(len(due_s))
         RESNET34.from_normals(service_s)
-        return cls(due_s[order], job[order], service_s)
+        return cls(due_s[order], of[order], stretch * service_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ class PathCost:
 class Live:
     """The running pool."""
 
-    def __init__(self, rest: HttpClient, http: HttpClient, routes: list[str], pid: int):
+    def __init__(self, http: HttpClient, routes: list[str], pid: int):
         self.http, self.pid = http, pid
         self._urls = tuple(http.address + route for route in routes)
 
@@ -127,7 +132,7 @@ class Live:
         script = Script(self._urls, requests.due_s, requests.job, requests.service_s)
         generator = Generator(script, time.time() + LAG_S)
         try:
-            return generator.result(SECONDS + PATIENCE_S)
+            return generator.result(requests.due_s.max() + PATIENCE_S)
         finally:
             generator.stop()
 
@@ -140,9 +145,10 @@ class Live:
                 spent += times.user + times.system
         return spent
 
-    def path(self) -> PathCost:
+    def path(self, stretch: float) -> PathCost:
         """Measure what the path costs at a low rate, at which hardly any request waits."""
-        requests = Requests.drawn(QUIET_RPS * RATES_RPS / RATES_RPS.sum(), 99, 0.0)
+        rates_rps = QUIET_RPS * RATES_RPS / RATES_RPS.sum()
+        requests = Requests.drawn(rates_rps, QUIET_S, stretch**0.5, 99, 0.0)
         before_s, began = self.gateway_cpu_s(), int(time.time())
         sent = self.send(requests)
         time.sleep(REPORTED_S)
@@ -157,14 +163,15 @@ class Live:
 
 
 @contextmanager
-def live(binding: str) -> Iterator[Live]:
+def live(binding: str, stretch: float) -> Iterator[Live]:
     """A context with the running pool."""
-    specs = serve_specs(JOBS, {name: {"binding": binding} for name in NAMES})
+    jobs = tuple(replace(job, slo_s=SLO_S * stretch) for job in JOBS)
+    specs = serve_specs(jobs, {name: {"binding": binding} for name in NAMES})
     with local.start(int(HOMES.sum()), START_S) as ray:
         port = urlsplit(ray.http.address).port or 0
-        applications = configuration(JOBS, specs, HOMES)
+        applications = configuration(jobs, specs, HOMES)
         deploy(ray.rest, applications, (local.HTTP_HOST, port), print, timeout_s=START_S)
-        yield Live(ray.rest, ray.http, [spec.route for spec in specs], ray.process.pid)
+        yield Live(ray.http, [spec.route for spec in specs], ray.process.pid)
 
 
 def twin(requests: Requests, placement: Placement, path: PathCost, binding: str) -> np.ndarray:
@@ -181,17 +188,19 @@ def twin(requests: Requests, placement: Placement, path: PathCost, binding: str)
     return latency_s
 
 
-def measures(requests: Requests, latency_s: np.ndarray, job: int) -> tuple[float, float, float]:
+def measures(
+    requests: Requests, latency_s: np.ndarray, job: int, slo_s: float
+) -> tuple[float, float, float]:
     """(p99 latency in s, violations in %, requests/s) of one service; inf is a violation."""
     of_job = requests.job == job
     due_s, spent_s = requests.due_s[of_job], latency_s[of_job]
     lasted_s = (due_s + spent_s)[np.isfinite(spent_s)].max() - due_s.min()
-    late = 100 * float((spent_s > SLO_S).mean())
+    late = 100 * float((spent_s > slo_s).mean())
     return float(np.quantile(spent_s, 0.99)), late, len(due_s) / lasted_s
 
 
 def rows_of_run(
-    live: Live, name: str, requests: Requests, path: PathCost, binding: str
+    live: Live, name: str, requests: Requests, path: PathCost, binding: str, slo_s: float
 ) -> list[dict]:
     """One run, live and simulated: a row per service."""
     live.place(name)
@@ -205,7 +214,7 @@ def rows_of_run(
     for job, service in enumerate(NAMES):
         row: dict = {"service": service, "requests": int((requests.job == job).sum())}
         for where, of_run in (("live", latency_s), ("twin", simulated_s)):
-            p99_s, late, rps = measures(requests, of_run, job)
+            p99_s, late, rps = measures(requests, of_run, job, slo_s)
             row |= {f"{where}_p99_s": p99_s, f"{where}_late_pct": late, f"{where}_rps": rps}
         row |= {
             "failed": int(np.isin(sent.outcome[requests.job == job], (FAILED, UNSENT)).sum()),
@@ -219,22 +228,24 @@ def rows_of_run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binding", choices=BINDINGS, default="late")
+    parser.add_argument("--stretch", type=float, default=1.0)
     parser.add_argument("--out", type=Path, default=Path("data/recorded-sharing/live"))
     arguments = parser.parse_args()
-    binding, out = arguments.binding, arguments.out
+    binding, stretch, out = arguments.binding, arguments.stretch, arguments.out
+    seconds, slo_s = SECONDS * stretch**0.5, SLO_S * stretch
     runs = [(COMPARED, trial, name) for trial in range(TRIALS) for name in PLACEMENTS]
     if binding != EARLY:
         runs += [(factor, 0, name) for name, factors in FACTORS.items() for factor in factors]
     rows: list[dict] = []
-    with live(binding) as pool:
+    with live(binding, stretch) as pool:
         pool.place(SHARED)
-        pool.send(Requests.drawn(RATES_RPS / 5, 98, 0.0))  # first requests are slower
-        path = pool.path()
+        pool.path(stretch)  # the first requests are slower
+        path = pool.path(stretch)
         print(path, flush=True)
         for factor, trial, name in runs:
-            requests = Requests.drawn(factor * RATES_RPS, trial)
-            about = {"binding": binding, "placement": name, "factor": factor, "trial": trial}
-            for row in rows_of_run(pool, name, requests, path, binding):
+            requests = Requests.drawn(factor * RATES_RPS, seconds, stretch, trial)
+            about = {"stretch": stretch, "placement": name, "factor": factor, "trial": trial}
+            for row in rows_of_run(pool, name, requests, path, binding, slo_s):
                 rows.append(about | row)
                 print(*rows[-1].values(), flush=True)
             pd.DataFrame(rows).round(5).to_csv(f"{out}-{binding}.partial.csv", index=False)

@@ -89,7 +89,9 @@ class Placements:
 
         held = {name: one.held for name, one in state.reports.items()}
         limits = Limits.of(of.pool, of.names)
-        rows = state.rows or first_rows(of.pool, of.names, len(held))
+        # After a redeployment, rows may have jobs that are gone, until the controller sends others.
+        known = (tuple(job for job in row if job in of.names) for row in state.rows)
+        rows = tuple(row for row in known if row) or first_rows(of.pool, of.names, len(held))
         state.followed = assigned_rows(rows, held, state.followed, limits.load_s)
         row = state.followed.get(replica)
         if row is None:  # there are more replicas than rows

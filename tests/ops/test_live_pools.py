@@ -18,6 +18,7 @@ from live_things import FakeRay
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import paced
+from faro_lib.protocol import SharingCluster
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
 from faro_ops import cli
@@ -27,6 +28,7 @@ from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.loop import run
 from faro_ops.controller.records import plain
 from faro_ops.http import HttpClient
+from faro_ops.kube.leader_gate import LeaderGatedCluster
 from faro_ops.rayserve.applications import Deployment
 from faro_ops.rayserve.cluster import RayServeCluster
 from faro_ops.rayserve.deploy import configuration
@@ -226,6 +228,15 @@ class TestThePlacementsOfPools:
         rows = world.actor.read()["p"]["rows"]
         assert sorted(map(sorted, rows)) == [["a", "b"], ["a", "c"], ["b", "c"]]
 
+    def test_rows_of_a_job_that_is_gone_leave_the_others_where_they_are(self):
+        world = World()
+        world.actor.wish({"p": [("gone", "a"), ("b", "c"), ("gone",)]})
+        for name in "rst":
+            world.add(name)
+        for _ in range(20):
+            world.second()
+        assert set(world.copies()) == set(NAMES)
+
     def test_a_load_that_fails_is_told_and_empties_no_replica(self):
         world = World(broken="c")
         for name in "rs":
@@ -324,6 +335,15 @@ def test_a_pool_keeps_its_models_while_one_of_its_jobs_is_held():
 def placed(steps) -> Placement:
     """The last placement that was planned."""
     return [step.plan.placement for step in steps if step.plan.placement][-1]["p"]
+
+
+def test_the_placements_of_pools_pass_a_cluster_that_only_the_leader_changes():
+    rest = HttpClient("http://127.0.0.1:1", None, 2.0)
+    inner = RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, Clock(0))
+    gated = LeaderGatedCluster(inner)
+    assert isinstance(gated, SharingCluster)
+    gated.place({"p": chained(POOL, np.array([1, 1, 1]))})
+    assert len(inner._pools.wishes(np.array([2, 1, 1]))["p"]) == 4
 
 
 class TestTheLoop:
