@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
+from functools import reduce
 from urllib.request import urlopen
 
 import numpy as np
@@ -29,14 +30,19 @@ from faro_ops.controller.loop import run
 from faro_ops.controller.records import plain
 from faro_ops.http import HttpClient
 from faro_ops.kube.leader_gate import LeaderGatedCluster
+from faro_ops.rayserve import pool_replica
 from faro_ops.rayserve.applications import Deployment
 from faro_ops.rayserve.cluster import RayServeCluster
 from faro_ops.rayserve.deploy import configuration
+from faro_ops.rayserve.gateway import Gateway
 from faro_ops.rayserve.late_queue import LateQueue, Place
 from faro_ops.rayserve.placements import SETTLE_S, ModelReport, Placements, PoolJobs
+from faro_ops.rayserve.pool_replica import Answered, Forwarded, Models, ModelSpec
 from faro_ops.rayserve.pooled_jobs import PooledJobs
+from faro_ops.rayserve.replica import Failed, ReplicaQueue
 from faro_ops.rayserve.residency import Held, Limits, assigned_rows, named_rows, next_step
 from faro_ops.rayserve.spec import serve_specs
+from faro_ops.rayserve.statistics import add_row, empty_row
 
 NAMES = ("a", "b", "c")
 JOBS = tuple(Job(name, pool="p", models_per_replica=2, model="m", load_s=2.0) for name in NAMES)
@@ -430,3 +436,89 @@ class TestTheLoop:
         for n, name in enumerate(NAMES):
             shown = f'faro_pool_replicas_with_model{{inference_job="{name}",pool="p"}}'
             assert f"{shown} {placed(steps).resident[:, n].sum():.1f}" in metrics
+
+
+class Replicas:
+    """The handle of a pool whose replicas answer as `answers` says, in this order."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    async def remote(self, sent):
+        self.asked.append(sent.replica)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def gateway(handle, holds):
+    """A gateway without Ray that knows what the replicas hold."""
+    one = Gateway.__new__(Gateway)
+    one._pool, one._late, one._versions = handle, LateQueue(), {}
+    one._queues = {"a": ReplicaQueue(10)}
+    one._late.update(holds)
+    return one
+
+
+def served(one):
+    """The outcome of a request to job a, and the gateway's counts."""
+
+    async def run():
+        place = Place(one._late, "a", 1.0)
+        try:
+            return await one._served(Forwarded("a", "", {}, b""), place)
+        except Failed as error:
+            return error.args[0]
+
+    answer = asyncio.run(asyncio.wait_for(run(), 5.0))
+    return answer, reduce(add_row, one._queues["a"].rows.values(), empty_row())
+
+
+HOLDS = {"r": frozenset("a"), "s": frozenset("ab")}
+
+
+class TestAGateway:
+    def test_a_request_whose_replica_has_just_dropped_the_model_is_sent_to_another_one(self):
+        dropped = Answered("r", frozenset("b"))
+        handle = Replicas(dropped, Answered("s", frozenset("ab"), 200, (), b"ok"))
+        answer, row = served(gateway(handle, HOLDS))
+        assert (handle.asked, answer.body) == (["r", "s"], b"ok")
+        assert (row["arrivals"], row["done"], row["failed"]) == (1, 1, 0)
+
+    def test_a_replica_that_dies_costs_the_request_that_it_served_and_gets_no_other(self):
+        handle = Replicas(RuntimeError("died"), *[Answered("s", frozenset("ab"), 200)] * 2)
+        one = gateway(handle, HOLDS)
+        answer, row = served(one)
+        assert (answer.status, row["failed"]) == (500, 1)
+        assert [served(one)[0].status for _ in range(2)] == [200, 200]
+        assert handle.asked == ["r", "s", "s"]
+
+    def test_what_a_replica_held_before_is_not_believed_again(self):
+        one = gateway(Replicas(), {})
+        one._newest({"r": (2, frozenset("b"))})
+        assert one._newest({"r": (1, frozenset("a"))}) == {"r": frozenset("b")}
+        assert one._newest({"s": (0, frozenset("a"))}) == {"s": frozenset("a")}
+
+
+class TestTheModelsOfAReplica:
+    def test_a_load_that_fails_is_told_for_a_while_and_a_later_one_ends_that(self, monkeypatch):
+        models = Models({"a": ModelSpec("collections:Nothing", {})})
+        asyncio.run(models.load("a"))
+        told = models.report()
+        assert (told.held.holds, told.held.failed) == (frozenset(), {"a"})
+        assert "has no Nothing" in told.failures["a"]
+
+        monkeypatch.setattr(pool_replica, "RETRY_S", 0.0)
+        assert not models.report().held.failed
+        models._specs = {"a": ModelSpec("collections:OrderedDict", {})}
+        asyncio.run(models.load("a"))
+        assert models.report() == ModelReport(held("a"), {})
+
+    def test_every_change_of_what_it_holds_has_a_new_version(self):
+        models = Models({"a": ModelSpec("collections:OrderedDict", {})})
+        models.load_now("a")
+        loaded = models.version
+        models.drop("a")
+        assert models.version > loaded > 0
+        assert models.holds == frozenset()
