@@ -1,6 +1,6 @@
-"""The tables of docs/sharing.md, from the runs of benchmarks/sharing.py.
+"""The tables of docs/sharing.md, from the runs of benchmarks/sharing.py and sharing_live.py.
 
-python benchmarks/sharing.py && python docs/sharing_tables.py
+python benchmarks/sharing.py && python benchmarks/sharing_live.py && python docs/sharing_tables.py
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ PAGE = ROOT / "docs/sharing.md"
 RUNS = ROOT / "data/recorded-sharing"
 MARK = "losses: docs/sharing_tables.py writes this table"
 LOSS = "lost_utility_published"
+LIVE_MARK = "live: docs/sharing_tables.py writes this table"
+PATH_MARK = "path: docs/sharing_tables.py writes this table"
+BINDINGS = ("late", "early")
+SLO_S = 0.72  # of the live services, before it is stretched
+CARRIED_PCT = 1.0  # violations up to which a load counts as carried
 # (policy, models per replica, router) -> its row.
 ROWS = {
     (ISOLATED, 1, "late"): "Faro-Sum, isolated replicas",
@@ -60,8 +65,110 @@ def cell(runs: pd.DataFrame) -> str:
     return f"{mean:.3f}" + (f" ± {half:.3f}" if len(losses) > 1 else "")
 
 
+def read_live(kind: str = "", folder: Path = RUNS) -> pd.DataFrame:
+    """The live runs of every binding that was recorded, or with kind="-path" the path's costs."""
+    paths = {binding: folder / f"live-{binding}{kind}.csv" for binding in BINDINGS}
+    parts = [pd.read_csv(path).assign(binding=one) for one, path in paths.items() if path.exists()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def live_table(runs: pd.DataFrame) -> str:
+    """Violations, p99 and throughput by placement and load, live and simulated.
+
+    Violations and throughput are of all services together; the p99, as a share of the SLO, is that
+    of the slowest service. Each is the mean over trials, with the range of the live violations.
+    """
+    lines = []
+    by = ["binding", "stretch", "placement", "factor"]
+    for (binding, stretch, placement, factor), part in runs.groupby(by, sort=False):
+        trials = [of_trial(one) for _, one in part.groupby("trial")]
+        mean = pd.DataFrame(trials).mean()
+        late = [trial["live_late_pct"] for trial in trials]
+        spread = f" ({min(late):.1f} to {max(late):.1f})" if len(late) > 1 else ""
+        lines.append(
+            (
+                f"{placement}, {binding}",
+                f"{stretch:g}",
+                f"{factor:.2f}",
+                len(trials),
+                f"{mean['live_late_pct']:.2f}{spread}",
+                f"{mean['twin_late_pct']:.2f}",
+                f"{mean['live_p99']:.2f}",
+                f"{mean['twin_p99']:.2f}",
+                f"{mean['live_rps']:.1f}",
+                f"{mean['twin_rps']:.1f}",
+                f"{mean['other_cpus']:.1f}",
+            )
+        )
+    measured = ["violations live, %", "twin", "p99 / SLO live", "twin", "requests/s live", "twin"]
+    heads = ["placement, binding", "stretch", "load", "trials", *measured, "CPUs of others"]
+    return markdown_table(heads, lines, right=heads[1:])
+
+
+def of_trial(services: pd.DataFrame) -> dict[str, float]:
+    """The measures of one run, from its rows, one per service."""
+    share = services["requests"] / services["requests"].sum()
+    measured = {"other_cpus": services["other_cpus"].iloc[0]}
+    slo_s = SLO_S * services["stretch"].iloc[0]
+    for where in ("live", "twin"):
+        measured |= {
+            f"{where}_late_pct": float((share * services[f"{where}_late_pct"]).sum()),
+            f"{where}_p99": float(services[f"{where}_p99_s"].max() / slo_s),
+            f"{where}_rps": float(services[f"{where}_rps"].sum()),
+        }
+    return measured
+
+
+def path_table(costs: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """What a request costs on its path, and the load that each placement carries."""
+    lines = []
+    for _, one in costs.iterrows():
+        binding = one["binding"]
+        own = runs[runs["binding"] == binding]
+        ours, theirs = carried(own, "two models"), carried(own, "isolated")
+        lines.append(
+            (
+                binding,
+                f"{one['outside_ms']:.0f}",
+                f"{one['inside_ms']:.0f}",
+                f"{own['gateway_cpu_ms'].mean():.0f}",
+                f"{theirs:.2f}",
+                f"{ours:.2f}",
+                f"{ours / theirs:.2f}" if theirs else "-",
+            )
+        )
+    path = [
+        "ms before and after the replica",
+        "ms in it besides the service",
+        "CPU ms of the gateway",
+    ]
+    loads = ["carried load, isolated", "two models", "ratio"]
+    heads = ["binding", *path, *loads]
+    return markdown_table(heads, lines, right=heads[1:])
+
+
+def carried(runs: pd.DataFrame, placement: str) -> float:
+    """Largest load that was tried, up to which at most CARRIED_PCT of the requests are violations.
+
+    0 if even the smallest one violates more.
+    """
+    of_placement = runs[runs["placement"] == placement]
+    most = 0.0
+    for factor, part in of_placement.groupby("factor"):
+        trials = pd.DataFrame([of_trial(one) for _, one in part.groupby("trial")])
+        if trials["live_late_pct"].mean() > CARRIED_PCT:
+            break
+        most = float(factor)
+    return most
+
+
 def main() -> None:
-    PAGE.write_text(marked.with_table(PAGE.read_text(), MARK, table(read_runs())))
+    page = marked.with_table(PAGE.read_text(), MARK, table(read_runs()))
+    live, costs = read_live(), read_live("-path")
+    if len(live) and len(costs):
+        page = marked.with_table(page, LIVE_MARK, live_table(live))
+        page = marked.with_table(page, PATH_MARK, path_table(costs, live))
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":

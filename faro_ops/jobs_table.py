@@ -25,7 +25,8 @@ def read_sections(path: str | Path, section: str, strict: bool = True) -> dict[s
 def read_unshared(path: str | Path) -> tuple[Job, ...]:
     """The jobs of a table; ValueError if some of them share replicas.
 
-    Nothing on a cluster routes requests to shared replicas yet, and advice explains each job alone.
+    Nothing in front of Deployments routes requests to shared replicas, and advice explains each job
+    alone.
     """
     jobs = read_jobs(path)
     for pool in pools_of(jobs):
@@ -33,7 +34,7 @@ def read_unshared(path: str | Path) -> tuple[Job, ...]:
             names = ", ".join(jobs[j].name for j in pool.jobs)
             raise ValueError(
                 f"{path}: {names} share replicas (pool={pool.name!r}), which only `faro simulate` "
-                "knows yet; leave out `pool`"
+                "and Ray Serve (`faro deploy`, `faro run`) know; leave out `pool`"
             )
     return jobs
 

@@ -2,7 +2,7 @@
 
 from faro_lib.allocate.knapsack import best_by_minute
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
-from faro_lib.allocate.problem import Allocation, Problem
+from faro_lib.allocate.problem import Allocation
 from faro_lib.allocate.solve import SOLVERS, marginal_values, register_solver, solve
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "SOLVERS",
     "Allocation",
     "Objective",
-    "Problem",
     "best_by_minute",
     "marginal_values",
     "register_objective",

@@ -11,7 +11,7 @@ Sampling takes milliseconds.
 
 # Imported to register.
 from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, posterior  # noqa: F401
-from faro_lib.forecast.conformal import Recalibrated, recalibrated
+from faro_lib.forecast.conformal import recalibrated
 from faro_lib.forecast.forecaster import (
     CONTEXT_MINUTES,
     HORIZON_MINUTES,
@@ -27,7 +27,6 @@ __all__ = [
     "HORIZON_MINUTES",
     "Forecaster",
     "Posterior",
-    "Recalibrated",
     "bayes_forecaster",
     "fit",
     "forecasters",

@@ -111,10 +111,8 @@ class Faro(TwoLoops):
             return self
         factors = self.learner.factors(state.learned, LIKELY_FACTORS)
         names = [job.name for job in state.jobs]
-        likely = tuple(
-            Slower(self.latency_model, dict(zip(names, of_model.tolist())))
-            for of_model in factors.T
-        )
+        by_model = [dict(zip(names, of_jobs)) for of_jobs in factors.T.tolist()]
+        likely = tuple(Slower(self.latency_model, by_name) for by_name in by_model)
         median = likely[len(likely) // 2]
         return replace(self, latency_model=median, likely_models=likely, learner=None)
 

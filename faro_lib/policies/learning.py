@@ -42,8 +42,7 @@ class Learner:
         errors = [job.service_time_error for job in jobs]
         stated = np.array([UNKNOWN_ERROR if error is None else error for error in errors])
         none = np.zeros(len(jobs))
-        weight = service_factor.prior(stated)
-        return Learned(weight, minute=0, fewest=none + np.inf, most=none, drop=none)
+        return Learned(service_factor.prior(stated), 0, none + np.inf, none, none)
 
     def updated(
         self,
@@ -99,9 +98,8 @@ def with_evidence(
     rate_rps = counts * (1 - learned.drop) / MINUTE_S
 
     def likelihood(of: np.ndarray, replicas: np.ndarray) -> np.ndarray:
-        those = [jobs[j] for j in of]
         return service_factor.likelihood(
-            latency_model, those, rate_rps[of], replicas[of], tail_s[of]
+            latency_model, [jobs[j] for j in of], rate_rps[of], replicas[of], tail_s[of]
         )
 
     likely = likelihood(which, learned.fewest)

@@ -30,10 +30,9 @@ class Slower(LatencyModel):
     def expected_utility(
         self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
     ) -> np.ndarray:
-        factor = self.factor(job)
-        rate_rps = factor * np.asarray(rate_rps, float)
-        faster = _with_own_clock(job, factor)
-        return self.model.expected_utility(faster, rate_rps, replicas, utility, alpha)
+        own = _with_own_clock(job, self.factor(job))
+        rate_rps = self.factor(job) * np.asarray(rate_rps, float)
+        return self.model.expected_utility(own, rate_rps, replicas, utility, alpha)
 
     def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
         factor = self.factor(job)

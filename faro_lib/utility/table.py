@@ -186,8 +186,8 @@ def build_table(
 
 def wide(values: np.ndarray, columns: int) -> np.ndarray:
     """Utilities of replica counts 0, 1, ... with more columns, whose values are the last ones."""
-    missing = columns - values.shape[-1]
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], mode="edge")
+    unchanged = [(0, 0)] * (values.ndim - 1)
+    return np.pad(values, [*unchanged, (0, columns - values.shape[-1])], mode="edge")
 
 
 def mean_of(tables: Sequence[UtilityTable]) -> UtilityTable:

@@ -22,8 +22,9 @@ from faro_lib.control import GuardrailConfig, Step
 from faro_lib.forecast import Forecaster
 from faro_lib.policies import Cluster, Policy
 from faro_lib.protocol import HISTORY_MINUTES
-from faro_lib.workload import Job
+from faro_lib.workload import Job, pools_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.readers import read_jobs
 from faro_ops.cli import backends
 from faro_ops.cli import model as models
 from faro_ops.cli.model import FreshModel, Source
@@ -41,6 +42,7 @@ from faro_ops.controller.settings_change import Rejected, SettingsChange, reason
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
 from faro_ops.controller.surviving import Surviving
 from faro_ops.files import check_writable
+from faro_ops.jobs_table import read_unshared
 from faro_ops.policies.authority import WithAuthority
 from faro_ops.policies.bounds import AsBounds, predicting
 from faro_ops.policies.pacing import paced
@@ -123,6 +125,26 @@ class SetUp:
     gated: GatedJobs | None
 
 
+def table_reader(backend: str, earn: bool) -> Callable[[Path], tuple[Job, ...]]:
+    """How the jobs' table is read: only Ray Serve routes requests to replicas that jobs share."""
+    if backend == "deployments":
+        return read_unshared
+    if not earn:
+        return read_jobs
+
+    def read_alone(path: Path) -> tuple[Job, ...]:
+        jobs = read_jobs(path)
+        for pool in pools_of(jobs):
+            if pool.shared:
+                problem = (
+                    f"the jobs of pool {pool.name!r} change together, and --earn judges each alone"
+                )
+                raise ValueError(f"{path}: {problem}")
+        return jobs
+
+    return read_alone
+
+
 class Controller:
     """Runs the control loop with the options of `faro run`.
 
@@ -156,7 +178,7 @@ class Controller:
         overrides = backends.overrides_of(
             self.home, options.journal, self.wait_for, restores=options.apply
         )
-        self.watched = Watched(options.jobs, overrides)
+        self.watched = Watched(options.jobs, overrides, table_reader(options.backend, options.earn))
         self.settings = self.watched.known
         for order in self.settings.rejected:
             say(str(order))

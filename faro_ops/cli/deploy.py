@@ -17,18 +17,20 @@ def deploy(
 ) -> None:
     """Deploy the jobs to a running Ray, and wait until they serve.
 
-    Each job is an application. Jobs that run already keep their replicas, and applications of other
-    programs stay. A job that is no longer in the table is removed from Ray.
+    Each job is an application; the jobs of a pool are one application with a gateway. Jobs that run
+    already keep their replicas, and applications of other programs stay. A job that is no longer in
+    the table is removed from Ray.
     """
     import yaml
 
-    from faro_ops.jobs_table import read_sections, read_unshared
+    from faro_lib.workload.readers import read_jobs
+    from faro_ops.jobs_table import read_sections
     from faro_ops.rayserve.backend import serving
     from faro_ops.rayserve.deploy import configuration, merged
     from faro_ops.rayserve.deploy import deploy as deployed
     from faro_ops.rayserve.spec import serve_specs
 
-    table = read_unshared(jobs)
+    table = read_jobs(jobs)
     specs = serve_specs(table, read_sections(jobs, "serve"))
     initial = [max(1, job.min_replicas) for job in table]
     with serving("rayserve", table, specs, initial, 0, address=address) as endpoint:

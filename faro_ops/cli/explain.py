@@ -28,7 +28,12 @@ def explain(
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job."""
-    from faro_ops.controller.explanation import decided, decision_at, explained
+    from faro_ops.controller.explanation import (
+        decided,
+        decision_at,
+        explained,
+        placements_explained,
+    )
     from faro_ops.controller.job_states import FINE
     from faro_ops.controller.journal import newest_part, parts_at, read
     from faro_ops.controller.records import plain
@@ -57,9 +62,24 @@ def explain(
     if any(not math.isnan(row["service_factor"]) for row in rows):
         print("service times, as in the table and as learned from latencies:")
         print(text_table([_times(row) for row in rows]))
+    for pool in placements_explained(header, tick):
+        for line in _placement_lines(pool):
+            print(line)
     for row in rows:
         if row["state"] != FINE:
             print(f"job {row['job']!r} is {row['state']}: {row['state_reason']}")
+
+
+def _placement_lines(pool: dict[str, Any]) -> list[str]:
+    """Lines that say which models the replicas of a pool hold, and which jobs decide that."""
+    kinds = (f"{count} x {' + '.join(models)}" for models, count in pool["replicas"].items())
+    lines = [f"pool {pool['pool']!r}: {', '.join(kinds)}"]
+    for name, (load, copies) in pool["loads"].items():
+        lines.append(f"  {name}: load {number(load, '.2f')}, its model is in {copies} replicas")
+    if pool["tightest"]:
+        jobs, reach = ", ".join(pool["tightest"]), pool["reach"]
+        lines.append(f"  tightest: {jobs} need {pool['need']:.1f} of {reach} replicas")
+    return lines
 
 
 def _summary(header: Header, tick: Tick) -> str:

@@ -30,7 +30,7 @@ def profile(
     from faro_lib.figures.style import save
     from faro_lib.workload.readers import read_jobs
     from faro_ops.calibrate.figure import latency_by_rate
-    from faro_ops.jobs_table import read_sections
+    from faro_ops.jobs_table import read_sections, read_unshared
     from faro_ops.rayserve.backend import serving
     from faro_ops.rayserve.load_profile import measure_kind
     from faro_ops.rayserve.profile import profile_job, write_profiles
@@ -44,7 +44,9 @@ def profile(
         raise ValueError(
             f"jobs={jobs!r} must be a .yaml table: the measurements are written into it"
         )
-    table = read_jobs(jobs)
+    # Started here, each service gets replicas of its own, also if it will share some.
+    shared = read_jobs(jobs) if backend == "local" else read_unshared(jobs)
+    table = tuple(replace(job, pool="") for job in shared)
     specs = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]
     # One replica per job, and one more to time a cold start.

@@ -1,9 +1,14 @@
 """Explain a past decision: the observation, the requested replicas and the reason, for each job."""
 
 import math
+from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from faro_lib.protocol import HOLD, OVERRIDE
+from faro_lib.sharing.placement import MOST_JOBS, SPARE
+from faro_lib.workload import Placement, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.job_states import FINE
 from faro_ops.controller.journal import Header, Tick
@@ -77,3 +82,70 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": state, "state_reason": why}
         rows.append(row)
     return rows
+
+
+def placements_explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
+    """One dict per pool: which models its replicas should hold, and why; [] without a placement.
+
+    pool : its name.
+    replicas : models of a replica, home first -> number of such replicas.
+    loads : job -> (expected load of what is not refused, in erlangs; replicas that hold its model).
+    tightest : the jobs whose need is the largest share of the replicas that hold one of their
+        models; () if no forecast is known.
+    need, reach : replicas that these jobs need, and that hold one of their models.
+    """
+    plan, jobs = tick.step.plan, header.jobs
+    placements = plan.placement or tick.step.observation.placement or {}
+    rows: list[dict[str, Any]] = []
+    for pool in pools_of(jobs):
+        placement = placements.get(pool.name)
+        if placement is None or not pool.shared:
+            continue
+        members = list(pool.jobs)
+        names = [jobs[n].name for n in members]
+        load = np.full(len(members), math.nan)
+        if plan.forecast_rps is not None:
+            served = plan.forecast_rps[members] * (1 - plan.drop[members])
+            load = served * arrays_of(jobs).busy_s[members]
+        copies = placement.resident.sum(axis=0).tolist()
+        tightest, need, reach = _tightest(placement, load)
+        row: dict[str, Any] = {"pool": pool.name, "replicas": _counted(placement, names)}
+        row["loads"] = {name: (float(one), n) for name, one, n in zip(names, load, copies)}
+        row |= {"tightest": tuple(names[n] for n in tightest), "need": need, "reach": reach}
+        rows.append(row)
+    return rows
+
+
+def _counted(placement: Placement, names: list[str]) -> dict[tuple[str, ...], int]:
+    """Number of replicas with each set of models, home first."""
+    counts: dict[tuple[str, ...], int] = {}
+    for home, resident in zip(placement.home.tolist(), placement.resident):
+        others = (names[n] for n in np.flatnonzero(resident).tolist() if n != home)
+        key = (names[home], *others)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _tightest(placement: Placement, load: np.ndarray) -> tuple[tuple[int, ...], float, int]:
+    """(jobs, replicas that they need, replicas that hold one) of the set with the most pressure.
+
+    A set with load L needs L + sqrt(L) replicas (`faro_lib.sharing.placement`). In a large pool,
+    only single jobs are compared.
+    """
+    jobs = len(load)
+    if not np.isfinite(load).all():
+        return (), math.nan, 0
+    sizes = range(1, jobs + 1) if jobs <= MOST_JOBS else (1,)
+    sets = [one for size in sizes for one in combinations(range(jobs), size)]
+
+    def pressure(of: tuple[int, ...]) -> tuple[float, int]:
+        total = float(load[list(of)].sum())
+        reach = int(placement.resident[:, list(of)].any(axis=1).sum())
+        return total + SPARE * math.sqrt(total), reach
+
+    def share(of: tuple[int, ...]) -> float:
+        need, reach = pressure(of)
+        return need / reach if reach else (math.inf if need else 0.0)
+
+    worst = max(sets, key=share)
+    return worst, *pressure(worst)

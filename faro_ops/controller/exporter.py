@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from faro_lib.control.tick import Step
 from faro_lib.protocol import DECILES, Observation
 from faro_lib.utility import relaxed_utility
-from faro_lib.workload import Job, arrays_of
+from faro_lib.workload import Job, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.job_states import STATES, JobStates
 from faro_ops.policies.bounds import KEEP_FLOOR
@@ -222,6 +222,11 @@ class Exporter:
         self._utility = gauge(
             "faro_utility", "relaxed utility of the last complete minute", ["inference_job"]
         )
+        self._with_model = gauge(
+            "faro_pool_replicas_with_model",
+            "replicas of the pool that should hold the job's model",
+            ["pool", "inference_job"],
+        )
         self._capacity = gauge("faro_capacity_cores", "cores that the jobs may use")
         self._used = gauge("faro_used_cores", "cores of the replicas requested")
         histogram = partial(
@@ -287,6 +292,7 @@ class Exporter:
             self._least,
             self._utility,
             self._budget,
+            self._with_model,
         ):
             gauge.clear()
         for job in jobs:
@@ -328,6 +334,12 @@ class Exporter:
             for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
                 if n != KEEP_FLOOR:
                     self._least.labels(job.name).set(max(0, n))
+        placements = step.plan.placement or step.observation.placement or {}
+        for pool in pools_of(self._jobs):
+            if pool.shared and pool.name in placements:
+                copies = placements[pool.name].resident.sum(axis=0)
+                for n, count in zip(pool.jobs, copies.tolist()):
+                    self._with_model.labels(pool.name, self._jobs[n].name).set(count)
         self._capacity.set(step.observation.capacity)
         age_s = seen.capacity_age_s
         self._capacity_age.set(math.nan if age_s is None else age_s)

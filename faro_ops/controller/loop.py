@@ -24,6 +24,7 @@ from faro_lib.protocol import (
     Cluster,
     Observation,
     Policy,
+    SharingCluster,
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -230,7 +231,12 @@ def requested(
 
 
 def request(cluster: Cluster, step: Step) -> None:
-    """Request the targets and drop rates of a tick, and the floors if it sets bounds of HPAs."""
+    """Request the targets and drop rates of a tick.
+
+    The floors, too, if it sets bounds of HPAs, and the placements of pools.
+    """
+    if step.plan.placement and isinstance(cluster, SharingCluster):
+        cluster.place(step.plan.placement)
     floor = getattr(step.plan, "floor", None)
     bounds = {} if floor is None else {"floor": floor}
     cluster.apply(step.target, step.plan.drop, **bounds)

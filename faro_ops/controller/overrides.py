@@ -222,12 +222,19 @@ def _changed_fields(old: Job, new: Job, ordered: bool) -> list[str]:
 class Watched:
     """Watches the settings of a run. `known` holds the newest valid settings.
 
-    Settings come from the jobs' table (file `jobs`) and `overrides()`. They also change if an
-    override begins or ends. Only the jobs' table can prevent the start (ValueError, OSError).
+    Settings come from the jobs' table (file `jobs`), which `read` reads, and from `overrides()`.
+    They also change if an override begins or ends. Only the jobs' table can prevent the start
+    (ValueError, OSError).
     """
 
-    def __init__(self, jobs: str | Path, overrides: Callable[[], Orders] = Orders):
+    def __init__(
+        self,
+        jobs: str | Path,
+        overrides: Callable[[], Orders] = Orders,
+        read: Callable[[Path], tuple[Job, ...]] = read_unshared,
+    ):
         self._table, self._overrides, self._problem = Path(jobs), overrides, ""
+        self._read_table = read
         self._read()
         self.known, _ = self._settings()
 
@@ -272,7 +279,7 @@ class Watched:
         sections = {}
         if self._table.suffix != ".csv":
             sections = {one: read_sections(self._table, one, strict=False) for one in SECTIONS}
-        self._jobs, self._sections = read_unshared(self._table), sections
+        self._jobs, self._sections = self._read_table(self._table), sections
         self._read_at = mark  # only now, because a table that could not be read is read again
 
     def _settings(self) -> tuple[Settings, tuple[str, ...]]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from faro_lib.control.tick import Step
 from faro_lib.protocol import Observation, Plan
+from faro_lib.workload import Placement
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
 
@@ -214,6 +215,8 @@ def _same(value: Any, other: Any) -> bool:
         return np.array_equal(value, other, equal_nan=True)
     if isinstance(value, np.ndarray) or isinstance(other, np.ndarray):
         return False
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        return plain(value) == plain(other)
     return bool(value == other)
 
 
@@ -224,6 +227,10 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Observation | Plan):
         return _changed(value, None)
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, Placement):
+        return {"home": value.home.tolist(), "resident": value.resident.astype(int).tolist()}
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind != "f" or np.isfinite(value).all():
             return value.tolist()
@@ -247,8 +254,16 @@ def _restored_value(name: str, value: Any) -> Any:
         return SCALARS[name](value)
     if name == "reason":
         return tuple(value)
+    if name == "placement":
+        return {pool: _placement(one) for pool, one in value.items()}
     if name == SPARSE and isinstance(value, dict):
         counts = np.zeros(value["shape"], int)
         counts.ravel()[value["index"]] = value["count"]
         return counts
     return np.array(value, DTYPES.get(name, float))
+
+
+def _placement(record: Mapping[str, Any]) -> Placement:
+    home = np.array(record["home"], np.int64)
+    resident = np.array(record["resident"], bool)
+    return Placement(home, resident.reshape(len(home), -1))

@@ -19,7 +19,7 @@ from faro_ops.controller.fitting import with_fitting_orders
 from faro_ops.controller.placement import cut_to_nodes
 from faro_ops.controller.service_times import after_rollouts, with_columns
 from faro_ops.policies.bounds import KEEP_FLOOR
-from faro_ops.policies.held import decide_with_held, jobs_of, with_jobs
+from faro_ops.policies.held import decide_with_held, jobs_of, with_jobs, without_held_pools
 from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
 
 
@@ -97,6 +97,7 @@ def tick(
         target, plan = brake.slow_down(share, arrays, measured, plan, target, *limits)
         ours = left | has_order
         plan = brake.slow_floors(share, arrays, measured, plan, target, ours, live.floors)
+    plan = without_held_pools(jobs, plan, left)
     plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
     plan = with_columns(plan, after.state)
     guard = replace(after.guard, target=target)

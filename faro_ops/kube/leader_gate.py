@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from faro_lib.protocol import Observation
+from faro_lib.protocol import Observation, SharingCluster
 from faro_lib.workload import Job
 from faro_ops.controller.job_states import MISCONFIGURED, JobStates
 from faro_ops.controller.steady_capacity import MEASURED, SHRUNK, VANISHED, SteadyCapacity
@@ -71,6 +71,8 @@ class LeaderGatedCluster:
         self._diagnose = diagnose
         self.advance = inner.advance
         self.writer_of = inner.writer_of
+        if isinstance(inner, SharingCluster):
+            self.place = inner.place  # it takes effect with `apply`
         self._checks = checks
         self._problems: dict[str, str] = {}  # job that is held or gone -> its problem
         # The capacity that counted at the last observation; None before the first.

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from faro_lib.protocol import Cluster
-from faro_lib.workload import Job
+from faro_lib.protocol import SharingCluster
+from faro_lib.workload import Job, Placement
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
@@ -28,17 +28,20 @@ from faro_ops.policies.protocol import LiveObservation
 from faro_ops.rayserve.applications import STOPPING, Deployment, Listed, listing_of
 from faro_ops.rayserve.clock_offset import offset_after
 from faro_ops.rayserve.coverage import Coverage
-from faro_ops.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
+from faro_ops.rayserve.deploy import APPLICATIONS, PLACEMENTS_QUERY, STATS_ROUTE, scale_path
+from faro_ops.rayserve.gateway import GATEWAY
+from faro_ops.rayserve.pooled_jobs import PooledJobs
 from faro_ops.rayserve.recent import RecentSeconds
 from faro_ops.rayserve.spec import ServeSpec
 from faro_ops.rayserve.statistics import JobStatistics, is_measure
 
 LOG = logging.getLogger(__name__)
-# Sources of reports to the board of job states: the jobs' table, Ray's list, and the replicas'
-# statistics.
+# Sources of reports to the board of job states: the jobs' table, Ray's list, the replicas'
+# statistics, and what the replicas of pools say about their models.
 FROM_TABLE = "table"
 FROM_RAY = "applications"
 FROM_REPLICAS = "statistics"
+FROM_MODELS = "models"
 # Wall seconds; replicas usually report the statistics of a second within this time after its end.
 LAG_S = 0.6
 # Each read repeats this many seconds of the one before, and all that some replica had not reported.
@@ -78,8 +81,8 @@ class Lease:
     force: bool = False  # whether to take the lease from another controller at the start
 
 
-class RayServeCluster(Cluster):
-    """Jobs deployed as applications of one Ray cluster.
+class RayServeCluster(SharingCluster):
+    """Jobs deployed as applications of one Ray cluster; the jobs of a pool are one application.
 
     ray : the REST API of Ray's dashboard.
     http : the server of the applications, which include the stats endpoint.
@@ -117,6 +120,7 @@ class RayServeCluster(Cluster):
         self._steady = SteadyCapacity()
         self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
         self._coverage = {job.name: Coverage() for job in jobs}
+        self._pools = PooledJobs(jobs)
         self._skew_s = 0.0  # the statistics actor's clock minus ours
         self._read_until = 0
         self._now_s = 0.0
@@ -183,13 +187,21 @@ class RayServeCluster(Cluster):
         # One entry per job:
         listing = [listing_of(applications, spec) for spec in self.specs]
         deployments = [self._last_deployment(job, one) for job, one in enumerate(listing)]
-        stats = self._read_stats(listing)
+        # The statistics of a job alone come from its replicas, those of a pool from its gateways.
+        reporting = list(listing)
+        for pool in self._pools.shared:
+            for n in pool.jobs:
+                gateway = replace(self.specs[n], deployment=GATEWAY)
+                reporting[n] = listing_of(applications, gateway)
+        stats = self._read_stats(reporting)
         self._report(listing, deployments)
+        self._read_placements()
         # Arrays of shape (jobs,):
         present = np.array([one is not None for one in deployments])
         target = np.array([one.target if one else 0 for one in deployments])
         running = np.array([one.running if one else 0 for one in deployments])
         stopping = np.array([one.states[STOPPING] if one else 0 for one in deployments])
+        self._pools.divide(deployments, target, running, stopping)
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         on_ray = np.array([one.deployment is not None for one in listing])
         self._target = np.where(on_ray, target, UNKNOWN)
@@ -223,7 +235,12 @@ class RayServeCluster(Cluster):
             held=held if held.any() else None,
             capacity_age_s=capacity_age_s,
             revision=np.array([one.revision if one else 0 for one in deployments]),
+            placement=self._pools.placement,
         )
+
+    def place(self, placement: Mapping[str, Placement]) -> None:
+        """Set which models the replicas of pools should hold, from the next `apply` on."""
+        self._pools.place(placement)
 
     def writer_of(self, job: int) -> str | None:
         """None: Ray does not record which client scaled a deployment."""
@@ -243,17 +260,27 @@ class RayServeCluster(Cluster):
 
         self.renew_lease()
 
-        def scale(job: int, replicas: int) -> None:
-            post(self._ray, scale_path(self.specs[job]), {"target_num_replicas": replicas})
-            self._scaled_at[job] = time.monotonic()
+        units = [list(unit.jobs) for unit in self._pools.units]
+
+        def scale(unit: int, replicas: int) -> None:
+            post(
+                self._ray, scale_path(self.specs[units[unit][0]]), {"target_num_replicas": replicas}
+            )
+            self._scaled_at[units[unit]] = time.monotonic()
 
         names = [job.name for job in self.jobs]
-        cores = arrays_of(self.jobs).cores
+        of_units = [unit.name for unit in self._pools.units]
+        cores = np.array([unit.cores for unit in self._pools.units])
         current = np.where(self._target == UNKNOWN, target, self._target)
         capacity = self._steady.cores if self._fixed_capacity is None else self._fixed_capacity
         # If it is unknown, jobs grow only into the cores that others free.
         capacity = float(np.nan_to_num(capacity))
-        errors = scale_jobs(names, target, current, cores, capacity, scale)
+        errors = self._send_placements(target, post)
+        wanted, now = self._pools.sums(np.asarray(target)), self._pools.sums(current)
+        errors += scale_jobs(of_units, wanted, now, cores, capacity, scale)
+        for members, done in zip(units, now == wanted):
+            if done:
+                current[members] = target[members]
         self._target = np.where(self._target == UNKNOWN, UNKNOWN, current)
         try:
             self._send_drop(names, drop, post)
@@ -261,6 +288,33 @@ class RayServeCluster(Cluster):
             errors.append(str(error))
         if errors:
             raise NotScaled(summary(errors), np.flatnonzero(current != target))
+
+    def _send_placements(
+        self, target: np.ndarray, post: Callable[[HttpClient, str, dict[str, Any]], None]
+    ) -> list[str]:
+        """Send the rows of the pools; return the errors. They stay in force until others come."""
+        if not self._pools.shared:
+            return []
+        try:
+            post(self._http, f"{STATS_ROUTE}?{PLACEMENTS_QUERY}", self._pools.wishes(target))
+        except (OSError, Unauthorized) as error:
+            return [f"the placements of pools are not sent: {error}"]
+        return []
+
+    def _read_placements(self) -> None:
+        """Read what the replicas of pools hold; models that cannot be loaded are reported."""
+        if not self._pools.shared:
+            return
+        try:
+            self._pools.read(_mapping_at(self._http, f"{STATS_ROUTE}?{PLACEMENTS_QUERY}"))
+        except (OSError, Unauthorized, ValueError) as error:
+            LOG.warning("the placements of pools are not known: %s", error)
+            return
+        reasons = {
+            job: f"its model cannot be loaded, and is tried again: {why}"
+            for job, why in self._pools.failures.items()
+        }
+        self._states.report_all(MISCONFIGURED, reasons, by=FROM_MODELS)
 
     def _send_drop(
         self,

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.workload import Job
+from faro_lib.workload import Job, pools_of
 from faro_ops.http import BUSY_RETRY_S, HttpClient
 from faro_ops.moved import new_path
-from faro_ops.rayserve import replica
+from faro_ops.rayserve import gateway, replica
+from faro_ops.rayserve.pools import pool_configuration
 from faro_ops.rayserve.spec import STATS_APPLICATION, ServeSpec
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
+PLACEMENTS_QUERY = f"{replica.PLACEMENTS_PARAMETER}=1"
 # Time limit for each of two steps: the start of Ray and the start of the applications.
 START_TIMEOUT_S = 180.0
 
@@ -29,7 +31,7 @@ def configuration(
 ) -> list[dict[str, Any]]:
     """The `applications` of Ray Serve's declarative configuration.
 
-    These are the stats endpoint and one application per job. Ray's own autoscaling is not
+    These are the stats endpoint and one application per job or pool. Ray's own autoscaling is not
     configured, because Faro scales the replicas.
     """
     stats = {
@@ -39,26 +41,37 @@ def configuration(
         "import_path": f"{replica.__name__}:stats_endpoint",
     }
     applications: list[dict[str, Any]] = [stats]
-    for job, spec, count in zip(jobs, specs, replicas):
-        arguments = {
-            "job": job.name,
-            "deployment": spec.deployment,
-            "import_path": spec.import_path,
-            "args": dict(spec.args),
-            "max_ongoing_requests": spec.max_ongoing_requests,
-            "concurrency": spec.concurrency,
-            "cores": job.cores,
-            "replicas": int(count),
-        }
-        application = {
-            "name": spec.application,
-            "route_prefix": spec.route,
-            "import_path": f"{replica.__name__}:application",
-            "external_scaler_enabled": True,
-            "args": arguments,
-        }
-        applications.append(application)
+    for unit in pools_of(jobs):
+        if unit.shared:
+            members = list(unit.jobs)
+            total = sum(int(replicas[n]) for n in members)
+            of_pool = [jobs[n] for n in members], [specs[n] for n in members]
+            applications.append(pool_configuration(unit, *of_pool, total))
+        else:
+            n = unit.jobs[0]
+            applications.append(_job_configuration(jobs[n], specs[n], int(replicas[n])))
     return applications
+
+
+def _job_configuration(job: Job, spec: ServeSpec, replicas: int) -> dict[str, Any]:
+    """The application of a job that has its own replicas."""
+    arguments = {
+        "job": job.name,
+        "deployment": spec.deployment,
+        "import_path": spec.import_path,
+        "args": dict(spec.args),
+        "max_ongoing_requests": spec.max_ongoing_requests,
+        "concurrency": spec.concurrency,
+        "cores": job.cores,
+        "replicas": replicas,
+    }
+    return {
+        "name": spec.application,
+        "route_prefix": spec.route,
+        "import_path": f"{replica.__name__}:application",
+        "external_scaler_enabled": True,
+        "args": arguments,
+    }
 
 
 def merged(
@@ -94,7 +107,8 @@ def merged(
 def _is_ours(configured: dict[str, Any]) -> bool:
     """Whether a configured application is Faro's, also if an older version of Faro deployed it."""
     path = configured.get("import_path") or ""
-    return (new_path(path) or path).startswith(f"{replica.__name__}:")
+    ours = tuple(f"{module.__name__}:" for module in (replica, gateway))
+    return (new_path(path) or path).startswith(ours)
 
 
 def deploy(

@@ -34,11 +34,17 @@ class Emulated:
     mean_s : mean service time.
     scv : squared coefficient of variation of a lognormal service time; None: the distribution of
         ResNet34, scaled to `mean_s`.
+    load_s : seconds that it takes to load the model.
     """
 
     def __init__(
-        self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None
+        self,
+        mean_s: float = RESNET34.mean_s,
+        scv: float | None = None,
+        seed: int | None = None,
+        load_s: float = 0.0,
     ):
+        time.sleep(load_s)
         scaled = RESNET34.scaled(mean_s / RESNET34.mean_s)
         self.service = scaled if scv is None else ServiceTime.from_moments(mean_s, scv)
         self._rng = np.random.default_rng(seed)

@@ -11,8 +11,9 @@ import math
 import pkgutil
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from faro_ops.moved import moved
 from faro_ops.rayserve.authentication import read_token
 from faro_ops.rayserve.clock_offset import FollowingClock
+from faro_ops.rayserve.placements import Placements
 from faro_ops.rayserve.statistics import (
     UNREPORTED_S,
     StatsAggregator,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 NAMESPACE, ACTOR = "faro", "faro-statistics"
+PLACEMENTS = "faro-placements"  # name of the actor with the placements of pools
+PLACEMENTS_PARAMETER = "placements"  # of requests to the stats endpoint that are about them
 HEARTBEAT_S = 1.0
 REPORT_AFTER_S = 0.1  # the statistics of a second are reported this many seconds after its end
 REPORT_TIMEOUT_S = 5.0
@@ -87,10 +91,15 @@ class ReplicaQueue:
     def _row(self) -> dict[str, Any]:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
-    async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def serve(
+        self,
+        call: Callable[[], Awaitable[Any]],
+        place: AbstractAsyncContextManager[Any] | None = None,
+    ) -> Any:
         """Return the result of `call`, or raise Dropped.
 
-        At most `concurrency` calls run at a time, and others wait.
+        At most `concurrency` calls run at a time, and others wait. If `place` is given, calls wait
+        to enter it instead.
         """
         self._row()["arrivals"] += 1
         if self.accept < 1 and time.monotonic() >= self._accept_ends_s:
@@ -102,7 +111,7 @@ class ReplicaQueue:
         self.ongoing += 1
         arrived = time.perf_counter()
         try:
-            async with self._serving:
+            async with place or self._serving:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
@@ -170,6 +179,16 @@ def aggregator() -> Any:
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
     return actor.options(
         name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+    ).remote()
+
+
+def placements_actor() -> Any:
+    """The handle of this Ray cluster's Placements actor; the first call creates the actor."""
+    import ray
+
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(Placements)
+    return actor.options(
+        name=PLACEMENTS, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote()
 
 
@@ -266,7 +285,7 @@ class ReplicaActor:
         If a report fails, send them again later.
         """
         while True:
-            await asyncio.sleep(HEARTBEAT_S - (self._clock.now_s() - REPORT_AFTER_S) % HEARTBEAT_S)
+            await next_report(self._clock)
             try:
                 await self._report()
             except Exception:  # serving continues without the aggregator
@@ -276,22 +295,39 @@ class ReplicaActor:
                     await asyncio.sleep(HEARTBEAT_S)
 
     async def _report(self) -> None:
-        """Report the finished seconds, and obey the aggregator's answer."""
+        queues = {self._job: self._queue}
+        await report_seconds(self._aggregator, self._name, queues, self._clock)
+
+
+async def next_report(clock: FollowingClock) -> None:
+    """Sleep until shortly after the end of a second."""
+    await asyncio.sleep(HEARTBEAT_S - (clock.now_s() - REPORT_AFTER_S) % HEARTBEAT_S)
+
+
+async def report_seconds(
+    aggregator: Any, name: str, queues: Mapping[str, ReplicaQueue], clock: FollowingClock
+) -> None:
+    """Report the finished seconds of each job's queue, and obey the aggregator's answers.
+
+    name : of the replica that reports.
+    """
+    for job, queue in queues.items():
         # Before the first answer, this clock may be wrong.
-        rows = self._queue.finished_seconds() if self._clock.has_heard else {}
+        rows = queue.finished_seconds() if clock.has_heard else {}
         sent_s = time.monotonic()
-        report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
+        report = aggregator.report.remote(job, name, queue.ongoing, rows)
         answer = asyncio.shield(asyncio.wrap_future(report.future()))
         reply = await asyncio.wait_for(answer, REPORT_TIMEOUT_S)
         received_s = time.monotonic()
-        self._queue.forget(rows)
+        queue.forget(rows)
         # A restarted aggregator knows no share: the last one holds until its time is over.
         if reply.accept is not None:
             # The time that the answer took is part of it.
-            self._queue.accept_for(reply.accept, reply.for_s - (received_s - sent_s))
-        if self._clock.heard(sent_s, received_s, reply.now_s):
+            queue.accept_for(reply.accept, reply.for_s - (received_s - sent_s))
+        if clock.heard(sent_s, received_s, reply.now_s):
             # Only the second that has just begun is lost; its number was wrong.
-            self._queue.rows.clear()
+            for one in queues.values():
+                one.rows.clear()
 
 
 class StatsEndpoint:
@@ -299,11 +335,13 @@ class StatsEndpoint:
 
     GET returns the statistics of the seconds from `since` on. POST sets the shares of requests to
     accept for `for_s` seconds. A POST with the parameter `holder` instead requests the lease, which
-    is the right to scale the jobs, and returns the lease's holder.
+    is the right to scale the jobs, and returns the lease's holder. With the parameter `placements`,
+    GET and POST are about the placements of pools: `Placements.read` and `Placements.wish`.
     """
 
     def __init__(self) -> None:
         self._aggregator = aggregator()
+        self._placements: Any = None  # a cluster without pools needs no such actor
 
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import JSONResponse, PlainTextResponse
@@ -316,10 +354,17 @@ class StatsEndpoint:
             return JSONResponse(await self._answer(request))
         except Exception:  # the actor may have died: look it up again
             self._aggregator = await asyncio.to_thread(aggregator)
+            self._placements = None
             return JSONResponse(await self._answer(request))
 
     async def _answer(self, request: Request) -> Any:
         query = request.query_params
+        if PLACEMENTS_PARAMETER in query:
+            self._placements = self._placements or await asyncio.to_thread(placements_actor)
+            if request.method == "POST":
+                await self._placements.wish.remote(await request.json())
+                return {}
+            return await self._placements.read.remote()
         if request.method == "POST" and "holder" in query:
             return await self._aggregator.lease.remote(
                 query["holder"], float(query["duration_s"]), "force" in query

@@ -1,12 +1,12 @@
 """The section `serve` of the jobs' table: how Ray Serve runs each job."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from faro_lib.errors import nearest
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Pool, pools_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 from faro_ops.moved import moved
@@ -20,6 +20,14 @@ EMULATED_KINDS = {
     "continuous": f"{models.__name__}:EmulatedTokens",
 }
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
+POOL_PREFIX = "pool-"  # of the names of applications that serve a pool
+LATE, EARLY = "late", "early"
+BINDINGS = (LATE, EARLY)  # how the gateway of a pool chooses replicas
+# Requests of a job in a pool, waiting or in service, unless its section `serve` says otherwise.
+POOL_LIMIT = 200
+# Keys that the jobs of a pool cannot set, and keys that they must agree on.
+OF_THE_POOL = ("application", "route", "deployment", "concurrency")
+SAME_IN_POOL = ("gateways", "binding")
 # Names become parts of URLs, of files, and of the configuration of Ray's HAProxy.
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 ACCEPTED = "1 to 100 letters, digits, and _ - . (not at the beginning)"
@@ -27,26 +35,32 @@ ACCEPTED = "1 to 100 letters, digits, and _ - . (not at the beginning)"
 
 @dataclass(frozen=True, slots=True)
 class ServeSpec:
-    """One job on Ray Serve: an application with one deployment."""
+    """One job on Ray Serve: an application with one deployment, which the jobs of a pool share."""
 
     application: str  # name of the application; by default, the job's name
-    route: str  # URL path; by default, a slash and the job's name
+    # URL path; by default, a slash and the job's name. Before it stands the path of the job's pool.
+    route: str
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
     # Requests that a replica holds at most, waiting or in service; further ones get a 503.
     max_ongoing_requests: int = MAX_ONGOING_REQUESTS
     concurrency: int = 1  # requests that a replica serves at once
+    gateways: int = 1  # replicas of the gateway in front of the job's pool
+    binding: str = LATE  # how the gateway chooses replicas, one of BINDINGS
 
     def __post_init__(self) -> None:
-        for name in ("max_ongoing_requests", "concurrency"):
+        self._check("binding", f"be {' or '.join(BINDINGS)}", self.binding in BINDINGS)
+        for name in ("max_ongoing_requests", "concurrency", "gateways"):
             value = getattr(self, name)
             self._check(name, "be a whole number >= 1", isinstance(value, int) and value >= 1)
         for name in ("application", "deployment"):
             value = getattr(self, name)
             self._check(name, f"be {ACCEPTED}", bool(NAME.fullmatch(str(value))))
         route = str(self.route)
-        is_path = route[:1] == "/" and NAME.fullmatch(route[1:])
+        within = route.removeprefix(f"/{self.application}")  # of a pool
+        is_path = within[:1] == "/" and NAME.fullmatch(within[1:])
+        is_path = is_path or (route[:1] == "/" and NAME.fullmatch(route[1:]))
         self._check("route", f"be a slash and a name of {ACCEPTED}", bool(is_path))
         has_class = str(self.import_path).count(":") == 1
         self._check("import_path", "read package.module:Class", has_class)
@@ -85,14 +99,15 @@ def serve_specs(
     `scale` (trace seconds per wall second). Raises ValueError for an unknown key or an invalid
     value, or if jobs share an application or a route.
     """
-    specs = tuple(_spec(job, (sections or {}).get(job.name, {}), scale) for job in jobs)
+    given = sections or {}
+    specs = tuple(_spec(job, given.get(job.name, {}), scale) for job in jobs)
     for key in ("application", "route"):
         values = [getattr(spec, key) for spec in specs]
         shared = [value for value in values if values.count(value) > 1]
         if shared:
             problem = f"{key}={shared[0]!r} belongs to two jobs; each job needs its own"
             raise ValueError(f"serve: {problem}")
-    return specs
+    return _with_pools(jobs, specs, given, scale)
 
 
 def usable_specs(
@@ -122,7 +137,63 @@ def usable_specs(
                 problem = f"{key}={value!r} belongs to job {owner!r}; each job needs its own"
                 problems.setdefault(n, f"job {name!r}: serve.{problem}")
                 specs[n] = _spec(Job(name), {})
-    return tuple(specs), problems
+    if problems and any(pool.shared for pool in pools_of(jobs)):
+        sections = {job.name: sections.get(job.name, {}) for n, job in enumerate(jobs)}
+        sections |= {jobs[n].name: {} for n in problems}
+    return _with_pools(jobs, specs, sections), problems
+
+
+def _with_pools(
+    jobs: Sequence[Job],
+    specs: Sequence[ServeSpec],
+    sections: Mapping[str, Mapping[str, Any]],
+    scale: float = 1.0,
+) -> tuple[ServeSpec, ...]:
+    """The specs, but the jobs of a pool share its application and have routes below its own.
+
+    Raises ValueError if a section contradicts the pool.
+    """
+    served = list(specs)
+    for pool in pools_of(jobs):
+        members = [(n, jobs[n], specs[n]) for n in pool.jobs]
+        if pool.shared:
+            for n, job, spec in members:
+                served[n] = _in_pool(pool, job, spec, sections.get(job.name, {}), scale)
+                _check_agrees(pool, job, spec, members[0][1], members[0][2])
+        elif members[0][2].application.startswith(POOL_PREFIX):
+            problem = f"serve.application begins with {POOL_PREFIX!r}, as those of pools do"
+            raise ValueError(f"job {members[0][1].name!r}: {problem}")
+    return tuple(served)
+
+
+def _in_pool(
+    pool: Pool, job: Job, spec: ServeSpec, section: Mapping[str, Any], scale: float
+) -> ServeSpec:
+    """The spec of a job of a pool; ValueError if its section contradicts the pool."""
+    for key in OF_THE_POOL:
+        if key in section:
+            problem = f"serve.{key} cannot be set in pool {pool.name!r}, whose replicas are shared"
+            raise ValueError(f"job {job.name!r}: {problem}")
+    args = dict(spec.args)
+    if spec.import_path == EMULATED and "args" not in section:
+        args["load_s"] = job.load_s / scale
+    name = POOL_PREFIX + re.sub(r"[^\w.-]+", "-", pool.name)
+    return replace(
+        spec,
+        application=name,
+        route=f"/{name}{spec.route}",
+        args=args,
+        max_ongoing_requests=section.get("max_ongoing_requests", POOL_LIMIT),
+    )
+
+
+def _check_agrees(pool: Pool, job: Job, spec: ServeSpec, first: Job, theirs: ServeSpec) -> None:
+    """Raise ValueError if two jobs of a pool disagree about its gateways."""
+    for key in SAME_IN_POOL:
+        ours, other = getattr(spec, key), getattr(theirs, key)
+        if ours != other:
+            problem = f"serve.{key}={ours!r} differs from {other!r} of job {first.name!r}"
+            raise ValueError(f"job {job.name!r}: {problem}; all jobs of a pool must agree")
 
 
 def _readable(job: Job, section: Any) -> ServeSpec:

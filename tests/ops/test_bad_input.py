@@ -7,6 +7,7 @@ from messages import assert_one_line
 
 from faro_lib.workload import Job
 from faro_ops import cli
+from faro_ops.cli.controller import table_reader
 from faro_ops.rayserve.spec import serve_specs
 
 GOOD = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
@@ -215,8 +216,7 @@ def test_manifests_refuse_a_curve_that_the_controllers_pod_would_not_have(tmp_pa
 @pytest.mark.parametrize(
     "arguments",
     [
-        "run --capacity 4",
-        "deploy --address http://127.0.0.1:1",
+        "run --earn --capacity 4",
         "manifests --out {0}/m",
         "recommend --workload synthetic",
     ],
@@ -229,4 +229,14 @@ def test_jobs_that_share_replicas_are_refused_where_no_router_stands(arguments, 
     code = cli.main([*arguments.format(tmp_path).split(), "--jobs", str(table)])
 
     assert code == 2
-    assert_one_line(capsys.readouterr().err, "a, b share replicas (pool='p')")
+    assert_one_line(capsys.readouterr().err, "pool")
+
+
+def test_nothing_in_front_of_deployments_routes_to_shared_replicas(tmp_path):
+    table = tmp_path / "jobs.yaml"
+    shared = "pool: p, models_per_replica: 2"
+    table.write_text(f"- {{job: a, {shared}}}\n- {{job: b, {shared}}}\n")
+
+    assert len(table_reader("rayserve", earn=False)(table)) == 2
+    with pytest.raises(ValueError, match=r"a, b share replicas \(pool='p'\)"):
+        table_reader("deployments", earn=False)(table)

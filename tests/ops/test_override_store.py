@@ -118,15 +118,15 @@ class TestTheTable:
     ):
         watched = Watched(table)
         table.write_text("- job: a\n- job: c\n")
-        read = Watched._read.__globals__["read_unshared"]
+        read = watched._read_table
 
         def unreadable(path):
             raise OSError("stale file handle")
 
-        monkeypatch.setitem(Watched._read.__globals__, "read_unshared", unreadable)
+        monkeypatch.setattr(watched, "_read_table", unreadable)
         with pytest.raises(OSError, match="stale"):
             watched.new()
-        monkeypatch.setitem(Watched._read.__globals__, "read_unshared", read)
+        monkeypatch.setattr(watched, "_read_table", read)
         assert [job.name for job in watched.new().jobs] == ["a", "c"]
 
     def test_orders_take_effect_while_the_table_is_damaged(self, table, store):

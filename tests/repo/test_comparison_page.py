@@ -169,6 +169,12 @@ def test_the_page_of_sharing_has_the_table_of_the_recorded_runs():
     page = sharing["PAGE"].read_text()
     runs = sharing["read_runs"]()
     assert sharing["marked"].with_table(page, sharing["MARK"], sharing["table"](runs)) == page
+    live, costs = sharing["read_live"](), sharing["read_live"]("-path")
+    if len(live):
+        table = sharing["live_table"](live)
+        assert sharing["marked"].with_table(page, sharing["LIVE_MARK"], table) == page
+        table = sharing["path_table"](costs, live)
+        assert sharing["marked"].with_table(page, sharing["PATH_MARK"], table) == page
     mean = runs.groupby(["policy", "models", "cores"])[sharing["LOSS"]].mean()
     shown = " | ".join(f"{mean['Faro-Sum', 2, cores]:.2f}" for cores in (36, 32, 16))
     assert f"| {shown} |" in (ROOT / "README.md").read_text()

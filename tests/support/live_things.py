@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from faro_lib.workload import Job
+from faro_ops.rayserve.placements import Placements
 from faro_ops.rayserve.statistics import StatsAggregator, empty_row
 
 JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
@@ -41,9 +42,12 @@ class FakeRay:
         self.failed: set[str] = set()
         self.status, self.window_status, self.hang_s = 200, 200, 0.0
         self.stats = StatsAggregator()
+        self.placements = Placements()
 
-    def hear(self, job: str, per_second: int, seconds, latency_s: float = 0.1) -> None:
-        """A replica of the job reports `per_second` requests in each of these seconds."""
+    def hear(
+        self, job: str, per_second: int, seconds, latency_s: float = 0.1, by: str | None = None
+    ) -> None:
+        """A replica (`by`) of the job reports `per_second` requests in each of these seconds."""
         from faro_ops.rayserve.statistics import bucket_of
 
         row = empty_row() | {
@@ -54,7 +58,7 @@ class FakeRay:
         rows = {
             second: row | {"buckets": {str(bucket_of(latency_s)): per_second}} for second in seconds
         }
-        self.stats.report(job, f"{job}#1", 0, rows)
+        self.stats.report(job, by or f"{job}#1", 0, rows)
 
     def answer(self, method: str, path: str, body):
         parts = urlsplit(path)
@@ -62,6 +66,9 @@ class FakeRay:
             if self.window_status != 200:
                 return self.window_status, {}
             query = parse_qs(parts.query)
+            if "placements" in query:
+                self.placements.wish(body or {})
+                return 200, self.placements.read()
             if "holder" in query:
                 return 200, self.stats.lease(
                     query["holder"][0], float(query["duration_s"][0]), "force" in query
@@ -89,10 +96,11 @@ class FakeRay:
             return {"status": "DEPLOY_FAILED", "deployments": {}}
         count, status = self.targets[name], "DELETING" if name in self.deleting else "RUNNING"
         replicas = [{"state": "RUNNING"}] * count
-        return {
-            "status": status,
-            "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}},
-        }
+        deployments = {"replica": {"target_num_replicas": count, "replicas": replicas}}
+        if name.startswith("pool-"):
+            gateways = [{"state": "RUNNING", "replica_id": "gateway#1"}]
+            deployments["gateway"] = {"target_num_replicas": 1, "replicas": gateways}
+        return {"status": status, "deployments": deployments}
 
     @contextmanager
     def served(self):
