@@ -12,14 +12,10 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class Slower(LatencyModel):
-    """`model` with all times of a job multiplied by its factor, by the job's name; others: 1.
-
-    Time runs f times slower for a job with factor f. At rate r, it has f times the latency that the
-    model has at rate f r.
-    """
+    """`model` with all times of a job multiplied by its factor (`service_factor`); others: 1."""
 
     model: LatencyModel
-    factors: Mapping[str, float]
+    factors: Mapping[str, float]  # by the job's name
 
     def factor(self, job: Job) -> float:
         return self.factors.get(job.name, 1.0)
