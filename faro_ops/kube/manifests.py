@@ -224,7 +224,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     controller = f"{spec.name}-controller"
-    applications = configuration(spec.jobs, spec.served, spec.initial)
+    applications = configuration(spec.jobs, spec.served, spec.initial) if spec.served else []
     return environment.get_template(template).render(
         CONSTANTS,
         spec=spec,
