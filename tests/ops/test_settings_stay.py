@@ -15,7 +15,6 @@ from api_world import ApiServer, Run
 from faro_lib.protocol import hold
 from faro_ops.cli import main
 from faro_ops.cli import model as models
-from faro_ops.cli import model as models
 from faro_ops.controller import settings_change
 from faro_ops.controller.journal import parts
 from faro_ops.kube import job_checks
