@@ -13,7 +13,7 @@ import pytest
 from api_world import ApiServer, Run
 
 from faro_lib.protocol import hold
-from faro_ops.cli import controller, main
+from faro_ops.cli import main
 from faro_ops.cli import model as models
 from faro_ops.controller import settings_change
 from faro_ops.controller.journal import parts
@@ -309,7 +309,7 @@ class Keep:
 def test_twenty_changes_move_no_other_job_and_never_release_the_lease(
     server, run, options, monkeypatch
 ):
-    monkeypatch.setattr(controller, "make", lambda name, context: Keep())
+    monkeypatch.setattr(models, "make", lambda name, context: Keep())
 
     def operate():
         run.until(lambda: server.job("a"))
