@@ -11,7 +11,10 @@ import marked
 import numpy as np
 import pandas as pd
 
+from faro_lib.figures import style
+from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
+from studies.figures.misspecification import finding, lost_by_world
 from studies.misspecification import (
     ASSUMING,
     BLOCK_MINUTES,
@@ -24,10 +27,13 @@ from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/learning.md"
+COMPARISON = ROOT / "docs/comparison.md"
+PICTURE = ROOT / "docs/images/misspecification.png"
 RUNS = ROOT / "data/recorded-misspecification/runs.csv"
 SCALING = ROOT / "data/recorded-misspecification/scaling.csv"
 SCALING_MARK = "scaling: docs/learning_tables.py writes this table"
 MARK = "losses: docs/learning_tables.py writes this table"
+FINDING_MARK = "finding: docs/learning_tables.py writes these sentences"
 COLUMNS = {ASSUMING: "believes", LEARNING: "learns", KNOWING: "knows"} | {
     one: one for one in RIVALS
 }
@@ -78,9 +84,17 @@ def scaling_table(errors: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    page = marked.with_table(PAGE.read_text(), MARK, table(pd.read_csv(RUNS)))
+    runs = pd.read_csv(RUNS)
+    page = marked.with_table(PAGE.read_text(), MARK, table(runs))
     page = marked.with_table(page, SCALING_MARK, scaling_table(pd.read_csv(SCALING)))
     PAGE.write_text(page)
+    published = runs[runs["workload"] == "published"]
+    compared = marked.with_table(COMPARISON.read_text(), FINDING_MARK, finding(published))
+    COMPARISON.write_text(compared)
+    style.use_style()
+    figure = lost_by_world(published)
+    with atomic_write(PICTURE) as partial:
+        figure.savefig(partial, metadata={"Software": None})
 
 
 if __name__ == "__main__":
