@@ -1,6 +1,7 @@
 """The tables of docs/sharing.md, from the runs of benchmarks/sharing.py and sharing_live.py.
 
-python benchmarks/sharing.py && python benchmarks/sharing_live.py && python docs/sharing_tables.py
+python benchmarks/sharing.py && python benchmarks/sharing_live.py --stretch 4
+python docs/sharing_tables.py
 """
 
 from __future__ import annotations
