@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import csv
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -134,7 +135,10 @@ class Event:
 
 @dataclass
 class Look:
-    """What the API server showed at one time: a row of looks.csv. Empty while it was away."""
+    """What the API server showed at one time: a row of looks.csv. Empty while it was away.
+
+    load : programs of the machine that run or wait for a core or a disk, per core, mean of a minute.
+    """
 
     at_s: float
     targets: str = ""  # replicas of each service that its Deployment asks for
@@ -144,6 +148,7 @@ class Look:
     capacity: float = math.nan
     reason: str = ""
     conditions: str = ""
+    load: float = math.nan
 
 
 @dataclass
@@ -440,6 +445,7 @@ class Watcher:
 
     def look(self) -> None:
         one = Look(round(time.time() - self.began_s, 1))
+        one.load = os.getloadavg()[0] / (os.cpu_count() or 1)
         self.looks.append(one)
         api, place = self._apis[0], f"namespaces/{self.world.namespace}"
         items = api.get(f"/apis/apps/v1/{place}/deployments")["items"]
@@ -713,7 +719,7 @@ def happen(
         until(world.is_whole, WHOLE_S, lambda: f"as before: {world.plan()}")
         event.whole_s = round(time.time() - began_s - event.at_s, 1)
     except Exception as error:  # the other events are worth their figures
-        broken.append(f"{event.at_s:.0f} s: {event.event}: {error!r}"[:300])
+        broken.append(f"{event.at_s:.0f} s: {event.event}: {str(error) or repr(error)}"[:300])
     return event
 
 
