@@ -137,7 +137,7 @@ class Event:
 class Look:
     """What the API server showed at one time: a row of looks.csv. Empty while it was away.
 
-    load : programs of the machine that run or wait for a core or a disk, per core, mean of a minute.
+    load : programs that run or wait for a core or a disk, per core, in the mean of a minute.
     """
 
     at_s: float
