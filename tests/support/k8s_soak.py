@@ -67,7 +67,8 @@ HOLD_S = 60.0  # of an event that lasts
 WHOLE_S = 420.0  # until all is as before
 EDGE_S = 2.0  # a clock of a pod may differ, and a look at the pods comes later
 STARTED_S = 600.0  # Prometheus has to see some minutes of load first
-# It prints a line of JSON for each request that fails, and every ten seconds what it has sent.
+# It prints a line of JSON for each request that fails, and every ten seconds what it has sent. If
+# the machine stops it for a while, it does not make up for that: a burst fills a model's queue.
 LOAD = r"""
 import collections, json, sys, threading, time, urllib.request
 sent, lock = collections.Counter(), threading.Lock()
@@ -86,13 +87,13 @@ def send(name, url):
     if status != 200:
         say(at=began, job=name, status=status, took_s=round(time.time() - began, 2))
 def steadily(name, url, rps):
-    began, n = time.time(), 0
+    due = time.time()
     while time.time() < end:
         threading.Thread(target=send, args=(name, url), daemon=True).start()
         with lock:
             sent[name] += 1
-        n += 1
-        time.sleep(max(0.0, began + n / rps - time.time()))
+        due = max(due + 1 / rps, time.time())
+        time.sleep(max(0.0, due - time.time()))
 end = time.time() + float(sys.argv[1])
 for word in sys.argv[2:]:
     name, rps, url = word.split("=", 2)
