@@ -6,7 +6,8 @@ FARO_SOAK=$PWD/data/recorded-faults make test-faults && python docs/fault_hour.p
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import marked
@@ -15,7 +16,7 @@ from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/reliability.md"
-EVENTS = ROOT / "data/recorded-faults/events.csv"
+FOLDER = ROOT / "data/recorded-faults"
 MARK = "fault hour: docs/fault_hour.py writes this table"
 NOT_YET = "The hour has not been recorded yet."
 
@@ -46,19 +47,34 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
     return markdown_table(heads, lines) if lines else NOT_YET
 
 
-def recorded() -> list[dict[str, str]]:
-    """The rows of the recorded hour; [] if none has been recorded."""
-    if not EVENTS.exists():
+def sentence(looks: Sequence[Mapping[str, str]]) -> str:
+    """How long the run was, and how busy the machine; "" without looks."""
+    if not looks:
+        return ""
+    minutes = float(looks[-1]["at_s"]) / 60
+    loads = [float(look["load"]) for look in looks]
+    middle, most = statistics.median(loads), max(loads)
+    return (
+        f"Recorded in {minutes:.0f} minutes. Other programs shared the machine, whose load per core"
+        f" was {middle:.1f} in the median, {most:.1f} at most."
+    )
+
+
+def recorded(table: str) -> list[dict[str, str]]:
+    """The rows of a table of the recorded hour; [] if none has been recorded."""
+    path = FOLDER / table
+    if not path.exists():
         return []
-    with EVENTS.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def with_table(page: str, rows: Iterable[Mapping[str, str]]) -> str:
-    """The page with its table replaced."""
-    return marked.with_table(page, MARK, table(rows))
+def with_table(page: str) -> str:
+    """The page with the table and the sentence of the recorded hour."""
+    parts = [table(recorded("events.csv")), sentence(recorded("looks.csv"))]
+    return marked.with_table(page, MARK, "\n\n".join(filter(None, parts)))
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(), recorded()))
+    PAGE.write_text(with_table(PAGE.read_text()))
     print(PAGE)

@@ -59,8 +59,14 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """The tests neither read nor fill the user's cache of measured latencies."""
+    """The tests neither read nor fill the user's cache of measured latencies.
+
+    They keep that of the programs of a kind cluster, which take minutes to build.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    programs = os.environ.get("FARO_KIND_CACHE") or f"{caches}/faro-kind"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARO_KIND_CACHE", programs)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+from collections.abc import Callable
 from unittest import mock
 
 import k8s_soak
@@ -134,31 +135,50 @@ def test_each_event_has_a_name_that_reads_as_a_sentence():
     assert all(len(name.split("_")) > 2 for name in names)
 
 
-def test_the_load_says_which_requests_failed_and_how_many_it_sent():
-    """Its program runs in a pod, so only its text is at hand."""
-    answers = iter([200, 500] * 1000)
+def said_by_load(status_of: Callable[[], int], statement: str = "", then: str = "") -> list[dict]:
+    """What the load's program says in half a second at 20 requests a second.
+
+    It runs in a pod, so only its text is at hand.
+
+    then : what is done after a statement of it.
+    """
 
     class Answer:
         @property
         def status(self):
-            return next(answers)
+            return status_of()
 
     out = io.StringIO()
-    shorter = LOAD.replace("time.sleep(10)", "time.sleep(0.2)").replace(
-        f"end + {k8s_soak.REQUEST_S}", "end + 0.5"
-    )
+    text = LOAD.replace("time.sleep(10)", "time.sleep(0.2)")
+    text = text.replace(f"end + {k8s_soak.REQUEST_S}", "end + 0.5")
+    if statement:
+        assert statement in text
+        text = text.replace(statement, f"{statement}; {then}")
     with (
         mock.patch.object(sys, "argv", ["-c", "0.5", "a=20=http://x.test/"]),
         mock.patch.object(sys, "stdout", out),
         mock.patch("urllib.request.urlopen", return_value=Answer()),
     ):
-        exec(compile(shorter, "load", "exec"), {})
-    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        exec(compile(text, "load", "exec"), {})
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_the_load_says_which_requests_failed_and_how_many_it_sent():
+    answers = iter([200, 500] * 1000)
+    lines = said_by_load(lambda: next(answers))
     sent = [one["sent"]["a"] for one in lines if "sent" in one]
     failed = [one for one in lines if "status" in one]
     assert sent[-1] > 3
     assert {one["status"] for one in failed} == {500}
     assert abs(len(failed) - sent[-1] / 2) <= 2
+
+
+def test_the_load_does_not_make_up_for_a_pause_of_the_machine_by_a_burst():
+    """It stops for 0.4 of its 0.5 seconds; at 20 a second, it would send ten without the pause."""
+    pause = "sent[name] == 2 and time.sleep(0.4)"
+    lines = said_by_load(lambda: 200, "sent[name] += 1", pause)
+    sent = [one["sent"]["a"] for one in lines if "sent" in one]
+    assert 2 <= sent[-1] <= 5
 
 
 # --- the world of the hour, as far as it needs no cluster -----------------------------------------

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import csv
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,8 @@ HOLD_S = 60.0  # of an event that lasts
 WHOLE_S = 420.0  # until all is as before
 EDGE_S = 2.0  # a clock of a pod may differ, and a look at the pods comes later
 STARTED_S = 600.0  # Prometheus has to see some minutes of load first
-# It prints a line of JSON for each request that fails, and every ten seconds what it has sent.
+# It prints a line of JSON for each request that fails, and every ten seconds what it has sent. If
+# the machine stops it for a while, it does not make up for that: a burst fills a model's queue.
 LOAD = r"""
 import collections, json, sys, threading, time, urllib.request
 sent, lock = collections.Counter(), threading.Lock()
@@ -85,13 +87,13 @@ def send(name, url):
     if status != 200:
         say(at=began, job=name, status=status, took_s=round(time.time() - began, 2))
 def steadily(name, url, rps):
-    began, n = time.time(), 0
+    due = time.time()
     while time.time() < end:
         threading.Thread(target=send, args=(name, url), daemon=True).start()
         with lock:
             sent[name] += 1
-        n += 1
-        time.sleep(max(0.0, began + n / rps - time.time()))
+        due = max(due + 1 / rps, time.time())
+        time.sleep(max(0.0, due - time.time()))
 end = time.time() + float(sys.argv[1])
 for word in sys.argv[2:]:
     name, rps, url = word.split("=", 2)
@@ -134,7 +136,10 @@ class Event:
 
 @dataclass
 class Look:
-    """What the API server showed at one time: a row of looks.csv. Empty while it was away."""
+    """What the API server showed at one time: a row of looks.csv. Empty while it was away.
+
+    load : programs that run or wait for a core or a disk, per core, in the mean of a minute.
+    """
 
     at_s: float
     targets: str = ""  # replicas of each service that its Deployment asks for
@@ -144,6 +149,7 @@ class Look:
     capacity: float = math.nan
     reason: str = ""
     conditions: str = ""
+    load: float = math.nan
 
 
 @dataclass
@@ -440,6 +446,7 @@ class Watcher:
 
     def look(self) -> None:
         one = Look(round(time.time() - self.began_s, 1))
+        one.load = os.getloadavg()[0] / (os.cpu_count() or 1)
         self.looks.append(one)
         api, place = self._apis[0], f"namespaces/{self.world.namespace}"
         items = api.get(f"/apis/apps/v1/{place}/deployments")["items"]
@@ -640,6 +647,16 @@ def targets_of(text: str) -> dict[str, int]:
     return {name: int(count) for name, count in (word.split("=") for word in text.split())}
 
 
+def load_image() -> None:
+    """Give the control plane the image of the load's pod; cluster/up.sh gives it to the workers.
+
+    An image that the node has already is not loaded again.
+    """
+    command = ["kind", "load", "docker-image", "--name", "faro", "--nodes", CONTROL_PLANE, IMAGE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
 def load_pod(world: SoakWorld, elsewhere: World, seconds: float) -> str:
     """Start the load on the control plane; returns the path of its pod."""
     words = [f"{name}={RPS[name]:g}={world.address(name)}" for name in NAMES]
@@ -660,6 +677,7 @@ def run(minutes: float, folder: Path) -> Outcome:
     with contextlib.ExitStack() as stack:
         elsewhere = stack.enter_context(contextlib.closing(World(folder)))
         Prometheus(elsewhere.api)  # is installed
+        load_image()
         world = stack.enter_context(contextlib.closing(SoakWorld(folder)))
         count = len(EVENTS)
         share_s = 60 * minutes / count
@@ -701,8 +719,8 @@ def happen(
         event.lasted_s = round(time.time() - began_s - event.at_s, 1)
         until(world.is_whole, WHOLE_S, lambda: f"as before: {world.plan()}")
         event.whole_s = round(time.time() - began_s - event.at_s, 1)
-    except (AssertionError, OSError, KeyError, subprocess.SubprocessError) as error:
-        broken.append(f"{event.at_s:.0f} s: {event.event}: {error}"[:300])
+    except Exception as error:  # the other events are worth their figures
+        broken.append(f"{event.at_s:.0f} s: {event.event}: {str(error) or repr(error)}"[:300])
     return event
 
 
