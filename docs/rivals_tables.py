@@ -26,7 +26,7 @@ PAGES = {"published": ROOT / "docs/comparison.md", "azure-2019": ROOT / "docs/el
 CHOICES = ROOT / "docs/tuning.md"
 MARK = "tuned rivals: docs/rivals_tables.py writes this table"
 CHOICES_MARK = "choices: docs/rivals_tables.py writes this table"
-TUNED = " (tuned)"
+TUNED = ", tuned"
 
 
 def recorded() -> list[str]:

@@ -139,7 +139,7 @@ def test_a_tuned_rival_is_compared_with_faro_on_the_same_trials():
     columns = ["day", "policy", "capacity_cores", "trial", "lost_utility_published"]
     table = rivals["table"]("published", pd.DataFrame(rows, columns=columns))
     assert "| Faro-Sum | **0.300** |" in table
-    assert "| HPA (tuned) | 0.600, +0.300 (+0.30 to +0.30) |" in table
+    assert "| HPA, tuned | 0.600, +0.300 (+0.30 to +0.30) |" in table
 
 
 def test_an_earlier_run_has_intervals_over_its_days_and_says_which_are_of_the_earlier_method():
