@@ -135,7 +135,7 @@ def path_table(costs: pd.DataFrame, runs: pd.DataFrame) -> str:
                 f"{own['gateway_cpu_ms'].mean():.0f}",
                 f"{theirs:.2f}",
                 f"{ours:.2f}",
-                f"{ours / theirs:.2f}" if theirs else "-",
+                f"{ours / theirs:.2f}" if theirs else "-",  # not even the smallest load
             )
         )
     path = [
