@@ -126,16 +126,18 @@ def path_table(costs: pd.DataFrame, runs: pd.DataFrame) -> str:
     for _, one in costs.iterrows():
         binding = one["binding"]
         own = runs[runs["binding"] == binding]
-        ours, theirs = carried(own, "two models"), carried(own, "isolated")
+        loads_carried = ("-", "-", "-")
+        if own["factor"].nunique() > 1:  # with a single load, nothing is known about others
+            ours, theirs = carried(own, "two models"), carried(own, "isolated")
+            ratio = f"{ours / theirs:.2f}" if theirs else "-"
+            loads_carried = (f"{theirs:.2f}", f"{ours:.2f}", ratio)
         lines.append(
             (
                 binding,
                 f"{one['outside_ms']:.0f}",
                 f"{one['inside_ms']:.0f}",
                 f"{own['gateway_cpu_ms'].mean():.0f}",
-                f"{theirs:.2f}",
-                f"{ours:.2f}",
-                f"{ours / theirs:.2f}" if theirs else "-",
+                *loads_carried,
             )
         )
     path = [
