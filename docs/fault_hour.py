@@ -47,16 +47,17 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
     return markdown_table(heads, lines) if lines else NOT_YET
 
 
-def sentence(looks: Sequence[Mapping[str, str]]) -> str:
-    """How long the run was, and how busy the machine; "" without looks."""
+def sentence(looks: Sequence[Mapping[str, str]], lost: Sequence[Mapping[str, str]]) -> str:
+    """How long the run was, what it lost, and how busy the machine was; "" without looks."""
     if not looks:
         return ""
     minutes = float(looks[-1]["at_s"]) / 60
     loads = [float(look["load"]) for look in looks]
     middle, most = statistics.median(loads), max(loads)
     return (
-        f"Recorded in {minutes:.0f} minutes. Other programs shared the machine, whose load per core"
-        f" was {middle:.1f} in the median, {most:.1f} at most."
+        f"Recorded in {minutes:.0f} minutes. Requests that failed, also between the events:"
+        f" {len(lost)}. Other programs shared the machine, whose load per core was {middle:.1f} in"
+        f" the median, {most:.1f} at most."
     )
 
 
@@ -71,7 +72,7 @@ def recorded(table: str) -> list[dict[str, str]]:
 
 def with_table(page: str) -> str:
     """The page with the table and the sentence of the recorded hour."""
-    parts = [table(recorded("events.csv")), sentence(recorded("looks.csv"))]
+    parts = [table(recorded("events.csv")), sentence(recorded("looks.csv"), recorded("lost.csv"))]
     return marked.with_table(page, MARK, "\n\n".join(filter(None, parts)))
 
 

@@ -203,9 +203,10 @@ def test_the_table_of_the_hour_has_a_row_per_event():
 def test_the_page_says_how_long_the_hour_was_and_how_busy_the_machine():
     sentence = runpy.run_path(str(ROOT / "docs/fault_hour.py"))["sentence"]
     looks = [{"at_s": f"{60 * i}", "load": f"{load}"} for i, load in enumerate([1.0, 4.0, 1.5])]
-    assert "in 2 minutes" in sentence(looks)
-    assert "load per core was 1.5 in the median, 4.0 at most" in sentence(looks)
-    assert sentence([]) == ""
+    assert "in 2 minutes." in sentence(looks, [])
+    assert "events: 1." in sentence(looks, [{}])
+    assert "load per core was 1.5 in the median, 4.0 at most" in sentence(looks, [])
+    assert sentence([], []) == ""
 
 
 def test_tests_on_kind_keep_the_programs_that_earlier_ones_have_built():

@@ -326,6 +326,11 @@ class SoakWorld(ModelWorld):
         chosen = f"app.kubernetes.io/name={NAME}-controller"
         return self.get("/api/v1/{ns}/pods", labelSelector=chosen)["items"]
 
+    def ready_pods(self, name: str) -> set[str]:
+        """Names of the pods of a service that serve."""
+        pods = self.get("/api/v1/{ns}/pods", labelSelector=f"app={name}")["items"]
+        return {pod["metadata"]["name"] for pod in pods if is_ready(pod)}
+
     def restarts(self) -> int:
         return sum(
             one["restartCount"]
@@ -522,10 +527,12 @@ class Events:
         self.world.set_by_hand("b", "--clear")
 
     def a_model_pod_is_killed(self) -> None:
-        pods = self.world.get("/api/v1/{ns}/pods", labelSelector="app=a")["items"]
-        name = next(pod["metadata"]["name"] for pod in pods if is_ready(pod))
+        before = self.world.ready_pods("a")
+        name = min(before)
         self.watcher.kill(name)
         self.world.delete_pod(name)
+        # Its Deployment does not show the loss at once.
+        until(lambda: self.world.ready_pods("a") - before, WHOLE_S, "another pod serves")
 
     def the_leaders_pod_is_killed(self) -> None:
         leader = self.world.plan()["controller"]
