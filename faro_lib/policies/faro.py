@@ -9,7 +9,7 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
-from faro_lib.policies.factories import PolicyContext, register, register_family
+from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.pooled import pooled_decision
@@ -34,6 +34,7 @@ IDLE = 0.05  # utilisation of replicas that are idle most of the time
 HALF_MMC = Formula("half-mmc")  # the latency model of the paper
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 LIKELY_FACTORS = 5  # equally likely factors on service times that a decision averages over
+LEARNING = "-learning"  # end of the name of a policy that learns service times
 PRIOR_LOST = 2.0  # added to lost utilities in `deficit_weighted`, so that first losses weigh less
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8
@@ -323,14 +324,15 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
 
-def learning(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
-    """`tuned`, which also learns how much slower or faster services are than assumed."""
-    planner = tuned(context, objective, **changes)
-    return replace(planner, name=f"Faro-{objective}-learning", learner=Learner())
-
-
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
-    register(f"Faro-{_objective}-learning")(partial(learning, objective=_objective))
-# An objective registered by a plugin also gets a policy "Faro-<objective>".
-register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))
+
+
+def _member(name: str) -> PolicyFactory:
+    """Faro for any objective, such as a plugin's; with "-learning", it learns service times."""
+    objective = name.removesuffix(LEARNING)
+    learner = Learner() if objective != name else None
+    return lambda of: replace(tuned(of, objective), name=f"Faro-{name}", learner=learner)
+
+
+register_family("Faro-", lambda name: OBJECTIVES.knows(name.removesuffix(LEARNING)), _member)

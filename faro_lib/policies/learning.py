@@ -39,8 +39,7 @@ class Learner:
     change: float = 1e-3  # probability per minute that the factor becomes any other
 
     def start(self, jobs: tuple[Job, ...]) -> Learned:
-        errors = [job.service_time_error for job in jobs]
-        stated = np.array([UNKNOWN_ERROR if error is None else error for error in errors])
+        stated = np.array([job.service_time_error or UNKNOWN_ERROR for job in jobs])
         none = np.zeros(len(jobs))
         return Learned(service_factor.prior(stated), 0, none + np.inf, none, none)
 

@@ -30,8 +30,6 @@ class Job:
     quantile: float = 0.99  # strictly between 0 and 1
     # The mean assumed by policies; simulations use the times measured for `model`, if any.
     service_time_s: float = 0.180
-    # Relative standard error of the assumed service time, for policies that learn; None = unknown.
-    service_time_error: float | None = None
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -52,6 +50,8 @@ class Job:
     memory_gib: float | None = None  # memory of the model
     replica_memory_gib: float | None = None  # memory of a replica of the pool for its models
     load_s: float = 5.0  # seconds in which a replica of the pool loads the model
+    # Relative standard error of the assumed service time, for policies that learn; None = unknown.
+    service_time_error: float | None = None
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field

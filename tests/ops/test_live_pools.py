@@ -18,7 +18,6 @@ from live_things import FakeRay
 
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.loops import paced
 from faro_lib.protocol import SharingCluster
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
@@ -30,6 +29,7 @@ from faro_ops.controller.loop import run
 from faro_ops.controller.records import plain
 from faro_ops.http import HttpClient
 from faro_ops.kube.leader_gate import LeaderGatedCluster
+from faro_ops.policies.pacing import paced
 from faro_ops.rayserve import pool_replica
 from faro_ops.rayserve.applications import Deployment
 from faro_ops.rayserve.cluster import RayServeCluster
