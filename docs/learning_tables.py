@@ -19,6 +19,7 @@ from studies.misspecification import (
     ASSUMING,
     BLOCK_MINUTES,
     FAROS,
+    FIRST_MINUTES,
     KNOWING,
     LEARNING,
     RIVALS,
@@ -32,6 +33,8 @@ PICTURE = ROOT / "docs/images/misspecification.png"
 RUNS = ROOT / "data/recorded-misspecification/runs.csv"
 SCALING = ROOT / "data/recorded-misspecification/scaling.csv"
 SCALING_MARK = "scaling: docs/learning_tables.py writes this table"
+HOUR_MARK = "hour: docs/learning_tables.py writes this table"
+ROLL_OUT, NOON = "roll-out at noon", 180  # the published day has 360 minutes
 MARK = "losses: docs/learning_tables.py writes this table"
 FINDING_MARK = "finding: docs/learning_tables.py writes these sentences"
 COLUMNS = {ASSUMING: "believes", LEARNING: "learns", KNOWING: "knows"} | {
@@ -73,6 +76,20 @@ def against(runs: pd.DataFrame, rival: str) -> tuple[float, float, float]:
     return unit_interval(differences[None], np.full(differences[None].shape, BLOCK_MINUTES))
 
 
+def hour_after(runs: pd.DataFrame) -> str:
+    """Losses per minute in the hour after the roll-out at noon, means over trials."""
+    of_world = runs[(runs["workload"] == "published") & (runs["world"] == ROLL_OUT)]
+    first = (NOON - FIRST_MINUTES) // BLOCK_MINUTES
+    hour = of_world[[f"lost_{first}", f"lost_{first + 1}"]].sum(axis=1) / (2 * BLOCK_MINUTES)
+    mean = of_world.assign(hour=hour).groupby(["capacity_cores", "policy"])["hour"].mean()
+    rows = [
+        (f"{cores:g}", *(f"{mean[cores, policy]:.3f}" for policy in COLUMNS))
+        for cores in sorted(of_world["capacity_cores"].unique(), reverse=True)
+    ]
+    heads = ["cores", *COLUMNS.values()]
+    return markdown_table(heads, rows, right=heads)
+
+
 def scaling_table(errors: pd.DataFrame) -> str:
     """A row for each factor."""
     rows = [
@@ -86,6 +103,7 @@ def scaling_table(errors: pd.DataFrame) -> str:
 def main() -> None:
     runs = pd.read_csv(RUNS)
     page = marked.with_table(PAGE.read_text(), MARK, table(runs))
+    page = marked.with_table(page, HOUR_MARK, hour_after(runs))
     page = marked.with_table(page, SCALING_MARK, scaling_table(pd.read_csv(SCALING)))
     PAGE.write_text(page)
     published = runs[runs["workload"] == "published"]

@@ -1,13 +1,18 @@
 """Worlds in which services are not as stated, and what policies know of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from faro_lib import forecast
 from faro_lib.policies import PolicyContext
+from faro_lib.policies.faro import tuned
 from faro_lib.policies.learning import Learner
 from faro_lib.queueing import Formula
-from faro_lib.simulate import draw
+from faro_lib.queueing.service_factor import mean_factor
+from faro_lib.simulate import draw, simulate
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.synthetic import synthetic
@@ -18,6 +23,7 @@ from studies.misspecification import (
     KNOWING,
     LEARNING,
     Known,
+    Remembers,
     World,
     chosen,
     compared,
@@ -94,8 +100,6 @@ def _slow_hours(seed):
 
 def test_an_hpa_sees_its_own_cpu(traces, context):
     """A service that is twice as slow keeps twice the replicas busy."""
-    from faro_lib.simulate import simulate
-
     workload = traces.workload()
     targets = {}
     for factor in (0.7, 1.4):
@@ -143,3 +147,17 @@ def test_the_comparison_has_every_policy_and_how_well_times_were_learned(traces,
     assert choices["world"].unique().tolist() == ["±60 %"]
     text = finding(runs)
     assert f"{lost[KNOWING]:.3f} if it knows the truth" in text
+
+
+def test_a_roll_out_is_learned_within_ten_percent_in_ten_minutes(traces, context):
+    """At minute 30, every service becomes 1.5 times slower."""
+    workload = traces.workload()
+    later = np.arange(workload.minutes) >= 30
+    world = World("roll-out", np.where(later, 1.5, 1.0) * np.ones((4, 1)))
+    table = measure(traces.jobs, capacity=20)
+    policy = tuned(replace(context, latency_model=table), learner=Learner())
+    learned = []
+    simulate(workload, Remembers(policy, learned), 20.0, draws=world.draws(workload, 24))
+    factor = {one.minute: mean_factor(one.weight) for one in learned}
+    assert factor[30] == pytest.approx(np.ones(4), rel=0.1)
+    assert factor[41] == pytest.approx(np.full(4, 1.5), rel=0.1)
