@@ -255,7 +255,8 @@ def _fixed(recommendation: Recommendation, replay: Replay) -> list[str]:
     size = f"{replay.capacity:g}"
     at_size = replay.curve["capacity_cores"] == replay.capacity
     (with_faro,) = replay.curve.loc[at_size, "violation_rates"]  # {job: rate}
-    table, hopeless = [], []
+    table = []
+    without_count = []  # lines about jobs whose SLO no number of replicas keeps
     for job, row in zip(recommendation.advice.jobs, replay.fixed.to_dict("records")):
         cells = {
             "job": job.name,
@@ -270,12 +271,12 @@ def _fixed(recommendation: Recommendation, replay: Replay) -> list[str]:
         cells[f"late with fixed on {size}"] = _percent(row["violation_rate_on_all_cores"])
         table.append(cells)
         if not row["replicas"]:
-            hopeless.append(
+            without_count.append(
                 f"no number of replicas keeps the SLO of {job.name}: "
                 f"{100 * row['violation_rate']:.2g} % of its requests are late with the most; "
                 f"check service_time_s, service_scv and max_replicas ({job.max_replicas})"
             )
-    return [text_table(table), *hopeless]
+    return [text_table(table), *without_count]
 
 
 def _variations(replay: Replay) -> list[str]:

@@ -1,0 +1,48 @@
+"""Pages whose tables come from recorded runs: what stands there is what the script writes."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A function that imports a script of docs/ by its name."""
+    monkeypatch.setattr(sys, "path", [str(DOCS), *sys.path])
+    return importlib.import_module
+
+
+def between(page: str, mark: str) -> str:
+    """What stands after the comment `mark` on a page of docs/."""
+    _, rest = (DOCS / page).read_text().split(f"<!-- {mark} -->\n")
+    return rest.split("<!-- end of table -->")[0].strip()
+
+
+def test_the_page_of_learning_has_the_recorded_losses(script):
+    tables = script("learning_tables")
+    runs = pd.read_csv(tables.RUNS)
+    assert between("learning.md", tables.MARK) == tables.table(runs)
+    assert between("learning.md", tables.HOUR_MARK) == tables.hour_after(runs)
+    scaling = pd.read_csv(tables.SCALING)
+    assert between("learning.md", tables.SCALING_MARK) == tables.scaling_table(scaling)
+    published = runs[runs["workload"] == "published"]
+    assert between("comparison.md", tables.FINDING_MARK) == tables.finding(published)
+
+
+def test_the_page_of_the_papers_figures_has_the_published_and_the_recorded_numbers(script):
+    tables = script("paper_figures")
+    assert between("paper-figures.md", tables.HEADLINE) == tables.headline(tables.ratios())
+    assert between("paper-figures.md", tables.FIGURES) == tables.figures()
+
+
+def test_the_papers_headline_is_in_its_published_table(script):
+    """The paper: 2.3 to 23 times fewer SLO violations. Its table has the upper end, rounded."""
+    ratios = script("paper_figures").ratios()
+    assert ratios["published"].max() == pytest.approx(23, abs=1)
+    assert (ratios["ours"] > 1).all()
