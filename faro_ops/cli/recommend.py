@@ -26,7 +26,10 @@ BAR_WIDTH = 40  # length in characters of the longest bar when the curve is prin
 def recommend(
     workload: Annotated[
         str | None,
-        option("Counts from a .csv, .csv.gz, .parquet or -: job, requests, minute[, day] or time."),
+        option(
+            "Counts from a .csv, .csv.gz, .parquet or -: job, requests, minute[, day] or time. "
+            "Or a log of requests: time, job."
+        ),
     ] = None,
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
@@ -100,7 +103,7 @@ def recommend(
     serving_model = _serving_model(dispatch)
 
     if workload is not None:
-        history = load_history.history_from_csv(workload, jobs, at)
+        history = load_history.history_from_csv(workload, jobs, at, report=say)
     elif journal is not None:
         history = load_history.history_from_journal(journal, jobs, at)
     else:

@@ -34,6 +34,7 @@ from faro_ops.controller.journal import (
 )
 from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
+from faro_ops.recommend.request_log import WINDOW_S, Report, is_request_log, read_request_log
 
 # Query for the requests per minute that `faro run` exports. The empty alternative after `|` matches
 # series without a namespace.
@@ -41,6 +42,7 @@ EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}}
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d")
+BURSTY = 1.5  # index of dispersion above which a log's requests are said to come in bursts
 WEEK_MINUTES = 7 * DAY_MINUTES
 # Minimum to fit a forecaster or to replay a day.
 MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1
@@ -139,9 +141,13 @@ class History:
 # --- from a source to a History ---------------------------------------------------------------
 
 
-def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in the table of counts at `path`, or in the built-in workload named `path`."""
+def history_from_csv(
+    path: str, jobs: str | None = None, at: At = None, report: Report = lambda line: None
+) -> History:
+    """The history in a table of counts, a request log, or a built-in workload, named `path`."""
     table = read_unshared(jobs) if jobs else None
+    if is_request_log(path):
+        return _history_of_log(path, table, at, report)
     if not is_table(path):
         traces = load_workload(path, jobs)
         return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
@@ -158,6 +164,20 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     if "replicas" in rows:
         return replace(history, replicas=_replicas_now(rows, names, history.later_minutes))
     return history
+
+
+def _history_of_log(path: str, table: tuple[Job, ...] | None, at: At, report: Report) -> History:
+    log = read_request_log(path, [job.name for job in table] if table else None, report)
+    dispersed = dict(zip(log.names, log.dispersion.tolist()))
+    bursts = [f"{name} ({index:.1f})" for name, index in dispersed.items() if index > BURSTY]
+    if bursts:
+        report(
+            f"requests come in bursts: {', '.join(bursts)}; index of dispersion in {WINDOW_S} s, "
+            "1 = at random times. Predictions assume random times and are optimistic for them"
+        )
+    jobs = table or tuple(Job(name) for name in log.names)
+    end_minute = log.first_minute + log.per_minute.shape[1]
+    return history_of(jobs, log.per_minute, at=at, end_minute=end_minute)
 
 
 def _replicas_now(rows: pd.DataFrame, names: list[str], later_minutes: int) -> np.ndarray:

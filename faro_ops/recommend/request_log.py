@@ -1,0 +1,281 @@
+"""Request logs: a row for each request, read in batches, as counts per minute and their burstiness.
+
+A log is a CSV, JSONL or Parquet file, compressed by gzip or zstd or not, with the columns `time`
+and `job`, and perhaps `prompt_tokens`, `output_tokens` and `latency_s`. Rows are in the order of
+time. Times are ISO 8601 or Unix times in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+COMPRESSIONS = ("", ".gz", ".zst")
+ENDINGS = tuple(form + packed for form in FORMATS for packed in COMPRESSIONS)
+NUMBERS = ("prompt_tokens", "output_tokens", "latency_s")  # columns of numbers >= 0, if there
+LARGEST = 1e9  # of a number in these columns
+WINDOW_S = 10  # counts are kept for windows of this length
+WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
+MAX_DAYS = 366
+BLOCK_BYTES = 1 << 24
+PROGRESS_ROWS = 2_000_000
+OFFSET = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)$")  # the UTC offset at the end of an ISO 8601 time
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLog:
+    """The counts of a log. Minutes without a request count 0."""
+
+    names: tuple[str, ...]
+    first_minute: int  # minutes from 1970-01-01 00:00, by the log's own clock
+    counts: np.ndarray  # requests in windows of WINDOW_S seconds from that minute on, (jobs, n)
+
+    @property
+    def per_minute(self) -> np.ndarray:
+        """Requests per minute, (jobs, minutes)."""
+        return self.counts.reshape(len(self.names), -1, WINDOWS_PER_MINUTE).sum(axis=2)
+
+    @property
+    def dispersion(self) -> np.ndarray:
+        """Index of dispersion of the counts in WINDOW_S seconds, (jobs,); NaN without requests."""
+        return dispersion(self.counts, WINDOWS_PER_MINUTE)
+
+
+def dispersion(counts: np.ndarray, per_block: int) -> np.ndarray:
+    """Variance / mean of counts (jobs, windows) within blocks of `per_block` windows, (jobs,).
+
+    It is 1 for requests at random times, and larger for bursts. Within a block, the load is taken
+    as constant: the variances and the means of all blocks are summed (Cox and Lewis, The
+    Statistical Analysis of Series of Events, 1966, 6.4). NaN for a job without requests.
+
+    >>> dispersion(np.array([[4, 4, 4, 4], [0, 8, 8, 0], [0, 0, 0, 0]]), 2).tolist()
+    [0.0, 8.0, nan]
+    """
+    blocks = counts[:, : counts.shape[1] // per_block * per_block]
+    blocks = blocks.reshape(len(counts), -1, per_block)
+    variance = blocks.var(axis=2, ddof=1).sum(axis=1)
+    mean = blocks.mean(axis=2).sum(axis=1)
+    return np.where(mean > 0, variance / np.where(mean > 0, mean, 1.0), np.nan)
+
+
+def is_request_log(path: str | Path) -> bool:
+    """Whether the file has a row for each request: columns time and job, and no counts."""
+    if not str(path).endswith(ENDINGS) or not Path(path).exists():
+        return False
+    try:
+        names = next(batches(Path(path))).schema.names
+    except (ValueError, StopIteration):
+        # A damaged log is reported by the reader of logs, any other file by that of tables.
+        return not str(path).endswith((".csv", ".csv.gz", ".parquet"))
+    return {"time", "job"} <= set(names) and not {"requests", "count"} & set(names)
+
+
+def read_request_log(
+    path: str | Path, names: Sequence[str] | None = None, report: Report = lambda line: None
+) -> RequestLog:
+    """The counts of a log; `names` are the jobs that it may have, None: any.
+
+    The ValueError for a bad row names the file and the row. `report` is called with the progress.
+    """
+    path = Path(path)
+    reading = _Reading(path, names)
+    reported = 0
+    for batch in batches(path):
+        reading.add(batch)
+        if reading.rows - reported >= PROGRESS_ROWS:
+            reported = reading.rows
+            report(f"{path}: {reported / 1e6:.0f} million rows")
+    return reading.log()
+
+
+def batches(path: Path) -> Iterator[Any]:
+    """Batches of rows as `pyarrow.RecordBatch`; ValueError for a damaged file."""
+    import pyarrow as pa
+
+    rows = 0
+    try:
+        for batch in _opened(path):
+            rows += batch.num_rows
+            yield batch
+    except (pa.ArrowException, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: damaged or no log, after row {rows} ({reason})") from None
+
+
+def _opened(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    from pyarrow import csv, json, parquet
+
+    packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    kind = path.with_suffix("").suffix if packed else path.suffix
+    text = dict.fromkeys(("time", "job"), pa.string())
+    with pa.input_stream(str(path), compression=packed) as stream:
+        if kind == ".csv":
+            yield from csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
+                convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=False),
+            )
+        elif kind == ".jsonl":
+            yield from json.open_json(stream, read_options=json.ReadOptions(block_size=BLOCK_BYTES))
+        else:
+            whole = pa.BufferReader(stream.read()) if packed else str(path)
+            yield from parquet.ParquetFile(whole).iter_batches(1 << 18)
+
+
+def _first_that_fails(column: Any, convert: Callable[[Any], Any]) -> int | None:
+    """Position of the first value that cannot be converted or is missing; None if all can."""
+
+    def fails(length: int) -> bool:
+        part = column.slice(0, length)
+        if part.null_count:
+            return True
+        try:
+            convert(part)
+        except ValueError:
+            return True
+        return False
+
+    good, bad = 0, len(column)
+    if not fails(bad):
+        return None
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if fails(middle):
+            bad = middle
+        else:
+            good = middle
+    return good
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read of a log so far."""
+
+    path: Path
+    accepted: Sequence[str] | None
+    rows: int = 0
+    last_s: float = -np.inf  # time of the last row
+    offset: str | None = None  # UTC offset of ISO 8601 times; None before the first row
+    first_window: int = 0
+    counts: dict[str, np.ndarray] = field(default_factory=dict)  # from `first_window` on, by job
+
+    def add(self, batch: Any) -> None:
+        """Count the requests of a batch."""
+        for column in ("time", "job"):
+            if column not in batch.schema.names:
+                raise ValueError(f"{self.path}: column {column!r} is missing; a log has time, job")
+        if not batch.num_rows:
+            return
+        time_s = self._times(batch.column("time"))
+        self._check_order(time_s)
+        for name in NUMBERS:
+            if name in batch.schema.names:
+                self._check_numbers(name, batch.column(name))
+        window = (time_s // WINDOW_S).astype(np.int64)
+        if not self.rows:
+            self.first_window = int(window[0]) // WINDOWS_PER_MINUTE * WINDOWS_PER_MINUTE
+        if window[-1] - self.first_window > MAX_DAYS * DAY_MINUTES * WINDOWS_PER_MINUTE:
+            row = self.rows + len(window)
+            raise ValueError(f"{self.path}, row {row}: more than {MAX_DAYS} days after row 1")
+        self._count(batch.column("job"), window - self.first_window)
+        self.rows += batch.num_rows
+        self.last_s = float(time_s[-1])
+
+    def _count(self, jobs: Any, window: np.ndarray) -> None:
+        encoded = jobs.dictionary_encode()
+        index = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), float)
+        names = [str(name) for name in encoded.dictionary.to_pylist()]
+        unnamed = np.isnan(index)
+        known = [bool(name) and (not self.accepted or name in self.accepted) for name in names]
+        wrong = unnamed | ~np.array([*known, True])[np.where(unnamed, -1, index).astype(int)]
+        if wrong.any():
+            at = int(wrong.argmax())
+            name = "" if unnamed[at] else names[int(index[at])]
+            rule = f"the jobs are {list(self.accepted)}" if self.accepted else "a job has a name"
+            raise self._bad(at, f"job {name!r}", rule)
+        first, length = int(window[0]), int(window[-1] - window[0]) + 1
+        for n, name in enumerate(names):
+            of_job = np.bincount(window[index == n] - first, minlength=length)
+            before = self.counts.get(name, np.zeros(0, np.int64))
+            grown = np.zeros(max(len(before), first + length), np.int64)
+            grown[: len(before)] = before
+            grown[first : first + length] += of_job
+            self.counts[name] = grown
+
+    def _times(self, column: Any) -> np.ndarray:
+        """Seconds since 1970-01-01 00:00 by the log's own clock."""
+        import pyarrow as pa
+        from pyarrow import compute
+
+        if pa.types.is_timestamp(column.type):
+            return (
+                column.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False).astype(float) / 1e9
+            )
+        first = str(column[0].as_py())
+        if pa.types.is_large_string(column.type):
+            column = column.cast(pa.string())
+        if not pa.types.is_string(column.type) or re.fullmatch(r"\d+(\.\d*)?", first):
+            return self._numbers("time", column, "ISO 8601 or a Unix time in s")
+        if self.offset is None:
+            found = OFFSET.search(first) if ":" in first else None
+            self.offset = found.group() if found else ""
+        accepted = f"ISO 8601 with the UTC offset of row 1 ({self.offset or 'none'})"
+        if self.offset:
+            alike = compute.ends_with(column, self.offset)
+            if not compute.all(alike).as_py():
+                at = int(np.argmin(alike.to_numpy(zero_copy_only=False)))
+                raise self._bad(at, f"time {column[at].as_py()!r}", accepted)
+            column = compute.utf8_slice_codeunits(column, 0, -len(self.offset))
+        failing = _first_that_fails(column, lambda part: compute.cast(part, pa.timestamp("ns")))
+        if failing is not None:
+            raise self._bad(failing, f"time {column[failing].as_py()!r}", accepted)
+        stamps = compute.cast(column, pa.timestamp("ns"))
+        return stamps.to_numpy(zero_copy_only=False).astype(np.int64) / 1e9
+
+    def _numbers(self, name: str, column: Any, accepted: str) -> np.ndarray:
+        import pandas as pd
+
+        values = pd.to_numeric(pd.Series(column.to_pandas()), errors="coerce").to_numpy(float)
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise self._bad(at, f"{name}={column[at].as_py()!r}", accepted)
+        return values
+
+    def _check_order(self, time_s: np.ndarray) -> None:
+        steps = np.diff(time_s, prepend=self.last_s)
+        if (steps < 0).any():
+            at = int((steps < 0).argmax())
+            raise self._bad(at, f"time {time_s[at]:.3f} s", "rows are in the order of time")
+
+    def _check_numbers(self, name: str, column: Any) -> None:
+        values = self._numbers(name, column, f"a number from 0 to {LARGEST:g}")
+        wrong = (values < 0) | (values > LARGEST)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise self._bad(at, f"{name}={values[at]:g}", f"a number from 0 to {LARGEST:g}")
+
+    def _bad(self, at: int, what: str, accepted: str) -> ValueError:
+        return ValueError(f"{self.path}, row {self.rows + at + 1}: {what}; {accepted}")
+
+    def log(self) -> RequestLog:
+        if not self.rows:
+            raise ValueError(f"{self.path}: no rows; a log has one for each request")
+        names = tuple(self.accepted or sorted(self.counts, key=lambda name: (len(name), name)))
+        longest = max(len(of_job) for of_job in self.counts.values())
+        windows = -(-longest // WINDOWS_PER_MINUTE) * WINDOWS_PER_MINUTE
+        counts = np.zeros((len(names), windows), np.int64)
+        for row, name in zip(counts, names):
+            of_job = self.counts.get(name, np.zeros(0, np.int64))
+            row[: len(of_job)] = of_job
+        return RequestLog(names, self.first_window // WINDOWS_PER_MINUTE, counts)

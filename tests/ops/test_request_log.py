@@ -1,0 +1,200 @@
+"""Request logs: a row for each request becomes counts per minute, and says whether they burst."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from faro_ops.recommend import request_log
+from faro_ops.recommend.load_history import history_from_csv
+from faro_ops.recommend.request_log import (
+    COMPRESSIONS,
+    FORMATS,
+    dispersion,
+    is_request_log,
+    read_request_log,
+)
+
+START = pd.Timestamp("2026-03-02T08:00:00")
+RNG = np.random.default_rng(1)
+
+
+def rows(minutes=5, per_minute=60, zone=""):
+    """Requests of two jobs at random times, as a table in the order of time."""
+    seconds = np.sort(RNG.random(2 * minutes * per_minute) * 60 * minutes).round(3)
+    stamps = START + pd.to_timedelta(seconds, unit="s")
+    times = [f"{stamp:%Y-%m-%dT%H:%M:%S.%f}{zone}" for stamp in stamps]
+    jobs = RNG.choice(["a", "b"], len(times))
+    return pd.DataFrame({"time": times, "job": jobs, "prompt_tokens": 10, "status": 200})
+
+
+def written(table, path):
+    """Write the table in the format of the path."""
+    kind = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    if kind == ".parquet":
+        table.to_parquet(path.with_suffix("") if path.suffix in COMPRESSIONS else path)
+        content = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).read_bytes()
+    elif kind == ".csv":
+        content = table.to_csv(index=False).encode()
+    else:
+        content = table.to_json(orient="records", lines=True).encode()
+    packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    with pa.output_stream(str(path), compression=packed) as out:
+        out.write(content)
+    return path
+
+
+def by_pandas(table, job):
+    minute = (pd.to_datetime(table["time"]) - START).dt.total_seconds() // 60
+    of_job = minute[table["job"] == job].astype(int)
+    return np.bincount(of_job, minlength=int(minute.max()) + 1).tolist()
+
+
+@pytest.mark.parametrize("packed", COMPRESSIONS)
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_has_the_same_counts(form, packed, tmp_path):
+    table = rows()
+    path = written(table, tmp_path / f"log{form}{packed}")
+    assert is_request_log(path)
+    log = read_request_log(path)
+    assert log.names == ("a", "b")
+    assert log.first_minute == START.value // 60_000_000_000
+    assert log.per_minute.tolist() == [by_pandas(table, job) for job in log.names]
+
+
+def test_unix_times_and_iso_times_with_an_offset_are_read(tmp_path):
+    table = rows(zone="+02:00")
+    local = read_request_log(written(table, tmp_path / "local.csv"))
+    assert local.first_minute == START.value // 60_000_000_000, "by the log's own clock"
+    stamps = pd.to_datetime(table["time"].str.slice(0, -6))
+    unix = table.assign(time=(stamps - pd.Timestamp(0)).dt.total_seconds())
+    same = read_request_log(written(unix, tmp_path / "unix.csv"))
+    assert same.per_minute.tolist() == local.per_minute.tolist()
+
+
+def test_batches_of_a_few_rows_give_the_same_counts(tmp_path, monkeypatch):
+    table = rows(minutes=30)
+    path = written(table, tmp_path / "log.csv")
+    whole = read_request_log(path)
+    monkeypatch.setattr(request_log, "BLOCK_BYTES", 700)
+    assert len(list(request_log.batches(path))) > 50
+    assert read_request_log(path).counts.tolist() == whole.counts.tolist()
+
+
+def test_the_progress_of_a_long_log_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(request_log, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(request_log, "PROGRESS_ROWS", 200)
+    lines = []
+    read_request_log(written(rows(minutes=10), tmp_path / "log.csv"), report=lines.append)
+    assert len(lines) >= 4
+    assert all("million rows" in line for line in lines)
+
+
+BAD = {
+    "out of order": ("time", "2026-03-02T07:59:00", "order of time"),
+    "another time zone": ("time", "2026-03-02T08:00:30+02:00", "the UTC offset of row 1 (none)"),
+    "no time": ("time", "yesterday", "ISO 8601"),
+    "negative tokens": ("prompt_tokens", -5, "a number from 0 to 1e+09"),
+    "too many tokens": ("prompt_tokens", 1e12, "a number from 0 to 1e+09"),
+    "no number": ("prompt_tokens", "many", "a number from 0 to 1e+09"),
+    "unknown job": ("job", "z", "the jobs are ['a', 'b']"),
+    "no job": ("job", "", "the jobs are ['a', 'b']"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_row_is_named_with_its_file(fault, tmp_path):
+    column, value, reason = BAD[fault]
+    table = rows().astype({column: object})
+    table.loc[100, column] = value
+    path = written(table, tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"log\.csv") as caught:
+        read_request_log(path, ["a", "b"])
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "row 101" in str(caught.value)
+
+
+def test_a_row_with_too_few_columns_and_a_truncated_file_are_told_in_one_line(tmp_path):
+    path = tmp_path / "short.csv"
+    path.write_text("time,job,status\n2026-03-02T08:00:00,a,200\n2026-03-02T08:00:01,a\n")
+    with pytest.raises(ValueError, match=r"short\.csv: damaged or no log"):
+        read_request_log(path)
+    whole = gzip.compress(rows(minutes=60).to_csv(index=False).encode())
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.csv\.gz: damaged or no log") as caught:
+        read_request_log(cut)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_log_without_rows_is_told(tmp_path):
+    (tmp_path / "none.csv").write_text("time,job\n")
+    with pytest.raises(ValueError, match=r"none\.csv: no rows"):
+        read_request_log(tmp_path / "none.csv")
+
+
+def test_tables_of_counts_are_no_logs(tmp_path):
+    path = tmp_path / "counts.csv"
+    path.write_text("time,job,requests\n2026-03-02T08:00:00,a,7\n")
+    assert not is_request_log(path)
+    assert not is_request_log(tmp_path / "missing.csv")
+    path.write_text("minute,job,requests\n0,a,7\n")
+    assert not is_request_log(path)
+
+
+@pytest.mark.parametrize("shape", [1.0, 0.2])
+def test_the_dispersion_is_that_of_the_arrival_process(shape):
+    """Gamma gaps of shape k have an index of dispersion of 1 / k over long windows."""
+    gaps = np.random.default_rng(3).gamma(shape, 1 / (20 * shape), 400_000)
+    window = (np.cumsum(gaps) // 10).astype(int)
+    counts = np.bincount(window)[None, :-1]
+    assert dispersion(counts, 6)[0] == pytest.approx(1 / shape, rel=0.1)
+
+
+def test_a_load_that_rises_slowly_is_no_burst():
+    rate = np.linspace(10, 400, 6000)
+    counts = np.random.default_rng(3).poisson(rate)[None]
+    assert counts.var() / counts.mean() > 50
+    assert dispersion(counts, 6)[0] == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_log_is_a_history(tmp_path):
+    table = rows(minutes=40)
+    lines = []
+    path = written(table, tmp_path / "log.jsonl.gz")
+    history = history_from_csv(str(path), report=lines.append)
+    assert [job.name for job in history.jobs] == ["a", "b"]
+    assert history.today.tolist() == [by_pandas(table, job) for job in "ab"]
+    assert lines == []
+
+
+def test_bursts_are_told_because_predictions_assume_random_times(tmp_path):
+    gaps = np.random.default_rng(3).gamma(0.1, 10 / 5, 20_000)
+    times = START + pd.to_timedelta(np.cumsum(gaps), unit="s")
+    table = pd.DataFrame({"time": times.strftime("%Y-%m-%dT%H:%M:%S.%f"), "job": "chat"})
+    lines = []
+    history_from_csv(str(written(table, tmp_path / "log.csv")), report=lines.append)
+    assert len(lines) == 1
+    assert "chat" in lines[0]
+    assert "bursts" in lines[0]
+
+
+def test_the_command_recommends_from_a_log(tmp_path, capsys):
+    from faro_ops.cli.app import exit_status
+
+    table = rows(minutes=40)
+    path = written(table, tmp_path / "log.csv")
+    assert exit_status(["recommend", "--workload", str(path), "--capacity", "12", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [job["job"] for job in found["jobs"]] == ["a", "b"]
+    table.loc[3, "prompt_tokens"] = -1
+    assert (
+        exit_status(["recommend", "--workload", str(written(table, path)), "--capacity", "12"]) == 2
+    )
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "row 4" in error
