@@ -28,7 +28,7 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def split_change(change: np.ndarray, error: np.ndarray) -> tuple[float, np.ndarray]:
     """Split changes of log service times into (the common change, each job's own change (jobs,)).
 
-    The common change is the median, weighted by precision, if more than half of the jobs share at
+    The common change is the (lower) median, weighted by precision, if more than half of the jobs share at
     least half of it, surely, and 0 otherwise.
 
     Parameters
@@ -38,7 +38,7 @@ def split_change(change: np.ndarray, error: np.ndarray) -> tuple[float, np.ndarr
 
     >>> slow_node = split_change(np.log([1.3, 1.32, 1.29, 1.0]), np.full(4, 0.05))
     >>> round(float(np.exp(slow_node[0])), 2)
-    1.3
+    1.29
     >>> one_alone = split_change(np.log([1.5, 1.0, 1.01, 0.99]), np.full(4, 0.05))
     >>> one_alone[0], np.exp(one_alone[1]).round(2).tolist()
     (0.0, [1.5, 1.0, 1.01, 0.99])

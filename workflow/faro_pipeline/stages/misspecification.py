@@ -7,7 +7,7 @@ from faro_pipeline.stages.section import Capacities, Names, Stage
 
 class Misspecification(Stage):
     capacities: Capacities | None = Field(
-        [], description="cluster capacities in cores; null: the middle one; []: skip"
+        [], description="capacities in cores; null: the middle one; []: skip"
     )
     worlds: Names | None = Field(
         None, description="worlds (`studies.misspecification.worlds`); null: all"
