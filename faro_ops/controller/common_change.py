@@ -28,8 +28,8 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def split_change(change: np.ndarray, error: np.ndarray) -> tuple[float, np.ndarray]:
     """Split changes of log service times into (the common change, each job's own change (jobs,)).
 
-    The common change is the lower median, weighted by precision, if more than half of the jobs share
-    at least half of it, surely, and 0 otherwise.
+    The common change is the lower median, weighted by precision, if more than half of the jobs
+    share at least half of it, surely, and 0 otherwise.
 
     Parameters
     ----------
