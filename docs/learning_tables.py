@@ -53,6 +53,7 @@ def table(runs: pd.DataFrame) -> str:
         difference, low, high = against(part, best)
         lines.append(
             (
+                workload,
                 world,
                 f"{cores:g}",
                 part["trial"].nunique(),
@@ -60,11 +61,10 @@ def table(runs: pd.DataFrame) -> str:
                 f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
             )
         )
-        if len(runs["workload"].unique()) > 1:
-            lines[-1] = (workload, *lines[-1])
-    heads = ["world", "cores", "trials", *COLUMNS.values(), "learns minus best rival"]
-    if len(runs["workload"].unique()) > 1:
-        heads = ["workload", *heads]
+    heads = ["workload", "world", "cores", "trials", *COLUMNS.values(), "learns minus best rival"]
+    if runs["workload"].nunique() == 1:  # the page says which
+        heads = heads[1:]
+        lines = [line[1:] for line in lines]
     return markdown_table(heads, lines, right=heads[1:])
 
 

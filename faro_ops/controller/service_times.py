@@ -23,7 +23,7 @@ from faro_ops.policies.held import loop_of, with_loop
 from faro_ops.policies.protocol import LivePlan
 
 SECTION = "service_times"  # of the run's state
-GRID = [len(FACTORS), STEP]  # a posterior over other factors cannot be used
+GRID = [len(FACTORS), STEP]  # a stored posterior over another grid of factors is discarded
 PARTS = 10_000  # a posterior is stored in whole parts of this, to keep the state small
 OLD_S = DAY_MINUTES * MINUTE_S  # what is older says nothing about the services of today
 DIGITS = 4  # of the columns, which are recorded every minute

@@ -132,28 +132,16 @@ def _opened(path: Path) -> Iterator[Any]:
             yield from parquet.ParquetFile(whole).iter_batches(1 << 18)
 
 
-def _first_that_fails(column: Any, convert: Callable[[Any], Any]) -> int | None:
-    """Position of the first value that cannot be converted or is missing; None if all can."""
-
-    def fails(length: int) -> bool:
-        part = column.slice(0, length)
-        if part.null_count:
-            return True
-        try:
-            convert(part)
-        except ValueError:
-            return True
-        return False
-
+def _first_that_fails(column: Any, convert: Callable[[Any], Any]) -> int:
+    """Position of the first value that `convert` rejects, by bisection; there must be one."""
     good, bad = 0, len(column)
-    if not fails(bad):
-        return None
     while bad - good > 1:
         middle = (good + bad) // 2
-        if fails(middle):
-            bad = middle
-        else:
+        try:
+            convert(column.slice(0, middle))
             good = middle
+        except ValueError:
+            bad = middle
     return good
 
 
@@ -236,10 +224,18 @@ class _Reading:
                 at = int(np.argmin(alike.to_numpy(zero_copy_only=False)))
                 raise self._bad(at, f"time {column[at].as_py()!r}", accepted)
             column = compute.utf8_slice_codeunits(column, 0, -len(self.offset))
-        failing = _first_that_fails(column, lambda part: compute.cast(part, pa.timestamp("ns")))
-        if failing is not None:
-            raise self._bad(failing, f"time {column[failing].as_py()!r}", accepted)
-        stamps = compute.cast(column, pa.timestamp("ns"))
+
+        def stamps_of(part: Any) -> Any:
+            stamps = compute.cast(part, pa.timestamp("ns"))
+            if stamps.null_count:
+                raise pa.ArrowInvalid("a time is missing")
+            return stamps
+
+        try:
+            stamps = stamps_of(column)
+        except pa.ArrowInvalid:
+            failing = _first_that_fails(column, stamps_of)
+            raise self._bad(failing, f"time {column[failing].as_py()!r}", accepted) from None
         return stamps.to_numpy(zero_copy_only=False).astype(np.int64) / 1e9
 
     def _numbers(self, name: str, column: Any, accepted: str) -> np.ndarray:
