@@ -18,7 +18,6 @@ import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.experiments.trials import run_trials, trial_draws
-from faro_lib.files import atomic_write
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.queueing import ModelLike
@@ -26,6 +25,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces
 from faro_lib.workload.changes import changed
 from faro_lib.workload.synthetic import synthetic
+from studies.frames import write_csv
 from studies.remembered import remembered
 from studies.tuning import chosen, training_days, tune
 
@@ -79,14 +79,12 @@ def runs_of(
 
 
 def add(table: pd.DataFrame, name: str, path: Path) -> None:
-    """Write the rows of a family to `path`, in place of earlier rows of it."""
+    """Write the rows of a family to `path`; they replace its earlier rows."""
     table = table.assign(family=name)
     if path.exists():
         before = pd.read_csv(path, keep_default_na=False)
         table = pd.concat([before[before["family"] != name], table], ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        table.to_csv(partial, index=False)
+    write_csv(table, path)
     print(path, flush=True)
 
 

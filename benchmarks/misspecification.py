@@ -17,6 +17,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
+from studies.frames import write_csv
 from studies.misspecification import compared, training_context, worlds
 
 CAPACITIES = (36, 32)
@@ -46,7 +47,6 @@ def main() -> None:
     parser.add_argument("--world", nargs="+", help="only these worlds")
     options = parser.parse_args()
     folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
     runs, choices = read(folder / "runs.csv"), read(folder / "choices.csv")
     done = {tuple(key) for table in runs for key in table[KEYS].itertuples(index=False)}
     for name, traces in workloads(options.raw, options.generated).items():
@@ -63,8 +63,8 @@ def main() -> None:
             for tables, new in zip((runs, choices), found):
                 new.insert(0, "workload", name)
                 tables.append(new)
-            pd.concat(runs).to_csv(folder / "runs.csv", index=False)
-            pd.concat(choices).to_csv(folder / "choices.csv", index=False)
+            write_csv(pd.concat(runs), folder / "runs.csv")
+            write_csv(pd.concat(choices), folder / "choices.csv")
             lost = found[0].groupby("policy", sort=False)["lost_later"].mean().round(3)
             print(name, world, cores, lost.to_dict(), flush=True)
 

@@ -19,12 +19,12 @@ import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.experiments.trials import run_trials, trial_draws
-from faro_lib.files import atomic_write
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
+from studies.frames import write_csv
 from studies.remembered import remembered
 from studies.rivals import RIVALS
 from studies.tuning import chosen, training_days, tune
@@ -95,9 +95,7 @@ def compare(world: World, traces: Traces, latency_model, choices: pd.DataFrame) 
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        table.to_csv(partial, index=False)
+    write_csv(table, path)
     print(path, flush=True)
 
 

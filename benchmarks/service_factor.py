@@ -21,6 +21,7 @@ from faro_lib.queueing.slower import Slower
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
 from faro_lib.workload.service import RESNET34
+from studies.frames import write_csv
 
 FACTORS = (0.71, 0.8, 1.25, 1.4, 2.0)
 REPLICAS = (1, 2, 4, 8, 16)
@@ -82,8 +83,7 @@ def main() -> None:
         rows.append((factor, np.nanmedian(error), np.nanmax(error)))
     scaling = pd.DataFrame(rows, columns=["factor", "median_error", "largest_error"])
     print(scaling.round(3).to_string(index=False))
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    scaling.to_csv(TABLE, index=False)
+    write_csv(scaling, TABLE)
     table = measure((Job("a"),), REPLICAS)
     for jobs in (10, 1000):
         print(f"{jobs} jobs: {1e3 * seconds_per_tick(jobs, table):.2f} ms per tick")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from faro_lib.errors import RENAMED
+from faro_lib.files import atomic_write
 
 SHORT = ("summary", "limit", "recovery")  # stored as CSV; all other tables as Parquet
 SIX_DIGITS = "%.6g"
@@ -84,6 +85,13 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
             raise ValueError(f"{folder}/summary.csv: {problem}")
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
     return Tables(**frames, about=about)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write the table to `path`, whose folder is made; after an error, the file is as before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        table.to_csv(partial, index=False)
 
 
 def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
