@@ -20,7 +20,7 @@ from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.kube.deployments import DeploymentRef, Deployments
 from faro_ops.rayserve.local import free_ports
 from studies.live import emulated_deployments
-from studies.live.emulated_deployments import HOST, NAMESPACE, Settings
+from studies.live.emulated_deployments import FEWEST, HOST, NAMESPACE, Settings
 from studies.live.live_slice import Slice, run_of, script_of, serve_script
 
 SCRAPE_S = 15.0  # trace seconds between two scrapes, the most that docs/kubernetes.md allows
@@ -92,7 +92,13 @@ def connected(address: str) -> Api:
 
 
 def run_on_deployments(
-    one: Slice, policy: Policy, seed: int, journal: Path, max_rps: float
+    one: Slice,
+    policy: Policy,
+    seed: int,
+    journal: Path,
+    *,
+    max_rps: float,
+    balancer: str = FEWEST,
 ) -> tuple[Run, dict[str, Any]]:
     """Run the slice on emulated Deployments; the run, and the columns of `Served.columns`.
 
@@ -108,6 +114,7 @@ def run_on_deployments(
         dict(zip(names, one.initial.tolist())),
         one.max_ongoing_requests,
         jobs[0].cold_start_s / one.scale,
+        balancer,
     )
     address, prometheus = f"http://{HOST}:{port}", f"http://{HOST}:{prometheus_port}"
     with tempfile.TemporaryDirectory() as name:

@@ -3,8 +3,7 @@
 One process has all pods of all Deployments. A pod is a request queue that sleeps instead of
 computing, with the metrics of `cluster/model_server.py`. The process answers
 
-- POST /jobs/NAME: a request, whose body is its service time; the pod with the fewest requests gets
-  it,
+- POST /jobs/NAME: a request, whose body is its service time,
 - GET /metrics/POD and GET /targets: the pods' metrics, and the list of pods for a Prometheus,
 - the calls of Kubernetes' API with which Faro reads and scales Deployments.
 """
@@ -37,6 +36,9 @@ HOST = "127.0.0.1"
 NAMESPACE = "models"
 BUCKETS = [0.01 * 1.2**i for i in range(40)]  # as those of cluster/model_server.py
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+# How the balancer chooses a pod: one of those with the fewest requests, or any, as a Service of
+# Kubernetes does.
+FEWEST, RANDOM = "fewest", "random"
 AUTOSCALERS = f"/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"
 
 
@@ -48,6 +50,7 @@ class Settings:
     replicas: dict[str, int]  # Deployment -> replicas at the start
     max_ongoing_requests: int  # of a pod; further requests get status 503
     cold_start_s: float  # until a new pod is ready
+    balancer: str = FEWEST  # or RANDOM
 
     @classmethod
     def of(cls, text: str) -> Self:
@@ -86,7 +89,10 @@ class Pod:
 
 @dataclass(slots=True)
 class Deployment:
-    """Pods of one model; a removed pod stays in `terminating` until it has served its requests."""
+    """Pods of one model.
+
+    A removed pod stays in `terminating` until it has served its requests, or longer.
+    """
 
     name: str
     settings: Settings
@@ -120,10 +126,13 @@ class Deployment:
         await asyncio.sleep(self.settings.cold_start_s)
         pod.ready = True
 
-    def least_loaded(self) -> Pod | None:
-        """One of the ready pods with the fewest requests."""
+    def chosen(self) -> Pod | None:
+        """The ready pod that gets the next request."""
         ready = [pod for pod in self.pods if pod.ready]
-        return min(ready, key=lambda pod: (pod.queue.ongoing, random.random()), default=None)
+        random.shuffle(ready)
+        if self.settings.balancer == FEWEST:
+            ready.sort(key=lambda pod: pod.queue.ongoing)
+        return next(iter(ready), None)
 
     def api_object(self) -> dict:
         meta = {
@@ -153,7 +162,7 @@ def application(settings: Settings) -> Starlette:
 
     async def answer(request: Request) -> Response:
         service_s = float(await request.body())
-        pod = deployments[request.path_params["name"]].least_loaded()
+        pod = deployments[request.path_params["name"]].chosen()
         served = pod is not None and await pod.answer(service_s)
         return PlainTextResponse("served" if served else "dropped", 200 if served else 503)
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from faro_ops.rayserve.spec import serve_specs
 from studies.frames import write_csv
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.deployments import check_prometheus, run_on_deployments
+from studies.live.emulated_deployments import FEWEST, RANDOM
 from studies.live.live_slice import Slice, matched_simulation, run_live
 from studies.misspecification import ASSUMING, KNOWING, LEARNING, Remembers
 
@@ -49,7 +51,9 @@ TICK_S = 20.0
 MIN_TICK_S = 3.0  # wall seconds; few replicas change
 COLD_START_S = 12.0  # of the trace
 LEARNED_BY = 10  # minutes that Faro may take to learn
-TOLERANCE = {"ray": 0.10, "deployments": 0.15}  # platform -> relative error that counts as learned
+# Platform -> relative error that counts as learned.
+TOLERANCE = {"ray": 0.10, "deployments": 0.15, "deployments-random": 0.15}
+SIMULATED = ("ray", "deployments")  # the simulator has no balancer that chooses at random
 MIN_MINUTES = 13  # some minutes after LEARNED_BY are compared
 START_S = 600.0  # that Ray and its replicas may take on a busy machine
 BURST = 2.0  # rate of the busiest ten seconds / mean rate
@@ -161,16 +165,16 @@ def trial(
     minutes: int,
     scale: float,
     policies: Sequence[str] = (LEARNING, KNOWING, ASSUMING),
+    simulate: bool = True,
     report: Report = print,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(learned factors, one row per run) of a trial, live and simulated.
+    """(learned factors, one row per run) of a trial, live and, if `simulate`, simulated.
 
     folder : for journals.
     """
     factors, runs = [], []
-    for policy, (environment, on) in product(
-        policies, {SIMULATION: simulated, LIVE: serve}.items()
-    ):
+    environments = {SIMULATION: simulated, LIVE: serve} if simulate else {LIVE: serve}
+    for policy, (environment, on) in product(policies, environments.items()):
         one = slice_of(policy, minutes, scale)
         remembers = Remembers(faro(policy, one), [])
         run, columns = on(one, remembers, seed, folder / f"{number}-{policy}.jsonl")
@@ -212,13 +216,13 @@ def on_ray(scale: float, report: Report = print) -> Iterator[Serve]:
 
 
 @contextmanager
-def on_deployments(scale: float, report: Report = print) -> Iterator[Serve]:
+def on_deployments(scale: float, report: Report = print, balancer: str = FEWEST) -> Iterator[Serve]:
     """Emulated Deployments, new ones for each run, and a Prometheus."""
     report("each run starts Deployments and a Prometheus on this machine")
     max_rps = BURST * RATE_RPS * len(stated_jobs()) * scale
 
     def serve(one: Slice, policy: Policy, seed: int, journal: Path) -> tuple[Run, dict[str, Any]]:
-        return run_on_deployments(one, policy, seed, journal, max_rps)
+        return run_on_deployments(one, policy, seed, journal, max_rps=max_rps, balancer=balancer)
 
     yield serve
 
@@ -226,6 +230,7 @@ def on_deployments(scale: float, report: Report = print) -> Iterator[Serve]:
 PLATFORMS: dict[str, Callable[[float], AbstractContextManager[Serve]]] = {
     "ray": on_ray,
     "deployments": on_deployments,
+    "deployments-random": partial(on_deployments, balancer=RANDOM),
 }
 
 
@@ -235,7 +240,15 @@ def trials(
     """(factors, runs) of each trial on a platform."""
     with PLATFORMS[platform](scale) as serve, tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(trial_seeds(count)):
-            yield trial(number, seed, serve, Path(folder), minutes=minutes, scale=scale)
+            yield trial(
+                number,
+                seed,
+                serve,
+                Path(folder),
+                minutes=minutes,
+                scale=scale,
+                simulate=platform in SIMULATED,
+            )
 
 
 def check(platform: str, count: int, minutes: int, scale: float) -> None:
@@ -246,7 +259,7 @@ def check(platform: str, count: int, minutes: int, scale: float) -> None:
         raise ValueError(f"--minutes {minutes}: at least {MIN_MINUTES} are needed")
     Clock.starting_now(scale)
     slice_of(LEARNING, minutes, scale)
-    if platform == "deployments":
+    if platform.startswith("deployments"):
         check_prometheus()
 
 
