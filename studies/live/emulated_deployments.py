@@ -211,4 +211,10 @@ def application(settings: Settings) -> Starlette:
 
 if __name__ == "__main__":
     given = Settings.of(sys.argv[1])
-    uvicorn.run(application(given), host=HOST, port=given.port, log_level="warning")
+    uvicorn.run(
+        application(given),
+        host=HOST,
+        port=given.port,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
