@@ -236,14 +236,15 @@ PLATFORMS: dict[str, Callable[[float], AbstractContextManager[Serve]]] = {
 
 
 def trials(
-    platform: str, count: int, minutes: int, scale: float
+    platform: str, numbers: range, minutes: int, scale: float
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """(factors, runs) of each trial on a platform."""
+    """(factors, runs) of each of these trials on a platform."""
     with PLATFORMS[platform](scale) as serve, tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(trial_seeds(count)):
+        seeds = trial_seeds(numbers.stop)
+        for number in numbers:
             yield trial(
                 number,
-                seed,
+                seeds[number],
                 serve,
                 Path(folder),
                 minutes=minutes,
@@ -252,10 +253,10 @@ def trials(
             )
 
 
-def check(platform: str, count: int, minutes: int, scale: float) -> None:
+def check(platform: str, numbers: range, minutes: int, scale: float) -> None:
     """Raise ValueError if the trials cannot be run."""
-    if count < 1:
-        raise ValueError(f"--trials {count}: at least 1 is needed")
+    if numbers.start < 0 or not numbers:
+        raise ValueError(f"--trials {numbers.stop} --first {numbers.start}: there is no such trial")
     if minutes < MIN_MINUTES:
         raise ValueError(f"--minutes {minutes}: at least {MIN_MINUTES} are needed")
     Clock.starting_now(scale)
@@ -268,20 +269,36 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("platform", choices=list(PLATFORMS))
     parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument(
+        "--first", type=int, default=0, help="first trial to run; the tables keep earlier ones"
+    )
     parser.add_argument("--minutes", type=int, default=14, help="minutes of load")
     parser.add_argument("--scale", type=float, default=4.0, help="load minutes per minute")
     parser.add_argument("--out", type=Path, default=Path("data/recorded-learning"))
     given = parser.parse_args(words)
+    numbers = range(given.first, given.trials)
     try:
-        check(given.platform, given.trials, given.minutes, given.scale)
-    except ValueError as error:
+        check(given.platform, numbers, given.minutes, given.scale)
+        finished = earlier(given.out, given.platform, given.first)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    finished: list[tuple[pd.DataFrame, pd.DataFrame]] = []
-    for one in trials(given.platform, given.trials, given.minutes, given.scale):
+    for one in trials(given.platform, numbers, given.minutes, given.scale):
         finished.append(one)  # a later trial may fail; the tables have those that finished
-        for name, tables in zip(("factors", "runs"), zip(*finished)):
-            joined = pd.concat(tables, ignore_index=True)
-            write_csv(joined, given.out / f"{given.platform}-{name}.csv")
+        for path, tables in zip(paths(given.out, given.platform), zip(*finished)):
+            write_csv(pd.concat(tables, ignore_index=True), path)
+
+
+def paths(folder: Path, platform: str) -> tuple[Path, Path]:
+    """The files of a platform's tables: factors, runs."""
+    return folder / f"{platform}-factors.csv", folder / f"{platform}-runs.csv"
+
+
+def earlier(folder: Path, platform: str, first: int) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The recorded tables of the trials before `first`, [] if it is 0."""
+    if first == 0:
+        return []
+    factors, runs = (pd.read_csv(path) for path in paths(folder, platform))
+    return [(factors[factors["trial"] < first], runs[runs["trial"] < first])]
 
 
 if __name__ == "__main__":

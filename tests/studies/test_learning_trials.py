@@ -108,7 +108,9 @@ def test_a_factor_is_learned_from_the_minute_on_from_which_it_stays_right(factor
     ("words", "said"),
     [
         (["ray", "--minutes", "12"], "--minutes 12: at least 13 are needed"),
-        (["ray", "--trials", "0"], "--trials 0: at least 1 is needed"),
+        (["ray", "--trials", "0"], "--trials 0 --first 0: there is no such trial"),
+        (["ray", "--first", "3"], "--trials 3 --first 3: there is no such trial"),
+        (["ray", "--first", "1"], "ray-factors.csv"),
         (["ray", "--scale", "7"], "scale=7.0 must divide 60"),
         (["ray", "--scale", "20"], "decisions must be at least 3 s apart"),
         (["slurm"], "invalid choice: 'slurm'"),
