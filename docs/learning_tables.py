@@ -190,11 +190,11 @@ def live_finding(recorded: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> s
     last = at_random[at_random["minute"] == SHOWN_MINUTES[-1]]
     slow, others = last[last["job"] == SLOW]["factor"], last[last["job"] != SLOW]["factor"]
     return (
-        f"After {LEARNED_BY} minutes, the factor is right to stay: {and_list(learned)}. From then "
-        f"on, Faro misses the SLO of {and_list(shares)}. The simulations differ from this by at "
-        f"most {100 * apart:.1f} percentage points. Behind a balancer that chooses pods at random, "
-        f"requests wait longer, and Faro takes that for slower services: after "
-        f"{SHOWN_MINUTES[-1]} minutes, the factor is {slow.min():.2f} to {slow.max():.2f} for the "
+        f"After at most {LEARNED_BY} minutes, the factor of the slow service is right and stays "
+        f"so: {and_list(learned)}. From then on, Faro misses the SLO of {and_list(shares)}. The "
+        f"simulations differ from this by at most {100 * apart:.1f} percentage points. "
+        f"Behind a balancer that chooses pods at random, requests wait longer, and Faro "
+        f"takes that for slower services: after {SHOWN_MINUTES[-1]} minutes, the factor is {slow.min():.2f} to {slow.max():.2f} for the "
         f"slow service, and {others.min():.2f} to {others.max():.2f} for the others."
     )
 

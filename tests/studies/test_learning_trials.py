@@ -49,7 +49,7 @@ def test_faro_with_the_true_table_gets_the_same_requests_as_faro_with_the_wrong_
 def test_a_wrong_table_costs_violations_and_learning_ends_that(trial):
     _, runs = trial
     missed = runs[runs["environment"] == LIVE].set_index("policy")["missed_share"]
-    assert missed[ASSUMING] > 5 * missed[LEARNING]
+    assert missed[ASSUMING] > 3 * missed[LEARNING]
     assert missed[LEARNING] == pytest.approx(missed[KNOWING], abs=0.02)
 
 
