@@ -194,8 +194,8 @@ def live_finding(recorded: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> s
         f"so: {and_list(learned)}. From then on, Faro misses the SLO of {and_list(shares)}. The "
         f"simulations differ from this by at most {100 * apart:.1f} percentage points. "
         f"Behind a balancer that chooses pods at random, requests wait longer, and Faro "
-        f"takes that for slower services: after {SHOWN_MINUTES[-1]} minutes, the factor is {slow.min():.2f} to {slow.max():.2f} for the "
-        f"slow service, and {others.min():.2f} to {others.max():.2f} for the others."
+        f"takes that for slower services: after {SHOWN_MINUTES[-1]} minutes, the factor is "
+        f"{slow.min():.2f} to {slow.max():.2f} for the slow service, and {others.min():.2f} to {others.max():.2f} for the others."
     )
 
 
