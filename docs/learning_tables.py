@@ -195,7 +195,8 @@ def live_finding(recorded: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> s
         f"simulations differ from this by at most {100 * apart:.1f} percentage points. "
         f"Behind a balancer that chooses pods at random, requests wait longer, and Faro "
         f"takes that for slower services: after {SHOWN_MINUTES[-1]} minutes, the factor is "
-        f"{slow.min():.2f} to {slow.max():.2f} for the slow service, and {others.min():.2f} to {others.max():.2f} for the others."
+        f"{slow.min():.2f} to {slow.max():.2f} for the slow service, and "
+        f"{others.min():.2f} to {others.max():.2f} for the others."
     )
 
 
