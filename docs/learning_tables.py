@@ -1,10 +1,13 @@
-"""The table of docs/learning.md, from the runs of benchmarks/misspecification.py.
+"""The tables of docs/learning.md, from recorded runs.
 
 python benchmarks/misspecification.py && python docs/learning_tables.py
+
+The table of live trials is from `python -m studies.live.learning ray` and `... deployments`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import marked
@@ -15,6 +18,8 @@ from faro_lib.figures import style
 from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
 from studies.figures.misspecification import finding, lost_by_world
+from studies.live.agreement import LIVE, SIMULATION
+from studies.live.learning import LEARNED_BY, SIMULATED, SLOW, TOLERANCE, learned_minute
 from studies.misspecification import (
     ASSUMING,
     BLOCK_MINUTES,
@@ -24,7 +29,7 @@ from studies.misspecification import (
     LEARNING,
     RIVALS,
 )
-from studies.wording import markdown_table
+from studies.wording import and_list, markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/learning.md"
@@ -34,12 +39,22 @@ RUNS = ROOT / "data/recorded-misspecification/runs.csv"
 SCALING = ROOT / "data/recorded-misspecification/scaling.csv"
 SCALING_MARK = "scaling: docs/learning_tables.py writes this table"
 HOUR_MARK = "hour: docs/learning_tables.py writes this table"
+TRIALS = ROOT / "data/recorded-learning"
+LIVE_MARK = "live: docs/learning_tables.py writes this table"
+LIVE_FINDING_MARK = "live finding: docs/learning_tables.py writes these sentences"
+PLATFORMS = {
+    "ray": "Ray Serve",
+    "deployments": "Deployments",
+    "deployments-random": "Deployments, random",
+}
+SHOWN_MINUTES = (2, 5, 10, 12)  # of the live trials
 ROLL_OUT, NOON = "roll-out at noon", 180  # the published day has 360 minutes
 MARK = "losses: docs/learning_tables.py writes this table"
 FINDING_MARK = "finding: docs/learning_tables.py writes these sentences"
 COLUMNS = {ASSUMING: "believes", LEARNING: "learns", KNOWING: "knows"} | {
     one: one for one in RIVALS
 }
+LIVE_COLUMNS = {LEARNING: "learns", KNOWING: "knows", ASSUMING: "believes"}
 
 
 def table(runs: pd.DataFrame) -> str:
@@ -100,11 +115,99 @@ def scaling_table(errors: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=heads)
 
 
+def live_tables(folder: Path) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Platform -> (learned factors, runs) of the live trials that are recorded in a folder."""
+    return {
+        platform: tuple(
+            pd.read_csv(folder / f"{platform}-{name}.csv") for name in ("factors", "runs")
+        )
+        for platform in PLATFORMS
+    }
+
+
+def live_table(recorded: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> str:
+    """A row for each trial on each platform, and for its simulation."""
+    rows = []
+    for platform, (factors, runs) in recorded.items():
+        missed = runs.pivot(index=["trial", "environment"], columns="policy", values="missed_share")
+        for trial, environment in missed.index.sort_values():
+            of_run = factors[(factors["trial"] == trial) & (factors["environment"] == environment)]
+            is_slow = of_run["job"] == SLOW
+            slow = of_run[is_slow].set_index("minute", drop=False)
+            others = of_run[~is_slow & (of_run["minute"] == SHOWN_MINUTES[-1])]["factor"]
+            since = learned_minute(slow, TOLERANCE[platform])
+            rows.append(
+                (
+                    PLATFORMS[platform],
+                    trial + 1,
+                    environment,
+                    *(f"{slow['factor'][minute]:.2f}" for minute in SHOWN_MINUTES),
+                    f"{since:.0f} (±{TOLERANCE[platform]:.0%})" if since < np.inf else "never",
+                    " and ".join(f"{factor:.2f}" for factor in others),
+                    *(f"{missed.loc[(trial, environment), policy]:.1%}" for policy in LIVE_COLUMNS),
+                )
+            )
+    heads = [
+        "platform",
+        "trial",
+        "run",
+        *(f"factor after {minute} min" for minute in SHOWN_MINUTES),
+        "right from minute",
+        f"other factors after {SHOWN_MINUTES[-1]} min",
+        *(f"missed, {name}" for name in LIVE_COLUMNS.values()),
+    ]
+    return markdown_table(heads, rows, right=heads[3:])
+
+
+def live_finding(recorded: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> str:
+    """Four sentences: when it is learned, who misses how much, and what the simulator says.
+
+    The last is about a balancer that chooses at random, which the simulator does not have.
+    """
+    learned = []
+    for platform in SIMULATED:
+        factors, _ = recorded[platform]
+        slow = factors[(factors["environment"] == LIVE) & (factors["job"] == SLOW)]
+        tolerance = TOLERANCE[platform]
+        minutes = [learned_minute(one, tolerance) for _, one in slow.groupby("trial")]
+        right = sum(minute <= LEARNED_BY for minute in minutes)
+        learned.append(
+            f"within {tolerance:.0%} on {PLATFORMS[platform]} in {right} of {len(minutes)} trials"
+        )
+    runs = pd.concat([recorded[name][1].assign(platform=name) for name in SIMULATED])
+    missed = runs.pivot(
+        index=["platform", "trial", "policy"], columns="environment", values="missed_share"
+    )
+    by_policy = missed[LIVE].groupby("policy").agg(["min", "max"])
+    shares = [
+        f"{low:.1%} to {high:.1%} if it {name}"
+        for low, high, name in (
+            (*by_policy.loc[policy], name) for policy, name in LIVE_COLUMNS.items()
+        )
+    ]
+    apart = (missed[LIVE] - missed[SIMULATION]).abs().max()
+    at_random, _ = recorded["deployments-random"]
+    last = at_random[at_random["minute"] == SHOWN_MINUTES[-1]]
+    slow, others = last[last["job"] == SLOW]["factor"], last[last["job"] != SLOW]["factor"]
+    return (
+        f"After at most {LEARNED_BY} minutes, the factor of the slow service is right and stays "
+        f"so: {and_list(learned)}. From then on, Faro misses the SLO of {and_list(shares)}. The "
+        f"simulations differ from this by at most {100 * apart:.1f} percentage points. "
+        f"Behind a balancer that chooses pods at random, requests wait longer, and Faro "
+        f"takes that for slower services: after {SHOWN_MINUTES[-1]} minutes, the factor is "
+        f"{slow.min():.2f} to {slow.max():.2f} for the slow service, and "
+        f"{others.min():.2f} to {others.max():.2f} for the others."
+    )
+
+
 def main() -> None:
     runs = pd.read_csv(RUNS)
     page = marked.with_table(PAGE.read_text(), MARK, table(runs))
     page = marked.with_table(page, HOUR_MARK, hour_after(runs))
     page = marked.with_table(page, SCALING_MARK, scaling_table(pd.read_csv(SCALING)))
+    recorded = live_tables(TRIALS)
+    page = marked.with_table(page, LIVE_MARK, live_table(recorded))
+    page = marked.with_table(page, LIVE_FINDING_MARK, live_finding(recorded))
     PAGE.write_text(page)
     published = runs[runs["workload"] == "published"]
     compared = marked.with_table(COMPARISON.read_text(), FINDING_MARK, finding(published))

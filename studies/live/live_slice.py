@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.loops import TwoLoops
-from faro_lib.protocol import FAILED
+from faro_lib.protocol import FAILED, Cluster, Wrapper
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload, arrays_of
@@ -57,13 +57,16 @@ class Slice:
     overhead_s: float = 0.0
     # Requests before the slice, with which forecasts start, (jobs, minutes).
     before: np.ndarray | None = None
+    # True / stated service time, (jobs,); None = as stated.
+    factor: np.ndarray | None = None
+    min_tick_s: float = MIN_TICK_S  # wall seconds
 
     def __post_init__(self):
         wall_s = self.tick_s / self.scale
-        if wall_s < MIN_TICK_S:
+        if wall_s < self.min_tick_s:
             raise ValueError(
                 f"tick_s={self.tick_s:g} at scale={self.scale:g} is {wall_s:g} s of wall time; "
-                f"decisions must be at least {MIN_TICK_S:g} s apart"
+                f"decisions must be at least {self.min_tick_s:g} s apart"
             )
 
     @property
@@ -80,17 +83,23 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with the tick and history of this slice.
+        """The policy, also one in a `Wrapper`, with the tick and history of this slice.
 
         Faro assumes a cold start of one minute.
         """
+        if isinstance(policy, Wrapper):
+            return replace(policy, policy=self.paced(policy.policy))
         changes: dict[str, Any] = {"before": self.before} if isinstance(policy, TwoLoops) else {}
         changes |= {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
         return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
         """Arrivals and service times of a trial, the same for all policies, live and simulated."""
-        return draw(self.workload, seed, router=None)
+        draws = draw(self.workload, seed, router=None)
+        if self.factor is None:
+            return draws
+        of_requests = np.repeat(self.factor, np.diff(draws.first))
+        return replace(draws, service_s=draws.service_s * of_requests)
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
@@ -186,16 +195,10 @@ def run_live(
     Returns
     -------
     The run, additional columns for the summary, and the table `recovery` (empty unless a worker is
-    deleted). Columns:
+    deleted). Columns are those of `Served.columns`, and:
 
-    - background_cpu, niced_cpu: mean number of processors that other processes used, in total and
-      at low priority.
-    - served, dropped, failed, unsent: number of requests by outcome.
-    - send_lag_ms_p99: 99 % quantile of the delay between a request's due time and its sending.
     - overhead_s, network_overhead_s: see `overheads`.
-    - failures: number of controller failures.
     - capacity_steps: (time in s, cores) of each change of the capacity, as JSON.
-    - noisy_host: whether other processes of normal priority used more than NOISY_CPUS processors.
     """
     draws = one.draws(seed)
     ray, http = endpoint.ray, endpoint.http
@@ -204,6 +207,86 @@ def run_live(
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cores = None if lose_worker else one.capacity
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, cores)
+    lost: LostWorker | None = None
+    if lose_worker and endpoint.workers:
+        half_s = one.workload.minutes * MINUTE_S / one.scale / 2
+        lost = LostWorker(endpoint.workers, clock.origin_s, half_s)
+    done = serve_script(
+        one,
+        policy,
+        script,
+        cluster,
+        clock,
+        journal,
+        max_rps,
+        pids=endpoint.pids,
+        beside=lost,
+    )
+    run = run_of(one, draws, order, done.sent, done.decisions, done.wall_s)
+    columns = done.columns()
+    inside_s, outside_s = overheads(one, draws, order, done.sent, http, clock)
+    columns |= {"overhead_s": inside_s, "network_overhead_s": outside_s}
+    columns["capacity_steps"] = json.dumps(changes_of(done.steps, one.capacity))
+    recovery = pd.DataFrame()
+    if lost:
+        slo_s = arrays_of(one.workload.jobs).slo_s
+        recovery = recovery_table(lost, script, done.sent, slo_s, done.steps, one.scale)
+    return run, columns, recovery
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What happened while a script was sent and a policy scaled the jobs."""
+
+    sent: Sent
+    decisions: Decisions
+    steps: list[control.Step]
+    failures: int  # of the controller
+    others: BackgroundLoad
+    wall_s: float
+
+    def columns(self) -> dict[str, Any]:
+        """Columns for the summary.
+
+        - background_cpu, niced_cpu: mean number of processors that other processes used, in total
+          and at low priority.
+        - served, dropped, failed, unsent: number of requests by outcome.
+        - send_lag_ms_p99: 99 % quantile of the delay between a request's due time and its sending.
+        - failures: number of controller failures.
+        - noisy_host: whether other processes of normal priority used more than NOISY_CPUS
+          processors.
+        """
+        lag_s = self.sent.send_lag_s
+        of_normal_priority = self.others.processors - self.others.niced
+        return {
+            "background_cpu": self.others.processors,
+            "niced_cpu": self.others.niced,
+            **{outcome: self.sent.count(n) for n, outcome in enumerate(OUTCOMES)},
+            "send_lag_ms_p99": np.nanquantile(lag_s, 0.99) * 1e3 if len(lag_s) else 0.0,
+            "failures": self.failures,
+            "noisy_host": of_normal_priority > NOISY_CPUS,
+        }
+
+
+def serve_script(
+    one: Slice,
+    policy: Policy,
+    script: Script,
+    cluster: Cluster,
+    clock: Clock,
+    journal: Path,
+    max_rps: float,
+    *,
+    pids: Sequence[int] = (),
+    beside: AbstractContextManager[Any] | None = None,
+) -> Served:
+    """Send the script while the policy scales the jobs, until every request is answered.
+
+    A policy that fails raises PolicyFailed.
+
+    pids : roots of the process trees that serve the jobs.
+    beside : a context that is entered meanwhile.
+    """
     decisions = Decisions()
     steps: list[control.Step] = []
     failures = 0
@@ -218,15 +301,10 @@ def run_live(
             raise PolicyFailed(message)
         failures += 1
 
-    lost: LostWorker | None = None
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
-        with ExitStack() as stack:
-            others = stack.enter_context(BackgroundLoad((*endpoint.pids, generator.pid)))
-            if lose_worker and endpoint.workers:
-                half_s = one.workload.minutes * MINUTE_S / one.scale / 2
-                lost = stack.enter_context(LostWorker(endpoint.workers, clock.origin_s, half_s))
+        with BackgroundLoad((*pids, generator.pid)) as others, beside or nullcontext():
             loop.run(
                 cluster,
                 one.paced(policy),
@@ -241,21 +319,7 @@ def run_live(
         sent = generator.result(timeout_s=90)
     finally:
         generator.stop()
-    run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
-    columns: dict[str, Any] = {"background_cpu": others.processors, "niced_cpu": others.niced}
-    columns |= {outcome: sent.count(n) for n, outcome in enumerate(OUTCOMES)}
-    lag_s = sent.send_lag_s
-    columns["send_lag_ms_p99"] = np.nanquantile(lag_s, 0.99) * 1e3 if len(lag_s) else 0.0
-    inside_s, outside_s = overheads(one, draws, order, sent, http, clock)
-    columns |= {"overhead_s": inside_s, "network_overhead_s": outside_s}
-    columns["failures"] = failures
-    columns["capacity_steps"] = json.dumps(changes_of(steps, one.capacity))
-    columns["noisy_host"] = others.processors - others.niced > NOISY_CPUS
-    recovery = pd.DataFrame()
-    if lost:
-        slo_s = arrays_of(one.workload.jobs).slo_s
-        recovery = recovery_table(lost, script, sent, slo_s, steps, one.scale)
-    return run, columns, recovery
+    return Served(sent, decisions, steps, failures, others, time.perf_counter() - began)
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:

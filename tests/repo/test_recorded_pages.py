@@ -33,6 +33,29 @@ def test_the_page_of_learning_has_the_recorded_losses(script):
     assert between("learning.md", tables.SCALING_MARK) == tables.scaling_table(scaling)
     published = runs[runs["workload"] == "published"]
     assert between("comparison.md", tables.FINDING_MARK) == tables.finding(published)
+    assert between("learning.md", tables.LIVE_MARK) == tables.live_table(
+        tables.live_tables(tables.TRIALS)
+    )
+
+
+def test_a_row_of_the_live_trials_has_the_slow_services_factors_and_who_missed_how_much(script):
+    tables = script("learning_tables")
+    key = {"trial": 0, "environment": "live"}
+    factor = {1: 1.0, 2: 1.2, 5: 1.3, 10: 1.44, 12: 1.52}
+    factors = pd.DataFrame(
+        [
+            key | {"minute": minute, "job": job, "true": true, "factor": value}
+            for minute, slow in factor.items()
+            for job, true, value in (("a", 1.0, 0.98), ("b", 1.0, 1.03), ("c", 1.5, slow))
+        ]
+    )
+    shares = zip(tables.LIVE_COLUMNS, (0.031, 0.029, 0.3))
+    runs = pd.DataFrame([key | {"policy": name, "missed_share": share} for name, share in shares])
+    row = tables.live_table({"ray": (factors, runs)}).splitlines()[-1]
+    assert row.split(" | ") == [
+        *("| Ray Serve", "1", "live", "1.20", "1.30", "1.44", "1.52"),
+        *("10 (±10%)", "0.98 and 1.03", "3.1%", "2.9%", "30.0% |"),
+    ]
 
 
 def test_the_page_of_the_papers_figures_has_the_published_and_the_recorded_numbers(script):
