@@ -34,6 +34,7 @@ ENTRIES = (
     "RayServe-2.60",
     "Faro-Sum",
     "Faro-FairSum",
+    "Faro-Sum-learning",
     "arena/hpa_behavior.py",
     "arena/keda.py",
     "arena/knative.py",
