@@ -105,14 +105,18 @@ def code(entries: dict[str, Entry]) -> str:
         return "All entries were scored with the same version of the library."
     groups = "; ".join(and_list(names) for names in versions.values())
     text = (
-        f"The entries were scored with {len(versions)} versions of the library, on the same "
+        f"The entries were scored with {_versions(len(versions))} of the library, on the same "
         f"requests: {groups}. "
     )
     for scenario, hashes in later.items():
-        by = f"{len(hashes)} versions" if len(hashes) > 1 else "one version"
+        by = _versions(len(hashes))
         text += f"The scenario {scenario} was added later; {by} scored it for these entries. "
     text += "`python benchmarks/arena.py --record` scores all of them again."
     return textwrap.fill(text, 100, break_on_hyphens=False)
+
+
+def _versions(count: int) -> str:
+    return "one version" if count == 1 else f"{count} versions"
 
 
 def with_tables(page: str, entries: dict[str, Entry]) -> str:
