@@ -5,6 +5,8 @@
     python benchmarks/arena.py --record   # all of ENTRIES, with a new hidden seed
     # one more, with the hidden seed of the others
     python benchmarks/arena.py --record arena/keda.py --hidden-seed 7
+    # a new scenario for every entry of data/arena, with its hidden seed
+    python benchmarks/arena.py --add wrong-times-v1
 
 The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the
 machine and are not compared.
@@ -19,8 +21,8 @@ import time
 from pathlib import Path
 
 from faro_lib.files import atomic_write
-from faro_ops.arena.scenarios import scenarios
-from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, policy_of, score
+from faro_ops.arena.scenarios import scenario_of, scenarios
+from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, overall, policy_of, score
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "data/arena"
@@ -53,6 +55,31 @@ def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
     return {"entry": entry} | scored
 
 
+def with_scenario(kept: dict, name: str, more: dict) -> dict:
+    """A recorded entry, and its rows `more` for one scenario, which replace older ones.
+
+    `added` has the hashes of the code that scored each such scenario.
+    """
+    rows = [row for row in kept["scenarios"] if row["scenario"] != name] + more["scenarios"]
+    of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in kept["score"]}
+    return kept | {
+        "score": {kind: overall(part) for kind, part in of_kind.items()},
+        "scenarios": rows,
+        "added": kept.get("added", {}) | {name: more["sha256"]},
+    }
+
+
+def record(entry: dict) -> None:
+    with atomic_write(KEPT / f"{entry['policy']}.json") as partial:
+        partial.write_text(json.dumps(entry, indent=1) + "\n")
+
+
+def recorded(names: list[str]) -> list[dict]:
+    """The entries of data/arena with these names; all of them without names."""
+    files = [KEPT / f"{name}.json" for name in names] or sorted(KEPT.glob("*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
 def differences(kept: dict, now: dict) -> list[str]:
     """Differences between two scores of one entry, one line per value."""
     lines = []
@@ -75,6 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", help="policies; with --record, entries")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--add", metavar="SCENARIO", help="score recorded entries on it, too")
     parser.add_argument("--hidden-seed", type=int, default=1 + secrets.randbelow(HIDDEN_SEEDS))
     arguments = parser.parse_args()
     began = time.perf_counter()
@@ -83,18 +111,21 @@ def main() -> int:
         quick = [one.name for one in scenarios().values() if one.quick]
         KEPT.mkdir(exist_ok=True)
         for entry in arguments.names or ENTRIES:
-            made = rerun(entry, quick, arguments.hidden_seed)
-            with atomic_write(KEPT / f"{made['policy']}.json") as partial:
-                partial.write_text(json.dumps(made, indent=1) + "\n")
+            record(rerun(entry, quick, arguments.hidden_seed))
+    elif arguments.add:
+        scenario_of(arguments.add)
+        for kept in recorded(arguments.names):
+            more = rerun(kept["entry"], [arguments.add], kept["hidden_seed"])
+            record(with_scenario(kept, arguments.add, more))
     else:
-        files = [KEPT / f"{name}.json" for name in arguments.names] or sorted(KEPT.glob("*.json"))
-        for kept in [json.loads(file.read_text()) for file in files]:
+        again = recorded(arguments.names)
+        for kept in again:
             names = list(dict.fromkeys(row["scenario"] for row in kept["scenarios"]))
             now = rerun(kept["entry"], names, kept["hidden_seed"])
             wrong += differences(kept, now)
             if now["sha256"] != kept["sha256"]:
                 print(f"{kept['policy']}: the code has changed since it was recorded")
-        print("\n".join(wrong) or f"{len(files)} entries reproduce")
+        print("\n".join(wrong) or f"{len(again)} entries reproduce")
     print(f"{time.perf_counter() - began:.0f} s")
     return bool(wrong)
 

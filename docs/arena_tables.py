@@ -96,17 +96,27 @@ def listed() -> str:
 def code(entries: dict[str, Entry]) -> str:
     """By how many versions of the library the entries were scored, from their hashes."""
     versions: dict[str, list[str]] = {}
+    later: dict[str, set[str]] = {}  # scenario -> versions that scored it after the others
     for name, entry in entries.items():
         versions.setdefault(entry["sha256"]["library"], []).append(name)
-    if len(versions) == 1:
+        for scenario, hashes in entry.get("added", {}).items():
+            later.setdefault(scenario, set()).add(hashes["library"])
+    if len(versions) == 1 and not later:
         return "All entries were scored with the same version of the library."
     groups = "; ".join(and_list(names) for names in versions.values())
-    return textwrap.fill(
-        f"The entries were scored with {len(versions)} versions of the library, on the same "
-        f"requests: {groups}. `python benchmarks/arena.py --record` scores all of them again.",
-        100,
-        break_on_hyphens=False,
+    text = (
+        f"The entries were scored with {_versions(len(versions))} of the library, on the same "
+        f"requests: {groups}. "
     )
+    for scenario, hashes in later.items():
+        by = _versions(len(hashes))
+        text += f"The scenario {scenario} was added later; {by} scored it for these entries. "
+    text += "`python benchmarks/arena.py --record` scores all of them again."
+    return textwrap.fill(text, 100, break_on_hyphens=False)
+
+
+def _versions(count: int) -> str:
+    return "one version" if count == 1 else f"{count} versions"
 
 
 def with_tables(page: str, entries: dict[str, Entry]) -> str:

@@ -85,6 +85,8 @@ class Observation:
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     # Which models the replicas of each pool were last asked to hold, by the pool's name.
     placement: Mapping[str, Placement] | None = None
+    # CPU seconds per request in the last minute; None if the platform does not measure CPU.
+    busy_s: np.ndarray | None = None
 
     @property
     def exists(self) -> np.ndarray:

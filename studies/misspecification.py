@@ -1,9 +1,9 @@
 """Services that are not as stated: what do wrong service times, and bursts, cost each policy?
 
 In a `World`, the replicas that serve differ from what the policies assume. All policies meet the
-same requests. The rivals measure: the HPA sees the utilisation of its own CPUs, Ray Serve's rule
-sees the requests in its replicas, and AIAD sees latencies. Their targets are chosen on a training
-day in the same world.
+same requests. The rivals measure: the HPA sees the utilisation of its own CPUs
+(`Observation.busy_s`), Ray Serve's rule sees the requests in its replicas, and AIAD sees latencies.
+Their targets are chosen on a training day in the same world.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from faro_lib.queueing.service_factor import mean_factor
 from faro_lib.simulate import Draws, Run, draw
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.service import true_service_time
+from faro_lib.workload.service import true_busy_s
 
 ASSUMING, LEARNING, KNOWING = "Faro-Sum", "Faro-Sum, learning", "Faro-Sum, knowing"
 FAROS = (ASSUMING, LEARNING, KNOWING)
@@ -60,7 +60,12 @@ class World:
             draws = replace(draws, arrival_s=arrival_s)
         minute = np.minimum(draws.arrival_s // MINUTE_S, workload.minutes - 1).astype(int)
         job = np.repeat(np.arange(len(workload.jobs)), np.diff(draws.first))
-        return replace(draws, service_s=draws.service_s * self.factor[job, minute])
+        stated_s = np.array([true_busy_s(job) for job in workload.jobs])
+        return replace(
+            draws,
+            service_s=draws.service_s * self.factor[job, minute],
+            busy_s=stated_s[:, None] * self.factor,
+        )
 
 
 def renewal_arrivals(counts: np.ndarray, variation: float, rng: np.random.Generator) -> np.ndarray:
@@ -135,18 +140,6 @@ class Known(Learner):
 
 
 @dataclass(frozen=True, slots=True)
-class SeesItsCpu(Wrapper):
-    """A policy whose utilisation is that of the true service times, (jobs, minutes)."""
-
-    true_s: np.ndarray
-
-    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        minute = min(max(observation.minute - 1, 0), self.true_s.shape[1] - 1)
-        jobs = replace(state.jobs, busy_s=self.true_s[:, minute])
-        return self.policy.decide(replace(state, jobs=jobs), observation)
-
-
-@dataclass(frozen=True, slots=True)
 class Remembers(Wrapper):
     """Keeps what the policy had learned at each tick."""
 
@@ -156,15 +149,6 @@ class Remembers(Wrapper):
         state, plan = self.policy.decide(state, observation)
         self.learned.append(state.learned)
         return state, plan
-
-
-def rival(name: str, context: PolicyContext, world: World) -> Policy:
-    """The policy `name`; an HPA sees its own CPUs."""
-    policy = make(name, context)
-    if not name.startswith("HPA"):
-        return policy
-    mean_s = np.array([true_service_time(job).mean_s for job in context.jobs])
-    return SeesItsCpu(policy, mean_s[:, None] * world.factor)
 
 
 def faros(context: PolicyContext, world: World) -> dict[str, Policy]:
@@ -203,7 +187,7 @@ def chosen(
     draws = [world.draws(workload, TRAINING_SEED)]
     rows = []
     for name, candidates in rivals.items():
-        policies = {one: rival(one, context, world) for one in candidates}
+        policies = {one: make(one, context) for one in candidates}
         for trial in run_trials(workload, policies, capacity, draws):
             loss = summarize(trial.run)["lost_utility"]
             rows.append({"rival": name, "candidate": trial.policy, "lost_utility": loss})
@@ -239,7 +223,7 @@ def compared(
             policies = faros(context, world)
             learned: list[Learned] = []
             policies[LEARNING] = Remembers(policies[LEARNING], learned)
-            policies |= {name: rival(one, context, world) for name, one in best.items()}
+            policies |= {name: make(one, context) for name, one in best.items()}
             draws = (world.draws(workload, seed) for seed in trial_seeds(trials))
             for trial in run_trials(workload, policies, capacity, draws, report=report):
                 row = key | {"policy": trial.policy, "trial": trial.number}

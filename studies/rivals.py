@@ -150,7 +150,7 @@ RIVALS = {
         mark,
         {
             "load": (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.2, 1.5),
-            "horizon_minutes": (2, 4, 7),
+            "horizon_minutes": (2, 4, 7, 10, 14),
         },
         {"load": 0.7, "horizon_minutes": 7},
     ),

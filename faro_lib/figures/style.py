@@ -3,7 +3,6 @@
 Figures are as wide as a column or a page of a two-column paper. Text has at least 8 pt.
 """
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,15 +104,6 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
     figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
     figure.savefig(directory / f"{name}.png", metadata={"Software": None})
     return directory / f"{name}.png"
-
-
-def save_all(drawings: Drawings, captions: str | Path) -> None:
-    """Write titles and captions to the JSON file `captions`, and the figures to its folder."""
-    texts = {}
-    for name, one in drawings.items():
-        save(one.figure, Path(captions).parent, name)
-        texts[name] = {"title": one.title, "caption": one.caption, "recorded": one.recorded}
-    Path(captions).write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_legible(figure: Figure, name: str) -> None:

@@ -45,7 +45,8 @@ class HPA(Reactive):
 
     Utilisation is min(1, rate x busy time / running): a pod's CPU is busy while it serves. The
     rate is that of the last complete minute, as a metrics pipeline delivers it. The busy time is
-    `Job.busy_s`: the service time of a serial replica, 1 / capacity of a batched or concurrent one.
+    that of the observation, or else `Job.busy_s`: the service time of a serial replica, 1 /
+    capacity of a batched or concurrent one.
     """
 
     utilisation: float = 0.8  # target; Kubernetes' default for an HPA that names no metric
@@ -78,7 +79,8 @@ class HPA(Reactive):
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
         ready, starting = observation.running, np.maximum(observation.starting, 0)
-        busy = history[:, -1] / MINUTE_S * state.jobs.busy_s
+        busy_s = state.jobs.busy_s if observation.busy_s is None else observation.busy_s
+        busy = history[:, -1] / MINUTE_S * busy_s
         known = np.isfinite(busy) & (ready > 0)
         utilisation = np.minimum(1.0, busy / np.maximum(ready, 1))
         ratio = np.where(known, utilisation, self.utilisation) / self.utilisation

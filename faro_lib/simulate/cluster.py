@@ -137,6 +137,7 @@ class SimulatedCluster(SharingCluster):
         for n, replicas in enumerate(self._by_unit(self._target)):
             self._pods.set_running(n, int(replicas))
         self._set_drop(np.zeros(len(workload.jobs)))
+        self._busy_s = draws.busy_s
         self.minute_edges = minute_edges(draws.arrival_s, draws.first, workload.minutes)
         self._tail_minute = -1  # the minute of `_tail_latency_s`
         self._tail_latency_s = np.full(len(workload.jobs), np.nan)
@@ -179,6 +180,7 @@ class SimulatedCluster(SharingCluster):
             )
             terminating[members[0]] = len(its.idle_since_s)  # any job of the pool may reuse them
         changing = np.array([self._pods.changing(unit, self.now_s) for unit in range(len(pods))])
+        busy_s = self._busy_s
         return Observation(
             now_s=self.now_s,
             capacity=self._pods.capacity,
@@ -196,6 +198,7 @@ class SimulatedCluster(SharingCluster):
             arrivals_now=station.next_arrival - self.minute_edges[:, minute],
             present=self.present,
             placement=self._wishes or None,
+            busy_s=None if busy_s is None else busy_s[:, max(minute - 1, 0)],
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:

@@ -34,6 +34,8 @@ class Draws:
     # Whole numbers >= 1; empty if no job generates tokens.
     prompt_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))
     output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))
+    # (jobs, minutes) CPU seconds per request that the platform measures; None if it does not.
+    busy_s: np.ndarray | None = None
 
     def shuffler(self, job: int) -> np.random.Generator:
         """Random generator of a job's dispatch order, shuffled when the job's replicas change."""

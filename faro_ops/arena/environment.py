@@ -20,7 +20,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import at_least_one_each, check_initial
-from faro_ops.arena.scenarios import instance, scenario_of
+from faro_ops.arena.scenarios import instance, scenario_of, with_wrong_times
 
 # Features: loads in erlangs, ongoing requests, latencies in multiples of the SLO, and the last four
 # in replicas.
@@ -158,9 +158,14 @@ class ClusterEnv(gymnasium.Env):
         if actions not in ACTIONS:
             raise ValueError(f"actions={actions!r} is unknown; accepted: {', '.join(ACTIONS)}")
         self._steps: tuple[CapacityStep, ...] = ()
+        self._wrong_by = 1.0
         if isinstance(traces, str):
             scenario = scenario_of(traces)
             traces = instance(traces, scenario.public_seed).traces
+            self._wrong_by = scenario.wrong_by
+            if cluster and self._wrong_by != 1:
+                problem = "its services are not as stated, and a faster cluster has stated services"
+                raise ValueError(f"traces={scenario.name!r}: {problem}")
             if capacity is None:
                 capacity = scenario.capacity
                 self._steps = scenario.capacity_steps
@@ -199,7 +204,8 @@ class ClusterEnv(gymnasium.Env):
                 self._workload, trial, self.capacity, self._initial, self._steps
             )
         else:
-            draws = draw(self._workload, trial, router=self._model.router)
+            stated = draw(self._workload, trial, router=self._model.router)
+            draws = with_wrong_times(stated, self._workload, self._wrong_by)
             self._cluster = SimulatedCluster(
                 self._workload,
                 draws,

@@ -19,8 +19,9 @@ from faro_lib.files import find_upwards, read_yaml
 from faro_lib.policies import PolicyContext
 from faro_lib.simulate import Draws, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
-from faro_lib.workload import Traces, arrays_of
+from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, PUBLISHED, SYNTHETIC
+from faro_lib.workload.service import true_busy_s
 from faro_lib.workload.tables import load_workload
 
 GENERATED = {"jobs": 10, "days": 6, "minutes": 240}
@@ -42,6 +43,8 @@ class Scenario:
     synthetic: Mapping[str, Any] = field(default_factory=dict)
     cold_start_s: float | None = None
     capacity_steps: tuple[CapacityStep, ...] = ()  # (time in s, cores from then on)
+    # Every other job is so many times slower than stated, the others as much faster.
+    wrong_by: float = 1.0
     quick: bool = False
 
     def traces(self, seed: int) -> Traces:
@@ -57,6 +60,23 @@ class Scenario:
             return traces
         changed = tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs)
         return replace(traces, jobs=changed)
+
+
+def with_wrong_times(draws: Draws, workload: Workload, by: float) -> Draws:
+    """The draws of a trial in which every other job is `by` times slower than stated.
+
+    The others are as much faster. The platform measures the CPU seconds of a request, so that an
+    autoscaler on CPU utilisation sees its own CPUs (`Observation.busy_s`).
+    """
+    if by == 1:
+        return draws
+    factor = np.where(np.arange(len(workload.jobs)) % 2 == 0, by, 1 / by)
+    busy_s = factor * [true_busy_s(job) for job in workload.jobs]
+    return replace(
+        draws,
+        service_s=draws.service_s * np.repeat(factor, np.diff(draws.first)),
+        busy_s=np.repeat(busy_s[:, None], workload.minutes, axis=1),
+    )
 
 
 @cache
@@ -90,7 +110,8 @@ class Instance:
 
     @cached_property
     def draws(self) -> Draws:
-        return draw(self.workload, self.seed, router=PAPER.router)
+        stated = draw(self.workload, self.seed, router=PAPER.router)
+        return with_wrong_times(stated, self.workload, self.scenario.wrong_by)
 
     @cached_property
     def context(self) -> PolicyContext:

@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.control import Step
 from faro_lib.policies.learning import UNKNOWN_ERROR
-from faro_lib.workload import Job
+from faro_lib.workload import Job, pools_of
 from faro_ops.controller.common_change import MIN_CHANGE, split_change
 from faro_ops.controller.service_times import named
 from faro_ops.policies.protocol import live_plan
@@ -20,7 +20,8 @@ class ServiceTimesReport:
     """A listener of steps that says which services are slower or faster than assumed.
 
     It says when a learned time is surely outside the interval of the assumed one (two standard
-    errors of both), and when services change: together, or alone.
+    errors of both), and when services change: together, or alone. It also names the pools, whose
+    services are not learned.
 
     say : called with each line.
     """
@@ -28,6 +29,7 @@ class ServiceTimesReport:
     def __init__(self, jobs: Sequence[Job], say: Callable[[str], object]):
         self._say = say
         self._outside: set[str] = set()  # jobs of which it was said
+        self._shared: set[str] = set()  # pools of which it was said
         self._changed: set[str] = set()
         self._together = False
         self.use_jobs(jobs)
@@ -42,6 +44,7 @@ class ServiceTimesReport:
         plan, minute = live_plan(step.plan), step.observation.minute
         if plan.service_factor is None or plan.service_factor_error is None:
             return
+        self._report_shared()
         if minute in self._known:
             return
         logs, errors = np.log(plan.service_factor), plan.service_factor_error
@@ -51,6 +54,16 @@ class ServiceTimesReport:
         self._report_outside(logs, errors)
         if first in self._known:
             self._report_changes(logs, errors, *self._known[first])
+
+    def _report_shared(self) -> None:
+        for pool in pools_of(self._jobs):
+            if pool.shared and pool.name not in self._shared:
+                self._shared.add(pool.name)
+                members = named([self._jobs[job].name for job in pool.jobs])
+                self._say(
+                    f"pool {pool.name!r}: the service times of {members} are not learned, because "
+                    "these services share replicas; Faro uses those of the table"
+                )
 
     def _report_outside(self, logs: np.ndarray, errors: np.ndarray) -> None:
         for job, log, error in zip(self._jobs, logs.tolist(), errors.tolist()):

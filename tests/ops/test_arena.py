@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ import pytest
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import AIAD, FACTORIES, HPA, FairShare, Plan
-from faro_lib.simulate import simulate
+from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.changes import changed
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.arena.scenarios import Instance, scenario_of, scenarios
+from faro_ops.arena.scenarios import Instance, scenario_of, scenarios, with_wrong_times
 from faro_ops.arena.scoring import MEASURED, library_files, score, scored
 
 gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
@@ -260,6 +261,60 @@ def test_the_bound_follows_the_capacity_and_no_policy_beats_it(small):
         assert row["regret"] >= -1e-3
         assert row["low"] <= row["regret"] <= row["high"]
         assert row["regret"] == pytest.approx((row["lost_utility"] - row["bound"]) / 4)
+
+
+def test_in_wrong_times_every_other_job_is_slower_than_stated_and_the_others_are_faster():
+    workload = DAY.workload()
+    stated = draw(workload, 3)
+    assert with_wrong_times(stated, workload, 1.0) is stated
+    true = with_wrong_times(stated, workload, 1.4)
+    job = np.repeat(np.arange(4), np.diff(stated.first))
+    ratio = true.service_s / stated.service_s
+    assert [ratio[job == n].mean() for n in range(4)] == pytest.approx([1.4, 1 / 1.4] * 2)
+    np.testing.assert_array_equal(true.arrival_s, stated.arrival_s)
+    of_requests = [true.service_s[job == n].mean() for n in range(4)]
+    assert true.busy_s.shape == (4, workload.minutes)
+    assert true.busy_s[:, 0] == pytest.approx(of_requests, rel=0.02), "what the CPUs are busy"
+
+
+@pytest.fixture
+def wrong_times(monkeypatch):
+    """A scenario of 90 minutes in which every other service is twice as slow as stated."""
+    scenario = dataclasses.replace(
+        scenario_of("wrong-times-2x-v1"),
+        name="wrong",
+        capacity=14,
+        synthetic={"jobs": 4, "days": 2, "minutes": 90},
+    )
+    monkeypatch.setitem(scenarios(), "wrong", scenario)
+    return scenario
+
+
+def test_who_measures_or_learns_loses_less_where_times_are_wrong(wrong_times):
+    instance = Instance(wrong_times, 9)
+    assert instance.scenario.wrong_by == 2
+    regret = {name: scored(name, instance)["regret"] for name in ("Faro-Sum", "Faro-Sum-learning")}
+    assert 0 <= regret["Faro-Sum-learning"] < regret["Faro-Sum"] / 1.5
+    unmeasured = replace(instance.draws, busy_s=None)
+    lost = {
+        draws is unmeasured: lost_utility(
+            minute_utility(simulate(instance.workload, HPA(), 14, draws=draws))
+        )
+        for draws in (instance.draws, unmeasured)
+    }
+    assert lost[False] < lost[True], "an HPA without its CPU would believe the stated times"
+
+
+def test_the_environment_of_wrong_times_has_the_true_times_and_no_faster_cluster(wrong_times):
+    env = gymnasium.make("faro/Cluster-v0", traces="wrong")
+    env.reset(seed=0)
+    stated = gymnasium.make("faro/Cluster-v0", traces=env.unwrapped._traces, capacity=14)
+    stated.reset(seed=0)
+    busy_s = env.unwrapped.observation.busy_s
+    assert busy_s[0] / busy_s[1] == pytest.approx(4)
+    assert stated.unwrapped.observation.busy_s is None
+    with pytest.raises(ValueError, match="traces='wrong': its services are not as stated"):
+        gymnasium.make("faro/Cluster-v0", traces="wrong", cluster=FluidCluster)
 
 
 def test_a_score_can_be_repeated_with_its_hidden_seed_and_differs_with_another(small):

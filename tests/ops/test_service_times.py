@@ -520,6 +520,13 @@ def test_a_time_within_its_assumed_interval_is_no_news(faro):
     assert told([{"a": 1.5, "b": 0.8}], faro) == []
 
 
+def test_pools_whose_services_are_not_learned_are_named_once_at_the_start(faro):
+    pooled = [replace(job, pool="vision", models_per_replica=2) for job in JOBS[:2]] + [JOBS[2]]
+    (line,) = told([dict.fromkeys("abc", 1.0)] * 2, faro, jobs=pooled)
+    assert line.startswith("pool 'vision': the service times of a, b are not learned")
+    assert told([dict.fromkeys("abc", 1.0)], faro, minutes=3) == []
+
+
 def test_a_slow_node_is_told_from_one_slow_service(faro):
     right = dict.fromkeys("abc", 1.0)
     together = told([right, dict.fromkeys("abc", 1.3)], faro)

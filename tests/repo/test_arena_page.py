@@ -100,6 +100,26 @@ def test_a_failed_entry_is_listed_with_the_rank_that_it_would_have_had():
     assert ranks == ["1 (1 to 1)", "failed, would be 2", "3 (3 to 3)"]
 
 
+def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
+    kept = {**entry("A", 0.1), "sha256": {"library": "old"}}
+    kept["score"] = {"public": {}, "hidden": {}}
+    for row in kept["scenarios"]:
+        row |= {"kind": "hidden" if row["scenario"] == "b" else "public"}
+        row |= {"decision_ms_p99": 2.0, "failures": 0}
+    more = copy.deepcopy(kept) | {"sha256": {"library": "new"}}
+    more["scenarios"] = [
+        row | {"scenario": "c", "blocks": [0.5 * 20] * 12} for row in more["scenarios"]
+    ]
+    for _ in range(2):  # a second time changes nothing
+        kept = AGAIN["with_scenario"](kept, "c", more)
+        assert [row["scenario"] for row in kept["scenarios"]] == ["a", "b", "c", "c"]
+        assert kept["score"]["public"]["regret"] == pytest.approx(0.3)
+    assert kept["sha256"] == {"library": "old"}
+    assert kept["added"] == {"c": {"library": "new"}}
+    text = " ".join(PAGE["code"]({"A": kept}).split())
+    assert "The scenario c was added later; one version scored it for these entries." in text
+
+
 def test_two_entries_that_take_turns_share_their_ranks():
     one, two = entry("A", 0.1), entry("B", 0.1)
     rng = np.random.default_rng(0)

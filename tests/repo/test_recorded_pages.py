@@ -29,6 +29,7 @@ def test_the_page_of_learning_has_the_recorded_losses(script):
     runs = pd.read_csv(tables.RUNS)
     assert between("learning.md", tables.MARK) == tables.table(runs)
     assert between("learning.md", tables.HOUR_MARK) == tables.hour_after(runs)
+    assert between("learning.md", tables.SPREAD_MARK) == tables.spread_finding(runs)
     scaling = pd.read_csv(tables.SCALING)
     assert between("learning.md", tables.SCALING_MARK) == tables.scaling_table(scaling)
     published = runs[runs["workload"] == "published"]

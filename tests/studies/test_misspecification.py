@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faro_lib import forecast
-from faro_lib.policies import PolicyContext
+from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned
 from faro_lib.policies.learning import Learner
 from faro_lib.queueing import Formula
@@ -28,7 +28,6 @@ from studies.misspecification import (
     chosen,
     compared,
     renewal_arrivals,
-    rival,
     worlds,
 )
 
@@ -104,9 +103,8 @@ def test_an_hpa_sees_its_own_cpu(traces, context):
     targets = {}
     for factor in (0.7, 1.4):
         world = World("all", np.full((4, workload.minutes), factor))
-        run = simulate(
-            workload, rival("HPA-60", context, world), 60.0, draws=world.draws(workload, 24)
-        )
+        draws = world.draws(workload, 24)
+        run = simulate(workload, make("HPA-60", context), 60.0, draws=draws)
         targets[factor] = np.mean(run.decisions.target, axis=0)
     assert (targets[1.4] / targets[0.7]).mean() == pytest.approx(2.0, rel=0.2)
 

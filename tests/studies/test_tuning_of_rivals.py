@@ -1,5 +1,7 @@
 """Rivals are tuned on training days by one function, over grids that hold their optimum inside."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -110,6 +112,24 @@ def test_the_hpa_sees_the_cpu_of_its_replicas_and_not_the_stated_service_time(co
         (trial,) = run_trials(steady, {"HPA": policy}, 60, trial_draws(steady, 1))
         replicas.append(np.array(trial.run.decisions.target)[-1].sum())
     assert replicas[1] < replicas[0]
+
+
+def test_mark_with_a_longer_horizon_prepares_earlier_for_a_rise(traces):
+    rise_at = 30  # the minute from which requests are ten times as many on every day
+    day = np.where(np.arange(40) < rise_at, 60, 600)
+    train = np.broadcast_to(day, traces.train.shape)
+    known = replace(traces, train=train, evaluation=np.broadcast_to(day, (1, 3, 40)))
+    context = PolicyContext(known.jobs, forecast.fit("seasonal", known), measure(known.jobs))
+    workload = known.workload()
+    prepared = []  # the minutes at which MArk adds replicas
+    for horizon in RIVALS["MArk"].settings["horizon_minutes"]:
+        policy = RIVALS["MArk"].make(context, load=0.7, horizon_minutes=horizon)
+        (trial,) = run_trials(workload, {"MArk": policy}, 30, trial_draws(workload, 1))
+        run = trial.run
+        targets = np.array(run.decisions.target)[:, 0]
+        ticks = np.flatnonzero(targets > targets[0])
+        prepared.append(ticks[0])
+    assert prepared == sorted(set(prepared), reverse=True), "each longer horizon is earlier"
 
 
 def test_a_remembered_forecaster_answers_as_the_forecaster_does_and_once(traces):

@@ -35,7 +35,8 @@ def draw(module: str, captions: str, options: str) -> None:
 
     The captions are saved in the file `captions`, and the figures next to it.
     """
-    from faro_lib.figures import save_all, use_style
+    from faro_lib.figures import use_style
+    from studies.figures.captions import save_all
 
     use_style()
     results = Path(captions).parents[1]
