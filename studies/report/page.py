@@ -114,9 +114,10 @@ def write_report(
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
     """Name of a figure -> its entry on the page.
 
-    An entry has png (base64), width_in, title, caption, recorded and links.
+    An entry has png (base64), width_in, title, caption, recorded, links, and the line of code.
     """
     from faro_lib.figures.style import DPI
+    from studies.report.sources import line_of
 
     found = {}
     for stage, links in sources.items():
@@ -125,7 +126,12 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
             png = (folder / f"{name}.png").read_bytes()
             width_px = int.from_bytes(png[16:20])  # bytes 16 to 19 of a PNG
             encoded = base64.b64encode(png).decode("ascii")
-            found[name] = text | {"png": encoded, "width_in": width_px / DPI, "links": links}
+            found[name] = text | {
+                "png": encoded,
+                "width_in": width_px / DPI,
+                "links": links,
+                "line": line_of(f"studies.figures.{stage}", name),
+            }
     return found
 
 
