@@ -119,6 +119,11 @@ if "days" in NOTEBOOK_OF:
 SHOWN_FIGURES = [name for stage in NOTEBOOK_OF for name in DRAWINGS[stage]["figures"]]
 
 
+# The record of the run, with copies of the workflow and the settings; it needs a package that an
+# older environment lacks.
+CRATE = ["ro-crate-metadata.json", "workflow/Snakefile", "config.yaml"]
+
+
 rule report:
     "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
@@ -135,6 +140,7 @@ rule report:
         ),
     output:
         page=report(f"{RESULTS}/report.html", caption="../report/page.rst", category="Summary"),
+        crate=[f"{RESULTS}/{name}" for name in CRATE] if find_spec("rocrate") else [],
     log:
         f"{LOGS}/report.log",
     benchmark:
