@@ -207,7 +207,12 @@ def _parameters(crate: ROCrate, workflow: Entity, config: Mapping[str, Any]) -> 
         )
         formal.append(parameter)
         yield _add(
-            crate, f"#setting-{name}", "PropertyValue", name=name, value=text, exampleOfWork=parameter
+            crate,
+            f"#setting-{name}",
+            "PropertyValue",
+            name=name,
+            value=text,
+            exampleOfWork=parameter,
         )
     workflow["input"] = formal
 
