@@ -1,7 +1,7 @@
 """Validate a Workflow Run Crate without a network: `validate_crate.py FOLDER`.
 
-It runs in the validator's environment. The context of RO-Crate 1.1 is not downloaded: that of 1.3 in
-the package rocrate stands for it, so the two checks that the context can be fetched are left out.
+It runs in the validator's environment. The context of RO-Crate 1.1 is not downloaded: that of 1.3
+in the package rocrate stands for it, and the two checks that it can be fetched are left out.
 """
 
 import json
