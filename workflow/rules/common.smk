@@ -15,8 +15,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-# The folder of the repository, whichever Snakefile was named, also if another workflow uses this one
-# as a module. Then the current folder is that workflow's, and the results are written there.
+# The folder of the repository, whichever Snakefile was named, also if another workflow uses this
+# one as a module. Then the current folder is that workflow's, and the results are written there.
 ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
 PACKAGES = [ROOT, f"{ROOT}/workflow"]  # the folders of this checkout's packages
 sys.path[:0] = PACKAGES
@@ -92,8 +92,8 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.q
 COMMAND = f"PYTHONPATH={shlex.quote(':'.join(PACKAGES))} {PYTHON} -m faro_pipeline"
 IN_REPOSITORY = ours("") and shlex.quote(ours(""))
 RUN_NOTEBOOK = (
-    f"{COMMAND} notebook {IN_REPOSITORY}{{params.source}} {{output.notebook:q}} {{params.notebook:q}} "
-    "{log:q} {threads}"
+    f"{COMMAND} notebook {IN_REPOSITORY}{{params.source}} {{output.notebook:q}} "
+    "{params.notebook:q} {log:q} {threads}"
 )
 
 # Stage -> its tables, the names of its figures, and the options of `draw` in its module of
