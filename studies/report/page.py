@@ -10,6 +10,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,9 @@ def write_report(
     page: str | Path,
     notebooks: Sequence[str | Path] = (),
 ) -> None:
-    """Write the page from the tables and figures of a run.
+    """Write the page from the tables and figures of a run, and beside it the record of the run.
+
+    The record is an RO-Crate, if the package rocrate is installed.
 
     `sources` maps each stage of this run to its notebook and tables, as paths relative to
     `results`; `notebooks` are the paths of all notebooks that the run has executed.
@@ -109,14 +112,22 @@ def write_report(
     )
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
+    if find_spec("rocrate"):
+        from studies.report.crate import write_crate
+
+        software = ("faro_lib", *PACKAGES)
+        write_crate(
+            results, config, sources, Path(page), notebooks, software=software, commit=commit()
+        )
 
 
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
     """Name of a figure -> its entry on the page.
 
-    An entry has png (base64), width_in, title, caption, recorded and links.
+    An entry has png (base64), width_in, title, caption, recorded, links, and the line of code.
     """
     from faro_lib.figures.style import DPI
+    from studies.report.sources import line_of
 
     found = {}
     for stage, links in sources.items():
@@ -125,7 +136,12 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
             png = (folder / f"{name}.png").read_bytes()
             width_px = int.from_bytes(png[16:20])  # bytes 16 to 19 of a PNG
             encoded = base64.b64encode(png).decode("ascii")
-            found[name] = text | {"png": encoded, "width_in": width_px / DPI, "links": links}
+            found[name] = text | {
+                "png": encoded,
+                "width_in": width_px / DPI,
+                "links": links,
+                "line": line_of(f"studies.figures.{stage}", name),
+            }
     return found
 
 

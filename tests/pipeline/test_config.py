@@ -1,5 +1,6 @@
 """The configuration: what is accepted, and the message for each mistake."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import yaml
 from faro_pipeline import settings as config
 from faro_pipeline.derived import PARAMETERS, or_middle, scale_wanted, sensitivity_wanted, stem_of
 from faro_pipeline.settings import Config, load
+from jsonschema import Draft202012Validator
 
 from faro_lib.policies import FACTORIES
 from studies.paper import cilantro, published
@@ -21,6 +23,45 @@ def test_the_default_file_is_what_the_schema_writes():
 
 def test_the_default_file_says_what_the_schema_assumes():
     assert load(yaml.safe_load(config.default_yaml())) == Config()
+
+
+def test_the_json_schema_is_what_the_schema_writes():
+    written = (ROOT / "workflow" / "schemas" / "config.schema.json").read_text()
+    assert written == config.schema_json()
+
+
+SCHEMA = Draft202012Validator(json.loads(config.schema_json()))
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [*sorted((ROOT / "config").glob("*.yaml")), ROOT / ".test" / "config.yaml"],
+    ids=lambda path: path.stem,
+)
+def test_the_json_schema_accepts_every_file_of_settings(overlay):
+    SCHEMA.validate(yaml.safe_load(overlay.read_text()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trails": 5},
+        {"synthetic": {"sead": 5}},
+        {"policies": []},
+        {"policies": ["AIAD", "AIAD"]},
+        {"capacities": [0]},
+        {"capacities": 36},
+        {"trials": 1.5},
+        {"backend": "kindd"},
+        {"scale": {"clusters": [[20]]}},
+        {"sensitivity": {"interval_s": [60, 45]}},
+    ],
+    ids=str,
+)
+def test_the_json_schema_refuses_what_the_settings_refuse(wrong):
+    assert not SCHEMA.is_valid(wrong)
+    with pytest.raises(ValueError):
+        load(wrong)
 
 
 def test_the_reference_is_what_the_schema_writes():

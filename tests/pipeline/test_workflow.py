@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from checkouts import ROOT
+from checkouts import ROOT, make_checkout
 from faro_pipeline import derived
 from faro_pipeline.derived import attributes, training_days
 from faro_pipeline.settings import load
@@ -18,7 +18,7 @@ from faro_pipeline.start import NEEDED
 from faro_lib import workload
 from faro_lib.workload.jobs import TABLES
 
-NOT_CHECKED = "config: the settings are not checked, because "
+NOT_CHECKED = "config: only types and ranges are checked, because "
 LEARNING = ("--config", "synthetic={days: 3}", "scale={curve: [20]}", "days={judged: [2]}")
 
 
@@ -57,6 +57,51 @@ def test_without_packages_the_same_jobs_are_planned(settings, checkout):
     assert NOT_CHECKED not in with_packages.stderr
     assert NOT_CHECKED in without.stderr
     assert plan(without) == plan(with_packages)
+
+
+@pytest.mark.parametrize("prepare", [None, hide_packages], ids=["packages", "none"])
+def test_a_wrong_setting_is_one_line_and_status_2_with_and_without_packages(prepare, checkout):
+    done = checkout.snakemake("--dry-run", "--config", "trials=0", prepare=prepare)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("config: ")]
+    assert len([line for line in lines if not line.startswith(NOT_CHECKED)]) == 1
+    assert "trials" in lines[-1]
+
+
+@pytest.mark.parametrize("wrong", ["trails=5", "scale={curv: [20]}", "synthetic={days: two}"])
+def test_without_packages_the_schema_refuses_unknown_names_and_wrong_types(wrong, checkout):
+    done = checkout.snakemake("--dry-run", "--config", wrong, prepare=hide_packages)
+    assert done.returncode == 2
+    assert re.findall(r"curv|trails|two", done.stderr.splitlines()[-1])
+
+
+def test_the_report_of_snakemake_has_a_description_categories_and_captions(tmp_path):
+    checkout = make_checkout(tmp_path)
+    small = ("--config", "capacities=[11]", "synthetic={days: 1}", "trials=1", "backend=none")
+    target = "results/synthetic/figures/captions-queueing.json"
+    done = checkout.snakemake(*small, "--", target)
+    assert done.returncode == 0, done.stderr
+    caption = checkout.folder / "results/synthetic/figures/captions/relaxations.rst"
+    assert "A caption." in caption.read_text()
+    assert "results/synthetic/queueing/relaxed" in caption.read_text().replace("\\", "")
+    done = checkout.snakemake(*small, "--report", "page.html", "--", target)
+    assert done.returncode == 0, done.stderr
+    page = (checkout.folder / "page.html").read_text()
+    assert "SLO-aware autoscaler" in page
+    assert "Workload and model" in page
+    assert "<strong>A title.</strong> A caption." in page
+
+
+def test_every_stage_with_figures_has_one_category_in_the_report_of_snakemake():
+    text = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
+    block = re.search(r"^CATEGORIES = \{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)[1]
+    listed = re.findall(r'"([a-z]+)"', block)
+    rules = (ROOT / "workflow" / "rules").glob("*.smk")
+    drawn = {
+        name for path in rules for name in re.findall(r'DRAWINGS\["(\w+)"\] =', path.read_text())
+    }
+    assert len(listed) == len(set(listed))
+    assert set(listed) == drawn
 
 
 def test_without_packages_the_days_of_a_csv_are_counted(tmp_path):

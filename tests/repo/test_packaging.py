@@ -1,5 +1,6 @@
 """The lists of dependencies agree, and every dependency is pinned."""
 
+import json
 import re
 import subprocess
 import sys
@@ -116,3 +117,17 @@ def test_a_wheel_that_is_installed_alone_runs_faro(installed, tmp_path, argument
     )
     assert done.returncode == 0, done.stderr
     assert shown <= set(done.stdout.split())
+
+
+def test_the_citation_the_archive_and_the_package_agree():
+    """CITATION.cff, .zenodo.json and pyproject.toml describe one thing."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    archive = json.loads((ROOT / ".zenodo.json").read_text())
+    assert citation["title"] == archive["title"]
+    assert citation["version"] == archive["version"] == PROJECT["version"]
+    assert citation["license"] == archive["license"] == PROJECT["license"]
+    authors = [one["name"] for one in citation["authors"]]
+    assert authors == [one["name"] for one in archive["creators"]]
+    cited = {one["doi"] for one in citation["references"]}
+    assert cited == {one["identifier"] for one in archive["related_identifiers"]}
+    assert archive["keywords"] == PROJECT["keywords"]

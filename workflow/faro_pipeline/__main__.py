@@ -13,6 +13,7 @@ from typing import Any
 
 from faro_lib.workload import PUBLISHED
 from faro_ops.errors import message_of
+from faro_pipeline.captions import write_captions
 from faro_pipeline.fetch import checksums, fetch
 from faro_pipeline.notebook import NotebookError, run_notebook
 
@@ -30,18 +31,24 @@ def notebook(source: str, output: str, parameters: str, log: str, threads: str =
     run_notebook(source, output, values, log, threads=int(threads))
 
 
-def draw(module: str, captions: str, options: str) -> None:
+def draw(module: str, captions: str, options: str, *sources: str) -> None:
     """Draw figures with `module.draw(results, **options)`.
 
-    The captions are saved in the file `captions`, and the figures next to it.
+    The captions are saved in the file `captions`, and the figures next to it. The folder `captions`
+    beside them gets the captions for `snakemake --report`, which name the files `sources` and the
+    line that draws the figure.
     """
     from faro_lib.figures import use_style
     from studies.figures.captions import save_all
+    from studies.report.sources import line_of
 
     use_style()
     results = Path(captions).parents[1]
     drawings = importlib.import_module(module).draw(results, **json.loads(options))
     save_all(drawings, captions)
+    texts = json.loads(Path(captions).read_text())
+    files = {name: [*sources, line_of(module, name) or module] for name in texts}
+    write_captions(Path(captions).parent / "captions", texts, files)
 
 
 def join(module: str, output: str, *inputs: str) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from faro_lib.errors import nearest
 
-SOURCES = Path("data/sources.yaml")
+SOURCES = Path(__file__).parents[2] / "data" / "sources.yaml"
 
 
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:

@@ -1,7 +1,7 @@
 """The settings of a run of Snakemake, before its first rule is read."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -12,12 +12,18 @@ from faro_pipeline.derived import attributes, training_days
 NEEDED = ("numba", "numpy", "pandas", "pydantic", "scipy")
 
 
-def start(config: Mapping[str, Any], *, here: bool, say: bool) -> tuple[dict[str, Any], int]:
+def start(
+    config: Mapping[str, Any],
+    *,
+    here: bool,
+    say: bool,
+    validate: Callable[[dict[str, Any]], None],
+) -> tuple[dict[str, Any], int]:
     """All settings with their values, and the number of training days; ValueError for a mistake.
 
     With `--software-deployment-method conda`, only the environments of the rules have the
-    packages that the library needs. If some that the check needs are missing here, the settings
-    are used as they are: `config` has all, because Snakemake has read config/default.yaml.
+    packages that the library needs. If some that the check needs are missing here, `validate`
+    alone checks the settings by their JSON Schema, and adds the defaults of absent ones.
     If `here`, the stages run on this machine. If `say`, the missing packages are named.
     """
     missing = missing_packages()
@@ -26,11 +32,13 @@ def start(config: Mapping[str, Any], *, here: bool, say: bool) -> tuple[dict[str
         from faro_pipeline.settings import load
 
         checked = load(config)
+        validate(checked.model_dump(mode="json"))
         return checked.model_dump(), check(checked, here)
     if say:
         absent = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
-        print(f"config: the settings are not checked, because {absent} here", file=sys.stderr)
+        print(f"config: only types and ranges are checked, because {absent} here", file=sys.stderr)
     settings = _with_numbers(dict(config))
+    validate(settings)
     return settings, training_days(attributes(settings))
 
 

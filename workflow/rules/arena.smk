@@ -1,6 +1,6 @@
 """Stage 86: the recorded scores of the arena. A checkout without them has no such stage."""
 
-ARENA = "data/arena" if Path("data/arena").is_dir() else None
+ARENA = ours("data/arena") if Path(ROOT, "data/arena").is_dir() else None
 ENTRIES = committed(*sorted(Path(ARENA).glob("*.json"))) if ARENA else []
 
 

@@ -9,9 +9,14 @@ import json
 import os
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-# The folder of the repository, whichever Snakefile was named.
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+# The folder of the repository, whichever Snakefile was named, also if another workflow uses this
+# one as a module. Then the current folder is that workflow's, and the results are written there.
 ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
 PACKAGES = [ROOT, f"{ROOT}/workflow"]  # the folders of this checkout's packages
 sys.path[:0] = PACKAGES
@@ -20,6 +25,21 @@ from faro_ops.errors import message_of, one_line
 from faro_pipeline import derived
 from faro_pipeline.dependencies import Code
 from faro_pipeline.start import latency_curves, start
+
+
+def ours(path):
+    """The path of a file or folder of the repository, relative to the current folder if inside."""
+    return path if Path(ROOT) == Path.cwd() else f"{ROOT}/{path}"
+
+
+def check_by_schema(settings):
+    """Compare the settings with their JSON Schema, and add the defaults of absent ones."""
+    try:
+        validate(settings, "../schemas/config.schema.json")
+    except WorkflowError as error:
+        cause = error.__context__
+        where = cause.json_path.removeprefix("$").removeprefix(".")
+        raise ValueError(f"config: {where or 'settings'}: {cause.message}") from None
 
 
 def committed(*paths):
@@ -40,6 +60,7 @@ try:
         config,
         here=workflow.is_main_process and workflow.resource_settings.nodes is None,
         say=workflow.is_main_process,
+        validate=check_by_schema,
     )
     CURVES = curves_of(SETTINGS["jobs"])
 except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -53,7 +74,7 @@ CONFIG = derived.attributes(SETTINGS)
 RESULTS = f"{CONFIG.results}/{derived.stem_of(CONFIG.workload)}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
-PUBLISHED_TABLES = "data/published"
+PUBLISHED_TABLES = ours("data/published")
 # The parameters of the generated workload; null for other workloads, which they do not change.
 GENERATED = SETTINGS["synthetic"] if CONFIG.workload == derived.SYNTHETIC else None
 # The paper's results, which apply to its own workload only.
@@ -69,9 +90,10 @@ if FARO_REPORT and workflow.is_main_process:
 ENVIRONMENT = f"{ROOT}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
 COMMAND = f"PYTHONPATH={shlex.quote(':'.join(PACKAGES))} {PYTHON} -m faro_pipeline"
+IN_REPOSITORY = ours("") and shlex.quote(ours(""))
 RUN_NOTEBOOK = (
-    f"{COMMAND} notebook {{params.source}} {{output.notebook:q}} {{params.notebook:q}} "
-    "{log:q} {threads}"
+    f"{COMMAND} notebook {IN_REPOSITORY}{{params.source}} {{output.notebook:q}} "
+    "{params.notebook:q} {log:q} {threads}"
 )
 
 # Stage -> its tables, the names of its figures, and the options of `draw` in its module of
@@ -101,6 +123,17 @@ def beside_the_report(*paths):
 def figures_named(*names):
     """Paths of figures. Each is a target: `snakemake results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
+
+
+def picture(name, category, notebook):
+    """The PNG of a figure, marked for `snakemake --report`."""
+    captions = Path(RESULTS, "figures", "captions").absolute()
+    return report(
+        f"{RESULTS}/figures/{name}.png",
+        caption=f"{captions}/{name}.rst",
+        category=category,
+        labels={"figure": name.replace("_", " "), "notebook": notebook},
+    )
 
 
 def tables_in(folder, *names):

@@ -28,8 +28,31 @@ rule figures:
         RUN_NOTEBOOK
 
 
+# Categories of `snakemake --report`, and the stages whose figures they show.
+CATEGORIES = {
+    "Which policy wins?": ["comparison", "ablation", "scale"],
+    "Where does the lead end?": [
+        "sensitivity",
+        "misspecification",
+        "days",
+        "replicas",
+        "sharing",
+        "arena",
+    ],
+    "Workload and model": ["traces", "queueing", "forecast", "sloppify"],
+    "Real replicas": ["live", "kubernetes"],
+}
+CATEGORY_OF = {stage: category for category, stages in CATEGORIES.items() for stage in stages}
+# Stage -> the name of its notebook.
+NOTEBOOK_NAMES = {"comparison": "90_figures"}
+for stage in set(DRAWINGS) - {"comparison"}:
+    of_stage = Path(getattr(rules, stage).output.notebook)
+    NOTEBOOK_NAMES[stage] = of_stage.stem.partition("-")[0]
+
+
 for stage, drawing in DRAWINGS.items():
     module_of_stage = f"studies.figures.{stage}"
+    sources_of_stage = [*drawing["tables"], f"notebooks/{NOTEBOOK_NAMES[stage]}.ipynb"]
 
     rule:
         name:
@@ -39,7 +62,12 @@ for stage, drawing in DRAWINGS.items():
             published=PUBLISHED_VALUES,
         output:
             captions=f"{RESULTS}/figures/captions-{stage}.json",
-            figures=figures_named(*drawing["figures"]),
+            pages=[f"{RESULTS}/figures/{name}.pdf" for name in drawing["figures"]],
+            pictures=[
+                picture(name, CATEGORY_OF[stage], NOTEBOOK_NAMES[stage])
+                for name in drawing["figures"]
+            ],
+            texts=[f"{RESULTS}/figures/captions/{name}.rst" for name in drawing["figures"]],
         log:
             f"{LOGS}/draw_{stage}.log",
         benchmark:
@@ -50,11 +78,12 @@ for stage, drawing in DRAWINGS.items():
             code=code_of(f"{module_of_stage.replace('.', '/')}.py", figures=True),
             module=module_of_stage,
             options=parameters(**drawing.get("options", {})),
+            sources=[str(path).removeprefix(f"{ROOT}/") for path in sources_of_stage],
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
         shell:
             f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} "
-            "2> {log:q}"
+            "{params.sources:q} 2> {log:q}"
 
 
 # The stages in the report: (stage, its rule, whether it runs). Those that learn need two training
@@ -90,10 +119,15 @@ if "days" in NOTEBOOK_OF:
 SHOWN_FIGURES = [name for stage in NOTEBOOK_OF for name in DRAWINGS[stage]["figures"]]
 
 
+# The record of the run, with copies of the workflow and the settings; it needs a package that an
+# older environment lacks.
+CRATE = ["ro-crate-metadata.json", "workflow/Snakefile", "config.yaml"]
+
+
 rule report:
     "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
-        template=committed("studies/report/page.html.jinja"),
+        template=committed(ours("studies/report/page.html.jinja")),
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in NOTEBOOK_OF],
         figures=figures_named(*SHOWN_FIGURES),
         notebooks=[*NOTEBOOK_OF.values(), *FURTHER],
@@ -105,7 +139,8 @@ rule report:
             else []
         ),
     output:
-        page=f"{RESULTS}/report.html",
+        page=report(f"{RESULTS}/report.html", caption="../report/page.rst", category="Summary"),
+        crate=[f"{RESULTS}/{name}" for name in CRATE] if find_spec("rocrate") else [],
     log:
         f"{LOGS}/report.log",
     benchmark:

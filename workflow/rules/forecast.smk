@@ -42,7 +42,7 @@ rule other_forecasts:
     "Forecast with AutoETS, AutoARIMA and a zero-shot model (`make forecasters` installs them)."
     input:
         requests=rules.traces.output.requests,
-        script=committed("envs/forecasters/predict.py"),
+        script=committed(ours("envs/forecasters/predict.py")),
     output:
         samples=f"{RESULTS}/forecast/others.npz",
     log:

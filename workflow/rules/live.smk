@@ -3,7 +3,7 @@
 Stage 81: recorded runs on Kubernetes.
 """
 
-RECORDED = "data/recorded-live"
+RECORDED = ours("data/recorded-live")
 
 if CONFIG.backend == "recorded":
     THREADS = 1
@@ -38,7 +38,12 @@ rule live:
     params:
         source="notebooks/80_live.ipynb",
         code=code_of("80_live"),
-        notebook=parameters(results=RESULTS, backend=CONFIG.backend, **SETTINGS["live"]),
+        notebook=parameters(
+            results=RESULTS,
+            backend=CONFIG.backend,
+            **SETTINGS["live"],
+            **({"recorded": RECORDED} if CONFIG.backend == "recorded" else {}),
+        ),
     message:
         "live: 80_live on {CONFIG.backend}"
     shell:
@@ -56,7 +61,9 @@ DRAWINGS["live"] = {
 }
 
 # Recorded runs on Kubernetes. A checkout without them has no stage 81.
-NODE_RUNS = "data/recorded-kubernetes" if Path("data/recorded-kubernetes").is_dir() else None
+NODE_RUNS = (
+    ours("data/recorded-kubernetes") if Path(ROOT, "data/recorded-kubernetes").is_dir() else None
+)
 NODE_TABLES = committed(*sorted(Path(NODE_RUNS).iterdir())) if NODE_RUNS else []
 
 

@@ -53,7 +53,14 @@ rule simulated:
     input:
         [tables_in(f"simulate/{capacity}", *SIMULATED) for capacity in CONFIG.capacities],
     output:
-        tables=tables_in("simulate", *SIMULATED),
+        tables=[
+            report(
+                f"{RESULTS}/simulate/{SIMULATED[0]}",
+                caption="../report/summary.rst",
+                category="Summary",
+            ),
+            *tables_in("simulate", *SIMULATED[1:]),
+        ],
     log:
         f"{LOGS}/simulated.log",
     benchmark:

@@ -4,7 +4,7 @@
 rule fetch:
     "Download the published traces into data/raw/ unless they exist, and check their SHA-256."
     input:
-        sources=local("data/sources.yaml"),
+        sources=local(ours("data/sources.yaml")),
     output:
         checksums=local(f"{CONFIG.raw}/{derived.PUBLISHED}.sha256"),
     log:

@@ -1,5 +1,9 @@
-"""Check a configuration, and write the texts of config/default.yaml and docs/configuration.md."""
+"""Check a configuration, and write the files that are made of the settings.
 
+These are config/default.yaml, its JSON Schema and docs/configuration.md.
+"""
+
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import TextWrapper
@@ -14,6 +18,8 @@ from faro_pipeline.stages.section import Section
 
 DEFAULT_FILE = Path("config/default.yaml")
 REFERENCE = Path("docs/configuration.md")
+SCHEMA_FILE = Path("workflow/schemas/config.schema.json")
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WIDTH = 100
 DEFAULT_HEAD = """\
 # Every setting of the pipeline, with its default. `make config` writes this file from
@@ -32,6 +38,11 @@ Override settings in a file, `make figures CONFIG=my.yaml`, or on the command li
 `make figures SET="'scale={curve: [20, 30]}'"`. Without make:
 `snakemake --cores all --config trials=5`.
 A wrong name, type or value is an error of one line, before anything is written.
+
+`workflow/schemas/config.schema.json` is the JSON Schema of these settings. With this first line in
+a file of settings, an editor with a YAML language server checks and completes them:
+
+    # yaml-language-server: $schema=../workflow/schemas/config.schema.json
 """
 
 
@@ -94,6 +105,16 @@ def _yaml_lines(section: Section, indent: str) -> Iterator[str]:
             yield from _yaml_lines(value, f"{indent}  ")
         else:
             yield f"{indent}{key}: {_yaml(value)}\n"
+
+
+def schema_json() -> str:
+    """The text of the JSON Schema of a configuration.
+
+    It has the types, ranges and defaults, but not what is checked with a function, such as the
+    names of policies or whether each job has a replica.
+    """
+    schema = {"$schema": DIALECT, **Config.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def reference_md() -> str:

@@ -28,17 +28,23 @@ def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int
     return clusters
 
 
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(unique)]
+# In the JSON Schema, which has no functions: a list without repetition.
+UNIQUE = Field(json_schema_extra={"uniqueItems": True})
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(unique), UNIQUE]
 # Names of policies. The last policy is compared with the others.
-Compared = Annotated[list[str], Field(min_length=2), AfterValidator(unique)]
-Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(unique)]
-Clusters = Annotated[
-    list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(unique)
+Compared = Annotated[list[str], Field(min_length=2), AfterValidator(unique), UNIQUE]
+Capacities = Annotated[
+    list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(unique), UNIQUE
 ]
-Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(unique)]
-PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(unique)]
-WholeTicks = Annotated[list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(unique)]
-Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique)]
+Clusters = Annotated[
+    list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(unique), UNIQUE
+]
+Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(unique), UNIQUE]
+PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(unique), UNIQUE]
+WholeTicks = Annotated[
+    list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(unique), UNIQUE
+]
+Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique), UNIQUE]
 
 
 class Section(BaseModel):
