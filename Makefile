@@ -141,6 +141,7 @@ chart: $(READY)
 
 data: $(READY)
 	python -m faro_pipeline fetch
+	python -m faro_pipeline fetch splitwise
 
 config: $(READY)
 	python -m faro_pipeline.settings
