@@ -23,9 +23,10 @@ def start(config: Mapping[str, Any], *, here: bool, say: bool) -> tuple[dict[str
     missing = missing_packages()
     if not missing:
         from faro_pipeline.check import check
+        from faro_pipeline.counts import with_counts
         from faro_pipeline.settings import load
 
-        checked = load(config)
+        checked = with_counts(load(config), say)
         return checked.model_dump(), check(checked, here)
     if say:
         absent = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
