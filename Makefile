@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all arena forecasters test coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
+.PHONY: figures smoke claims claims-all arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -47,7 +47,9 @@ QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecast
 # Two processes more than cores, but at most four, because some tests wait for time-outs.
 MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
 FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax $(PACKAGES) tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
-test: lint
+test: $(READY)
+	@$(MAKE) --no-print-directory -j2 lint test-fast
+test-fast: $(READY)
 	pytest $(FAST)
 
 # The gate is in pyproject.toml. Compiled functions show no lines, so a small world runs uncompiled first.
@@ -56,12 +58,15 @@ coverage: $(READY)
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/lib/test_uncompiled.py
 	pytest $(FAST) $(COV) --cov-append --cov-report=term --deselect tests/lib/test_uncompiled.py
 
-# Property tests try all their examples (tests/support/examples.py). Tests that run in real time have the machine for themselves.
+# Property tests try all their examples (tests/support/examples.py). Tests that run in real time have the machine for themselves:
+# they wait until nothing else holds the lock FARO_REAL_TIME, if one is named.
 test-all: export FARO_ALL_EXAMPLES = 1
-test-all: lint
-	pytest $(WORKERS) --durations=40 --doctest-modules $(PACKAGES) tests -m "not live and not k8s and not scale_out and not study"
-	pytest --durations=20 tests -m "live and not k8s and not study"
+test-all: $(READY)
+	@$(MAKE) --no-print-directory -j2 lint test-computed
+	$(if $(FARO_REAL_TIME),flock "$(FARO_REAL_TIME)" )pytest --durations=20 tests -m "live and not k8s and not study"
 	pytest $(WORKERS) --nbval-lax notebooks
+test-computed: $(READY)
+	pytest $(WORKERS) --durations=40 --doctest-modules $(PACKAGES) tests -m "not live and not k8s and not scale_out and not study"
 
 # Studies: minutes of CPU each, or load on real replicas that needs a quiet machine. Not in CI.
 test-studies: $(READY)

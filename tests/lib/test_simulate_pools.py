@@ -73,7 +73,7 @@ def test_every_request_of_a_pool_has_the_latency_of_the_plain_simulator(schedule
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(pool_schedules())
 def test_every_request_of_a_pool_has_the_latency_of_the_plain_simulator_in_more_cases(schedule):
     assert_equals_the_plain_simulator(schedule)

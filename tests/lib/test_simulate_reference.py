@@ -71,7 +71,7 @@ def test_every_request_has_the_latency_of_the_plain_simulator(schedule):
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(schedules())
 def test_every_request_has_the_latency_of_the_plain_simulator_in_more_cases(schedule):
     assert_equal_to_the_last_request(schedule)

@@ -43,7 +43,7 @@ def test_every_request_has_the_latency_of_the_plain_simulator(schedule, lockstep
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(schedules(replicas()), st.booleans())
 def test_every_request_has_the_latency_of_the_plain_simulator_in_more_cases(schedule, lockstep):
     draws = schedule.draws()

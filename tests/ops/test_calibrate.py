@@ -109,6 +109,7 @@ class TestTailLatencyAlone:
         assert both.verdict == CALIBRATED
 
 
+@pytest.mark.slow
 def test_a_service_whose_replicas_share_a_bottleneck_is_not_reproduced():
     """Two replicas are no faster than one, as behind a lock.
 

@@ -271,6 +271,7 @@ def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
     assert "would meet it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(
     counts_csv, tmp_path, capsys
 ):

@@ -454,6 +454,7 @@ def test_fixed_replicas_suffice_on_every_day():
         assert fixed_replicas(days, accepted, "half-mmc", LIVE)[0].item() == alone[1]
 
 
+@pytest.mark.slow
 def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_the_whole_cluster(
     tmp_path, capsys
 ):

@@ -29,12 +29,14 @@ def recommendation(history):
     return recommend(history, with_sharing=True, forecaster="seasonal", report=lambda _: None)
 
 
+@pytest.mark.slow
 def test_shared_replicas_need_fewer_cores(recommendation):
     cores = {one.models: one.cores for one in recommendation.savings}
     assert sorted(cores) == [1, 2, 3]
     assert cores[3] <= cores[2] < cores[1]
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_number_of_models(recommendation):
     text = _text(recommendation)
     table = text[text.index("if jobs shared replicas") :]

@@ -26,7 +26,12 @@ CI_HOURS = {"kubernetes": 0.75, "ceilings": 0.4, "ray": 0.75}
 DAY_H = 24.0
 MEMORY_MB = 100.0  # that may be added after the first hour
 worlds = pytest.mark.parametrize("world", sorted(WORLDS))
-with_twins = pytest.mark.parametrize("world", ["kubernetes", "ray"])
+# `make test` runs one world, `make test-all` the others, too.
+OTHERS = pytest.mark.slow
+with_twins = pytest.mark.parametrize("world", ["kubernetes", pytest.param("ray", marks=OTHERS)])
+with_one_quick = pytest.mark.parametrize(
+    "world", ["ceilings", *(pytest.param(one, marks=OTHERS) for one in ("kubernetes", "ray"))]
+)
 
 
 def some_faults(world, *changes):
@@ -52,7 +57,7 @@ def test_trouble_of_one_job_leaves_the_targets_of_the_others_as_in_a_world_witho
     assert len(figures.faults) > 5
 
 
-@worlds
+@with_one_quick
 def test_a_fault_a_minute_breaks_no_invariant(world):
     figures = soak(world, CI_HOURS[world], seed=2)
     assert figures.broken == []

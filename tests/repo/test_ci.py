@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
 PARTS = [
     *("packages", "traces", "environment", "kind cluster", "test-k8s", "kind down"),
-    *("smoke", "forecasters", "docs", "pipeline", "test-all"),
+    *("smoke", "forecasters", "docs", "test-all", "beside"),
 ]
 
 
@@ -94,6 +94,18 @@ def test_it_is_red_if_a_part_fails_and_the_cluster_is_taken_down(machine, path, 
     assert status != 0
     assert outcomes[failed].startswith("FAILED")
     assert any(call.startswith("down.sh") for call in calls)
+
+
+def test_tests_in_real_time_wait_until_the_cluster_is_gone(machine):
+    """The lock is free for `make test-all` only then."""
+    make = machine.folder.parent / "bin/make"
+    live = f'flock "$FARO_REAL_TIME" echo "live tests" >>{machine.log}'
+    machine.fake(make, f'[ "$1" = test-k8s ] && sleep 2; [ "$1" != test-all ] || {live}')
+    status, _, calls = machine.run()
+    assert status == 0
+    names = [call.split(" /")[0].strip() for call in calls]
+    (down,) = [at for at, name in enumerate(names) if name.startswith("down.sh")]
+    assert names.index("make test-all") < down < names.index("live tests")
 
 
 def test_the_users_kubeconfig_is_never_used(machine):
