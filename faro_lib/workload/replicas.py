@@ -189,10 +189,11 @@ class Continuous(Replica):
         object.__setattr__(self, "max_sequences", int(min(self.max_sequences, cached)))
 
     def _check_knees(self, field: str, slope_s: float) -> None:
-        knees = tuple((float(x), float(extra_s)) for x, extra_s in getattr(self, field))
+        knees = tuple(tuple(map(float, knee)) for knee in getattr(self, field))
+        self._check(field, all(len(knee) == 2 for knee in knees), "pairs (x, extra seconds)")
         at, extras_s = np.array(knees).reshape(-1, 2).T
         rising = (np.diff(at, prepend=0.0) > 0).all()
-        grows = (slope_s + np.cumsum(extras_s) > -1e-12).all()
+        grows = (slope_s + np.cumsum(extras_s) > -1e-9).all()
         accepted = "pairs (x, extra seconds) with rising x > 0, after which no time falls"
         self._check(field, rising and grows, accepted)
         object.__setattr__(self, field, knees)

@@ -83,7 +83,7 @@ class Fit:
 def read_runs(path: str | Path) -> pd.DataFrame:
     """The rows of a table of measurements; ValueError, with the line, for one that is wrong."""
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(KIND[:2], str), keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{path}: no such file") from None
@@ -94,8 +94,8 @@ def read_runs(path: str | Path) -> pd.DataFrame:
             raise ValueError(f"{path}: column {column!r} is missing; needed: {needed}")
     if table.empty:
         raise ValueError(f"{path}: no rows; expected one for each run of a batch")
-    numbers = [KIND[2], *SIZES, *TIMES, *(["cache_tokens"] if "cache_tokens" in table else [])]
-    for column in numbers:
+    optional = [column for column in ("cache_tokens", "token_size") if column in table]
+    for column in [KIND[2], *SIZES, *TIMES, *optional]:
         values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
         wrong = ~(np.isfinite(values) & (values > 0) & (values < 1e12))
         if column not in TIMES:

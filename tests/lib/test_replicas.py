@@ -95,6 +95,7 @@ def test_a_table_of_serial_jobs_has_no_column_replica(ending, tmp_path):
         (f"{{{TOKENS}, beta_knees: [[8, 1e-3], [4, 1e-3]]}}", "with rising x > 0"),
         (f"{{{TOKENS}, gamma_knees: [[8, -1e-3]]}}", "after which no time falls"),
         (f"{{{TOKENS}, gamma_knees: [8]}}", "has a value that is not a number"),
+        (f"{{{TOKENS}, gamma_knees: [[8]]}}", "must be pairs (x, extra seconds)"),
         (f"{{{TOKENS}, cache_tokens: 200}}", "enough for a prompt and an output of mean length"),
         ("{gpu: a1, model: b}", "gpu='a1' is not measured; at hand: a100-80gb, h100-80gb"),
         (
