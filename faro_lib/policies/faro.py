@@ -183,8 +183,7 @@ class Faro(TwoLoops):
         A core is idle if no planned replica uses it, or if the replica on it does not raise the
         `expected` utility. Idle cores are allocated to maximise the sum of the jobs' mean utilities
         over the minutes of `Forecaster.past`. If the forecast misses a burst like those of the
-        training days, replicas for it are already running. In a tie, the allocation nearest to the
-        current targets is taken.
+        training days, replicas for it are already running.
         """
         arrays = arrays_of(state.jobs)
         needed = fewest_with_same_utility(expected, planned)
@@ -192,15 +191,14 @@ class Faro(TwoLoops):
         if idle_cores < arrays.cores.min() - TOLERANCE:
             return planned
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
-        table = build_table(
-            [replace(job, min_replicas=int(count)) for job, count in zip(state.jobs, needed)],
-            past_rps[:, :, None],
+        return with_idle_cores(
+            state.jobs,
+            needed,
+            past_rps,
+            observation.capacity,
+            self.latency_model,
             observation.target,
-            latency_model=self.latency_model,
-            cold_start_minutes=0.0,
-            max_replicas=int(arrays.replicas_within(observation.capacity).max()),
         )
-        return solve(table, observation.capacity).replicas
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sample paths of requests per minute from now on, (jobs, samples, minutes)."""
@@ -238,6 +236,31 @@ class Faro(TwoLoops):
             return table
         most_rps = rates_rps.max(axis=(1, 2))
         return without_small_gains(table, self.least_gain, most_rps, self.latency_model)
+
+
+def with_idle_cores(
+    jobs: tuple[Job, ...],
+    needed: np.ndarray,
+    past_rps: np.ndarray,
+    capacity: float,
+    latency_model: LatencyModel,
+    current: np.ndarray,
+) -> np.ndarray:
+    """Replicas (jobs,) >= `needed` (jobs,) that maximise the sum of the jobs' mean utilities.
+
+    They fit into `capacity` cores. The mean is over the minutes of `past_rps` (jobs, minutes). In a
+    tie, the allocation nearest to `current` (jobs,) is taken.
+    """
+    at_least_needed = [replace(job, min_replicas=int(count)) for job, count in zip(jobs, needed)]
+    table = build_table(
+        at_least_needed,
+        past_rps[:, :, None],
+        current,
+        latency_model=latency_model,
+        cold_start_minutes=0.0,
+        max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
+    )
+    return solve(table, capacity).replicas
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:

@@ -33,8 +33,7 @@ class Kinds(NamedTuple):
     at_once: np.ndarray  # limit on the requests that one replica serves at once
     slowdown: np.ndarray  # this and the fields up to `slo_on` are explained in `workload.replicas`
     wait_s: np.ndarray
-    # (jobs, most at once) duration of a batch, or of an iteration, with 1, 2, ... requests.
-    durations_s: np.ndarray
+    durations_s: np.ndarray  # (jobs, most at once) of a batch or iteration of 1, 2, ... requests
     prompt_knees: np.ndarray  # (jobs, knees, 2) `gamma_knees` after (0, gamma_s)
     max_tokens: np.ndarray
     slo_on: np.ndarray

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -299,26 +298,22 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
         ) from None
 
 
-@lru_cache(maxsize=1)
 def measured_gpus() -> dict[tuple[str, ...], dict[str, Any]]:
-    """GPU, model and tensor parallelism as text -> what `faro_ops.calibrate.gpus` has fitted.
-
-    `replica` is a mapping for `replica_of` that lacks the lengths of the requests.
-    """
+    """GPU, model and tensor parallelism as text -> what `faro_ops.calibrate.gpus` has fitted."""
     entries = read_yaml(Path(__file__).with_name("gpus.yaml"))
     return {tuple(str(entry[name]) for name in OF_GPU): entry for entry in entries}
 
 
 def _of_gpu(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping with what was measured for its GPU, model and tensor parallelism."""
-    values = dict(mapping)
+    values, measured = dict(mapping), measured_gpus()
     named = tuple(str(values.pop(name, "")) for name in OF_GPU)
     for n, name in enumerate(OF_GPU):
-        at_hand = sorted({one[n] for one in measured_gpus() if one[:n] == named[:n]})
+        at_hand = sorted({one[n] for one in measured if one[:n] == named[:n]})
         if named[n] not in at_hand:
             accepted = f"at hand: {', '.join(at_hand)}"
             raise ValueError(f"replica: {name}={named[n]!r} is not measured; {accepted}")
-    return measured_gpus()[named]["replica"] | values
+    return measured[named]["replica"] | values
 
 
 def mapping_of(replica: Replica) -> dict[str, Any]:
