@@ -195,8 +195,9 @@ def test_a_prompt_that_exceeds_the_tokens_of_an_iteration_waits_for_the_next_one
         Continuous(0.02, 0.001, 1e-4, 64, output_tokens=10, prompt_tokens=500, max_tokens=1000),
         Continuous(
             *(0.02, 0.0, 1e-4, 16, 50, 200),
+            output_cv=0.5,  # so that sequences, and prompts, do not all begin together
             beta_knees=((8.0, 0.002),),
-            gamma_knees=((100.0, 2e-4),),
+            gamma_knees=((100.0, 5e-5),),
         ),
     ],
     ids=str,
