@@ -194,7 +194,7 @@ class Continuous(Replica):
         rising = (np.diff(at, prepend=0.0) > 0).all()
         grows = (slope_s + np.cumsum(extras_s) > -1e-9).all()
         accepted = "pairs (x, extra seconds) with rising x > 0, after which no time falls"
-        self._check(field, rising and grows, accepted)
+        self._check(field, bool(rising and grows), accepted)
         object.__setattr__(self, field, knees)
 
     def decode_s(self, sequences: float) -> float:

@@ -15,7 +15,7 @@ measured, `Fit.several` is the ratio of the times. Divided by its median, a batc
 point of P where no single prompt was measured.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,8 @@ def _split_batch(runs: pd.DataFrame) -> int | None:
     return int(medians.index[1:][falls][0]) if falls.any() else None
 
 
-def _fit(names: Hashable, runs: pd.DataFrame) -> Fit:
-    gpu, model, parallel = names  # type: ignore[misc]
+def _fit(names: Any, runs: pd.DataFrame) -> Fit:
+    gpu, model, parallel = names
     where = f"{gpu}, {model}, tensor_parallel {parallel}"
     split = _split_batch(runs)
     if split is not None:
