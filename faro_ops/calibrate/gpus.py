@@ -11,7 +11,7 @@ made monotone, by the monotone cubic of Fritsch and Carlson (SIAM J. Numer. Anal
 stored with knees at the measured points and between them.
 
 Several prompts are assumed to take as long as one prompt with as many tokens. Where both were
-measured, `Fit.several` is the ratio of the times. Divided by its median, a batch of prompts is a
+measured, `GpuFit.several` is the ratio of the times. Divided by its median, a batch of prompts is a
 point of P where no single prompt was measured.
 """
 
@@ -42,7 +42,7 @@ DIGITS = 4  # significant digits of stored numbers
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class GpuFit:
     """The replica of one GPU, model and tensor parallelism, and how well it fits.
 
     The errors are relative, of interior points that were left out in turn: predicted / measured -1.
@@ -110,7 +110,7 @@ def read_runs(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def fit_gpus(runs: pd.DataFrame) -> list[Fit]:
+def fit_gpus(runs: pd.DataFrame) -> list[GpuFit]:
     """A fit for each GPU, model and tensor parallelism; ValueError if one has too few points."""
     return [_fit(names, of_kind) for names, of_kind in runs.groupby(KIND)]
 
@@ -176,7 +176,7 @@ def _split_batch(runs: pd.DataFrame) -> int | None:
     return int(medians.index[1:][falls][0]) if falls.any() else None
 
 
-def _fit(names: Any, runs: pd.DataFrame) -> Fit:
+def _fit(names: Any, runs: pd.DataFrame) -> GpuFit:
     gpu, model, parallel = names
     where = f"{gpu}, {model}, tensor_parallel {parallel}"
     split = _split_batch(runs)
@@ -190,7 +190,7 @@ def _fit(names: Any, runs: pd.DataFrame) -> Fit:
 
     ratios = points.ratios()
     several = (ratios.min(), np.median(ratios), ratios.max()) if len(ratios) else None
-    return Fit(
+    return GpuFit(
         names=(str(gpu), str(model), int(parallel)),
         replica=_replica(points, _cache_tokens(runs, names, split)),
         prompt_errors=tuple(
