@@ -146,6 +146,7 @@ chart: $(READY)
 
 data: $(READY)
 	python -m faro_pipeline fetch
+	python -m faro_pipeline fetch splitwise
 
 config: $(READY)
 	python -m faro_pipeline.settings

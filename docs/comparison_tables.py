@@ -18,8 +18,8 @@ import pandas as pd
 from rivals_tables import with_tuned
 from scipy.stats import ttest_ind_from_stats
 
-from faro_lib.metrics.paired import t_interval
 from studies.figures.comparison import published_main
+from studies.paired import t_interval
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent

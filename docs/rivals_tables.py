@@ -12,8 +12,9 @@ import marked
 import numpy as np
 import pandas as pd
 
-from faro_lib.metrics.paired import t_interval, unit_interval
+from faro_lib.metrics.paired import unit_interval
 from studies.days import MIN_DAYS
+from studies.paired import t_interval
 from studies.rivals import RIVALS
 from studies.tuning import edges
 from studies.wording import markdown_table

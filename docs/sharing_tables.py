@@ -11,7 +11,7 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from faro_lib.metrics.paired import t_interval
+from studies.paired import t_interval
 from studies.sharing import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
 from studies.wording import markdown_table
 

@@ -1,10 +1,11 @@
 """Parts of a table of jobs that only an operator's commands need: sections, and assumed values."""
 
+import json
 from pathlib import Path
 
 from faro_lib.workload import Job, pools_of
 from faro_lib.workload.readers import job_rows, read_jobs
-from faro_lib.workload.replicas import replica_of
+from faro_lib.workload.replicas import OF_GPU, Continuous, measured_gpus, replica_of
 
 
 def read_sections(path: str | Path, section: str, strict: bool = True) -> dict[str, dict]:
@@ -42,7 +43,8 @@ def read_unshared(path: str | Path) -> tuple[Job, ...]:
 def assumptions(path: str | Path) -> list[str]:
     """Warnings about service times and cold starts that the table does not give.
 
-    Each message names the jobs and the assumed default.
+    Each message names the jobs and the assumed default. Others are about replicas of measured GPUs
+    that serve more than was measured.
     """
     rows = job_rows(path)
     usual = Job("usual")
@@ -68,4 +70,27 @@ def assumptions(path: str | Path) -> list[str]:
         if len(absent) > 4:
             absent = [*absent[:3], f"{len(absent) - 3} more"]
         messages.append(f"{name} is not given for {', '.join(absent)}: {text}")
-    return messages
+    return messages + [text for row in rows for text in _extrapolated(row)]
+
+
+def _extrapolated(row: dict) -> list[str]:
+    """Warnings where the replica of a measured GPU serves longer prompts or larger batches."""
+    mapping = row.get("replica")
+    if isinstance(mapping, str):
+        mapping = json.loads(mapping)
+    if not mapping or "gpu" not in mapping:
+        return []
+    replica = replica_of(mapping)
+    assert isinstance(replica, Continuous)
+    measured = measured_gpus()[tuple(str(mapping[name]) for name in OF_GPU)]
+    prompts = max(replica.prompt_tokens, replica.max_tokens)
+    limits = {
+        f"{prompts:g} prompt tokens in a step": (prompts, measured["longest_prompt"]),
+        f"{replica.max_sequences} sequences": (replica.max_sequences, measured["largest_batch"]),
+    }
+    return [
+        f"{row.get('job')}: {what} are more than the {most} that were measured on "
+        f"{mapping['gpu']}: extrapolated"
+        for what, (value, most) in limits.items()
+        if value > most
+    ]

@@ -12,7 +12,6 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
 from faro_lib.metrics.measures import minute_utility, summarize
-from faro_lib.metrics.paired import t_interval
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.platforms import RayServe
 from faro_lib.protocol import Assuming
@@ -22,6 +21,7 @@ from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL, Batched, Continuous
 from faro_lib.workload.service import true_busy_s
+from studies.paired import t_interval
 
 TOKENS = Continuous(
     0.02, 5e-4, 1e-5, 16, output_tokens=150, prompt_tokens=300, output_cv=0.5, prompt_cv=1.0

@@ -35,6 +35,21 @@ LEAST_RECENT = "Least recently used"
 PLACEMENT_STEPS = 12  # rounds of improvement of the placement that is made once
 
 
+def shortage(placement: Placement, loads: np.ndarray) -> np.ndarray:
+    """Load that the replicas cannot serve, in erlangs, on each path: (paths, jobs) -> (paths,).
+
+    It is the largest load(S) - (replicas that hold a model of S) over all sets S of jobs.
+
+    >>> isolated = Placement(np.array([0, 1]), np.eye(2, dtype=bool))
+    >>> shortage(isolated, np.array([[1.5, 0.5], [1.0, 1.0]])).tolist()
+    [0.5, 0.0]
+    """
+    jobs = np.arange(loads.shape[1])
+    of_set = (np.arange(2 ** len(jobs))[:, None] >> jobs) & 1  # (sets, jobs)
+    holding = (of_set @ placement.resident.T > 0).sum(axis=1)  # (sets,)
+    return (loads @ of_set.T - holding).max(axis=1)
+
+
 @dataclass(frozen=True, slots=True)
 class StaticSharing:
     """A policy that keeps replicas and placements as they are at the start."""

@@ -1,37 +1,8 @@
-"""Paired comparison of policies on the same trials, with intervals by Student's t.
-
-`t_interval` takes one number per trial, and needs several trials or days. `unit_interval` takes a
-measure by blocks of minutes, days or worlds, and gives an interval for a single day and trial too.
-"""
+"""Paired comparison of policies on the same days and trials, with intervals by Student's t."""
 
 import numpy as np
-import pandas as pd
 
 CONFIDENCE = 0.95
-
-
-def t_interval(values: pd.Series, reference: pd.Series) -> tuple[float, float]:
-    """(mean of `values` - `reference`, half width of its 95 % interval by Student's t).
-
-    The index of both Series is the trial, or day and trial. The trials of a day share its load, so
-    with several days the mean over a day's trials is one observation. The half width of a single
-    observation is NaN.
-
-    >>> ours, theirs = pd.Series([1.0, 2.0, 3.0]), pd.Series([0.5, 1.5, 2.0])
-    >>> mean, half = t_interval(ours, theirs)
-    >>> round(mean, 3), round(half, 3)
-    (0.667, 0.717)
-    """
-    from scipy.stats import t
-
-    differences = values - reference
-    if "day" in differences.index.names and differences.index.unique("day").size > 1:
-        differences = differences.groupby(level="day").mean()
-    n = len(differences)
-    if n < 2:
-        return float(differences.mean()), np.nan
-    half_width = t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std() / np.sqrt(n)
-    return float(differences.mean()), float(half_width)
 
 
 def unit_interval(differences: np.ndarray, minutes: np.ndarray) -> tuple[float, float, float]:

@@ -1,6 +1,6 @@
 """Decisions about pools: what shared replicas are worth, what they hold, and what is refused."""
 
 from faro_lib.sharing.admission import Admission, admit
-from faro_lib.sharing.placement import place, shortage
+from faro_lib.sharing.placement import place
 
-__all__ = ["Admission", "admit", "place", "shortage"]
+__all__ = ["Admission", "admit", "place"]

@@ -38,20 +38,6 @@ def reached(masks, jobs):
 
 
 @njit(cache=True)
-def shortages(masks, jobs, loads_of):
-    """Largest load(S) - replicas that hold a model of S, at least 0, on each path, (paths,).
-
-    `loads_of` is `subset_loads`.
-    """
-    reach = reached(masks, jobs)
-    most = np.zeros(loads_of.shape[1])
-    for subset in range(1, len(reach)):
-        for path in range(len(most)):
-            most[path] = max(most[path], loads_of[subset, path] - reach[subset])
-    return most
-
-
-@njit(cache=True)
 def mean_pressure(masks, jobs, needs_of):
     """Mean over paths of the largest need(S) / replicas that hold a model of S.
 

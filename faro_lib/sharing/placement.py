@@ -20,22 +20,6 @@ ROUNDS = 8  # models that one decision exchanges at most
 HOME_MOVES = 1.5
 
 
-def shortage(placement: Placement, loads: np.ndarray) -> np.ndarray:
-    """Load that the replicas cannot serve, in erlangs, on each path: (paths, jobs) -> (paths,).
-
-    It is the largest load(S) - (replicas that hold a model of S) over all sets S of jobs.
-
-    >>> isolated = Placement(np.array([0, 1]), np.eye(2, dtype=bool))
-    >>> shortage(isolated, np.array([[1.5, 0.5], [1.0, 1.0]])).tolist()
-    [0.5, 0.0]
-    """
-    from faro_lib.sharing import _placement_kernels as kernels
-
-    loads = np.asarray(loads, float)
-    loads_of = kernels.subset_loads(loads)
-    return kernels.shortages(_masks(placement), loads.shape[1], loads_of)
-
-
 def place(
     pool: Pool,
     replicas: int,

@@ -33,10 +33,8 @@ class Kinds(NamedTuple):
     at_once: np.ndarray  # limit on the requests that one replica serves at once
     slowdown: np.ndarray  # this and the fields up to `slo_on` are explained in `workload.replicas`
     wait_s: np.ndarray
-    batch_s: np.ndarray  # (jobs, largest batch) duration of a batch of 1, 2, ... requests
-    alpha_s: np.ndarray
-    beta_s: np.ndarray
-    gamma_s: np.ndarray
+    durations_s: np.ndarray  # (jobs, most at once) of a batch or iteration of 1, 2, ... requests
+    prompt_knees: np.ndarray  # (jobs, knees, 2) `gamma_knees` after (0, gamma_s)
     max_tokens: np.ndarray
     slo_on: np.ndarray
     prompt_tokens: np.ndarray  # (requests,)
@@ -88,10 +86,17 @@ def new_kinds(
     def column(field: str) -> np.ndarray:
         return np.array([getattr(replica, field, 0.0) for replica in replicas])
 
-    durations_s = [getattr(replica, "durations_s", ()) for replica in replicas]
-    batch_s = np.full((len(jobs), max(map(len, durations_s))), np.inf)
-    for row, of_job in zip(batch_s, durations_s):
+    durations = [getattr(replica, "durations_s", ()) for replica in replicas]
+    durations_s = np.full((len(jobs), max(map(len, durations))), np.inf)
+    for row, of_job in zip(durations_s, durations):
         row[: len(of_job)] = of_job
+    knees = [
+        ((0.0, getattr(replica, "gamma_s", 0.0)), *getattr(replica, "gamma_knees", ()))
+        for replica in replicas
+    ]
+    prompt_knees = np.zeros((len(jobs), max(map(len, knees)), 2))
+    for rows, of_job in zip(prompt_knees, knees):
+        rows[: len(of_job)] = of_job
     slo_on = [getattr(replica, "slo_on", SLO_ON[END_TO_END]) for replica in replicas]
     most = int(places.max())
     shape = (len(jobs), slots)
@@ -100,10 +105,8 @@ def new_kinds(
         at_once=column("max_in_service"),
         slowdown=column("slowdown"),
         wait_s=column("wait_s"),
-        batch_s=batch_s,
-        alpha_s=column("alpha_s"),
-        beta_s=column("beta_s"),
-        gamma_s=column("gamma_s"),
+        durations_s=durations_s,
+        prompt_knees=prompt_knees,
         max_tokens=column("max_tokens"),
         slo_on=np.array([SLO_ON.index(one) for one in slo_on]),
         prompt_tokens=prompt_tokens,
@@ -153,7 +156,7 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
     # event. An iteration that ends exactly now still runs, because requests enter before iterations
     # end if both happen at the same time.
     start_s = kinds.since_s[job, slot]
-    length_s = kinds.alpha_s[job] + kinds.beta_s[job] * serving
+    length_s = kinds.durations_s[job, serving - 1]
     end_s = start_s + length_s
     iteration = kinds.iteration[job, slot]
     while end_s < now:
@@ -231,7 +234,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
             return at_latest_s
         size = min(inside, at_once)
         kinds.serving[job, slot] = size
-        return now + kinds.batch_s[job, size - 1] * service_s[line[0]]
+        return now + kinds.durations_s[job, size - 1] * service_s[line[0]]
     iteration = kinds.iteration[job, slot] + 1
     fresh = 0  # requests that are admitted, and the tokens of their prompts
     tokens = 0
@@ -247,7 +250,10 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
     kinds.fresh[job, slot] = fresh
     kinds.since_s[job, slot] = now
     kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration
-    length_s = kinds.alpha_s[job] + kinds.beta_s[job] * serving + kinds.gamma_s[job] * tokens
+    length_s = kinds.durations_s[job, serving - 1]
+    knees = kinds.prompt_knees[job]
+    for knee in range(len(knees)):
+        length_s += knees[knee, 1] * max(tokens - knees[knee, 0], 0.0)
     end_s = now + length_s
     if fresh == 0:
         for _ in range(int(np.min(mark[:serving])) - iteration):

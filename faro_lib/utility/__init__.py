@@ -3,7 +3,6 @@
 from faro_lib.utility.functions import (
     SOLVER_STEPS,
     precise_drop_penalty,
-    precise_utility,
     relaxed_drop_penalty,
     relaxed_utility,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "fewest_with_same_utility",
     "mean_of",
     "precise_drop_penalty",
-    "precise_utility",
     "predicted_latency",
     "relaxed_drop_penalty",
     "relaxed_utility",

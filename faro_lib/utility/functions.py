@@ -15,16 +15,6 @@ SOLVER_STEPS = (0.001, 0.03, 0.08)  # steps of the relaxed penalty, with which s
 CREDITS = (1.0, 0.75, 0.5, 0.0)  # share of the price that is kept in each of the four ranges
 
 
-def precise_utility(latency_s, slo_s) -> np.ndarray:
-    """1 if the latency meets the SLO (latency_s <= slo_s), else 0.
-
-    >>> precise_utility([0.5, 0.72, 0.9], 0.72).tolist()
-    [1.0, 1.0, 0.0]
-    """
-    latency_s, slo_s = _checked(latency_s, slo_s)
-    return utility_of(latency_s, slo_s, "precise")
-
-
 def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
     """1 if the latency meets the SLO, else (slo_s / latency_s)^alpha (EuroSys'25, section 4).
 

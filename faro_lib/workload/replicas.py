@@ -10,14 +10,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from faro_lib.errors import nearest
+from faro_lib.files import read_yaml
 
 # Requests that a replica of a live service queues or serves at once, unless its job says otherwise.
 MAX_ONGOING_REQUESTS = 10
+OF_GPU = ("gpu", "model", "tensor_parallel")  # fields that name what `measured_gpus` has
 OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
 # Latencies that the SLO of a token-generating service can limit.
 SLO_ON = ("first_token", "per_token", "end_to_end")
@@ -150,6 +153,9 @@ class Continuous(Replica):
     beta_s n + gamma_s p. Admission stops before n exceeds max_sequences or p exceeds max_tokens,
     but an empty replica always admits the first sequence. The lengths of prompts and outputs are
     lognormal, rounded, and at least 1.
+
+    Real GPUs are not linear: a knee (x, extra_s) makes each sequence (`beta_knees`) or prompt token
+    (`gamma_knees`) after the first x take extra_s more.
     """
 
     kind: ClassVar[str] = "continuous"
@@ -163,6 +169,9 @@ class Continuous(Replica):
     prompt_cv: float = 0.0
     max_tokens: int = 2048
     slo_on: str = "end_to_end"  # one of SLO_ON
+    beta_knees: tuple[tuple[float, float], ...] = ()
+    gamma_knees: tuple[tuple[float, float], ...] = ()
+    cache_tokens: float = math.inf  # size of the KV cache, which limits max_sequences
 
     def __post_init__(self):
         self._check_numbers("beta_s", "gamma_s", "output_cv", "prompt_cv")
@@ -172,6 +181,34 @@ class Continuous(Replica):
             self._check(field, 1 <= getattr(self, field) <= 1e6, "a number from 1 to 1e6")
         self._check("max_tokens", self.max_tokens >= 1, "a number >= 1")
         self._check("slo_on", self.slo_on in SLO_ON, f"one of {', '.join(SLO_ON)}")
+        self._check_knees("beta_knees", self.beta_s)
+        self._check_knees("gamma_knees", self.gamma_s)
+        cached = self.cache_tokens / (self.prompt_tokens + self.output_tokens)
+        self._check("cache_tokens", cached >= 1, "enough for a prompt and an output of mean length")
+        object.__setattr__(self, "max_sequences", int(min(self.max_sequences, cached)))
+
+    def _check_knees(self, field: str, slope_s: float) -> None:
+        knees = tuple(tuple(map(float, knee)) for knee in getattr(self, field))
+        self._check(field, all(len(knee) == 2 for knee in knees), "pairs (x, extra seconds)")
+        at, extras_s = np.array(knees).reshape(-1, 2).T
+        rising = (np.diff(at, prepend=0.0) > 0).all()
+        grows = (slope_s + np.cumsum(extras_s) > -1e-9).all()
+        accepted = "pairs (x, extra seconds) with rising x > 0, after which no time falls"
+        self._check(field, bool(rising and grows), accepted)
+        object.__setattr__(self, field, knees)
+
+    def decode_s(self, sequences: float) -> float:
+        """Seconds of an iteration with this many sequences and without new prompts."""
+        return self.alpha_s + self.beta_s * sequences + _beyond(self.beta_knees, sequences)
+
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """Seconds that new prompts with this many tokens in total add to an iteration."""
+        return self.gamma_s * prompt_tokens + _beyond(self.gamma_knees, prompt_tokens)
+
+    @property
+    def durations_s(self) -> tuple[float, ...]:
+        """`decode_s` of 1, ..., max_sequences sequences."""
+        return tuple(self.decode_s(n) for n in range(1, self.max_sequences + 1))
 
     @property
     def of_tokens(self) -> dict[str, float]:
@@ -192,16 +229,24 @@ class Continuous(Replica):
         return np.maximum(np.rint(lengths), 1.0)
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """Largest sustainable requests/s: 1 / (o (alpha_s + beta_s n) / n + gamma_s p).
+        """Largest sustainable requests/s: 1 / (o decode_s(n) / n + prefill_s(p a) / a).
 
         o and p are the mean numbers of output and prompt tokens. An iteration admits at most
         m = max(1, max_tokens / p) sequences. Each sequence stays for o iterations. Little's law
         thus limits the sequences in service to o m. n is the smaller of o m and max_sequences. The
-        n sequences in service share the time of an iteration.
+        n sequences in service share the time of an iteration, and the a = max(1, n / o) prompts
+        that begin together share that of their prompts.
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))
-        return 1 / (o * (self.alpha_s + self.beta_s * n) / n + self.gamma_s * p)
+        together = max(1.0, n / o)
+        shared_s = _beyond(self.gamma_knees, p * together) / together
+        return 1 / (o * self.decode_s(n) / n + self.gamma_s * p + shared_s)
+
+
+def _beyond(knees: tuple[tuple[float, float], ...], x: float) -> float:
+    """Extra seconds by the knees below x."""
+    return sum(extra_s * (x - at) for at, extra_s in knees if x > at)
 
 
 SERIAL = Replica()
@@ -225,6 +270,8 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
             raise ValueError(
                 f'replica={mapping!r} is not JSON, such as {{"kind": "serial"}}'
             ) from None
+    if isinstance(mapping, Mapping) and "gpu" in mapping:
+        mapping = _of_gpu(mapping)
     if not isinstance(mapping, Mapping) or "kind" not in mapping:
         accepted = f"accepted kinds: {', '.join(KINDS)}"
         raise ValueError(f"replica={mapping!r} must be a mapping with a kind; {accepted}")
@@ -249,6 +296,24 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
         raise ValueError(
             f"replica of kind {kind.kind}: {values} has a value that is not a number"
         ) from None
+
+
+def measured_gpus() -> dict[tuple[str, ...], dict[str, Any]]:
+    """GPU, model and tensor parallelism as text -> what `faro_ops.calibrate.gpus` has fitted."""
+    entries = read_yaml(Path(__file__).with_name("gpus.yaml"))
+    return {tuple(str(entry[name]) for name in OF_GPU): entry for entry in entries}
+
+
+def _of_gpu(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with what was measured for its GPU, model and tensor parallelism."""
+    values, measured = dict(mapping), measured_gpus()
+    named = tuple(str(values.pop(name, "")) for name in OF_GPU)
+    for n, name in enumerate(OF_GPU):
+        at_hand = sorted({one[n] for one in measured if one[:n] == named[:n]})
+        if named[n] not in at_hand:
+            accepted = f"at hand: {', '.join(at_hand)}"
+            raise ValueError(f"replica: {name}={named[n]!r} is not measured; {accepted}")
+    return measured[named]["replica"] | values
 
 
 def mapping_of(replica: Replica) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from faro_ops.cli.audit import audit
 from faro_ops.cli.deploy import deploy
 from faro_ops.cli.explain import explain
 from faro_ops.cli.freeze import freeze, thaw
+from faro_ops.cli.gpus import gpus
 from faro_ops.cli.manifests import manifests
 from faro_ops.cli.profile import profile
 from faro_ops.cli.recommend import recommend
@@ -46,6 +47,7 @@ COMMANDS = (
     freeze,
     thaw,
     profile,
+    gpus,
     manifests,
 )
 

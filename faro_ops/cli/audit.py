@@ -21,8 +21,12 @@ def audit(
     workload: Annotated[
         str | None,
         option(
-            "Table: job, requests, replicas, latency_p99_s (or other latencies), time or minute."
+            "Table: job, requests, replicas, latency_p99_s (or other latencies), time or minute; "
+            "or a log with a row for each request: time, job, latency_s."
         ),
+    ] = None,
+    replicas_file: Annotated[
+        str | None, option("With a log: time, job, replicas, a row for each change.")
     ] = None,
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
@@ -68,8 +72,10 @@ def audit(
     from faro_ops.recommend.records import (
         records_from_csv,
         records_from_journal,
+        records_from_log,
         records_from_prometheus,
     )
+    from faro_ops.recommend.request_log import is_request_log
 
     if plot is not None:
         shared.check_picture(Path(plot))
@@ -81,6 +87,8 @@ def audit(
         )
     if journal is not None:
         records = records_from_journal(journal, jobs)
+    elif workload is not None and is_request_log(workload):
+        records = records_from_log(workload, replicas_file, str(jobs), say)
     elif workload is not None:
         records = records_from_csv(workload, str(jobs))
     else:

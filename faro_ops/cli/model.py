@@ -23,7 +23,8 @@ from faro_ops.controller.expected import Event, expected
 from faro_ops.controller.overrides import Settings
 from faro_ops.controller.renewal import fitted, renewal
 from faro_ops.errors import message_of
-from faro_ops.recommend.load_history import exported_days, journal_days
+from faro_ops.recommend.load_history import exported_days, journal_days, traces_of_log
+from faro_ops.recommend.request_log import is_request_log
 
 # Values of --history for counts that controllers recorded.
 PROMETHEUS = "prometheus"
@@ -54,6 +55,8 @@ class Source:
     journal: str | None = None
     # Regular expression for the namespaces of the controllers that recorded the counts.
     namespace: str = ".*"
+    # Whether a request log may have other jobs, as after a job has left the table.
+    ignore_others: bool = False
 
     def __post_init__(self) -> None:
         for name in OWN:
@@ -73,6 +76,8 @@ class Source:
             return exported_days(str(self.prometheus), jobs, self.token_path, self.namespace)
         if self.history == JOURNAL:
             return journal_days(str(self.journal), jobs)
+        if is_request_log(self.history):
+            return traces_of_log(self.history, jobs, say, ignore_others=self.ignore_others)
         return read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
@@ -105,7 +110,7 @@ class FreshModel:
     """
 
     def __init__(self, source: Source, jobs: tuple[Job, ...], report: Callable[[str, str], object]):
-        self._source = source
+        self._source = replace(source, ignore_others=True)
         self._report = report
         self._begin(jobs, source.model(jobs))
 

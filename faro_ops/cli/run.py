@@ -20,8 +20,8 @@ def run(
     history: Annotated[
         str | None,
         option(
-            "Counts to learn from: a file (job, requests, minute[, day] or time), "
-            "or `prometheus` or `journal`."
+            "Counts to learn from: a file (job, requests, minute[, day] or time; or a log with a "
+            "row for each request), or `prometheus` or `journal`."
         ),
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",

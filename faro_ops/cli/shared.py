@@ -18,7 +18,14 @@ from faro_ops.errors import one_line
 from faro_ops.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
-LEFT = ("policy", "job", "reason", "case")  # columns that `text_table` aligns to the left
+LEFT = (
+    "policy",
+    "job",
+    "reason",
+    "case",
+    "gpu",
+    "model",
+)  # columns that `text_table` aligns to the left
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:

@@ -20,7 +20,8 @@ MAX_TRIALS = 10_000
 
 def simulate(
     workload: Annotated[
-        str, option("synthetic, faro-10jobs, or a CSV file of counts.")
+        str,
+        option("synthetic, faro-10jobs, a CSV of counts, or a log with a row per request."),
     ] = "synthetic",
     jobs: OptionalJobs = None,
     policy: Annotated[
@@ -54,7 +55,7 @@ def simulate(
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.shares import at_least_one_each
-    from faro_lib.workload.tables import load_workload
+    from faro_ops.recommend.load_history import read_workload
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(
@@ -67,7 +68,7 @@ def simulate(
     for name in names:
         factory_of(name)  # raise an error for an unknown policy before the traces are read
 
-    traces = load_workload(workload, jobs)
+    traces = read_workload(workload, jobs, say)
     if jobs is None and capacity < len(traces.jobs):
         few = f"capacity: {capacity} replicas are fewer than the {len(traces.jobs)} jobs"
         raise ValueError(f"{few} of {workload}")

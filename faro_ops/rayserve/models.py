@@ -172,7 +172,7 @@ class EmulatedTokens:
                 prompt, output, left = self._waiting.popleft()
                 prompts += prompt
                 running.append([output, left])
-            end_s += kind.alpha_s + kind.beta_s * len(running) + kind.gamma_s * prompts
+            end_s += kind.decode_s(len(running)) + kind.prefill_s(prompts)
             await asyncio.sleep(end_s - asyncio.get_running_loop().time())
             for sequence in running:
                 sequence[0] -= 1

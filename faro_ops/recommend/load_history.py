@@ -16,7 +16,7 @@ import pandas as pd
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
-from faro_lib.workload.readers import is_table, read_counts, traces_of_minutes
+from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import (
     by_the_clock,
@@ -34,7 +34,13 @@ from faro_ops.controller.journal import (
 )
 from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
-from faro_ops.recommend.request_log import WINDOW_S, Report, is_request_log, read_request_log
+from faro_ops.recommend.request_log import (
+    WINDOW_S,
+    Report,
+    RequestLog,
+    is_request_log,
+    read_request_log,
+)
 
 # Query for the requests per minute that `faro run` exports. The empty alternative after `|` matches
 # series without a namespace.
@@ -43,6 +49,7 @@ UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pi
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d")
 BURSTY = 1.5  # index of dispersion above which a log's requests are said to come in bursts
+NIGHT_MINUTES = 15  # a request log may end so many minutes before midnight
 WEEK_MINUTES = 7 * DAY_MINUTES
 # Minimum to fit a forecaster or to replay a day.
 MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1
@@ -168,6 +175,14 @@ def history_from_csv(
 
 def _history_of_log(path: str, table: tuple[Job, ...] | None, at: At, report: Report) -> History:
     log = read_request_log(path, [job.name for job in table] if table else None, report)
+    tell_bursts(log, report)
+    jobs = table or tuple(Job(name) for name in log.names)
+    end_minute = log.first_minute + log.per_minute.shape[1]
+    return history_of(jobs, log.per_minute, at=at, end_minute=end_minute)
+
+
+def tell_bursts(log: RequestLog, report: Report) -> None:
+    """Report the services whose requests come in bursts, which predictions do not know."""
     dispersed = dict(zip(log.names, log.dispersion.tolist()))
     bursts = [f"{name} ({index:.1f})" for name, index in dispersed.items() if index > BURSTY]
     if bursts:
@@ -175,9 +190,38 @@ def _history_of_log(path: str, table: tuple[Job, ...] | None, at: At, report: Re
             f"requests come in bursts: {', '.join(bursts)}; index of dispersion in {WINDOW_S} s, "
             "1 = at random times. Predictions assume random times and are optimistic for them"
         )
-    jobs = table or tuple(Job(name) for name in log.names)
-    end_minute = log.first_minute + log.per_minute.shape[1]
-    return history_of(jobs, log.per_minute, at=at, end_minute=end_minute)
+
+
+def traces_of_log(
+    path: str,
+    jobs: tuple[Job, ...] | None = None,
+    report: Report = lambda line: None,
+    *,
+    ignore_others: bool = False,
+) -> Traces:
+    """The complete days, from midnight to midnight, of a request log; the last one is judged.
+
+    A last day that lacks less than NIGHT_MINUTES is complete: no request came. The other arguments
+    are those of `read_request_log`.
+    """
+    names = [job.name for job in jobs] if jobs else None
+    log = read_request_log(path, names, report, ignore_others=ignore_others)
+    tell_bursts(log, report)
+    counts = log.per_minute.astype(float)
+    missing = -(log.first_minute + counts.shape[1]) % DAY_MINUTES
+    if missing < NIGHT_MINUTES:
+        counts = np.pad(counts, ((0, 0), (0, missing)))
+    of_log = jobs or tuple(Job(name) for name in log.names)
+    return days_from_midnight(of_log, log.first_minute, counts, path)
+
+
+def read_workload(
+    workload: str, jobs: str | None = None, report: Report = lambda line: None
+) -> Traces:
+    """`load_workload`, which may also be the path of a request log."""
+    if not is_request_log(workload):
+        return load_workload(workload, jobs)
+    return traces_of_log(workload, read_jobs(jobs) if jobs else None, report)
 
 
 def _replicas_now(rows: pd.DataFrame, names: list[str], later_minutes: int) -> np.ndarray:

@@ -17,7 +17,14 @@ from faro_lib.workload.timed import timed_counts
 from faro_ops.controller.journal import arrivals, with_same_jobs
 from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
-from faro_ops.recommend.load_history import History, history_of, local_minute, rows_of
+from faro_ops.recommend.load_history import (
+    History,
+    history_of,
+    local_minute,
+    rows_of,
+    tell_bursts,
+)
+from faro_ops.recommend.request_log import Report, RequestLog, read_request_log
 
 # Such as latency_mean_s, latency_p99_s.
 LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")
@@ -110,6 +117,56 @@ def records_from_csv(path: str, jobs: str) -> Records:
     return records_of(
         jobs_of_table, counts, replicas, np.array(levels), np.array(latency_s), end_minute
     )
+
+
+def records_from_log(
+    path: str, replicas_path: str | None, jobs: str, report: Report = lambda line: None
+) -> Records:
+    """The records in a request log with the column latency_s.
+
+    A minute has the mean of the latencies of its requests, the median, and the quantile of the
+    job's SLO. `replicas_path` is a file of the same formats with a row for each change of a job's
+    replicas, or for each look at them: time, job, replicas.
+    """
+    if replicas_path is None:
+        raise ValueError(f"{path}: a request log has no replicas; give --replicas-file FILE")
+    table = read_unshared(jobs)
+    names = [job.name for job in table]
+    log = read_request_log(path, names, report, keep="latency_s")
+    tell_bursts(log, report)
+    counts = log.per_minute.astype(float)
+    quantiles = arrays_of(table).quantile
+    levels = np.array([np.full(len(table), np.nan), np.full(len(table), 0.5), quantiles])
+    latency_s = np.full((len(levels), *counts.shape), np.nan)
+    assert log.kept is not None
+    for job, of_job in log.kept[log.kept["value"] > 0].groupby("job"):
+        by_minute = of_job.groupby("minute")["value"]
+        means = by_minute.mean()
+        minutes = means.index.to_numpy()
+        latency_s[0, job, minutes] = means
+        for n, level in enumerate((0.5, quantiles[job]), 1):
+            latency_s[n, job, minutes] = by_minute.quantile(level)
+    replicas = _replicas_of_minutes(replicas_path, names, log, report)
+    end_minute = log.first_minute + counts.shape[1]
+    return records_of(table, counts, replicas, levels, latency_s, end_minute)
+
+
+def _replicas_of_minutes(
+    path: str, names: Sequence[str], log: RequestLog, report: Report
+) -> np.ndarray:
+    """Replicas at the end of each minute of `log`, (jobs, minutes); NaN = not known yet."""
+    rows = read_request_log(path, names, report, keep="replicas")
+    assert rows.kept is not None
+    part = rows.kept["value"] % 1 != 0
+    if part.any():
+        row = int(part.to_numpy().argmax())
+        value = rows.kept["value"].iloc[row]
+        raise ValueError(f"{path}, row {row + 1}: replicas={value:g} is not a whole number >= 0")
+    known = rows.kept.groupby(["minute", "job"])["value"].last().unstack()
+    first = log.first_minute - rows.first_minute
+    minutes = range(first, first + log.per_minute.shape[1])
+    every = known.reindex(range(min(0, first), minutes.stop)).ffill()
+    return every.reindex(minutes).reindex(columns=range(len(names))).to_numpy(float).T
 
 
 def _numbers(column: pd.Series, path: str) -> pd.Series:

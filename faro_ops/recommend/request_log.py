@@ -11,21 +11,26 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
+if TYPE_CHECKING:
+    import pandas as pd
+
+from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst")
 ENDINGS = tuple(form + packed for form in FORMATS for packed in COMPRESSIONS)
-NUMBERS = ("prompt_tokens", "output_tokens", "latency_s")  # columns of numbers >= 0, if there
+# Columns of numbers >= 0, if there.
+NUMBERS = ("prompt_tokens", "output_tokens", "latency_s", "replicas")
 LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length
 WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
 MAX_DAYS = 366
 BLOCK_BYTES = 1 << 24
+HEAD_BYTES = 1000  # enough for the names of the columns
 PROGRESS_ROWS = 2_000_000
 OFFSET = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)$")  # the UTC offset at the end of an ISO 8601 time
 Report = Callable[[str], None]
@@ -38,6 +43,9 @@ class RequestLog:
     names: tuple[str, ...]
     first_minute: int  # minutes from 1970-01-01 00:00, by the log's own clock
     counts: np.ndarray  # requests in windows of WINDOW_S seconds from that minute on, (jobs, n)
+    # If a column was to be kept, a row for each request: job (position in `names`), minute (from
+    # `first_minute` on) and value.
+    kept: pd.DataFrame | None = None
 
     @property
     def per_minute(self) -> np.ndarray:
@@ -68,26 +76,54 @@ def dispersion(counts: np.ndarray, per_block: int) -> np.ndarray:
 
 
 def is_request_log(path: str | Path) -> bool:
-    """Whether the file has a row for each request: columns time and job, and no counts."""
-    if not str(path).endswith(ENDINGS) or not Path(path).exists():
+    """Whether the file has a row for each request: columns time and job, and no counts.
+
+    Without such a file, the ending decides: that of a table of counts is no log.
+    """
+    if not str(path).endswith(ENDINGS):
         return False
+    only_a_log = not str(path).endswith(TABLES)
+    if not Path(path).exists():
+        return only_a_log
     try:
-        names = next(batches(Path(path))).schema.names
-    except (ValueError, StopIteration):
+        names = _columns(Path(path))
+    except (ValueError, OSError, StopIteration):
         # A damaged log is reported by the reader of logs, any other file by that of tables.
-        return not str(path).endswith((".csv", ".csv.gz", ".parquet"))
-    return {"time", "job"} <= set(names) and not {"requests", "count"} & set(names)
+        return only_a_log
+    return {"time", "job"} <= names and not {"requests", "count"} & names
+
+
+def _columns(path: Path) -> set[str]:
+    """The names of the columns. The head of a CSV is read alone: its end may be damaged."""
+    import pyarrow as pa
+
+    packed, kind = _packed_and_kind(path)
+    if kind != ".csv":
+        return set(next(batches(path)).schema.names)
+    with pa.input_stream(str(path), compression=packed) as stream:
+        head = stream.read(HEAD_BYTES).decode("utf-8-sig", "replace").split("\n")[0]
+    return {name.strip().strip('"') for name in head.split(",")}
 
 
 def read_request_log(
-    path: str | Path, names: Sequence[str] | None = None, report: Report = lambda line: None
+    path: str | Path,
+    names: Sequence[str] | None = None,
+    report: Report = lambda line: None,
+    *,
+    keep: str | None = None,
+    ignore_others: bool = False,
 ) -> RequestLog:
-    """The counts of a log; `names` are the jobs that it may have, None: any.
+    """The counts of a log. The ValueError for a bad row names the file and the row.
 
-    The ValueError for a bad row names the file and the row. `report` is called with the progress.
+    names : the jobs that it may have; None: any.
+    report : called with the progress.
+    keep : one of NUMBERS, a column to keep for each request.
+    ignore_others : whether rows of other jobs are ignored. They are an error otherwise.
     """
     path = Path(path)
-    reading = _Reading(path, names)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; a log has the columns time, job")
+    reading = _Reading(path, names, keep, ignore_others)
     reported = 0
     for batch in batches(path):
         reading.add(batch)
@@ -111,12 +147,17 @@ def batches(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path}: damaged or no log, after row {rows} ({reason})") from None
 
 
+def _packed_and_kind(path: Path) -> tuple[str | None, str]:
+    """The compression of a file (None: none) and its format, one of FORMATS."""
+    packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    return packed, path.with_suffix("").suffix if packed else path.suffix
+
+
 def _opened(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import csv, json, parquet
 
-    packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    kind = path.with_suffix("").suffix if packed else path.suffix
+    packed, kind = _packed_and_kind(path)
     text = dict.fromkeys(("time", "job"), pa.string())
     with pa.input_stream(str(path), compression=packed) as stream:
         if kind == ".csv":
@@ -151,17 +192,23 @@ class _Reading:
 
     path: Path
     accepted: Sequence[str] | None
+    keep: str | None
+    ignore_others: bool
     rows: int = 0
     last_s: float = -np.inf  # time of the last row
     offset: str | None = None  # UTC offset of ISO 8601 times; None before the first row
     first_window: int = 0
     counts: dict[str, np.ndarray] = field(default_factory=dict)  # from `first_window` on, by job
+    # (names, position in them, window, value) of each batch, for `RequestLog.kept`.
+    kept: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def add(self, batch: Any) -> None:
         """Count the requests of a batch."""
-        for column in ("time", "job"):
+        needed = ["time", "job", *([self.keep] if self.keep else [])]
+        for column in needed:
             if column not in batch.schema.names:
-                raise ValueError(f"{self.path}: column {column!r} is missing; a log has time, job")
+                having = f"needed are {', '.join(needed)}"
+                raise ValueError(f"{self.path}: column {column!r} is missing; {having}")
         if not batch.num_rows:
             return
         time_s = self._times(batch.column("time"))
@@ -175,16 +222,22 @@ class _Reading:
         if window[-1] - self.first_window > MAX_DAYS * DAY_MINUTES * WINDOWS_PER_MINUTE:
             row = self.rows + len(window)
             raise ValueError(f"{self.path}, row {row}: more than {MAX_DAYS} days after row 1")
-        self._count(batch.column("job"), window - self.first_window)
+        window -= self.first_window
+        names, index = self._count(batch.column("job"), window)
+        if self.keep:
+            value = self._numbers(self.keep, batch.column(self.keep), "a number")
+            self.kept.append((names, index, window, value))
         self.rows += batch.num_rows
         self.last_s = float(time_s[-1])
 
-    def _count(self, jobs: Any, window: np.ndarray) -> None:
+    def _count(self, jobs: Any, window: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Count the requests of a batch. Returns its names, and the position of each request's."""
         encoded = jobs.dictionary_encode()
         index = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), float)
         names = [str(name) for name in encoded.dictionary.to_pylist()]
         unnamed = np.isnan(index)
-        known = [bool(name) and (not self.accepted or name in self.accepted) for name in names]
+        ours = [not self.accepted or name in self.accepted for name in names]
+        known = [bool(name) and (own or self.ignore_others) for name, own in zip(names, ours)]
         wrong = unnamed | ~np.array([*known, True])[np.where(unnamed, -1, index).astype(int)]
         if wrong.any():
             at = int(wrong.argmax())
@@ -193,12 +246,15 @@ class _Reading:
             raise self._bad(at, f"job {name!r}", rule)
         first, length = int(window[0]), int(window[-1] - window[0]) + 1
         for n, name in enumerate(names):
+            if not ours[n]:
+                continue
             of_job = np.bincount(window[index == n] - first, minlength=length)
             before = self.counts.get(name, np.zeros(0, np.int64))
             grown = np.zeros(max(len(before), first + length), np.int64)
             grown[: len(before)] = before
             grown[first : first + length] += of_job
             self.counts[name] = grown
+        return names, index.astype(np.int64)
 
     def _times(self, column: Any) -> np.ndarray:
         """Seconds since 1970-01-01 00:00 by the log's own clock."""
@@ -267,6 +323,9 @@ class _Reading:
     def log(self) -> RequestLog:
         if not self.rows:
             raise ValueError(f"{self.path}: no rows; a log has one for each request")
+        if not self.counts:
+            ours = ", ".join(self.accepted or ())
+            raise ValueError(f"{self.path}: no row is of one of the jobs {ours}")
         names = tuple(self.accepted or sorted(self.counts, key=lambda name: (len(name), name)))
         longest = max(len(of_job) for of_job in self.counts.values())
         windows = -(-longest // WINDOWS_PER_MINUTE) * WINDOWS_PER_MINUTE
@@ -274,4 +333,17 @@ class _Reading:
         for row, name in zip(counts, names):
             of_job = self.counts.get(name, np.zeros(0, np.int64))
             row[: len(of_job)] = of_job
-        return RequestLog(names, self.first_window // WINDOWS_PER_MINUTE, counts)
+        first_minute = self.first_window // WINDOWS_PER_MINUTE
+        return RequestLog(names, first_minute, counts, self._kept(names) if self.keep else None)
+
+    def _kept(self, names: tuple[str, ...]) -> pd.DataFrame:
+        import pandas as pd
+
+        position = {name: n for n, name in enumerate(names)}
+        parts = []
+        for of_batch, index, window, value in self.kept:
+            job = np.array([position.get(name, -1) for name in of_batch])[index]
+            minute = window // WINDOWS_PER_MINUTE
+            part = pd.DataFrame({"job": job, "minute": minute, "value": value})
+            parts.append(part[job >= 0])
+        return pd.concat(parts, ignore_index=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from faro_lib.figures.style import MEASURES as LABELS
-from faro_lib.metrics.paired import t_interval
 from studies.forecast_scores import scores_caption
+from studies.paired import t_interval
 from studies.report.tables import MEASURES, by_run
 from studies.wording import and_list
 

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from faro_lib.metrics.paired import t_interval
+from studies.paired import t_interval
 
 # Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is
 # better.

@@ -29,6 +29,18 @@ REPLICAS = (
     Batched(8, 0.01, 0.03, 0.002),
     Batched(3, batch_s=(0.1, 0.11, 0.15)),
     Continuous(0.02, 0.001, 1e-4, 16, 50, 200, output_cv=0.5, slo_on="first_token"),
+    Continuous(
+        *(0.02, 0.001, 1e-4, 16, 50, 200),
+        beta_knees=((8.0, 0.002), (12.0, -0.001)),
+        gamma_knees=((128.0, 3e-5),),
+        cache_tokens=5000.0,
+    ),
+)
+
+
+TOKENS = (
+    "kind: continuous, alpha_s: 0.02, beta_s: 0.001, gamma_s: 0.0001, max_sequences: 16, "
+    "output_tokens: 50, prompt_tokens: 200"
 )
 
 
@@ -80,6 +92,20 @@ def test_a_table_of_serial_jobs_has_no_column_replica(ending, tmp_path):
             "slowdown=-1 must be a finite number >= 0",
         ),
         ("'{'", "is not JSON"),
+        (f"{{{TOKENS}, beta_knees: [[8, 1e-3], [4, 1e-3]]}}", "with rising x > 0"),
+        (f"{{{TOKENS}, gamma_knees: [[8, -1e-3]]}}", "after which no time falls"),
+        (f"{{{TOKENS}, gamma_knees: [8]}}", "has a value that is not a number"),
+        (f"{{{TOKENS}, gamma_knees: [[8]]}}", "must be pairs (x, extra seconds)"),
+        (f"{{{TOKENS}, cache_tokens: 200}}", "enough for a prompt and an output of mean length"),
+        ("{gpu: a1, model: b}", "gpu='a1' is not measured; at hand: a100-80gb, h100-80gb"),
+        (
+            "{gpu: h100-80gb, model: llama2-70b, tensor_parallel: 3}",
+            "tensor_parallel='3' is not measured; at hand: 2, 4, 8",
+        ),
+        (
+            "{gpu: h100-80gb, model: llama2-70b, tensor_parallel: 4, prompt_tokens: 9}",
+            "output_tokens is missing",
+        ),
     ],
 )
 def test_a_wrong_replica_is_refused_in_one_line(replica, problem, tmp_path):
@@ -95,9 +121,24 @@ def test_the_load_of_a_job_is_relative_to_the_capacity_of_its_replicas():
         Job(f"job{n}", service_time_s=0.1, replica=replica) for n, replica in enumerate(REPLICAS)
     )
     # 4 at once at 1 / 2.5 of the speed; 8 requests in 46 ms; 3 in 150 ms; 50 iterations of 36 ms
-    # for 16 sequences each.
+    # for 16 sequences each; those with knees take 48 ms, and prompts 2.16 ms longer.
     expected = [0.1, 0.1 * 2.5 / 4, 0.046 / 8, 0.05, 50 * 0.036 / 16 + 0.02]
+    expected += [50 * 0.048 / 16 + 0.02216]
     np.testing.assert_allclose(arrays_of(jobs).busy_s, expected)
+
+
+def test_knees_that_bend_nothing_change_no_latency():
+    plain = REPLICAS[4]
+    bent = replace(plain, beta_knees=((4.0, 0.0),), gamma_knees=((100.0, 0.0),))
+    assert bent.capacity_rps(1.0) == plain.capacity_rps(1.0)
+    latencies = [
+        tail_latency_s(Job("a", model="own", replica=one), 10.0, 2, 5) for one in (plain, bent)
+    ]
+    assert latencies[0] == latencies[1]
+
+
+def test_the_kv_cache_limits_the_sequences():
+    assert replace(REPLICAS[4], cache_tokens=1000.0).max_sequences == 4  # of 250 tokens each
 
 
 def test_jobs_with_other_replicas_are_of_other_latency_classes():

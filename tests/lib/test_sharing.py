@@ -16,13 +16,14 @@ from faro_lib.allocate.objectives import quantised
 from faro_lib.policies import Faro, PolicyContext, make
 from faro_lib.queueing import model_of
 from faro_lib.sharing.admission import admit
-from faro_lib.sharing.placement import near_shares, place, shortage
+from faro_lib.sharing.placement import near_shares, place
 from faro_lib.sharing.units import pool_row, row_for, units_of, with_pools
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, Placement, Traces, Workload, arrays_of, pools_of
 from faro_lib.workload.pools import chained
 from faro_lib.workload.synthetic import synthetic
+from studies.sharing import shortage
 from tests.support.examples import examples
 
 MODEL = model_of("mgc")

@@ -161,6 +161,19 @@ def test_a_short_schedule_of_tokens_computed_by_hand(slo_on, expected):
     np.testing.assert_allclose(cluster.latency_s, expected)
 
 
+def test_knees_make_steps_and_prompts_longer_beyond_them():
+    replica = Continuous(
+        *(1.0, 0.2, 0.1, 4),
+        output_tokens=1,
+        prompt_tokens=1,
+        beta_knees=((1.0, 0.5),),
+        gamma_knees=((5.0, 0.2), (10.0, -0.1)),
+    )
+    # Alone: 1.2 + 0.1 x 4. Two with 12 prompt tokens: 1.4 + 0.5, and 1.2 + 7 x 0.2 - 2 x 0.1.
+    cluster = cluster_of(replica, [0.0, 1.0, 1.0], [4, 6, 6], [1, 1, 1])
+    np.testing.assert_allclose(cluster.latency_s, [1.6, 0.6 + 4.3, 0.6 + 4.3])
+
+
 def test_a_prompt_that_exceeds_the_tokens_of_an_iteration_waits_for_the_next_one():
     replica = Continuous(
         1.0, 0.0, 0.0, 4, output_tokens=1, prompt_tokens=6, max_tokens=10, slo_on="first_token"
@@ -180,6 +193,12 @@ def test_a_prompt_that_exceeds_the_tokens_of_an_iteration_waits_for_the_next_one
             0.02, 0.001, 1e-4, 16, output_tokens=50, prompt_tokens=200, output_cv=0.5, prompt_cv=1.0
         ),
         Continuous(0.02, 0.001, 1e-4, 64, output_tokens=10, prompt_tokens=500, max_tokens=1000),
+        Continuous(
+            *(0.02, 0.0, 1e-4, 16, 50, 200),
+            output_cv=0.5,  # so that sequences, and prompts, do not all begin together
+            beta_knees=((8.0, 0.002),),
+            gamma_knees=((100.0, 5e-5),),
+        ),
     ],
     ids=str,
 )

@@ -21,7 +21,6 @@ from faro_lib.utility import (
     UtilityTable,
     build_table,
     precise_drop_penalty,
-    precise_utility,
     predicted_latency,
     relaxed_drop_penalty,
     relaxed_utility,
@@ -66,7 +65,7 @@ def by_definition(
         return (
             relaxed_utility(late, job.slo_s, alpha)
             if utility == "relaxed"
-            else precise_utility(late, job.slo_s)
+            else latency_models.utility_of(late, job.slo_s, "precise")
         )
 
     cold = (
@@ -311,7 +310,7 @@ def test_drop_penalties_have_the_breakpoints_of_the_paper():
 
 @given(st.floats(0.001, 100.0), st.floats(0.01, 10.0), st.floats(0.1, 8.0))
 def test_the_relaxed_utility_is_never_below_the_precise(late, slo, alpha):
-    assert precise_utility(late, slo) <= relaxed_utility(late, slo, alpha) <= 1
+    assert latency_models.utility_of(late, slo, "precise") <= relaxed_utility(late, slo, alpha) <= 1
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from faro_pipeline.start import NEEDED
 
 from faro_lib import workload
 from faro_lib.workload.jobs import TABLES
+from faro_ops.recommend import request_log
 
 NOT_CHECKED = "config: only types and ranges are checked, because "
 LEARNING = ("--config", "synthetic={days: 3}", "scale={curve: [20]}", "days={judged: [2]}")
@@ -119,7 +120,7 @@ def test_without_packages_the_days_of_a_csv_are_counted(tmp_path):
 def test_the_names_of_the_workloads_are_those_of_the_library():
     assert derived.SYNTHETIC == workload.SYNTHETIC
     assert derived.PUBLISHED == workload.PUBLISHED
-    assert derived.TABLES == TABLES
+    assert set(derived.ENDINGS) == {*TABLES, *request_log.ENDINGS}
 
 
 def test_the_catalog_finds_what_it_looks_for():

@@ -4,6 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -70,3 +71,19 @@ def test_the_papers_headline_is_in_its_published_table(script):
     ratios = script("paper_figures").ratios()
     assert ratios["published"].max() == pytest.approx(23, abs=1)
     assert (ratios["ours"] > 1).all()
+
+
+def test_the_page_of_gpus_has_the_fits_that_a_jobs_table_can_name(script):
+    tables = script("gpus_tables")
+    assert between("gpus.md", tables.MARK) == tables.table(tables.entries())
+    assert between("gpus.md", tables.FINDING) == tables.finding(tables.entries())
+
+
+def test_the_fits_of_gpus_miss_what_they_have_not_seen_by_at_most_15_percent(script):
+    errors = [
+        np.abs(entry[name])
+        for entry in script("gpus_tables").entries()
+        for name in ("prompt_errors", "token_errors")
+    ]
+    assert np.median(np.concatenate(errors)) <= 0.05
+    assert np.concatenate(errors).max() <= 0.15

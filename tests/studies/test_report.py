@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from faro_pipeline.settings import Config
 
-from faro_lib.metrics.paired import t_interval
 from faro_lib.workload.synthetic import synthetic
+from studies.paired import t_interval
 from studies.report import findings
 from studies.report.page import write_report
 from studies.report.tables import MEASURES

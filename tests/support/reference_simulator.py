@@ -245,11 +245,12 @@ class ContinuousReplica(Replica):
         self.running += self.admitted
         self.busy = bool(self.running)
         if self.busy:
-            length_s = (
-                self.kind["alpha_s"]
-                + self.kind["beta_s"] * len(self.running)
-                + self.kind["gamma_s"] * prompts
-            )
+            n = len(self.running)
+            length_s = self.kind["alpha_s"] + self.kind["beta_s"] * n
+            length_s += sum(extra_s * max(n - at, 0) for at, extra_s in self.kind["beta_knees"])
+            length_s += self.kind["gamma_s"] * prompts
+            for at, extra_s in self.kind["gamma_knees"]:
+                length_s += extra_s * max(prompts - at, 0)
             self.plan(self.clock.now_s + length_s, self._end)
 
     def _end(self):

@@ -109,6 +109,8 @@ def replicas():
             *(positive_s, times(2.0**-6), times(2.0**-9), counts, tokens, tokens, cv, cv),
             st.sampled_from([1, 12, 10_000]),
             slo_on,
+            st.sampled_from([(), ((2.0, 2.0**-6), (4.0, -(2.0**-6)))]),
+            st.sampled_from([(), ((3.0, 2.0**-8),)]),
         ),
     )
 

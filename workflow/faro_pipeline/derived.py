@@ -14,7 +14,10 @@ from typing import Any
 # As in `faro_lib.workload`, which needs numpy.
 SYNTHETIC = "synthetic"
 PUBLISHED = "faro-10jobs"
-TABLES = (".csv", ".csv.gz", ".parquet")
+# Endings of tables of counts and, as in `faro_ops.recommend.request_log`, of request logs.
+ENDINGS = tuple(
+    form + packed for form in (".csv", ".jsonl", ".parquet") for packed in ("", ".gz", ".zst")
+)
 
 PUBLISHED_JOBS = 10
 PUBLISHED_DAYS = 10  # training days
@@ -42,7 +45,7 @@ def stem_of(workload: str) -> str:
     ('synthetic', 'my')
     """
     name = Path(workload).name
-    for ending in TABLES:
+    for ending in ENDINGS:
         if name.endswith(ending):
             return name.removesuffix(ending)
     return name

@@ -29,10 +29,12 @@ def start(
     missing = missing_packages()
     if not missing:
         from faro_pipeline.check import check
+        from faro_pipeline.counts import with_counts
         from faro_pipeline.settings import load
 
         checked = load(config)
         validate(checked.model_dump(mode="json"))
+        checked = with_counts(checked, say)
         return checked.model_dump(), check(checked, here)
     if say:
         absent = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"

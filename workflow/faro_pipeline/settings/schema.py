@@ -7,8 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from faro_lib.errors import nearest
 from faro_lib.workload import PUBLISHED, SYNTHETIC
-from faro_lib.workload.jobs import TABLES
-from faro_pipeline.derived import PUBLISHED_JOBS, stem_of
+from faro_pipeline.derived import ENDINGS, PUBLISHED_JOBS, stem_of
 from faro_pipeline.stages.ablation import Ablation
 from faro_pipeline.stages.days import Days
 from faro_pipeline.stages.forecast import Forecast
@@ -27,7 +26,8 @@ class Config(Section):
     """All settings of a pipeline run."""
 
     workload: str = Field(
-        SYNTHETIC, description=f"{SYNTHETIC}, {PUBLISHED} (published traces) or a .csv file"
+        SYNTHETIC,
+        description=f"{SYNTHETIC}, {PUBLISHED} (published traces), a .csv file or a request log",
     )
     jobs: str | None = Field(
         None, description=".csv or .yaml table of the jobs; null: defaults for every job"
@@ -83,7 +83,7 @@ class Config(Section):
     @classmethod
     def _known_or_a_csv_file(cls, workload: str) -> str:
         known = (SYNTHETIC, PUBLISHED)
-        if workload not in known and not workload.endswith(TABLES):
+        if workload not in known and not workload.endswith(ENDINGS):
             raise ValueError(f"is neither a workload nor a .csv file; {nearest(workload, known)}")
         if workload not in known and stem_of(workload) in known:
             raise ValueError(
