@@ -35,6 +35,7 @@ ENTRIES = (
     "HPA",
     "RayServe-2.60",
     "Faro-Sum",
+    "Faro-Sum-learning",
     "Faro-FairSum",
     "arena/hpa_behavior.py",
     "arena/keda.py",
