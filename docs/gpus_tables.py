@@ -1,4 +1,4 @@
-"""The table of docs/gpus.md, from the fits of benchmarks/gpus.py.
+"""The table of docs/gpus.md, from the fits in "faro_lib/workload/gpus.yaml".
 
 python benchmarks/gpus.py && python docs/gpus_tables.py
 """

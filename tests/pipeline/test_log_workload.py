@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 def started(workload, **settings):
     config = {"workload": str(workload), "jobs": "jobs.yaml", "capacities": [4], **settings}
-    return start(config, here=False, say=True)
+    return start(config, here=False, say=True, validate=lambda settings: None)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -229,5 +229,5 @@ class TestFetching:
         assert commands.main("fetch", "faro-10job") == 2
         said = capsys.readouterr().err
         hint = "no entry 'faro-10job'; did you mean 'faro-10jobs'?"
-        assert said.startswith(f"fetch: data/sources.yaml: {hint}")
+        assert said.startswith(f"fetch: {ROOT}/data/sources.yaml: {hint}")
         assert said.count("\n") == 1
