@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import runpy
+import textwrap
 from pathlib import Path
 
 import marked
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/elsewhere.md"
 RUNS = ROOT / "data/recorded-families/runs.csv"
 LEADER = "Faro-Sum"
+FAMILIES = runpy.run_path(str(ROOT / "benchmarks/families.py"))["FAMILIES"]
 MARK = "families: docs/families_tables.py writes this table"
 MISSING = "Not recorded yet."
 
@@ -25,7 +28,7 @@ MISSING = "Not recorded yet."
 def table(runs: pd.DataFrame) -> str:
     """A row per family: lost utility of Faro-Sum, and that of each rival minus it.
 
-    The units of an interval are the worlds.
+    The units of an interval are the worlds. A sentence names the families that are not recorded.
     """
     rivals = [name for name in runs["policy"].unique() if name != LEADER]
     rows = []
@@ -35,7 +38,11 @@ def table(runs: pd.DataFrame) -> str:
         cells = [difference(lost[rival] - lost[LEADER]) for rival in rivals]
         rows.append((family, len(lost), capacity, f"{lost[LEADER].mean():.3f}", *cells))
     heads = ["family", "worlds", "cores", LEADER, *(f"{rival} (tuned)" for rival in rivals)]
-    return markdown_table(heads, rows)
+    text = markdown_table(heads, rows)
+    missing = [name for name in FAMILIES if name not in set(runs["family"])]
+    if missing:
+        text += "\n\n" + textwrap.fill(f"Not recorded yet: {', '.join(missing)}.", 100)
+    return text
 
 
 def difference(by_world: pd.Series) -> str:
