@@ -146,7 +146,6 @@ chart: $(READY)
 
 data: $(READY)
 	python -m faro_pipeline fetch
-	python -m faro_pipeline fetch splitwise
 
 config: $(READY)
 	python -m faro_pipeline.settings

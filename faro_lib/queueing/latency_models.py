@@ -81,7 +81,7 @@ def utility_of(latency_s, slo_s, utility: str, alpha: float = 1.0) -> np.ndarray
     """
     if utility == "relaxed":
         return np.minimum(1.0, slo_s / np.maximum(latency_s, slo_s)) ** alpha
-    return (latency_s <= slo_s).astype(float)
+    return np.asarray(latency_s <= slo_s, dtype=float)
 
 
 class Curves(NamedTuple):
