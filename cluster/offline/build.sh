@@ -1,6 +1,6 @@
 #!/bin/bash
 # Build what cluster/up.sh needs where no image registry is reachable, from Debian packages and Go modules: Docker's engine runs
-# afterwards, and the images are in it. Needs root, Debian 12 or newer, Go 1.26 and 12 GB of disk; 16 minutes on two idle cores.
+# afterwards, and the images are in it. Needs root, Debian 12 or newer, Go 1.26 and 12 GB of disk; 13 minutes on two cores.
 # All is kept in ${FARO_KIND_CACHE:-~/.cache/faro-kind}, by version: a second run takes seconds.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=settings.sh
