@@ -283,6 +283,7 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(
     assert "data:image/png;base64," in picture.read_text()
 
 
+@pytest.mark.slow
 def test_a_rate_that_the_given_capacity_does_not_keep_is_exit_status_3(counts_csv, capsys):
     arguments = f"--workload {counts_csv} --max-violation-rate 0 --curve --capacity 7".split()
     assert cli.main(["recommend", *arguments]) == 3

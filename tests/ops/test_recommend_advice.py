@@ -205,6 +205,7 @@ def test_low_rates_are_printed_with_three_digits(ample):
     assert "12300 (0-0)" in printed
 
 
+@pytest.mark.slow
 def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_cluster_does_not_need(
     tmp_path, capsys
 ):

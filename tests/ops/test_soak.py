@@ -41,6 +41,7 @@ def some_faults(world, *changes):
     )
 
 
+@pytest.mark.slow
 @with_twins
 def test_without_faults_no_failure_is_counted_and_a_job_changes_at_most_twice_an_hour(world):
     figures = soak(world, HOURS / 4, faults=faults_of(world, ("none",)))
@@ -148,6 +149,7 @@ def test_the_soak_notices_if_a_new_leader_changes_targets(twin):
         assert any("the new leader set" in line for line in noted(faults))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_faults_and_targets_again():
     first, second = (soak("kubernetes", 0.2, seed=5) for _ in range(2))
     assert first.faults == second.faults

@@ -29,6 +29,7 @@ def no_shared_disk(tmp_path) -> list[str]:
     return [*prefix, "--shared-fs-usage", "none"]
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_is_planned_for_slurm(checkout):
     needs("snakemake_executor_plugin_slurm")
     assert checkout.would_run("--profile", "profiles/slurm", *SMALL)["simulate"] == 2
