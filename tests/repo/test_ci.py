@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
 PARTS = [
     *("packages", "traces", "environment", "kind cluster", "test-k8s", "kind down"),
-    *("smoke", "forecasters", "docs", "test-all", "beside"),
+    *("smoke", "forecasters", "docs", "crate", "test-all", "beside"),
 ]
 
 
@@ -85,6 +85,7 @@ def test_it_is_green_if_every_part_passes_and_each_part_says_so(machine):
         ("checkout/cluster/down.sh", "exit 1", "kind down"),
         ("bin/make", '[ "$1" != smoke ]', "smoke"),
         ("bin/make", '[ "$1" != forecasters ]', "forecasters"),
+        ("bin/make", '[ "$1" != crate ]', "crate"),
         ("bin/make", '[ "$1" != test-all ]', "test-all"),
     ],
 )
