@@ -245,7 +245,7 @@ class Continuous(Replica):
 
 
 def _beyond(knees: tuple[tuple[float, float], ...], x: float) -> float:
-    """Extra seconds by the knees below x."""
+    """Seconds that the knees below x add."""
     return sum(extra_s * (x - at) for at, extra_s in knees if x > at)
 
 

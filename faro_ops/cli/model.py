@@ -55,7 +55,7 @@ class Source:
     journal: str | None = None
     # Regular expression for the namespaces of the controllers that recorded the counts.
     namespace: str = ".*"
-    # Whether a request log may have other jobs, as after a job has left the table.
+    # Whether jobs of a request log that are not in the table are left out, instead of an error.
     ignore_others: bool = False
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
 FORMATS = (".csv", ".jsonl", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst")
 ENDINGS = tuple(form + packed for form in FORMATS for packed in COMPRESSIONS)
-# Columns of numbers >= 0, if there.
+# Optional columns, which must be numbers >= 0.
 NUMBERS = ("prompt_tokens", "output_tokens", "latency_s", "replicas")
 LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length

@@ -82,7 +82,7 @@ def true_factor(jobs: Sequence[Job]) -> np.ndarray:
 
 
 def slice_of(policy: str, minutes: int, scale: float) -> Slice:
-    """The requests of a run; KNOWING has the true service times in its table.
+    """The jobs and requests of a run; the table has the true service times only for KNOWING.
 
     scale : trace seconds per wall second.
     """
@@ -106,7 +106,7 @@ def slice_of(policy: str, minutes: int, scale: float) -> Slice:
 
 
 def faro(policy: str, one: Slice) -> Faro:
-    """Faro-Sum as in `faro run`, which learns only as LEARNING."""
+    """Faro-Sum as `faro run` makes it; it learns service times only if `policy` is LEARNING."""
     jobs, counts = one.workload.jobs, one.workload.requests_per_min
     no_days = Traces(jobs, np.zeros((0, 1, *counts.shape), int), counts[None])
     latency_model = measure(jobs, serving_model=one.serving_model)

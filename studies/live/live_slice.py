@@ -83,7 +83,7 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy, also one in a `Wrapper`, with the tick and history of this slice.
+        """The policy, or the policy inside a `Wrapper`, with the tick and history of this slice.
 
         Faro assumes a cold start of one minute.
         """

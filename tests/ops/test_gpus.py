@@ -29,7 +29,10 @@ def prompt_ms(tokens):
 
 
 def measured(several=1.0, runs=3, noise=0.0, **columns):
-    """A table of measurements of these laws; batches take `several` times one long prompt."""
+    """Measurements by the two laws above.
+
+    A batch of prompts takes `several` times as long as one prompt with as many tokens.
+    """
     sizes = [(2**n, 1) for n in range(6, 14)] + [(512, 2**n) for n in range(1, 7)]
     rng = np.random.default_rng(1)
     rows = []
