@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs crate clean
+.PHONY: figures smoke claims claims-all arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -150,9 +150,16 @@ data: $(READY)
 config: $(READY)
 	python -m faro_pipeline.settings
 
-# Whether the record of the smoke run is a valid Workflow Run Crate. The validator has an environment of its own.
+# The crate of the repository, from CITATION.cff, the data, the notebooks and the figures.
+metadata: $(READY)
+	python -m studies.report.repository
+
+# Whether the crate of the repository and the record of a run are valid. The validator has an environment of its own.
+RUN ?= results/synthetic
 crate: build/crate-venv/.ready
-	build/crate-venv/bin/python tests/support/validate_crate.py results/synthetic
+	@[ -f "$(RUN)/ro-crate-metadata.json" ] || { echo "make: RUN: $(RUN)/ro-crate-metadata.json: no such file; make smoke writes results/synthetic" >&2; exit 2; }
+	build/crate-venv/bin/python tests/support/validate_crate.py . workflow-ro-crate
+	build/crate-venv/bin/python tests/support/validate_crate.py $(RUN)
 
 build/crate-venv/.ready: envs/crate/requirements.txt
 	python3 -m venv build/crate-venv
