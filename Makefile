@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -6,10 +6,17 @@ WORKLOAD ?=
 SET ?=
 CORES ?= all
 ARGS ?=
+# The run whose record `make crate` validates and `make release` archives.
+RUN ?= results/synthetic
 
 # A Python that the pinned wheels exist for.
 ACCEPTED = (3, 11) <= sys.version_info < (3, 14)
-CANDIDATES = python3.11 python3.12 python3.13 python3
+CANDIDATES = $(or $(shell cat wheelhouse/PYTHON 2>/dev/null),python3.11 python3.12 python3.13 python3)
+# In an archive of `make release`, packages come from the wheelhouse, without a network.
+ifneq ($(wildcard wheelhouse/PYTHON),)
+export PIP_NO_INDEX = 1
+export PIP_FIND_LINKS = $(CURDIR)/wheelhouse
+endif
 BIN = .venv/bin
 PINS = .venv/.pins
 READY = .venv/.ready
@@ -17,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
+.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -99,12 +106,29 @@ fuzz: $(READY)
 notebooks: $(READY)
 	python tests/support/refresh_notebooks.py
 
-# The claims of docs/artifact.md, from the raw traces: the quick half, or all.
+# The claims of docs/artifact.md: the quick ones, all, those that need no data but the repository's, or all of the others.
 claims: $(READY)
 	python benchmarks/claims.py
 
 claims-all: $(READY)
 	python benchmarks/claims.py --all
+
+claims-redistributed: $(READY)
+	python benchmarks/claims.py --all --redistributed
+
+claims-published: $(READY)
+	python benchmarks/claims.py --published
+
+# The archive dist/faro-VERSION.tar: the code of HEAD, recorded tables, a wheelhouse for this Python, the site, and the run RUN.
+release: $(READY)
+	python benchmarks/release.py --run $(RUN)
+
+# Unpack an archive in a new folder and run its claims there without a network; TRACES=data/raw lays the published traces beside it.
+ARCHIVE ?= $(wildcard dist/faro-*.tar)
+TRACES ?=
+release-check: $(READY)
+	@[ -n "$(ARCHIVE)" ] || { echo "make: ARCHIVE: no archive in dist; make release builds one" >&2; exit 2; }
+	python benchmarks/release.py check $(ARCHIVE) $(if $(TRACES),--traces $(TRACES))
 
 # The entries of docs/arena.md, run again with their seeds: exit status 1 if one does not reproduce.
 arena: $(READY)
@@ -155,7 +179,6 @@ metadata: $(READY)
 	python -m studies.report.repository
 
 # Whether the crate of the repository and the record of a run are valid. The validator has an environment of its own.
-RUN ?= results/synthetic
 crate: build/crate-venv/.ready
 	@[ -f "$(RUN)/ro-crate-metadata.json" ] || { echo "make: RUN: $(RUN)/ro-crate-metadata.json: no such file; make smoke writes results/synthetic" >&2; exit 2; }
 	build/crate-venv/bin/python tests/support/validate_crate.py . workflow-ro-crate
