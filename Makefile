@@ -49,8 +49,8 @@ PACKAGES = faro_lib faro_ops studies workflow/faro_pipeline
 # (tests/conftest.py).
 TOGETHER = --dist=loadfile --no-loadscope-reorder
 WORKERS = -n logical --maxprocesses=4 $(TOGETHER)
-# The notebooks that `make test` runs. The other six take longer than these ten; `make test-all` runs all.
-QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
+# The notebooks that `make test` runs. The others take longer than these; `make test-all` runs all.
+QUICK = $(patsubst %,notebooks/%.ipynb,exercises/1_objective 00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
 # Two processes more than cores, but at most four, because some tests wait for time-outs.
 MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
 FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax $(PACKAGES) tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
@@ -161,8 +161,10 @@ recorded-kubernetes: kubeconfig $(READY)
 	python -c 'from studies.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 	python docs/recorded_trials.py
 
+# It opens the table of contents, shown as a page by the settings in notebooks/.jupyter.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/notebooks/.jupyter:$(JUPYTER_CONFIG_PATH)
 lab: $(READY)
-	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
+	jupyter lab --notebook-dir=. notebooks/README.md
 
 # The generated part of the Helm chart, from the templates of `faro manifests`.
 chart: $(READY)
@@ -189,11 +191,13 @@ build/crate-venv/.ready: envs/crate/requirements.txt
 	build/crate-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-# The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them). Its tools
-# are in an environment of their own; a link or reference that leads nowhere is an error.
+# The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them); the others,
+# such as the tour, are executed first, by their defaults. Its tools are in an environment of their own; a link or reference
+# that leads nowhere is an error.
 EXECUTED ?= results/synthetic/notebooks
 DOCS = build/docs-venv
-docs: $(DOCS)/.ready
+docs: $(READY) $(DOCS)/.ready
+	EXECUTED=$(EXECUTED) PYTHONPATH=.:workflow python docs/executed.py
 	EXECUTED=$(EXECUTED) NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 	@echo "$(CURDIR)/build/site/index.html; with search: python3 -m http.server --directory build/site"
 
