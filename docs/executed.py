@@ -1,8 +1,9 @@
 """Execute the notebooks that no run has executed, so that their pages on the site have pictures.
 
-`make docs` runs it: `python docs/executed.py [NAME...]`, such as 00_tour alone. The tour is no stage of the pipeline, and a run
-leaves out stages that it is not configured for. These notebooks run by their defaults, on small
-data, into build/executed; a copy that is newer than the code is kept.
+`make docs` runs it: `python docs/executed.py [NAME...]`, such as 00_tour alone. The tour is no
+stage of the pipeline, and a run leaves out stages that it is not configured for. These notebooks
+run by their defaults, on small data, into build/executed; a copy that is newer than the code is
+kept.
 """
 
 from __future__ import annotations
