@@ -282,7 +282,8 @@ def _unpacked(archive: Path) -> Iterator[Path]:
             with tarfile.open(archive) as tar:
                 tar.extractall(place, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise Refused(f"{archive}: cannot be unpacked: {error}") from None
+            cause = str(error).splitlines()[0]
+            raise Refused(f"{archive}: cannot be unpacked: {cause}") from None
         tops = list(Path(place).iterdir())
         if len(tops) != 1 or not (tops[0] / SUMS).is_file():
             raise Refused(f"{archive}: no {SUMS} in its folder")
