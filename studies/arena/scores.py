@@ -33,8 +33,7 @@ def per_minute(entry: Entry) -> np.ndarray:
 
 
 def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and
-    failed decisions.
+    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time.
 
     The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in
     a draw, because they serve the same requests.
@@ -61,7 +60,6 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
                 "public": entry["score"]["public"]["regret"],
                 "hidden": entry["score"]["hidden"]["regret"],
                 "decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]]),
-                "failures": sum(part["failures"] for part in entry["score"].values()),
             }
         )
     return pd.DataFrame(rows).set_index("entry")

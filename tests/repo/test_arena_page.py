@@ -44,7 +44,6 @@ def test_a_reader_scores_an_idea_by_following_the_page(tmp_path):
     assert done.stdout == f"hidden seed: {entry['hidden_seed']}\n"
     assert entry["policy"] == "LongestQueues"
     assert [row["kind"] for row in entry["scenarios"]] == ["public", "hidden"]
-    assert entry["score"]["public"]["failures"] == 0
     assert 0 < entry["score"]["public"]["regret"] < 0.5
 
 
@@ -79,7 +78,7 @@ def test_no_entry_loses_less_than_the_bound():
         assert min(row["regret"] for row in entry["scenarios"]) > -1e-3
 
 
-def entry(policy, regret, failures=0):
+def entry(policy, regret):
     """A recorded entry with a constant regret in two scenarios."""
     rows = [
         {"scenario": name, "regret": regret, "blocks": [regret * 20] * 12, "minutes": [20] * 12}
@@ -87,17 +86,8 @@ def entry(policy, regret, failures=0):
     ]
     for row in rows:
         row |= {"decision_ms_p50": 1.0, "bound": 0.0, "jobs": 10}
-    part = {"regret": regret, "failures": failures}
+    part = {"regret": regret}
     return {"policy": policy, "score": {"public": part, "hidden": part}, "scenarios": rows}
-
-
-def test_a_failed_entry_is_listed_with_the_rank_that_it_would_have_had():
-    entries = {
-        one["policy"]: one
-        for one in (entry("A", 0.1), entry("B", 0.2, failures=3), entry("C", 0.3))
-    }
-    ranks = [row.split("|")[1].strip() for row in PAGE["ranking"](entries).splitlines()[2:]]
-    assert ranks == ["1 (1 to 1)", "failed, would be 2", "3 (3 to 3)"]
 
 
 def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
@@ -105,7 +95,7 @@ def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
     kept["score"] = {"public": {}, "hidden": {}}
     for row in kept["scenarios"]:
         row |= {"kind": "hidden" if row["scenario"] == "b" else "public"}
-        row |= {"decision_ms_p99": 2.0, "failures": 0}
+        row |= {"decision_ms_p99": 2.0}
     more = copy.deepcopy(kept) | {"sha256": {"library": "new"}}
     more["scenarios"] = [
         row | {"scenario": "c", "blocks": [0.5 * 20] * 12} for row in more["scenarios"]
@@ -152,9 +142,3 @@ def test_the_picture_has_every_entry_and_scenario_and_its_caption_names_the_best
     )
     assert len(right.texts) == len(entries) * len(right.get_xticklabels())
     assert arena_caption(entries).startswith(f"{next(iter(entries))} has the least regret, ")
-    failed = {
-        name: entry(name, regret, failures)
-        for name, regret, failures in (("A", 0.1, 0), ("B", 0.2, 3))
-    }
-    assert ranks_and_scenarios(failed).axes[0].get_yticklabels()[1].get_text() == "B (failed)"
-    assert "Failed: B, shown at the rank" in arena_caption(failed)
