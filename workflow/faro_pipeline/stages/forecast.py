@@ -27,7 +27,7 @@ class Forecast(Stage):
     )
 
     def memory_gb(self, config, jobs, days, minutes):
-        from faro_lib.bayes.demand import MAX_ROWS
+        from studies.bayes.demand import MAX_ROWS
 
         if self.posterior is not None:
             return 0.0
