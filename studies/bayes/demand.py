@@ -55,13 +55,12 @@ USUAL_FOLLOW = 0.3
 # Minimum degrees of freedom; with 2 or fewer, a count (a squared Student-t value) has no mean.
 MIN_NU = 3.0
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
-# Minutes per job used in the fit; more would narrow the posterior, not the forecasts.
-MAX_ROWS = 4000
+ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 
 
-def build_model(traces: Traces):
-    """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
+def build_model(traces: Traces, rows: int = ROWS):
+    """The PyMC model of the training days, with at most `rows` minutes per job, chosen at random.
 
     Only the first sample of each day is used. The other samples show the same day, downsampled with
     other offsets.
@@ -79,7 +78,7 @@ def build_model(traces: Traces):
     features, change, target = design(y, shapes_of_other_days(y))
     days, jobs, minutes = target.shape
     # Rows are random, because every n-th one would alias periodic load.
-    chosen = np.random.default_rng(0).permutation(days * minutes)[:MAX_ROWS]
+    chosen = np.random.default_rng(0).permutation(days * minutes)[:rows]
 
     def rows_of(array: np.ndarray) -> np.ndarray:
         """(days, jobs, minutes, ...) -> (jobs, chosen rows, ...)"""
@@ -175,6 +174,7 @@ def fit_bayes(
     traces: Traces,
     *,
     seed: int = 0,
+    rows: int = ROWS,
     draws: int = 1000,
     tune: int = 600,
     chains: int = 4,
@@ -189,7 +189,7 @@ def fit_bayes(
     import nutpie
 
     started = time.perf_counter()
-    compiled = nutpie.compile_pymc_model(build_model(traces))
+    compiled = nutpie.compile_pymc_model(build_model(traces, rows))
     progress(f"model of {len(traces.jobs)} jobs compiled in {time.perf_counter() - started:.0f} s")
     cores = min(chains, os.cpu_count() or 1)
     for factor in (1, LONGER):
@@ -217,7 +217,9 @@ def convergence(idata) -> Convergence:
     """The convergence diagnostics of a fit (InferenceData from `fit_bayes`), computed by ArviZ."""
     import arviz as az
 
-    table = az.summary(idata, var_names=["~theta","~theta_mean"], kind="diagnostics", round_to="none")
+    table = az.summary(
+        idata, var_names=["~theta", "~theta_mean"], kind="diagnostics", round_to="none"
+    )
     return Convergence(
         r_hat=float(table["r_hat"].max()),
         ess_bulk=float(table["ess_bulk"].min()),
