@@ -187,9 +187,10 @@ def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
 def compared(mine: dict[str, Any], rival: dict[str, Any]) -> dict[str, Any]:
     """The mean regret of one score minus that of another, by scenario and over all of them.
 
-    Only runs that both have count, that is, the same scenario and seed. Intervals are paired, with
-    blocks of the day as units. Negative: `mine` loses less. Raises ValueError if no run is common,
-    or if the inputs of a common run differ.
+    Only runs that both have count, that is, the same scenario and seed. Intervals are paired. In a
+    scenario, their units are blocks of the day; over all scenarios, the worlds (seeds) of each
+    scenario, or blocks if there is one. Negative: `mine` loses less. Raises ValueError if no run is
+    common, or if the inputs of a common run differ.
     """
     of_rival = {(row["scenario"], row["seed"]): row for row in rival["scenarios"]}
     differences: dict[str, list[np.ndarray]] = {}
@@ -212,11 +213,17 @@ def compared(mine: dict[str, Any], rival: dict[str, Any]) -> dict[str, Any]:
         mean, low, high = unit_interval(strata, np.ones_like(strata))
         return {"difference": mean, "low": low, "high": high}
 
-    everything = [run for runs in differences.values() for run in runs]
+    worlds = min(len(runs) for runs in differences.values())
+    if worlds > 1:  # (scenarios, 1, worlds)
+        units = np.array([[[run.mean() for run in runs[:worlds]]] for runs in differences.values()])
+        mean, low, high = unit_interval(units, np.ones_like(units))
+        overall_difference = {"difference": mean, "low": low, "high": high}
+    else:
+        overall_difference = of_runs([run for runs in differences.values() for run in runs])
     return {
         "policy": rival["policy"],
         "file": rival["file"],
         "sha256": rival["sha256"],
-        **of_runs(everything),
+        **overall_difference,
         "scenarios": {name: of_runs(runs) for name, runs in differences.items()},
     }

@@ -57,7 +57,7 @@ def arena_caption(entries: Mapping[str, Entry]) -> str:
         f"({next_best['low']:.1%} to {next_best['high']:.1%}). Of {len(regret)} scenarios, the "
         f"least regret is reached by {wins}. Regret is the lost utility minus that of the "
         f"clairvoyant, which loses {bound.min():.1%} to {bound.max():.1%}; a dot is the mean over "
-        "all scenarios and both seeds, with a 95 % interval of a bootstrap of blocks of the day. "
+        "all scenarios and both seeds, with a 95 % interval over worlds (seeds). "
         f"A decision takes {table['decision_ms'].min():.1f} to "
         f"{table['decision_ms'].max():.1f} ms in the median."
     )

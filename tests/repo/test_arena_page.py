@@ -15,6 +15,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_ops.arena.scenarios import scenarios
+from studies.arena.scores import over_worlds
 from studies.figures.arena import arena_caption, ranks_and_scenarios
 
 GUIDE = (ROOT / "docs" / "arena.md").read_text()
@@ -110,14 +111,34 @@ def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
     assert "The scenario c was added later; one version scored it for these entries." in text
 
 
-def test_two_entries_that_take_turns_share_their_ranks():
-    one, two = entry("A", 0.1), entry("B", 0.1)
+def entry_of_worlds(policy, regret):
+    """A recorded entry with these regrets, (scenarios, worlds)."""
+    one = entry(policy, 0.1)
+    one["scenarios"] = [
+        one["scenarios"][0] | {"scenario": str(scenario), "regret": value}
+        for scenario, of_scenario in enumerate(regret)
+        for value in of_scenario
+    ]
+    return one
+
+
+def test_two_entries_that_take_turns_share_their_ranks_and_a_third_is_apart():
     rng = np.random.default_rng(0)
-    for made in (one, two):
-        for row in made["scenarios"]:
-            row["blocks"] = rng.uniform(0, 4, 12).tolist()
-    rows = PAGE["ranking"]({"A": one, "B": two}).splitlines()[2:]
-    assert all("(1 to 2)" in row for row in rows)
+    one, two = rng.uniform(0.1, 0.3, (2, 9, 2))
+    regrets = {"A": one, "B": two, "C": np.maximum(one, two) + rng.uniform(0.1, 0.3, (9, 2))}
+    entries = {name: entry_of_worlds(name, regret) for name, regret in regrets.items()}
+    rows = PAGE["ranking"](entries).splitlines()[2:]
+    assert ["(1 to 2)" in rows[0], "(1 to 2)" in rows[1], "(3 to 3)" in rows[2]] == [True] * 3
+
+
+def test_the_interval_of_two_worlds_in_each_of_nine_scenarios_covers_the_mean():
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(500):
+        spread = rng.lognormal(0, 1, (9, 1))  # scenarios differ in how much their worlds do
+        _, low, high = over_worlds(spread * rng.standard_normal((9, 2)))
+        held += low <= 0 <= high
+    assert 0.93 <= held / 500 <= 0.985
 
 
 def test_a_score_that_moves_by_more_than_a_millionth_does_not_reproduce():
