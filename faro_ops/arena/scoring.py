@@ -94,7 +94,7 @@ def score(
                 row = scored(policy, instance(name, seed))
             except PolicyFailed as failure:
                 where = f"{name} ({kind} seed {seed})"
-                raise EntryFailed(f"{file or policy}: no score in {where}: {failure}") from None
+                raise EntryFailed(f"{Path(file or policy).name}: no score in {where}: {failure}") from None
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
             report(f"{policy} in {name} ({kind} seed): {found}")
