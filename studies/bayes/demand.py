@@ -217,9 +217,8 @@ def convergence(idata) -> Convergence:
     """The convergence diagnostics of a fit (InferenceData from `fit_bayes`), computed by ArviZ."""
     import arviz as az
 
-    table = az.summary(
-        idata, var_names=["~theta", "~theta_mean"], kind="diagnostics", round_to="none"
-    )
+    options = {"kind": "diagnostics", "round_to": "none"}
+    table = az.summary(idata, var_names=["~theta"], filter_vars="like", **options)
     return Convergence(
         r_hat=float(table["r_hat"].max()),
         ess_bulk=float(table["ess_bulk"].min()),
