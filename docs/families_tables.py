@@ -68,8 +68,8 @@ def counted(intervals: list[tuple[float, float, float]]) -> str:
     clear = sum(low > 0 for _, low, _ in intervals)
     clear_less = sum(high < 0 for _, _, high in intervals)
     return (
-        f"Of {len(intervals)} differences, the rival loses more than {LEADER} in {more} and less in "
-        f"{len(intervals) - more}; the interval excludes zero in {clear} and {clear_less} of them."
+        f"Of {len(intervals)} differences, the rival loses more than {LEADER} in {more} and less "
+        f"in {len(intervals) - more}; the interval excludes zero in {clear} and {clear_less} of them."
     )
 
 
