@@ -65,11 +65,12 @@ def difference(mean: float, low: float, high: float) -> str:
 def counted(intervals: list[tuple[float, float, float]]) -> str:
     """The sentence on how many rivals lose more, and how many lose less, than Faro-Sum."""
     more = sum(mean > 0 for mean, _, _ in intervals)
-    clear = sum(low > 0 for _, low, _ in intervals)
+    less = len(intervals) - more
+    clear_more = sum(low > 0 for _, low, _ in intervals)
     clear_less = sum(high < 0 for _, _, high in intervals)
     return (
         f"Of {len(intervals)} differences, the rival loses more than {LEADER} in {more} and less "
-        f"in {len(intervals) - more}; the interval excludes zero in {clear} and {clear_less} of them."
+        f"in {less}; the interval excludes zero in {clear_more} and {clear_less} of them."
     )
 
 
