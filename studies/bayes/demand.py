@@ -11,9 +11,9 @@ feature k (lag, profile minute or constant) are:
     g_j ~ Normal(0.3, 0.3)               increase of this log per unit of v_j
     log(nu_j - 3) ~ Normal(0.7, 0.7)     nu_j: degrees of freedom of the errors
 
-The model is fitted by NUTS, which samples the coefficients in linear coordinates that make the
-posterior of a ridge regression (`ridge`) spherical. In these coordinates, the model's posterior has
-similar scales in all directions, even where the data say little.
+The model is fitted by NUTS, which samples m and the coefficients in coordinates that make the
+posterior of a ridge regression (`Ridge`) spherical, whatever tau is. In these coordinates, the
+model's posterior has similar scales in all directions, even where the data say little.
 """
 
 import logging
