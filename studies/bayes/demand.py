@@ -217,8 +217,9 @@ def convergence(idata) -> Convergence:
     """The convergence diagnostics of a fit (InferenceData from `fit_bayes`), computed by ArviZ."""
     import arviz as az
 
-    options = {"kind": "diagnostics", "round_to": "none"}
-    table = az.summary(idata, var_names=["~theta"], filter_vars="like", **options)
+    table = az.summary(
+        idata, var_names=["~theta"], filter_vars="like", kind="diagnostics", round_to="none"
+    )
     return Convergence(
         r_hat=float(table["r_hat"].max()),
         ess_bulk=float(table["ess_bulk"].min()),
