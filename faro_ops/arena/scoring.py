@@ -93,8 +93,9 @@ def score(
             try:
                 row = scored(policy, instance(name, seed))
             except PolicyFailed as failure:
-                where = f"{name} ({kind} seed {seed})"
-                raise EntryFailed(f"{file or policy}: no score in {where}: {failure}") from None
+                entry = Path(file or policy).name
+                where = f"no score in {name} ({kind} seed {seed})"
+                raise EntryFailed(f"{entry}: {where}: {failure}") from None
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
             report(f"{policy} in {name} ({kind} seed): {found}")

@@ -371,6 +371,29 @@ def test_a_policy_that_fails_has_no_score_and_its_error_is_printed(small, tmp_pa
     assert "regret" not in line
 
 
+MISTAKEN = """
+from faro_lib.policies import FairShare, register
+from faro_lib.workload import arrays_of
+
+
+class Mistaken(FairShare):
+    def decide(self, state, observation):
+        return arrays_of(state).service_time_s
+
+
+register("Mistaken")(lambda context: Mistaken())
+"""
+
+
+def test_the_error_of_a_missing_column_names_the_columns_that_jobs_have(small, tmp_path, capsys):
+    file = tmp_path / "mistaken.py"
+    file.write_text(MISTAKEN)
+    assert cli.main(["arena", "run", str(file), "--scenario", "small", "--public"]) == 2
+    FACTORIES.pop("Mistaken")
+    printed = capsys.readouterr().err
+    assert "jobs have no column 'service_time_s'; columns: slo_s, quantile, busy_s," in printed
+
+
 class TestAgainst:
     """`--against` says by how much the regrets of two entries differ on the same requests."""
 
