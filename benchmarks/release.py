@@ -66,8 +66,8 @@ under `faro-10jobs` into `data/raw/`, or fetch them with `make data`. Then
 
     make claims-all
 
-checks the other claims. Every other target of make works here as in a clone, for example
-`make smoke`, but those that need the history of Git.
+checks all claims. Every target of make takes the packages of `.venv` from the wheelhouse. Targets
+with an environment of their own (`docs`, `crate`, `forecasters`) need a package index for it.
 
 | what | where |
 | --- | --- |
@@ -79,9 +79,6 @@ checks the other claims. Every other target of make works here as in a clone, fo
 
 class Refused(Exception):
     """Something that keeps an archive from being built or accepted, in one line."""
-
-
-# --- Build -------------------------------------------------------------------------------------
 
 
 def build(run: Path, site: Path, into: Path) -> Path:
@@ -247,9 +244,6 @@ def _sha256(content: Path | bytes) -> str:
 
 def _python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-# --- Check -------------------------------------------------------------------------------------
 
 
 def check(archive: Path, traces: Path | None) -> None:
