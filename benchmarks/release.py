@@ -21,6 +21,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,8 +29,10 @@ import tarfile
 import tempfile
 import time
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -42,10 +45,12 @@ from faro_lib.workload import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 PINS = ("requirements.txt", "envs/tests/requirements.txt", "envs/build/requirements.txt")
+ALONE = "envs/tests/requirements.txt"  # installed without what its packages need
 WHEELHOUSE = "wheelhouse"
 SUMS = "SHA256SUMS"
 NOTE = "OFFLINE.md"
 METADATA = "ro-crate-metadata.json"
+METADATA_OF_WHEEL = re.compile(r"[^/]+\.dist-info/METADATA")
 FETCHED = "data/raw/"  # what `make data` fetches
 # Workloads of which the traces, as in a run's results, may be passed on.
 OURS = ("synthetic", "data/azure-2019.csv.gz", "data/example.csv")
@@ -145,9 +150,10 @@ def _committed() -> Iterator[tuple[str, bytes]]:
                 yield member.name, content.read()
 
 
-def pinned() -> dict[str, str]:
-    """Name -> version of every package that an archive carries."""
-    lines = [line for name in PINS for line in (ROOT / name).read_text().splitlines()]
+@cache
+def pinned(*files: str) -> dict[str, str]:
+    """Name -> version of every package that these files pin; without files, of all PINS."""
+    lines = [line for name in files or PINS for line in (ROOT / name).read_text().splitlines()]
     wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(one.name): next(iter(one.specifier)).version for one in wanted}
 
@@ -170,7 +176,27 @@ def _wheels(folder: Path) -> list[Path]:
             said = (done.stderr.strip().splitlines() or ["pip made none"])[-1]
             raise Refused(f"{name}=={version}: no wheel for Python {_python()}: {said}")
     found = _found(folder)
-    return [found[one] for one in sorted(pinned().items())]
+    wheels = [found[one] for one in sorted(pinned().items())]
+    for name, wheel in zip(sorted(pinned()), wheels):
+        if name not in pinned(ALONE) and (needed := _unpinned(wheel)):
+            raise Refused(f"{wheel.name}: it needs {needed}, which {' and '.join(PINS)} do not pin")
+    return wheels
+
+
+def _unpinned(wheel: Path) -> str | None:
+    """A package that a wheel needs here and that the archive has not; None if there is none."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (one for one in archive.namelist() if METADATA_OF_WHEEL.fullmatch(one))
+        lines = archive.read(name).decode().split("\n\n")[0].splitlines()
+    for line in lines:
+        key, _, text = line.partition(": ")
+        if key != "Requires-Dist":
+            continue
+        needed = Requirement(text)
+        here = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        if here and canonicalize_name(needed.name) not in pinned():
+            return needed.name
+    return None
 
 
 def _found(folder: Path) -> dict[tuple[str, str], Path]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import pytest
 import yaml
@@ -20,6 +21,15 @@ LISTED = {"faro-10jobs": {"files": {"input.json": {"sha256": hashlib.sha256(TRAC
 def git(folder, *arguments):
     name = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *name, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def write_wheel(path, needs: str = ""):
+    """A wheel without code."""
+    name = "-".join(path.name.split("-")[:2])
+    with zipfile.ZipFile(path, "w") as wheel:
+        text = "Metadata-Version: 2.1\nRequires-Dist: other; extra == 'more'\n"
+        member = zipfile.ZipInfo(f"{name}.dist-info/METADATA")
+        wheel.writestr(member, f"{text}{needs}\n\nRequires-Dist: of a description\n")
 
 
 @pytest.fixture
@@ -45,7 +55,7 @@ def folder(tmp_path):
     git(folder, "commit", "-qm", "all")
     wheels = folder / f"build/wheelhouse-{sys.version_info.major}{sys.version_info.minor}"
     wheels.mkdir(parents=True)
-    (wheels / "small-1.0-py3-none-any.whl").write_text("a wheel")
+    write_wheel(wheels / "small-1.0-py3-none-any.whl")
     (wheels / "small-0.9-py3-none-any.whl").write_text("of an earlier pin")
     (wheels / "small-1.0-cp27-cp27m-win32.whl").write_text("of another platform")
     return folder
@@ -148,6 +158,11 @@ def without_wheel(folder):
         wheel.unlink()
 
 
+def a_need_that_is_not_pinned(folder):
+    (wheel,) = folder.glob("build/*/small-1.0-py3*")
+    write_wheel(wheel, "Requires-Dist: large>=2")
+
+
 def traces_by_another_name(folder):
     (folder / "data/mine.json").write_bytes(TRACES)
     git(folder, "add", "-A")
@@ -160,6 +175,7 @@ def traces_by_another_name(folder):
         (change, "data/recorded.csv: not committed"),
         (new_file, "new.py: not committed"),
         pytest.param(without_wheel, "small==1.0: no wheel for Python", marks=pytest.mark.slow),
+        (a_need_that_is_not_pinned, "small-1.0-py3-none-any.whl: it needs large, which"),
         (traces_by_another_name, "data/mine.json: input.json is not ours to pass on"),
     ],
 )
