@@ -142,7 +142,7 @@ def test_every_executed_notebook_has_its_pictures_on_its_page_and_the_tour_has_s
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shown = hooks.shown(path)
         page = (site / "notebooks" / f"{path.stem}.html").read_text()
-        counted[path.stem] = page.count("data:image/png;base64")
+        counted[path.stem] = page.count('src="data:image/png;base64')
         assert counted[path.stem] == pictures_in(shown), path.stem
         assert ("has no pictures" in page) == (shown == path)
         assert shown == path or counted[path.stem] > 0, path.stem
