@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+from faro_lib.workload.bursts import dispersion
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -56,23 +57,6 @@ class RequestLog:
     def dispersion(self) -> np.ndarray:
         """Index of dispersion of the counts in WINDOW_S seconds, (jobs,); NaN without requests."""
         return dispersion(self.counts, WINDOWS_PER_MINUTE)
-
-
-def dispersion(counts: np.ndarray, per_block: int) -> np.ndarray:
-    """Variance / mean of counts (jobs, windows) within blocks of `per_block` windows, (jobs,).
-
-    It is 1 for requests at random times, and larger for bursts. Within a block, the load is taken
-    as constant: the variances and the means of all blocks are summed (Cox and Lewis, The
-    Statistical Analysis of Series of Events, 1966, 6.4). NaN for a job without requests.
-
-    >>> dispersion(np.array([[4, 4, 4, 4], [0, 8, 8, 0], [0, 0, 0, 0]]), 2).tolist()
-    [0.0, 8.0, nan]
-    """
-    blocks = counts[:, : counts.shape[1] // per_block * per_block]
-    blocks = blocks.reshape(len(counts), -1, per_block)
-    variance = blocks.var(axis=2, ddof=1).sum(axis=1)
-    mean = blocks.mean(axis=2).sum(axis=1)
-    return np.where(mean > 0, variance / np.where(mean > 0, mean, 1.0), np.nan)
 
 
 def is_request_log(path: str | Path) -> bool:

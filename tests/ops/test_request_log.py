@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from faro_lib.workload.bursts import dispersion
 from faro_ops.recommend import request_log
 from faro_ops.recommend.load_history import history_from_csv
 from faro_ops.recommend.request_log import (
     COMPRESSIONS,
     FORMATS,
-    dispersion,
     is_request_log,
     read_request_log,
 )
