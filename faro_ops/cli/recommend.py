@@ -62,6 +62,7 @@ def recommend(
     at: Annotated[
         str | None, option("Minute of the last day, HH:MM or ISO 8601.", default="at its end")
     ] = None,
+    at_random: shared.AtRandom = False,
     plugin: shared.Plugins = None,
     plot: Annotated[str | None, option("Draw the curve into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of a table.", "--json")] = False,
@@ -103,7 +104,9 @@ def recommend(
     serving_model = _serving_model(dispatch)
 
     if workload is not None:
-        history = load_history.history_from_csv(workload, jobs, at, report=say)
+        history = load_history.history_from_csv(
+            workload, jobs, at, report=say, bursts=not at_random
+        )
     elif journal is not None:
         history = load_history.history_from_journal(journal, jobs, at)
     else:
@@ -116,6 +119,10 @@ def recommend(
             token_path=prometheus_token,
         )
     _say_what_is_missing(history)
+    if at_random:
+        history = history.at_random()
+    elif not history.traces.arrival_s:
+        load_history.tell_counts(history.jobs, say)
     if jobs:
         serving_model = replace(serving_model, own_limits=_own_limits(history, jobs))
     recommendation = recommendation_of(

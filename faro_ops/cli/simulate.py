@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from faro_ops.cli.shared import (
     DEFAULT_POLICY,
+    AtRandom,
     OptionalJobs,
     Plugins,
     cores,
@@ -34,6 +35,7 @@ def simulate(
     posterior: Annotated[
         str | None, option("Posterior (.npz) for forecaster bayes or auto.")
     ] = None,
+    at_random: AtRandom = False,
     plugin: Plugins = None,
     watch: Annotated[
         bool,
@@ -68,7 +70,7 @@ def simulate(
     for name in names:
         factory_of(name)  # raise an error for an unknown policy before the traces are read
 
-    traces = read_workload(workload, jobs, say)
+    traces = read_workload(workload, jobs, say, bursts=not at_random)
     if jobs is None and capacity < len(traces.jobs):
         few = f"capacity: {capacity} replicas are fewer than the {len(traces.jobs)} jobs"
         raise ValueError(f"{few} of {workload}")
