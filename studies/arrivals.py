@@ -7,6 +7,7 @@ an earlier part of the log. Both decide about the same requests.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,52 @@ from scipy import stats
 
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, run_trials, trial_seeds
+from faro_lib.forecast import Forecaster
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import PolicyContext
+from faro_lib.policies import Policy, PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.protocol import Assuming, Observation, Plan, hold
 from faro_lib.simulate import ServingModel, draw
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Job, Traces, Workload, arrays_of
+from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.bursts import HOUR_S, burst_arrivals, dispersion, fit_hours
 from faro_lib.workload.jobs import MINUTE_S
+from studies.oracle import oracle
 
 AZURE = ("code", "conv")
 WINDOWS_S = (0.1, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 GAMMA, WEIBULL, BURSTS = "gamma gaps", "Weibull gaps", "bursts"
+USUAL, COUNTS_KNOWN = "usual", "counts known"
 AT_RANDOM, FITTED, TRUE = "assumes random times", "knows the fitted bursts", "knows the true bursts"
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 # A request of the log's services takes one second on average, and times vary as they do where the
 # lengths of prompts and outputs do. The SLO is four service times, as in the paper.
 SERVICE = {"service_time_s": 1.0, "service_scv": 0.5, "slo_s": 4.0}
+MEASURED_CORES = 24  # latencies are measured up to this many replicas
 COPIES = 5  # jobs per service of the log, each with another rotation of its minutes
 
 
 def read_azure(folder: str | Path) -> dict[str, np.ndarray]:
     """Arrival times in s from the first minute on, (requests,), of whole minutes, by service."""
     found = {}
-    for name in AZURE:
-        stamps = pd.to_datetime(pd.read_csv(Path(folder) / f"{name}.csv.gz")["TIMESTAMP"])
+    for name, path in azure_files(folder).items():
+        stamps = pd.to_datetime(pd.read_csv(path)["TIMESTAMP"], format="ISO8601")
         time_s = stamps.astype("datetime64[ns]").astype("int64").to_numpy() / 1e9
         time_s -= time_s[0] // MINUTE_S * MINUTE_S
         found[name] = time_s[time_s < time_s[-1] // MINUTE_S * MINUTE_S]
+    return found
+
+
+def azure_files(folder: str | Path) -> dict[str, Path]:
+    """The file of each service: as published, or `code.csv.gz`; FileNotFoundError for none."""
+    found = {}
+    for name in AZURE:
+        names = f"AzureLLMInferenceTrace_{name}.csv", f"{name}.csv.gz"
+        paths = [Path(folder) / one for one in names if (Path(folder) / one).exists()]
+        if not paths:
+            hint = "python -m faro_pipeline fetch azure-llm-2023"
+            raise FileNotFoundError(f"{folder}/{names[0]}: no such file; {hint}")
+        found[name] = paths[0]
     return found
 
 
@@ -197,17 +215,17 @@ def generated(
 ) -> BurstyWorld:
     """Every other job of the evaluation day's first `minutes` has bursts, drawn by `arrivals`.
 
-    They are fitted to the last training day's. `true` are their true indices of dispersion, if the
-    process has them.
+    One process for all of them is fitted to the last training day's. `true` are their true indices
+    of dispersion, if the process has them.
     """
-    days = -(-traces.train.shape[-1] * int(MINUTE_S) // int(HOUR_S))
+    hours = -(-traces.train.shape[-1] * int(MINUTE_S) // int(HOUR_S))
     jobs = traces.jobs
     bursty = np.arange(len(jobs)) % 2 == 0
-    fitted, known = list(jobs), list(jobs)
-    for n in np.flatnonzero(bursty):
-        log = arrivals(traces.train[-1, 0, n], np.random.default_rng([n, 10]))
-        fitted[n] = with_dispersion(jobs[n], fit_hours(log, days)[1].round(2))
-        known[n] = with_dispersion(jobs[n], true) if true else jobs[n]
+    logs = [
+        arrivals(traces.train[-1, 0, n], np.random.default_rng([n, 10]))
+        for n in np.flatnonzero(bursty)
+    ]
+    index = np.mean([fit_hours(log, hours)[1] for log in logs], axis=0).round(2)
     counts = traces.evaluation[0, :, :minutes]
 
     def requests(seed: int, at_random: bool) -> Workload:
@@ -218,9 +236,14 @@ def generated(
         )
         return Workload(jobs, counts, times)
 
-    planners = {AT_RANDOM: jobs, FITTED: tuple(fitted)}
+    def knowing(of_bursts: Sequence[float]) -> tuple[Job, ...]:
+        return tuple(
+            with_dispersion(job, of_bursts) if one else job for job, one in zip(jobs, bursty)
+        )
+
+    planners = {AT_RANDOM: jobs, FITTED: knowing(index)}
     if true:
-        planners[TRUE] = tuple(known)
+        planners[TRUE] = knowing(true)
     return BurstyWorld(name, capacities, jobs, planners, traces, requests)
 
 
@@ -235,35 +258,39 @@ class AfterAMinute(Assuming):
 
 
 def planned(world: BurstyWorld, trials: int, report: Report = print) -> Iterator[dict]:
-    """A row for each planner, capacity, trial, and whether the requests come in bursts."""
+    """A row for each forecast, planner, capacity, trial, and whether the requests come in bursts.
+
+    The forecast is the usual one, or the counts themselves (COUNTS_KNOWN), which leaves only the
+    times within the minute unknown.
+    """
     every = dict.fromkeys(job for jobs in world.planners.values() for job in jobs)
     unique = tuple(replace(job, name=str(n)) for n, job in enumerate(every))
-    table = measure(unique, capacity=_largest(world), requests=10_000, serving_model=LIVE)
+    table = measure(unique, capacity=MEASURED_CORES, requests=10_000, serving_model=LIVE)
     if world.history is None:
         no_days = np.zeros((0, 1, len(world.jobs), 60), int)
         traces = Traces(world.jobs, no_days, np.zeros((1, len(world.jobs), 60), int))
     else:
         traces = world.history
-    forecaster = forecast.fit("auto", traces)
-    policies = {}
-    for name, jobs in world.planners.items():
-        policy = tuned(PolicyContext(jobs, forecaster, latency_model=table))
-        policies[name] = AfterAMinute(policy, jobs, name)
-    for capacity in world.capacities:
-        for at_random in (False, True):
-            seeds = trial_seeds(trials)
-            for number, seed in enumerate(seeds):
-                workload = world.requests(seed, at_random)
-                draws = [draw(workload, seed, router=LIVE.router)]
+    usual = forecast.fit("auto", traces)
+
+    def planners(forecaster: Forecaster) -> dict[str, Policy]:
+        return {
+            name: AfterAMinute(
+                tuned(PolicyContext(jobs, forecaster, latency_model=table)), jobs, name
+            )
+            for name, jobs in world.planners.items()
+        }
+
+    for capacity, at_random in product(world.capacities, (False, True)):
+        for number, seed in enumerate(trial_seeds(trials)):
+            workload = world.requests(seed, at_random)
+            draws = [draw(workload, seed, router=LIVE.router)]
+            for name, forecaster in ((USUAL, usual), (COUNTS_KNOWN, oracle(workload))):
+                policies = planners(forecaster)
                 for trial in run_trials(workload, policies, capacity, draws, serving_model=LIVE):
                     measures = summarize(trial.run)
-                    row = {"world": world.name, "capacity_cores": capacity, "trial": number}
-                    row |= {"bursts": not at_random, "planner": trial.policy}
+                    row = {"world": world.name, "capacity_cores": capacity, "forecast": name}
+                    row |= {"bursts": not at_random, "planner": trial.policy, "trial": number}
                     row |= {key: measures[key] for key in ("lost_utility", "slo_violation_rate")}
                     yield row
-            report(f"{world.name}, {capacity} cores, {'random' if at_random else 'bursts'}")
-
-
-def _largest(world: BurstyWorld) -> float:
-    """As many cores as the largest count that the tables need: half of the capacity."""
-    return max(world.capacities) / 2 * float(arrays_of(world.jobs).cores.min())
+        report(f"{world.name}, {capacity} cores, {'random' if at_random else 'bursts'}")

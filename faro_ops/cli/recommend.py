@@ -34,6 +34,10 @@ def recommend(
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
     query: shared.ArrivalsQuery = None,
+    burst_query: Annotated[
+        str | None,
+        option("PromQL for the requests of each job in 10 s, which shows bursts."),
+    ] = None,
     label: shared.JobLabel = None,
     hours: Annotated[
         int | None, option("Length of the history from Prometheus.", default="24")
@@ -85,6 +89,7 @@ def recommend(
     shared.check_one_source(workload, prometheus, journal)
     of_prometheus = {
         "--query": query,
+        "--burst-query": burst_query,
         "--hours": hours,
         "--label": label,
         "--prometheus-token": prometheus_token,
@@ -117,11 +122,12 @@ def recommend(
             hours=hours or 24,
             label=label,
             token_path=prometheus_token,
+            burst_query=burst_query,
         )
     _say_what_is_missing(history)
     if at_random:
         history = history.at_random()
-    elif not history.traces.arrival_s:
+    elif not history.traces.arrival_s and burst_query is None:
         load_history.tell_counts(history.jobs, say)
     if jobs:
         serving_model = replace(serving_model, own_limits=_own_limits(history, jobs))

@@ -17,7 +17,7 @@ import pandas as pd
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
-from faro_lib.workload.bursts import fit_hours
+from faro_lib.workload.bursts import fit_dispersion, fit_hours
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
 from faro_lib.workload.tables import load_workload
@@ -40,6 +40,7 @@ from faro_ops.prometheus import read_prometheus
 from faro_ops.recommend.request_log import (
     TIME,
     WINDOW_S,
+    WINDOWS_PER_MINUTE,
     Report,
     RequestLog,
     is_request_log,
@@ -329,8 +330,12 @@ def history_from_prometheus(
     hours: int,
     label: str | None = None,
     token_path: str | None = None,
+    burst_query: str | None = None,
 ) -> History:
     """The history of the last `hours`, by a range query to Prometheus.
+
+    `burst_query` counts the requests of WINDOW_S, from which the jobs' dispersion in such windows
+    is fitted; at most those of a day are read.
 
     `label` is the Prometheus label that names the job. If `jobs` is the path of a jobs table, only
     jobs in it are read.
@@ -343,8 +348,36 @@ def history_from_prometheus(
         table = tuple(Job(name) for name in names)
     else:
         table = _any_of(jobs, names, "the series of the query")
+    if burst_query is not None:
+        of_windows, windows = read_prometheus(
+            url,
+            burst_query,
+            minutes=min(hours * 60, DAY_MINUTES),
+            label=label,
+            end_s=end_s,
+            token_path=token_path,
+            counts=False,
+            step_s=WINDOW_S,
+        )
+        table = with_window_bursts(table, rows_of(table, of_windows, windows))
     counts = local_counts(rows_of(table, names, counts), end_s)
     return history_of(table, counts, end_minute=local_minute(end_s))
+
+
+def with_window_bursts(jobs: Sequence[Job], windows: np.ndarray) -> tuple[Job, ...]:
+    """The jobs with the dispersion of counts in WINDOW_S, (jobs, windows), NaN = missing.
+
+    Within a window, requests are assumed at random times. Otherwise as `with_bursts`.
+    """
+    found = []
+    for job, counts in zip(jobs, windows):
+        minutes = counts.reshape(-1, WINDOWS_PER_MINUTE)
+        known = minutes[np.isfinite(minutes).all(axis=1)]
+        index = fit_dispersion(known) if len(known) else 1.0
+        if not job.bursty and index > BURSTY:
+            job = replace(job, dispersion_10s=float(f"{index:.2g}"))
+        found.append(job)
+    return tuple(found)
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
