@@ -16,20 +16,16 @@ from faro_lib.workload.bursts import burst_arrivals
 from faro_lib.workload.synthetic import synthetic
 from studies.arrivals import BurstyWorld, agreement, generated, planned, read_azure, replayed
 from studies.frames import write_csv
-from studies.misspecification import renewal_arrivals
 
 GENERATED_SEED = 21
 MINUTES = 90
-# Bursts of the generated worlds: like those of the service `code` of the trace, and gamma gaps with
-# a coefficient of variation that ServeGen's busier clients have (its 90 % quantile is up to 7).
-LIKE_CODE = (50.0, 5.0, 1.5)
-VARIATION = 5.0
+LIKE_CODE = (50.0, 5.0, 1.5)  # bursts of the generated world, about those of the service `code`
 AZURE_CORES = (80, 100, 120)
 GENERATED_CORES = (36,)
 
 
 def worlds(azure: Path) -> list[BurstyWorld]:
-    """The trace of Azure, and two generated worlds."""
+    """The trace of Azure, and a generated world."""
     found = [replayed(read_azure(azure), AZURE_CORES)]
     traces = synthetic(seed=GENERATED_SEED)
     found.append(
@@ -40,15 +36,6 @@ def worlds(azure: Path) -> list[BurstyWorld]:
             GENERATED_CORES,
             lambda counts, rng: burst_arrivals(counts, LIKE_CODE, rng),
             LIKE_CODE,
-        )
-    )
-    found.append(
-        generated(
-            f"generated, gamma gaps, CV {VARIATION:g}",
-            traces,
-            MINUTES,
-            GENERATED_CORES,
-            lambda counts, rng: renewal_arrivals(counts[None], VARIATION, rng),
         )
     )
     return found

@@ -111,8 +111,6 @@ def audit(
         )
     if at_random:
         records = replace(records, history=records.history.at_random())
-    elif not records.history.traces.arrival_s:
-        tell_counts(records.jobs, say)
     serving_model = WAITING if dispatch == WAITING.dispatch else ServingModel(dispatch)
     result = audit_of(
         records,
@@ -122,6 +120,8 @@ def audit(
         serving_model=serving_model,
         report=say,
     )
+    if not (at_random or records.history.traces.arrival_s):
+        tell_counts(records.jobs, say)
     if plot is not None:
         from faro_ops.recommend.figure import pictures
 

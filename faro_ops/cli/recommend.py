@@ -127,8 +127,6 @@ def recommend(
     _say_what_is_missing(history)
     if at_random:
         history = history.at_random()
-    elif not history.traces.arrival_s and burst_query is None:
-        load_history.tell_counts(history.jobs, say)
     if jobs:
         serving_model = replace(serving_model, own_limits=_own_limits(history, jobs))
     recommendation = recommendation_of(
@@ -144,6 +142,8 @@ def recommend(
     )
     if journal is None or jobs:  # a journal has the jobs with which its run began
         _say_what_is_assumed(history, jobs)
+    if not (at_random or history.traces.arrival_s or burst_query):
+        load_history.tell_counts(history.jobs, say)
     if plot is not None and recommendation.replay is not None:
         from faro_ops.recommend.figure import capacity_curve
 

@@ -56,8 +56,9 @@ def simulate(
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
+    from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
-    from faro_ops.recommend.load_history import read_workload
+    from faro_ops.recommend.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(
@@ -88,6 +89,8 @@ def simulate(
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     if capped := PAPER.capped(day.jobs, day.requests_per_min):
         say(capped)
+    if is_table(workload) and not day.arrival_s and not at_random:
+        tell_counts(day.jobs, say)
     if watch:
         from faro_ops.cli.view import watching
 

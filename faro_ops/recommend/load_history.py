@@ -302,8 +302,6 @@ def read_workload(
         traces = traces_of_log(workload, read_jobs(jobs) if jobs else None, report, bursts=bursts)
     else:
         traces = load_workload(workload, jobs)
-        if is_table(workload):
-            tell_counts(traces.jobs, report)
     return traces if bursts else replace(traces, jobs=at_random(traces.jobs))
 
 
