@@ -37,7 +37,7 @@ AT_RANDOM, FITTED, TRUE = "assumes random times", "knows the fitted bursts", "kn
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 # A request of the log's services takes one second on average, and times vary as they do where the
 # lengths of prompts and outputs do. The SLO is four service times, as in the paper.
-SERVICE = {"service_time_s": 1.0, "service_scv": 0.5, "slo_s": 4.0}
+SERVICE: dict[str, Any] = {"service_time_s": 1.0, "service_scv": 0.5, "slo_s": 4.0}
 MEASURED_CORES = 24  # latencies are measured up to this many replicas
 COPIES = 5  # jobs per service of the log, each with another rotation of its minutes
 
@@ -170,12 +170,6 @@ class BurstyWorld:
     requests: Callable[[int, bool], Workload]
 
 
-def with_dispersion(job: Job, index: Sequence[float]) -> Job:
-    """The job with these indices of dispersion."""
-    names = ("dispersion_10s", "dispersion_1s", "dispersion_100ms")
-    return replace(job, **{name: float(value) for name, value in zip(names, index)})
-
-
 def replayed(logs: Mapping[str, np.ndarray], capacities: tuple[int, ...]) -> BurstyWorld:
     """The second half of each log, replayed exactly by COPIES jobs; bursts are fitted to the first.
 
@@ -190,7 +184,7 @@ def replayed(logs: Mapping[str, np.ndarray], capacities: tuple[int, ...]) -> Bur
     jobs = tuple(Job(f"{name}-{n}", model="log", **SERVICE) for name in logs for n in range(COPIES))
     of_log = [name for name in logs for _ in range(COPIES)]
     index = {name: fit_hours(time_s, 1)[0][0].round(2) for name, time_s in first.items()}
-    knowing = tuple(with_dispersion(job, index[name]) for job, name in zip(jobs, of_log))
+    knowing = tuple(job.with_dispersion(index[name]) for job, name in zip(jobs, of_log))
 
     def requests(seed: int, at_random: bool) -> Workload:
         rng = np.random.default_rng([seed, 9])
@@ -223,7 +217,7 @@ def generated(
     bursty = np.arange(len(jobs)) % 2 == 0
     logs = [
         arrivals(traces.train[-1, 0, n], np.random.default_rng([n, 10]))
-        for n in np.flatnonzero(bursty)
+        for n in np.flatnonzero(bursty).tolist()
     ]
     index = np.mean([fit_hours(log, hours)[1] for log in logs], axis=0).round(2)
     counts = traces.evaluation[0, :, :minutes]
@@ -238,7 +232,7 @@ def generated(
 
     def knowing(of_bursts: Sequence[float]) -> tuple[Job, ...]:
         return tuple(
-            with_dispersion(job, of_bursts) if one else job for job, one in zip(jobs, bursty)
+            job.with_dispersion(of_bursts) if one else job for job, one in zip(jobs, bursty)
         )
 
     planners = {AT_RANDOM: jobs, FITTED: knowing(index)}

@@ -115,6 +115,11 @@ class Job:
         """The indices of dispersion as in `bursts.burst_arrivals`."""
         return self.dispersion_10s, self.dispersion_1s, self.dispersion_100ms
 
+    def with_dispersion(self, index: Sequence[float]) -> Job:
+        """The job with other indices of dispersion, as `dispersion` has them."""
+        in_10s, in_1s, in_100ms = map(float, index)
+        return replace(self, dispersion_10s=in_10s, dispersion_1s=in_1s, dispersion_100ms=in_100ms)
+
     @property
     def bursty(self) -> bool:
         """Whether requests arrive in bursts instead of at random times of their minute."""

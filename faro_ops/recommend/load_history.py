@@ -232,16 +232,14 @@ def with_bursts(jobs: Sequence[Job], log: RequestLog) -> tuple[Job, ...]:
     for job, arrival_s in zip(jobs, log.arrival_s):
         index = fit_hours(arrival_s, hours)[1]
         if not job.bursty and max(index[:2]) > BURSTY:
-            names = ("dispersion_10s", "dispersion_1s", "dispersion_100ms")
-            job = replace(job, **{name: float(f"{one:.2g}") for name, one in zip(names, index)})
+            job = job.with_dispersion([float(f"{one:.2g}") for one in index])
         found.append(job)
     return tuple(found)
 
 
 def at_random(jobs: Sequence[Job]) -> tuple[Job, ...]:
     """The jobs without bursts."""
-    none = dict.fromkeys(("dispersion_10s", "dispersion_1s", "dispersion_100ms"), 1.0)
-    return tuple(replace(job, **none) for job in jobs)
+    return tuple(job.with_dispersion((1.0, 1.0, 1.0)) for job in jobs)
 
 
 def tell_bursts(log: RequestLog, report: Report, known: bool = False) -> None:
