@@ -124,6 +124,7 @@ def read_prometheus(
     end_s: float | None = None,
     token_path: str | None = None,
     counts: bool = True,
+    step_s: float = MINUTE_S,
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted names of the jobs and their requests per minute, shape (jobs, minutes).
 
@@ -137,14 +138,16 @@ def read_prometheus(
     token_path : file with a bearer token, or None.
     counts : False if the query gives another quantity than requests; `check_counts_query` is then
         skipped.
+    step_s : length of the windows that the query counts, if it is not a minute.
     """
     if counts:
         check_counts_query(query)
-    if not 1 <= minutes <= MAX_POINTS:
+    points = round(minutes * MINUTE_S / step_s)
+    if not 1 <= points <= MAX_POINTS:
         limits = f"1..{MAX_POINTS}, the most that Prometheus returns per series"
         raise ValueError(f"minutes={minutes} must lie in {limits}")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
-    times_s = last_s - MINUTE_S * np.arange(minutes - 1, -1, -1)
+    times_s = last_s - step_s * np.arange(points - 1, -1, -1)
     try:
         series = Prometheus(url, token_path, timeout_s=30.0).query_range(query, times_s)
     except BadQuery as error:

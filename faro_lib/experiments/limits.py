@@ -57,7 +57,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     for count in range(1, max_replicas + 1):
         limits: dict[str, Any] = dict(min_replicas=count, max_replicas=count, tenant_quota=None)
         fixed = tuple(replace(job, **limits) for job in workload.jobs)
-        day = replace(workload, jobs=fixed, requests_per_min=counts)
+        day = replace(workload, jobs=fixed, requests_per_min=counts, arrival_s=())
         run = simulate(day, Fixed(count), count * cores, draws=apart)
         columns.append(minute_utility(run)[:, ::every])
         if count >= enough and _hardly_differ(*columns[-2:]):

@@ -25,7 +25,7 @@ class PolicyContext:
 
     def __post_init__(self) -> None:
         if self.traces:
-            known = replace(self.traces, evaluation=0 * self.traces.evaluation)
+            known = replace(self.traces, evaluation=0 * self.traces.evaluation, arrival_s=())
             object.__setattr__(self, "traces", known)
 
     def require(self, part: str, policy: str) -> Any:

@@ -35,14 +35,15 @@ ARRAYS = (
 
 
 def latency_class(job: Job) -> str:
-    """Name of the job's class: replica type, model, service time, its scv, and latency quantile.
+    """Name of the job's class: replica type, model, service time, its scv, quantile, and bursts.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
     """
     scv = f" (scv {job.service_scv:g})" if job.service_scv else ""
     kind = "" if job.replica == SERIAL else f"{job.replica}, "
-    return f"{kind}{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g}"
+    bursts = f", dispersion {' '.join(f'{d:g}' for d in job.dispersion)}" if job.bursty else ""
+    return f"{kind}{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g}{bursts}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,8 +45,8 @@ def measure(
 
     `replicas` are the counts to measure, by default COUNTS up to the number of replicas that fit
     into `capacity` cores. `requests` is the number of requests simulated at utilisation 1 for each
-    count. Jobs with the same service time, replica type and limits share a simulation, whatever
-    their SLO and quantile. Simulations run in parallel. Results are cached on disk
+    count. Jobs with the same service time, replica type, bursts and limits share a simulation,
+    whatever their SLO and quantile. Simulations run in parallel. Results are cached on disk
     (`files.cached_array`). For a job with a `latency_curve`, the table has the values of that
     curve.
     """
@@ -58,10 +58,11 @@ def measure(
         replicas = tuple(x for n, x in enumerate(COUNTS) if n == 0 or COUNTS[n - 1] < most)
     classes, own = _classes(jobs, serving_model)
     measured = [job for job, _ in classes.values()]  # one job of each class
-    # Jobs with equal service times, replicas and limits share a simulation.
-    rows_of: dict[tuple[ServiceTime, Replica, ServingModel], list[int]] = {}
+    # Jobs with equal service times, replicas, bursts and limits share a simulation.
+    rows_of: dict[tuple[ServiceTime, Replica, tuple[float, ...], ServingModel], list[int]] = {}
     for k, (job, model) in enumerate(classes.values()):
-        rows_of.setdefault((true_service_time(job), job.replica, model), []).append(k)
+        key = true_service_time(job), job.replica, job.dispersion, model
+        rows_of.setdefault(key, []).append(k)
     tasks = [(key[-1], rows, n) for key, rows in rows_of.items() for n in range(len(replicas))]
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas), MINUTES)
     tail_s, excess = np.empty(shape), np.empty(shape)
@@ -125,7 +126,7 @@ def _simulated(
         ]
         return np.array(minutes).swapaxes(1, 2)
 
-    service = true_service_time(job), job.replica, model
+    service = true_service_time(job), job.replica, model, *(job.dispersion if job.bursty else ())
     grid = requests, UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
     return cached_array((*service, replicas, quantiles, grid, code_key()), compute)
 
@@ -146,16 +147,19 @@ def _run(
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
-    # `counts` are whole requests per window. Their running sum differs from that of a constant rate
-    # by less than one.
+    # `counts` are whole requests per window, or per minute for a job with bursts. Their running sum
+    # differs from that of a constant rate by less than one.
     offset = np.random.default_rng(SEED).random((len(UTILISATIONS), 1))
-    ends = np.arange(warm + windows + 1) + offset
-    per_window = full_rps * window_s * np.array(UTILISATIONS)
+    counted, counted_s = warm + windows, window_s
+    if job.bursty:
+        counted, counted_s = int(np.ceil(counted * window_s / MINUTE_S)), MINUTE_S
+    ends = np.arange(counted + 1) + offset
+    per_window = full_rps * counted_s * np.array(UTILISATIONS)
     counts = np.diff(np.floor(ends * per_window[:, None]).astype(int), axis=1)
     jobs = tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts)))
     workload = Workload(jobs, counts)
     draws = draw(workload, SEED, router=model.router)
-    if window_s < MINUTE_S or not model.router:
+    if not job.bursty and (window_s < MINUTE_S or not model.router):
         # The arrivals of `draw` only suit one-minute windows and the paper's model, in which some
         # overrun their minute.
         rng = np.random.default_rng([SEED, replicas])

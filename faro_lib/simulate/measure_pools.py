@@ -70,7 +70,10 @@ def _class_name(job: Job) -> str:
 def _cached(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.ndarray:
     """`_simulated`, from a cache."""
     pool = pools_of(jobs)[0]
-    services = [(true_service_time(job), job.slo_s, job.quantile) for job in jobs]
+    services = [
+        (true_service_time(job), job.slo_s, job.quantile, *(job.dispersion if job.bursty else ()))
+        for job in jobs
+    ]
     memory = pool.models, pool.memory_of, pool.memory_gib
     key = *services, memory, model, replicas, UTILISATIONS, MINUTES, WARM_UP, code_key()
     return cached_array(key, lambda: _simulated(jobs, replicas, model))

@@ -3,14 +3,16 @@
 import numpy as np
 from numba import njit
 
+from faro_lib.workload.bursts import burst_arrivals
 from faro_lib.workload.jobs import MINUTE_S, Workload
 
 
 def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the arrival times of all requests as in the paper's evaluation (EuroSys'25 artifact).
+    """Draw the arrival times of all requests, unless the workload has them.
 
-    In a minute with n requests, the first arrives at the start and the gaps are exponential with
-    mean 60/n s. The last requests of a minute may thus arrive after its end.
+    As in the paper's evaluation (EuroSys'25 artifact), in a minute with n requests, the first
+    arrives at the start and the gaps are exponential with mean 60/n s. The last requests of a
+    minute may thus arrive after its end. Those of a job with bursts are `burst_arrivals` instead.
 
     Returns
     -------
@@ -28,8 +30,14 @@ def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarr
     gaps = np.random.default_rng(seed).standard_exponential(first[-1])
     arrival_s = np.empty(first[-1])
     _fill(counts, first, gaps, arrival_s)
-    for begin, end in zip(first[:-1], first[1:]):
-        arrival_s[begin:end].sort(kind="stable")
+    for n, (begin, end) in enumerate(zip(first[:-1], first[1:])):
+        if workload.arrival_s:
+            arrival_s[begin:end] = workload.arrival_s[n]
+        elif workload.jobs[n].bursty:
+            rng = np.random.default_rng([seed, 6, n])
+            arrival_s[begin:end] = burst_arrivals(counts[n], workload.jobs[n].dispersion, rng)
+        else:
+            arrival_s[begin:end].sort(kind="stable")
     return arrival_s, first
 
 

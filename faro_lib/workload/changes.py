@@ -85,4 +85,4 @@ def changed(traces: Traces, change: str) -> Traces:
         elif change in ("idle", "sparse"):
             rng = np.random.default_rng([job, 6])
             days[:, :, job] = rng.poisson(IDLE_PER_MIN, days[:, :, job].shape)
-    return replace(traces, train=days[:-1], evaluation=days[-1])
+    return replace(traces, train=days[:-1], evaluation=days[-1], arrival_s=())

@@ -52,6 +52,11 @@ class Job:
     load_s: float = 5.0  # seconds in which a replica of the pool loads the model
     # Relative standard error of the assumed service time, for policies that learn; None = unknown.
     service_time_error: float | None = None
+    # Index of dispersion of the counts in windows of this length within the next longer ones (of
+    # 10 s within the minute); 1 = random times (`workload.bursts`).
+    dispersion_10s: float = 1.0
+    dispersion_1s: float = 1.0
+    dispersion_100ms: float = 1.0
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
@@ -83,6 +88,9 @@ class Job:
             value = getattr(self, field)
             holds = value is None or (np.isfinite(value) and value > 0)
             check(field, holds, "a finite number > 0, or left out")
+        for field in ("dispersion_10s", "dispersion_1s", "dispersion_100ms"):
+            value = getattr(self, field)
+            check(field, np.isfinite(value) and value >= 1, "a finite number >= 1")
         models = self.models_per_replica
         whole = models is None or 1 <= models == int(models)
         check("models_per_replica", whole, "a whole number >= 1, or left out")
@@ -101,6 +109,21 @@ class Job:
         if self.replica == SERIAL:
             return self.service_time_s
         return 1 / self.replica.capacity_rps(self.service_time_s)
+
+    @property
+    def dispersion(self) -> tuple[float, float, float]:
+        """The indices of dispersion as in `bursts.burst_arrivals`."""
+        return self.dispersion_10s, self.dispersion_1s, self.dispersion_100ms
+
+    def with_dispersion(self, index: Sequence[float]) -> Job:
+        """The job with other indices of dispersion, as `dispersion` has them."""
+        in_10s, in_1s, in_100ms = map(float, index)
+        return replace(self, dispersion_10s=in_10s, dispersion_1s=in_1s, dispersion_100ms=in_100ms)
+
+    @property
+    def bursty(self) -> bool:
+        """Whether requests arrive in bursts instead of at random times of their minute."""
+        return max(self.dispersion) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +184,8 @@ class Workload:
 
     jobs: tuple[Job, ...]
     requests_per_min: np.ndarray
+    # Exact arrival times in s, ascending, an array for each job; () = unknown, so they are drawn.
+    arrival_s: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self):
         counts = np.asarray(self.requests_per_min)
@@ -169,6 +194,7 @@ class Workload:
             raise ValueError(f"requests_per_min has shape {counts.shape}; {expected}")
         check_jobs(self.jobs)
         object.__setattr__(self, "requests_per_min", _whole_numbers(counts, "requests_per_min"))
+        _check_times(self.arrival_s, counts)
 
     @property
     def minutes(self) -> int:
@@ -176,7 +202,12 @@ class Workload:
 
     def between(self, first: int, last: int) -> Workload:
         """The workload from minute `first` to `last` (exclusive)."""
-        return replace(self, requests_per_min=self.requests_per_min[:, first:last])
+        counts = self.requests_per_min[:, first:last]
+        times = tuple(
+            of_job[(of_job >= first * MINUTE_S) & (of_job < last * MINUTE_S)] - first * MINUTE_S
+            for of_job in self.arrival_s
+        )
+        return replace(self, requests_per_min=counts, arrival_s=times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +219,7 @@ class Traces:
     # different minutes.
     train: np.ndarray
     evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
+    arrival_s: tuple[np.ndarray, ...] = ()  # of its first sample, as in `Workload`
 
     def __post_init__(self):
         check_jobs(self.jobs)
@@ -197,6 +229,7 @@ class Traces:
                 expected = f"its last two axes must be ({len(self.jobs)} jobs, minutes)"
                 raise ValueError(f"{field} has shape {counts.shape}; {expected}")
             object.__setattr__(self, field, _whole_numbers(counts, field))
+        _check_times(self.arrival_s, self.evaluation[0])
 
     @property
     def days(self) -> int:
@@ -209,7 +242,7 @@ class Traces:
     def workload(self, day: int | None = None, sample: int = 0) -> Workload:
         """The evaluation day, or training day `day` (counted from 1), as a Workload."""
         if day is None:
-            return Workload(self.jobs, self.evaluation[sample])
+            return Workload(self.jobs, self.evaluation[sample], () if sample else self.arrival_s)
         if not 1 <= day <= self.days:
             raise ValueError(f"day={day} is not a training day; there are days 1 to {self.days}")
         return Workload(self.jobs, self.train[day - 1, sample])
@@ -224,7 +257,8 @@ class Traces:
 
     def first_jobs(self, jobs: int) -> Traces:
         """The traces of the first `jobs` jobs."""
-        return Traces(self.jobs[:jobs], self.train[:, :, :jobs], self.evaluation[:, :jobs])
+        counts = self.train[:, :, :jobs], self.evaluation[:, :jobs]
+        return Traces(self.jobs[:jobs], *counts, self.arrival_s[:jobs])
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
@@ -249,6 +283,18 @@ def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
                 "all jobs of a tenant must agree"
             )
     return {tenant: quota for tenant, quota in quotas.items() if quota is not None}
+
+
+def _check_times(arrival_s: Sequence[np.ndarray], counts: np.ndarray) -> None:
+    """Raise ValueError if there are times, and their counts per minute are not `counts`."""
+    if not arrival_s:
+        return
+    minutes = counts.shape[1]
+    found = [
+        np.bincount((of_job // MINUTE_S).astype(int), minlength=minutes) for of_job in arrival_s
+    ]
+    if [one.tolist() for one in found] != counts.tolist():
+        raise ValueError("arrival_s has other requests per minute than the counts")
 
 
 def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:

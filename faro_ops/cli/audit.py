@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,7 @@ def audit(
     dispatch: Annotated[
         str, option("least-outstanding, or round-robin (as in the paper).")
     ] = "least-outstanding",
+    at_random: shared.AtRandom = False,
     plugin: shared.Plugins = None,
     plot: Annotated[str | None, option("Draw the pictures into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of tables.", "--json")] = False,
@@ -69,6 +71,7 @@ def audit(
     from faro_lib.simulate import ServingModel
     from faro_ops.recommend.audit import POLICIES, WAITING
     from faro_ops.recommend.audit import audit as audit_of
+    from faro_ops.recommend.load_history import tell_counts
     from faro_ops.recommend.records import (
         records_from_csv,
         records_from_journal,
@@ -88,7 +91,7 @@ def audit(
     if journal is not None:
         records = records_from_journal(journal, jobs)
     elif workload is not None and is_request_log(workload):
-        records = records_from_log(workload, replicas_file, str(jobs), say)
+        records = records_from_log(workload, replicas_file, str(jobs), say, bursts=not at_random)
     elif workload is not None:
         records = records_from_csv(workload, str(jobs))
     else:
@@ -106,6 +109,8 @@ def audit(
             label=label,
             token_path=prometheus_token,
         )
+    if at_random:
+        records = replace(records, history=records.history.at_random())
     serving_model = WAITING if dispatch == WAITING.dispatch else ServingModel(dispatch)
     result = audit_of(
         records,
@@ -115,6 +120,8 @@ def audit(
         serving_model=serving_model,
         report=say,
     )
+    if not (at_random or records.history.traces.arrival_s):
+        tell_counts(records.jobs, say)
     if plot is not None:
         from faro_ops.recommend.figure import pictures
 

@@ -34,6 +34,10 @@ def recommend(
     prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
     query: shared.ArrivalsQuery = None,
+    burst_query: Annotated[
+        str | None,
+        option("PromQL for the requests of each job in 10 s, which shows bursts."),
+    ] = None,
     label: shared.JobLabel = None,
     hours: Annotated[
         int | None, option("Length of the history from Prometheus.", default="24")
@@ -62,6 +66,7 @@ def recommend(
     at: Annotated[
         str | None, option("Minute of the last day, HH:MM or ISO 8601.", default="at its end")
     ] = None,
+    at_random: shared.AtRandom = False,
     plugin: shared.Plugins = None,
     plot: Annotated[str | None, option("Draw the curve into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of a table.", "--json")] = False,
@@ -84,6 +89,7 @@ def recommend(
     shared.check_one_source(workload, prometheus, journal)
     of_prometheus = {
         "--query": query,
+        "--burst-query": burst_query,
         "--hours": hours,
         "--label": label,
         "--prometheus-token": prometheus_token,
@@ -103,7 +109,9 @@ def recommend(
     serving_model = _serving_model(dispatch)
 
     if workload is not None:
-        history = load_history.history_from_csv(workload, jobs, at, report=say)
+        history = load_history.history_from_csv(
+            workload, jobs, at, report=say, bursts=not at_random
+        )
     elif journal is not None:
         history = load_history.history_from_journal(journal, jobs, at)
     else:
@@ -114,8 +122,11 @@ def recommend(
             hours=hours or 24,
             label=label,
             token_path=prometheus_token,
+            burst_query=burst_query,
         )
     _say_what_is_missing(history)
+    if at_random:
+        history = history.at_random()
     if jobs:
         serving_model = replace(serving_model, own_limits=_own_limits(history, jobs))
     recommendation = recommendation_of(
@@ -131,6 +142,8 @@ def recommend(
     )
     if journal is None or jobs:  # a journal has the jobs with which its run began
         _say_what_is_assumed(history, jobs)
+    if not (at_random or history.traces.arrival_s or burst_query):
+        load_history.tell_counts(history.jobs, say)
     if plot is not None and recommendation.replay is not None:
         from faro_ops.recommend.figure import capacity_curve
 

@@ -59,6 +59,13 @@ CaFile = Annotated[
         help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority
     ),
 ]
+AtRandom = Annotated[
+    bool,
+    option(
+        "Assume requests at random times of their minute, whatever a log or the table says.",
+        "--at-random",
+    ),
+]
 OptionalJobs = Annotated[
     str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from faro_ops.cli.shared import (
     DEFAULT_POLICY,
+    AtRandom,
     OptionalJobs,
     Plugins,
     cores,
@@ -34,6 +35,7 @@ def simulate(
     posterior: Annotated[
         str | None, option("Posterior (.npz) for forecaster bayes or auto.")
     ] = None,
+    at_random: AtRandom = False,
     plugin: Plugins = None,
     watch: Annotated[
         bool,
@@ -54,8 +56,9 @@ def simulate(
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
+    from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
-    from faro_ops.recommend.load_history import read_workload
+    from faro_ops.recommend.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(
@@ -68,7 +71,7 @@ def simulate(
     for name in names:
         factory_of(name)  # raise an error for an unknown policy before the traces are read
 
-    traces = read_workload(workload, jobs, say)
+    traces = read_workload(workload, jobs, say, bursts=not at_random)
     if jobs is None and capacity < len(traces.jobs):
         few = f"capacity: {capacity} replicas are fewer than the {len(traces.jobs)} jobs"
         raise ValueError(f"{few} of {workload}")
@@ -86,6 +89,8 @@ def simulate(
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     if capped := PAPER.capped(day.jobs, day.requests_per_min):
         say(capped)
+    if is_table(workload) and not day.arrival_s and not at_random:
+        tell_counts(day.jobs, say)
     if watch:
         from faro_ops.cli.view import watching
 

@@ -235,10 +235,11 @@ def audit(
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
     traces = Traces(known, part.train[:, :, kept], part.evaluation[:, kept])
+    times = tuple(part.arrival_s[n] for n in kept) if part.arrival_s else ()
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     comparison = _Comparison(
         # With the SLOs before `as_planned` has cut them.
-        Workload(tuple(services[n].job for n in kept), traces.evaluation[0]),
+        Workload(tuple(services[n].job for n in kept), traces.evaluation[0], times),
         posteriors,
         replicas[:, minutes],
         {name: AfterAMinute(make(name, context), known, name) for name in policies},

@@ -227,11 +227,14 @@ def backcast(
     jobs = tuple(records.jobs[n] for n in calibrated)
     of_jobs = [one for one in calibrations if isinstance(one, Calibration)]
     replicas = known_replicas(records.replicas)[calibrated, minutes]
+    day = records.history.traces.workload()
+    times = day.between(minutes.start, minutes.stop).arrival_s
+    of_calibrated = tuple(times[n] for n in calibrated) if times else ()
 
     def simulated(seed: int) -> tuple[list[float], np.ndarray, np.ndarray]:
         """Of each calibrated job: share of late minutes, tail latencies, SLO violation rate."""
         drawn, at_clients = world(jobs, of_jobs, seed)
-        workload = Workload(drawn, counts[calibrated])
+        workload = Workload(drawn, counts[calibrated], of_calibrated)
         run = run_recorded(workload, uniform_draws(workload, seed, model), replicas, model)
         tail_s = at_clients(run.served_tail_latency_s[:, :-1])  # (jobs, minutes)
         late = [

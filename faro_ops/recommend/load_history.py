@@ -3,6 +3,8 @@
 Each source becomes a `History` by `history_of`. Forecasters learn from it, and replays repeat it.
 """
 
+from __future__ import annotations
+
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ import pandas as pd
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
+from faro_lib.workload.bursts import fit_dispersion, fit_hours
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
 from faro_lib.workload.tables import load_workload
@@ -35,7 +38,9 @@ from faro_ops.controller.journal import (
 from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
 from faro_ops.recommend.request_log import (
+    TIME,
     WINDOW_S,
+    WINDOWS_PER_MINUTE,
     Report,
     RequestLog,
     is_request_log,
@@ -110,6 +115,11 @@ class History:
         """Whether the days have fewer minutes than a forecaster and a replay need."""
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
+    def at_random(self) -> History:
+        """The history whose requests are assumed to arrive at random times of their minute."""
+        jobs = at_random(self.jobs)
+        return replace(self, jobs=jobs, traces=replace(self.traces, jobs=jobs, arrival_s=()))
+
     def clock(self, minute: int) -> str:
         """A minute of the last day as HH:MM, or as its number if the counts have no times."""
         if self.end_minute is None:
@@ -149,12 +159,20 @@ class History:
 
 
 def history_from_csv(
-    path: str, jobs: str | None = None, at: At = None, report: Report = lambda line: None
+    path: str,
+    jobs: str | None = None,
+    at: At = None,
+    report: Report = lambda line: None,
+    *,
+    bursts: bool = True,
 ) -> History:
-    """The history in a table of counts, a request log, or a built-in workload, named `path`."""
+    """The history in a table of counts, a request log, or a built-in workload, named `path`.
+
+    bursts : whether a log's exact times are replayed, and its bursts fitted.
+    """
     table = read_unshared(jobs) if jobs else None
     if is_request_log(path):
-        return _history_of_log(path, table, at, report)
+        return _history_of_log(path, table, at, report, bursts)
     if not is_table(path):
         traces = load_workload(path, jobs)
         return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
@@ -173,22 +191,66 @@ def history_from_csv(
     return history
 
 
-def _history_of_log(path: str, table: tuple[Job, ...] | None, at: At, report: Report) -> History:
-    log = read_request_log(path, [job.name for job in table] if table else None, report)
-    tell_bursts(log, report)
+def _history_of_log(
+    path: str, table: tuple[Job, ...] | None, at: At, report: Report, bursts: bool
+) -> History:
+    names = [job.name for job in table] if table else None
+    log = read_request_log(path, names, report, keep=TIME if bursts else None)
+    tell_bursts(log, report, bursts)
     jobs = table or tuple(Job(name) for name in log.names)
-    end_minute = log.first_minute + log.per_minute.shape[1]
-    return history_of(jobs, log.per_minute, at=at, end_minute=end_minute)
+    counts = log.per_minute
+    end_minute = log.first_minute + counts.shape[1]
+    if not bursts:
+        return history_of(jobs, counts, at=at, end_minute=end_minute)
+    history = history_of(with_bursts(jobs, log), counts, at=at, end_minute=end_minute)
+    return with_times(history, log)
 
 
-def tell_bursts(log: RequestLog, report: Report) -> None:
-    """Report the services whose requests come in bursts, which predictions do not know."""
+def with_times(history: History, log: RequestLog) -> History:
+    """The history, whose last day ends with the log, with the exact times of that day."""
+    last = log.per_minute.shape[1]
+    times = times_between(log, last - history.day_minutes, last)
+    return replace(history, traces=replace(history.traces, arrival_s=times))
+
+
+def times_between(log: RequestLog, first: int, last: int) -> tuple[np.ndarray, ...]:
+    """Times in s from minute `first` of the log to minute `last` (exclusive), by job."""
+    begin_s, end_s = first * MINUTE_S, last * MINUTE_S
+    return tuple(
+        of_job[(of_job >= begin_s) & (of_job < end_s)] - begin_s for of_job in log.arrival_s
+    )
+
+
+def with_bursts(jobs: Sequence[Job], log: RequestLog) -> tuple[Job, ...]:
+    """The jobs with the dispersion of the log, unless their table states one.
+
+    It is rounded to two digits, so that similar jobs share their measured latencies. A job whose
+    index in WINDOW_S and in one second is at most BURSTY arrives at random times.
+    """
+    hours = -(-log.per_minute.shape[1] // 60)
+    found = []
+    for job, arrival_s in zip(jobs, log.arrival_s):
+        index = fit_hours(arrival_s, hours)[1]
+        if not job.bursty and max(index[:2]) > BURSTY:
+            job = job.with_dispersion([float(f"{one:.2g}") for one in index])
+        found.append(job)
+    return tuple(found)
+
+
+def at_random(jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """The jobs without bursts."""
+    return tuple(job.with_dispersion((1.0, 1.0, 1.0)) for job in jobs)
+
+
+def tell_bursts(log: RequestLog, report: Report, known: bool = False) -> None:
+    """Report the services whose requests come in bursts; `known` to predictions, or not."""
     dispersed = dict(zip(log.names, log.dispersion.tolist()))
     bursts = [f"{name} ({index:.1f})" for name, index in dispersed.items() if index > BURSTY]
+    optimistic = "Predictions assume random times and are optimistic for them"
     if bursts:
         report(
             f"requests come in bursts: {', '.join(bursts)}; index of dispersion in {WINDOW_S} s, "
-            "1 = at random times. Predictions assume random times and are optimistic for them"
+            f"1 = at random times. {'Predictions include the bursts' if known else optimistic}"
         )
 
 
@@ -198,30 +260,53 @@ def traces_of_log(
     report: Report = lambda line: None,
     *,
     ignore_others: bool = False,
+    bursts: bool = False,
 ) -> Traces:
     """The complete days, from midnight to midnight, of a request log; the last one is judged.
 
-    A last day that lacks less than NIGHT_MINUTES is complete: no request came. The other arguments
+    A last day that lacks less than NIGHT_MINUTES is complete: no request came. If `bursts`, the
+    judged day has its exact times, and the jobs have the dispersion of the log. The other arguments
     are those of `read_request_log`.
     """
     names = [job.name for job in jobs] if jobs else None
-    log = read_request_log(path, names, report, ignore_others=ignore_others)
-    tell_bursts(log, report)
+    keep = TIME if bursts else None
+    log = read_request_log(path, names, report, keep=keep, ignore_others=ignore_others)
+    tell_bursts(log, report, bursts)
     counts = log.per_minute.astype(float)
     missing = -(log.first_minute + counts.shape[1]) % DAY_MINUTES
     if missing < NIGHT_MINUTES:
         counts = np.pad(counts, ((0, 0), (0, missing)))
     of_log = jobs or tuple(Job(name) for name in log.names)
-    return days_from_midnight(of_log, log.first_minute, counts, path)
+    traces = days_from_midnight(of_log, log.first_minute, counts, path)
+    if not bursts:
+        return traces
+    last = (log.first_minute + counts.shape[1]) // DAY_MINUTES * DAY_MINUTES - log.first_minute
+    times = times_between(log, last - DAY_MINUTES, last)
+    return replace(traces, jobs=with_bursts(of_log, log), arrival_s=times)
 
 
 def read_workload(
-    workload: str, jobs: str | None = None, report: Report = lambda line: None
+    workload: str,
+    jobs: str | None = None,
+    report: Report = lambda line: None,
+    *,
+    bursts: bool = True,
 ) -> Traces:
-    """`load_workload`, which may also be the path of a request log."""
-    if not is_request_log(workload):
-        return load_workload(workload, jobs)
-    return traces_of_log(workload, read_jobs(jobs) if jobs else None, report)
+    """`load_workload`, which may also be the path of a request log.
+
+    Without `bursts`, all requests arrive at random times of their minute.
+    """
+    if is_request_log(workload):
+        traces = traces_of_log(workload, read_jobs(jobs) if jobs else None, report, bursts=bursts)
+    else:
+        traces = load_workload(workload, jobs)
+    return traces if bursts else replace(traces, jobs=at_random(traces.jobs))
+
+
+def tell_counts(jobs: Sequence[Job], report: Report) -> None:
+    """Report that counts per minute do not show bursts, if no job states any."""
+    if not any(job.bursty for job in jobs):
+        report("counts per minute do not show bursts: requests at random times are assumed")
 
 
 def _replicas_now(rows: pd.DataFrame, names: list[str], later_minutes: int) -> np.ndarray:
@@ -241,8 +326,12 @@ def history_from_prometheus(
     hours: int,
     label: str | None = None,
     token_path: str | None = None,
+    burst_query: str | None = None,
 ) -> History:
     """The history of the last `hours`, by a range query to Prometheus.
+
+    `burst_query` counts the requests of WINDOW_S, from which the jobs' dispersion in such windows
+    is fitted; at most those of a day are read.
 
     `label` is the Prometheus label that names the job. If `jobs` is the path of a jobs table, only
     jobs in it are read.
@@ -255,8 +344,36 @@ def history_from_prometheus(
         table = tuple(Job(name) for name in names)
     else:
         table = _any_of(jobs, names, "the series of the query")
+    if burst_query is not None:
+        of_windows, windows = read_prometheus(
+            url,
+            burst_query,
+            minutes=min(hours * 60, DAY_MINUTES),
+            label=label,
+            end_s=end_s,
+            token_path=token_path,
+            counts=False,
+            step_s=WINDOW_S,
+        )
+        table = with_window_bursts(table, rows_of(table, of_windows, windows))
     counts = local_counts(rows_of(table, names, counts), end_s)
     return history_of(table, counts, end_minute=local_minute(end_s))
+
+
+def with_window_bursts(jobs: Sequence[Job], windows: np.ndarray) -> tuple[Job, ...]:
+    """The jobs with the dispersion of counts in WINDOW_S, (jobs, windows), NaN = missing.
+
+    Within a window, requests are assumed at random times. Otherwise as `with_bursts`.
+    """
+    found = []
+    for job, counts in zip(jobs, windows):
+        minutes = counts.reshape(-1, WINDOWS_PER_MINUTE)
+        known = minutes[np.isfinite(minutes).all(axis=1)]
+        index = fit_dispersion(known) if len(known) else 1.0
+        if not job.bursty and index > BURSTY:
+            job = replace(job, dispersion_10s=float(f"{index:.2g}"))
+        found.append(job)
+    return tuple(found)
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:

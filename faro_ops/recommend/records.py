@@ -6,7 +6,7 @@ They are read from a table, a journal or Prometheus.
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ from faro_ops.recommend.load_history import (
     local_minute,
     rows_of,
     tell_bursts,
+    with_bursts,
+    with_times,
 )
 from faro_ops.recommend.request_log import Report, RequestLog, read_request_log
 
@@ -120,12 +122,18 @@ def records_from_csv(path: str, jobs: str) -> Records:
 
 
 def records_from_log(
-    path: str, replicas_path: str | None, jobs: str, report: Report = lambda line: None
+    path: str,
+    replicas_path: str | None,
+    jobs: str,
+    report: Report = lambda line: None,
+    *,
+    bursts: bool = True,
 ) -> Records:
     """The records in a request log with the column latency_s.
 
     A minute has the mean of the latencies of its requests, the median, and the quantile of the
-    job's SLO. `replicas_path` is a file of the same formats with a row for each change of a job's
+    job's SLO. If `bursts`, the last day has its exact times, and the jobs have the dispersion of
+    the log. `replicas_path` is a file of the same formats with a row for each change of a job's
     replicas, or for each look at them: time, job, replicas.
     """
     if replicas_path is None:
@@ -133,7 +141,7 @@ def records_from_log(
     table = read_unshared(jobs)
     names = [job.name for job in table]
     log = read_request_log(path, names, report, keep="latency_s")
-    tell_bursts(log, report)
+    tell_bursts(log, report, bursts)
     counts = log.per_minute.astype(float)
     quantiles = arrays_of(table).quantile
     levels = np.array([np.full(len(table), np.nan), np.full(len(table), 0.5), quantiles])
@@ -148,7 +156,11 @@ def records_from_log(
             latency_s[n, job, minutes] = by_minute.quantile(level)
     replicas = _replicas_of_minutes(replicas_path, names, log, report)
     end_minute = log.first_minute + counts.shape[1]
-    return records_of(table, counts, replicas, levels, latency_s, end_minute)
+    of_log = with_bursts(table, log) if bursts else table
+    records = records_of(of_log, counts, replicas, levels, latency_s, end_minute)
+    if not bursts:
+        return records
+    return replace(records, history=with_times(records.history, log))
 
 
 def _replicas_of_minutes(

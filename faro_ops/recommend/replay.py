@@ -234,4 +234,6 @@ def busiest_part(traces: Traces, minutes: int) -> tuple[Traces, int]:
     windows = np.convolve(load[run_up:], np.ones(minutes - run_up), "valid").round(6)
     first = int(windows.argmax())
     rolled = np.roll(traces.train, -first, axis=-1)
-    return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
+    times = traces.workload().between(first, first + minutes).arrival_s
+    part = Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes], times)
+    return part, first

@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+from faro_lib.workload.bursts import dispersion
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -32,6 +33,7 @@ MAX_DAYS = 366
 BLOCK_BYTES = 1 << 24
 HEAD_BYTES = 1000  # enough for the names of the columns
 PROGRESS_ROWS = 2_000_000
+TIME = "time"
 OFFSET = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)$")  # the UTC offset at the end of an ISO 8601 time
 Report = Callable[[str], None]
 
@@ -44,7 +46,7 @@ class RequestLog:
     first_minute: int  # minutes from 1970-01-01 00:00, by the log's own clock
     counts: np.ndarray  # requests in windows of WINDOW_S seconds from that minute on, (jobs, n)
     # If a column was to be kept, a row for each request: job (position in `names`), minute (from
-    # `first_minute` on) and value.
+    # `first_minute` on), time_s (since 1970) and, unless only times were to be kept, value.
     kept: pd.DataFrame | None = None
 
     @property
@@ -57,22 +59,14 @@ class RequestLog:
         """Index of dispersion of the counts in WINDOW_S seconds, (jobs,); NaN without requests."""
         return dispersion(self.counts, WINDOWS_PER_MINUTE)
 
-
-def dispersion(counts: np.ndarray, per_block: int) -> np.ndarray:
-    """Variance / mean of counts (jobs, windows) within blocks of `per_block` windows, (jobs,).
-
-    It is 1 for requests at random times, and larger for bursts. Within a block, the load is taken
-    as constant: the variances and the means of all blocks are summed (Cox and Lewis, The
-    Statistical Analysis of Series of Events, 1966, 6.4). NaN for a job without requests.
-
-    >>> dispersion(np.array([[4, 4, 4, 4], [0, 8, 8, 0], [0, 0, 0, 0]]), 2).tolist()
-    [0.0, 8.0, nan]
-    """
-    blocks = counts[:, : counts.shape[1] // per_block * per_block]
-    blocks = blocks.reshape(len(counts), -1, per_block)
-    variance = blocks.var(axis=2, ddof=1).sum(axis=1)
-    mean = blocks.mean(axis=2).sum(axis=1)
-    return np.where(mean > 0, variance / np.where(mean > 0, mean, 1.0), np.nan)
+    @property
+    def arrival_s(self) -> tuple[np.ndarray, ...]:
+        """Times in s from the start of `first_minute`, by job; ValueError if they were not kept."""
+        if self.kept is None:
+            raise ValueError("the times of the requests were not kept")
+        time_s = self.kept["time_s"].to_numpy() - self.first_minute * MINUTE_S
+        job = self.kept["job"].to_numpy()
+        return tuple(time_s[job == n] for n in range(len(self.names)))
 
 
 def is_request_log(path: str | Path) -> bool:
@@ -117,7 +111,7 @@ def read_request_log(
 
     names : the jobs that it may have; None: any.
     report : called with the progress.
-    keep : one of NUMBERS, a column to keep for each request.
+    keep : one of NUMBERS, a column to keep for each request beside its time; or TIME, only that.
     ignore_others : whether rows of other jobs are ignored. They are an error otherwise.
     """
     path = Path(path)
@@ -199,12 +193,14 @@ class _Reading:
     offset: str | None = None  # UTC offset of ISO 8601 times; None before the first row
     first_window: int = 0
     counts: dict[str, np.ndarray] = field(default_factory=dict)  # from `first_window` on, by job
-    # (names, position in them, window, value) of each batch, for `RequestLog.kept`.
-    kept: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    # (names, position in them, time in s, value) of each batch, for `RequestLog.kept`.
+    kept: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray | None]] = field(
+        default_factory=list
+    )
 
     def add(self, batch: Any) -> None:
         """Count the requests of a batch."""
-        needed = ["time", "job", *([self.keep] if self.keep else [])]
+        needed = list(dict.fromkeys(filter(None, ("time", "job", self.keep))))
         for column in needed:
             if column not in batch.schema.names:
                 having = f"needed are {', '.join(needed)}"
@@ -225,8 +221,10 @@ class _Reading:
         window -= self.first_window
         names, index = self._count(batch.column("job"), window)
         if self.keep:
-            value = self._numbers(self.keep, batch.column(self.keep), "a number")
-            self.kept.append((names, index, window, value))
+            value = None
+            if self.keep != TIME:
+                value = self._numbers(self.keep, batch.column(self.keep), "a number")
+            self.kept.append((names, index.astype(np.int32), time_s, value))
         self.rows += batch.num_rows
         self.last_s = float(time_s[-1])
 
@@ -341,9 +339,12 @@ class _Reading:
 
         position = {name: n for n, name in enumerate(names)}
         parts = []
-        for of_batch, index, window, value in self.kept:
-            job = np.array([position.get(name, -1) for name in of_batch])[index]
-            minute = window // WINDOWS_PER_MINUTE
-            part = pd.DataFrame({"job": job, "minute": minute, "value": value})
+        first_minute = self.first_window // WINDOWS_PER_MINUTE
+        for of_batch, index, time_s, value in self.kept:
+            job = np.array([position.get(name, -1) for name in of_batch], np.int32)[index]
+            minute = (time_s // MINUTE_S).astype(np.int64) - first_minute
+            part = pd.DataFrame({"job": job, "minute": minute, "time_s": time_s})
+            if value is not None:
+                part["value"] = value
             parts.append(part[job >= 0])
         return pd.concat(parts, ignore_index=True)

@@ -326,7 +326,8 @@ def variations(
     rows = []
     for case, (factor, failed) in VARIATIONS.items():
         requests = np.rint(factor * workload.requests_per_min).astype(np.int64)
-        day = replace(workload, requests_per_min=requests)
+        times = workload.arrival_s if factor == 1 else ()
+        day = replace(workload, requests_per_min=requests, arrival_s=times)
         (draws,) = _draws(day, model, 1)
         least = jobs.min_replicas @ jobs.cores
         left = max(capacity - failed * jobs.cores.max(), least)
@@ -343,10 +344,19 @@ def _draws(workload: Workload, serving_model: ServingModel, seeds: int) -> list[
 
 
 def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
-    """A trial's random numbers as drawn by `draw`, but arrivals are uniform within each minute."""
+    """A trial's random numbers as drawn by `draw`, but arrivals are uniform within each minute.
+
+    Those of a job with bursts, and exact times, stay as `draw` has them.
+    """
     draws = draw(workload, seed, router=serving_model.router)
+    if workload.arrival_s:
+        return draws
     rng = np.random.default_rng([seed, 4])
-    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, rng))
+    arrival_s = uniform_arrivals(workload.requests_per_min, rng)
+    for job, a, b in zip(workload.jobs, draws.first[:-1], draws.first[1:]):
+        if job.bursty:
+            arrival_s[a:b] = draws.arrival_s[a:b]
+    return replace(draws, arrival_s=arrival_s)
 
 
 def violation_rate_by_job(run: Run) -> np.ndarray:

@@ -85,7 +85,7 @@ def test_the_progress_of_a_long_log_is_said(
 
 
 class TestSimulate:
-    def test_a_log_is_simulated_as_its_table_of_counts(self, jobs, tmp_path, capsys):
+    def test_at_random_a_log_is_simulated_as_its_table_of_counts(self, jobs, tmp_path, capsys):
         log = written(requests_of(2 * DAY), tmp_path / "log.csv")
         minute = np.arange(2 * DAY)
         times = START + pd.to_timedelta(minute, unit="min")
@@ -96,12 +96,35 @@ class TestSimulate:
         tables = []
         for workload in (log, table):
             arguments = f"--workload {workload} --jobs {jobs} --policy FairShare --minutes 20"
-            assert exit_status(["simulate", *arguments.split(), "--json"]) == 0
+            assert exit_status(["simulate", *arguments.split(), "--at-random", "--json"]) == 0
             rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
             measured = ("decision_ms_p50", "decision_ms_p99", "wall_s")
             tables.append([{k: v for k, v in row.items() if k not in measured} for row in rows])
         assert tables[0] == tables[1]
         assert len(tables[0]) == 1
+
+    def test_only_a_log_shows_bursts(self, jobs, tmp_path, capsys):
+        minute = np.arange(DAY)
+        times = START + pd.to_timedelta(minute, unit="min")
+        counts = pd.concat(
+            [pd.DataFrame({"time": times, "job": job, "requests": 1}) for job in "ab"]
+        )
+        table = written(counts, tmp_path / "counts.csv")
+        log = written(requests_of(DAY), tmp_path / "log.csv")
+        assumed = "counts per minute do not show bursts: requests at random times are assumed"
+        for workload, told in ((table, True), (log, False)):
+            arguments = f"--workload {workload} --jobs {jobs} --policy FairShare --minutes 2"
+            assert exit_status(["simulate", *arguments.split()]) == 0
+            assert (assumed in capsys.readouterr().err) == told
+
+    def test_the_exact_times_of_the_last_day_are_replayed(self, jobs, tmp_path):
+        table = requests_of(2 * DAY)
+        traces = read_workload(str(written(table, tmp_path / "log.csv")), str(jobs))
+        times = pd.to_datetime(table["time"])
+        last = times.iloc[-1].floor("D")
+        for job, found in zip("ab", traces.workload().arrival_s):
+            of_job = times[(table["job"] == job) & (times >= last)]
+            np.testing.assert_allclose(found, (of_job - last).dt.total_seconds(), atol=1e-5)
 
     @pytest.mark.parametrize("ending", ["jsonl.gz", "parquet", "csv.zst"])
     def test_other_formats_have_the_same_days(self, ending, jobs, tmp_path):

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from faro_lib.workload import Job
+from faro_lib.workload.bursts import burst_arrivals
 from faro_ops import cli
 from faro_ops.prometheus import read_prometheus
-from faro_ops.recommend.load_history import history_from_prometheus
+from faro_ops.recommend.load_history import history_from_prometheus, with_window_bursts
 
 QUERY = "sum by (service) (increase(http_requests_total[1m]))"
 HOURS, STEP_S = 6, 15
@@ -230,6 +232,25 @@ def test_a_value_belongs_to_the_minute_that_it_ends(stub):
     _, counts = read_prometheus(stub.url, "up", minutes=3, end_s=130)
     ends_at_0_60_120_s = [[np.nan, 5, np.nan]]
     np.testing.assert_array_equal(counts, ends_at_0_60_120_s)
+
+
+def test_windows_of_ten_seconds_fill_minutes(stub):
+    stub.answer = matrix({"service": "a"})
+    _, counts = read_prometheus(stub.url, "up", minutes=2, end_s=130, step_s=10)
+    assert counts.shape == (1, 12)
+    assert np.flatnonzero(counts[0] == 5).tolist() == [5], "the window that ends at 60 s"
+
+
+def test_counts_of_ten_seconds_give_the_dispersion_from_ten_seconds_on():
+    jobs = tuple(Job(name) for name in ("bursty", "random", "gaps"))
+    rng = np.random.default_rng(1)
+    arrival_s = burst_arrivals(np.full(600, 200), (20.0, 1.0, 1.0), rng)
+    bursty = np.bincount((arrival_s / 10).astype(int), minlength=3600).astype(float)
+    windows = np.stack([bursty, rng.poisson(30.0, 3600), np.full(3600, np.nan)])
+    windows[0, 7] = np.nan
+    bursty_job, *others = with_window_bursts(jobs, windows)
+    assert bursty_job.dispersion == (pytest.approx(20, rel=0.1), 1.0, 1.0)
+    assert others == list(jobs[1:])
 
 
 @pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])

@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from faro_lib.workload.bursts import burst_arrivals, dispersion
 from faro_ops.recommend import request_log
 from faro_ops.recommend.load_history import history_from_csv
 from faro_ops.recommend.request_log import (
     COMPRESSIONS,
     FORMATS,
-    dispersion,
     is_request_log,
     read_request_log,
 )
@@ -173,15 +173,65 @@ def test_a_log_is_a_history(tmp_path):
     assert lines == []
 
 
-def test_bursts_are_told_because_predictions_assume_random_times(tmp_path):
+@pytest.fixture
+def bursty_log(tmp_path):
+    """A log of service chat, whose gamma gaps have an index of dispersion of 10."""
     gaps = np.random.default_rng(3).gamma(0.1, 10 / 5, 20_000)
     times = START + pd.to_timedelta(np.cumsum(gaps), unit="s")
     table = pd.DataFrame({"time": times.strftime("%Y-%m-%dT%H:%M:%S.%f"), "job": "chat"})
+    return str(written(table, tmp_path / "log.csv"))
+
+
+def test_bursts_are_told_with_whether_predictions_include_them(bursty_log):
     lines = []
-    history_from_csv(str(written(table, tmp_path / "log.csv")), report=lines.append)
-    assert len(lines) == 1
-    assert "chat" in lines[0]
-    assert "bursts" in lines[0]
+    history_from_csv(bursty_log, report=lines.append)
+    history_from_csv(bursty_log, report=lines.append, bursts=False)
+    assert all("requests come in bursts: chat (" in line for line in lines)
+    known, random = lines
+    assert "Predictions include the bursts" in known
+    assert "assume random times and are optimistic" in random
+
+
+def test_a_log_gives_the_exact_times_and_the_dispersion_of_its_jobs(bursty_log):
+    history = history_from_csv(bursty_log)
+    (job,) = history.jobs
+    assert job.dispersion_10s == pytest.approx(10, rel=0.2)
+    times = pd.to_datetime(pd.read_csv(bursty_log)["time"])
+    expected = (times - times.iloc[0].floor("min")).dt.total_seconds()
+    (found,) = history.traces.workload().arrival_s
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    counts = history.traces.evaluation[0, 0]
+    alike = burst_arrivals(counts, job.dispersion, np.random.default_rng(4))
+    of_log, of_fit = (
+        dispersion(np.bincount(one.astype(int), minlength=60 * len(counts))[None], 10)[0]
+        for one in (found, alike)
+    )
+    assert of_fit == pytest.approx(of_log, rel=0.15)
+
+
+def test_at_random_neither_times_nor_bursts_are_used(bursty_log):
+    for history in (
+        history_from_csv(bursty_log, bursts=False),
+        history_from_csv(bursty_log).at_random(),
+    ):
+        assert not history.jobs[0].bursty
+        assert history.traces.workload().arrival_s == ()
+
+
+def test_the_dispersion_that_a_table_states_is_kept(bursty_log, tmp_path):
+    table = tmp_path / "jobs.yaml"
+    table.write_text("- {job: chat, dispersion_10s: 3}\n")
+    assert history_from_csv(bursty_log, str(table)).jobs[0].dispersion == (3.0, 1.0, 1.0)
+
+
+def test_the_last_day_of_a_longer_log_has_its_own_times(tmp_path):
+    """The log begins 40 hours before its end, so its last 24 hours are the last day."""
+    minutes = 40 * 60
+    stamps = START + pd.to_timedelta(np.arange(minutes) * 60 + 5.0, unit="s")
+    table = pd.DataFrame({"time": stamps.strftime("%Y-%m-%dT%H:%M:%S.%f"), "job": "a"})
+    history = history_from_csv(str(written(table, tmp_path / "log.csv")))
+    (times,) = history.traces.arrival_s
+    np.testing.assert_allclose(times, np.arange(1440) * 60 + 5.0)
 
 
 def test_the_command_recommends_from_a_log(tmp_path, capsys):

@@ -87,3 +87,22 @@ def test_the_fits_of_gpus_miss_what_they_have_not_seen_by_at_most_15_percent(scr
     ]
     assert np.median(np.concatenate(errors)) <= 0.05
     assert np.concatenate(errors).max() <= 0.15
+
+
+def test_the_page_of_bursts_has_the_recorded_numbers(script):
+    tables = script("arrivals_tables")
+    assert between("arrivals.md", tables.DISPERSION) == tables.dispersion_table(
+        tables.dispersions()
+    )
+    assert between("arrivals.md", tables.PLANNERS) == tables.planner_table(tables.planners())
+
+
+def test_the_bursts_have_the_dispersion_of_the_log_and_renewal_processes_have_not(script):
+    errors = script("arrivals_tables").dispersions().set_index(["process", "service", "window_s"])
+    errors = errors["error"].abs()
+    bursts = errors["bursts"].unstack()
+    assert (bursts[[10.0, 60.0]] <= 0.15).all(axis=None)
+    assert (bursts[1.0] <= 0.25).all()
+    for family in ("gamma gaps", "Weibull gaps"):
+        assert errors[family, "code", 10.0] > 0.5
+        assert errors[f"{family}, in minutes", "code", 10.0] > 0.5
