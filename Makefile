@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -6,10 +6,17 @@ WORKLOAD ?=
 SET ?=
 CORES ?= all
 ARGS ?=
+# The run whose record `make crate` validates and `make release` archives.
+RUN ?= results/synthetic
 
 # A Python that the pinned wheels exist for.
 ACCEPTED = (3, 11) <= sys.version_info < (3, 14)
-CANDIDATES = python3.11 python3.12 python3.13 python3
+CANDIDATES = $(or $(shell cat wheelhouse/PYTHON 2>/dev/null),python3.11 python3.12 python3.13 python3)
+# In an archive of `make release`, packages come from the wheelhouse, without a network.
+ifneq ($(wildcard wheelhouse/PYTHON),)
+export PIP_NO_INDEX = 1
+export PIP_FIND_LINKS = $(CURDIR)/wheelhouse
+endif
 BIN = .venv/bin
 PINS = .venv/.pins
 READY = .venv/.ready
@@ -17,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs crate clean
+.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -42,8 +49,8 @@ PACKAGES = faro_lib faro_ops studies workflow/faro_pipeline
 # (tests/conftest.py).
 TOGETHER = --dist=loadfile --no-loadscope-reorder
 WORKERS = -n logical --maxprocesses=4 $(TOGETHER)
-# The notebooks that `make test` runs. The other six take longer than these ten; `make test-all` runs all.
-QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
+# The notebooks that `make test` runs. The others take longer than these; `make test-all` runs all.
+QUICK = $(patsubst %,notebooks/%.ipynb,exercises/1_objective 00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
 # Two processes more than cores, but at most four, because some tests wait for time-outs.
 MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
 FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax $(PACKAGES) tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
@@ -99,12 +106,29 @@ fuzz: $(READY)
 notebooks: $(READY)
 	python tests/support/refresh_notebooks.py
 
-# The claims of docs/artifact.md, from the raw traces: the quick half, or all.
+# The claims of docs/artifact.md: the quick ones, all, those that need no data but the repository's, or all of the others.
 claims: $(READY)
 	python benchmarks/claims.py
 
 claims-all: $(READY)
 	python benchmarks/claims.py --all
+
+claims-redistributed: $(READY)
+	python benchmarks/claims.py --all --redistributed
+
+claims-published: $(READY)
+	python benchmarks/claims.py --published
+
+# The archive dist/faro-VERSION.tar: the code of HEAD, recorded tables, a wheelhouse for this Python, the site, and the run RUN.
+release: $(READY)
+	python benchmarks/release.py --run $(RUN)
+
+# Unpack an archive in a new folder and run its claims there without a network; TRACES=data/raw lays the published traces beside it.
+ARCHIVE ?= $(wildcard dist/faro-*.tar)
+TRACES ?=
+release-check: $(READY)
+	@[ -n "$(ARCHIVE)" ] || { echo "make: ARCHIVE: no archive in dist; make release builds one" >&2; exit 2; }
+	python benchmarks/release.py check $(ARCHIVE) $(if $(TRACES),--traces $(TRACES))
 
 # The entries of docs/arena.md, run again with their seeds: exit status 1 if one does not reproduce.
 arena: $(READY)
@@ -137,8 +161,10 @@ recorded-kubernetes: kubeconfig $(READY)
 	python -c 'from studies.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 	python docs/recorded_trials.py
 
+# It opens the table of contents, shown as a page by the settings in notebooks/.jupyter.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/notebooks/.jupyter:$(JUPYTER_CONFIG_PATH)
 lab: $(READY)
-	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
+	jupyter lab --notebook-dir=. notebooks/README.md
 
 # The generated part of the Helm chart, from the templates of `faro manifests`.
 chart: $(READY)
@@ -150,20 +176,28 @@ data: $(READY)
 config: $(READY)
 	python -m faro_pipeline.settings
 
-# Whether the record of the smoke run is a valid Workflow Run Crate. The validator has an environment of its own.
+# The crate of the repository, from CITATION.cff, the data, the notebooks and the figures.
+metadata: $(READY)
+	python -m studies.report.repository
+
+# Whether the crate of the repository and the record of a run are valid. The validator has an environment of its own.
 crate: build/crate-venv/.ready
-	build/crate-venv/bin/python tests/support/validate_crate.py results/synthetic
+	@[ -f "$(RUN)/ro-crate-metadata.json" ] || { echo "make: RUN: $(RUN)/ro-crate-metadata.json: no such file; make smoke writes results/synthetic" >&2; exit 2; }
+	build/crate-venv/bin/python tests/support/validate_crate.py . workflow-ro-crate
+	build/crate-venv/bin/python tests/support/validate_crate.py $(RUN)
 
 build/crate-venv/.ready: envs/crate/requirements.txt
 	python3 -m venv build/crate-venv
 	build/crate-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-# The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them). Its tools
-# are in an environment of their own; a link or reference that leads nowhere is an error.
+# The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them); the others,
+# such as the tour, are executed first, by their defaults. Its tools are in an environment of their own; a link or reference
+# that leads nowhere is an error.
 EXECUTED ?= results/synthetic/notebooks
 DOCS = build/docs-venv
-docs: $(DOCS)/.ready
+docs: $(READY) $(DOCS)/.ready
+	EXECUTED=$(EXECUTED) PYTHONPATH=.:workflow python docs/executed.py
 	EXECUTED=$(EXECUTED) NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 	@echo "$(CURDIR)/build/site/index.html; with search: python3 -m http.server --directory build/site"
 

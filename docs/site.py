@@ -1,16 +1,19 @@
-"""Hooks of MkDocs: add the executed notebooks and one page per package to the site."""
+"""Hooks of MkDocs: add the executed notebooks and one page per package to the site.
+
+Under each notebook stands which run its pictures come from.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import re
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-# Folder of the notebooks that a run has executed. Without a run, the committed notebooks are shown,
-# which have no pictures.
-EXECUTED = ROOT / os.environ.get("EXECUTED", "results/synthetic/notebooks")
+sys.path.insert(0, str(Path(__file__).parent))  # MkDocs loads this file by its path
+
+from executed import BY_DEFAULTS, EXECUTED, ROOT, copy_of_run
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # Packages with a page: those of a researcher, then those of an operator.
 PACKAGES = (
@@ -52,7 +55,7 @@ def on_files(files, config):
     source = Path(config.site_dir).parent  # mkdocs-jupyter renders notebooks that are files
     (source / "notebooks").mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        (source / "notebooks" / path.name).write_text(static(shown(path)))
+        (source / "notebooks" / path.name).write_text(static(shown(path), origin(shown(path))))
         name = f"notebooks/{path.name}"
         files.append(File(name, str(source), config.site_dir, config.use_directory_urls))
     for package in PACKAGES:
@@ -74,15 +77,33 @@ def on_post_build(config):
 
 
 def shown(path: Path) -> Path:
-    """The executed copy of a notebook, the first of several (`50_simulation-16`), or itself."""
-    for copy in (EXECUTED / path.name, *sorted(EXECUTED.glob(f"{path.stem}-*.ipynb"))):
-        if copy.exists() and ".partial" not in copy.name:
+    """The copy of a notebook that a run has executed, or `make docs`, or the notebook itself.
+
+    The last has no pictures.
+    """
+    for copy in (copy_of_run(path, EXECUTED), BY_DEFAULTS / path.name):
+        if copy and copy.exists():
             return copy
     return path
 
 
-def static(path: Path) -> str:
-    """The notebook without widgets, so that their pictures are shown, and without logs."""
+def origin(path: Path) -> str:
+    """A sentence on the run that a shown notebook and its pictures come from."""
+    times = json.loads(path.read_text())["metadata"].get("papermill", {})
+    day = f" on {times['start_time'][:10]}" if "start_time" in times else ""
+    if path.parent == EXECUTED:
+        workload = EXECUTED.parent.name
+        return f"Outputs and pictures: a run of the pipeline on the workload `{workload}`{day}."
+    if path.parent == BY_DEFAULTS:
+        return f"Outputs and pictures: this notebook by its defaults, on small data{day}."
+    return "This notebook has not been executed, so it has no pictures."
+
+
+def static(path: Path, note: str = "") -> str:
+    """The notebook without widgets, so that their pictures are shown, and without logs.
+
+    `note` is added as its last paragraph.
+    """
     notebook = json.loads(path.read_text())
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
@@ -94,6 +115,9 @@ def static(path: Path) -> str:
             shown.pop(WIDGET, None)
             if "image/png" in shown:
                 shown.pop("text/plain", None)
+    if note:
+        cell = {"cell_type": "markdown", "metadata": {}, "source": [f"*{note}*"]}
+        notebook["cells"].append(cell | {"id": "origin"})
     # The pages are one folder up on the site.
     return json.dumps(notebook).replace("](../docs/", "](../")
 

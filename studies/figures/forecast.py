@@ -173,3 +173,20 @@ def predictive_caption(steps: pd.DataFrame) -> str:
         f"observed ones over all jobs, and between {by_job.min():.2f} ({by_job.idxmin()}) and "
         f"{by_job.max():.2f} times ({by_job.idxmax()}) for a job."
     )
+
+
+def error_and_regret(table: pd.DataFrame) -> Figure:
+    """CRPS of the total requests, and regret of the decisions, of every forecaster.
+
+    `table` has columns forecaster, crps_of_sum and regret, as notebook 35 makes it.
+    """
+    labels = {"crps_of_sum": "CRPS (requests in seven minutes)", "regret": "regret (utility)"}
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.3), sharey=True)
+    rows = np.arange(len(table))
+    for axis, (column, label) in zip(axes, labels.items()):
+        colours = [colour(name, COLOURS) for name in table["forecaster"]]
+        axis.barh(rows, table[column], color=colours, **EDGE)
+        axis.set_xlabel(label)
+    axes[0].set_yticks(rows, table["forecaster"])
+    axes[0].invert_yaxis()
+    return figure

@@ -7,9 +7,7 @@ https://w3id.org/ro/wfrun/workflow/0.5.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mimetypes
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,31 +16,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
-from faro_lib.files import atomic_write
 from faro_lib.workload import PUBLISHED, SYNTHETIC
+from studies.report.entities import (
+    LICENSE,
+    add_entity,
+    add_licence,
+    add_profiles,
+    described,
+    sha256,
+    write_metadata,
+)
 from studies.report.sources import ROOT, line_of
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
     from rocrate.rocrate import ROCrate
 
-METADATA = "ro-crate-metadata.json"
 SNAKEFILE = "workflow/Snakefile"  # a copy, because a crate's workflow is one of its files
 SETTINGS = "config.yaml"
-LICENSE = "https://spdx.org/licenses/Apache-2.0"
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
-}
-# Terms that the context of RO-Crate 1.1 lacks.
-TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}
-TYPES = {
-    ".ipynb": "application/x-ipynb+json",
-    ".npz": "application/zip",
-    ".parquet": "application/vnd.apache.parquet",
-    ".smk": "text/plain",
-    ".yaml": "application/yaml",
 }
 
 
@@ -69,14 +64,13 @@ def write_crate(
     (results / SETTINGS).write_text(yaml.safe_dump(_plain(config), sort_keys=False))
 
     crate = ROCrate(version="1.1")
-    crate.metadata.extra_terms.update(TERMS)
     crate.name = f"A run of Faro's pipeline on the workload {results.name}"
     crate.description = (
         "Tables, figures and executed notebooks of one run: policies that allot replicas to "
         "inference services, simulated and compared. report.html shows them on one page."
     )
-    crate.root_dataset["conformsTo"] = [_profile(crate, url) for url in PROFILES]
-    crate.license = _add(crate, LICENSE, "CreativeWork", name="Apache License 2.0")
+    add_profiles(crate, PROFILES)
+    crate.license = add_licence(crate, LICENSE)
 
     names = _outputs(results, sources, page, notebooks)
     outputs = {name: _file(crate, results, name) for name in names}
@@ -85,7 +79,7 @@ def write_crate(
     parameters = list(_parameters(crate, workflow, config))
     times = [(results / name).stat().st_mtime for name in names]
     crate.datePublished = datetime.fromtimestamp(max(times), UTC)
-    action = _add(
+    action = add_entity(
         crate,
         "#run",
         "CreateAction",
@@ -98,9 +92,7 @@ def write_crate(
         result=list(outputs.values()),
     )
     crate.root_dataset["mentions"] = [action]
-    text = json.dumps(crate.metadata.generate(), indent=1, ensure_ascii=False)
-    with atomic_write(results / METADATA) as partial:
-        partial.write_text(f"{text}\n")
+    write_metadata(crate, results)
 
 
 def _outputs(
@@ -128,10 +120,8 @@ def _outputs(
 def _file(crate: ROCrate, results: Path, name: str) -> Entity:
     """The entity of a file of the crate, with its size and SHA-256."""
     path = results / name
-    kind = TYPES.get(path.suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
     properties = {
-        "name": name,
-        "encodingFormat": kind,
+        **described(path, name),
         "contentSize": str(path.stat().st_size),
         "dateModified": _iso(path.stat().st_mtime),
         "sha256": sha256(path),
@@ -152,7 +142,7 @@ def _describe_figures(
             made_from = [outputs[file] for file in files if file in outputs]
             if line := line_of(f"studies.figures.{stage}", name):
                 made_from.append(
-                    _add(
+                    add_entity(
                         crate, f"#{line}", "SoftwareSourceCode", name=f"{line}, which draws {name}"
                     )
                 )
@@ -173,7 +163,7 @@ def _workflow(crate: ROCrate, results: Path, software: Sequence[str], commit: st
     workflow["sha256"] = sha256(results / SNAKEFILE)
     language = {"name": "Snakemake", "url": "https://snakemake.github.io"}
     language["version"] = version("snakemake")
-    workflow["programmingLanguage"] = _add(
+    workflow["programmingLanguage"] = add_entity(
         crate,
         "https://w3id.org/workflowhub/workflow-ro-crate#snakemake",
         "ComputerLanguage",
@@ -181,7 +171,7 @@ def _workflow(crate: ROCrate, results: Path, software: Sequence[str], commit: st
     )
     workflow["license"] = crate.license
     workflow["softwareRequirements"] = [
-        _add(crate, f"#{name}", "SoftwareApplication", name=name, softwareVersion=number)
+        add_entity(crate, f"#{name}", "SoftwareApplication", name=name, softwareVersion=number)
         for name, number in _versions(software)
     ]
     crate.mainEntity = workflow
@@ -202,11 +192,11 @@ def _parameters(crate: ROCrate, workflow: Entity, config: Mapping[str, Any]) -> 
     formal = []
     for name, value in _plain(config).items():
         text = value if isinstance(value, str) else json.dumps(value)
-        parameter = _add(
+        parameter = add_entity(
             crate, f"#parameter-{name}", "FormalParameter", additionalType="Text", name=name
         )
         formal.append(parameter)
-        yield _add(
+        yield add_entity(
             crate,
             f"#setting-{name}",
             "PropertyValue",
@@ -230,21 +220,9 @@ def _inputs(crate: ROCrate, config: Mapping[str, Any]) -> Iterator[Entity]:
         if path in (None, SYNTHETIC, PUBLISHED) or not Path(path).is_file():
             continue
         name = Path(path).name
-        yield _add(crate, f"#input-{name}", "CreativeWork", name=name, sha256=sha256(Path(path)))
-
-
-def _profile(crate: ROCrate, url: str) -> Entity:
-    number = url.rpartition("/")[2]
-    return _add(crate, url, "CreativeWork", name=PROFILES[url], version=number)
-
-
-def _add(crate: ROCrate, identifier: str, kind: str, **properties: Any) -> Entity:
-    from rocrate.model.contextentity import ContextEntity
-
-    entity = crate.add(ContextEntity(crate, identifier, properties={"@type": kind}))
-    for name, value in properties.items():
-        entity[name] = value
-    return entity
+        yield add_entity(
+            crate, f"#input-{name}", "CreativeWork", name=name, sha256=sha256(Path(path))
+        )
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,7 +232,3 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

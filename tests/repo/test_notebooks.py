@@ -16,7 +16,9 @@ from faro_lib.files import find_upwards
 from studies.figures import live, sensitivity
 from studies.wording import markdown_table
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXERCISES = sorted((ROOT / "notebooks/exercises").glob("*.ipynb"))
+NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *EXERCISES]
+SOLUTION = "hide-input"
 RECORDED = ROOT / "data/recorded-live"
 CHECKED = "nbval-check-output"
 METADATA = {"kernelspec", "language_info"}
@@ -57,10 +59,56 @@ def test_a_number_is_checked(notebook):
 
 def test_there_is_no_stray_metadata(notebook):
     assert set(notebook.metadata) == METADATA
-    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    for cell in notebook.cells:
+        hidden = {"jupyter"} if SOLUTION in tags(cell) else set()
+        assert set(cell.metadata) <= {"tags"} | hidden
     assert [cell.id for cell in notebook.cells] == [
         f"cell-{n:02d}" for n in range(len(notebook.cells))
     ]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda path: path.stem)
+def test_the_solutions_of_an_exercise_are_collapsed_checked_and_follow_a_cell_of_the_student(
+    exercise,
+):
+    cells = nbformat.read(exercise, as_version=4).cells
+    solutions = [number for number, cell in enumerate(cells) if SOLUTION in tags(cell)]
+    assert solutions
+    for number in solutions:
+        jupyter = cells[number].metadata["jupyter"]
+        assert jupyter == {"outputs_hidden": True, "source_hidden": True}
+        assert CHECKED in tags(cells[number])
+        earlier = [cell for cell in cells[:number] if cell.cell_type == "code"]
+        assert SOLUTION not in tags(earlier[-1])
+
+
+def test_the_table_of_contents_has_every_notebook_with_its_question():
+    page = (ROOT / "notebooks/README.md").read_text()
+    listed = dict(re.findall(r"^\| \[\w+\]\(([\w/]+\.ipynb)\) \| (.+) \|$", page, re.MULTILINE))
+    titles = {
+        path.relative_to(ROOT / "notebooks").as_posix(): nbformat.read(path, as_version=4)
+        .cells[0]
+        .source.splitlines()[0]
+        .removeprefix("# ")
+        for path in NOTEBOOKS
+    }
+    titles = {path: re.sub(r"^Exercise \d: ", "", title) for path, title in titles.items()}
+    assert listed == titles
+
+
+def test_make_lab_opens_the_table_of_contents_as_a_page():
+    command = ["make", "--dry-run", "-o", ".venv/.ready", "lab"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "jupyter lab --notebook-dir=. notebooks/README.md" in done.stdout
+    # What JupyterLab's server reads with the environment of `make lab`.
+    from jupyter_server.services.config.manager import ConfigManager
+
+    manager = ConfigManager(
+        config_dir_name="labconfig", read_config_path=[str(ROOT / "notebooks/.jupyter/labconfig")]
+    )
+    settings = manager.get("default_setting_overrides")
+    viewers = settings["@jupyterlab/docmanager-extension:plugin"]["defaultViewers"]
+    assert viewers == {"markdown": "Markdown Preview"}
 
 
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["top", "notebooks"])

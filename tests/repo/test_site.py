@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -33,7 +35,8 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
 
 
 @pytest.fixture
-def hooks():
+def hooks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
     spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -44,6 +47,7 @@ def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per
     hooks, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(hooks, "EXECUTED", tmp_path)
+    monkeypatch.setattr(hooks, "BY_DEFAULTS", tmp_path / "none")
     capacities = ("16.partial", "36", "32")
     for name in ("10_traces", "00_tour", *(f"50_simulation-{one}" for one in capacities)):
         (tmp_path / f"{name}.ipynb").write_text("{}")
@@ -75,6 +79,76 @@ def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets
     assert "widgets" not in shown["metadata"]
 
 
+def executed_copy(pictures: int, began: str | None = "2026-12-01T09:00:00") -> str:
+    """The text of an executed notebook with so many pictures."""
+    output = {"output_type": "display_data", "data": {"image/png": "abc"}, "metadata": {}}
+    cell = {"cell_type": "code", "source": [], "outputs": [output] * pictures, "metadata": {}}
+    metadata = {"papermill": {"start_time": began}} if began else {}
+    return json.dumps({"cells": [cell | {"execution_count": 1}], "metadata": metadata})
+
+
+def test_a_page_says_which_run_its_pictures_come_from(hooks, monkeypatch, tmp_path):
+    run, own = tmp_path / "mine" / "notebooks", tmp_path / "own"
+    for folder in (run, own):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(hooks, "EXECUTED", run)
+    monkeypatch.setattr(hooks, "BY_DEFAULTS", own)
+    (run / "10_traces.ipynb").write_text(executed_copy(2))
+    (own / "00_tour.ipynb").write_text(executed_copy(6))
+    (own / "10_traces.ipynb").write_text(executed_copy(1))
+    said = {
+        "10_traces": "a run of the pipeline on the workload `mine` on 2026-12-01.",
+        "00_tour": "this notebook by its defaults, on small data on 2026-12-01.",
+        "85_replicas": "This notebook has not been executed, so it has no pictures.",
+    }
+    for name, sentence in said.items():
+        shown = hooks.shown(ROOT / "notebooks" / f"{name}.ipynb")
+        page = json.loads(hooks.static(shown, hooks.origin(shown)))
+        assert page["cells"][-1]["source"][0].strip("*").endswith(sentence)
+    assert pictures_in(hooks.shown(ROOT / "notebooks" / "10_traces.ipynb")) == 2
+
+
+def test_make_docs_executes_the_notebooks_that_no_run_has_executed_or_that_are_older_than_the_code(
+    monkeypatch, tmp_path
+):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    executed = importlib.import_module("executed")
+    run, own = tmp_path / "run", tmp_path / "own"
+    for folder in (run, own):
+        folder.mkdir()
+    monkeypatch.setattr(executed, "EXECUTED", run)
+    monkeypatch.setattr(executed, "BY_DEFAULTS", own)
+    every = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.stem for path in executed.missing()} == every
+    (run / "50_simulation-16.ipynb").write_text("{}")
+    for name in ("00_tour", "35_forecasters"):
+        (own / f"{name}.ipynb").write_text("{}")
+    os.utime(own / "35_forecasters.ipynb", (0, 0))
+    wanted = {path.stem for path in executed.missing()}
+    assert wanted == every - {"50_simulation", "00_tour"}
+
+
+def pictures_in(notebook) -> int:
+    """The pictures among the outputs of an executed notebook."""
+    cells = json.loads(notebook.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.slow
+def test_every_executed_notebook_has_its_pictures_on_its_page_and_the_tour_has_six(site, hooks):
+    """The fixture executes the tour; other notebooks have pictures after a run or `make docs`."""
+    counted = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        shown = hooks.shown(path)
+        page = (site / "notebooks" / f"{path.stem}.html").read_text()
+        counted[path.stem] = page.count('src="data:image/png;base64')
+        assert counted[path.stem] == pictures_in(shown), path.stem
+        assert ("has no pictures" in page) == (shown == path)
+        assert shown == path or counted[path.stem] > 0, path.stem
+    assert counted["00_tour"] == 6
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the site, built without a warning."""
@@ -85,6 +159,9 @@ def site(tmp_path_factory):
     )
     if builder is None or not shutil.which(str(builder)):
         pytest.skip("mkdocs is not installed: make docs")
+    tour = [sys.executable, "docs/executed.py", "00_tour"]
+    paths = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'workflow'}"}
+    subprocess.run(tour, cwd=ROOT, env=paths, check=True, timeout=900)
     command = [str(builder), "build", "--quiet", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import yaml
 from checkouts import ROOT
 
 from studies.report import crate as crates
+from studies.report.entities import METADATA, sha256
 
 CONFIG = {
     "workload": "mine.csv",
@@ -49,7 +50,7 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def graph(results):
     """Identifier -> entity of the crate."""
-    text = json.loads((results / crates.METADATA).read_text())
+    text = json.loads((results / METADATA).read_text())
     return {entity["@id"]: entity for entity in text["@graph"]}
 
 
@@ -77,9 +78,9 @@ def test_every_file_of_the_crate_exists_and_has_its_checksum(results, graph):
     files = {name: one for name, one in graph.items() if "File" in one["@type"]}
     assert len(files) == 7
     for name, entity in files.items():
-        assert entity["sha256"] == crates.sha256(results / name)
+        assert entity["sha256"] == sha256(results / name)
     traces = Path(results.parent / "mine.csv")
-    assert graph["#input-mine.csv"]["sha256"] == crates.sha256(traces)
+    assert graph["#input-mine.csv"]["sha256"] == sha256(traces)
 
 
 def test_a_figure_refers_to_its_table_its_notebook_and_the_line_that_draws_it(graph):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 CHECKED = "nbval-check-output"
+KEPT = ("jupyter", "tags")  # metadata of a cell; `jupyter` collapses a solution
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -24,7 +25,9 @@ def refresh(path: Path) -> int:
     kept = 0
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.metadata = nbformat.from_dict(
+            {name: cell.metadata[name] for name in KEPT if cell.metadata.get(name)}
+        )
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "code":
             printed = [output for output in cell.outputs if output.get("name") == "stdout"]
@@ -44,6 +47,6 @@ if __name__ == "__main__":
     root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = str(root)
     for path in [Path(name) for name in sys.argv[1:]] or sorted(
-        (root / "notebooks").glob("*.ipynb")
+        (root / "notebooks").rglob("[!.]*.ipynb")
     ):
         print(f"{path}: {refresh(path)} checked outputs", flush=True)

@@ -1,4 +1,4 @@
-"""Validate a Workflow Run Crate without a network: `validate_crate.py FOLDER`.
+"""Validate an RO-Crate without a network: `validate_crate.py FOLDER [PROFILE]`.
 
 It runs in the validator's environment. The context of RO-Crate 1.1 is not downloaded: that of 1.3
 in the package rocrate stands for it, and the two checks that it can be fetched are left out.
@@ -27,11 +27,11 @@ def at_hand(self, source, *arguments):
     return download(self, source, *arguments)
 
 
-def main(folder: str) -> int:
+def main(folder: str, profile: str = "workflow-run-crate") -> int:
     Context._fetch_context = at_hand
     settings = ValidationSettings(
         rocrate_uri=folder,
-        profile_identifier="workflow-run-crate",
+        profile_identifier=profile,
         requirement_severity=Severity.REQUIRED,
         skip_availability_check=True,
     )
@@ -39,9 +39,9 @@ def main(folder: str) -> int:
     found = [issue for issue in issues if issue.check.identifier not in NEEDS_A_NETWORK]
     for issue in found:
         print(f"{issue.check.identifier}: {issue.message}")
-    print("NOT valid" if found else "valid")
+    print(f"{folder}: {'NOT valid' if found else 'valid'} ({profile})")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(*sys.argv[1:]))
