@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs crate clean
+.PHONY: figures smoke claims claims-all arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs crate clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -109,6 +109,10 @@ claims-all: $(READY)
 # The entries of docs/arena.md, run again with their seeds: exit status 1 if one does not reproduce.
 arena: $(READY)
 	python benchmarks/arena.py
+
+# The Go program with the autoscalers of other projects, for `python benchmarks/own_code.py` and its tests. It needs Go 1.26.
+rivals: $(READY)
+	python benchmarks/own_code.py --build
 
 # The table of notebook 35: our forecasters beside those of other packages, which have an environment of their own. It runs the
 # stages up to the forecasts first. ZERO_SHOT=1 adds a pretrained model and its 3 GB of libraries.

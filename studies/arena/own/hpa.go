@@ -36,14 +36,14 @@ import (
 	"k8s.io/kubernetes/pkg/controller/podautoscaler/metrics"
 )
 
-// Defaults of the flags --horizontal-pod-autoscaler-*, and how long a pod counts as started before
-// the run.
+// Defaults of the flags --horizontal-pod-autoscaler-* and of metrics-server's --metric-resolution,
+// and the age of the pods at the start of the run.
 const (
 	downscaleStabilization = 5 * time.Minute
 	tolerance              = 0.1
 	cpuInitialization      = 5 * time.Minute
 	initialReadinessDelay  = 30 * time.Second
-	metricWindow           = time.Minute
+	metricWindow           = 15 * time.Second
 	longAgo                = time.Hour
 	namespace              = "faro"
 )
@@ -88,7 +88,7 @@ type controller struct {
 	store  cache.Indexer
 	period time.Duration
 	run    func()    // starts the controller, once
-	cpu    []float64 // cores that each replica of a job used in the last complete minute
+	cpu    []float64 // cores that each replica of a job uses, from the rate of the last complete minute
 }
 
 func newController(start Start, specOf func(Job) autoscalingv2.HorizontalPodAutoscalerSpec) (*controller, error) {
@@ -144,12 +144,13 @@ func (c *controller) Show(tick Tick) {
 	}
 }
 
-// follow makes the pods of a job those of the observation. A pod that appears ready at the first
-// tick is old; later ones have become ready now.
+// follow makes the pods of a job those of the observation. A pod that is ready at the first tick is
+// old; others have been created or become ready now.
 func (c *controller) follow(n int, tick Tick, first bool) {
-	at := metav1.NewTime(time.Now().Add(moment))
+	now := metav1.NewTime(time.Now().Add(moment))
+	since := now
 	if first {
-		at = metav1.NewTime(at.Add(-longAgo))
+		since = metav1.NewTime(now.Add(-longAgo))
 	}
 	ready, starting := []*corev1.Pod{}, []*corev1.Pod{}
 	for _, pod := range c.pods[n] {
@@ -166,13 +167,13 @@ func (c *controller) follow(n int, tick Tick, first bool) {
 	}
 	for len(ready) < int(tick.Running[n]) {
 		if len(starting) == 0 {
-			starting = append(starting, c.newPod(n, at))
+			starting = append(starting, c.newPod(n, since))
 		}
 		pod := starting[0].DeepCopy()
 		starting = starting[1:]
 		pod.Status.Phase = corev1.PodRunning
 		pod.Status.Conditions = []corev1.PodCondition{{
-			Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: at,
+			Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: since,
 		}}
 		c.store.Update(pod)
 		ready = append(ready, pod)
@@ -183,7 +184,7 @@ func (c *controller) follow(n int, tick Tick, first bool) {
 		starting = starting[:len(starting)-1]
 	}
 	for len(starting) < int(tick.Starting[n]) {
-		starting = append(starting, c.newPod(n, at))
+		starting = append(starting, c.newPod(n, now))
 	}
 	c.pods[n] = append(ready, starting...)
 }
@@ -246,13 +247,13 @@ func (s scales) Update(_ context.Context, _ schema.GroupResource, one *autoscali
 	return one, nil
 }
 
-// The metrics. That of a pod's CPU covers the last complete minute.
+// The metrics. A pod's use of CPU is that of the observation, as if metrics-server had just seen it.
 
 func (c *controller) GetResourceMetric(_ context.Context, _ corev1.ResourceName, _ string, selector labels.Selector, _ string) (metrics.PodMetricsInfo, time.Time, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	n := c.selected(selector)
-	at := time.Now().Truncate(metricWindow)
+	at := time.Now()
 	if c.tick.RateRps[n] == nil || c.tick.BusyS[n] == nil {
 		return nil, at, fmt.Errorf("no metric yet")
 	}

@@ -1,7 +1,7 @@
 // Knative's autoscaler: its decider, its windows of buckets of a second, and the settings of
 // MakeDecider for an empty config-autoscaler. All of them are told the time. Its metric collector
-// reads the system's clock, so that its loop is restated here: it scrapes each second, and what it
-// finds between two ticks is the observation of the last one.
+// reads the system's clock, so that its loop is restated here: it scrapes each second, and an
+// observation stands for the seconds since the last one.
 package main
 
 import (
@@ -40,8 +40,9 @@ func beginKnative(start Start) (Autoscaler, error) {
 		stable := decider.Spec.StableWindow
 		panics := time.Duration(float64(stable) * settings.PanicWindowPercentage / 100)
 		one := &revision{
-			stable: aggregation.NewTimedFloat64Buckets(stable, config.BucketSize),
-			panics: aggregation.NewTimedFloat64Buckets(panics, config.BucketSize),
+			scraped: epoch,
+			stable:  aggregation.NewTimedFloat64Buckets(stable, config.BucketSize),
+			panics:  aggregation.NewTimedFloat64Buckets(panics, config.BucketSize),
 		}
 		k.revisions = append(k.revisions, one)
 		k.deciders = append(k.deciders, scaling.New(
@@ -76,24 +77,17 @@ func (k *knative) Decide(tick Tick) ([]int32, error) {
 type revision struct {
 	stable, panics *aggregation.TimedFloat64Buckets
 	scraped        time.Time
-	ongoing        *float64
 	ready          int
 }
 
-// scrape records the last observation for each second since, and this one now.
+// scrape records an observation for each second since the last one.
 func (r *revision) scrape(now time.Time, ongoing *float64) {
-	for !r.scraped.IsZero() && r.scraped.Add(time.Second).Before(now) {
+	for r.scraped.Before(now) {
 		r.scraped = r.scraped.Add(time.Second)
-		r.record(r.scraped)
-	}
-	r.ongoing, r.scraped = ongoing, now
-	r.record(now)
-}
-
-func (r *revision) record(at time.Time) {
-	if r.ongoing != nil {
-		r.stable.Record(at, *r.ongoing)
-		r.panics.Record(at, *r.ongoing)
+		if ongoing != nil {
+			r.stable.Record(r.scraped, *ongoing)
+			r.panics.Record(r.scraped, *ongoing)
+		}
 	}
 }
 
