@@ -3,11 +3,13 @@
     python benchmarks/own_code.py --build      # the Go program, from modules; kept in a cache
     python benchmarks/own_code.py              # all autoscalers, on the quick set of the arena
     python benchmarks/own_code.py KPA --scenarios steady-v1 --public
+    python benchmarks/own_code.py --built      # the readings that have all rules of the code
 
 Each autoscaler runs twice per scenario and seed: our reading decides and the own code is shown the
 same observations, so that their targets can be compared; then the own code decides by itself.
-data/arena gets own-code.csv and own-code-differences.csv, whose rows replace those of the same run;
-docs/arena_tables.py writes them into the page.
+data/arena gets own-code.csv and own-code-differences.csv, whose rows replace those of the same run.
+With `--built`, the readings of studies/arena/as_built.py decide, and data/arena gets
+own-code-built.csv. docs/arena_tables.py writes these tables into the page.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from faro_lib.policies import FACTORIES, Plan, Policy, make
 from faro_lib.registry import load_plugins
 from faro_ops.arena.scenarios import instance, scenario_of, scenarios
 from faro_ops.arena.scoring import scored
+from studies.arena.as_built import BUILT
 from studies.arena.own_code import OWN, SOURCES, OwnCode, program, tick_of
 from studies.frames import write_csv
 
@@ -97,6 +100,17 @@ class Beside:
         return (ours, theirs), plan
 
 
+def built(name: str, scenario: str, kind: str, seed: int) -> dict[str, Any]:
+    """A row of own-code-built.csv."""
+    beside = Beside(BUILT[name], OWN[name]())
+    with registered("beside", beside):
+        run = scored("beside", instance(scenario, seed))
+    ticks = pd.DataFrame(beside.rows)
+    equal = int((ticks["reading"] == ticks["own"]).sum())
+    key = {"autoscaler": name, "scenario": scenario, "kind": kind, "seed": seed}
+    return key | {"decisions": len(ticks), "equal": equal, "regret": run["regret"]}
+
+
 @contextmanager
 def registered(name: str, policy: Policy) -> Iterator[None]:
     """Register a policy for a while."""
@@ -143,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quick = [one.name for one in scenarios().values() if one.quick]
     parser.add_argument("--scenarios", nargs="*", default=quick)
     parser.add_argument("--public", action="store_true", help="leave the hidden seed out")
+    parser.add_argument("--built", action="store_true", help="the readings with the code's rules")
     parser.add_argument("--out", type=Path, default=KEPT)
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in OWN]
@@ -159,6 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows, first = [], []
         for kind, seed in seeds.items():
             for name in options.names:
+                if options.built:
+                    row = built(name, scenario, kind, seed)
+                    rows.append(row)
+                    where = f"{name} in {scenario} ({kind} seed)"
+                    print(f"{where}: {row['equal']} of {row['decisions']} are equal", flush=True)
+                    continue
                 row, differences = compared(name, scenario, kind, seed)
                 rows.append(row)
                 first.append(differences)
@@ -168,8 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"by our reading, {row['regret_own']:.2%} by its own code",
                     flush=True,
                 )
-        keep(pd.DataFrame(rows), options.out / "own-code.csv")
-        keep(pd.concat(first, ignore_index=True), options.out / "own-code-differences.csv")
+        table = "own-code-built.csv" if options.built else "own-code.csv"
+        keep(pd.DataFrame(rows), options.out / table)
+        if first:
+            differences = pd.concat(first, ignore_index=True)
+            keep(differences, options.out / "own-code-differences.csv")
 
 
 def keep(table: pd.DataFrame, path: Path) -> None:

@@ -14,6 +14,8 @@ from faro_lib.policies import HPA
 from faro_lib.policies.platforms import RayServe
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
+from studies.arena.as_built import BUILT
+from studies.arena.hpa_behavior import SLOW_DOWN, BehaviorHPA
 from studies.arena.keda import KEDA
 from studies.arena.knative import KPA
 from studies.arena.own_code import OWN, Bridge, OwnCode, ProcessFailed, program
@@ -78,6 +80,7 @@ def test_a_program_that_is_missing_says_how_to_build_it():
         Bridge(("/nowhere/own", "hpa"))
 
 
+@pytest.mark.slow
 def test_a_run_holds_its_replicas_when_the_process_has_died():
     workload = Workload(JOB, np.full((1, 4), 60))
     policy = OwnCode(30.0, child("tick['now_s'] > 60 and sys.exit(3)"))
@@ -217,3 +220,64 @@ def test_knative_panics_for_a_tick_longer():
     assert ours[0] == theirs[0] == 15
     fell = [next(n for n, pods in enumerate(path) if pods < 15) for path in (ours, theirs)]
     assert fell[1] == fell[0] + 1
+
+
+def random_ticks(policies, own, cold_start, ceiling, ticks=500):
+    """By policy, the share of targets that equal those of `own`, whose targets are followed.
+
+    The loads of ten services drift, replicas start after `cold_start` ticks, and half of the time a
+    service may not have more than `ceiling`.
+    """
+    rng = np.random.default_rng(7)
+    jobs = tuple(Job(str(n), service_time_s=0.2) for n in range(10))
+    states, other = [policy.start(jobs) for policy in policies], own.start(jobs)
+    target = running = np.ones(10, np.int64)
+    begun = []  # (tick at which a replica serves, job)
+    rate_rps, equal = rng.uniform(1, 30, 10), []
+    for tick in range(1, ticks):
+        if tick % 4 == 1:
+            rate_rps = np.clip(rate_rps * np.exp(rng.normal(0, 0.15, 10)), 0.5, 60)
+        ready = [job for at, job in begun if at <= tick]
+        begun = [(at, job) for at, job in begun if at > tick]
+        running = np.minimum(running + np.bincount(ready, minlength=10), target)
+        now = observed(
+            target,
+            capacity=200.0,
+            now_s=own.tick_s * tick,
+            arrivals_per_min=rate_rps[:, None] * 60,
+            running=running,
+            starting=target - running,
+            ongoing=rng.poisson(rate_rps * 0.3).astype(float),
+        )
+        other, answer = own.decide(other, now)
+        decided = [policy.decide(state, now) for policy, state in zip(policies, states)]
+        states = [state for state, _ in decided]
+        equal.append([(plan.target == answer.target).mean() for _, plan in decided])
+        target = answer.target
+        if rng.random() < 0.5:
+            target = np.minimum(target, ceiling)
+        running = np.minimum(running, target)
+        starting = target - running
+        begun = [
+            (at, job)
+            for n, (at, job) in enumerate(begun)
+            if sum(one == job for _, one in begun[:n]) < starting[job]
+        ]
+        waiting = np.bincount([job for _, job in begun], minlength=10)
+        for job in np.repeat(np.arange(10), starting - waiting):
+            begun.append((tick + cold_start, job))
+    return np.mean(equal, axis=0)
+
+
+READINGS = (HPA(), BehaviorHPA(down=SLOW_DOWN, stabilisation_s=60.0), KEDA(), KPA(), RayServe())
+
+
+@go
+@pytest.mark.slow
+@pytest.mark.parametrize(("cold_start", "ceiling"), [(2, 6), (30, 100)])
+@pytest.mark.parametrize("reading", READINGS, ids=lambda one: one.name)
+def test_our_readings_with_these_rules_ask_for_what_the_own_code_asks(reading, cold_start, ceiling):
+    policies = (BUILT[reading.name], reading)
+    with_rules, without = random_ticks(policies, OWN[reading.name](), cold_start, ceiling)
+    assert with_rules == 1
+    assert without < 1
