@@ -133,7 +133,7 @@ def contexts(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyConte
 
 def fitted(traces: Traces) -> forecast.Posterior:
     """The posterior, fitted to the days before DAYS."""
-    from faro_lib import bayes
+    from studies import bayes
 
     before = traces.until(min(DAYS))
     return bayes.posterior_of(bayes.fit_bayes(before), before)

@@ -36,8 +36,6 @@ def ranking(entries: dict[str, Entry]) -> str:
     rows = []
     for name, row in scores.ranking(entries).iterrows():
         rank = f"{row['rank']:.0f} ({row['first']:.0f} to {row['last']:.0f})"
-        if row["failures"]:
-            rank = f"failed, would be {row['rank']:.0f}"
         mean = f"{row['regret']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
         by_seed = (f"{row['public']:.1%}", f"{row['hidden']:.1%}")
         wins = ", ".join(regret.index[least[name]])

@@ -17,7 +17,6 @@ PACKAGES = (
     "faro_lib.workload",
     "faro_lib.queueing",
     "faro_lib.forecast",
-    "faro_lib.bayes",
     "faro_lib.utility",
     "faro_lib.allocate",
     "faro_lib.policies",

@@ -1,4 +1,4 @@
-"""The autoregression of forecaster "bayes", which `bayes.demand` fits and `posterior` simulates.
+"""The autoregression of forecaster "bayes", which `studies.bayes` fits and `posterior` simulates.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + scale[t] e[t],   e Student-t

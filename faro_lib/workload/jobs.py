@@ -119,6 +119,10 @@ class JobArrays:
     group: np.ndarray  # index into `quota`; jobs without a quota share one group
     quota: np.ndarray  # cores of each group, shape (groups,); infinite without a quota
 
+    def __getattr__(self, name: str):
+        columns = ", ".join(field.name for field in fields(self))
+        raise AttributeError(f"jobs have no column {name!r}; columns: {columns}")
+
     def replicas_within(self, cores: float) -> np.ndarray:
         """Number of replicas that each job could run if it had all `cores` to itself, int (jobs,).
 

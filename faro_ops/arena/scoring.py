@@ -50,6 +50,10 @@ def policy_of(entry: str) -> str:
     return names[0]
 
 
+class EntryFailed(ValueError):
+    """A decision of an entry failed, so the entry has no score."""
+
+
 def library_files() -> list[Path]:
     """The files whose hash a score has: `faro_lib` and the arena, because both decide scores.
 
@@ -76,6 +80,8 @@ def score(
         an earlier score.
     public_only : leave the hidden seed out, which is enough for tuning but not for a submission.
     file : the plugin file that registers the policy; the result has its hash.
+
+    Raises EntryFailed at the first decision that raises an exception or returns an invalid plan.
     """
     hidden = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed
     rows = []
@@ -84,12 +90,14 @@ def score(
         if not public_only:
             seeds["hidden"] = hidden
         for kind, seed in seeds.items():
-            row = scored(policy, instance(name, seed))
+            try:
+                row = scored(policy, instance(name, seed))
+            except PolicyFailed as failure:
+                entry = Path(file or policy).name
+                where = f"no score in {name} ({kind} seed {seed})"
+                raise EntryFailed(f"{entry}: {where}: {failure}") from None
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
-            if row["failures"]:
-                first = row["first_failure"]
-                found += f"; {row['failures']} decisions failed, first: {first}"
             report(f"{policy} in {name} ({kind} seed): {found}")
     kinds = dict.fromkeys(str(row["kind"]) for row in rows)
     scores = {kind: overall([row for row in rows if row["kind"] == kind]) for kind in kinds}
@@ -124,7 +132,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
 
     The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's,
     averaged over jobs. The mean regret is over all minutes of the day, and `blocks` is the total
-    regret in each of BLOCKS parts of the day. A failed decision leaves the replicas unchanged.
+    regret in each of BLOCKS parts of the day. Raises PolicyFailed if a decision fails.
     """
     scenario = on.scenario
     jobs = len(on.workload.jobs)
@@ -132,7 +140,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     if made.tick_s > MINUTE_S:
         problem = f"tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}"
         raise ValueError(f"policy {policy!r}: {problem}")
-    with warnings.catch_warnings(record=True, action="always", category=PolicyFailed) as caught:
+    with warnings.catch_warnings(action="error", category=PolicyFailed):
         run = simulate(
             on.workload,
             made,
@@ -140,7 +148,6 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
             draws=on.draws,
             capacity_steps=scenario.capacity_steps,
         )
-    failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
     regret = np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs  # (minutes,)
     parts = np.array_split(regret, BLOCKS)
     blocks = [float(part.sum()) for part in parts]
@@ -160,13 +167,11 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
         "jobs": jobs,
         "capacity_cores": scenario.capacity,
         "inputs_sha256": on.sha256,
-        "failures": len(failures),
-        "first_failure": failures[0] if failures else None,
     }
 
 
 def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean regret over scenarios with its 95 % interval, largest p99 decision time, and failures.
+    """Mean regret over scenarios with its 95 % interval, and the largest p99 decision time.
 
     All scenarios have the same weight.
     """
@@ -177,5 +182,49 @@ def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
         "low": low,
         "high": high,
         "decision_ms_p99": max(row["decision_ms_p99"] for row in rows),
-        "failures": sum(row["failures"] for row in rows),
+    }
+
+
+def compared(mine: dict[str, Any], rival: dict[str, Any]) -> dict[str, Any]:
+    """The mean regret of one score minus that of another, by scenario and over all of them.
+
+    Only runs that both have count, that is, the same scenario and seed. Intervals are paired. In a
+    scenario, their units are blocks of the day; over all scenarios, the worlds (seeds) of each
+    scenario, or blocks if there is one. Negative: `mine` loses less. Raises ValueError if no run is
+    common, or if the inputs of a common run differ.
+    """
+    of_rival = {(row["scenario"], row["seed"]): row for row in rival["scenarios"]}
+    differences: dict[str, list[np.ndarray]] = {}
+    for row in mine["scenarios"]:
+        other = of_rival.get((row["scenario"], row["seed"]))
+        if other is None:
+            continue
+        if row["inputs_sha256"] != other["inputs_sha256"]:
+            raise ValueError(
+                f"{rival['policy']} was scored on other inputs in {row['scenario']}, so that the "
+                "difference means nothing; score it again"
+            )
+        of_blocks = np.array(row["blocks"]) - np.array(other["blocks"])
+        differences.setdefault(row["scenario"], []).append(of_blocks / row["minutes"])
+    if not differences:
+        raise ValueError(f"no run is common with {rival['policy']}; give its hidden seed")
+
+    def of_runs(per_minute: list[np.ndarray]) -> dict[str, float]:
+        strata = np.array(per_minute)[:, None, :]  # (runs, 1, blocks)
+        mean, low, high = unit_interval(strata, np.ones_like(strata))
+        return {"difference": mean, "low": low, "high": high}
+
+    worlds = min(len(runs) for runs in differences.values())
+    if worlds > 1:  # (scenarios, 1, worlds)
+        units = np.array([[[run.mean() for run in runs[:worlds]]] for runs in differences.values()])
+        mean, low, high = unit_interval(units, np.ones_like(units))
+        overall_difference = {"difference": mean, "low": low, "high": high}
+    else:
+        overall_difference = of_runs([run for runs in differences.values() for run in runs])
+    return {
+        "policy": rival["policy"],
+        "file": rival["file"],
+        "sha256": rival["sha256"],
+        **overall_difference,
+        "scenarios": {name: of_runs(runs) for name, runs in differences.items()},
     }

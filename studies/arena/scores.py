@@ -12,56 +12,56 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.metrics.paired import unit_interval
+
 Entry = dict[str, Any]  # the JSON of `faro arena run`
-DRAWS = 2000
-INTERVAL = (0.025, 0.975)
 
 
 def read_entries(folder: str | Path) -> dict[str, Entry]:
     """Policy -> entry, in ascending order of mean regret over all scenarios and seeds."""
     entries = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
-    entries.sort(key=lambda entry: per_minute(entry).mean())
+    entries.sort(key=lambda entry: of_worlds(entry).mean())
     return {entry["policy"]: entry for entry in entries}
 
 
-def per_minute(entry: Entry) -> np.ndarray:
-    """Regret per minute and job, shape (scenarios x seeds, blocks).
+def of_worlds(entry: Entry) -> np.ndarray:
+    """Mean regret in each world, shape (scenarios, seeds). A world is a scenario with a seed."""
+    rows = pd.DataFrame(entry["scenarios"])
+    return np.array([part["regret"] for _, part in rows.groupby("scenario", sort=False)])
 
-    A block is a stretch of consecutive minutes.
-    """
-    return np.array([np.array(row["blocks"]) / row["minutes"] for row in entry["scenarios"]])
+
+def over_worlds(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of values (scenarios, worlds), and its 95 % interval."""
+    units = values[:, None, :]
+    return unit_interval(units, np.ones_like(units))
 
 
 def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and
-    failed decisions.
+    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time.
 
-    The intervals come from a bootstrap over blocks of minutes. All entries have the same blocks in
-    a draw, because they serve the same requests.
+    The units of intervals are worlds, and scenarios are strata. An entry may have the first rank
+    after the entries that lose significantly less than it, and the last one before those that lose
+    significantly more, both by the interval of the paired difference in the same worlds.
     """
-    regret = np.array([per_minute(entry) for entry in entries.values()])
-    _, runs, blocks = regret.shape
-    chosen = np.random.default_rng(0).integers(blocks, size=(DRAWS, runs, blocks))
-    # Mean regret by draw and entry, (DRAWS, entries).
-    draws = regret[:, np.arange(runs)[None, :, None], chosen].mean(axis=(2, 3)).T
-    ranks = draws.argsort(axis=1).argsort(axis=1) + 1
+    regret = np.array([of_worlds(entry) for entry in entries.values()])
     rows = []
     for n, (name, entry) in enumerate(entries.items()):
-        low, high = np.quantile(draws[:, n], INTERVAL)
-        first, last = (int(rank) for rank in np.quantile(ranks[:, n], INTERVAL, method="nearest"))
+        mean, low, high = over_worlds(regret[n])
+        differences = [over_worlds(other - regret[n]) for other in regret]
+        better = sum(above < 0 for _, _, above in differences)
+        worse = sum(below > 0 for _, below, _ in differences)
         rows.append(
             {
                 "entry": name,
                 "rank": n + 1,
-                "first": first,
-                "last": last,
-                "regret": regret[n].mean(),
+                "first": 1 + better,
+                "last": len(entries) - worse,
+                "regret": mean,
                 "low": low,
                 "high": high,
                 "public": entry["score"]["public"]["regret"],
                 "hidden": entry["score"]["hidden"]["regret"],
                 "decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]]),
-                "failures": sum(part["failures"] for part in entry["score"].values()),
             }
         )
     return pd.DataFrame(rows).set_index("entry")

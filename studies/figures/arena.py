@@ -34,8 +34,7 @@ def ranks_and_scenarios(entries: Mapping[str, Entry]) -> Figure:
     apart = np.abs(percent[["low", "high"]].sub(percent["regret"], axis=0)).T.to_numpy()
     dots = {"fmt": "o", "color": "black", "markersize": 3, "linewidth": 1}
     left.errorbar(percent["regret"], rows, xerr=apart, **dots)
-    names = [f"{name} (failed)" if failed else name for name, failed in table["failures"].items()]
-    left.set_yticks(rows, names)
+    left.set_yticks(rows, table.index)
     left.set(xlabel="mean regret (% of all utility)", xlim=(0, None), ylim=(len(table), 0))
     left.grid(axis="y", visible=False)
     shown = 100 * regret.T.rename(columns=lambda name: name.rsplit("-v", 1)[0])
@@ -52,17 +51,13 @@ def arena_caption(entries: Mapping[str, Entry]) -> str:
     first, second = table.index[:2]
     wins = and_list(f"{name} in {count}" for name, count in lowest(regret).sum().items() if count)
     best, next_best = table.loc[first], table.loc[second]
-    failed = [name for name, failures in table["failures"].items() if failures]
-    failures = ""
-    if failed:
-        failures = f"Failed: {and_list(failed)}, shown at the rank that they would have had. "
     return (
         f"{first} has the least regret, {best['regret']:.1%} ({best['low']:.1%} to "
         f"{best['high']:.1%}), before {second} with {next_best['regret']:.1%} "
         f"({next_best['low']:.1%} to {next_best['high']:.1%}). Of {len(regret)} scenarios, the "
         f"least regret is reached by {wins}. Regret is the lost utility minus that of the "
         f"clairvoyant, which loses {bound.min():.1%} to {bound.max():.1%}; a dot is the mean over "
-        "all scenarios and both seeds, with a 95 % interval of a bootstrap of blocks of the day. "
-        f"{failures}A decision takes {table['decision_ms'].min():.1f} to "
+        "all scenarios and both seeds, with a 95 % interval over worlds (seeds). "
+        f"A decision takes {table['decision_ms'].min():.1f} to "
         f"{table['decision_ms'].max():.1f} ms in the median."
     )

@@ -30,7 +30,7 @@ def world(seed=0, days=8, minutes=300):
 def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_without_a_warning(
     tmp_path, recwarn
 ):
-    from faro_lib.bayes import convergence, fit_bayes, posterior_of
+    from studies.bayes import convergence, fit_bayes, posterior_of
 
     messages = []
     traces = world(days=2, minutes=90)
@@ -73,14 +73,14 @@ def fit_of(jobs, draws=50):
 
 
 def test_a_single_training_day_is_not_expected_to_repeat_minute_by_minute():
-    from faro_lib.bayes import posterior_of
+    from studies.bayes import posterior_of
 
     traces = world(days=1, minutes=90)
     assert np.ptp(posterior_of(fit_of(traces.names), traces).shape, axis=1) == pytest.approx(0)
 
 
 def test_a_job_with_constant_counts_does_not_end_the_forecasts_of_the_others():
-    from faro_lib.bayes import posterior_of
+    from studies.bayes import posterior_of
 
     traces = world(days=2, minutes=90)
     counts = [
@@ -97,7 +97,7 @@ def test_a_job_with_constant_counts_does_not_end_the_forecasts_of_the_others():
 
 @pytest.fixture(scope="module")
 def fits():
-    from faro_lib.bayes import fit_bayes
+    from studies.bayes import fit_bayes
 
     options = {"seed": 3, "draws": 1000, "chains": 4}
     return [fit_bayes(world(), **options) for _ in range(2)]
@@ -115,7 +115,7 @@ def test_the_fit_recovers_the_autoregression_spread_and_tails_of_the_data(fits):
 
 @pytest.mark.slow
 def test_the_fit_has_converged_at_once(fits):
-    from faro_lib.bayes import convergence
+    from studies.bayes import convergence
 
     assert convergence(fits[0]).passed
     assert fits[0].posterior.sizes["draw"] == 1000
@@ -131,7 +131,7 @@ def test_the_same_seed_gives_equal_posterior_arrays(fits):
 
 @pytest.mark.slow
 def test_prediction_intervals_have_nominal_coverage_on_a_new_day(fits):
-    from faro_lib.bayes import posterior_of
+    from studies.bayes import posterior_of
 
     traces = world()
     forecaster = bayes_forecaster(posterior_of(fits[0], traces), recalibrate=False)
@@ -142,7 +142,7 @@ def test_prediction_intervals_have_nominal_coverage_on_a_new_day(fits):
 
 @pytest.mark.slow
 def test_a_saved_posterior_gives_the_same_samples_as_the_fit(fits, tmp_path):
-    from faro_lib.bayes import posterior_of
+    from studies.bayes import posterior_of
 
     made = posterior_of(fits[0], world(), draws=50)
     save_posterior(made, tmp_path / "posterior.npz")
@@ -157,7 +157,7 @@ def test_a_saved_posterior_gives_the_same_samples_as_the_fit(fits, tmp_path):
 def test_a_fit_read_from_netcdf_gives_the_same_posterior(fits, tmp_path):
     import arviz as az
 
-    from faro_lib.bayes import posterior_of
+    from studies.bayes import posterior_of
 
     fits[0].to_netcdf(tmp_path / "posterior.nc")
     again = posterior_of(az.from_netcdf(tmp_path / "posterior.nc"), world())
@@ -166,7 +166,7 @@ def test_a_fit_read_from_netcdf_gives_the_same_posterior(fits, tmp_path):
 
 @pytest.mark.slow
 def test_a_fit_of_other_jobs_is_refused(fits):
-    from faro_lib.bayes import posterior_of
+    from studies.bayes import posterior_of
 
     traces = world()
     others = Traces((Job("steady"), Job("stranger")), traces.train, traces.evaluation)

@@ -42,7 +42,7 @@ def judged(traces):
 @pytest.mark.study
 def test_a_new_fit_has_the_coefficients_of_the_recorded_one(traces):
     pytest.importorskip("nutpie")
-    from faro_lib.bayes import fit_bayes, posterior_of
+    from studies.bayes import fit_bayes, posterior_of
 
     recorded = load_posterior(RECORDED)
     posterior = posterior_of(fit_bayes(traces, seed=0), traces)

@@ -355,27 +355,99 @@ register("%s")(lambda context: Failing())
 """
 
 
-def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_counted(
-    small, tmp_path, capsys
-):
+def test_a_policy_that_fails_has_no_score_and_its_error_is_printed(small, tmp_path, capsys):
     file, out = tmp_path / "failing.py", tmp_path / "score.json"
     file.write_text(FAILING % "Failing")
-    status = cli.main(
-        ["arena", "run", str(file), "--scenario", "small", "--hidden-seed", "3", "--out", str(out)]
-    )
-    assert status == 0, capsys.readouterr().err
-    printed = capsys.readouterr()
-    assert printed.out == "hidden seed: 3\n"
-    assert "25 decisions failed, first: policy 'FairShare' failed at" in printed.err
-    assert "Failing, hidden seeds: mean regret" in printed.err
-    entry = json.loads(out.read_text())
+    status = cli.main(["arena", "run", str(file), "--scenario", "small", "--out", str(out)])
     FACTORIES.pop("Failing")
-    assert entry["file"] == "failing.py"
-    assert entry["sha256"]["file"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    public, hidden = entry["scenarios"]
-    assert public["failures"] == hidden["failures"] == 25  # ticks at minutes 11 to 35
-    assert "out of ideas" in public["first_failure"]
-    assert entry["score"]["public"]["failures"] == 25
+    assert status == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert not out.exists()
+    line = printed.err.strip()
+    assert "failing.py: no score in small (public seed" in line
+    assert "policy 'FairShare' failed at" in line
+    assert "out of ideas" in line
+    assert "regret" not in line
+
+
+MISTAKEN = """
+from faro_lib.policies import FairShare, register
+from faro_lib.workload import arrays_of
+
+
+class Mistaken(FairShare):
+    def decide(self, state, observation):
+        return arrays_of(state).service_time_s
+
+
+register("Mistaken")(lambda context: Mistaken())
+"""
+
+
+def test_the_error_of_a_missing_column_names_the_columns_that_jobs_have(small, tmp_path, capsys):
+    file = tmp_path / "mistaken.py"
+    file.write_text(MISTAKEN)
+    assert cli.main(["arena", "run", str(file), "--scenario", "small", "--public"]) == 2
+    FACTORIES.pop("Mistaken")
+    printed = capsys.readouterr().err
+    assert "jobs have no column 'service_time_s'; columns: slo_s, quantile, busy_s," in printed
+
+
+class TestAgainst:
+    """`--against` says by how much the regrets of two entries differ on the same requests."""
+
+    def run(self, *options):
+        return cli.main(["arena", "run", *options, "--scenario", "small"])
+
+    def test_a_policy_differs_from_itself_by_nothing(self, small, capsys):
+        assert self.run("FairShare", "--against", "FairShare") == 0
+        printed = capsys.readouterr()
+        against = json.loads(printed.out)["against"]
+        assert against["policy"] == "FairShare"
+        assert against["difference"] == against["low"] == against["high"] == 0
+        assert "FairShare minus FairShare in small: regret +0.00% (+0.00% to +0.00%)" in printed.err
+
+    def test_the_difference_is_that_of_the_mean_regrets_and_its_interval_holds_it(
+        self, small, capsys
+    ):
+        assert self.run("FairShare", "--against", "AIAD", "--hidden-seed", "5") == 0
+        found = json.loads(capsys.readouterr().out)
+        other = score("AIAD", ["small"], 5)
+        regret = [np.mean([row["regret"] for row in one["scenarios"]]) for one in (found, other)]
+        against = found["against"]["scenarios"]["small"]
+        assert against["difference"] == pytest.approx(regret[0] - regret[1])
+        assert against["low"] < against["difference"] < against["high"]
+
+    def test_an_earlier_score_gives_its_hidden_seed(self, small, tmp_path, capsys):
+        earlier = str(tmp_path / "earlier.json")
+        assert self.run("AIAD", "--hidden-seed", "5", "--out", earlier) == 0
+        capsys.readouterr()
+        assert self.run("FairShare", "--against", earlier) == 0
+        assert json.loads(capsys.readouterr().out)["hidden_seed"] == 5
+        assert self.run("FairShare", "--against", earlier, "--hidden-seed", "6") == 2
+        assert "has the hidden seed 5; leave the option out" in capsys.readouterr().err
+
+    def test_a_score_on_other_inputs_is_refused(self, small, tmp_path, capsys):
+        earlier = tmp_path / "earlier.json"
+        assert self.run("AIAD", "--hidden-seed", "5", "--out", str(earlier)) == 0
+        changed = json.loads(earlier.read_text())
+        changed["scenarios"][0]["inputs_sha256"] = "0"
+        earlier.write_text(json.dumps(changed))
+        assert self.run("FairShare", "--against", str(earlier)) == 2
+        assert "AIAD was scored on other inputs in small" in capsys.readouterr().err
+
+    def test_a_file_that_is_no_score_and_an_unknown_name_are_refused_before_anything_runs(
+        self, small, tmp_path, capsys
+    ):
+        wrong = tmp_path / "wrong.json"
+        wrong.write_text("[1]")
+        assert self.run("FairShare", "--against", str(wrong)) == 2
+        assert "wrong.json: not a score" in capsys.readouterr().err
+        assert self.run("FairShare", "--against", "Unknown") == 2
+        printed = capsys.readouterr().err
+        assert "Unknown" in printed
+        assert "regret" not in printed
 
 
 def test_the_hash_of_the_library_covers_the_code_that_decides_scores():

@@ -53,11 +53,8 @@ def assert_found(known, calibration):
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    "known",
-    [SERIAL_100_MS, pytest.param(BATCHES_OF_8, marks=pytest.mark.slow)],
-    ids=["serial", "batched"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [SERIAL_100_MS, BATCHES_OF_8], ids=["serial", "batched"])
 def test_the_kind_and_its_parameters_are_found(known):
     other = "concurrent" if known.replica.kind == "serial" else "serial"
     calibration = answer(known, profiled(known), kinds=(known.replica.kind, other))

@@ -484,6 +484,7 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
     assert all(more >= few for more, few in zip(spent, fixed))
 
 
+@pytest.mark.slow
 def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a_capacity(
     by_formula,
 ):
@@ -504,6 +505,7 @@ def test_the_present_replicas_are_judged_although_the_table_asks_for_more():
     assert fixed_replicas([day], np.array([0.01]), "half-mmc", LIVE, now)[2].item() > 0.5
 
 
+@pytest.mark.slow
 def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
     """A training day of the generated workload has four samples of its counts, the last one."""
     history = history_of((Job("a"),), np.full((1, 40), 300.0), earlier=np.full((2, 4, 1, 40), 300))

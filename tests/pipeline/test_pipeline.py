@@ -711,6 +711,7 @@ def test_the_sweep_of_the_documentation_runs_the_simulations_and_what_they_need(
     assert planned == {"traces": 1, "queueing": 1, "forecast": 1, "simulate": 50, "simulated": 1}
 
 
+@pytest.mark.slow
 def test_the_generated_workload_is_no_parameter_of_a_run_on_another_one(own_workload):
     def commands(*settings):
         done = own_workload.snakemake("--dry-run", "--printshellcmds", *OWN, *settings)

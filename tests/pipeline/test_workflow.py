@@ -76,6 +76,7 @@ def test_without_packages_the_schema_refuses_unknown_names_and_wrong_types(wrong
     assert re.findall(r"curv|trails|two", done.stderr.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_report_of_snakemake_has_a_description_categories_and_captions(tmp_path):
     checkout = make_checkout(tmp_path)
     small = ("--config", "capacities=[11]", "synthetic={days: 1}", "trials=1", "backend=none")

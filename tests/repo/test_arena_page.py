@@ -15,6 +15,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_ops.arena.scenarios import scenarios
+from studies.arena.scores import over_worlds
 from studies.figures.arena import arena_caption, ranks_and_scenarios
 
 GUIDE = (ROOT / "docs" / "arena.md").read_text()
@@ -44,7 +45,6 @@ def test_a_reader_scores_an_idea_by_following_the_page(tmp_path):
     assert done.stdout == f"hidden seed: {entry['hidden_seed']}\n"
     assert entry["policy"] == "LongestQueues"
     assert [row["kind"] for row in entry["scenarios"]] == ["public", "hidden"]
-    assert entry["score"]["public"]["failures"] == 0
     assert 0 < entry["score"]["public"]["regret"] < 0.5
 
 
@@ -79,7 +79,7 @@ def test_no_entry_loses_less_than_the_bound():
         assert min(row["regret"] for row in entry["scenarios"]) > -1e-3
 
 
-def entry(policy, regret, failures=0):
+def entry(policy, regret):
     """A recorded entry with a constant regret in two scenarios."""
     rows = [
         {"scenario": name, "regret": regret, "blocks": [regret * 20] * 12, "minutes": [20] * 12}
@@ -87,17 +87,8 @@ def entry(policy, regret, failures=0):
     ]
     for row in rows:
         row |= {"decision_ms_p50": 1.0, "bound": 0.0, "jobs": 10}
-    part = {"regret": regret, "failures": failures}
+    part = {"regret": regret}
     return {"policy": policy, "score": {"public": part, "hidden": part}, "scenarios": rows}
-
-
-def test_a_failed_entry_is_listed_with_the_rank_that_it_would_have_had():
-    entries = {
-        one["policy"]: one
-        for one in (entry("A", 0.1), entry("B", 0.2, failures=3), entry("C", 0.3))
-    }
-    ranks = [row.split("|")[1].strip() for row in PAGE["ranking"](entries).splitlines()[2:]]
-    assert ranks == ["1 (1 to 1)", "failed, would be 2", "3 (3 to 3)"]
 
 
 def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
@@ -105,7 +96,7 @@ def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
     kept["score"] = {"public": {}, "hidden": {}}
     for row in kept["scenarios"]:
         row |= {"kind": "hidden" if row["scenario"] == "b" else "public"}
-        row |= {"decision_ms_p99": 2.0, "failures": 0}
+        row |= {"decision_ms_p99": 2.0}
     more = copy.deepcopy(kept) | {"sha256": {"library": "new"}}
     more["scenarios"] = [
         row | {"scenario": "c", "blocks": [0.5 * 20] * 12} for row in more["scenarios"]
@@ -120,14 +111,34 @@ def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
     assert "The scenario c was added later; one version scored it for these entries." in text
 
 
-def test_two_entries_that_take_turns_share_their_ranks():
-    one, two = entry("A", 0.1), entry("B", 0.1)
+def entry_of_worlds(policy, regret):
+    """A recorded entry with these regrets, (scenarios, worlds)."""
+    one = entry(policy, 0.1)
+    one["scenarios"] = [
+        one["scenarios"][0] | {"scenario": str(scenario), "regret": value}
+        for scenario, of_scenario in enumerate(regret)
+        for value in of_scenario
+    ]
+    return one
+
+
+def test_two_entries_that_take_turns_share_their_ranks_and_a_third_is_apart():
     rng = np.random.default_rng(0)
-    for made in (one, two):
-        for row in made["scenarios"]:
-            row["blocks"] = rng.uniform(0, 4, 12).tolist()
-    rows = PAGE["ranking"]({"A": one, "B": two}).splitlines()[2:]
-    assert all("(1 to 2)" in row for row in rows)
+    one, two = rng.uniform(0.1, 0.3, (2, 9, 2))
+    regrets = {"A": one, "B": two, "C": np.maximum(one, two) + rng.uniform(0.1, 0.3, (9, 2))}
+    entries = {name: entry_of_worlds(name, regret) for name, regret in regrets.items()}
+    rows = PAGE["ranking"](entries).splitlines()[2:]
+    assert ["(1 to 2)" in rows[0], "(1 to 2)" in rows[1], "(3 to 3)" in rows[2]] == [True] * 3
+
+
+def test_the_interval_of_two_worlds_in_each_of_nine_scenarios_covers_the_mean():
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(500):
+        spread = rng.lognormal(0, 1, (9, 1))  # scenarios differ in how much their worlds do
+        _, low, high = over_worlds(spread * rng.standard_normal((9, 2)))
+        held += low <= 0 <= high
+    assert 0.93 <= held / 500 <= 0.985
 
 
 def test_a_score_that_moves_by_more_than_a_millionth_does_not_reproduce():
@@ -152,9 +163,3 @@ def test_the_picture_has_every_entry_and_scenario_and_its_caption_names_the_best
     )
     assert len(right.texts) == len(entries) * len(right.get_xticklabels())
     assert arena_caption(entries).startswith(f"{next(iter(entries))} has the least regret, ")
-    failed = {
-        name: entry(name, regret, failures)
-        for name, regret, failures in (("A", 0.1, 0), ("B", 0.2, 3))
-    }
-    assert ranks_and_scenarios(failed).axes[0].get_yticklabels()[1].get_text() == "B (failed)"
-    assert "Failed: B, shown at the rank" in arena_caption(failed)

@@ -6,6 +6,7 @@ calibrator that simulates is not tested on its own output.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log1p, sqrt
@@ -134,7 +135,7 @@ def _simulated(known: Known, rate_rps: float, replicas: int, seed: int, slo_on: 
     if isinstance(known.replica, Batched):
         kind["batch_s"] = known.replica.durations_s
     requests = [reference.Request(*row) for row in zip(*(column.tolist() for column in columns))]
-    kind = {"max_tokens": 2048, "slowdown": 0.0, "wait_s": 0.0} | kind | {"slo_on": slo_on}
+    kind = dataclasses.asdict(known.replica) | kind | {"slo_on": slo_on}
     clock = reference.Clock()
     service = reference.Service(clock, requests, range, kind, known.places)
     for _ in range(replicas):

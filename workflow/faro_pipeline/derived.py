@@ -63,6 +63,16 @@ def or_middle(config: Any, capacities: list[int] | None) -> list[int]:
     return [sorted(config.capacities)[len(config.capacities) // 2]]
 
 
+def shorter(*minutes: int | None) -> int | None:
+    """The smallest of these numbers of minutes; None stands for the whole day.
+
+    >>> shorter(60, None, 120), shorter(None, None)
+    (60, None)
+    """
+    given = [number for number in minutes if number is not None]
+    return min(given) if given else None
+
+
 def scale_wanted(scale: Any) -> bool:
     """Whether any part of the stage `scale` is configured to run."""
     return bool(scale.mixed != [] or scale.clusters or scale.largest or scale.curve)

@@ -26,10 +26,12 @@ rule ablation:
         notebook=parameters(
             results=RESULTS,
             forecaster=CONFIG.forecaster,
-            minutes=CONFIG.minutes,
             published=COMPARED_WITH is not None,
             **SETTINGS["ablation"]
-            | {"capacities": derived.or_middle(CONFIG, CONFIG.ablation.capacities)},
+            | {
+                "capacities": derived.or_middle(CONFIG, CONFIG.ablation.capacities),
+                "minutes": derived.shorter(CONFIG.minutes, CONFIG.ablation.minutes),
+            },
         ),
     message:
         "ablation: 60_ablation"

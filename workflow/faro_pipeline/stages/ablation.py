@@ -12,6 +12,9 @@ class Ablation(Stage):
         None, description="cluster capacities in cores; null: the middle one; []: skip"
     )
     trials: int = Field(1, ge=1, description="trials per step and capacity")
+    minutes: int | None = Field(
+        120, ge=1, description="minutes of the evaluation day to replay; null: all"
+    )
     objective: Literal["Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"] = Field(
         "FairSum", description="objective to maximise; the paper's: FairSum"
     )

@@ -17,8 +17,11 @@ class Forecast(Stage):
     posterior: str | None = Field(
         None, description="a fitted posterior (.npz) to use; null: fit one"
     )
-    draws: int = Field(1000, ge=10, description="posterior draws per chain")
-    tune: int = Field(600, ge=10, description="tuning steps per chain")
+    fit_minutes: int = Field(
+        1500, ge=100, description="training minutes per job in the fit, chosen at random"
+    )
+    draws: int = Field(800, ge=10, description="posterior draws per chain")
+    tune: int = Field(200, ge=10, description="tuning steps per chain")
     chains: int = Field(4, ge=1, description="chains of the sampler")
     samples: int = Field(200, ge=10, description="sample paths per forecast, for the scores")
     baselines: Names = Field(
@@ -27,9 +30,7 @@ class Forecast(Stage):
     )
 
     def memory_gb(self, config, jobs, days, minutes):
-        from faro_lib.bayes.demand import MAX_ROWS
-
         if self.posterior is not None:
             return 0.0
-        rows = jobs * min(days * minutes, MAX_ROWS)
+        rows = jobs * min(days * minutes, self.fit_minutes)
         return ROW_GB * rows * self.chains

@@ -18,7 +18,7 @@ class Scale(Stage):
         None, description="capacities with two models; null: the middle one; []: skip"
     )
     clusters: Clusters = Field(
-        [(10, 32), (20, 70), (100, 320)], description="more jobs: [jobs, replicas]; []: skip"
+        [(10, 32), (20, 70)], description="more jobs: [jobs, replicas]; []: skip"
     )
     largest: Clusters = Field([], description="most jobs, one trial: [jobs, replicas]; []: skip")
     largest_minutes: int | None = Field(

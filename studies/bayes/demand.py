@@ -11,16 +11,16 @@ feature k (lag, profile minute or constant) are:
     g_j ~ Normal(0.3, 0.3)               increase of this log per unit of v_j
     log(nu_j - 3) ~ Normal(0.7, 0.7)     nu_j: degrees of freedom of the errors
 
-The model is fitted by NUTS, which samples the coefficients in linear coordinates that make the
-posterior of a ridge regression (`ridge`) spherical. In these coordinates, the model's posterior has
-similar scales in all directions, even where the data say little.
+The model is fitted by NUTS, which samples m and the coefficients in coordinates that make the
+posterior of a ridge regression (`Ridge`) spherical, whatever tau is. In these coordinates, the
+model's posterior has similar scales in all directions, even where the data say little.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,13 +55,12 @@ USUAL_FOLLOW = 0.3
 # Minimum degrees of freedom; with 2 or fewer, a count (a squared Student-t value) has no mean.
 MIN_NU = 3.0
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
-# Minutes per job used in the fit; more would narrow the posterior, not the forecasts.
-MAX_ROWS = 4000
+ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 
 
-def build_model(traces: Traces):
-    """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
+def build_model(traces: Traces, rows: int = ROWS):
+    """The PyMC model of the training days, with at most `rows` minutes per job, chosen at random.
 
     Only the first sample of each day is used. The other samples show the same day, downsampled with
     other offsets.
@@ -79,16 +78,14 @@ def build_model(traces: Traces):
     features, change, target = design(y, shapes_of_other_days(y))
     days, jobs, minutes = target.shape
     # Rows are random, because every n-th one would alias periodic load.
-    chosen = np.random.default_rng(0).permutation(days * minutes)[:MAX_ROWS]
+    chosen = np.random.default_rng(0).permutation(days * minutes)[:rows]
 
     def rows_of(array: np.ndarray) -> np.ndarray:
         """(days, jobs, minutes, ...) -> (jobs, chosen rows, ...)"""
         return np.moveaxis(array, 1, 0).reshape(jobs, days * minutes, *array.shape[3:])[:, chosen]
 
     features, change, target = rows_of(features), rows_of(change), rows_of(target)
-    start, whitening = ridge(features, change, target)
-    residual = target - np.einsum("jnk,jk->jn", features, start)
-    whitened = features @ whitening
+    fit = ridge(features, change, target)
     usual = change.mean(axis=1)
 
     coords = {
@@ -100,19 +97,19 @@ def build_model(traces: Traces):
         # This prior keeps tau away from 0 (Chung et al. 2013). With few, similar jobs, a tau near 0
         # causes a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
+        width = pt.concatenate([tau, WIDTHS[2:]])
+        mean = fit.mean + pt.dot(fit.mean_root, pm.Flat("theta_mean", dims="feature"))
+        pm.Potential("mean_prior", pm.logp(pm.Normal.dist(0, MEAN_WIDTH), mean).sum())
+        # Given tau, the ridge posterior is spherical in theta and theta_mean.
         theta = pm.Flat("theta", dims=("job", "feature"))
-        offset = (whitening * theta[:, None, :]).sum(axis=-1)
-        coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # The prior means m_k (module docstring) are integrated out. A coefficient's mean over jobs
-        # is then independent of the deviations from it. The sum over jobs has a term -log(width)
-        # for each job, but only jobs - 1 deviations are free. Adding log(width) removes one term.
-        # The constant Jacobian from theta to coefficients is left out.
-        width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
-        mean = coefficients.mean(axis=0)
-        of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
-        of_deviations = pm.logp(pm.Normal.dist(0, width), coefficients - mean).sum(axis=0)
-        of_deviations += pt.log(width)
-        pm.Potential("coefficients_prior", (of_mean + of_deviations).sum())
+        precision = fit.curvature + pt.dot(fit.share, (WIDTHS / width) ** 2)  # (jobs, features)
+        gain = fit.gain - pt.dot(fit.gain_of_mean, mean)
+        along = gain / precision + theta / pt.sqrt(precision)
+        deviations = (fit.basis * along[:, None, :]).sum(axis=-1)
+        of_prior = pm.logp(pm.Normal.dist(0, width[GROUP_OF_FEATURE]), deviations)
+        jacobian = -0.5 * pt.log(precision).sum()  # but for a constant
+        pm.Potential("deviations_prior", of_prior.sum() + jacobian)
+        coefficients = pm.Deterministic("coefficients", mean + deviations, dims=("job", "feature"))
 
         usual_spread = pm.Normal("log_usual_spread", -3.0, 1.0, dims="job")
         follow = pm.Normal("follow", USUAL_FOLLOW, 0.3, dims="job")
@@ -120,32 +117,64 @@ def build_model(traces: Traces):
         log_nu = pm.Normal("log_nu", 0.7, 0.7, dims="job")
         nu = pm.Deterministic("nu", MIN_NU + pt.exp(log_nu), dims="job")
         scale = spread_of(log_spread[:, None], follow[:, None], change, unit[:, None], exp=pt.exp)
-        location = pt.matmul(whitened, theta[:, :, None])[:, :, 0]
-        pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=residual)
+        location = pt.matmul(features, coefficients[:, :, None])[:, :, 0]
+        pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=target)
     return model
 
 
-def ridge(
-    features: np.ndarray, change: np.ndarray, target: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge estimate of the coefficients and the Cholesky factor of their covariance.
+class Ridge(NamedTuple):
+    """Ridge regression of all jobs, in coordinates in which its posterior is spherical.
 
-    The shapes are (jobs, features) and (jobs, features, features). The prior is Normal(0, WIDTHS).
+    Coefficients of job j are m + V_j a_j. m is their mean over jobs. The basis V_j makes the
+    precision of the data, H_j, diagonal with the values h_j, and that of the prior, WIDTHS^-2, the
+    identity. Given m, a_j has the posterior mean gain / (h_j + 1) and variance 1 / (h_j + 1).
+    """
+
+    mean: np.ndarray  # posterior mean of m, (features,)
+    mean_root: np.ndarray  # square root of the posterior covariance of m, (features, features)
+    basis: np.ndarray  # V, (jobs, features, features)
+    curvature: np.ndarray  # h, (jobs, features)
+    gain: np.ndarray  # V'g, (jobs, features); g is the gradient of the log-likelihood at m = 0
+    gain_of_mean: np.ndarray  # V'H, by which m reduces the gain, (jobs, features, features)
+    # Share of lags, profile and constant in the prior's precision along each direction of the
+    # basis, (jobs, features, groups).
+    share: np.ndarray
+
+
+def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> Ridge:
+    """The `Ridge` of features (jobs, rows, features) and of change and target (jobs, rows).
+
     The log of the errors' scale is taken to rise by USUAL_FOLLOW per unit of `change`.
     """
     usual = change.mean(axis=1, keepdims=True)
     precision = (USUAL_CHANGE * np.exp(usual + USUAL_FOLLOW * (change - usual))) ** -2
     weighted = features * precision[:, :, None]
-    hessian = np.swapaxes(weighted, 1, 2) @ features + np.diag(WIDTHS[GROUP_OF_FEATURE] ** -2)
-    covariance = np.linalg.inv(hessian)
-    estimate = np.einsum("jkl,jnl,jn->jk", covariance, weighted, target, optimize=True)
-    return estimate, np.linalg.cholesky(covariance)
+    data = np.swapaxes(weighted, 1, 2) @ features  # H, (jobs, features, features)
+    gradient = np.einsum("jnk,jn->jk", weighted, target)
+    width = WIDTHS[GROUP_OF_FEATURE]
+    curvature, rotation = np.linalg.eigh(width[:, None] * data * width)
+    basis = width[:, None] * rotation
+    inverse = np.swapaxes(rotation, 1, 2) / width
+    gain = np.einsum("jkl,jk->jl", basis, gradient)
+    # With the deviations a_j integrated out, the data have the precision h / (h + 1) on m.
+    of_mean = np.einsum("jlk,jl,jlm->km", inverse, curvature / (curvature + 1), inverse)
+    covariance = np.linalg.inv(of_mean + np.eye(len(width)) / MEAN_WIDTH**2)
+    return Ridge(
+        mean=covariance @ np.einsum("jlk,jl->k", inverse, gain / (curvature + 1)),
+        mean_root=np.linalg.cholesky(covariance),
+        basis=basis,
+        curvature=curvature,
+        gain=gain,
+        gain_of_mean=curvature[:, :, None] * inverse,
+        share=np.einsum("jkl,kg->jlg", rotation**2, np.eye(len(WIDTHS))[GROUP_OF_FEATURE]),
+    )
 
 
 def fit_bayes(
     traces: Traces,
     *,
     seed: int = 0,
+    rows: int = ROWS,
     draws: int = 1000,
     tune: int = 600,
     chains: int = 4,
@@ -160,7 +189,7 @@ def fit_bayes(
     import nutpie
 
     started = time.perf_counter()
-    compiled = nutpie.compile_pymc_model(build_model(traces))
+    compiled = nutpie.compile_pymc_model(build_model(traces, rows))
     progress(f"model of {len(traces.jobs)} jobs compiled in {time.perf_counter() - started:.0f} s")
     cores = min(chains, os.cpu_count() or 1)
     for factor in (1, LONGER):
@@ -188,7 +217,9 @@ def convergence(idata) -> Convergence:
     """The convergence diagnostics of a fit (InferenceData from `fit_bayes`), computed by ArviZ."""
     import arviz as az
 
-    table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
+    table = az.summary(
+        idata, var_names=["~theta"], filter_vars="like", kind="diagnostics", round_to="none"
+    )
     return Convergence(
         r_hat=float(table["r_hat"].max()),
         ess_bulk=float(table["ess_bulk"].min()),

@@ -1,5 +1,5 @@
 """The PyMC model of requests per minute. No other package imports pymc."""
 
-from faro_lib.bayes.demand import convergence, fit_bayes, posterior_of
+from studies.bayes.demand import convergence, fit_bayes, posterior_of
 
 __all__ = ["convergence", "fit_bayes", "posterior_of"]
