@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/arena.md"
 KEPT = ROOT / "data/arena"
 OWN = KEPT / "own-code.csv"  # of benchmarks/own_code.py
+BUILT = KEPT / "own-code-built.csv"
 DIFFERENCES = KEPT / "own-code-differences.csv"
 ENVIRONMENT = ROOT / "data/arena-environment.json"  # of benchmarks/arena_speed.py
 
@@ -142,7 +143,11 @@ def own_code(runs: pd.DataFrame, entries: dict[str, Entry]) -> str:
         for row in entries["Faro-Sum"]["scenarios"]
         if (row["scenario"], row["kind"]) in shared
     ]
-    below = f"The mean regret of Faro-Sum in these {len(faro)} runs is {np.mean(faro):.1%}."
+    seeds = and_list(list(runs["kind"].unique()))
+    below = (
+        f"{len(faro)} runs of each, with the {seeds} seed of each scenario. The mean regret of "
+        f"Faro-Sum in the same runs is {np.mean(faro):.1%}."
+    )
     return f"{table}\n\n{below}"
 
 
@@ -171,6 +176,20 @@ def first_differences(differences: pd.DataFrame) -> str:
     return markdown_table([*heads, "our reading asks for", "own code"], rows)
 
 
+def built(runs: pd.DataFrame) -> str:
+    """How many decisions of readings with the rules of the code are those of the own code."""
+    total, equal = runs["decisions"].sum(), runs["equal"].sum()
+    share = f"all {total:,}" if total == equal else f"{equal:,} of {total:,}"
+    names = and_list(list(runs["scenario"].unique()))
+    text = (
+        "With these rules in our readings (`studies/arena/as_built.py`), they ask for what the own "
+        f"code asks in {share} decisions of {len(runs)} runs in which they decide: each of the "
+        f"{runs['autoscaler'].nunique()} autoscalers in {names}, with the public seed "
+        "(`python benchmarks/own_code.py --built --public`)."
+    )
+    return textwrap.fill(text, 100, break_on_hyphens=False)
+
+
 def _versions(count: int) -> str:
     return "one version" if count == 1 else f"{count} versions"
 
@@ -186,6 +205,7 @@ def with_tables(page: str, entries: dict[str, Entry]) -> str:
     tables |= {
         "own code": own_code(runs, entries),
         "own code by scenario": own_by_scenario(runs),
+        "readings with these rules": built(pd.read_csv(BUILT)),
         "first differences": first_differences(pd.read_csv(DIFFERENCES)),
     }
     measured = json.loads(ENVIRONMENT.read_text())

@@ -63,7 +63,7 @@ class Service:
         report = HandleMetricReport(
             deployment_id=self.deployment,
             handle_id="handle",
-            actor_id=None,
+            actor_id="",
             handle_source=DeploymentHandleSource.UNKNOWN,
             queued_requests=list(self.store.data.get(QUEUED, [])),
             metrics={RUNNING_REQUESTS_KEY: {}},
