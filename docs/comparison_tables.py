@@ -115,9 +115,7 @@ def headline(run: dict[str, pd.DataFrame], shared: pd.DataFrame, docs: str) -> s
     """
     ours = mean_losses(run["summary"])
     two = shared[(shared["policy"] == "Faro-Sum") & (shared["models"] == 2)]
-    trials = two["trial"].nunique()
-    of_trials = "one trial" if trials == 1 else f"{trials} trials"
-    sharing = f"Faro-Sum, if each replica may hold two models, {of_trials}"
+    sharing = "Faro-Sum, if each replica may hold two models"
     losses = {
         "Faro-Sum, which maximises the sum of the utilities": ours.loc["Faro-Sum"],
         f"{sharing} ([sharing]({docs}sharing.md))": two.groupby("cores")[LOSS].mean(),

@@ -1,16 +1,19 @@
-"""The tables of docs/sharing.md, from the runs of benchmarks/sharing.py and sharing_live.py.
+"""The tables of docs/sharing.md, from the runs of three benchmarks.
 
-python benchmarks/sharing.py && python benchmarks/sharing_live.py --stretch 4
+python benchmarks/sharing.py && python benchmarks/sharing_wide.py
+python benchmarks/sharing_live.py --stretch 4
 python docs/sharing_tables.py
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import marked
 import pandas as pd
 
+from studies.days import paired
 from studies.paired import t_interval
 from studies.sharing import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
 from studies.wording import markdown_table
@@ -20,6 +23,9 @@ PAGE = ROOT / "docs/sharing.md"
 RUNS = ROOT / "data/recorded-sharing"
 MARK = "losses: docs/sharing_tables.py writes this table"
 LOSS = "lost_utility_published"
+BURST_MARK = "burst: docs/sharing_tables.py writes this table"
+MIXED_MARK = "mixed: docs/sharing_tables.py writes this table"
+WIDE_MARK = "wide: docs/sharing_tables.py writes this table"
 LIVE_MARK = "live: docs/sharing_tables.py writes this table"
 PATH_MARK = "path: docs/sharing_tables.py writes this table"
 BINDINGS = ("late", "early")
@@ -64,6 +70,49 @@ def cell(runs: pd.DataFrame) -> str:
     losses = runs.set_index("trial")[LOSS]
     mean, half = t_interval(losses, 0 * losses)
     return f"{mean:.3f}" + (f" ± {half:.3f}" if len(losses) > 1 else "")
+
+
+def burst_table(runs: pd.DataFrame) -> str:
+    """What a burst of the first job costs the others: lost utility per job, mean over trials."""
+    columns = [name for name in runs.columns if re.fullmatch(r"lost_\d+", name)]
+    lines = []
+    for (policy, models), part in runs.groupby(["policy", "models"], sort=False):
+        by_job = part[columns].mean()
+        first, others = by_job.iloc[0], by_job.iloc[1:]
+        name = ROWS[policy, models, "late"]
+        cells = (f"{value:.3f}" for value in (first, others.mean(), others.max()))
+        lines.append((name, part["trial"].nunique(), *cells))
+    heads = ["at 32 cores", "trials", "its own loss", "mean of the others", "largest of the others"]
+    return markdown_table(heads, lines, right=heads[1:])
+
+
+def mixed_table(runs: pd.DataFrame) -> str:
+    """Losses with short and long services in one pool, by cores and models per replica."""
+    lines = []
+    for (cores, models), part in runs.groupby(["cores", "models"], sort=False):
+        late = 100 * part["slo_violation_rate"].mean()
+        cells = (f"{part['lost_utility'].mean():.3f}", f"{late:.3f} %")
+        lines.append((f"{cores}", f"{models}", part["trial"].nunique(), *cells))
+    heads = ["cores", "models per replica", "trials", "lost utility of ten jobs", "late or refused"]
+    return markdown_table(heads, lines, right=heads)
+
+
+def wide_table(blocks: pd.DataFrame) -> str:
+    """Loss with isolated replicas, and what two models per replica change, by world and cores."""
+    lines = []
+    for world, part in blocks.groupby("world", sort=False):
+        differences = paired(part, ISOLATED)
+        of_all = differences[differences["day"] == "all"]
+        for cores, rows in of_all.groupby("capacity_cores", sort=False):
+            by_policy = rows.set_index("policy")
+            isolated = by_policy.loc[ISOLATED]
+            shared = by_policy.drop(ISOLATED).iloc[0]
+            low, high = shared["low"], shared["high"]
+            change = f"{shared['difference']:+.3f} ({low:+.2f} to {high:+.2f})"
+            cells = (f"{isolated['lost_utility']:.3f}", f"{shared['lost_utility']:.3f}", change)
+            lines.append((world, part["day"].nunique(), f"{cores:g}", *cells))
+    heads = ["workload", "days", "cores", "isolated", "two models", "difference"]
+    return markdown_table(heads, lines, right=heads[1:])
 
 
 def read_live(kind: str = "", folder: Path = RUNS) -> pd.DataFrame:
@@ -165,14 +214,24 @@ def carried(runs: pd.DataFrame, placement: str) -> float:
     return most
 
 
-def main() -> None:
-    page = marked.with_table(PAGE.read_text(), MARK, table(read_runs()))
+def with_tables(page: str) -> str:
+    """docs/sharing.md with the tables of all runs that are recorded."""
+    page = marked.with_table(page, MARK, table(read_runs()))
+    parts = {
+        "burst": (BURST_MARK, burst_table),
+        "mixed": (MIXED_MARK, mixed_table),
+        "wide": (WIDE_MARK, wide_table),
+    }
+    for part, (mark, table_of) in parts.items():
+        path = RUNS / f"{part}.csv"
+        if path.exists():
+            page = marked.with_table(page, mark, table_of(pd.read_csv(path)))
     live, costs = read_live(), read_live("-path")
     if len(live) and len(costs):
         page = marked.with_table(page, LIVE_MARK, live_table(live))
         page = marked.with_table(page, PATH_MARK, path_table(costs, live))
-    PAGE.write_text(page)
+    return page
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(with_tables(PAGE.read_text()))

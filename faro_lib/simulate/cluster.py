@@ -273,20 +273,25 @@ class SimulatedCluster(SharingCluster):
         """Latency quantile (jobs,) in seconds of the requests that arrived in `minute`.
 
         It is NaN without requests. A request that has not ended counts with the time since its
-        arrival, or not at all if the SLO is per token.
+        arrival, or to its first token if the SLO is on both, or not at all if it is per token.
         """
         if minute == self._tail_minute:
             return self._tail_latency_s.copy()
-        requests = self._serving.requests
+        requests, kinds = self._serving.requests, self._serving.kinds
         for j, (job, (a, b)) in enumerate(
             zip(self.workload.jobs, self.minute_edges[:, minute : minute + 2])
         ):
             latency_s = requests.latency_s[a:b]
             ended = latency_s > 0
-            if getattr(job.replica, "slo_on", "") == "per_token":
+            slo_on = getattr(job.replica, "slo_on", "")
+            if slo_on == "per_token":
                 spent_s = latency_s[ended]
             else:
-                spent_s = np.where(ended, latency_s, self.now_s - requests.arrival_s[a:b])
+                until_s = np.full(b - a, self.now_s)
+                if slo_on == "both" and kinds is not None:
+                    first_token_s = kinds.first_token_s[a:b]
+                    until_s = np.where(first_token_s > 0, first_token_s, until_s)
+                spent_s = np.where(ended, latency_s, until_s - requests.arrival_s[a:b])
             self._tail_latency_s[j] = quantile_of(spent_s, job.quantile)
         self._tail_minute = minute
         return self._tail_latency_s.copy()

@@ -316,7 +316,7 @@ def advance_job(
                 request = kinds.left[n]
                 router_free = through_router(router_free, now, router_out_s, request)
                 spent = router_free - arrival_s[request]
-                spent = replicas.measured(kinds, job, request, spent, now, latency_s)
+                spent = replicas.measured(kinds, job, request, spent, now, arrival_s)
                 latency_s[request] = spent
                 ended(int(router_free), spent, finished, finished_latency_s)
     station.next_arrival[job], station.head[job] = arriving, head

@@ -17,7 +17,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
-FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
+FIRST_TOKEN, PER_TOKEN, END_TO_END, BOTH = range(4)
 BETWEEN = -1  # value of `Kinds.fresh` between two iterations
 # Time per token of a one-token answer; not 0, because that would mark the request as unfinished.
 SHORTEST_S = 1e-9
@@ -31,14 +31,17 @@ class Kinds(NamedTuple):
 
     kind: np.ndarray
     at_once: np.ndarray  # limit on the requests that one replica serves at once
-    slowdown: np.ndarray  # this and the fields up to `slo_on` are explained in `workload.replicas`
+    # The fields from here to `per_token_weight` are explained in `workload.replicas`.
+    slowdown: np.ndarray
     wait_s: np.ndarray
     durations_s: np.ndarray  # (jobs, most at once) of a batch or iteration of 1, 2, ... requests
     prompt_knees: np.ndarray  # (jobs, knees, 2) `gamma_knees` after (0, gamma_s)
     max_tokens: np.ndarray
     slo_on: np.ndarray
+    per_token_weight: np.ndarray
     prompt_tokens: np.ndarray  # (requests,)
     output_tokens: np.ndarray  # (requests,)
+    first_token_s: np.ndarray  # (requests,) time of the first token; 0 before it
     left: np.ndarray  # (places,) indices of the requests that leave at an event
     line: np.ndarray  # (jobs, slots, places) requests by entry; the first `serving` are in service
     # (jobs, slots, places) a number for each request in `line`. Concurrent: value of `attained_s`
@@ -109,8 +112,10 @@ def new_kinds(
         prompt_knees=prompt_knees,
         max_tokens=column("max_tokens"),
         slo_on=np.array([SLO_ON.index(one) for one in slo_on]),
+        per_token_weight=column("per_token_weight"),
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
+        first_token_s=np.zeros(len(output_tokens)),
         left=np.zeros(most, np.int64),
         line=np.zeros((*shape, most), np.int64),
         mark=np.zeros((*shape, most)),
@@ -198,14 +203,11 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         kinds.serving[job, slot] = 0
         kinds.since_s[job, slot] = now
         return serving
-    slo_on = kinds.slo_on[job]
     iteration = kinds.iteration[job, slot] = kinds.last_iteration[job, slot]
     for n in range(serving - kinds.fresh[job, slot], serving):
-        if slo_on == FIRST_TOKEN:
+        kinds.first_token_s[line[n]] = now
+        if kinds.slo_on[job] == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
-        elif slo_on == PER_TOKEN:
-            # Time of the first token, stored with a minus sign until the request completes.
-            latency_s[line[n]] = -now
     kinds.fresh[job, slot] = BETWEEN
     gone = 0
     for n in range(inside):
@@ -263,11 +265,20 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 
 @njit(cache=True, inline="always")
-def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """The latency that `slo_on` selects: to the first token, per later token, or `spent_s`."""
-    if kinds.slo_on[job] == FIRST_TOKEN:
-        return latency_s[request]
-    if kinds.slo_on[job] == PER_TOKEN:
-        later = kinds.output_tokens[request] - 1
-        return (now + latency_s[request]) / later if later > 0 else SHORTEST_S
-    return spent_s
+def measured(kinds, job, request, spent_s, now, arrival_s) -> float:
+    """The latency that `slo_on` selects: to the first token, per later token, both, or `spent_s`.
+
+    Both are combined as in `workload.replicas.Continuous`.
+    """
+    slo_on = kinds.slo_on[job]
+    if slo_on == END_TO_END:
+        return spent_s
+    first_token_s = kinds.first_token_s[request]
+    waited_s = first_token_s - arrival_s[request]
+    if slo_on == FIRST_TOKEN:
+        return waited_s
+    later = kinds.output_tokens[request] - 1
+    per_token_s = (now - first_token_s) / later if later > 0 else SHORTEST_S
+    if slo_on == PER_TOKEN:
+        return per_token_s
+    return max(waited_s, kinds.per_token_weight[job] * per_token_s)

@@ -23,7 +23,7 @@ MAX_ONGOING_REQUESTS = 10
 OF_GPU = ("gpu", "model", "tensor_parallel")  # fields that name what `measured_gpus` has
 OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
 # Latencies that the SLO of a token-generating service can limit.
-SLO_ON = ("first_token", "per_token", "end_to_end")
+SLO_ON = ("first_token", "per_token", "end_to_end", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,11 @@ class Continuous(Replica):
     but an empty replica always admits the first sequence. The lengths of prompts and outputs are
     lognormal, rounded, and at least 1.
 
+    With `slo_on: both`, a request has two limits: slo_s to the first token, and
+    slo_s / per_token_weight per later token. Its latency is the larger of the time to the first
+    token and of per_token_weight times the time per token. So it meets both limits if its latency
+    is at most slo_s, and a quantile of latencies is the share of requests that meet both.
+
     Real GPUs are not linear: a knee (x, extra_s) makes each sequence (`beta_knees`) or prompt token
     (`gamma_knees`) after the first x take extra_s more.
     """
@@ -172,6 +177,7 @@ class Continuous(Replica):
     beta_knees: tuple[tuple[float, float], ...] = ()
     gamma_knees: tuple[tuple[float, float], ...] = ()
     cache_tokens: float = math.inf  # size of the KV cache, which limits max_sequences
+    per_token_weight: float = 0.0  # of `slo_on: both`
 
     def __post_init__(self):
         self._check_numbers("beta_s", "gamma_s", "output_cv", "prompt_cv")
@@ -181,6 +187,10 @@ class Continuous(Replica):
             self._check(field, 1 <= getattr(self, field) <= 1e6, "a number from 1 to 1e6")
         self._check("max_tokens", self.max_tokens >= 1, "a number >= 1")
         self._check("slo_on", self.slo_on in SLO_ON, f"one of {', '.join(SLO_ON)}")
+        weighs = 0 < self.per_token_weight < math.inf
+        accepted = "a finite number > 0 with slo_on: both, and absent otherwise"
+        fits = weighs if self.slo_on == "both" else self.per_token_weight == 0
+        self._check("per_token_weight", fits, accepted)
         self._check_knees("beta_knees", self.beta_s)
         self._check_knees("gamma_knees", self.gamma_s)
         cached = self.cache_tokens / (self.prompt_tokens + self.output_tokens)

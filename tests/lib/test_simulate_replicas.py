@@ -16,7 +16,7 @@ from test_simulate_theory import constant, erlang_c, exponential, run_queue
 
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.replicas import Batched, Concurrent, Continuous
+from faro_lib.workload.replicas import SLO_ON, Batched, Concurrent, Continuous
 
 
 def in_lockstep(draws):
@@ -120,8 +120,8 @@ def test_without_a_slowdown_k_at_once_are_k_servers(service):
         )
 
 
-def cluster_of(replica, arrival_s, prompt_tokens, output_tokens):
-    """The latencies of these requests on one replica, without a router."""
+def cluster_of(replica, arrival_s, prompt_tokens, output_tokens, until_s=None):
+    """These requests on one replica, without a router, until they end or until `until_s`."""
     n = len(arrival_s)
     columns = (
         np.array(arrival_s, float),
@@ -139,7 +139,10 @@ def cluster_of(replica, arrival_s, prompt_tokens, output_tokens):
     )
     workload = Workload((Job("job", replica=replica),), np.array([[n]]))
     cluster = SimulatedCluster(workload, draws, 1, np.ones(1), ONE_LINE)
-    cluster.finish()
+    if until_s is None:
+        cluster.finish()
+    else:
+        cluster.advance(until_s)
     return cluster
 
 
@@ -151,14 +154,56 @@ def cluster_of(replica, arrival_s, prompt_tokens, output_tokens):
         ("first_token", [1.6, 2.1, 3.0]),
         ("end_to_end", [4.5, 5.0, 4.2]),
         ("per_token", [1.45, 1.45, 1.2]),
+        ("both", [2 * 1.45, 2 * 1.45, 3.0]),  # 2 x per token, or the first token of c
     ],
 )
 def test_a_short_schedule_of_tokens_computed_by_hand(slo_on, expected):
     # An iteration takes 1 + 0.2 n + 0.1 p. Two sequences at most: c, which arrives at 3, waits
     # until a ends.
-    replica = Continuous(1.0, 0.2, 0.1, 2, output_tokens=3, prompt_tokens=1, slo_on=slo_on)
+    replica = Continuous(
+        *(1.0, 0.2, 0.1, 2),
+        output_tokens=3,
+        prompt_tokens=1,
+        slo_on=slo_on,
+        per_token_weight=2.0 if slo_on == "both" else 0.0,
+    )
     cluster = cluster_of(replica, [0.0, 1.0, 3.0], [4, 1, 1], [3, 3, 2])
     np.testing.assert_allclose(cluster.latency_s, expected)
+
+
+def test_a_request_meets_both_limits_if_its_latency_is_at_most_that_of_the_first_token():
+    rng = np.random.default_rng(3)
+    n = 400
+    arrival_s = np.sort(rng.uniform(0, 70, n))
+    prompts, outputs = rng.integers(1, 50, n), rng.integers(1, 30, n)
+    latency_s = {}
+    for slo_on in SLO_ON:
+        weight = 20.0 if slo_on == "both" else 0.0
+        replica = Continuous(
+            *(0.02, 0.004, 1e-3, 8),
+            output_tokens=15,
+            prompt_tokens=25,
+            slo_on=slo_on,
+            per_token_weight=weight,
+        )
+        latency_s[slo_on] = cluster_of(replica, arrival_s, prompts, outputs).latency_s
+    slo_s, per_token_slo_s = 1.0, 1.0 / 20
+    meets = (latency_s["first_token"] <= slo_s) & (latency_s["per_token"] <= per_token_slo_s)
+    assert 0.1 < meets.mean() < 0.9
+    np.testing.assert_array_equal(latency_s["both"] <= slo_s, meets)
+
+
+def test_a_running_request_counts_with_the_time_to_its_first_token_if_the_slo_is_on_both():
+    replica = Continuous(
+        *(1.0, 0.0, 0.0, 1),
+        output_tokens=100,
+        prompt_tokens=1,
+        slo_on="both",
+        per_token_weight=1.0,
+    )
+    cluster = cluster_of(replica, [0.0, 0.5], [1, 1], [100, 100], until_s=30.0)
+    # The first has its first token after 1 s and runs; the second has waited for 29.5 s.
+    assert cluster.tail_latency_of(0).item() == pytest.approx(np.quantile([1.0, 29.5], 0.99))
 
 
 def test_knees_make_steps_and_prompts_longer_beyond_them():

@@ -164,17 +164,10 @@ def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison
     )
 
 
-def test_the_page_of_sharing_has_the_table_of_the_recorded_runs():
+def test_the_page_of_sharing_has_the_tables_of_the_recorded_runs():
     sharing = runpy.run_path(str(ROOT / "docs/sharing_tables.py"))
     page = sharing["PAGE"].read_text()
-    runs = sharing["read_runs"]()
-    assert sharing["marked"].with_table(page, sharing["MARK"], sharing["table"](runs)) == page
-    live, costs = sharing["read_live"](), sharing["read_live"]("-path")
-    if len(live):
-        table = sharing["live_table"](live)
-        assert sharing["marked"].with_table(page, sharing["LIVE_MARK"], table) == page
-        table = sharing["path_table"](costs, live)
-        assert sharing["marked"].with_table(page, sharing["PATH_MARK"], table) == page
-    mean = runs.groupby(["policy", "models", "cores"])[sharing["LOSS"]].mean()
+    assert sharing["with_tables"](page) == page
+    mean = sharing["read_runs"]().groupby(["policy", "models", "cores"])[sharing["LOSS"]].mean()
     shown = " | ".join(f"{mean['Faro-Sum', 2, cores]:.2f}" for cores in (36, 32, 16))
     assert f"| {shown} |" in (ROOT / "README.md").read_text()

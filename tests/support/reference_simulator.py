@@ -334,11 +334,15 @@ class Service:
     def _end(self, request, left_s):
         spent_s = self.clock.now_s - request.arrival_s
         slo_on = "end_to_end" if request.dropped else self.kind.get("slo_on", "end_to_end")
-        if slo_on == "first_token":
-            spent_s = request.first_token_s - request.arrival_s
-        elif slo_on == "per_token":
+        if slo_on != "end_to_end":
             later = request.output_tokens - 1
-            spent_s = (left_s - request.first_token_s) / later if later else 1e-9
+            limited_s = {
+                "first_token": request.first_token_s - request.arrival_s,
+                "per_token": (left_s - request.first_token_s) / later if later else 1e-9,
+            }
+            weighted_s = self.kind.get("per_token_weight", 0.0) * limited_s["per_token"]
+            limited_s["both"] = max(limited_s["first_token"], weighted_s)
+            spent_s = limited_s[slo_on]
         request.latency_s = inf if request.dropped else spent_s
         self.ended.append((self.clock.now_s, spent_s))
 
