@@ -176,8 +176,12 @@ def first_differences(differences: pd.DataFrame) -> str:
     return markdown_table([*heads, "our reading asks for", "own code"], rows)
 
 
-def built(runs: pd.DataFrame) -> str:
-    """How many decisions of readings with the rules of the code are those of the own code."""
+def built(runs: pd.DataFrame, own: pd.DataFrame) -> str:
+    """How many decisions of readings with the rules of the code are those of the own code, and how
+    far their regret is from that of the own code in the same runs.
+    """
+    same = runs.merge(own, on=["autoscaler", "scenario", "kind"])
+    apart = (same["regret"] - same["regret_own"]).abs().max()
     total, equal = runs["decisions"].sum(), runs["equal"].sum()
     share = f"all {total:,}" if total == equal else f"{equal:,} of {total:,}"
     names = and_list(list(runs["scenario"].unique()))
@@ -185,7 +189,8 @@ def built(runs: pd.DataFrame) -> str:
         "With these rules in our readings (`studies/arena/as_built.py`), they ask for what the own "
         f"code asks in {share} decisions of {len(runs)} runs in which they decide: each of the "
         f"{runs['autoscaler'].nunique()} autoscalers in {names}, with the public seed "
-        "(`python benchmarks/own_code.py --built --public`)."
+        "(`python benchmarks/own_code.py --built --public`). Where the own code decided by itself, "
+        f"its regret differs from theirs by at most {apart:.1g}."
     )
     return textwrap.fill(text, 100, break_on_hyphens=False)
 
@@ -205,7 +210,7 @@ def with_tables(page: str, entries: dict[str, Entry]) -> str:
     tables |= {
         "own code": own_code(runs, entries),
         "own code by scenario": own_by_scenario(runs),
-        "readings with these rules": built(pd.read_csv(BUILT)),
+        "readings with these rules": built(pd.read_csv(BUILT), runs),
         "first differences": first_differences(pd.read_csv(DIFFERENCES)),
     }
     measured = json.loads(ENVIRONMENT.read_text())
