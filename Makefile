@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -24,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
+.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -133,6 +133,11 @@ release-check: $(READY)
 # The entries of docs/arena.md, run again with their seeds: exit status 1 if one does not reproduce.
 arena: $(READY)
 	python benchmarks/arena.py
+
+# The Go program with the autoscalers of other projects, for `python benchmarks/own_code.py` and its tests: 109 s of CPU with
+# nothing in the caches but the modules. It needs Go 1.26.
+rivals: $(READY)
+	python benchmarks/own_code.py --build
 
 # The table of notebook 35: our forecasters beside those of other packages, which have an environment of their own. It runs the
 # stages up to the forecasts first. ZERO_SHOT=1 adds a pretrained model and its 3 GB of libraries.

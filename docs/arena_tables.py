@@ -1,4 +1,4 @@
-"""The tables of docs/arena.md, from the entries in data/arena: `python docs/arena_tables.py`."""
+"""The tables of docs/arena.md, from the tables in data/arena: `python docs/arena_tables.py`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import marked
 import numpy as np
+import pandas as pd
 
 from faro_ops.arena.scenarios import scenarios
 from studies.arena import scores
@@ -18,6 +19,9 @@ from studies.wording import and_list, markdown_table
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/arena.md"
 KEPT = ROOT / "data/arena"
+OWN = KEPT / "own-code.csv"  # of benchmarks/own_code.py
+BUILT = KEPT / "own-code-built.csv"
+DIFFERENCES = KEPT / "own-code-differences.csv"
 ENVIRONMENT = ROOT / "data/arena-environment.json"  # of benchmarks/arena_speed.py
 
 
@@ -113,6 +117,84 @@ def code(entries: dict[str, Entry]) -> str:
     return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
+def own_code(runs: pd.DataFrame, entries: dict[str, Entry]) -> str:
+    """A row per autoscaler: equal decisions, and the mean regret of our reading and its own code.
+
+    Below: what an entry of ours loses on the same runs.
+    """
+    rows = []
+    for name, of_one in runs.groupby("autoscaler", sort=False):
+        (versions,) = of_one["versions"].unique()
+        total = of_one[["decisions", "equal", "changes", "equal_changes"]].sum()
+        cells = (
+            f"{total['equal'] / total['decisions']:.1%} of {total['decisions']:,}",
+            f"{total['equal_changes'] / total['changes']:.1%} of {total['changes']:,}",
+            f"{of_one['regret_reading'].mean():.1%}",
+            f"{of_one['regret_own'].mean():.1%}",
+            of_one["failures"].sum(),
+        )
+        rows.append((name, versions, *cells))
+    heads = ["autoscaler", "own code", "equal targets", "equal, of those that change"]
+    table = markdown_table([*heads, "regret, our reading", "own code", "failed decisions"], rows)
+    keys = runs[["scenario", "kind"]].drop_duplicates()
+    shared = [tuple(key) for key in keys.itertuples(index=False)]
+    faro = [
+        row["regret"]
+        for row in entries["Faro-Sum"]["scenarios"]
+        if (row["scenario"], row["kind"]) in shared
+    ]
+    seeds = and_list(list(runs["kind"].unique()))
+    below = (
+        f"{len(faro)} runs of each, with the {seeds} seed of each scenario. The mean regret of "
+        f"Faro-Sum in the same runs is {np.mean(faro):.1%}."
+    )
+    return f"{table}\n\n{below}"
+
+
+def own_by_scenario(runs: pd.DataFrame) -> str:
+    """A row per scenario: the regret of each reading -> that of the own code."""
+    mean = runs.groupby(["scenario", "autoscaler"], sort=False)[["regret_reading", "regret_own"]]
+    values = mean.mean()
+    names = list(runs["autoscaler"].unique())
+    rows = []
+    for scenario in runs["scenario"].unique():
+        pairs = [values.loc[scenario, name] for name in names]
+        rows.append((scenario, *(f"{reading:.1%} -> {own:.1%}" for reading, own in pairs)))
+    return markdown_table(["scenario", *names], rows)
+
+
+def first_differences(differences: pd.DataFrame) -> str:
+    """The first difference of each autoscaler in its first scenario, with what both were shown."""
+    rows = []
+    for name, of_one in differences.groupby("autoscaler", sort=False):
+        first = of_one.iloc[0]
+        rate = "unknown" if np.isnan(first["rate_rps"]) else f"{first['rate_rps']:.1f}"
+        seen = (first["target"], first["running"], rate, f"{first['ongoing']:.0f}")
+        where = f"{first['scenario']}, {first['now_s']:.0f} s, job {first['job'] + 1}"
+        rows.append((name, where, *seen, first["reading"], first["own"]))
+    heads = ["autoscaler", "where", "target", "running", "requests/s", "ongoing"]
+    return markdown_table([*heads, "our reading asks for", "own code"], rows)
+
+
+def built(runs: pd.DataFrame, own: pd.DataFrame) -> str:
+    """How many decisions of readings with the rules of the code are those of the own code, and how
+    far their regret is from that of the own code in the same runs.
+    """
+    same = runs.merge(own, on=["autoscaler", "scenario", "kind"])
+    apart = (same["regret"] - same["regret_own"]).abs().max()
+    total, equal = runs["decisions"].sum(), runs["equal"].sum()
+    share = f"all {total:,}" if total == equal else f"{equal:,} of {total:,}"
+    names = and_list(list(runs["scenario"].unique()))
+    text = (
+        "With these rules in our readings (`studies/arena/as_built.py`), they ask for what the own "
+        f"code asks in {share} decisions of {len(runs)} runs in which they decide: each of the "
+        f"{runs['autoscaler'].nunique()} autoscalers in {names}, with the public seed "
+        "(`python benchmarks/own_code.py --built --public`). Where the own code decided by itself, "
+        f"its regret differs from theirs by at most {apart:.1g}."
+    )
+    return textwrap.fill(text, 100, break_on_hyphens=False)
+
+
 def _versions(count: int) -> str:
     return "one version" if count == 1 else f"{count} versions"
 
@@ -123,6 +205,13 @@ def with_tables(page: str, entries: dict[str, Entry]) -> str:
         "ranking": ranking(entries),
         "by scenario": by_scenario(entries),
         "scenarios": listed(),
+    }
+    runs = pd.read_csv(OWN)
+    tables |= {
+        "own code": own_code(runs, entries),
+        "own code by scenario": own_by_scenario(runs),
+        "readings with these rules": built(pd.read_csv(BUILT), runs),
+        "first differences": first_differences(pd.read_csv(DIFFERENCES)),
     }
     measured = json.loads(ENVIRONMENT.read_text())
     tables |= {"speed": speed(measured), "error": error(measured)}

@@ -16,9 +16,17 @@ import numpy as np
 
 from faro_lib.policies import HPA, Observation, register
 from faro_lib.policies.baselines import ReactiveState
+from faro_lib.workload import JobArrays
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 CEILING = 2.0  # times an equal share
+
+
+def with_ceilings(jobs: JobArrays, observation: Observation) -> JobArrays:
+    """The jobs with the ceilings of their ScaledObjects, from the first observation."""
+    equal_cores = observation.capacity / len(jobs.cores)
+    most = np.floor(CEILING * equal_cores / jobs.cores + TOLERANCE).astype(int)
+    return replace(jobs, max_replicas=np.clip(most, jobs.min_replicas, jobs.max_replicas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +37,7 @@ class KEDA(HPA):
 
     def decide(self, state: ReactiveState, observation: Observation):
         if not state.window:  # the first tick
-            jobs = state.jobs
-            equal_cores = observation.capacity / len(jobs.cores)
-            most = np.floor(CEILING * equal_cores / jobs.cores + TOLERANCE).astype(int)
-            ceiling = np.clip(most, jobs.min_replicas, jobs.max_replicas)
-            state = replace(state, jobs=replace(jobs, max_replicas=ceiling))
+            state = replace(state, jobs=with_ceilings(state.jobs, observation))
         return HPA.decide(self, state, observation)
 
     def recommend(
