@@ -33,7 +33,7 @@ def pools_measured(table: LatencyTable, jobs: tuple[Job, ...], model: ServingMod
     equal loads, and each replica holds a chain of models. Pools of equal services share classes.
     """
     first_of: dict[tuple, tuple[Job, ...]] = {}  # services -> the first pool that has them
-    own = {}
+    own: dict[str, str] = {}
     for pool in pools_of(jobs):
         if not pool.shared:
             continue
@@ -66,7 +66,7 @@ def _with_pool(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) 
         "excess_drops": measured[:, 1],
     }
     joined = {name: np.concatenate([getattr(table, name), row]) for name, row in rows.items()}
-    return replace(table, classes=(*table.classes, *classes), **joined)
+    return replace(table, classes=(*table.classes, *classes), own=table.own, **joined)
 
 
 def _class_name(job: Job) -> str:
