@@ -8,6 +8,8 @@ from numba import njit
 
 from faro_lib.utility._table_kernels import _utility
 
+MET = 1 - 1e-9  # utility from which a job counts as meeting its SLO
+
 
 @njit(cache=True)
 def choice_utilities(keeps, loads, of_job, first, last, value, alpha, replicas):
@@ -53,6 +55,29 @@ def _at(total, k, x, first, last, value, alpha):
 
 
 @njit(cache=True)
+def _met_loads(first, last, value):
+    """Largest load that meets the SLO on X or more replicas, (classes, X + 1); -1 if there is none.
+
+    A curve is read from interpolated tables, so 1 - MET stands for 1.
+    """
+    classes, columns, knots = value.shape
+    met = np.empty((classes, columns))
+    for k in range(classes):
+        least = np.inf
+        for x in range(columns - 1, -1, -1):
+            below = 0
+            while below < knots and value[k, x, below] >= MET:
+                below += 1
+            load = -1.0
+            if below > 0:
+                apart = (last[k, x] - first[k, x]) / (knots - 1)
+                load = first[k, x] + (below - 1) * apart
+            least = min(least, load)
+            met[k, x] = least
+    return met
+
+
+@njit(cache=True)
 def _served_worth(total, served, load, factor, of_job, curves, x, alpha):
     """Worth of the `served` jobs on x replicas at the pool's load `total`."""
     first, last, value = curves
@@ -83,25 +108,28 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
     samples, minutes, jobs = loads.shape
     worth = np.zeros((minutes, high + 1))
     utility = np.zeros((minutes, high + 1, jobs))
+    # Number of samples in which all jobs meet their SLOs: with a count of replicas, and from it on.
+    met_at = np.zeros((minutes, high + 1))
+    met_from = np.zeros((minutes, high + 2))
     curves = (first, last, value)
+    met = _met_loads(first[:, : high + 1], last[:, : high + 1], value[:, : high + 1])
     alike = np.all(of_job == of_job[0])  # then one lookup serves all jobs
-    for x in range(high + 1):
-        every_slo_met = True
-        for minute in range(minutes):
-            for sample in range(samples):
-                load = loads[sample, minute]
-                in_order = order[sample, minute]
-                every = load.sum()
-                fits = True  # whether all jobs meet their SLOs if all are served
-                for job in range(jobs):
-                    k = of_job[job]
-                    if every > first[k, x] or value[k, x, 0] < 1.0:
-                        fits = False
-                if fits:
-                    worth[minute, x] += factor.sum()
-                    utility[minute, x] += 1.0
+    saturated = 0
+    for minute in range(minutes):
+        for sample in range(samples):
+            load = loads[sample, minute]
+            in_order = order[sample, minute]
+            every = load.sum()
+            enough = 0
+            for job in range(jobs):
+                while enough <= high and every > met[of_job[job], enough]:
+                    enough += 1
+            met_from[minute, enough] += 1
+            saturated = max(saturated, enough)
+            for x in range(min(enough, high + 1)):
+                if alike and _at(every, of_job[0], x, first, last, value, alpha) >= MET:
+                    met_at[minute, x] += 1
                     continue
-                every_slo_met = False
                 best, best_count, best_total = -np.inf, 0, 0.0
                 total, idle, busy = 0.0, 0.0, 0.0  # load, factors of jobs without and with load
                 for count in range(jobs + 1):
@@ -132,9 +160,10 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                         utility[minute, x, job] += _at(
                             best_total, of_job[job], x, first, last, value, alpha
                         )
-        if every_slo_met:
-            for more in range(x + 1, high + 1):
-                worth[:, more] = worth[:, x]
-                utility[:, more] = utility[:, x]
-            return worth / samples, utility / samples, x
-    return worth / samples, utility / samples, high
+        everything = 0.0
+        for x in range(high + 1):
+            everything += met_from[minute, x]
+            met_samples = everything + met_at[minute, x]
+            worth[minute, x] += met_samples * factor.sum()
+            utility[minute, x] += met_samples
+    return worth / samples, utility / samples, min(saturated, high)

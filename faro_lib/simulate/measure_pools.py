@@ -30,12 +30,19 @@ def pools_measured(table: LatencyTable, jobs: tuple[Job, ...], model: ServingMod
 
     Such a class is measured at the load of the whole pool: a rate of the class is the one at which
     the job alone would have the load of its pool. In the measurement, the jobs of the pool have
-    equal loads, and each replica holds a chain of models.
+    equal loads, and each replica holds a chain of models. Pools of equal services share classes.
     """
+    first_of: dict[tuple, tuple[Job, ...]] = {}  # services -> the first pool that has them
+    own: dict[str, str] = {}
     for pool in pools_of(jobs):
-        if pool.shared:
-            table = _with_pool(table, tuple(jobs[j] for j in pool.jobs), model)
-    return table
+        if not pool.shared:
+            continue
+        members = tuple(jobs[j] for j in pool.jobs)
+        first = first_of.setdefault(_services(members), members)
+        if first is members:
+            table = _with_pool(table, members, model)
+        own |= {job.name: _class_name(like) for job, like in zip(members, first)}
+    return replace(table, own=dict(table.own) | own)
 
 
 def _with_pool(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) -> LatencyTable:
@@ -59,8 +66,7 @@ def _with_pool(table: LatencyTable, jobs: tuple[Job, ...], model: ServingModel) 
         "excess_drops": measured[:, 1],
     }
     joined = {name: np.concatenate([getattr(table, name), row]) for name, row in rows.items()}
-    own = dict(table.own) | {job.name: _class_name(job) for job in jobs}
-    return replace(table, classes=(*table.classes, *classes), own=own, **joined)
+    return replace(table, classes=(*table.classes, *classes), own=table.own, **joined)
 
 
 def _class_name(job: Job) -> str:
@@ -69,14 +75,18 @@ def _class_name(job: Job) -> str:
 
 def _cached(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.ndarray:
     """`_simulated`, from a cache."""
+    key = *_services(jobs), model, replicas, UTILISATIONS, MINUTES, WARM_UP, code_key()
+    return cached_array(key, lambda: _simulated(jobs, replicas, model))
+
+
+def _services(jobs: tuple[Job, ...]) -> tuple:
+    """What the latencies of a pool depend on: its services, and what a replica can hold."""
     pool = pools_of(jobs)[0]
     services = [
         (true_service_time(job), job.slo_s, job.quantile, *(job.dispersion if job.bursty else ()))
         for job in jobs
     ]
-    memory = pool.models, pool.memory_of, pool.memory_gib
-    key = *services, memory, model, replicas, UTILISATIONS, MINUTES, WARM_UP, code_key()
-    return cached_array(key, lambda: _simulated(jobs, replicas, model))
+    return *services, (pool.models, pool.memory_of, pool.memory_gib)
 
 
 def _simulated(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.ndarray:

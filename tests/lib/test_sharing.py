@@ -19,6 +19,7 @@ from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import near_shares, place
 from faro_lib.sharing.units import pool_row, row_for, units_of, with_pools
 from faro_lib.simulate import SimulatedCluster, draw, simulate
+from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, Placement, Traces, Workload, arrays_of, pools_of
 from faro_lib.workload.pools import chained
@@ -343,3 +344,21 @@ class TestBadPools:
     def test_a_placement_without_the_home_model_is_refused(self):
         with pytest.raises(ValueError, match="must hold the model of its home job"):
             Placement(np.array([0]), np.array([[False, True]]))
+
+
+def test_pools_of_equal_services_share_the_classes_of_the_latency_table():
+    def pool(name, slo_s=0.72):
+        return tuple(Job(f"{name}{n}", slo_s, pool=name, models_per_replica=2) for n in range(2))
+
+    one = measure(pool("a"), (1, 2), requests=2000)
+    both = measure((*pool("a"), *pool("b")), (1, 2), requests=2000)
+    assert both.classes == one.classes
+    first, second = (
+        Job("a0", pool="a", models_per_replica=2),
+        Job("b0", pool="b", models_per_replica=2),
+    )
+    np.testing.assert_array_equal(
+        both.tail_latency_s(first, 5.0, 2), both.tail_latency_s(second, 5.0, 2)
+    )
+    other = measure((*pool("a"), *pool("b", slo_s=1.0)), (1, 2), requests=2000)
+    assert len(other.classes) > len(one.classes)

@@ -8,6 +8,11 @@ import pandas as pd
 import pytest
 from checkouts import ROOT, Checkout, make_checkout
 
+from faro_lib.policies import FairShare
+from faro_lib.simulate import simulate
+from faro_lib.workload.synthetic import synthetic
+from studies.run_tables import tables_of
+
 PAGE = (ROOT / "docs" / "module.md").read_text()
 
 
@@ -49,6 +54,18 @@ def test_the_head_of_the_traces_on_the_page_is_what_the_test_uses(study):
     shown = re.search(r"^    day,minute,.*\n(?:    \d.*\n)+", PAGE, re.MULTILINE)[0]
     columns = textwrap.dedent(shown).splitlines()[0]
     assert (study.folder / "traces.csv").read_text().splitlines()[0] == columns
+
+
+def test_the_page_lists_the_columns_of_the_tables_of_a_run():
+    day = synthetic(seed=1, jobs=2, days=1, minutes=10).workload()
+    tables = tables_of(simulate(day, FairShare(), 8, seed=1), {})
+    listed = {
+        file: set(re.findall(r"`(\w+)`", columns))
+        for file, columns in re.findall(r"^\| `([\w.]+)` \| [^|]+ \| (.*) \|$", PAGE, re.MULTILINE)
+    }
+    assert listed["summary.csv"] == set(tables.summary.columns)
+    assert listed["minutes.parquet"] == set(tables.minutes.columns)
+    assert listed["decisions.parquet"] == set(tables.decisions.columns)
 
 
 def test_both_rules_of_the_study_run_after_the_stages_that_they_need(study):

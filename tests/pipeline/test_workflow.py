@@ -94,6 +94,20 @@ def test_the_report_of_snakemake_has_a_description_categories_and_captions(tmp_p
     assert "<strong>A title.</strong> A caption." in page
 
 
+def test_the_command_of_a_figure_is_the_same_in_each_run(tmp_path):
+    """A parameter that differs from run to run would make its rule run again each time."""
+    checkout = make_checkout(tmp_path)
+    entries = checkout.folder / "data" / "arena"
+    entries.mkdir(parents=True, exist_ok=True)
+    (entries / "Mine.json").write_text("{}")
+    target = "results/synthetic/figures/captions-arena.json"
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--", target)
+    said = done.stdout + done.stderr
+    (command,) = re.findall(r"faro_pipeline draw studies.figures.arena .*", said)
+    assert " data/arena/Mine.json " in command
+    assert "runtime-cache" not in command
+
+
 def test_every_stage_with_figures_has_one_category_in_the_report_of_snakemake():
     text = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
     block = re.search(r"^CATEGORIES = \{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)[1]

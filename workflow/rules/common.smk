@@ -42,12 +42,24 @@ def check_by_schema(settings):
         raise ValueError(f"config: {where or 'settings'}: {cause.message}") from None
 
 
+# Copy of a file of the checkout, whose folder has a new name in each run -> the file.
+ORIGINALS = {}
+
+
 def committed(*paths):
     """Input files that travel with the checkout to jobs without a shared disk.
 
     `local` would keep these jobs here.
     """
-    return [workflow.source_path(str(Path(path).absolute())) for path in paths]
+    files = [str(Path(path).absolute()) for path in paths]
+    copies = [workflow.source_path(file) for file in files]
+    ORIGINALS.update(zip(map(str, copies), files))
+    return copies
+
+
+def in_repository(path):
+    """The path of a file relative to the repository, the same in each run; others as they are."""
+    return ORIGINALS.get(str(path), str(path)).removeprefix(f"{ROOT}/")
 
 
 def curves_of(table):

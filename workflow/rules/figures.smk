@@ -78,7 +78,7 @@ for stage, drawing in DRAWINGS.items():
             code=code_of(f"{module_of_stage.replace('.', '/')}.py", figures=True),
             module=module_of_stage,
             options=parameters(**drawing.get("options", {})),
-            sources=[str(path).removeprefix(f"{ROOT}/") for path in sources_of_stage],
+            sources=[in_repository(path) for path in sources_of_stage],
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
         shell:
