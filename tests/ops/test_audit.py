@@ -349,6 +349,7 @@ def calibrated_once(result, monkeypatch):
     return reuse
 
 
+@pytest.mark.slow
 class TestAudit:
     def test_a_wrong_service_time_is_found(self, recorded, result):
         world, _, _ = recorded

@@ -277,6 +277,7 @@ def slow(traces, seed=0):
 """
 
 
+@pytest.mark.slow
 def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_limit(
     tmp_path, capfd, monkeypatch
 ):
