@@ -18,7 +18,7 @@ class Forecast(Stage):
         None, description="a fitted posterior (.npz) to use; null: fit one"
     )
     fit_minutes: int = Field(
-        1000, ge=100, description="training minutes per job in the fit, chosen at random"
+        1500, ge=100, description="training minutes per job in the fit, chosen at random"
     )
     draws: int = Field(800, ge=10, description="posterior draws per chain")
     tune: int = Field(200, ge=10, description="tuning steps per chain")
