@@ -86,7 +86,9 @@ def pooled_decision(
         placement[pool.name] = placed
 
     forecast_rps = rates_rps.mean(axis=(1, 2))
-    value_up, value_down = marginal_values(costed, allocation, gamma=gamma)
+    # A row ends where more replicas are worth no more; the reserve may go beyond its end.
+    within = replace(allocation, replicas=np.minimum(by_unit, costed.columns))
+    value_up, value_down = marginal_values(costed, within, gamma=gamma)
     plan = Plan(
         target=target,
         drop=drop,
