@@ -219,7 +219,7 @@ def _of_site(site: Path) -> dict[str, Path]:
 
 
 def _of_run(run: Path) -> dict[str, Path]:
-    """The files that the record of a run names, if its workload may be passed on."""
+    """The files of a run that its crate lists; none if its workload is not ours to pass on."""
     if not (run / METADATA).exists():
         print(f"release: {run}/{METADATA}: no such file; `make smoke` runs one", file=sys.stderr)
         return {}

@@ -41,7 +41,7 @@ def missing() -> list[Path]:
 
 
 def main(*names: str) -> int:
-    """Execute the missing notebooks, or those of them with these names; the exit status."""
+    """Execute the missing notebooks, or only those that are named. Returns the exit status."""
     from faro_pipeline.notebook import NotebookError, run_notebook
 
     BY_DEFAULTS.mkdir(parents=True, exist_ok=True)

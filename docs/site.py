@@ -100,7 +100,7 @@ def origin(path: Path) -> str:
 
 
 def static(path: Path, note: str = "") -> str:
-    """The notebook without widgets, so that their pictures are shown, and without logs.
+    """The notebook for a static page: pictures in place of widgets, no logs.
 
     `note` is added as its last paragraph.
     """

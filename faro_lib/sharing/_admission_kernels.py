@@ -56,9 +56,9 @@ def _at(total, k, x, first, last, value, alpha):
 
 @njit(cache=True)
 def _met_loads(first, last, value):
-    """Largest load that meets the SLO on X or more replicas, (classes, X + 1); -1 if there is none.
+    """Largest load that meets the SLO on x replicas and on any more, (classes, X + 1).
 
-    A curve is read from interpolated tables, so 1 - MET stands for 1.
+    It is -1 if no load does. Curves are interpolated, so a utility of at least MET counts as 1.
     """
     classes, columns, knots = value.shape
     met = np.empty((classes, columns))

@@ -209,22 +209,21 @@ def compared(mine: dict[str, Any], rival: dict[str, Any]) -> dict[str, Any]:
     if not differences:
         raise ValueError(f"no run is common with {rival['policy']}; give its hidden seed")
 
-    def of_runs(per_minute: list[np.ndarray]) -> dict[str, float]:
-        strata = np.array(per_minute)[:, None, :]  # (runs, 1, blocks)
-        mean, low, high = unit_interval(strata, np.ones_like(strata))
+    def over_units(per_minute: list[Any]) -> dict[str, float]:
+        units = np.array(per_minute)[:, None, :]  # (strata, 1, units)
+        mean, low, high = unit_interval(units, np.ones_like(units))
         return {"difference": mean, "low": low, "high": high}
 
+    strata: list[Any]
     worlds = min(len(runs) for runs in differences.values())
-    if worlds > 1:  # (scenarios, 1, worlds)
-        units = np.array([[[run.mean() for run in runs[:worlds]]] for runs in differences.values()])
-        mean, low, high = unit_interval(units, np.ones_like(units))
-        overall_difference = {"difference": mean, "low": low, "high": high}
+    if worlds > 1:
+        strata = [[run.mean() for run in runs[:worlds]] for runs in differences.values()]
     else:
-        overall_difference = of_runs([run for runs in differences.values() for run in runs])
+        strata = [run for runs in differences.values() for run in runs]
     return {
         "policy": rival["policy"],
         "file": rival["file"],
         "sha256": rival["sha256"],
-        **overall_difference,
-        "scenarios": {name: of_runs(runs) for name, runs in differences.items()},
+        **over_units(strata),
+        "scenarios": {name: over_units(runs) for name, runs in differences.items()},
     }

@@ -1,6 +1,6 @@
 """Our readings of the HPA, KEDA, Knative and Ray Serve, with the rules that only their code has.
 
-They ask for what the own code asks for (`studies/arena/own_code.py`), tick by tick, so that the
+In each tick they ask for the same replicas as the own code (`studies/arena/own_code.py`). So the
 rules here are all that our readings of the documentation lack. Sources: Kubernetes 1.37.2,
 pkg/controller/podautoscaler; Knative 0.42.2, pkg/autoscaler/scaling; Ray 2.60.0,
 serve/autoscaling_policy.py and serve/_private.

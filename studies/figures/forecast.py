@@ -129,14 +129,7 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
         "crps_per_min": "CRPS (requests/min)",
         "wql": "WQL",
     }
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_IN, 2.3), sharey=True)
-    rows = np.arange(len(everything))
-    for axis, (column, label) in zip(axes, labels.items()):
-        colours = [colour(name, COLOURS) for name in everything["forecaster"]]
-        axis.barh(rows, everything[column], color=colours, **EDGE)
-        axis.set_xlabel(label)
-    axes[0].set_yticks(rows, everything["forecaster"])
-    axes[0].invert_yaxis()
+    figure, axes = bars_by_forecaster(everything, labels)
     if published is not None:
         for style, (_, row) in zip((":", "--", "-."), published.iterrows()):
             label = f"{row['model']} (published)"
@@ -181,12 +174,17 @@ def error_and_regret(table: pd.DataFrame) -> Figure:
     `table` has columns forecaster, crps_of_sum and regret, as notebook 35 makes it.
     """
     labels = {"crps_of_sum": "CRPS (requests in seven minutes)", "regret": "regret (utility)"}
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.3), sharey=True)
+    return bars_by_forecaster(table, labels)[0]
+
+
+def bars_by_forecaster(table: pd.DataFrame, labels: dict[str, str]) -> tuple[Figure, np.ndarray]:
+    """A panel for each column in `labels`, with a bar for each forecaster: (figure, axes)."""
+    figure, axes = plt.subplots(1, len(labels), figsize=(PAGE_IN, 2.3), sharey=True)
     rows = np.arange(len(table))
+    colours = [colour(name, COLOURS) for name in table["forecaster"]]
     for axis, (column, label) in zip(axes, labels.items()):
-        colours = [colour(name, COLOURS) for name in table["forecaster"]]
         axis.barh(rows, table[column], color=colours, **EDGE)
         axis.set_xlabel(label)
     axes[0].set_yticks(rows, table["forecaster"])
     axes[0].invert_yaxis()
-    return figure
+    return figure, axes

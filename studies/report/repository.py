@@ -64,7 +64,7 @@ class Figure(NamedTuple):
 
 
 def repository_crate(figures: list[Figure]) -> ROCrate:
-    """The crate of the repository, whose figures are given."""
+    """The crate of the repository with these figures."""
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate(version="1.1")
@@ -225,7 +225,7 @@ def _committed(folder: str) -> list[str]:
 
 
 def _recorded(crate: ROCrate, licences: dict[str, Entity]) -> Iterator[tuple[str, Entity]]:
-    """(path, entity) of each recorded file, with its SHA-256 and, if it is not ours, licence."""
+    """(path, entity) of each recorded file, with its SHA-256, and its licence if it is not ours."""
     for name, text in recorded_files().items():
         properties = described(ROOT / name, name) | {
             "description": text,

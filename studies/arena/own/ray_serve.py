@@ -5,6 +5,10 @@
 Each service is a `DeploymentAutoscalingState` with one handle, which reports its ongoing requests
 by Ray's own `InMemoryMetricsStore`. The controller's and the policy's clock shows the simulated
 time.
+
+Ray documents the policy function, but not the state that averages the reports and applies the
+delays. So this file imports private modules of the pinned version. It is a reference for the
+comparison in docs/arena.md only; nothing that serves requests imports it.
 """
 
 import json
