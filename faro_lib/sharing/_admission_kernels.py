@@ -114,6 +114,9 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
     curves = (first, last, value)
     met = _met_loads(first[:, : high + 1], last[:, : high + 1], value[:, : high + 1])
     alike = np.all(of_job == of_job[0])  # then one lookup serves all jobs
+    # Of the jobs that are served first, by their number: load, and factors of those without load,
+    # of those with load, and of all.
+    total, idle, busy, most_worth = np.zeros((4, jobs + 1))
     saturated = 0
     for minute in range(minutes):
         for sample in range(samples):
@@ -126,31 +129,34 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                     enough += 1
             met_from[minute, enough] += 1
             saturated = max(saturated, enough)
+            for count in range(jobs):
+                job = in_order[count]
+                without_load = load[job] == 0.0
+                total[count + 1] = total[count] + load[job]
+                idle[count + 1] = idle[count] + (factor[job] if without_load else 0.0)
+                busy[count + 1] = busy[count] + (0.0 if without_load else factor[job])
+                most_worth[count + 1] = most_worth[count] + factor[job]
+                if alike:
+                    most_worth[count + 1] = idle[count + 1] + busy[count + 1]
             for x in range(min(enough, high + 1)):
                 if alike and _at(every, of_job[0], x, first, last, value, alpha) >= MET:
                     met_at[minute, x] += 1
                     continue
-                best, best_count, best_total = -np.inf, 0, 0.0
-                total, idle, busy = 0.0, 0.0, 0.0  # load, factors of jobs without and with load
-                for count in range(jobs + 1):
-                    if count > 0:
-                        job = in_order[count - 1]
-                        total += load[job]
-                        if load[job] == 0.0:
-                            idle += factor[job]
-                        else:
-                            busy += factor[job]
-                    if count < fewest:
-                        continue
+                # The largest count is tried first. Fewer jobs are worth at most what they are worth
+                # if all of them meet their SLOs.
+                best, best_count = -np.inf, 0
+                for count in range(jobs, fewest - 1, -1):
+                    if most_worth[count] <= best:
+                        break
                     if alike:
-                        u = _at(total, of_job[0], x, first, last, value, alpha)
-                        served = idle + busy * u
+                        u = _at(total[count], of_job[0], x, first, last, value, alpha)
+                        served = idle[count] + busy[count] * u
                     else:
                         served = _served_worth(
-                            total, in_order[:count], load, factor, of_job, curves, x, alpha
+                            total[count], in_order[:count], load, factor, of_job, curves, x, alpha
                         )
-                    if served >= best:
-                        best, best_count, best_total = served, count, total
+                    if served > best:
+                        best, best_count = served, count
                 worth[minute, x] += best
                 for place in range(jobs):
                     job = in_order[place]
@@ -158,7 +164,7 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                         utility[minute, x, job] += 1.0
                     elif place < best_count:
                         utility[minute, x, job] += _at(
-                            best_total, of_job[job], x, first, last, value, alpha
+                            total[best_count], of_job[job], x, first, last, value, alpha
                         )
         everything = 0.0
         for x in range(high + 1):
