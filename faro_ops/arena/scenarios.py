@@ -131,8 +131,8 @@ class Instance:
     def bound(self) -> np.ndarray:
         """The utility of the best allocation in hindsight.
 
-        It has the shape (jobs, minutes + 1) of `minute_utility`. Where jobs share replicas, it is 1:
-        the clairvoyant gives each job its own replicas, so it is no bound for them.
+        It has the shape (jobs, minutes + 1) of `minute_utility`. Where jobs share replicas, it is
+        1, because the clairvoyant gives each job its own replicas and is no bound for them.
         """
         if self.scenario.pools:
             return np.ones((len(self.workload.jobs), self.workload.minutes + 1))

@@ -132,14 +132,15 @@ def _versions() -> dict[str, str]:
 def scored(policy: str, on: Instance) -> dict[str, Any]:
     """Measures of one run, such as the mean regret with a 95 % interval.
 
-    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's,
-    averaged over jobs. Where jobs may share replicas, a policy that places no models
-    (`places_models`) gets the same requests and cores with isolated replicas. The mean regret is over all minutes of the day, and `blocks` is the total
-    regret in each of BLOCKS parts of the day. Raises PolicyFailed if a decision fails.
+    The regret of a minute is the utility of the bound (`Instance.bound`) minus the policy's,
+    averaged over jobs. The mean regret is over all minutes of the day, and `blocks` is the total
+    regret in each of BLOCKS parts of the day. Where jobs may share replicas, a policy that places
+    no models gets the same requests and cores with isolated replicas. Raises PolicyFailed if a
+    decision fails.
     """
     jobs = len(on.workload.jobs)
-    shares = on.scenario.pools > 0 and places_models(policy, on)
-    run = _run(policy, on if shares or not on.scenario.pools else on.isolated)
+    alone = on.scenario.pools > 0 and not places_models(policy, on)
+    run = _run(policy, on.isolated if alone else on)
     regret = np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs  # (minutes,)
     parts = np.array_split(regret, BLOCKS)
     blocks = [float(part.sum()) for part in parts]
@@ -163,7 +164,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
 
 
 def places_models(policy: str, on: Instance) -> bool:
-    """Whether a plan of the policy's first PROBE_MINUTES minutes says which models replicas hold."""
+    """Whether a plan of the policy's first PROBE_MINUTES minutes places models in replicas."""
     return any(_run(policy, on, PROBE_MINUTES).decisions.placement)
 
 
