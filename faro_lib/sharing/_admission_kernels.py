@@ -152,7 +152,7 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                     continue
                 # The largest count is tried first. Fewer jobs are worth at most what they are worth
                 # if all of them meet their SLOs.
-                best, best_count = -np.inf, 0
+                best, best_count, best_utility, u = -np.inf, 0, 0.0, 0.0
                 for count in range(jobs, fewest - 1, -1):
                     if most_worth[count] <= best:
                         break
@@ -164,14 +164,16 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                             total[count], in_order[:count], load, factor, of_job, curves, x, alpha
                         )
                     if served > best:
-                        best, best_count = served, count
+                        best, best_count, best_utility = served, count, u
                 worth[minute, x] += best
                 for place in range(jobs):
                     job = in_order[place]
                     if load[job] == 0.0:
                         utility[minute, x, job] += 1.0
                     elif place < best_count:
-                        u = _at(total[best_count], of_job[job], x, curves, alpha)
+                        u = best_utility
+                        if not alike:
+                            u = _at(total[best_count], of_job[job], x, curves, alpha)
                         utility[minute, x, job] += u
         everything = 0.0
         for x in range(high + 1):
