@@ -1,13 +1,15 @@
 """CPU time per request of a pool of jobs, beside that of the same jobs with their own replicas.
 
-    python benchmarks/sharing_speed.py
+    python benchmarks/sharing_speed.py [--jobs 10] [--replicas 4]
 
 Ten jobs with four replicas each at 60 % load, one hour, observed every 10 s as by a controller.
-Times are the minimum of several runs of one thread without compilation, taken in turn.
+With other numbers, each replica has the same load. Times are the minimum of several runs of one
+thread without compilation, taken in turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -18,21 +20,22 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from studies.pool_routers import ROUTERS
 
-JOBS, REPLICAS, MINUTES, TICK_S = 10, 4, 60, 10.0
+MINUTES, TICK_S = 60, 10.0
+PER_MINUTE = (150, 250)  # requests per replica, least and most
 ROUNDS = 5
 OWN = "own replicas"
 
 
-def jobs(models: int | None) -> tuple[Job, ...]:
+def jobs(number: int, models: int | None = None) -> tuple[Job, ...]:
     """The jobs, in one pool if `models` is given."""
     pool = "pool" if models else ""
-    names = [f"job{n}" for n in range(JOBS)]
+    names = [f"job{n}" for n in range(number)]
     return tuple(Job(name, pool=pool, models_per_replica=models, load_s=0.1) for name in names)
 
 
-def run_s(workload: Workload, draws, router: PoolRouter) -> float:
-    """CPU seconds of one run."""
-    replicas = np.full(JOBS, REPLICAS)
+def run_s(workload: Workload, draws, each: int, router: PoolRouter) -> float:
+    """CPU seconds of one run, with `each` replicas for each job."""
+    replicas = np.full(len(workload.jobs), each)
     model = ServingModel(pool_router=router)
     cluster = SimulatedCluster(workload, draws, float(replicas.sum()), replicas, model)
     began = time.process_time()
@@ -43,16 +46,25 @@ def run_s(workload: Workload, draws, router: PoolRouter) -> float:
 
 
 def main() -> None:
-    counts = np.random.default_rng(1).integers(600, 1000, (JOBS, MINUTES))
-    draws = draw(Workload(jobs(None), counts), 24)
-    cases = {OWN: (Workload(jobs(None), counts), LATE_BINDING)}
-    for models in (2, 3, JOBS):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=10)
+    parser.add_argument("--replicas", type=int, default=4, help="of each job")
+    arguments = parser.parse_args()
+    number, each = arguments.jobs, arguments.replicas
+    least, most = each * np.array(PER_MINUTE)
+    counts = np.random.default_rng(1).integers(least, most, (number, MINUTES))
+    draws = draw(Workload(jobs(number), counts), 24)
+    cases: dict[str, tuple[Workload, PoolRouter]] = {
+        OWN: (Workload(jobs(number), counts), LATE_BINDING)
+    }
+    for models in sorted({2, min(3, number), number}):
         for router in ROUTERS.values():
-            cases[f"{router.name}, {models} models"] = (Workload(jobs(models), counts), router)
+            workload = Workload(jobs(number, models), counts)
+            cases[f"{router.name}, {models} models"] = (workload, router)
     taken_s = dict.fromkeys(cases, np.inf)
     for _ in range(1 + ROUNDS):  # the first round compiles
         for name, (workload, router) in cases.items():
-            taken_s[name] = min(taken_s[name], run_s(workload, draws, router))
+            taken_s[name] = min(taken_s[name], run_s(workload, draws, each, router))
     for name, seconds in taken_s.items():
         per_request_ns = 1e9 * seconds / len(draws.arrival_s)
         ratio = seconds / taken_s[OWN]

@@ -80,7 +80,7 @@ def solve_hierarchical(
         replicas[rows] = allocation.replicas
         drop[rows] = allocation.drop
         utility[rows] = chosen.utilities(part)[np.arange(len(rows)), allocation.replicas]
-    value = chosen.score(utility, arrays.weight, gamma)
+    value = float(chosen.score(utility, arrays.weight, gamma))
     nan = float("nan")  # no bound, no gap
     seconds = time.perf_counter() - started
     name = f"hierarchical-{solver}"
