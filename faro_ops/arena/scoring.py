@@ -88,7 +88,8 @@ def score(
     hidden = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed
     rows = []
     for name in scenarios:
-        seeds = {"public": scenario_of(name).public_seed}
+        scenario = scenario_of(name)
+        seeds = {"public": scenario.public_seed}
         if not public_only:
             seeds["hidden"] = hidden
         for kind, seed in seeds.items():
@@ -98,7 +99,8 @@ def score(
                 entry = Path(file or policy).name
                 where = f"no score in {name} ({kind} seed {seed})"
                 raise EntryFailed(f"{entry}: {where}: {failure}") from None
-            rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
+            keys = {"scenario": name, "quick": scenario.quick, "kind": kind, "seed": seed}
+            rows.append(keys | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
             report(f"{policy} in {name} ({kind} seed): {found}")
     kinds = dict.fromkeys(str(row["kind"]) for row in rows)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
-from faro_ops.arena.scenarios import scenarios
 
 Entry = dict[str, Any]  # the JSON of `faro arena run`
 
@@ -26,9 +25,11 @@ def read_entries(folder: str | Path) -> dict[str, Entry]:
 
 
 def counted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that count for means and ranks: not those of scenarios beyond the quick set."""
-    beyond = {one.name for one in scenarios().values() if not one.quick}
-    return [row for row in rows if row["scenario"] not in beyond]
+    """The rows that count for means and ranks: not those of scenarios beyond the quick set.
+
+    Rows of older files do not say it, and are all of the quick set.
+    """
+    return [row for row in rows if row.get("quick", True)]
 
 
 def of_worlds(entry: Entry) -> np.ndarray:

@@ -117,7 +117,8 @@ def test_a_scenario_beyond_the_quick_set_is_shown_and_changes_no_mean_and_no_ran
         row |= {"kind": kind, "decision_ms_p99": 2.0}
     more = copy.deepcopy(kept) | {"sha256": {"library": "new"}}
     for row in more["scenarios"]:
-        row |= {"scenario": "shared-36-v1", "regret": 0.5, "blocks": [0.5 * 20] * 12}
+        row |= {"scenario": "shared-36-v1", "quick": False, "regret": 0.5}
+        row["blocks"] = [0.5 * 20] * 12
     both = AGAIN["with_scenario"](kept, "shared-36-v1", more)
     assert both["score"]["public"]["regret"] == pytest.approx(0.1)
     one, other = {"A": both, "B": entry("B", 0.2)}, {"A": kept, "B": entry("B", 0.2)}
