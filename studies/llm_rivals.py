@@ -1,0 +1,198 @@
+"""Autoscalers of language models that people use, and Faro, with the settings that are tuned.
+
+Each `Rival` is made from a `PolicyContext` whose forecaster counts load (requests of mean length).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.forecast import Forecaster
+from faro_lib.policies import HPA, Faro, Observation, Plan, Policy, RayServe
+from faro_lib.policies.baselines import ReactiveState
+from faro_lib.policies.loops import LoopState, TwoLoops
+from faro_lib.protocol import Assuming, reasons
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.shares import minimum_replicas
+from studies.engines import EngineObservation
+from studies.rivals import Rival
+
+REQUESTS, LOAD = 0.0, 1.0  # what Faro forecasts
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeHPA(HPA):
+    """The HPA's rule on a gauge of the engines, as KEDA and the HPA apply it to pods' metrics.
+
+    desired = ceil(sum of the gauge over the replicas / target), with the HPA's tolerance, limits of
+    scaling up, and stabilisation window.
+    """
+
+    gauge: str = "waiting"  # a field of `EngineObservation`
+    goal: float = 1.0  # the target per replica
+
+    def recommend(
+        self, state: ReactiveState, observation: Observation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        now = observation.target
+        pods = getattr(observation, self.gauge) / self.goal
+        unchanged = np.abs(pods / np.maximum(observation.running, 1) - 1) <= self.tolerance
+        desired = np.ceil(pods - TOLERANCE).astype(np.int64)
+        return np.where(unchanged, now, desired), np.ones(len(now), bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamoPlanner(TwoLoops):
+    """Our reading of the throughput-based scaling of NVIDIA Dynamo's planner, for one pool.
+
+    Every `interval_s`, it predicts the requests of the next interval and takes the mean lengths of
+    the last one. replicas = ceil(predicted load / what a replica serves within the limits). That
+    throughput comes from profiling; here it is `load` times that of a full replica. Sources:
+    docs.nvidia.com/dynamo, "Planner Design" and "Planner Guide" (adjustment interval, predictors).
+    Its correction factors are left out.
+    """
+
+    load: float = 0.5
+    reactive: bool = False
+    name: str = "Dynamo planner"
+
+    def plan(self, state: LoopState, observation: Observation) -> Plan:
+        minutes = max(1, round(self.interval_s / MINUTE_S))
+        per_min = state.forecaster.mean(minutes).max(axis=1)
+        jobs = arrays_of(state.jobs)
+        rate_rps = np.nan_to_num(per_min) * per_request(observation, minutes) / MINUTE_S
+        wanted = np.ceil(rate_rps * jobs.busy_s / self.load - TOLERANCE).astype(np.int64)
+        target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
+        reason = reasons(target, observation.target)
+        return Plan(target, np.zeros(len(target)), reason, forecast_rps=rate_rps)
+
+
+def per_request(observation: Observation, minutes: int) -> np.ndarray:
+    """Load per request (jobs,) in the last complete `minutes`; 1 without requests."""
+    assert isinstance(observation, EngineObservation)
+    load = observation.load_per_min[:, -minutes:].sum(axis=1)
+    requests = observation.arrivals_per_min[:, -minutes:].sum(axis=1)
+    return np.where(requests > 0, load / np.maximum(requests, 1), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CountingLoad(Assuming):
+    """A policy that is told the load, in requests of mean length, as if it were requests."""
+
+    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
+        assert isinstance(observation, EngineObservation)
+        now = observation.arrivals_now
+        now = None if now is None else now * per_request(observation, 5)
+        counted = replace(observation, arrivals_per_min=observation.load_per_min, arrivals_now=now)
+        return self.policy.decide(state, counted)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a policy may know at the start of a block."""
+
+    jobs: tuple[Job, ...]
+    latency_model: Any
+    weights: np.ndarray  # (jobs,) mean requests of training days, with mean 1
+    # By name, forecasters at the block's start.
+    forecasters: Mapping[str, Forecaster]
+
+
+def waiting(known: Known, **options: Any) -> Policy:
+    return GaugeHPA(gauge="waiting", name="KEDA, waiting requests", **options)
+
+
+def cache(known: Known, **options: Any) -> Policy:
+    return GaugeHPA(gauge="cache_use", name="HPA, KV cache", **options)
+
+
+def gpus(known: Known, **options: Any) -> Policy:
+    return GaugeHPA(gauge="busy_gpus", name="HPA, GPU use", **options)
+
+
+def ray_serve(known: Known, **options: Any) -> Policy:
+    return RayServe(name="Ray Serve", **options)
+
+
+def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Policy:
+    forecaster = known.forecasters[PREDICTORS[int(predictor)]]
+    return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
+
+
+def faro(known: Known, demand: float, quantile: float, weighted: float, **options: Any) -> Policy:
+    """Faro-Sum for the quantile that it plans for, with weights of 1 or by requests."""
+    from faro_lib.policies import PolicyContext
+    from faro_lib.policies.faro import tuned
+
+    weights = known.weights**weighted
+    jobs = tuple(
+        replace(job, quantile=quantile, weight=float(weight))
+        for job, weight in zip(known.jobs, weights)
+    )
+    forecaster = known.forecasters["load" if demand == LOAD else "requests"]
+    context = PolicyContext(jobs, forecaster, latency_model=known.latency_model)
+    policy: Faro = tuned(context, **options)
+    wrapper = CountingLoad if demand == LOAD else Assuming
+    return wrapper(policy, jobs, "Faro-Sum")
+
+
+PREDICTORS = ("persistence", "kalman", "ar")
+STABILISATION = (60.0, 300.0, 600.0, 1200.0)
+LLM_RIVALS: dict[str, Rival] = {
+    "KEDA, waiting requests": Rival(
+        waiting,
+        {
+            "goal": (0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0),
+            "stabilisation_s": STABILISATION,
+        },
+        {"goal": 1.0, "stabilisation_s": 300.0},
+    ),
+    "HPA, KV cache": Rival(
+        cache,
+        {
+            "goal": (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.04),
+            "stabilisation_s": STABILISATION,
+        },
+        {"goal": 0.01, "stabilisation_s": 300.0},
+    ),
+    "HPA, GPU use": Rival(
+        gpus,
+        {
+            "goal": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+            "stabilisation_s": STABILISATION,
+        },
+        {"goal": 0.8, "stabilisation_s": 300.0},
+    ),
+    "Ray Serve": Rival(
+        ray_serve,
+        {
+            "ongoing": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0),
+            "down_after_s": (60.0, 300.0, 600.0, 1200.0),
+            "up_after_s": (0.0, 10.0, 30.0, 60.0),
+        },
+        {"ongoing": 2.0, "down_after_s": 600.0, "up_after_s": 30.0},
+    ),
+    "Dynamo planner": Rival(
+        dynamo,
+        {
+            "load": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0),
+            "interval_s": (60.0, 180.0, 300.0),
+            "predictor": (0.0, 1.0, 2.0),
+        },
+        {"load": 0.5, "interval_s": 180.0, "predictor": 0.0},
+    ),
+}
+FARO: dict[str, Rival] = {
+    "Faro-Sum": Rival(
+        faro,
+        {
+            "demand": (REQUESTS, LOAD),
+            "quantile": (0.5, 0.8, 0.9, 0.95, 0.99),
+            "weighted": (0.0, 0.5, 1.0),
+        },
+        {"demand": LOAD, "quantile": 0.99, "weighted": 0.0},
+    ),
+}
