@@ -1,17 +1,17 @@
 """Ten language-model services: the tables of docs/llm.md.
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
-        [--out data/recorded-llm] [--parts load azure bursts sizes tune compare]
+        [--out data/recorded-llm] [--parts load azure bursts tune compare]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
 hour of exact times predicts the second; `bursts` compares the file's bursts with those that
-policies assume; `sizes` looks for the three sizes on training days; `tune` chooses the settings of
-all policies there; `compare` runs them once on the judged days. Each part writes a table, and the
-last two read those before them.
+policies assume; `tune` chooses the settings of all policies on training days, and the three sizes;
+`compare` runs them once on the judged days, with the settings that `tune` has written. Each part
+writes a table.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,6 @@ from studies.llm import (
     Services,
     blocks,
     compare,
-    found_sizes,
     latency_table,
     nearest_sizes,
     services_of,
@@ -34,18 +33,19 @@ from studies.llm_rivals import FARO, LLM_RIVALS
 from studies.servegen import burst_agreement, read
 
 TRAINING, JUDGED = (9, 10), (11, 12, 13, 14)
-TRAINING_STARTS = (180, 900)  # minutes of the day: 3 h and 15 h
-JUDGED_STARTS = (180, 540, 900, 1260)
+TRAINING_BLOCKS = ((9, 900), (10, 180))  # a day and the minute at which a block begins
+JUDGED_STARTS = (180, 660, 1140)
 SEED = 24
 MET = (0.95, 0.85, 0.6)  # shares of requests within their SLO that the best rival reaches
-FIRST_TUNED = 16  # rivals are tuned here before the sizes are known
-CANDIDATES = (10, 11, 12, 13, 14, 16, 18, 20, 24, 28, 32)  # replicas
-PARTS = ("load", "azure", "bursts", "sizes", "tune", "compare")
+CANDIDATES = (11, 12, 14, 16)  # replicas; 10 leave no choice to ten services
+PARTS = ("load", "azure", "bursts", "tune", "compare")
 
 
-def of_days(services: Services, days: Sequence[int], starts: Sequence[int]) -> list[Block]:
+def drawn(services: Services, at: Iterable[tuple[int, Sequence[int]]]) -> Iterator[Block]:
+    """The blocks of days that begin at these minutes."""
     table = latency_table(services.jobs)
-    return [block for day in days for block in blocks(services, table, day, starts, SEED)]
+    for day, starts in at:
+        yield from blocks(services, table, day, starts, SEED)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,19 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write("bursts", burst_agreement(clients, TRAINING[0] - 1))
     if "load" in options.parts:
         write("load", load_scores(services, TRAINING))
-    training = []
-    if {"sizes", "tune"} & set(options.parts):
-        training = of_days(services, TRAINING, TRAINING_STARTS)
-    if "sizes" in options.parts:
-        first = tune(training, (FIRST_TUNED,), LLM_RIVALS)
-        write("sizes", found_sizes(training, CANDIDATES, first, LLM_RIVALS))
     if "tune" in options.parts:
-        sizes = nearest_sizes(written("sizes"), MET)
-        write("tuning", tune(training, sizes, LLM_RIVALS | FARO))
+        training = list(drawn(services, ((day, (start,)) for day, start in TRAINING_BLOCKS)))
+        of_rivals = tune(training, CANDIDATES, LLM_RIVALS)
+        write("tuning", of_rivals)
+        sizes = nearest_sizes(of_rivals, MET)
+        print(f"sizes: {sizes}", flush=True)
+        write("tuning", pd.concat([of_rivals, tune(training, sizes, FARO)], ignore_index=True))
     if "compare" in options.parts:
-        judged = of_days(services, JUDGED, JUDGED_STARTS)
-        rows = compare(judged, written("tuning"), LLM_RIVALS | FARO)
-        write("compare", pd.DataFrame(rows))
+        judged = drawn(services, ((day, JUDGED_STARTS) for day in JUDGED))
+        tuning = written("tuning")
+        sizes = tuning.loc[tuning["rival"].isin(FARO), "capacity_cores"]
+        choices = tuning[tuning["capacity_cores"].isin(sizes)]
+        write("compare", pd.DataFrame(compare(judged, choices, LLM_RIVALS | FARO)))
 
 
 if __name__ == "__main__":

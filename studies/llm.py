@@ -1,14 +1,13 @@
 """Ten language-model services on measured GPUs: autoscalers on the same requests of ServeGen.
 
 Every service runs Llama2-70B on four H100. A request meets its SLO if its first token comes within
-1 s and the others within 0.05 s each, on average. Policies are compared on blocks of 45 minutes,
-whose first 15 are not judged.
+1 s and the others within 0.05 s each, on average. Policies are compared on blocks of 30 minutes,
+whose first 10 are not judged.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.shares import fair_share
 from studies.arrivals import counts_of
 from studies.engines import costs, simulate_engines
+from studies.goodput import QUANTILES, Goodput
 from studies.llm_rivals import Known
 from studies.remembered import remembered
 from studies.rivals import Rival
@@ -40,9 +40,9 @@ CONTEXT_TOKENS = 4096  # of Llama 2; longer prompts and outputs are cut
 FIRST_TOKEN_S, PER_TOKEN_S = 1.0, 0.05  # the SLO
 COLD_START_S = 60.0  # assumed, because no measurement is at hand
 ASSUMED_DAYS = 8  # lengths and bursts that policies assume are those of days 1 to 8
-BLOCK, WARM_UP, HISTORY = 45, 15, 60  # minutes: a block, its part not judged, known before it
+BLOCK, WARM_UP, HISTORY = 30, 10, 60  # minutes: a block, its part not judged, known before it
+FORECAST_DAYS = 4
 MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8)
-QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.99)  # that Faro may plan for
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
 
@@ -154,8 +154,9 @@ def latency_table(jobs: Sequence[Job]) -> LatencyTable:
 def blocks(
     services: Services, table: LatencyTable, day: int, starts: Sequence[int], seed: int
 ) -> Iterator[Block]:
-    """The blocks of a day, with forecasters fitted to all days before it."""
-    before = {"requests": services.requests[: day - 1], "load": services.load[: day - 1]}
+    """The blocks of a day, with forecasters fitted to the FORECAST_DAYS before it."""
+    days = slice(day - 1 - FORECAST_DAYS, day - 1)
+    before = {"requests": services.requests[days], "load": services.load[days]}
     traces = {
         name: Traces(services.jobs, np.rint(counts)[:, None], 0 * counts[:1])
         for name, counts in before.items()
@@ -167,7 +168,6 @@ def blocks(
         "persistence": forecast.fit("persistence", traces["requests"]),
         "kalman": forecast.fit("structural", traces["requests"]),
     }
-    weights = before["requests"].mean(axis=(0, 2))
     of_day = [requests_of(services.clients, job, day) for job in range(len(services.jobs))]
     for start in starts:
         forecasters = {}
@@ -177,7 +177,7 @@ def blocks(
             for minute in range(start - HISTORY, start):
                 at_start = at_start.update(counts[day - 1, :, minute])
             forecasters[name] = remembered(at_start)
-        known = Known(services.jobs, table, weights / weights.mean(), forecasters)
+        known = Known(services.jobs, table, Goodput(table), forecasters)
         workload, draws = _drawn(services, of_day, start, seed)
         load = services.load[day - 1, :, start : start + BLOCK]
         yield Block(day, start, workload, draws, load, known)
@@ -255,7 +255,7 @@ def tune(
 
 
 def compare(
-    of_days: Sequence[Block],
+    of_days: Iterable[Block],
     choices: pd.DataFrame,
     rivals: Mapping[str, Rival],
     report: Report = print,
@@ -271,28 +271,7 @@ def compare(
         report(f"day {block.day}, minute {block.start}")
 
 
-def found_sizes(
-    training: Sequence[Block],
-    candidates: Sequence[int],
-    choices: pd.DataFrame,
-    rivals: Mapping[str, Rival],
-    report: Report = print,
-) -> pd.DataFrame:
-    """A row per candidate size and rival: the share of requests missed on the training blocks.
-
-    The rivals have the settings chosen in `choices`, whatever the size.
-    """
-    chosen = choices[choices["chosen"]].set_index("rival")
-    rows = []
-    for capacity, (name, rival) in product(candidates, rivals.items()):
-        setting = {key: float(chosen.loc[name, key]) for key in rival.settings}
-        missed = share_missed(training, partial(rival.make, **setting), capacity)
-        rows.append({"capacity_cores": capacity, "rival": name, "missed": missed})
-        report(f"{name} at {capacity} replicas misses {missed:.2%}")
-    return pd.DataFrame(rows)
-
-
-def nearest_sizes(sizes: pd.DataFrame, met: Sequence[float]) -> list[int]:
+def nearest_sizes(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:
     """For each share of `met`, the size at which the best rival's share is nearest to it."""
-    best = 1 - sizes.groupby("capacity_cores")["missed"].min()
+    best = 1 - tried.groupby("capacity_cores")["missed"].min()
     return [int((best - share).abs().idxmin()) for share in met]

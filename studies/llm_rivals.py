@@ -3,24 +3,25 @@
 Each `Rival` is made from a `PolicyContext` whose forecaster counts load (requests of mean length).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from faro_lib.forecast import Forecaster
-from faro_lib.policies import HPA, Faro, Observation, Plan, Policy, RayServe
+from faro_lib.policies import HPA, Observation, Plan, Policy, PolicyContext, RayServe
 from faro_lib.policies.baselines import ReactiveState
+from faro_lib.policies.faro import tuned
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.protocol import Assuming, reasons
+from faro_lib.queueing import LatencyTable
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import minimum_replicas
 from studies.engines import EngineObservation
+from studies.goodput import Goodput
 from studies.rivals import Rival
-
-REQUESTS, LOAD = 0.0, 1.0  # what Faro forecasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,33 @@ def per_request(observation: Observation, minutes: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class CountingLoad(Assuming):
-    """A policy that is told the load, in requests of mean length, as if it were requests."""
+class Informed(Assuming):
+    """Faro that is told the load as if it were requests, or weighs jobs by their requests.
 
-    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
+    The load is in requests of mean length. The weight of a job is its share of the requests of the
+    last 15 minutes, so that the sum of the jobs' goodput is that of all requests.
+    """
+
+    by_load: bool
+    by_requests: bool
+
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         assert isinstance(observation, EngineObservation)
-        now = observation.arrivals_now
-        now = None if now is None else now * per_request(observation, 5)
-        counted = replace(observation, arrivals_per_min=observation.load_per_min, arrivals_now=now)
-        return self.policy.decide(state, counted)
+        if self.by_requests and observation.minute:
+            state = replace(state, jobs=weighted(state.jobs, observation.arrivals_per_min))
+        if self.by_load:
+            now = observation.arrivals_now
+            now = None if now is None else now * per_request(observation, 5)
+            per_min = observation.load_per_min
+            observation = replace(observation, arrivals_per_min=per_min, arrivals_now=now)
+        return self.policy.decide(state, observation)
+
+
+def weighted(jobs: Sequence[Job], requests_per_min: np.ndarray) -> tuple[Job, ...]:
+    """The jobs, weighted by their mean requests (jobs, minutes) + 1; the mean weight is 1."""
+    requests = requests_per_min.mean(axis=1) + 1
+    weights = (requests / requests.mean()).tolist()
+    return tuple(replace(job, weight=weight) for job, weight in zip(jobs, weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +114,8 @@ class Known:
     """What a policy may know at the start of a block."""
 
     jobs: tuple[Job, ...]
-    latency_model: Any
-    weights: np.ndarray  # (jobs,) mean requests of training days, with mean 1
+    latency_model: LatencyTable
+    goodput: Goodput
     # By name, forecasters at the block's start.
     forecasters: Mapping[str, Forecaster]
 
@@ -122,77 +141,60 @@ def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Po
     return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
 
 
-def faro(known: Known, demand: float, quantile: float, weighted: float, **options: Any) -> Policy:
-    """Faro-Sum for the quantile that it plans for, with weights of 1 or by requests."""
-    from faro_lib.policies import PolicyContext
-    from faro_lib.policies.faro import tuned
-
-    weights = known.weights**weighted
-    jobs = tuple(
-        replace(job, quantile=quantile, weight=float(weight))
-        for job, weight in zip(known.jobs, weights)
-    )
-    forecaster = known.forecasters["load" if demand == LOAD else "requests"]
-    context = PolicyContext(jobs, forecaster, latency_model=known.latency_model)
-    policy: Faro = tuned(context, **options)
-    wrapper = CountingLoad if demand == LOAD else Assuming
-    return wrapper(policy, jobs, "Faro-Sum")
+def faro(known: Known, by_load: float, goal: float, by_requests: float) -> Policy:
+    """Faro-Sum for goodput (`goal` 1) or for the latency at quantile `goal`."""
+    quantile, model = (goal, known.latency_model) if goal < 1 else (0.99, known.goodput)
+    jobs = tuple(replace(job, quantile=quantile) for job in known.jobs)
+    forecaster = known.forecasters["load" if by_load else "requests"]
+    policy = tuned(PolicyContext(jobs, forecaster, latency_model=model))
+    return Informed(policy, jobs, "Faro-Sum", bool(by_load), bool(by_requests))
 
 
 PREDICTORS = ("persistence", "kalman", "ar")
-STABILISATION = (60.0, 300.0, 600.0, 1200.0)
+STABILISATION_S = (60.0, 300.0, 900.0)
 LLM_RIVALS: dict[str, Rival] = {
     "KEDA, waiting requests": Rival(
         waiting,
-        {
-            "goal": (0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0),
-            "stabilisation_s": STABILISATION,
-        },
-        {"goal": 1.0, "stabilisation_s": 300.0},
+        {"goal": (0.1, 0.2, 0.5, 1.0, 2.0), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.5, "stabilisation_s": 300.0},
     ),
     "HPA, KV cache": Rival(
         cache,
-        {
-            "goal": (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.04),
-            "stabilisation_s": STABILISATION,
-        },
-        {"goal": 0.01, "stabilisation_s": 300.0},
+        {"goal": (0.001, 0.0025, 0.005, 0.01, 0.02), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.005, "stabilisation_s": 300.0},
     ),
     "HPA, GPU use": Rival(
         gpus,
-        {
-            "goal": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
-            "stabilisation_s": STABILISATION,
-        },
+        {"goal": (0.2, 0.35, 0.5, 0.65, 0.8), "stabilisation_s": STABILISATION_S},
         {"goal": 0.8, "stabilisation_s": 300.0},
     ),
     "Ray Serve": Rival(
         ray_serve,
         {
-            "ongoing": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0),
-            "down_after_s": (60.0, 300.0, 600.0, 1200.0),
-            "up_after_s": (0.0, 10.0, 30.0, 60.0),
+            "ongoing": (0.5, 1.0, 2.0, 4.0, 8.0),
+            "down_after_s": (60.0, 300.0, 600.0),
+            "up_after_s": (0.0, 10.0, 30.0),
         },
         {"ongoing": 2.0, "down_after_s": 600.0, "up_after_s": 30.0},
     ),
     "Dynamo planner": Rival(
         dynamo,
         {
-            "load": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0),
-            "interval_s": (60.0, 180.0, 300.0),
+            "load": (0.1, 0.2, 0.3, 0.45, 0.65),
+            "interval_s": (60.0, 180.0),
             "predictor": (0.0, 1.0, 2.0),
         },
-        {"load": 0.5, "interval_s": 180.0, "predictor": 0.0},
+        {"load": 0.45, "interval_s": 180.0, "predictor": 0.0},
     ),
 }
 FARO: dict[str, Rival] = {
     "Faro-Sum": Rival(
         faro,
         {
-            "demand": (REQUESTS, LOAD),
-            "quantile": (0.5, 0.8, 0.9, 0.95, 0.99),
-            "weighted": (0.0, 0.5, 1.0),
+            "by_load": (0.0, 1.0),
+            "goal": (0.8, 0.95, 1.0),
+            "by_requests": (0.0, 1.0),
         },
-        {"demand": LOAD, "quantile": 0.99, "weighted": 0.0},
+        {"by_load": 1.0, "goal": 1.0, "by_requests": 1.0},
     ),
 }
