@@ -42,7 +42,7 @@ COLD_START_S = 60.0  # assumed, because no measurement is at hand
 ASSUMED_DAYS = 8  # lengths and bursts that policies assume are those of days 1 to 8
 BLOCK, WARM_UP, HISTORY = 30, 10, 60  # minutes: a block, its part not judged, known before it
 FORECAST_DAYS = 4
-MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8)
+MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8, 12)
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
 
