@@ -15,7 +15,7 @@ from faro_lib.protocol import HISTORY_MINUTES, Observation, Policy
 from faro_lib.simulate import Draws, Run, ServingModel
 from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.simulate.run import Decisions, evaluate_run
-from faro_lib.workload import Workload
+from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
@@ -45,6 +45,13 @@ def costs(replica: Continuous, prompt_tokens: np.ndarray, output_tokens: np.ndar
     return (prompt_tokens * per_prompt_s + output_tokens * per_output_s) / mean_s
 
 
+def cache_tokens(job: Job) -> float:
+    """Tokens that the KV cache of a replica holds; ValueError if the replica has none."""
+    if not isinstance(job.replica, Continuous):
+        raise ValueError(f"job {job.name!r}: a replica of kind {job.replica.kind} has no KV cache")
+    return job.replica.cache_tokens
+
+
 class EngineCluster(SimulatedCluster):
     """A simulated cluster of continuous replicas that reports `EngineObservation`s.
 
@@ -64,12 +71,13 @@ class EngineCluster(SimulatedCluster):
         super().__init__(workload, draws, capacity, initial, serving_model)
         self._load_per_min = load_per_min
         self._tokens = draws.prompt_tokens + draws.output_tokens
-        self._cache_tokens = np.array([job.replica.cache_tokens for job in workload.jobs])
+        self._cache_tokens = np.array([cache_tokens(job) for job in workload.jobs])
         self._busy: deque[tuple[float, np.ndarray]] = deque()
 
     def observe(self) -> EngineObservation:
         usual = super().observe()
         serving, kinds = self._serving, self._serving.kinds
+        assert kinds is not None  # because the replicas are continuous
         station = serving.station
         inside = station.inside.sum(axis=1)
         in_queue = station.waiting_count + (station.held >= 0)

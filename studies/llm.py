@@ -33,7 +33,7 @@ from studies.llm_rivals import Known
 from studies.remembered import remembered
 from studies.rivals import Rival
 from studies.servegen import Clients, arrivals_of_day, tokens_of_day
-from studies.tuning import search, tried_table
+from studies.tuning import Setting, search, tried_table
 
 GPU = {"gpu": "h100-80gb", "model": "llama2-70b", "tensor_parallel": 4}
 CONTEXT_TOKENS = 4096  # of Llama 2; longer prompts and outputs are cut
@@ -42,7 +42,7 @@ COLD_START_S = 60.0  # assumed, because no measurement is at hand
 ASSUMED_DAYS = 8  # lengths and bursts that policies assume are those of days 1 to 8
 BLOCK, WARM_UP, HISTORY = 30, 10, 60  # minutes: a block, its part not judged, known before it
 FORECAST_DAYS = 4
-MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8, 12)
+MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8)
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
 
@@ -86,7 +86,7 @@ def _job(name: str, prompt, prompt_cv, output, output_cv, *index: float) -> Job:
         }
     )
     job = Job(name, FIRST_TOKEN_S, cold_start_s=COLD_START_S, model="llama2-70b", replica=replica)
-    return job.with_dispersion(np.round(index, 2))
+    return job.with_dispersion(np.round(index, 2).tolist())
 
 
 def _minutes(clients: Clients) -> np.ndarray:
@@ -237,13 +237,8 @@ def tune(
     frames = []
     for name, rival in rivals.items():
         for capacity in capacities:
-            tried = search(
-                rival.settings,
-                rival.start,
-                lambda setting, make=rival.make, capacity=capacity: share_missed(
-                    training, partial(make, **setting), capacity
-                ),
-            )
+            loss = partial(_missed_with, training, rival, capacity)
+            tried = search(rival.settings, rival.start, loss)
             table = tried_table(tried, rival.settings).rename(columns={"lost_utility": "missed"})
             table.insert(0, "rival", name)
             table.insert(1, "capacity_cores", capacity)
@@ -252,6 +247,10 @@ def tune(
             report(f"{name} at {capacity} replicas: {own} misses {best['missed']:.2%}")
             frames.append(table)
     return pd.concat(frames, ignore_index=True)
+
+
+def _missed_with(training: Sequence[Block], rival: Rival, capacity: int, setting: Setting) -> float:
+    return share_missed(training, partial(rival.make, **setting), capacity)
 
 
 def compare(

@@ -141,12 +141,15 @@ def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Po
     return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
 
 
-def faro(known: Known, by_load: float, goal: float, by_requests: float) -> Policy:
+def faro(
+    known: Known, by_load: float, goal: float, by_requests: float, switching_cost: float
+) -> Policy:
     """Faro-Sum for goodput (`goal` 1) or for the latency at quantile `goal`."""
     quantile, model = (goal, known.latency_model) if goal < 1 else (0.99, known.goodput)
     jobs = tuple(replace(job, quantile=quantile) for job in known.jobs)
     forecaster = known.forecasters["load" if by_load else "requests"]
-    policy = tuned(PolicyContext(jobs, forecaster, latency_model=model))
+    context = PolicyContext(jobs, forecaster, latency_model=model)
+    policy = tuned(context, switching_cost=switching_cost)
     return Informed(policy, jobs, "Faro-Sum", bool(by_load), bool(by_requests))
 
 
@@ -192,9 +195,10 @@ FARO: dict[str, Rival] = {
         faro,
         {
             "by_load": (0.0, 1.0),
-            "goal": (0.8, 0.95, 1.0),
+            "goal": (0.95, 1.0),
             "by_requests": (0.0, 1.0),
+            "switching_cost": (0.01, 0.05, 0.2),
         },
-        {"by_load": 1.0, "goal": 1.0, "by_requests": 1.0},
+        {"by_load": 1.0, "goal": 1.0, "by_requests": 1.0, "switching_cost": 0.01},
     ),
 }

@@ -7,7 +7,7 @@ Workload Characterization and Generation of Large Language Model Serving in Prod
 arXiv 2505.09999.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +68,6 @@ def read(folder: str | Path) -> Clients:
     weibull[at] = windows["family"] == "weibull"
     lengths, pooled = _lengths(tokens, names, round(days * DAY_S / LENGTHS_S))
     return Clients(names, rate_rps, shape, weibull, lengths, pooled)
-
-
-def scaled(clients: Clients, by: float) -> Clients:
-    """Clients with `by` times the requests, whose gaps vary as much."""
-    return replace(clients, rate_rps=by * clients.rate_rps)
 
 
 def _table(path: Path, columns: list[str], *positive: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from faro_lib.protocol import PLANNED, Plan
 from faro_lib.simulate import draw
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import replica_of
-from studies.engines import EngineObservation, simulate_engines
+from studies.engines import EngineObservation, cache_tokens, simulate_engines
 from studies.goodput import QUANTILES, share_met
 from studies.llm import LIVE, Services, nearest_sizes
 from studies.llm_azure import Log, fitted_job, read_logs, sizes_of
@@ -65,6 +65,11 @@ def test_the_cache_holds_the_tokens_of_the_sequences_in_service(seen):
 
 def test_a_gpu_is_busy_while_its_replica_serves(seen):
     assert seen[0].busy_gpus.tolist() == [1.0, 0.0]
+
+
+def test_a_replica_without_a_cache_is_refused():
+    with pytest.raises(ValueError, match="job 'c': a replica of kind serial has no KV cache"):
+        cache_tokens(Job("c"))
 
 
 def test_the_load_of_complete_minutes_is_observed(seen):

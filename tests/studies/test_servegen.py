@@ -13,7 +13,6 @@ from studies.servegen import (
     arrivals_of_day,
     lengths_at,
     read,
-    scaled,
     tokens_of_day,
 )
 
@@ -84,13 +83,6 @@ def test_a_window_has_the_requests_of_its_rate(folder):
     assert second.min() >= 1200
     assert second.max() < 1800
     assert (np.diff(first) >= 0).all()
-
-
-def test_scaled_clients_have_more_requests_in_the_same_windows(folder):
-    clients = read(folder)
-    more = scaled(clients, 3)
-    assert len(arrivals_of_day(more, 0, 1)) == 3 * len(arrivals_of_day(clients, 0, 1))
-    assert arrivals_of_day(more, 0, 1).max() < WINDOW_S
 
 
 @pytest.mark.parametrize(("client", "cv"), [(0, 2.0), (1, 5**0.5)])
