@@ -1,13 +1,13 @@
 """Ten language-model services: the tables of docs/llm.md.
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
-        [--out data/recorded-llm] [--parts load azure bursts tune compare]
+        [--out data/recorded-llm] [--parts load azure bursts ample tune compare]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
 hour of exact times predicts the second; `bursts` compares the file's bursts with those that
-policies assume; `tune` chooses the settings of all policies on training days, and the three sizes;
-`compare` runs them once on the judged days, with the settings that `tune` has written. Each part
-writes a table.
+policies assume; `ample` runs the judged days with eight replicas per service; `tune` chooses the
+settings of all policies on training days, and the three sizes; `compare` runs them once on the
+judged days, with the settings that `tune` has written. Each part writes a table.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from studies.frames import write_csv
 from studies.llm import (
     Block,
     Services,
+    ample,
     blocks,
     compare,
     latency_table,
@@ -38,7 +39,7 @@ JUDGED_STARTS = (180, 660, 1140)
 SEED = 24
 MET = (0.95, 0.85, 0.6)  # shares of requests within their SLO that the best rival reaches
 CANDIDATES = (11, 12, 14)  # replicas; 10 leave no choice to ten services
-PARTS = ("load", "azure", "bursts", "tune", "compare")
+PARTS = ("load", "azure", "bursts", "ample", "tune", "compare")
 
 
 def drawn(services: Services, at: Iterable[tuple[int, Sequence[int]]]) -> Iterator[Block]:
@@ -72,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     services = services_of(clients)
     if "bursts" in options.parts:
         write("bursts", burst_agreement(clients, TRAINING[0] - 1))
+    if "ample" in options.parts:
+        at = [(day, JUDGED_STARTS) for day in JUDGED]
+        write("ample", pd.DataFrame(ample(services, at, SEED)))
     if "load" in options.parts:
         write("load", load_scores(services, TRAINING))
     if "tune" in options.parts:

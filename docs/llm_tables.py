@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import marked
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -38,22 +39,58 @@ def shares(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return (sums["missed"] / sums["requests"]).unstack()
 
 
+def ratio(row: pd.Series) -> float:
+    """Faro's share of missed requests, as a part of the best rival's."""
+    return float(row[LEADER] / row[list(LLM_RIVALS)].min())
+
+
 def missed_table(runs: pd.DataFrame) -> str:
-    """A row per size and day, and per size on all days."""
+    """A row per size and day, and per size on all days; then what eight replicas each miss."""
     of_days = shares(runs, ["capacity_cores", "day"])
     of_all = shares(runs, ["capacity_cores"])
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for capacity in sorted(runs["capacity_cores"].unique(), reverse=True):
-        for day, row in of_days.loc[capacity].iterrows():
-            rows.append(_missed_row(capacity, str(day), row))
-        rows.append(_missed_row(capacity, "all", of_all.loc[capacity]))
+        days = [*of_days.loc[capacity].iterrows(), ("all", of_all.loc[capacity])]
+        for day, row in days:
+            cells = (f"{row[name]:.1%}" for name in POLICIES)
+            rows.append((capacity, day, *cells, f"{ratio(row):.2f}"))
     heads = ["replicas", "day", *POLICIES, "Faro / best rival"]
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
-def _missed_row(capacity: int, day: str, row: pd.Series) -> tuple[str, ...]:
-    ratio = row[LEADER] / row[list(LLM_RIVALS)].min()
-    return str(capacity), day, *(f"{row[name]:.1%}" for name in POLICIES), f"{ratio:.2f}"
+def finding(runs: pd.DataFrame) -> str:
+    """On how many days and sizes the target is met."""
+    of_days = shares(runs, ["capacity_cores", "day"])
+    sentences = []
+    for capacity in sorted(runs["capacity_cores"].unique(), reverse=True):
+        ratios = [ratio(row) for _, row in of_days.loc[capacity].iterrows()]
+        met = sum(one <= TARGET for one in ratios)
+        less = sum(one < 1 for one in ratios)
+        sentences.append(
+            f"With {capacity} replicas, Faro misses fewer requests than the best rival of the day "
+            f"on {less} of {len(ratios)} days, and at most two thirds as many on {met}."
+        )
+    return " ".join(sentences)
+
+
+def ample_table(rows: pd.DataFrame) -> str:
+    """The share of requests that miss with eight replicas per service, by day and its worst job."""
+    cells = []
+    for day, part in rows.groupby("day"):
+        of_job = part.groupby("job")[["missed", "requests"]].sum()
+        worst = of_job["missed"].idxmax()
+        own = of_job.loc[worst]
+        cells.append(
+            (
+                day,
+                f"{of_job['missed'].sum() / of_job['requests'].sum():.2%}",
+                worst,
+                f"{own['missed'] / max(own['requests'], 1):.1%}",
+                f"{own['requests'] / of_job['requests'].sum():.0%}",
+            )
+        )
+    heads = ["day", "missed", "service that misses most", "its share missed", "of all requests"]
+    return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
@@ -118,19 +155,19 @@ def azure_table(rows: pd.DataFrame) -> str:
     cells = []
     for row in rows.to_dict("records"):
         differs = row["load_second"] / row["load_first"] - 1
-        simulated = row["simulated_s"] / row["second_s"] - 1
-        predicted = row["predicted_minutes_s"] / row["second_minutes_s"] - 1
+        simulated = _with_error(row["simulated_s"], row["second_s"])
+        predicted = _with_error(row["predicted_minutes_s"], row["second_minutes_s"])
         cells.append(
             (
                 row["service"],
                 row["replicas"],
                 f"{row['load_first'] / row['replicas']:.0%}",
                 f"{differs:+.0%}",
-                f"{row['first_s']:.2f}",
-                f"{row['second_s']:.2f}",
-                f"{row['simulated_s']:.2f} ({simulated:+.0%})",
-                f"{row['second_minutes_s']:.2f}",
-                f"{row['predicted_minutes_s']:.2f} ({predicted:+.0%})",
+                _seconds(row["first_s"]),
+                _seconds(row["second_s"]),
+                simulated,
+                _seconds(row["second_minutes_s"]),
+                predicted,
             )
         )
     heads = [
@@ -138,6 +175,16 @@ def azure_table(rows: pd.DataFrame) -> str:
         *("p99 of the second", "simulated", "mean p99 of its minutes", "predicted"),
     ]
     return markdown_table(heads, cells, right=heads[1:])
+
+
+def _seconds(value_s: float) -> str:
+    return f"{value_s:.2f}" if np.isfinite(value_s) else "dropped"
+
+
+def _with_error(value_s: float, truth_s: float) -> str:
+    """The value and its error, which is unknown if either is infinite."""
+    known = np.isfinite(value_s) and np.isfinite(truth_s)
+    return f"{value_s:.2f} ({value_s / truth_s - 1:+.0%})" if known else _seconds(value_s)
 
 
 def burst_table(agreement: pd.DataFrame) -> str:
@@ -155,6 +202,8 @@ def burst_table(agreement: pd.DataFrame) -> str:
 
 
 TABLES = {
+    "finding": ("compare", finding),
+    "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
     "settings": ("tuning", tuning_table),

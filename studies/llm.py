@@ -18,6 +18,7 @@ from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.files import cached_array
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Policy
+from faro_lib.policies.baselines import Fixed
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import Draws, Run, ServingModel, draw
 from faro_lib.simulate.measure import measure
@@ -43,6 +44,7 @@ ASSUMED_DAYS = 8  # lengths and bursts that policies assume are those of days 1 
 BLOCK, WARM_UP, HISTORY = 30, 10, 60  # minutes: a block, its part not judged, known before it
 FORECAST_DAYS = 4
 MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8)
+AMPLE = 8  # replicas of each service
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
 
@@ -268,6 +270,31 @@ def compare(
             key = {"day": block.day, "start_min": block.start, "capacity_cores": int(capacity)}
             yield key | {"policy": name} | result
         report(f"day {block.day}, minute {block.start}")
+
+
+def ample(
+    services: Services, at: Iterable[tuple[int, Sequence[int]]], seed: int
+) -> Iterator[dict[str, Any]]:
+    """A row per block and job, whose every service always has AMPLE replicas.
+
+    What is missed there, no autoscaler can avoid with so many: two limits that the engine breaks
+    even when it has time, mostly because prompts interrupt the tokens of others.
+    """
+    jobs = services.jobs
+    for day, starts in at:
+        of_day = [requests_of(services.clients, job, day) for job in range(len(jobs))]
+        for start in starts:
+            workload, draws = _drawn(services, of_day, start, seed)
+            load = services.load[day - 1, :, start : start + BLOCK]
+            fixed, capacity = Fixed(AMPLE), AMPLE * len(jobs)
+            initial = fixed.initial(jobs, capacity)
+            result = simulate_engines(workload, fixed, capacity, draws, load, initial, LIVE)
+            after = slice(WARM_UP, BLOCK)
+            missed = (result.slo_missed + result.dropped)[:, after].sum(axis=1)
+            for n, job in enumerate(jobs):
+                row = {"day": day, "start_min": start, "job": job.name}
+                row |= {"requests": int(result.requests[n, after].sum()), "missed": int(missed[n])}
+                yield row | {"load_replicas": float(load[n, after].mean() * job.busy_s / 60)}
 
 
 def nearest_sizes(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:

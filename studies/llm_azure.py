@@ -14,6 +14,7 @@ import pandas as pd
 
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import draw
+from faro_lib.simulate.latencies import quantile_of
 from faro_lib.simulate.measure import measure
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
@@ -21,9 +22,12 @@ from faro_lib.workload.bursts import fit_hours
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import replica_of
 from studies.arrivals import azure_files, counts_of, minutes_of
-from studies.llm import CONTEXT_TOKENS, GPU, LIVE
+from studies.llm import GPU, LIVE
 
-UTILISATIONS = (0.85, 0.7, 0.5)  # of the first half hour, which give three sizes
+# Prompts that a replica admits at a time. Some are longer than the context of Llama 2, and a limit
+# below the longest prompt would make a replica empty itself before it admits one.
+ADMITTED_TOKENS = 32_768
+UTILISATIONS = (0.85, 0.7, 0.5, 0.35, 0.25)  # of the first half hour, which give the sizes
 SEEDS = tuple(range(10))
 QUANTILE = 0.99
 
@@ -41,7 +45,7 @@ class Log:
 
 
 def read_logs(folder: str | Path) -> dict[str, Log]:
-    """The logs by service, in whole minutes; lengths are cut at CONTEXT_TOKENS."""
+    """The logs by service, in whole minutes."""
     logs = {}
     for name, path in azure_files(folder).items():
         table = pd.read_csv(path)
@@ -49,7 +53,7 @@ def read_logs(folder: str | Path) -> dict[str, Log]:
         time_s = stamps.astype("datetime64[ns]").astype("int64").to_numpy() / 1e9
         time_s -= time_s[0] // MINUTE_S * MINUTE_S
         tokens = table[["ContextTokens", "GeneratedTokens"]].to_numpy(float).T
-        log = Log(time_s, np.clip(tokens, 1, CONTEXT_TOKENS))
+        log = Log(time_s, np.maximum(tokens, 1))
         logs[name] = log.between(0, time_s[-1] // MINUTE_S * MINUTE_S)
     return logs
 
@@ -62,7 +66,7 @@ def fitted_job(name: str, log: Log) -> Job:
             **GPU,
             **{"prompt_tokens": round(mean[0], 1), "prompt_cv": round(cv[0], 2)},
             **{"output_tokens": round(mean[1], 1), "output_cv": round(cv[1], 2)},
-            **{"max_tokens": CONTEXT_TOKENS, "slo_on": "first_token"},
+            **{"max_tokens": ADMITTED_TOKENS, "slo_on": "first_token"},
         }
     )
     job = Job(name, 1.0, QUANTILE, model="llama2-70b", replica=replica)
@@ -75,7 +79,7 @@ def simulated(
     """p99 of the time to the first token, of the log's requests or of requests like the job's.
 
     The first value is over all requests, the second the mean of the minutes' p99, weighted by their
-    requests.
+    requests. It is infinite if more than 1 % are dropped.
     """
     times = () if log is None else (log.time_s,)
     workload = Workload((job,), counts[None], times)
@@ -87,9 +91,12 @@ def simulated(
     latency_s = constant_latencies((job,), draws, [replicas], *rules)
     edges = np.concatenate([[0], np.cumsum(counts)])
     of_minutes = [
-        np.quantile(latency_s[a:b], QUANTILE) if a < b else 0.0 for a, b in zip(edges, edges[1:])
+        quantile_of(latency_s[a:b], QUANTILE) if a < b else 0.0 for a, b in zip(edges, edges[1:])
     ]
-    return float(np.quantile(latency_s, QUANTILE)), float(counts @ of_minutes / counts.sum())
+    of_all = quantile_of(latency_s, QUANTILE)
+    return float(of_all), float(
+        counts[counts > 0] @ np.array(of_minutes)[counts > 0] / counts.sum()
+    )
 
 
 def predicted(table: LatencyTable, job: Job, counts: np.ndarray, replicas: int) -> float:
@@ -99,10 +106,10 @@ def predicted(table: LatencyTable, job: Job, counts: np.ndarray, replicas: int) 
 
 
 def sizes_of(load: float) -> list[int]:
-    """Three replica counts near UTILISATIONS at this load, each larger than the one before.
+    """Replica counts near UTILISATIONS at this load, each larger than the one before.
 
     >>> sizes_of(2.0)
-    [3, 4, 5]
+    [3, 4, 5, 6, 8]
     """
     sizes: list[int] = []
     for share in UTILISATIONS:

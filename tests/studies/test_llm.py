@@ -185,7 +185,7 @@ def test_a_series_of_loads_is_forecast_better_than_requests_times_old_lengths():
     assert scores[RECENT_MEAN] < 0.5 * scores[LONG_MEAN]
 
 
-def test_a_log_has_whole_minutes_and_lengths_that_the_context_holds(tmp_path):
+def test_a_log_has_whole_minutes_and_lengths_of_at_least_one_token(tmp_path):
     begin = pd.Timestamp("2023-11-16T18:17:30")
     for name in ("code", "conv"):
         times = [f"{begin + pd.Timedelta(seconds=one)}" for one in (0.0, 40.25, 100.0, 180.0)]
@@ -194,7 +194,7 @@ def test_a_log_has_whole_minutes_and_lengths_that_the_context_holds(tmp_path):
         table.to_csv(tmp_path / f"{name}.csv.gz", index=False)
     log = read_logs(tmp_path)["code"]
     assert log.time_s.round(6).tolist() == [30.0, 70.25, 130.0]
-    assert log.tokens.tolist() == [[10, 4096, 20], [1, 2, 1]]
+    assert log.tokens.tolist() == [[10, 9000, 20], [1, 2, 1]]
     assert log.between(60, 120).time_s.round(6).tolist() == [10.25]
 
 
@@ -209,5 +209,5 @@ def test_a_job_has_the_lengths_and_the_bursts_of_its_log():
 
 
 def test_sizes_grow_and_their_utilisation_is_at_most_the_wanted_one():
-    assert sizes_of(8.0) == [10, 12, 16]
-    assert sizes_of(0.1) == [1, 2, 3]
+    assert sizes_of(8.0) == [10, 12, 16, 23, 32]
+    assert sizes_of(0.1) == [1, 2, 3, 4, 5]
