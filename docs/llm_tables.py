@@ -27,6 +27,7 @@ RECORDED = ROOT / "data/recorded-llm"
 (LEADER,) = FARO
 POLICIES = (LEADER, *LLM_RIVALS)
 TARGET = 2 / 3  # of the best rival's misses
+AGREES = 0.15
 
 
 def table(name: str) -> pd.DataFrame:
@@ -77,19 +78,27 @@ def ample_table(rows: pd.DataFrame) -> str:
     """The share of requests that miss with eight replicas per service, by day and its worst job."""
     cells = []
     for day, part in rows.groupby("day"):
-        of_job = part.groupby("job")[["missed", "requests"]].sum()
+        counted = ["missed", "missed_per_token", "requests"]
+        of_job = part.groupby("job")[counted].sum()
         worst = of_job["missed"].idxmax()
         own = of_job.loc[worst]
+        lengths = part[part["job"] == worst].dropna()
+        tokens = []
+        for name in ("prompt_tokens", "output_tokens"):
+            mean = np.average(lengths[name], weights=lengths["requests"])
+            tokens.append(f"{mean:.0f} ({lengths[f'assumed_{name}'].iloc[0]:.0f})")
         cells.append(
             (
                 day,
                 f"{of_job['missed'].sum() / of_job['requests'].sum():.2%}",
-                worst,
-                f"{own['missed'] / max(own['requests'], 1):.1%}",
-                f"{own['requests'] / of_job['requests'].sum():.0%}",
+                f"{worst} ({own['requests'] / of_job['requests'].sum():.0%} of all requests)",
+                f"{own['missed'] / own['requests']:.1%}",
+                f"{own['missed_per_token'] / own['requests']:.1%}",
+                *tokens,
             )
         )
-    heads = ["day", "missed", "service that misses most", "its share missed", "of all requests"]
+    heads = ["day", "missed", "service that misses most", "its missed", "per token"]
+    heads += ["prompt tokens (assumed)", "output tokens (assumed)"]
     return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
 
 
@@ -177,6 +186,21 @@ def azure_table(rows: pd.DataFrame) -> str:
     return markdown_table(heads, cells, right=heads[1:])
 
 
+def azure_finding(rows: pd.DataFrame) -> str:
+    """How many of the sizes without drops are within 15 %."""
+    kept = rows[np.isfinite(rows["second_s"])]
+    sentences = []
+    for name, part in kept.groupby("service"):
+        simulated = (part["simulated_s"] / part["second_s"] - 1).abs() <= AGREES
+        predicted = (part["predicted_minutes_s"] / part["second_minutes_s"] - 1).abs() <= AGREES
+        sentences.append(
+            f"Of the {len(part)} sizes of `{name}` at which at most 1 % of the second half hour's "
+            f"requests are dropped, the simulation is within 15 % at {simulated.sum()}, and the "
+            f"prediction at {predicted.sum()}."
+        )
+    return " ".join(sentences)
+
+
 def _seconds(value_s: float) -> str:
     return f"{value_s:.2f}" if np.isfinite(value_s) else "dropped"
 
@@ -209,6 +233,7 @@ TABLES = {
     "settings": ("tuning", tuning_table),
     "load": ("load", load_table),
     "azure": ("azure", azure_table),
+    "azure finding": ("azure", azure_finding),
     "bursts": ("bursts", burst_table),
 }
 

@@ -18,10 +18,10 @@ from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.files import cached_array
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Policy
-from faro_lib.policies.baselines import Fixed
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import Draws, Run, ServingModel, draw
 from faro_lib.simulate.measure import measure
+from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.bursts import fit_hours
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
@@ -275,26 +275,41 @@ def compare(
 def ample(
     services: Services, at: Iterable[tuple[int, Sequence[int]]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """A row per block and job, whose every service always has AMPLE replicas.
+    """A row per block and job, if every service always has AMPLE replicas.
 
-    What is missed there, no autoscaler can avoid with so many: two limits that the engine breaks
-    even when it has time, mostly because prompts interrupt the tokens of others.
+    What is missed there, no autoscaler can avoid with so many. `missed_per_token` are the requests
+    that miss the limit per token, among those that miss any. Lengths are means of the block, beside
+    the assumed ones.
     """
     jobs = services.jobs
+    per_token = tuple(
+        replace(
+            job,
+            slo_s=PER_TOKEN_S,
+            replica=replace(job.replica, slo_on="per_token", per_token_weight=0.0),  # type: ignore[call-arg]
+        )
+        for job in jobs
+    )
+    places = np.array([LIVE.limit_of(job) for job in jobs])
+    rules = [AMPLE] * len(jobs), LIVE.dispatch, LIVE.queue_limit, places
     for day, starts in at:
         of_day = [requests_of(services.clients, job, day) for job in range(len(jobs))]
         for start in starts:
-            workload, draws = _drawn(services, of_day, start, seed)
-            load = services.load[day - 1, :, start : start + BLOCK]
-            fixed, capacity = Fixed(AMPLE), AMPLE * len(jobs)
-            initial = fixed.initial(jobs, capacity)
-            result = simulate_engines(workload, fixed, capacity, draws, load, initial, LIVE)
-            after = slice(WARM_UP, BLOCK)
-            missed = (result.slo_missed + result.dropped)[:, after].sum(axis=1)
-            for n, job in enumerate(jobs):
+            _, draws = _drawn(services, of_day, start, seed)
+            missed = constant_latencies(jobs, draws, *rules) > FIRST_TOKEN_S
+            slow = constant_latencies(per_token, draws, *rules) > PER_TOKEN_S
+            judged_ones = draws.arrival_s >= WARM_UP * MINUTE_S
+            for job, first, end in zip(jobs, draws.first, draws.first[1:]):
+                of_job = slice(first, end)
+                kept = judged_ones[of_job]
                 row = {"day": day, "start_min": start, "job": job.name}
-                row |= {"requests": int(result.requests[n, after].sum()), "missed": int(missed[n])}
-                yield row | {"load_replicas": float(load[n, after].mean() * job.busy_s / 60)}
+                row |= {"requests": int(kept.sum()), "missed": int(missed[of_job][kept].sum())}
+                row["missed_per_token"] = int(slow[of_job][kept].sum())
+                for name in ("prompt_tokens", "output_tokens"):
+                    tokens = getattr(draws, name)[of_job][kept]
+                    row[name] = float(tokens.mean()) if len(tokens) else np.nan
+                    row[f"assumed_{name}"] = getattr(job.replica, name)
+                yield row
 
 
 def nearest_sizes(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:
