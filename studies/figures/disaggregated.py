@@ -13,6 +13,7 @@ from studies.wording import and_list
 
 POOL, CHUNKS, APART = "one pool", "one pool, chunks", "apart"
 ASKED = 0.99  # share of the requests that shall meet both SLOs
+COLUMNS = 2  # of panels
 MARKERS = ("o", "s", "^", "D", "v")
 
 
@@ -27,12 +28,17 @@ def shares_by_rate(shares: pd.DataFrame) -> Figure:
     """Plot the share of requests within both SLOs by rate: a panel per mix, the most replicas."""
     shares = shares[shares["replicas"] == shares["replicas"].max()]
     mixes = shares["mix"].unique()
-    figure, axes = plt.subplots(1, len(mixes), figsize=(PAGE_IN, 2.4), sharey=True, squeeze=False)
-    for axis, mix in zip(axes[0], mixes):
+    rows = -(-len(mixes) // COLUMNS)
+    size = PAGE_IN, 0.4 + 2 * rows
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=size, sharey=True, squeeze=False)
+    for axis, mix in zip(axes.flat, mixes):
         _panel(axis, shares[shares["mix"] == mix])
         axis.set_title(mix, loc="left")
         axis.set_xlabel("requests/s")
-    axes[0][0].set_ylabel("share within both SLOs")
+    for axis in axes.flat[len(mixes) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share within both SLOs")
     axes[0][0].set_ylim(-0.02, 1.03)
     legend_above(figure, *axes[0][0].get_legend_handles_labels())
     return figure

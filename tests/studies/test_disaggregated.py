@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from faro_lib.allocate import OBJECTIVES
@@ -17,6 +18,7 @@ from studies.disaggregated import (
     first_token_s,
     pooled_latency_s,
 )
+from studies.figures.disaggregated import APART, CHUNKS, POOL, finding, sustained
 from studies.pairs import best_pairs, pair_table, solve_pairs
 
 BOTH = Continuous(
@@ -197,6 +199,17 @@ def test_chunks_that_hold_every_prompt_are_the_kind_continuous(replicas):
     np.testing.assert_allclose(chunked, whole, rtol=1e-9)
 
 
+def test_prompts_one_at_a_time_wait_as_in_an_md1_queue():
+    """W = rho s / (2 (1 - rho)) (Pollaczek and Khinchine)."""
+    rng = np.random.default_rng(3)
+    n, rho = 100_000, 0.6
+    service_s = BOTH.decode_s(1) + BOTH.prefill_s(300)
+    arrival_s = np.cumsum(rng.exponential(service_s / rho, n))
+    requests = Requests(arrival_s, np.full(n, 300.0), np.full(n, 5.0))
+    waited_s = first_token_s(replace(KIND, prefill_max_tokens=1), requests, 1) - service_s
+    assert waited_s.mean() == pytest.approx(rho * service_s / (2 * (1 - rho)), rel=0.03)
+
+
 def test_a_request_alone_takes_its_prompt_the_hand_over_and_its_steps():
     requests = Requests(np.array([5.0]), np.array([300.0]), np.array([11.0]))
     waited_s = first_token_s(KIND, requests, 1)
@@ -258,3 +271,36 @@ def test_the_ratio_follows_the_lengths_of_prompts_and_outputs():
 def test_the_slo_must_be_on_both():
     with pytest.raises(ValueError, match="slo_on='first_token' of the replica must be 'both'"):
         Disaggregated(replace(BOTH, slo_on="first_token", per_token_weight=0.0), 1e9)
+
+
+def rows_of(shares: dict[str, list[list[float]]]) -> pd.DataFrame:
+    """A table of shares by system, seed and rate, at rates of 2, 4 and 6 requests/s."""
+    return pd.DataFrame(
+        {
+            "mix": "m",
+            "replicas": 2,
+            "system": system,
+            "seed": seed,
+            "rate_rps": rate,
+            "share": share,
+        }
+        for system, by_seed in shares.items()
+        for seed, of_seed in enumerate(by_seed)
+        for rate, share in zip((2.0, 4.0, 6.0), of_seed)
+    )
+
+
+def test_the_sustained_rate_is_where_the_share_first_falls_below_99_percent():
+    shares = {
+        POOL: [[1.0, 0.98, 1.0], [1.0, 1.0, 1.0]],
+        CHUNKS: [[0.98, 1.0, 1.0], [1.0, 0.9, 0.0]],
+    }
+    per_replica = sustained(rows_of(shares)).loc[("m", 2)]
+    assert per_replica[POOL].tolist() == pytest.approx([1.5, 3.0])
+    assert per_replica[CHUNKS].tolist() == pytest.approx([0.5, 1.1])
+
+
+def test_the_finding_compares_with_the_better_pool_on_the_same_requests():
+    late, early = [1.0, 1.0, 0.98], [1.0, 0.98, 0.9]
+    text = finding(rows_of({POOL: [early] * 2, CHUNKS: [[0.9] * 3] * 2, APART: [late] * 2}))
+    assert "+67% (+67% to +67%) with m" in text
