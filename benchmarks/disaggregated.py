@@ -47,8 +47,8 @@ PROMPTS_AT_ONCE = (
 )  # tokens, of one pool; a longer prompt would wait for an idle replica
 CHUNKS = (256, 512, 1024)
 PREFILL_AT_ONCE = (1, 8192)  # tokens; 1: one prompt at a time
-BUDGET = 12  # replicas of three services, for the solver
-SOLVER_LOADS = (0.5, 1.0, 1.5, 2.0)  # of each service, in capacities of one replica
+BUDGET = 8  # replicas of three services, for the solver
+SOLVER_LOADS = (0.5, 1.0, 1.5)  # of each service, in capacities of one replica
 
 Latency = Callable[[Requests], np.ndarray]
 
@@ -63,13 +63,12 @@ class Mix:
     output_tokens: float
     output_cv: float
     gap_cv: float = 1.0
-    per_token_s: float = PER_TOKEN_S  # limit on the mean time of a later token
 
     @property
     def replica(self) -> Continuous:
         lengths = ("prompt_tokens", "prompt_cv", "output_tokens", "output_cv")
         of_mix = {name: getattr(self, name) for name in lengths}
-        weight = FIRST_TOKEN_S / self.per_token_s
+        weight = FIRST_TOKEN_S / PER_TOKEN_S
         replica = replica_of(GPU | of_mix | {"slo_on": "both", "per_token_weight": weight})
         assert isinstance(replica, Continuous)
         return replica
@@ -87,9 +86,7 @@ MIXES = (
     Mix("short prompts, long outputs", 200, 0.5, 400, 0.5),
     # Rounded means over the eight clients of ServeGen whose lengths are known, and over windows.
     Mix("as ServeGen", 800, 0.93, 67, 1.68, 1.9),
-    Mix("as ServeGen, 0.1 s per token", 800, 0.93, 67, 1.68, 1.9, per_token_s=0.1),
 )
-SERVICES = MIXES[:3]  # that share the budget of the solver
 
 
 def candidates(mix: Mix, replicas: int) -> Iterator[tuple[str, dict[str, int], Latency]]:
@@ -158,18 +155,16 @@ def shares(path: Path) -> None:
 
 def solved(load: float) -> Iterator[dict]:
     """The allocations of BUDGET replicas to three services, judged on other seeds."""
-    jobs = [Job(mix.name, min_replicas=0) for mix in SERVICES]
-    rates = [load * mix.replica.capacity_rps(1.0) for mix in SERVICES]
-    kinds = [Disaggregated(mix.replica, FAST) for mix in SERVICES]
-    training = [
-        [mix.requests(rate, seed) for seed in TRAINING] for mix, rate in zip(SERVICES, rates)
-    ]
+    jobs = [Job(mix.name, min_replicas=0) for mix in MIXES]
+    rates = [load * mix.replica.capacity_rps(1.0) for mix in MIXES]
+    kinds = [Disaggregated(mix.replica, FAST) for mix in MIXES]
+    training = [[mix.requests(rate, seed) for seed in TRAINING] for mix, rate in zip(MIXES, rates)]
     tables = [
         pair_table(kind, samples, FIRST_TOKEN_S, BUDGET) for kind, samples in zip(kinds, training)
     ]
     count = np.arange(BUDGET + 1)
     even = np.where(count[:, None] == count, tables, np.where(np.isinf(tables), tables, 0.0))
-    pooled = np.array([_pool_row(mix, samples) for mix, samples in zip(SERVICES, training)])
+    pooled = np.array([_pool_row(mix, samples) for mix, samples in zip(MIXES, training)])
     replicas = solve(UtilityTable.from_values(jobs, pooled), BUDGET).replicas
     choices: dict[str, np.ndarray] = {
         "best pairs": solve_pairs(jobs, tables, BUDGET)[1],
@@ -177,7 +172,7 @@ def solved(load: float) -> Iterator[dict]:
         "one pool per service": np.column_stack([np.zeros_like(replicas), replicas]),
     }
     for system, pairs in choices.items():
-        for mix, rate, kind, (prefill, decode) in zip(SERVICES, rates, kinds, pairs.tolist()):
+        for mix, rate, kind, (prefill, decode) in zip(MIXES, rates, kinds, pairs.tolist()):
             if prefill:
                 latency = partial(_apart, kind, prefill, decode)
             else:
@@ -204,7 +199,11 @@ def _pool_row(mix: Mix, samples: Sequence[Requests]) -> np.ndarray:
 
 def solver(path: Path) -> None:
     """Write what the solver chooses for three services at each of SOLVER_LOADS."""
-    _write([row for load in SOLVER_LOADS for row in solved(load)], path)
+    rows: list[dict] = []
+    for load in SOLVER_LOADS:
+        rows += solved(load)
+        print({"load": load}, flush=True)
+    _write(rows, path)
 
 
 def _write(rows: list[dict], path: Path) -> None:

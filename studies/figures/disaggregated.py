@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, legend_above
 from faro_lib.metrics.paired import unit_interval
 from studies.figures.common import LIMIT_LINE
-from studies.wording import and_list
 
 POOL, CHUNKS, APART = "one pool", "one pool, chunks", "apart"
 ASKED = 0.99  # share of the requests that shall meet both SLOs
-COLUMNS = 2  # of panels
+COLUMNS = 3  # of panels
 MARKERS = ("o", "s", "^", "D", "v")
 
 
@@ -100,9 +99,9 @@ def finding(shares: pd.DataFrame) -> str:
         pool = of_mix[[POOL, CHUNKS]]
         better = pool[pool.mean().idxmax()]
         gain, low, high = interval((of_mix[APART] - better).to_numpy() / better.mean())
-        parts.append(f"{gain:+.0%} ({low:+.0%} to {high:+.0%}) with {mix}")
+        parts.append(f"{mix}: {gain:+.0%} ({low:+.0%} to {high:+.0%})")
     return (
         f"On {shares['replicas'].max()} replicas, the rate at which {ASKED:.0%} of the requests "
-        f"meet both SLOs differs, if prefill and decode are apart, from that of the better pool by "
-        f"{and_list(parts)}."
+        f"meet both SLOs differs, if prefill and decode are apart, from that of the better pool as "
+        f"follows. {'; '.join(parts)}."
     )

@@ -303,4 +303,4 @@ def test_the_sustained_rate_is_where_the_share_first_falls_below_99_percent():
 def test_the_finding_compares_with_the_better_pool_on_the_same_requests():
     late, early = [1.0, 1.0, 0.98], [1.0, 0.98, 0.9]
     text = finding(rows_of({POOL: [early] * 2, CHUNKS: [[0.9] * 3] * 2, APART: [late] * 2}))
-    assert "+67% (+67% to +67%) with m" in text
+    assert "m: +67% (+67% to +67%)" in text
