@@ -79,6 +79,15 @@ def test_the_page_of_gpus_has_the_fits_that_a_jobs_table_can_name(script):
     assert between("gpus.md", tables.FINDING) == tables.finding(tables.entries())
 
 
+def test_the_page_of_prefill_and_decode_apart_has_the_recorded_numbers(script):
+    tables = script("disaggregated_tables")
+    shares, solved = pd.read_csv(tables.SHARES), pd.read_csv(tables.SOLVED)
+    assert between("disaggregated.md", tables.MARK) == tables.table(shares)
+    assert between("disaggregated.md", tables.SOLVED_MARK) == tables.solved_table(solved)
+    written = between("disaggregated.md", tables.FINDING_MARK)
+    assert " ".join(written.split()) == tables.finding(shares)
+
+
 def test_the_fits_of_gpus_miss_what_they_have_not_seen_by_at_most_15_percent(script):
     errors = [
         np.abs(entry[name])
