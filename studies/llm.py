@@ -25,7 +25,7 @@ from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.bursts import fit_hours
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
-from faro_lib.workload.replicas import replica_of
+from faro_lib.workload.replicas import Continuous, replica_of
 from faro_lib.workload.shares import fair_share
 from studies.arrivals import counts_of
 from studies.engines import costs, simulate_engines
@@ -282,14 +282,7 @@ def ample(
     the assumed ones.
     """
     jobs = services.jobs
-    per_token = tuple(
-        replace(
-            job,
-            slo_s=PER_TOKEN_S,
-            replica=replace(job.replica, slo_on="per_token", per_token_weight=0.0),  # type: ignore[call-arg]
-        )
-        for job in jobs
-    )
+    per_token = tuple(map(_limited_per_token, jobs))
     places = np.array([LIVE.limit_of(job) for job in jobs])
     rules = [AMPLE] * len(jobs), LIVE.dispatch, LIVE.queue_limit, places
     for day, starts in at:
@@ -310,6 +303,13 @@ def ample(
                     row[name] = float(tokens.mean()) if len(tokens) else np.nan
                     row[f"assumed_{name}"] = getattr(job.replica, name)
                 yield row
+
+
+def _limited_per_token(job: Job) -> Job:
+    """The job with the limit per token alone."""
+    assert isinstance(job.replica, Continuous)
+    replica = replace(job.replica, slo_on="per_token", per_token_weight=0.0)
+    return replace(job, slo_s=PER_TOKEN_S, replica=replica)
 
 
 def nearest_sizes(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:
