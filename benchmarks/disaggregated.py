@@ -48,7 +48,7 @@ PROMPTS_AT_ONCE = (
 CHUNKS = (256, 512, 1024)
 PREFILL_AT_ONCE = (1, 8192)  # tokens; 1: one prompt at a time
 BUDGET = 8  # replicas of three services, for the solver
-SOLVER_LOADS = (0.5, 1.0, 1.5)  # of each service, in capacities of one replica
+SOLVER_LOADS = (1.0, 0.5)  # of each service, in capacities of one replica
 
 Latency = Callable[[Requests], np.ndarray]
 
@@ -202,8 +202,8 @@ def solver(path: Path) -> None:
     rows: list[dict] = []
     for load in SOLVER_LOADS:
         rows += solved(load)
+        _write(rows, path)
         print({"load": load}, flush=True)
-    _write(rows, path)
 
 
 def _write(rows: list[dict], path: Path) -> None:
