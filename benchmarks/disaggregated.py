@@ -48,7 +48,7 @@ PROMPTS_AT_ONCE = (
 CHUNKS = (256, 512, 1024)
 PREFILL_AT_ONCE = (1, 8192)  # tokens; 1: one prompt at a time
 BUDGET = 8  # replicas of three services, for the solver
-SOLVER_LOADS = (0.5, 1.0, 1.5)  # of each service, in capacities of one replica
+SOLVER_LOADS = (0.5, 1.0)  # of each service, in capacities of one replica
 
 Latency = Callable[[Requests], np.ndarray]
 
@@ -166,7 +166,9 @@ def solved(load: float) -> Iterator[dict]:
     even = np.where(count[:, None] == count, tables, np.where(np.isinf(tables), tables, 0.0))
     pooled = np.array([_pool_row(mix, samples) for mix, samples in zip(MIXES, training)])
     replicas = solve(UtilityTable.from_values(jobs, pooled), BUDGET).replicas
+    either = [np.vstack([row, table[1:]]) for row, table in zip(pooled, tables)]
     choices: dict[str, np.ndarray] = {
+        "pairs or one pool": solve_pairs(jobs, either, BUDGET)[1],
         "best pairs": solve_pairs(jobs, tables, BUDGET)[1],
         "pairs 1:1": solve_pairs(jobs, list(even), BUDGET)[1],
         "one pool per service": np.column_stack([np.zeros_like(replicas), replicas]),
@@ -202,8 +204,8 @@ def solver(path: Path) -> None:
     rows: list[dict] = []
     for load in SOLVER_LOADS:
         rows += solved(load)
+        _write(rows, path)
         print({"load": load}, flush=True)
-    _write(rows, path)
 
 
 def _write(rows: list[dict], path: Path) -> None:

@@ -42,7 +42,8 @@ def pair_table(
 def best_pairs(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Utility of n = 0, 1, ... replicas (n,), and the number of them that do prefill (n,).
 
-    It is that of the best pair with n replicas; among equal ones, the one with least prefill.
+    It is that of the best pair with n replicas; among equal ones, the one with least prefill. The
+    first row of `table`, without prefill replicas, may have the utilities of one pool instead of 0.
 
     >>> best_pairs(np.array([[0, 0, 0], [0, 0.9, -np.inf], [0, -np.inf, -np.inf]]))
     (array([0. , 0. , 0.9]), array([0, 0, 1]))
