@@ -37,7 +37,7 @@ from studies.live.generator import Generator
 from studies.live.machine import BackgroundLoad
 
 OUT = Path("data/recorded-engine")
-SIZE = {"width": 512, "feed_forward": 1408, "heads": 8}
+SIZE = {"width": 512, "feed_forward": 1408, "heads": 8, "context": 1024}
 LENGTHS = {"prompt_tokens": 40, "output_tokens": 20, "prompt_cv": 0.5, "output_cv": 0.5}
 SLOTS = 8
 LIMIT = 100  # requests in a replica, so that none is dropped
