@@ -5,9 +5,9 @@
 
 Two services of llama.cpp (`engine`) share a few cores. Their requests come as those of two clients
 of a production service (ServeGen): each of its ten-minute windows lasts one minute here, with its
-own burstiness and its rate relative to the others. `faro run` is the command that operators use; it
-has a log of the forty minutes before, and observes both limits of each request. A client outside
-measures the same, which is compared with what `faro run` has in its journal.
+own burstiness and its rate relative to the others. `faro run` is the command that operators use.
+Its table states the bursts of the forty minutes before, and it observes both limits of each
+request. A client outside measures the same, which is compared with the journal of `faro run`.
 """
 
 import argparse
@@ -39,6 +39,8 @@ from faro_ops.policies.protocol import live_observation
 from faro_ops.rayserve.backend import Endpoint, serving
 from faro_ops.rayserve.load_generator import OUTCOMES, SERVED, Script, Sent
 from faro_ops.rayserve.spec import ServeSpec, serve_specs
+from faro_ops.recommend.load_history import with_bursts
+from faro_ops.recommend.request_log import TIME, read_request_log
 from studies.frames import write_csv
 from studies.live.engine import check_engine
 from studies.live.engine_trials import (
@@ -70,7 +72,9 @@ LEAD_S = 5.0  # between the start of `faro run` and of the load
 def services(kind: Continuous) -> tuple[tuple[Job, ...], tuple[ServeSpec, ...]]:
     """The two services, with replicas of this kind."""
     kind = replace(kind, slo_on="both", per_token_weight=SLO_S / PER_TOKEN_SLO_S)
-    one = Job("", slo_s=SLO_S, quantile=QUANTILE, replica=kind, model="own", cold_start_s=10.0)
+    one = Job(
+        "service", slo_s=SLO_S, quantile=QUANTILE, replica=kind, model="own", cold_start_s=10.0
+    )
     jobs = tuple(replace(one, name=name) for name in CLIENTS)
     return jobs, serve_specs(jobs, {job.name: serve_section() for job in jobs})
 
@@ -131,25 +135,31 @@ def requests(
     return past, coming
 
 
-def write_log(path: Path, jobs: Sequence[Job], past: Sequence[np.ndarray], end_s: float) -> None:
-    """Write the request log of the minutes that end at Unix time `end_s`."""
-    begin_s = end_s - HISTORY * MINUTE_S
+def with_bursts_of(
+    jobs: Sequence[Job], past: Sequence[np.ndarray], folder: Path
+) -> tuple[Job, ...]:
+    """The jobs with the dispersion of a request log, as `faro recommend` fits it.
+
+    past : arrival times in seconds of each job.
+    """
+    log = folder / "log.csv"
     rows = sorted((at, job.name) for job, times in zip(jobs, past) for at in times.tolist())
-    with path.open("w", newline="") as file:
+    with log.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(("time", "job"))
-        lines.writerows((f"{begin_s + at:.3f}", name) for at, name in rows)
+        lines.writerows((f"{at:.3f}", name) for at, name in rows)
+    return with_bursts(jobs, read_request_log(log, [job.name for job in jobs], keep=TIME))
 
 
 # --- the run --------------------------------------------------------------------------------------
 
 
 @contextmanager
-def controller(endpoint: Endpoint, folder: Path, log: Path) -> Iterator[Path]:
+def controller(endpoint: Endpoint, folder: Path) -> Iterator[Path]:
     """`faro run --apply` in a process of its own; yields its journal."""
     path = folder / "run.jsonl"
     where = ["--address", endpoint.ray.address, "--serve-address", endpoint.http.address]
-    words = ["run", "--jobs", str(folder / "jobs.yaml"), *where, "--history", str(log), "--apply"]
+    words = ["run", "--jobs", str(folder / "jobs.yaml"), *where, "--apply"]
     words += ["--capacity", str(CAPACITY), "--tick", f"{TICK_S:g}", "--journal", str(path)]
     environment = os.environ | {"RAY_AUTH_TOKEN": endpoint.ray.token, "RAY_AUTH_MODE": "token"}
     with (folder / "run.log").open("w") as output:
@@ -183,6 +193,9 @@ def write_table(path: Path, jobs: Sequence[Job]) -> None:
             "service_time_s": job.service_time_s,
             "replica": mapping_of(job.replica),
             "serve": serve_section(),
+            "dispersion_10s": job.dispersion_10s,
+            "dispersion_1s": job.dispersion_1s,
+            "dispersion_100ms": job.dispersion_100ms,
         }
         for job in jobs
     ]
@@ -255,13 +268,13 @@ def run(kind: Continuous, minutes: int, seed: int = 1) -> tuple[pd.DataFrame, di
             asyncio.run(answers(url, [{"prompt_tokens": 1, "output_tokens": 1}]))
         jobs, _ = services(slowed(kind, factor_now(urls[0], kind)))
         past, coming = requests(windows, jobs, minutes, seed)
+        jobs = with_bursts_of(jobs, past, folder)
         write_table(folder / "jobs.yaml", jobs)
-        write_log(folder / "log.csv", jobs, past, time.time())
         due_s = np.concatenate(coming)
         of_job = np.repeat(np.arange(len(jobs)), [len(one) for one in coming])
         order = np.argsort(due_s, kind="stable")
         script = Script(urls, due_s[order], of_job[order], np.full(len(due_s), np.nan))
-        with controller(endpoint, folder, folder / "log.csv") as path:
+        with controller(endpoint, folder) as path:
             origin_s = time.time() + LEAD_S
             with BackgroundLoad((*endpoint.pids, os.getpid())) as load:
                 sent = Generator(script, origin_s).result(timeout_s=60 * minutes + 180)
