@@ -233,7 +233,7 @@ def at_clients(script: Script, sent: Sent, names: Sequence[str], shift_s: float)
     table = pd.DataFrame(
         {
             "job": np.array(names)[script.job],
-            "minute": np.floor((script.due_s + sent.latency_s + shift_s) / MINUTE_S),
+            "minute": (script.due_s + np.nan_to_num(sent.latency_s) + shift_s) // MINUTE_S,
             "served": sent.outcome == SERVED,
             "first_s": sent.first_s,
             "later_s": later_s,
@@ -249,6 +249,15 @@ def at_clients(script: Script, sent: Sent, names: Sequence[str], shift_s: float)
         first_token_s=("first_s", lambda one: one.quantile(QUANTILE)),
         per_token_s=("later_s", lambda one: one.quantile(QUANTILE)),
     ).reset_index()
+
+
+def joined(seen: pd.DataFrame, script: Script, sent: Sent, names: Sequence[str]) -> pd.DataFrame:
+    """What `faro run` observed and what the clients measured in the same minutes of `faro run`."""
+    # The load begins so many seconds after a minute of `faro run` does.
+    shift_s = float(-seen["minute"].iloc[0] * MINUTE_S % MINUTE_S)
+    ended = np.round(seen["minute"] + shift_s / MINUTE_S).astype(int) - 1
+    clients = at_clients(script, sent, names, shift_s)
+    return seen.assign(minute=ended).merge(clients, on=["job", "minute"], suffixes=("", "_clients"))
 
 
 def run(kind: Continuous, minutes: int, seed: int = 1) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -280,11 +289,7 @@ def run(kind: Continuous, minutes: int, seed: int = 1) -> tuple[pd.DataFrame, di
                 sent = Generator(script, origin_s).result(timeout_s=60 * minutes + 180)
             time.sleep(TICK_S + MINUTE_S)  # until the last minute is observed
             seen = observed(path, origin_s)
-    # Minutes of `faro run` begin so many seconds before those of the load.
-    shift_s = float(-seen["minute"].iloc[0] * MINUTE_S % MINUTE_S)
-    clients = at_clients(script, sent, [job.name for job in jobs], shift_s)
-    seen["minute"] = np.round(seen["minute"] + shift_s / MINUTE_S) - 1  # that has ended
-    table = seen.merge(clients, on=["job", "minute"], suffixes=("", "_clients"))
+    table = joined(seen, script, sent, [job.name for job in jobs])
     return table, summary(table, sent) | {"other_cpu": load.processors, "requests": len(due_s)}
 
 

@@ -121,6 +121,28 @@ def of_profile(replica: Continuous, own: pd.DataFrame) -> np.ndarray:
     )
 
 
+def of_own(own: pd.DataFrame, guess: Continuous) -> Continuous:
+    """A replica with llama.cpp's own times: steps as measured, prompts by a line.
+
+    guess : has the other parameters. A step of more sequences counts as at least as long as one of
+        fewer; between the measured numbers, times are interpolated.
+    """
+    steps, prompts = (own[own["quantity"] == one] for one in ("step", "prompt"))
+    at = steps["of"].to_numpy(float)
+    step_s = np.maximum.accumulate(steps["seconds"].to_numpy())
+    slopes_s = np.diff(step_s) / np.diff(at)
+    gamma_s, _ = np.polyfit(prompts["of"], prompts["seconds"], 1)
+    return replace(
+        guess,
+        alpha_s=float(step_s[0] - slopes_s[0] * at[0]),
+        beta_s=float(slopes_s[0]),
+        beta_knees=tuple(zip(at[1:-1].tolist(), np.diff(slopes_s).tolist())),
+        gamma_s=float(gamma_s),
+        gamma_knees=(),
+        max_sequences=int(at[-1]),
+    )
+
+
 def slower(own: pd.DataFrame, than: pd.DataFrame) -> float:
     """How much slower the engine is than in other timings: geometric mean of the ratios."""
     return float(np.exp(np.log(own["seconds"] / than["seconds"]).mean()))
@@ -224,7 +246,11 @@ def trial(
     endpoint: Endpoint, job: Job, spec: ServeSpec, found: dict[str, Any], share: float, seed: int,
     seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """One load, live and simulated: with the profile as it is, and as fast as the engine is now."""
+    """One load, live and simulated by three twins.
+
+    They have the profile as it is, the profile as fast as the engine is now, and llama.cpp's own
+    times, as fast as the engine is now.
+    """
     url = endpoint.http.address + spec.route
     rate_rps = share * found["capacity_rps"]
     before = own_timings(url)
@@ -238,7 +264,12 @@ def trial(
     row |= {"slower": factor, "drift": slower(after, before), "other_cpu": load.processors}
     live = live_measures(script, sent, lengths[1])
     row |= {f"live_{name}": value for name, value in live.items()}
-    for name, replica in (("twin", service.replica), ("paired", slowed(service.replica, factor))):
+    replicas = {
+        "twin": service.replica,
+        "paired": slowed(service.replica, factor),
+        "own": slowed(of_own(found["own"], service.replica), factor),
+    }
+    for name, replica in replicas.items():
         of_twin = replace(job, replica=replica)
         twin = twin_measures(of_twin, script.due_s, lengths, service.overhead_s)
         row |= {f"{name}_{quantity}": value for quantity, value in twin.items()}

@@ -9,9 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from observations import observed as observation_of
 
+from faro_lib.control import GuardrailConfig
+from faro_lib.control.tick import Step
+from faro_lib.protocol import hold
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
+from faro_ops.controller.journal import Header, Journal
+from faro_ops.rayserve.load_generator import Sent
 from studies.live import engine_scale
 from studies.live.engine import TIMINGS, Engine, check_engine, model_file
 from studies.live.engine_scale import CLIENTS, HISTORY, arrivals_of, at_clients, services
@@ -19,6 +25,7 @@ from studies.live.engine_trials import (
     chat,
     lengths_of,
     live_measures,
+    of_own,
     of_profile,
     slowed,
     slower,
@@ -147,6 +154,16 @@ def test_a_slowed_replica_takes_longer_for_everything_by_the_same_factor():
     assert fast_s[2] == pytest.approx(0.023 + 0.1)
 
 
+def test_a_replica_with_the_engines_own_times_has_its_steps_and_prompts():
+    steps = [("step", n, s) for n, s in ((1, 0.010), (2, 0.015), (4, 0.022), (8, 0.020))]
+    prompts = [("prompt", p, 0.010 + 0.0012 * p) for p in (10, 40, 160)]
+    own = pd.DataFrame([*steps, *prompts], columns=["quantity", "of", "seconds"])
+    replica = of_own(own, KIND)
+    assert of_profile(replica, own)[:3] == pytest.approx([0.010, 0.015, 0.022])
+    assert replica.decode_s(8) == pytest.approx(0.022), "no step is shorter than one of fewer"
+    assert of_profile(replica, own)[4:] == pytest.approx([s for *_, s in prompts])
+
+
 def test_the_profiled_service_streams_through_all_requests_at_once():
     job, spec = chat()
     assert spec.import_path == "studies.live.engine:Engine"
@@ -199,3 +216,37 @@ def test_a_request_meets_both_limits_or_does_not_count_as_met():
     )
     (row,) = at_clients(script, sent, ["chat"], 0.0).itertuples()
     assert (row.served, row.met) == (3, 1)
+
+
+def test_the_minutes_of_the_controller_and_of_the_clients_are_the_same(tmp_path):
+    """The load begins 20 s after a minute of the controller does, and each minute has one count."""
+    jobs, _ = services(KIND)
+    origin_s = 1_000_000
+    load_s = origin_s + 15 * 60 + 20.0
+    with Journal(tmp_path / "journal") as written:
+        written.begin(Header("x", jobs, GuardrailConfig(), 10.0, True, origin_s=origin_s))
+        for minute in range(15, 20):
+            for second in (0.0, 30.0):
+                seen = observation_of(
+                    [1, 2],
+                    now_s=60.0 * minute + second,
+                    minute=minute,
+                    arrivals_per_min=np.full((2, 1), float(minute)),
+                    goodput_rps=np.array([1.0, 2.0]),
+                )
+                written.tick(Step(seen, hold(seen), np.array([1, 3]), 0.0), None)
+    seen = engine_scale.observed(tmp_path / "journal", load_s)
+    due_s = np.arange(0.5, 160.0)
+    n = len(due_s)
+    script = SimpleNamespace(due_s=due_s, job=np.arange(n) % 2)
+    parts, latency_s = np.full(n, 11), np.full(n, 0.2)
+    sent = Sent(np.zeros(n, np.int8), latency_s, np.zeros(n), np.full(n, 0.1), parts)
+    table = engine_scale.joined(seen, script, sent, [job.name for job in jobs])
+    # 40 s of the controller's first minute, then two complete ones.
+    assert table["served"].tolist() == [20, 20, 30, 30, 30, 30]
+    assert table["minute"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert table["arrivals"].tolist() == [16, 16, 17, 17, 18, 18]
+    found = engine_scale.summary(table, sent)
+    assert (found["served"], found["met_share"]) == (n, 1.0)
+    assert found["observed_goodput_rps"] == pytest.approx(3.0)
+    assert found["goodput_rps"] == pytest.approx(160 / 180)
