@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | recorded-kind-pool | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -24,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs metadata crate clean
+.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes recorded-kind-pool lab data config docs metadata crate clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -165,6 +165,14 @@ recorded-kubernetes: kubeconfig $(READY)
 	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
 	python -c 'from studies.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 	python docs/recorded_trials.py
+
+# Shared replicas on the kind cluster, with the requests and cores of the first two trials above.
+POOL_RUN = results/pool/faro-10jobs/live/kind
+recorded-kind-pool: kubeconfig $(READY)
+	WORKER_CORES=8 cluster/up.sh
+	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-pool.yaml --rerun-incomplete -- $(POOL_RUN)/summary.csv'
+	cp $(POOL_RUN)/summary.csv data/recorded-sharing/kind.csv
+	python docs/sharing_tables.py
 
 # It opens the table of contents, shown as a page by the settings in notebooks/.jupyter.
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/notebooks/.jupyter:$(JUPYTER_CONFIG_PATH)

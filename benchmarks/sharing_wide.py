@@ -2,10 +2,13 @@
 
     python benchmarks/sharing_wide.py             # about an hour of two idle cores
     python benchmarks/sharing_wide.py weekend launch
+    python benchmarks/sharing_wide.py doubling stop --seeds 8 --trials 1   # a day of eight worlds
 
 Faro-Sum decides for isolated replicas, and for replicas that hold two models. Forecasters are
 fitted to the days before the judged one. data/recorded-sharing/wide.csv gets the losses by block of
-the day; the rows of a world replace its earlier ones. docs/sharing_tables.py writes the table.
+the day; the rows of a world replace its earlier ones. docs/sharing_tables.py writes the table. With
+`--seeds`, a generated workload is drawn with so many seeds, and its rows are named after them; the
+column `day` has the seed then.
 """
 
 import argparse
@@ -37,8 +40,11 @@ class World(NamedTuple):
     capacities: list[int]
 
 
-def worlds(wanted: Sequence[str], raw: str) -> Iterator[World]:
-    """The workloads of CONFIG with these names; all of them without names."""
+def worlds(wanted: Sequence[str], raw: str, seed: int | None = None) -> Iterator[World]:
+    """The workloads of CONFIG with these names; all of them without names.
+
+    `seed` replaces that of generated workloads, and others raise ValueError; None: as in CONFIG.
+    """
     config = read_yaml(CONFIG)
     top = {key: config[key] for key in ("workload", "jobs", "capacities")}
     every: list[dict[str, Any]] = [
@@ -53,9 +59,12 @@ def worlds(wanted: Sequence[str], raw: str) -> Iterator[World]:
         if wanted and world["name"] not in wanted:
             continue
         workload = world.get("workload", SYNTHETIC)
-        traces = load_workload(
-            workload, world.get("jobs"), raw=raw, synthetic=world.get("synthetic", {})
-        )
+        synthetic = world.get("synthetic", {})
+        if seed is not None:
+            if workload != SYNTHETIC:
+                raise ValueError(f"{world['name']} is not generated, so it has no seed")
+            synthetic = synthetic | {"seed": seed}
+        traces = load_workload(workload, world.get("jobs"), raw=raw, synthetic=synthetic)
         days = world.get("judged") or [traces.days + 1]
         yield World(world["name"], traces, days, world["capacities"])
 
@@ -70,19 +79,35 @@ def blocks_of(world: World, trials: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def blocks_of_seeds(name: str, seeds: int, trials: int) -> pd.DataFrame:
+    """`blocks_of` for seeds 1 to `seeds` of a generated workload; the column `day` has the seed."""
+    parts = []
+    for seed in range(1, seeds + 1):
+        print(f"{name}, seed {seed}", flush=True)
+        (world,) = worlds([name], "", seed)
+        parts.append(blocks_of(world, trials).assign(day=seed))
+    return pd.concat(parts, ignore_index=True).assign(world=f"{name}, {seeds} worlds")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("worlds", nargs="*", help="names in config/wide.yaml, or azure-2019")
     parser.add_argument("--raw", default="data/raw")
     parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--seeds", type=int, help="worlds of each generated workload")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
-    for world in worlds(options.worlds, options.raw):
-        print(world.name, flush=True)
-        table = blocks_of(world, options.trials)
+    if options.seeds:
+        tables = (blocks_of_seeds(name, options.seeds, options.trials) for name in options.worlds)
+    else:
+        of_config = worlds(options.worlds, options.raw)
+        tables = (blocks_of(world, options.trials) for world in of_config)
+    for table in tables:
+        print(", ".join(table["world"].unique()), flush=True)
         if options.out.exists():
             before = pd.read_csv(options.out)
-            table = pd.concat([before[before["world"] != world.name], table], ignore_index=True)
+            others = before[~before["world"].isin(table["world"])]
+            table = pd.concat([others, table], ignore_index=True)
         write_csv(table, options.out)
 
 

@@ -131,11 +131,10 @@ def own_code(runs: pd.DataFrame, entries: dict[str, Entry]) -> str:
             f"{total['equal_changes'] / total['changes']:.1%} of {total['changes']:,}",
             f"{of_one['regret_reading'].mean():.1%}",
             f"{of_one['regret_own'].mean():.1%}",
-            of_one["failures"].sum(),
         )
         rows.append((name, versions, *cells))
     heads = ["autoscaler", "own code", "equal targets", "equal, of those that change"]
-    table = markdown_table([*heads, "regret, our reading", "own code", "failed decisions"], rows)
+    table = markdown_table([*heads, "regret, our reading", "own code"], rows)
     keys = runs[["scenario", "kind"]].drop_duplicates()
     shared = [tuple(key) for key in keys.itertuples(index=False)]
     faro = [

@@ -1,7 +1,8 @@
-"""The tables of docs/sharing.md, from the runs of three benchmarks.
+"""The tables of docs/sharing.md, from recorded runs.
 
 python benchmarks/sharing.py && python benchmarks/sharing_wide.py
 python benchmarks/sharing_live.py --stretch 4
+make recorded-kind-pool
 python docs/sharing_tables.py
 """
 
@@ -27,6 +28,8 @@ BURST_MARK = "burst: docs/sharing_tables.py writes this table"
 MIXED_MARK = "mixed: docs/sharing_tables.py writes this table"
 WIDE_MARK = "wide: docs/sharing_tables.py writes this table"
 LIVE_MARK = "live: docs/sharing_tables.py writes this table"
+KIND_MARK = "kind: docs/sharing_tables.py writes this table"
+ISOLATED_ON_KIND = ROOT / "data/recorded-kubernetes/summary.csv"
 PATH_MARK = "path: docs/sharing_tables.py writes this table"
 BINDINGS = ("late", "early")
 SLO_S = 0.72  # of the live services, before it is stretched
@@ -214,6 +217,22 @@ def carried(runs: pd.DataFrame, placement: str) -> float:
     return most
 
 
+def kind_table(shared: pd.DataFrame, isolated: pd.DataFrame) -> str:
+    """A row per trial on the kind cluster: isolated and shared replicas, live and simulated."""
+    lines = []
+    for trial in sorted(shared["trial"].unique()):
+        cells = []
+        for runs in (isolated, shared):
+            same = runs[(runs["trial"] == trial) & (runs["policy"] == LEADER)]
+            by_place = same.set_index("environment")
+            for column, form in (("lost_utility", "{:.2f}"), ("slo_violation_rate", "{:.1%}")):
+                live, twin = (by_place.loc[place, column] for place in ("live", "simulation"))
+                cells.append(f"{form.format(live)} ({form.format(twin)})")
+        lines.append([int(trial), *cells])
+    heads = ["lost, isolated", "violations", "lost, four share", "violations"]
+    return markdown_table(["trial", *heads], lines, right=heads)
+
+
 def with_tables(page: str) -> str:
     """docs/sharing.md with the tables of all runs that are recorded."""
     page = marked.with_table(page, MARK, table(read_runs()))
@@ -230,6 +249,10 @@ def with_tables(page: str) -> str:
     if len(live) and len(costs):
         page = marked.with_table(page, LIVE_MARK, live_table(live))
         page = marked.with_table(page, PATH_MARK, path_table(costs, live))
+    on_kind = RUNS / "kind.csv"
+    if on_kind.exists():
+        rows = kind_table(pd.read_csv(on_kind), pd.read_csv(ISOLATED_ON_KIND))
+        page = marked.with_table(page, KIND_MARK, rows)
     return page
 
 

@@ -57,6 +57,7 @@ MIN_NU = 3.0
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
 ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
+DEEPEST = 10  # doublings of a trajectory that NUTS accepts without a limit of ours
 
 
 def build_model(traces: Traces, rows: int = ROWS):
@@ -178,13 +179,18 @@ def fit_bayes(
     draws: int = 1000,
     tune: int = 600,
     chains: int = 4,
+    depth: int = DEEPEST,
     progress: Report = log.info,
 ) -> Any:
     """Fit the model with nutpie; returns ArviZ InferenceData.
 
     The result is reproducible for a given seed. A fit that has not converged (`convergence`) is
-    repeated once, with LONGER times the draws and tuning steps. The posterior group has the
-    attributes `seed` and `fit_s` (seconds for compiling and all fits).
+    repeated once, with LONGER times the draws and tuning steps, and without a limit on `depth`.
+    The posterior group has the attributes `seed` and `fit_s` (seconds for compiling and all fits).
+
+    depth : doublings of a trajectory, which then has at most 2^depth - 1 steps. In the coordinates
+        of `Ridge` the posterior is almost spherical, and NUTS takes 15 steps, the last of which
+        turn back. Seven cost half; only tau then has fewer effective draws.
     """
     import nutpie
 
@@ -192,7 +198,7 @@ def fit_bayes(
     compiled = nutpie.compile_pymc_model(build_model(traces, rows))
     progress(f"model of {len(traces.jobs)} jobs compiled in {time.perf_counter() - started:.0f} s")
     cores = min(chains, os.cpu_count() or 1)
-    for factor in (1, LONGER):
+    for factor, most in ((1, depth), (LONGER, DEEPEST)):
         idata = nutpie.sample(
             compiled,
             draws=factor * draws,
@@ -200,6 +206,7 @@ def fit_bayes(
             chains=chains,
             cores=cores,
             seed=seed,
+            maxdepth=most,
             progress_bar=False,
             save_warmup=False,
         )

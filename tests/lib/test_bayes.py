@@ -34,7 +34,9 @@ def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_withou
 
     messages = []
     traces = world(days=2, minutes=90)
-    idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, progress=messages.append)
+    options = {"draws": 20, "tune": 40, "chains": 2, "depth": 1}
+    idata = fit_bayes(traces, seed=1, **options, progress=messages.append)
+    assert idata.sample_stats["n_steps"].max() > 1  # the repeated fit has no limit on its depth
     assert [line.split(" in ")[0] for line in messages] == [
         "model of 2 jobs compiled",
         "fitted",

@@ -6,9 +6,11 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from observations import observed
 
+from benchmarks.own_code import KEPT, compared
 from faro_lib.control import PolicyFailed
 from faro_lib.policies import HPA
 from faro_lib.policies.platforms import RayServe
@@ -281,3 +283,13 @@ def test_our_readings_with_these_rules_ask_for_what_the_own_code_asks(reading, c
     with_rules, without = random_ticks(policies, OWN[reading.name](), cold_start, ceiling)
     assert with_rules == 1
     assert without < 1
+
+
+@go
+@pytest.mark.slow
+def test_a_comparison_makes_a_row_of_the_recorded_table():
+    row, differences = compared("HPA", "giant-v1", "public", 106)
+    recorded = pd.read_csv(KEPT / "own-code.csv")
+    assert list(row) == list(recorded.columns)
+    assert row["equal"] < row["decisions"]
+    assert set(differences) >= {"reading", "own", "now_s", "job"}

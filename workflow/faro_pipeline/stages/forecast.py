@@ -20,9 +20,12 @@ class Forecast(Stage):
     fit_minutes: int = Field(
         1500, ge=100, description="training minutes per job in the fit, chosen at random"
     )
-    draws: int = Field(800, ge=10, description="posterior draws per chain")
+    draws: int = Field(1000, ge=10, description="posterior draws per chain")
     tune: int = Field(200, ge=10, description="tuning steps per chain")
     chains: int = Field(4, ge=1, description="chains of the sampler")
+    depth: int = Field(
+        3, ge=1, le=10, description="a trajectory of the sampler has at most 2^depth - 1 steps"
+    )
     samples: int = Field(200, ge=10, description="sample paths per forecast, for the scores")
     baselines: Names = Field(
         ["persistence", "seasonal", "kalman", "structural", "ar"],
