@@ -22,6 +22,7 @@ TIMINGS = "own timings: docs/engine_tables.py writes this table"
 TWINS = "twins: docs/engine_tables.py writes this table"
 SCALE = "scale: docs/engine_tables.py writes this table"
 FINDING = "profile: docs/engine_tables.py writes these sentences"
+VERDICT = "verdict: docs/engine_tables.py writes these sentences"
 OUTCOME = "run: docs/engine_tables.py writes these sentences"
 KINDS = ("twin", "paired", "own")  # of twins
 MILLI = 1e3
@@ -86,6 +87,23 @@ def twins(runs: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=["load", "requests"])
 
 
+def verdict(own: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """In how many cases the profile and each twin are within their limits, as sentences."""
+    off = (own["profile"] / own["seconds"] - 1).abs()
+    parts = [f"The profile is within 10 % of {(off <= 0.1).sum()} of {len(off)} of these times."]
+    words = {"first_token": "p99 to the first token", "per_token": "p99 per later token"}
+    names = {"twin": "as profiled", "paired": "at the engine's speed", "own": "with its own times"}
+    for twin, name in names.items():
+        within = []
+        for quantity, word in (*words.items(), ("rps", "throughput")):
+            limit = 0.1 if quantity == "rps" else 0.15
+            ratio = runs[f"{twin}_{quantity}"] / runs[f"live_{quantity}"]
+            count = int(((ratio - 1).abs() <= limit).sum())
+            within.append(f"{word} {count} (median {ratio.median():.2f})")
+        parts.append(f"Twin {name}, of {len(runs)} runs within the limits: {', '.join(within)}.")
+    return " ".join(parts)
+
+
 def scale(minutes: pd.DataFrame) -> str:
     """A row per minute: requests, replicas and goodput of both services."""
     rows = []
@@ -121,6 +139,7 @@ def page(text: str, found: dict[str, Any]) -> str:
         FINDING: finding(found["profile"]),
         TIMINGS: timings(found["own-timings"]),
         TWINS: twins(found["twins"]),
+        VERDICT: verdict(found["own-timings"], found["twins"]),
         SCALE: scale(found["scale"]),
         OUTCOME: outcome(found["scale-summary"].iloc[0].to_dict()),
     }

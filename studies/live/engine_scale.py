@@ -199,7 +199,8 @@ def write_table(path: Path, jobs: Sequence[Job]) -> None:
         }
         for job in jobs
     ]
-    path.write_text(yaml.safe_dump(rows, sort_keys=False))
+    # By way of JSON, because YAML would write what two services share as an alias.
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(rows)), sort_keys=False))
 
 
 def observed(path: Path, origin_s: float) -> pd.DataFrame:
