@@ -64,7 +64,7 @@ class Engine:
 
     def __init__(
         self,
-        lengths: Mapping[str, float],
+        lengths: Mapping[str, Any],
         slots: int = 8,
         size: Mapping[str, int] | None = None,
         seed: int = 0,

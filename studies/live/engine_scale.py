@@ -161,7 +161,9 @@ def controller(endpoint: Endpoint, folder: Path) -> Iterator[Path]:
     where = ["--address", endpoint.ray.address, "--serve-address", endpoint.http.address]
     words = ["run", "--jobs", str(folder / "jobs.yaml"), *where, "--apply"]
     words += ["--capacity", str(CAPACITY), "--tick", f"{TICK_S:g}", "--journal", str(path)]
-    environment = os.environ | {"RAY_AUTH_TOKEN": endpoint.ray.token, "RAY_AUTH_MODE": "token"}
+    token = endpoint.ray.token
+    assert isinstance(token, str), "the Ray that this process has started"
+    environment = os.environ | {"RAY_AUTH_TOKEN": token, "RAY_AUTH_MODE": "token"}
     with (folder / "run.log").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "faro_ops.cli", *words],
@@ -170,7 +172,7 @@ def controller(endpoint: Endpoint, folder: Path) -> Iterator[Path]:
             stderr=subprocess.STDOUT,
         )
     try:
-        while not (path.exists() and journal.read(path)[1]):
+        while not _has_ticks(path):
             if process.poll() is not None:
                 text = (folder / "run.log").read_text()
                 raise RuntimeError(f"faro run ended: {text[-500:]}")
@@ -179,6 +181,14 @@ def controller(endpoint: Endpoint, folder: Path) -> Iterator[Path]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+def _has_ticks(path: Path) -> bool:
+    """Whether a journal has a tick. Its first lines may be incomplete while they are written."""
+    try:
+        return bool(journal.read(path)[1])
+    except (OSError, ValueError):
+        return False
 
 
 def write_table(path: Path, jobs: Sequence[Job]) -> None:

@@ -38,7 +38,12 @@ from studies.live.machine import BackgroundLoad
 
 OUT = Path("data/recorded-engine")
 SIZE = {"width": 512, "feed_forward": 1408, "heads": 8, "context": 1024}
-LENGTHS = {"prompt_tokens": 40, "output_tokens": 20, "prompt_cv": 0.5, "output_cv": 0.5}
+LENGTHS: dict[str, Any] = {
+    "prompt_tokens": 40,
+    "output_tokens": 20,
+    "prompt_cv": 0.5,
+    "output_cv": 0.5,
+}
 SLOTS = 8
 LIMIT = 100  # requests in a replica, so that none is dropped
 LOADS = (0.5, 0.7, 0.85)
@@ -209,12 +214,14 @@ def twin_measures(
 
 def slowed(replica: Continuous, factor: float) -> Continuous:
     """The replica with all times multiplied by `factor`."""
-    knees = {
-        name: tuple((at, factor * extra_s) for at, extra_s in getattr(replica, name))
-        for name in ("beta_knees", "gamma_knees")
-    }
-    times = {name: factor * getattr(replica, name) for name in ("alpha_s", "beta_s", "gamma_s")}
-    return replace(replica, **times, **knees)
+    return replace(
+        replica,
+        alpha_s=factor * replica.alpha_s,
+        beta_s=factor * replica.beta_s,
+        gamma_s=factor * replica.gamma_s,
+        beta_knees=tuple((at, factor * extra_s) for at, extra_s in replica.beta_knees),
+        gamma_knees=tuple((at, factor * extra_s) for at, extra_s in replica.gamma_knees),
+    )
 
 
 # --- trials ---------------------------------------------------------------------------------------
