@@ -52,7 +52,7 @@ def finding(profile: dict[str, Any]) -> str:
 
 def timings(own: pd.DataFrame) -> str:
     """A row per measurement of llama.cpp's own, and what the profile predicts."""
-    names = {"step": "a step of {} sequences", "prompt": "a prompt of {} tokens, with its step"}
+    names = {"step": "step, {} at once", "prompt": "prompt of {} tokens and its step"}
     rows = [
         (
             names[one.quantity].format(one.of),

@@ -300,8 +300,8 @@ def write(out: Path, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=3, help="runs per load")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a run")
+    parser.add_argument("--trials", type=int, default=2, help="runs per load")
+    parser.add_argument("--seconds", type=float, default=45.0, help="length of a run")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(words)
     try:
