@@ -1,7 +1,7 @@
 """The tables of docs/engine.md, from data/recorded-engine.
 
-python -m studies.live.engine_trials && python -m studies.live.engine_scale && python docs/engine_tables.py
-"""  # noqa: E501
+python docs/engine_tables.py, after studies/live/engine_trials.py and engine_scale.py
+"""
 
 from __future__ import annotations
 

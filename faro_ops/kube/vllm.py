@@ -11,8 +11,8 @@ from typing import Any
 
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
+from faro_ops.kube.deployment_metrics import WINDOW
 
-WINDOW = "$window"
 VLLM = "vllm"  # key of `deployment.queries` with the labels that select the service's pods
 FIRST_TOKEN = "vllm:time_to_first_token_seconds"
 PER_TOKEN = "vllm:request_time_per_output_token_seconds"

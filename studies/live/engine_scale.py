@@ -262,7 +262,9 @@ def at_clients(script: Script, sent: Sent, names: Sequence[str], shift_s: float)
     ).reset_index()
 
 
-def joined(seen: pd.DataFrame, script: Script, sent: Sent, names: Sequence[str]) -> pd.DataFrame:
+def same_minutes(
+    seen: pd.DataFrame, script: Script, sent: Sent, names: Sequence[str]
+) -> pd.DataFrame:
     """What `faro run` observed and what the clients measured in the same minutes of `faro run`."""
     # The load begins so many seconds after a minute of `faro run` does.
     shift_s = float(-seen["minute"].iloc[0] * MINUTE_S % MINUTE_S)
@@ -300,7 +302,7 @@ def run(kind: Continuous, minutes: int, seed: int = 1) -> tuple[pd.DataFrame, di
                 sent = Generator(script, origin_s).result(timeout_s=60 * minutes + 180)
             time.sleep(TICK_S + MINUTE_S)  # until the last minute is observed
             seen = observed(path, origin_s)
-    table = joined(seen, script, sent, [job.name for job in jobs])
+    table = same_minutes(seen, script, sent, [job.name for job in jobs])
     return table, summary(table, sent) | {"other_cpu": load.processors, "requests": len(due_s)}
 
 

@@ -249,10 +249,16 @@ def profiled(endpoint: Endpoint, job: Job, spec: ServeSpec, seconds: float) -> d
     }
 
 
-def trial(
-    endpoint: Endpoint, job: Job, spec: ServeSpec, found: dict[str, Any], share: float, seed: int,
+def at_load(
+    endpoint: Endpoint,
+    job: Job,
+    spec: ServeSpec,
+    found: dict[str, Any],
+    *,
+    share: float,
+    seed: int,
     seconds: float,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One load, live and simulated by three twins.
 
     They have the profile as it is, the profile as fast as the engine is now, and llama.cpp's own
@@ -318,7 +324,8 @@ def main(words: Sequence[str] | None = None) -> None:
         rows: list[dict[str, Any]] = []
         for number in range(given.trials):
             for share in LOADS:
-                rows.append(trial(endpoint, job, spec, found, share, 100 + number, given.seconds))
+                load = {"share": share, "seed": 100 + number, "seconds": given.seconds}
+                rows.append(at_load(endpoint, job, spec, found, **load))
                 write(given.out, found, rows)  # a later run may fail
 
 

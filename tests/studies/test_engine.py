@@ -241,7 +241,7 @@ def test_the_minutes_of_the_controller_and_of_the_clients_are_the_same(tmp_path)
     script = SimpleNamespace(due_s=due_s, job=np.arange(n) % 2)
     parts, latency_s = np.full(n, 11), np.full(n, 0.2)
     sent = Sent(np.zeros(n, np.int8), latency_s, np.zeros(n), np.full(n, 0.1), parts)
-    table = engine_scale.joined(seen, script, sent, [job.name for job in jobs])
+    table = engine_scale.same_minutes(seen, script, sent, [job.name for job in jobs])
     # 40 s of the controller's first minute, then two complete ones.
     assert table["served"].tolist() == [20, 20, 30, 30, 30, 30]
     assert table["minute"].tolist() == [0, 0, 1, 1, 2, 2]
