@@ -324,8 +324,9 @@ def main(words: Sequence[str] | None = None) -> None:
         rows: list[dict[str, Any]] = []
         for number in range(given.trials):
             for share in LOADS:
-                load = {"share": share, "seed": 100 + number, "seconds": given.seconds}
-                rows.append(at_load(endpoint, job, spec, found, **load))
+                seed = 100 + number
+                parts = endpoint, job, spec, found
+                rows.append(at_load(*parts, share=share, seed=seed, seconds=given.seconds))
                 write(given.out, found, rows)  # a later run may fail
 
 
