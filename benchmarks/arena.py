@@ -23,6 +23,7 @@ from pathlib import Path
 from faro_lib.files import atomic_write
 from faro_ops.arena.scenarios import scenario_of, scenarios
 from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, overall, policy_of, score
+from studies.arena.scores import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "data/arena"
@@ -59,10 +60,12 @@ def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
 def with_scenario(kept: dict, name: str, more: dict) -> dict:
     """A recorded entry, and its rows `more` for one scenario, which replace older ones.
 
-    `added` has the hashes of the code that scored each such scenario.
+    `added` has the hashes of the code that scored each such scenario. Means are over the quick set.
     """
     rows = [row for row in kept["scenarios"] if row["scenario"] != name] + more["scenarios"]
-    of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in kept["score"]}
+    of_kind = {
+        kind: [row for row in counted(rows) if row["kind"] == kind] for kind in kept["score"]
+    }
     return kept | {
         "score": {kind: overall(part) for kind, part in of_kind.items()},
         "scenarios": rows,

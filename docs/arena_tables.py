@@ -54,7 +54,8 @@ def by_scenario(entries: dict[str, Entry]) -> str:
     rows = []
     for scenario, values in regret.iterrows():
         least = values.min()
-        cells = [f"**{value:.1%}**" if value == least else f"{value:.1%}" for value in values]
+        cells = ["-" if np.isnan(value) else f"{value:.1%}" for value in values]
+        cells = [f"**{cell}**" if value == least else cell for cell, value in zip(cells, values)]
         rows.append((scenario, f"{bound[scenario]:.1%}", *cells))
     return markdown_table(["scenario", "bound", *entries], rows)
 

@@ -53,22 +53,23 @@ class Objective:
 
     def score(
         self, utility, weight, gamma: float | None = None, *, least=None, greatest=None
-    ) -> float:
-        """The objective's value for arrays (rows,), or the least utility for leximin.
+    ) -> np.ndarray:
+        """The objective's value for utilities (..., rows); for leximin, the least one. Shape (...).
 
         `least` and `greatest` are the utilities of each row's worst and best job; None: every row
         is one job. The value is -inf if any utility is -inf.
         """
         utility = np.asarray(utility, float)
-        if np.isneginf(utility).any():
-            return -np.inf
-        utility = quantised(utility)
-        low = (utility if least is None else quantised(least)).min()
-        high = (utility if greatest is None else quantised(greatest)).max()
-        if self.leximin:
-            return float(low)
-        total = float(self.terms(utility, np.asarray(weight, float)).sum())
-        return total + float(quantised(self.gamma(len(utility), gamma) * (low - high)))
+        infeasible = np.isneginf(utility).any(axis=-1)
+        utility = quantised(np.where(infeasible[..., None], 0.0, utility))
+        low = (utility if least is None else quantised(least)).min(axis=-1)
+        high = (utility if greatest is None else quantised(greatest)).max(axis=-1)
+        value = low
+        if not self.leximin:
+            spread = np.where(infeasible, 0.0, low) - np.where(infeasible, 0.0, high)
+            penalty = quantised(self.gamma(utility.shape[-1], gamma) * spread)
+            value = self.terms(utility, np.asarray(weight, float)).sum(axis=-1) + penalty
+        return np.where(infeasible, -np.inf, value)[()]  # a number for one choice
 
     def scores_after(self, now, moved, weight, gamma: float | None = None) -> np.ndarray:
         """Scores (rows,): entry j is the `score` if only row j changes, from `now` to `moved`.

@@ -76,13 +76,10 @@ class Problem:
     def score(self, replicas: np.ndarray) -> float:
         """The objective's value at `replicas` (jobs,), which are in problem order."""
         at = np.arange(len(self.cost)), replicas
-        return self.objective.score(
-            self.utility[at],
-            self.weight,
-            self.gamma,
-            least=self.least[at],
-            greatest=self.greatest[at],
-        )
+        least, greatest = self.least[at], self.greatest[at]
+        utility, gamma = self.utility[at], self.gamma
+        score = self.objective.score(utility, self.weight, gamma, least=least, greatest=greatest)
+        return float(score)
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
         """(units left of the budget, units left of each quota (groups,)); negative if exceeded."""

@@ -152,7 +152,7 @@ def _with_reserve(
     past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
     now = units.sums(observation.target)
     always = replace(faro, cold_start_minutes=0.0)  # type: ignore[type-var]
-    past = unit_table(always, state.jobs, units, past_rps[:, None, :], now, observation.capacity)
+    past = unit_table(always, state.jobs, units, past_rps[:, :, None], now, observation.capacity)
     # The table ends where more replicas were worth no more; a forecast may need more than that.
     column = np.minimum(np.arange(max(past.columns, needed.max()) + 1), past.columns)
     at_least_needed = [

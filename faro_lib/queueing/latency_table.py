@@ -103,7 +103,7 @@ class LatencyTable(LatencyModel):
 
     def class_of(self, job: Job) -> str:
         """The job's class in this table; ValueError if it was not measured."""
-        kind = self.own.get(job.name, latency_class(job))
+        kind = self.own.get(job.name) or latency_class(job)
         if kind not in self.classes:
             raise ValueError(f"{kind!r} was not measured; there are: {'; '.join(self.classes)}")
         return kind

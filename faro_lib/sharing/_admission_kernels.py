@@ -46,12 +46,21 @@ def choice_utilities(keeps, loads, of_job, first, last, value, alpha, replicas):
 
 
 @njit(cache=True, inline="always")
-def _at(total, k, x, first, last, value, alpha):
+def _at(total, k, x, curves, alpha):
     """Utility of a job of class k at the pool's load `total` on x replicas."""
-    start, end = first[k, x], last[k, x]
-    knots = value[k, x]
-    per_load = (len(knots) - 1) / (end - start) if end > start else 0.0
-    return _utility(total, start, end, per_load, knots, alpha)
+    first, last, value, per_load = curves
+    return _utility(total, first[k, x], last[k, x], per_load[k, x], value[k, x], alpha)
+
+
+@njit(cache=True)
+def _knots_per_load(first, last, value, high):
+    """Knots per erlang of the curves of 0 to `high` replicas, (classes, high + 1)."""
+    per_load = np.zeros((len(first), high + 1))
+    for k in range(len(first)):
+        for x in range(high + 1):
+            if last[k, x] > first[k, x]:
+                per_load[k, x] = (value.shape[2] - 1) / (last[k, x] - first[k, x])
+    return per_load
 
 
 @njit(cache=True)
@@ -80,7 +89,6 @@ def _met_loads(first, last, value):
 @njit(cache=True)
 def _served_worth(total, served, load, factor, of_job, curves, x, alpha):
     """Worth of the `served` jobs on x replicas at the pool's load `total`."""
-    first, last, value = curves
     known, u, worth = -1, 0.0, 0.0
     for job in served:
         if load[job] == 0.0:
@@ -88,7 +96,7 @@ def _served_worth(total, served, load, factor, of_job, curves, x, alpha):
             continue
         if of_job[job] != known:
             known = of_job[job]
-            u = _at(total, known, x, first, last, value, alpha)
+            u = _at(total, known, x, curves, alpha)
         worth += factor[job] * u
     return worth
 
@@ -111,9 +119,12 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
     # Number of samples in which all jobs meet their SLOs: with a count of replicas, and from it on.
     met_at = np.zeros((minutes, high + 1))
     met_from = np.zeros((minutes, high + 2))
-    curves = (first, last, value)
+    curves = (first, last, value, _knots_per_load(first, last, value, high))
     met = _met_loads(first[:, : high + 1], last[:, : high + 1], value[:, : high + 1])
     alike = np.all(of_job == of_job[0])  # then one lookup serves all jobs
+    # Of the jobs that are served first, by their number: load, and factors of those without load,
+    # of those with load, and of all.
+    total, idle, busy, most_worth = np.zeros((4, jobs + 1))
     saturated = 0
     for minute in range(minutes):
         for sample in range(samples):
@@ -126,40 +137,44 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
                     enough += 1
             met_from[minute, enough] += 1
             saturated = max(saturated, enough)
+            for count in range(jobs):
+                job = in_order[count]
+                without_load = load[job] == 0.0
+                total[count + 1] = total[count] + load[job]
+                idle[count + 1] = idle[count] + (factor[job] if without_load else 0.0)
+                busy[count + 1] = busy[count] + (0.0 if without_load else factor[job])
+                most_worth[count + 1] = most_worth[count] + factor[job]
+                if alike:
+                    most_worth[count + 1] = idle[count + 1] + busy[count + 1]
             for x in range(min(enough, high + 1)):
-                if alike and _at(every, of_job[0], x, first, last, value, alpha) >= MET:
+                if alike and _at(every, of_job[0], x, curves, alpha) >= MET:
                     met_at[minute, x] += 1
                     continue
-                best, best_count, best_total = -np.inf, 0, 0.0
-                total, idle, busy = 0.0, 0.0, 0.0  # load, factors of jobs without and with load
-                for count in range(jobs + 1):
-                    if count > 0:
-                        job = in_order[count - 1]
-                        total += load[job]
-                        if load[job] == 0.0:
-                            idle += factor[job]
-                        else:
-                            busy += factor[job]
-                    if count < fewest:
-                        continue
+                # The largest count is tried first. Fewer jobs are worth at most what they are worth
+                # if all of them meet their SLOs.
+                best, best_count, best_utility, u = -np.inf, 0, 0.0, 0.0
+                for count in range(jobs, fewest - 1, -1):
+                    if most_worth[count] <= best:
+                        break
                     if alike:
-                        u = _at(total, of_job[0], x, first, last, value, alpha)
-                        served = idle + busy * u
+                        u = _at(total[count], of_job[0], x, curves, alpha)
+                        served = idle[count] + busy[count] * u
                     else:
                         served = _served_worth(
-                            total, in_order[:count], load, factor, of_job, curves, x, alpha
+                            total[count], in_order[:count], load, factor, of_job, curves, x, alpha
                         )
-                    if served >= best:
-                        best, best_count, best_total = served, count, total
+                    if served > best:
+                        best, best_count, best_utility = served, count, u
                 worth[minute, x] += best
                 for place in range(jobs):
                     job = in_order[place]
                     if load[job] == 0.0:
                         utility[minute, x, job] += 1.0
                     elif place < best_count:
-                        utility[minute, x, job] += _at(
-                            best_total, of_job[job], x, first, last, value, alpha
-                        )
+                        u = best_utility
+                        if not alike:
+                            u = _at(total[best_count], of_job[job], x, curves, alpha)
+                        utility[minute, x, job] += u
         everything = 0.0
         for x in range(high + 1):
             everything += met_from[minute, x]

@@ -59,8 +59,7 @@ def admit(
         utility = _utilities(drops, loads, replicas, curves, alpha)
         if objective.effective:
             utility = utility * relaxed_drop_penalty(drops)
-        scores = [objective.score(row, weight, gamma) for row in utility]
-        return utility, np.array(scores)
+        return utility, objective.score(utility, weight, gamma)
 
     nothing = np.zeros((1, jobs))
     utility, scores = scored(nothing)

@@ -111,8 +111,8 @@ def pool_row(
     factor = arrays.weight if factor is None else factor
     loads = np.moveaxis(rates_rps * arrays.busy_s[:, None, None], 0, 2).copy()
     order = (loads / np.maximum(factor, 1e-9)).argsort(axis=2, kind="stable")
-    # Three times the largest load is usually enough for all SLOs; if not, the row is made again.
-    columns = min(most, max(FEWEST_COLUMNS, running, 3 * int(loads.sum(axis=2).max())))
+    # Four times the largest load is usually enough for all SLOs; if not, the row is made again.
+    columns = min(most, max(FEWEST_COLUMNS, running, 4 * int(loads.sum(axis=2).max())))
     while True:
         curves = latency_model.curves(jobs, "relaxed", alpha, columns)
         worth, utility, saturated = kernels.prefix_values(

@@ -111,43 +111,41 @@ def read_ahead(until_s, head, end, requests):
 
 @njit(cache=True)
 def busy_slots(serving, done_s):
-    """The busy slots by completion time, then by slot, in a ring buffer, and their number.
+    """The busy slots by completion time, then by slot, in a ring buffer; the times; their number.
 
     The number of slots is a power of two.
     """
-    busy, count = np.empty(len(done_s), np.int64), 0
-    for slot in np.argsort(done_s, kind="mergesort"):
+    busy, count = np.argsort(done_s, kind="mergesort"), 0
+    for slot in busy:
         if serving[slot] != NONE:
             busy[count] = slot
             count += 1
-    return busy, count
+    return busy, done_s[busy], count
 
 
 @njit(cache=True)
-def insert_busy(slot, busy, busy_from, busy_count, done_s):
+def insert_busy(slot, at_s, busy, busy_s, busy_from, busy_count):
     """Insert a slot into `busy_slots`, which begin at position `busy_from` of the ring."""
     mask = len(busy) - 1
     place = busy_from + busy_count
     while place > busy_from:
-        other = busy[(place - 1) & mask]
-        if done_s[other] < done_s[slot] or (done_s[other] == done_s[slot] and other < slot):
+        before = (place - 1) & mask
+        if busy_s[before] < at_s or (busy_s[before] == at_s and busy[before] < slot):
             break
-        busy[place & mask] = other
+        busy[place & mask], busy_s[place & mask] = busy[before], busy_s[before]
         place -= 1
-    busy[place & mask] = slot
+    busy[place & mask], busy_s[place & mask] = slot, at_s
 
 
-@njit(cache=True)
-def sink(line, place, at_s):
-    """Move the entry at `place` of a line back to where it belongs, by `at_s`, then by number."""
-    item = line[place]
-    while place + 1 < len(line):
-        other = line[place + 1]
-        if at_s[other] > at_s[item] or (at_s[other] == at_s[item] and other > item):
-            break
-        line[place] = other
-        place += 1
-    line[place] = item
+@njit(cache=True, inline="always")
+def earliest(at_s):
+    """Index of the least of the times, the first one of equal ones."""
+    first, least_s = 0, at_s[0]
+    for n in range(1, len(at_s)):
+        sooner = at_s[n] < least_s
+        first = n if sooner else first
+        least_s = at_s[n] if sooner else least_s
+    return first
 
 
 @njit(cache=True)
@@ -215,9 +213,9 @@ def advance_pool(
             urgent_s[n] = arrival_s[waiting[jobs[n], waiting_head[jobs[n]]]] + slo_s[n]
     if ahead_s < 0:  # never; unless they are used, the compiler leaves out what was read
         return
-    busy, busy_count = busy_slots(serving, done_s)
+    busy, busy_s, busy_count = busy_slots(serving, done_s)
     busy_from, mask = 0, len(busy) - 1
-    line = np.argsort(next_s, kind="mergesort")  # the jobs by `next_s`
+    soonest = earliest(next_s)  # the job whose request ends its first pass next
     # Free slots, free for longest first: all of them in a list that ends with number `slots`, and
     # those at home with each job in one that ends with `slots` + job.
     after_free, before_free = np.full((2, slots + 1), slots)
@@ -231,13 +229,13 @@ def advance_pool(
         starting = NONE  # the replica that begins to serve the request `begun` of job `of`
         begun = NONE
         of = NONE
-        next_at_s = next_s[line[0]]
-        done_at_s = done_s[busy[busy_from & mask]] if busy_count > 0 else np.inf
+        next_at_s = next_s[soonest]
+        done_at_s = busy_s[busy_from & mask] if busy_count > 0 else np.inf
         now = min(next_at_s, done_at_s)
         if now > until_s or now == np.inf:
             break
         if next_at_s <= done_at_s:
-            position = line[0]
+            position = soonest
             job = jobs[position]
             request = head[position]
             if request == arriving[position]:  # it has arrived since the job's last event
@@ -296,7 +294,7 @@ def advance_pool(
             serving[starting], serving_job[starting] = begun, of
             in_replicas[of] += 1
             done_s[starting] = now + service_s[begun]
-            insert_busy(starting, busy, busy_from, busy_count, done_s)
+            insert_busy(starting, done_s[starting], busy, busy_s, busy_from, busy_count)
             busy_count += 1
         free_s = router_free_s[position]
         if leaving != NONE:  # served or dropped, the request passes the router again
@@ -321,12 +319,11 @@ def advance_pool(
             router_in_s,
             latency_s,
         )
-        if at_s != next_s[position]:
-            next_s[position] = at_s
-            place = 0
-            while line[place] != position:
-                place += 1
-            sink(line, place, next_s)
+        # A pass is never earlier than it was expected, so other jobs' passes do not come before the
+        # soonest one.
+        next_s[position] = at_s
+        if position == soonest:
+            soonest = earliest(next_s)
     for n in range(size):
         job = jobs[n]
         station.next_arrival[job], station.router_free_s[job] = enter_router(

@@ -244,16 +244,12 @@ def predicted_latency(
     rates = np.asarray(rates_rps, float)
     if rates.shape[:1] != (len(jobs),):
         raise ValueError(f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, ...)")
-    replicas = np.broadcast_to(np.asarray(replicas, float), (len(jobs),))
-    keep = 1 - np.broadcast_to(np.asarray(drop, float), (len(jobs),))
-    latency_s = np.empty(rates.shape)
-    for j, job in enumerate(jobs):
-        rate = rates[j] * keep[j]
-        if replicas[j] > 0:
-            latency_s[j] = model.tail_latency_s(job, rate, replicas[j])
-        else:
-            latency_s[j] = np.where(rate > 0, np.inf, job.busy_s)
-    return latency_s
+    by_job = (len(jobs), *[1] * (rates.ndim - 1))
+    replicas = np.broadcast_to(np.asarray(replicas, float), len(jobs)).reshape(by_job)
+    rates = rates * (1 - np.broadcast_to(np.asarray(drop, float), len(jobs)).reshape(by_job))
+    minutes_s = model.minutes_s(jobs, rates, np.where(replicas > 0, replicas, 1.0))
+    without_s = np.where(rates > 0, np.inf, arrays_of(tuple(jobs)).busy_s.reshape(by_job))
+    return np.where(replicas > 0, minutes_s[..., minutes_s.shape[-1] // 2], without_s)
 
 
 def _checked(jobs, rates_rps, running) -> tuple[np.ndarray, np.ndarray]:

@@ -155,7 +155,7 @@ class JobArrays:
         return (cores / self.cores + TOLERANCE).astype(np.int64)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)  # one entry for each pool, too
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     """The fields of the jobs as arrays, cached.
 

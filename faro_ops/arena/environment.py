@@ -166,6 +166,9 @@ class ClusterEnv(gymnasium.Env):
             if cluster and self._wrong_by != 1:
                 problem = "its services are not as stated, and a faster cluster has stated services"
                 raise ValueError(f"traces={scenario.name!r}: {problem}")
+            if cluster and scenario.pools:
+                problem = "its jobs share replicas, and a faster cluster has one job per replica"
+                raise ValueError(f"traces={scenario.name!r}: {problem}")
             if capacity is None:
                 capacity = scenario.capacity
                 self._steps = scenario.capacity_steps

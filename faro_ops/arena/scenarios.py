@@ -19,7 +19,7 @@ from faro_lib.files import find_upwards, read_yaml
 from faro_lib.policies import PolicyContext
 from faro_lib.simulate import Draws, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
-from faro_lib.workload import Traces, Workload, arrays_of
+from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, PUBLISHED, SYNTHETIC
 from faro_lib.workload.service import true_busy_s
 from faro_lib.workload.tables import load_workload
@@ -45,6 +45,9 @@ class Scenario:
     capacity_steps: tuple[CapacityStep, ...] = ()  # (time in s, cores from then on)
     # Every other job is so many times slower than stated, the others as much faster.
     wrong_by: float = 1.0
+    # Job n is in pool n modulo `pools`; 0: no job shares replicas.
+    pools: int = 0
+    models_per_replica: int | None = None
     quick: bool = False
 
     def traces(self, seed: int) -> Traces:
@@ -56,10 +59,17 @@ class Scenario:
         generated = GENERATED | dict(self.synthetic) | {"seed": seed}
         raw = str(find_upwards("data/raw"))
         traces = load_workload(workload, jobs, raw=raw, synthetic=generated)
-        if self.cold_start_s is None:
-            return traces
-        changed = tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs)
-        return replace(traces, jobs=changed)
+        changed = [self._changed(job, n) for n, job in enumerate(traces.jobs)]
+        return replace(traces, jobs=tuple(changed))
+
+    def _changed(self, job: Job, n: int) -> Job:
+        """Job number `n` of the workload as this scenario has it."""
+        if self.cold_start_s is not None:
+            job = replace(job, cold_start_s=self.cold_start_s)
+        if self.pools:
+            pool = f"pool{n % self.pools + 1}"
+            job = replace(job, pool=pool, models_per_replica=self.models_per_replica)
+        return job
 
 
 def with_wrong_times(draws: Draws, workload: Workload, by: float) -> Draws:
@@ -121,14 +131,22 @@ class Instance:
     def bound(self) -> np.ndarray:
         """The utility of the best allocation in hindsight.
 
-        It has the shape (jobs, minutes + 1) of `minute_utility`.
+        It has the shape (jobs, minutes + 1) of `minute_utility`. Where jobs share replicas, it is
+        1, because the clairvoyant gives each job its own replicas and is no bound for them.
         """
+        if self.scenario.pools:
+            return np.ones((len(self.workload.jobs), self.workload.minutes + 1))
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
         first = [at_s / MINUTE_S for at_s, _ in steps]  # the minute at which each step begins
         minutes = np.arange(self.workload.minutes + 1)
         in_force = np.searchsorted(first, minutes, side="right") - 1  # index into `steps`
         return np.choose(in_force, [one.utility for one in best])
+
+    @cached_property
+    def isolated(self) -> "Instance":
+        """The same requests and cores, with replicas of its own for each job."""
+        return Instance(replace(self.scenario, pools=0, models_per_replica=None), self.seed)
 
     @cached_property
     def sha256(self) -> str:

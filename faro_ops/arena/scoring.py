@@ -22,9 +22,11 @@ from faro_lib.metrics.paired import unit_interval
 from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
+from faro_lib.simulate.run import Run
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.arena.scenarios import Instance, instance, scenario_of
 
+PROBE_MINUTES = 5
 BLOCKS = 12  # blocks per day, the units of intervals
 HIDDEN_SEEDS = 2**31 - 1  # largest hidden seed; the smallest is 1
 # Measured durations, which differ from run to run.
@@ -130,24 +132,15 @@ def _versions() -> dict[str, str]:
 def scored(policy: str, on: Instance) -> dict[str, Any]:
     """Measures of one run, such as the mean regret with a 95 % interval.
 
-    The regret of a minute is the clairvoyant's utility (`Instance.bound`) minus the policy's,
+    The regret of a minute is the utility of the bound (`Instance.bound`) minus the policy's,
     averaged over jobs. The mean regret is over all minutes of the day, and `blocks` is the total
-    regret in each of BLOCKS parts of the day. Raises PolicyFailed if a decision fails.
+    regret in each of BLOCKS parts of the day. Where jobs may share replicas, a policy that places
+    no models gets the same requests and cores with isolated replicas. Raises PolicyFailed if a
+    decision fails.
     """
-    scenario = on.scenario
     jobs = len(on.workload.jobs)
-    made = make(policy, on.context)
-    if made.tick_s > MINUTE_S:
-        problem = f"tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}"
-        raise ValueError(f"policy {policy!r}: {problem}")
-    with warnings.catch_warnings(action="error", category=PolicyFailed):
-        run = simulate(
-            on.workload,
-            made,
-            scenario.capacity,
-            draws=on.draws,
-            capacity_steps=scenario.capacity_steps,
-        )
+    alone = on.scenario.pools > 0 and not places_models(policy, on)
+    run = _run(policy, on.isolated if alone else on)
     regret = np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs  # (minutes,)
     parts = np.array_split(regret, BLOCKS)
     blocks = [float(part.sum()) for part in parts]
@@ -165,9 +158,32 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
         "blocks": blocks,
         "minutes": minutes,
         "jobs": jobs,
-        "capacity_cores": scenario.capacity,
+        "capacity_cores": on.scenario.capacity,
         "inputs_sha256": on.sha256,
     }
+
+
+def places_models(policy: str, on: Instance) -> bool:
+    """Whether a plan of the policy's first PROBE_MINUTES minutes places models in replicas."""
+    return any(_run(policy, on, PROBE_MINUTES).decisions.placement)
+
+
+def _run(policy: str, on: Instance, minutes: int | None = None) -> Run:
+    """The run of a policy, or its first minutes. Raises PolicyFailed if a decision fails."""
+    made = make(policy, on.context)
+    if made.tick_s > MINUTE_S:
+        problem = f"tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}"
+        raise ValueError(f"policy {policy!r}: {problem}")
+    workload = on.workload.between(0, minutes) if minutes else on.workload
+    with warnings.catch_warnings(action="error", category=PolicyFailed):
+        return simulate(
+            workload,
+            made,
+            on.scenario.capacity,
+            on.seed,
+            draws=None if minutes else on.draws,
+            capacity_steps=on.scenario.capacity_steps,
+        )
 
 
 def overall(rows: list[dict[str, Any]]) -> dict[str, float]:

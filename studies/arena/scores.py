@@ -5,7 +5,7 @@ arena run`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,30 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
+from faro_ops.arena.scenarios import scenarios
 
 Entry = dict[str, Any]  # the JSON of `faro arena run`
 
 
 def read_entries(folder: str | Path) -> dict[str, Entry]:
-    """Policy -> entry, in ascending order of mean regret over all scenarios and seeds."""
+    """Policy -> entry, in ascending order of mean regret over the quick set and its seeds."""
     entries = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     entries.sort(key=lambda entry: of_worlds(entry).mean())
     return {entry["policy"]: entry for entry in entries}
 
 
+def counted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that count for means and ranks: not those of scenarios beyond the quick set."""
+    beyond = {one.name for one in scenarios().values() if not one.quick}
+    return [row for row in rows if row["scenario"] not in beyond]
+
+
 def of_worlds(entry: Entry) -> np.ndarray:
-    """Mean regret in each world, shape (scenarios, seeds). A world is a scenario with a seed."""
-    rows = pd.DataFrame(entry["scenarios"])
+    """Mean regret in each world, shape (scenarios, seeds). A world is a scenario with a seed.
+
+    Only scenarios of the quick set count.
+    """
+    rows = pd.DataFrame(counted(entry["scenarios"]))
     return np.array([part["regret"] for _, part in rows.groupby("scenario", sort=False)])
 
 
@@ -61,7 +71,9 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
                 "high": high,
                 "public": entry["score"]["public"]["regret"],
                 "hidden": entry["score"]["hidden"]["regret"],
-                "decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]]),
+                "decision_ms": np.median(
+                    [row["decision_ms_p50"] for row in counted(entry["scenarios"])]
+                ),
             }
         )
     return pd.DataFrame(rows).set_index("entry")
@@ -69,15 +81,16 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
 
 def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
     """Mean regret by scenario (row) and entry (column), and the clairvoyant's mean lost utility per
-    job by scenario.
+    job by scenario. NaN where an entry was not scored.
     """
     rows = {
         name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False)
         for name, entry in entries.items()
     }
-    of_any = next(iter(rows.values()))  # the bound is the same for all entries
     regret = pd.DataFrame({name: of_entry["regret"].mean() for name, of_entry in rows.items()})
-    return regret, of_any["bound"].sum() / of_any["jobs"].sum()
+    # The bound is the same for all entries.
+    bounds = [of_entry["bound"].sum() / of_entry["jobs"].sum() for of_entry in rows.values()]
+    return regret, pd.concat(bounds, axis=1).mean(axis=1)
 
 
 def lowest(regret: pd.DataFrame) -> pd.DataFrame:

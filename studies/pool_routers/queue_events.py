@@ -15,11 +15,11 @@ from faro_lib.simulate.pool_events import (
     Members,
     PoolState,
     busy_slots,
+    earliest,
     enter_router,
     insert_busy,
     next_pass_s,
     read_ahead,
-    sink,
 )
 
 NO_LIMIT = np.iinfo(np.int64).max
@@ -209,9 +209,9 @@ def advance_queues(
         )
     if ahead_s < 0:  # never; unless they are used, the compiler leaves out what was read
         return
-    busy, busy_count = busy_slots(serving, done_s)
+    busy, busy_s, busy_count = busy_slots(serving, done_s)
     busy_from, mask = 0, len(busy) - 1
-    line = np.argsort(next_s, kind="mergesort")  # the jobs by `next_s`
+    soonest = earliest(next_s)  # the job whose request ends its first pass next
     moves = 0
     while True:
         leaving = NONE  # the request that leaves at this event
@@ -220,13 +220,13 @@ def advance_queues(
         starting = NONE  # the replica that begins to serve the request `begun` of job `of`
         begun = NONE
         of = NONE
-        next_at_s = next_s[line[0]]
+        next_at_s = next_s[soonest]
         if moves < len(moved):
             now = until_s
             coming, position = moved[moves], moved_job[moves]
             moves += 1
         else:
-            done_at_s = done_s[busy[busy_from & mask]] if busy_count > 0 else np.inf
+            done_at_s = busy_s[busy_from & mask] if busy_count > 0 else np.inf
             now = min(next_at_s, done_at_s)
             if now > until_s or now == np.inf:
                 break
@@ -235,7 +235,7 @@ def advance_queues(
                 counted[:] = inside
                 sent[:] = 0
             if next_at_s <= done_at_s:
-                position = line[0]
+                position = soonest
                 request = head[position]
                 if request == arriving[position]:  # it has arrived since the job's last event
                     arriving[position] += 1
@@ -327,7 +327,7 @@ def advance_queues(
                 takes_s += _use(rules, holds[starting], used_s[starting], of, now)
             serving[starting], serving_job[starting] = begun, of
             done_s[starting] = now + takes_s
-            insert_busy(starting, busy, busy_from, busy_count, done_s)
+            insert_busy(starting, done_s[starting], busy, busy_s, busy_from, busy_count)
             busy_count += 1
         free_s = router_free_s[position]
         if leaving != NONE:  # served or dropped, the request passes the router again
@@ -352,12 +352,9 @@ def advance_queues(
             router_in_s,
             latency_s,
         )
-        if at_s != next_s[position]:
-            next_s[position] = at_s
-            place = 0
-            while line[place] != position:
-                place += 1
-            sink(line, place, next_s)
+        next_s[position] = at_s
+        if position == soonest:  # as in `pool_events.advance_pool`
+            soonest = earliest(next_s)
     for n in range(size):
         job = jobs[n]
         station.next_arrival[job], station.router_free_s[job] = enter_router(

@@ -126,6 +126,17 @@ def brute_force(table, budget, objective, current, gamma):
     return best
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_scores_of_several_choices_are_those_of_each_alone(name):
+    objective = OBJECTIVES.find(name)
+    utility = np.random.default_rng(4).uniform(0, 1, (6, 9))
+    utility[2, 3] = -np.inf
+    weight = np.linspace(0.5, 2, 9)
+    together = objective.score(utility, weight)
+    assert together.tolist() == [objective.score(one, weight) for one in utility]
+    assert np.isneginf(together).tolist() == [False, False, True, False, False, False]
+
+
 @pytest.mark.parametrize("objective", KNOWN)
 @examples(300)
 @given(instance=instances())

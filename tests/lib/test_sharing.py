@@ -15,6 +15,7 @@ from faro_lib.allocate import OBJECTIVES, solve
 from faro_lib.allocate.objectives import quantised
 from faro_lib.policies import Faro, PolicyContext, make
 from faro_lib.queueing import model_of
+from faro_lib.sharing._admission_kernels import choice_utilities
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import near_shares, place
 from faro_lib.sharing.units import pool_row, row_for, units_of, with_pools
@@ -188,6 +189,41 @@ class TestUnits:
         assert worth[6] == pytest.approx(expected, abs=1e-6)
         assert utility[6].sum() == pytest.approx(worth[6])
         assert (np.diff(worth) >= -1e-9).all()
+
+    @examples(60)
+    @given(
+        st.lists(st.sampled_from([0.0, 2.0, 9.0, 30.0]), min_size=8, max_size=8),
+        st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=4, max_size=4),
+        st.sampled_from([0.72, 0.3]),
+        st.booleans(),
+    )
+    def test_the_row_serves_the_number_of_jobs_that_is_worth_most(
+        self, rates, weights, slo_s, refuse
+    ):
+        jobs = tuple(
+            replace(job, weight=weight, slo_s=slo_s if n else 0.72)
+            for n, (job, weight) in enumerate(zip(shared_jobs(4), weights))
+        )
+        rates = np.array(rates).reshape(4, 2, 1)
+        options = dict(latency_model=MODEL, cold_start_minutes=0.0, refuse=refuse)
+        worth, utility = pool_row(jobs, rates, 1, 6, **options)
+        curves, busy_s = MODEL.curves(jobs, "relaxed", 1.0, 6), arrays_of(jobs).busy_s
+        first_to_refuse = [0.0] if not refuse else range(5)
+        for replicas in range(min(6, len(worth) - 1) + 1):
+            best = 0.0
+            for sample in range(2):
+                load = rates[:, sample, 0] * busy_s
+                rank = (load / weights).argsort(kind="stable").argsort()
+                of_count = []
+                for refused in first_to_refuse:
+                    keeps = (rank < 4 - refused).astype(float)[None]
+                    arrays = curves.of_job, curves.first, curves.last, curves.value
+                    served = choice_utilities(keeps, load[None], *arrays, 1.0, replicas)
+                    # A refused job without load is not counted in a prefix, but loses nothing.
+                    of_count.append((served[0] * weights)[(keeps[0] > 0) | (load == 0)].sum())
+                best += max(of_count) / 2
+            assert worth[replicas] == pytest.approx(best, abs=1e-8)
+            assert utility[replicas] @ weights == pytest.approx(worth[replicas], abs=1e-8)
 
     def test_sums_and_spread_go_both_ways(self):
         a, c = shared_jobs(2)

@@ -22,7 +22,7 @@ from faro_lib.workload.changes import changed
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.arena.scenarios import Instance, scenario_of, scenarios, with_wrong_times
-from faro_ops.arena.scoring import MEASURED, library_files, score, scored
+from faro_ops.arena.scoring import MEASURED, library_files, places_models, score, scored
 
 gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
 from gymnasium.utils.env_checker import check_env  # noqa: E402
@@ -315,6 +315,48 @@ def test_the_environment_of_wrong_times_has_the_true_times_and_no_faster_cluster
     assert stated.unwrapped.observation.busy_s is None
     with pytest.raises(ValueError, match="traces='wrong': its services are not as stated"):
         gymnasium.make("faro/Cluster-v0", traces="wrong", cluster=FluidCluster)
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """A scenario of 36 minutes with two pools of two jobs."""
+    scenario = dataclasses.replace(
+        scenario_of("shared-36-v1"),
+        name="shared",
+        capacity=9,
+        synthetic={"jobs": 4, "days": 2, "minutes": 36},
+    )
+    monkeypatch.setitem(scenarios(), "shared", scenario)
+    return scenario
+
+
+def test_who_places_no_models_has_isolated_replicas_for_the_same_requests(shared):
+    instance = Instance(shared, 9)
+    assert [job.pool for job in instance.workload.jobs] == ["pool1", "pool2"] * 2
+    alone = instance.isolated
+    assert [job.pool for job in alone.workload.jobs] == [""] * 4
+    for name in ("arrival_s", "service_s", "coin"):
+        np.testing.assert_array_equal(
+            getattr(instance.draws, name), getattr(alone.draws, name), err_msg=name
+        )
+    run = simulate(alone.workload, FairShare(), 9, draws=alone.draws)
+    row = scored("FairShare", instance)
+    assert row["lost_utility"] == lost_utility(minute_utility(run))
+    assert not places_models("FairShare", instance)
+
+
+def test_who_places_models_shares_replicas_and_the_bound_is_that_nothing_is_lost(shared):
+    instance = Instance(shared, 9)
+    assert places_models("Faro-Sum", instance)
+    row, isolated = scored("Faro-Sum", instance), scored("Faro-Sum", instance.isolated)
+    assert row["bound"] == 0
+    assert row["regret"] == pytest.approx(row["lost_utility"] / 4)
+    assert 0 <= row["lost_utility"] < isolated["lost_utility"]
+
+
+def test_a_faster_cluster_has_no_shared_replicas(shared):
+    with pytest.raises(ValueError, match="traces='shared': its jobs share replicas"):
+        gymnasium.make("faro/Cluster-v0", traces="shared", cluster=FluidCluster)
 
 
 def test_a_score_can_be_repeated_with_its_hidden_seed_and_differs_with_another(small):

@@ -448,6 +448,23 @@ class TestFetching:
             fetch("small", tmp_path / "raw", sources)
         assert "\n" not in str(error.value)
 
+    def test_a_file_made_by_hand_is_checked_and_its_absence_names_what_it_is_made_from(
+        self, tmp_path, sources
+    ):
+        entry = {"made_from": "their data", "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
+        entries = {"compact": {"files": {}, "made": {"own/counts.csv": entry}}}
+        sources.write_text(yaml.safe_dump(entries))
+        told = r"own/counts\.csv: has no URL \(their data\); copy the file there yourself"
+        with pytest.raises(OSError, match=told):
+            fetch("compact", tmp_path / "raw", sources)
+        (tmp_path / "raw" / "own").mkdir(parents=True)
+        (tmp_path / "raw" / "own" / "counts.csv").write_bytes(b"mine")
+        with pytest.raises(ValueError, match="remove the file"):
+            fetch("compact", tmp_path / "raw", sources)
+        (tmp_path / "raw" / "own" / "counts.csv").write_bytes(self.CONTENT)
+        (path,) = fetch("compact", tmp_path / "raw", sources)
+        assert path == tmp_path / "raw" / "own" / "counts.csv"
+
     def test_an_unknown_entry_gets_a_hint(self, tmp_path, sources):
         with pytest.raises(ValueError, match=r"no entry 'smal'; did you mean 'small'\?"):
             fetch("smal", tmp_path / "raw", sources)

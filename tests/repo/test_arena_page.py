@@ -61,10 +61,10 @@ def test_every_entry_of_the_list_is_recorded_on_the_quick_set_with_one_hidden_se
     kept = PAGE["kept"]()
     quick = [one.name for one in scenarios().values() if one.quick]
     assert {entry["entry"] for entry in kept.values()} == set(AGAIN["ENTRIES"])
+    beyond = {one.name for one in scenarios().values() if not one.quick}
     for entry in kept.values():
-        assert [row["scenario"] for row in entry["scenarios"]] == [
-            name for name in quick for _ in range(2)
-        ]
+        recorded = [row["scenario"] for row in entry["scenarios"] if row["scenario"] not in beyond]
+        assert recorded == [name for name in quick for _ in range(2)]
     assert len({entry["hidden_seed"] for entry in kept.values()}) == 1
     inputs = [[row["inputs_sha256"] for row in entry["scenarios"]] for entry in kept.values()]
     assert all(row == inputs[0] for row in inputs)
@@ -109,6 +109,22 @@ def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
     assert kept["added"] == {"c": {"library": "new"}}
     text = " ".join(PAGE["code"]({"A": kept}).split())
     assert "The scenario c was added later; one version scored it for these entries." in text
+
+
+def test_a_scenario_beyond_the_quick_set_is_shown_and_changes_no_mean_and_no_rank():
+    kept = {**entry("A", 0.1), "sha256": {"library": "old"}}
+    for row, kind in zip(kept["scenarios"], ("public", "hidden")):
+        row |= {"kind": kind, "decision_ms_p99": 2.0}
+    more = copy.deepcopy(kept) | {"sha256": {"library": "new"}}
+    for row in more["scenarios"]:
+        row |= {"scenario": "shared-36-v1", "regret": 0.5, "blocks": [0.5 * 20] * 12}
+    both = AGAIN["with_scenario"](kept, "shared-36-v1", more)
+    assert both["score"]["public"]["regret"] == pytest.approx(0.1)
+    one, other = {"A": both, "B": entry("B", 0.2)}, {"A": kept, "B": entry("B", 0.2)}
+    by_rank = [PAGE["ranking"](entries).splitlines()[2:] for entries in (one, other)]
+    assert by_rank[0][1] == by_rank[1][1]
+    assert by_rank[0][0] == by_rank[1][0].replace("| a, b |", "| a, b, shared-36-v1 |")
+    assert "| shared-36-v1 | 0.0% | **50.0%** | - |" in PAGE["by_scenario"](one).splitlines()
 
 
 def entry_of_worlds(policy, regret):

@@ -85,6 +85,15 @@ def test_the_page_of_the_engine_has_what_is_recorded(script):
     assert tables.page(page, tables.read()) == page
 
 
+def test_the_page_of_prefill_and_decode_apart_has_the_recorded_numbers(script):
+    tables = script("disaggregated_tables")
+    shares, solved = pd.read_csv(tables.SHARES), pd.read_csv(tables.SOLVED)
+    assert between("disaggregated.md", tables.MARK) == tables.table(shares)
+    assert between("disaggregated.md", tables.SOLVED_MARK) == tables.solved_table(solved)
+    written = between("disaggregated.md", tables.FINDING_MARK)
+    assert " ".join(written.split()) == tables.finding(shares)
+
+
 def test_the_fits_of_gpus_miss_what_they_have_not_seen_by_at_most_15_percent(script):
     errors = [
         np.abs(entry[name])
@@ -112,3 +121,19 @@ def test_the_bursts_have_the_dispersion_of_the_log_and_renewal_processes_have_no
     for family in ("gamma gaps", "Weibull gaps"):
         assert errors[family, "code", 10.0] > 0.5
         assert errors[f"{family}, in minutes", "code", 10.0] > 0.5
+
+
+def test_the_page_of_language_models_has_the_recorded_numbers(script):
+    tables = script("llm_tables")
+    for name, (file, of) in tables.TABLES.items():
+        assert between("llm.md", tables.marker(name)) == of(tables.table(file)), name
+
+
+def test_policies_of_language_models_were_judged_on_the_same_requests_of_later_days(script):
+    runs = script("llm_tables").table("compare")
+    tried = script("llm_tables").table("tuning")
+    requests = runs.groupby(["day", "start_min", "capacity_cores"])["requests"]
+    assert (requests.nunique() == 1).all()
+    assert (requests.size() == 6).all()
+    assert runs["day"].min() > 10
+    assert set(runs["capacity_cores"]) <= set(tried["capacity_cores"])

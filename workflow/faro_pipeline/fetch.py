@@ -14,7 +14,7 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
     """Download the missing files of the entry `name` in `sources` into the folder `into`.
 
     Return the paths of all its files. Existing files are not overwritten. ValueError if a file's
-    SHA-256 is not the listed one; OSError if a download fails.
+    SHA-256 is not the listed one; OSError if a download fails, or if a missing file has no URL.
     """
     import pooch
 
@@ -24,6 +24,10 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
     for path, source in paths.items():
         if path.exists():
             continue
+        if "url" not in source:
+            raise OSError(
+                f"{path}: has no URL ({source['made_from']}); copy the file there yourself"
+            )
         url = source["url"]
         sha256 = source["sha256"]
         print(f"fetching {url} into {path}", file=sys.stderr)
@@ -67,9 +71,10 @@ def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SO
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
     """File name -> {"url": ..., "sha256": ...} for the entry `name` in `sources`.
 
-    ValueError if there is no such entry.
+    A file that was made by hand has "made_from" in place of "url". ValueError if there is no such
+    entry.
     """
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")
-    return entries[name]["files"]
+    return entries[name].get("made", {}) | entries[name]["files"]

@@ -1,0 +1,229 @@
+"""Prefill and decode apart, or one pool: the tables of docs/disaggregated.md.
+
+    python benchmarks/disaggregated.py [--out data/recorded-llm] [--part shares solver]
+
+Settings and pairs are chosen on requests of two seeds, and judged on those of others. A load that
+is in the file is not computed again.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.allocate import solve
+from faro_lib.files import atomic_write
+from faro_lib.utility import UtilityTable
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Continuous, replica_of
+from studies.chunked import chunked_latency_s
+from studies.disaggregated import (
+    Disaggregated,
+    Requests,
+    apart_latency_s,
+    first_token_s,
+    pooled_latency_s,
+)
+from studies.pairs import pair_table, solve_pairs, within
+
+GPU = {"gpu": "h100-80gb", "model": "llama2-70b", "tensor_parallel": 4}
+CONTEXT_TOKENS = 4096  # of Llama 2; longer prompts and outputs are cut
+FIRST_TOKEN_S, PER_TOKEN_S = 1.0, 0.05  # the SLO of 99 % of the requests
+# Assumed links of a replica in bytes/s: InfiniBand of 400 Gb/s, and Ethernet of 25 Gb/s.
+FAST, SLOW = 50e9, 3.125e9
+REQUESTS = 4000  # of a sample
+TRAINING, JUDGED = (1, 2), tuple(range(101, 109))  # seeds
+COUNTS = (2, 4, 8)  # replicas
+LOADS = tuple(np.arange(1, 12) / 10)  # in capacities of one pool without an SLO
+AT_ONCE = (48, 64)  # sequences of a replica; 64 is the largest batch that was measured
+PROMPTS_AT_ONCE = (
+    4096,
+    8192,
+)  # tokens, of one pool; a longer prompt would wait for an idle replica
+CHUNKS = (256, 512, 1024)
+PREFILL_AT_ONCE = (1, 8192)  # tokens; 1: one prompt at a time
+BUDGET = 8  # replicas of three services, for the solver
+SOLVER_LOADS = (0.5, 1.0, 1.5)  # of each service, in capacities of one replica
+
+Latency = Callable[[Requests], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Lengths of prompts and outputs, and the coefficient of variation of the gaps between them."""
+
+    name: str
+    prompt_tokens: float
+    prompt_cv: float
+    output_tokens: float
+    output_cv: float
+    gap_cv: float = 1.0
+
+    @property
+    def replica(self) -> Continuous:
+        lengths = ("prompt_tokens", "prompt_cv", "output_tokens", "output_cv")
+        of_mix = {name: getattr(self, name) for name in lengths}
+        weight = FIRST_TOKEN_S / PER_TOKEN_S
+        replica = replica_of(GPU | of_mix | {"slo_on": "both", "per_token_weight": weight})
+        assert isinstance(replica, Continuous)
+        return replica
+
+    def requests(self, rate_rps: float, seed: int) -> Requests:
+        """REQUESTS requests of this seed, which differ between rates only in the unit of time."""
+        rng = np.random.default_rng(seed)
+        lengths = np.minimum(self.replica.lengths(rng, REQUESTS), CONTEXT_TOKENS)
+        gaps = rng.gamma(self.gap_cv**-2, self.gap_cv**2, REQUESTS)
+        return Requests(np.cumsum(gaps) / rate_rps, *lengths)
+
+
+MIXES = (
+    Mix("long prompts, short outputs", 2000, 0.5, 50, 0.5),
+    Mix("short prompts, long outputs", 200, 0.5, 400, 0.5),
+    # Rounded means over the eight clients of ServeGen whose lengths are known, and over windows.
+    Mix("as ServeGen", 800, 0.93, 67, 1.68, 1.9),
+)
+
+
+def candidates(mix: Mix, replicas: int) -> Iterator[tuple[str, dict[str, int], Latency]]:
+    """(system, its setting, latencies of requests) of every setting that is tried."""
+    for at_once in AT_ONCE:
+        replica = replace(mix.replica, max_sequences=at_once)
+        setting = {"at_once": at_once}
+        for tokens in PROMPTS_AT_ONCE:
+            of_pool = replace(replica, max_tokens=tokens)
+            pooled = partial(_pooled, of_pool, replicas)
+            yield "one pool", setting | {"prompt_tokens_at_once": tokens}, pooled
+        for chunk in CHUNKS:
+            chunked = partial(_chunked, replica, replicas, chunk)
+            yield "one pool, chunks", setting | {"prompt_tokens_at_once": chunk}, chunked
+        for tokens, prefill in product(PREFILL_AT_ONCE, range(1, replicas)):
+            of_pair = setting | {"prompt_tokens_at_once": tokens, "prefill": prefill}
+            for system, link in (("apart", FAST), ("apart, slow link", SLOW)):
+                kind = Disaggregated(replica, link, tokens)
+                apart = partial(_apart, kind, prefill, replicas - prefill)
+                yield system, of_pair, apart
+                if system == "apart" and 2 * prefill == replicas:
+                    yield "apart, 1:1", of_pair, apart
+
+
+def _pooled(replica: Continuous, replicas: int, requests: Requests) -> np.ndarray:
+    return pooled_latency_s(replica, requests, replicas)
+
+
+def _chunked(replica: Continuous, replicas: int, chunk: int, requests: Requests) -> np.ndarray:
+    return chunked_latency_s(replica, requests, replicas, chunk)
+
+
+def _apart(kind: Disaggregated, prefill: int, decode: int, requests: Requests) -> np.ndarray:
+    waited_s = first_token_s(kind, requests, prefill)
+    return apart_latency_s(kind, requests, waited_s, decode)
+
+
+def judged(mix: Mix, replicas: int, rate_rps: float) -> Iterator[dict]:
+    """A row for each system and judged seed, with the setting that is best on training seeds."""
+    training = [mix.requests(rate_rps, seed) for seed in TRAINING]
+    best: dict[str, tuple[float, dict[str, int], Latency]] = {}
+    for system, setting, latency_s in candidates(mix, replicas):
+        share = float(np.mean([within(latency_s(sample), FIRST_TOKEN_S) for sample in training]))
+        if system not in best or share > best[system][0]:
+            best[system] = share, setting, latency_s
+    for seed in JUDGED:
+        requests = mix.requests(rate_rps, seed)
+        for system, (_, setting, latency_s) in best.items():
+            share = within(latency_s(requests), FIRST_TOKEN_S)
+            yield {"system": system, "seed": seed, "share": share} | setting
+
+
+def shares(path: Path) -> None:
+    """Write the shares of requests within both SLOs by mix, replicas, load and system."""
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    done = {(row["mix"], row["replicas"], row["load"]) for row in rows}
+    for mix, replicas, load in product(MIXES, COUNTS, map(float, LOADS)):
+        if (mix.name, replicas, load) in done:
+            continue
+        rate_rps = load * replicas * mix.replica.capacity_rps(1.0)
+        keys = {"mix": mix.name, "replicas": replicas, "load": load, "rate_rps": round(rate_rps, 4)}
+        rows += [keys | row for row in judged(mix, replicas, rate_rps)]
+        _write(rows, path)
+        print(keys, flush=True)
+
+
+def solved(load: float) -> Iterator[dict]:
+    """The allocations of BUDGET replicas to three services, judged on other seeds."""
+    jobs = [Job(mix.name, min_replicas=0) for mix in MIXES]
+    rates = [load * mix.replica.capacity_rps(1.0) for mix in MIXES]
+    kinds = [Disaggregated(mix.replica, FAST) for mix in MIXES]
+    training = [[mix.requests(rate, seed) for seed in TRAINING] for mix, rate in zip(MIXES, rates)]
+    tables = [
+        pair_table(kind, samples, FIRST_TOKEN_S, BUDGET) for kind, samples in zip(kinds, training)
+    ]
+    count = np.arange(BUDGET + 1)
+    even = np.where(count[:, None] == count, tables, np.where(np.isinf(tables), tables, 0.0))
+    pooled = np.array([_pool_row(mix, samples) for mix, samples in zip(MIXES, training)])
+    replicas = solve(UtilityTable.from_values(jobs, pooled), BUDGET).replicas
+    choices: dict[str, np.ndarray] = {
+        "best pairs": solve_pairs(jobs, tables, BUDGET)[1],
+        "pairs 1:1": solve_pairs(jobs, list(even), BUDGET)[1],
+        "one pool per service": np.column_stack([np.zeros_like(replicas), replicas]),
+    }
+    for system, pairs in choices.items():
+        for mix, rate, kind, (prefill, decode) in zip(MIXES, rates, kinds, pairs.tolist()):
+            if prefill:
+                latency = partial(_apart, kind, prefill, decode)
+            else:
+                latency = partial(_pooled, _of_pool(mix), max(decode, 1))
+            for seed in JUDGED:
+                share = within(latency(mix.requests(rate, seed)), FIRST_TOKEN_S)
+                share *= prefill + decode > 0
+                keys = {"load": load, "system": system, "mix": mix.name, "rate_rps": round(rate, 4)}
+                yield keys | {"prefill": prefill, "decode": decode, "seed": seed, "share": share}
+
+
+def _of_pool(mix: Mix) -> Continuous:
+    return replace(mix.replica, max_tokens=max(PROMPTS_AT_ONCE))
+
+
+def _pool_row(mix: Mix, samples: Sequence[Requests]) -> np.ndarray:
+    """Utility of 0, 1, ... BUDGET replicas of one pool."""
+    row = np.zeros(BUDGET + 1)
+    for n in range(1, BUDGET + 1):
+        latencies = [pooled_latency_s(_of_pool(mix), requests, n) for requests in samples]
+        row[n] = np.mean([within(latency_s, FIRST_TOKEN_S) for latency_s in latencies])
+    return row
+
+
+def solver(path: Path) -> None:
+    """Write what the solver chooses for three services at each of SOLVER_LOADS."""
+    rows: list[dict] = []
+    for load in SOLVER_LOADS:
+        rows += solved(load)
+        print({"load": load}, flush=True)
+    _write(rows, path)
+
+
+def _write(rows: list[dict], path: Path) -> None:
+    with atomic_write(path) as partial_path:
+        table = pd.DataFrame(rows).convert_dtypes()
+        table.to_csv(partial_path, index=False, float_format="%.6g")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="data/recorded-llm")
+    parser.add_argument("--part", nargs="+", default=["shares", "solver"])
+    options = parser.parse_args()
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if "shares" in options.part:
+        shares(out / "disaggregated.csv")
+    if "solver" in options.part:
+        solver(out / "disaggregated-solver.csv")
+
+
+if __name__ == "__main__":
+    main()

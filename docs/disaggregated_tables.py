@@ -1,0 +1,90 @@
+"""The tables and the picture of docs/disaggregated.md, from recorded runs.
+
+python benchmarks/disaggregated.py && python docs/disaggregated_tables.py
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import marked
+import pandas as pd
+
+from faro_lib.figures import style
+from faro_lib.files import atomic_write
+from studies.figures.disaggregated import APART, CHUNKS, POOL, draw, finding, interval, sustained
+from studies.wording import markdown_table
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/disaggregated.md"
+PICTURE = ROOT / "docs/images/disaggregated.png"
+SHARES = ROOT / "data/recorded-llm/disaggregated.csv"
+SOLVED = ROOT / "data/recorded-llm/disaggregated-solver.csv"
+MARK = "rates: docs/disaggregated_tables.py writes this table"
+FINDING_MARK = "finding: docs/disaggregated_tables.py writes these sentences"
+SOLVED_MARK = "solver: docs/disaggregated_tables.py writes this table"
+SYSTEMS = (POOL, CHUNKS, APART, "apart, 1:1", "apart, slow link")
+
+
+def table(shares: pd.DataFrame) -> str:
+    """A row for each mix and number of replicas: sustained rates, and the pair at that of APART."""
+    rates = sustained(shares)
+    rows = []
+    for mix, replicas in shares[["mix", "replicas"]].drop_duplicates().itertuples(index=False):
+        of_row = rates.loc[(mix, replicas)]
+        mean = of_row.mean()
+        better = POOL if mean[POOL] >= mean[CHUNKS] else CHUNKS
+        gain, low, high = interval((of_row[APART] - of_row[better]).to_numpy() / mean[better])
+        rows.append(
+            (
+                mix,
+                str(replicas),
+                *(f"{mean[system]:.2f}" for system in SYSTEMS),
+                f"{gain:+.0%} ({low:+.0%} to {high:+.0%})",
+                pair(shares, mix, replicas, mean[APART]),
+            )
+        )
+    heads = ["requests", "replicas", *SYSTEMS, "apart against the better pool", "pair"]
+    return markdown_table(heads, rows, right=heads[1:])
+
+
+def pair(shares: pd.DataFrame, mix: str, replicas: int, rate_rps: float) -> str:
+    """The pair that was chosen at the rate in the table nearest to `rate_rps` per replica."""
+    of_row = shares[
+        (shares["mix"] == mix) & (shares["replicas"] == replicas) & (shares["system"] == APART)
+    ]
+    nearest = of_row.loc[(of_row["rate_rps"] / replicas - rate_rps).abs().idxmin()]
+    return f"{nearest['prefill']:.0f} + {replicas - nearest['prefill']:.0f}"
+
+
+def solved_table(solved: pd.DataFrame) -> str:
+    """A row for each load and choice: what each service gets, and the sum of the shares."""
+    rows = []
+    for (load, system), part in solved.groupby(["load", "system"], sort=False):
+        of_mix = part.drop_duplicates("mix")
+        total, low, high = interval(part.groupby("seed")["share"].sum().to_numpy())
+        held = [
+            f"{row.prefill} + {row.decode}" if row.prefill else f"{row.decode}"
+            for row in of_mix.itertuples()
+        ]
+        rows.append((f"{load:g}", system, *held, f"{total:.3f} ({low:.3f} to {high:.3f})"))
+    heads = ["load", "replicas are", *solved["mix"].unique(), "sum of shares"]
+    return markdown_table(heads, rows, right=heads[2:])
+
+
+def main() -> None:
+    shares, solved = pd.read_csv(SHARES), pd.read_csv(SOLVED)
+    page = marked.with_table(PAGE.read_text(), MARK, table(shares))
+    page = marked.with_table(page, FINDING_MARK, textwrap.fill(finding(shares), 100))
+    page = marked.with_table(page, SOLVED_MARK, solved_table(solved))
+    with atomic_write(PAGE) as partial:
+        partial.write_text(page)
+    style.use_style()
+    figure = draw(shares).figure
+    with atomic_write(PICTURE) as partial:
+        figure.savefig(partial, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The tables and the figure of docs/llm.md, from data/recorded-llm.
+
+python benchmarks/llm.py && python docs/llm_tables.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import marked
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
+from faro_lib.files import atomic_write
+from faro_lib.metrics.paired import unit_interval
+from studies.llm_load import WAYS
+from studies.llm_rivals import FARO, LLM_RIVALS
+from studies.wording import markdown_table
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/llm.md"
+FIGURE = ROOT / "docs/images/llm.png"
+RECORDED = ROOT / "data/recorded-llm"
+(LEADER,) = FARO
+POLICIES = (LEADER, *LLM_RIVALS)
+TARGET = 2 / 3  # of the best rival's misses
+AGREES = 0.15
+
+
+def table(name: str) -> pd.DataFrame:
+    return pd.read_csv(RECORDED / f"{name}.csv")
+
+
+def shares(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Share of requests that miss their SLO, a column per policy."""
+    sums = runs.groupby([*by, "policy"])[["missed", "requests"]].sum()
+    return (sums["missed"] / sums["requests"]).unstack()
+
+
+def ratio(row: pd.Series) -> float:
+    """Faro's share of missed requests, as a part of the best rival's."""
+    return float(row[LEADER] / row[list(LLM_RIVALS)].min())
+
+
+def missed_table(runs: pd.DataFrame) -> str:
+    """A row per size and day, and per size on all days; then what eight replicas each miss."""
+    of_days = shares(runs, ["capacity_cores", "day"])
+    of_all = shares(runs, ["capacity_cores"])
+    rows: list[tuple[object, ...]] = []
+    for capacity in sorted(runs["capacity_cores"].unique(), reverse=True):
+        days = [*of_days.loc[capacity].iterrows(), ("all", of_all.loc[capacity])]
+        for day, row in days:
+            cells = (f"{row[name]:.1%}" for name in POLICIES)
+            rows.append((capacity, day, *cells, f"{ratio(row):.2f}"))
+    heads = ["replicas", "day", *POLICIES, "Faro / best rival"]
+    return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
+
+
+def finding(runs: pd.DataFrame) -> str:
+    """On how many days and sizes the target is met."""
+    of_days = shares(runs, ["capacity_cores", "day"])
+    sentences = []
+    for capacity in sorted(runs["capacity_cores"].unique(), reverse=True):
+        ratios = [ratio(row) for _, row in of_days.loc[capacity].iterrows()]
+        met = sum(one <= TARGET for one in ratios)
+        less = sum(one < 1 for one in ratios)
+        sentences.append(
+            f"With {capacity} replicas, Faro misses fewer requests than the best rival of the day "
+            f"on {less} of {len(ratios)} days, and at most two thirds as many on {met}."
+        )
+    return " ".join(sentences)
+
+
+def ample_table(rows: pd.DataFrame) -> str:
+    """The share of requests that miss with eight replicas per service, by day and its worst job."""
+    cells = []
+    for day, part in rows.groupby("day"):
+        counted = ["missed", "missed_per_token", "requests"]
+        of_job = part.groupby("job")[counted].sum()
+        worst = of_job["missed"].idxmax()
+        own = of_job.loc[worst]
+        lengths = part[part["job"] == worst].dropna()
+        tokens = []
+        for name in ("prompt_tokens", "output_tokens"):
+            mean = np.average(lengths[name], weights=lengths["requests"])
+            tokens.append(f"{mean:.0f} ({lengths[f'assumed_{name}'].iloc[0]:.0f})")
+        cells.append(
+            (
+                day,
+                f"{of_job['missed'].sum() / of_job['requests'].sum():.2%}",
+                f"{worst} ({own['requests'] / of_job['requests'].sum():.0%} of all requests)",
+                f"{own['missed'] / own['requests']:.1%}",
+                f"{own['missed_per_token'] / own['requests']:.1%}",
+                *tokens,
+            )
+        )
+    heads = ["day", "missed", "service that misses most", "its missed", "per token"]
+    heads += ["prompt tokens (assumed)", "output tokens (assumed)"]
+    return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
+
+
+def differences(runs: pd.DataFrame) -> pd.DataFrame:
+    """Faro minus each size's best rival, and minus TARGET of it, with intervals over blocks.
+
+    The best rival is the one with the fewest misses on all judged days. Days are strata.
+    """
+    rows = []
+    of_all = shares(runs, ["capacity_cores"])
+    for capacity, part in runs.groupby("capacity_cores"):
+        rival = str(of_all.loc[capacity, list(LLM_RIVALS)].idxmin())
+        missed = part.pivot(index=["day", "start_min"], columns="policy", values="missed")
+        requests = part[part["policy"] == LEADER].set_index(["day", "start_min"])["requests"]
+        row: dict[str, object] = {"capacity_cores": capacity, "rival": rival}
+        for name, share in (("difference", 1.0), ("to_target", TARGET)):
+            of_block = (missed[LEADER] - share * missed[rival]).unstack().to_numpy()
+            units = requests.unstack().to_numpy()
+            mean, low, high = unit_interval(of_block[:, None], units[:, None])
+            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def difference_table(runs: pd.DataFrame) -> str:
+    """The rows of `differences` in percentage points."""
+    rows = []
+    for row in differences(runs).iloc[::-1].to_dict("records"):
+        cells = [
+            f"{100 * row[name]:+.2f} ({100 * row[f'{name}_low']:+.2f} to "
+            f"{100 * row[f'{name}_high']:+.2f})"
+            for name in ("difference", "to_target")
+        ]
+        rows.append((row["capacity_cores"], row["rival"], *cells))
+    heads = ["replicas", "best rival", "Faro - rival (95 %)", "Faro - 2/3 of the rival (95 %)"]
+    return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
+
+
+def tuning_table(tried: pd.DataFrame) -> str:
+    """The chosen settings and the share that they miss on training days."""
+    chosen = tried[tried["chosen"]]
+    sizes = tried.loc[tried["rival"] == LEADER, "capacity_cores"].unique()
+    rows = []
+    for capacity in sorted(sizes, reverse=True):
+        for name in POLICIES:
+            of_policy = chosen[(chosen["rival"] == name) & (chosen["capacity_cores"] == capacity)]
+            row = of_policy.iloc[0]
+            settings = (LLM_RIVALS | FARO)[name].settings
+            own = ", ".join(f"{key} {row[key]:g}" for key in settings)
+            rows.append((capacity, name, own, f"{row['missed']:.1%}"))
+    return markdown_table(["replicas", "policy", "settings", "missed"], rows, right=["missed"])
+
+
+def load_table(scores: pd.DataFrame) -> str:
+    """Mean CRPS of all jobs together, by day and way."""
+    total = scores.groupby(["day", "way"])["crps_replicas"].sum().unstack()[list(WAYS)]
+    rows = [(day, *(f"{value:.3f}" for value in row)) for day, row in total.iterrows()]
+    return markdown_table(["day", *WAYS], rows, right=WAYS)
+
+
+def azure_table(rows: pd.DataFrame) -> str:
+    """p99 of the time to the first token: what the first half hour says, and the second."""
+    cells = []
+    for row in rows.to_dict("records"):
+        differs = row["load_second"] / row["load_first"] - 1
+        simulated = _with_error(row["simulated_s"], row["second_s"])
+        predicted = _with_error(row["predicted_minutes_s"], row["second_minutes_s"])
+        cells.append(
+            (
+                row["service"],
+                row["replicas"],
+                f"{row['load_first'] / row['replicas']:.0%}",
+                f"{differs:+.0%}",
+                _seconds(row["first_s"]),
+                _seconds(row["second_s"]),
+                simulated,
+                _seconds(row["second_minutes_s"]),
+                predicted,
+            )
+        )
+    heads = [
+        *("service", "replicas", "utilisation", "load of the second", "p99 of the first (s)"),
+        *("p99 of the second", "simulated", "mean p99 of its minutes", "predicted"),
+    ]
+    return markdown_table(heads, cells, right=heads[1:])
+
+
+def azure_finding(rows: pd.DataFrame) -> str:
+    """How many of the sizes without drops are within 15 %."""
+    kept = rows[np.isfinite(rows["second_s"])]
+    sentences = []
+    for name, part in kept.groupby("service"):
+        simulated = (part["simulated_s"] / part["second_s"] - 1).abs() <= AGREES
+        predicted = (part["predicted_minutes_s"] / part["second_minutes_s"] - 1).abs() <= AGREES
+        sentences.append(
+            f"Of the {len(part)} sizes of `{name}` at which at most 1 % of the second half hour's "
+            f"requests are dropped, the simulation is within 15 % at {simulated.sum()}, and the "
+            f"prediction at {predicted.sum()}."
+        )
+    return " ".join(sentences)
+
+
+def _seconds(value_s: float) -> str:
+    return f"{value_s:.2f}" if np.isfinite(value_s) else "dropped"
+
+
+def _with_error(value_s: float, truth_s: float) -> str:
+    """The value and its error, which is unknown if either is infinite."""
+    known = np.isfinite(value_s) and np.isfinite(truth_s)
+    return f"{value_s:.2f} ({value_s / truth_s - 1:+.0%})" if known else _seconds(value_s)
+
+
+def burst_table(agreement: pd.DataFrame) -> str:
+    """The index of dispersion of each client, and the error of the bursts that are assumed."""
+    rows = []
+    windows = sorted(agreement["window_s"].unique())
+    for job, part in agreement.dropna().groupby("job"):
+        by_window = part.set_index("window_s")
+        cells = [
+            f"{by_window.loc[w, 'file']:.3g} ({by_window.loc[w, 'error']:+.0%})" for w in windows
+        ]
+        rows.append((job, *cells))
+    heads = ["client", *(f"{window:g} s" for window in windows)]
+    return markdown_table(heads, rows, right=heads[1:])
+
+
+TABLES = {
+    "finding": ("compare", finding),
+    "ample": ("ample", ample_table),
+    "missed": ("compare", missed_table),
+    "differences": ("compare", difference_table),
+    "settings": ("tuning", tuning_table),
+    "load": ("load", load_table),
+    "azure": ("azure", azure_table),
+    "azure finding": ("azure", azure_finding),
+    "bursts": ("bursts", burst_table),
+}
+
+
+def marker(name: str) -> str:
+    return f"{name}: docs/llm_tables.py writes this table"
+
+
+def missed_figure(runs: pd.DataFrame) -> Figure:
+    """The share of requests that miss their SLO by day, a panel per size."""
+    of_days = shares(runs, ["capacity_cores", "day"])
+    sizes = sorted(runs["capacity_cores"].unique(), reverse=True)
+    figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 2.6), squeeze=False, sharey=True)
+    for axis, capacity in zip(axes[0], sizes):
+        part = of_days.loc[capacity]
+        for name, color in zip(POLICIES, ("black", *CYCLE)):
+            axis.plot(part.index.astype(str), 100 * part[name], marker="o", color=color, label=name)
+        axis.set_title(f"{capacity} replicas", loc="left")
+        axis.set_xlabel("day")
+    axes[0][0].set_ylabel("requests that miss (%)")
+    axes[0][0].set_ylim(bottom=0)
+    legend_above(figure, *axes[0][0].get_legend_handles_labels(), columns=3)
+    return figure
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    for name, (file, of) in TABLES.items():
+        if (RECORDED / f"{file}.csv").exists():
+            page = marked.with_table(page, marker(name), of(table(file)))
+    with atomic_write(PAGE) as partial:
+        partial.write_text(page)
+    use_style()
+    figure = missed_figure(table("compare"))
+    check_legible(figure, FIGURE.stem)
+    with atomic_write(FIGURE) as partial:
+        figure.savefig(partial, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

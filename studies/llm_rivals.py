@@ -1,0 +1,204 @@
+"""Autoscalers of language models that people use, and Faro, with the settings that are tuned.
+
+Each `Rival` is made from a `PolicyContext` whose forecaster counts load (requests of mean length).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.forecast import Forecaster
+from faro_lib.policies import HPA, Observation, Plan, Policy, PolicyContext, RayServe
+from faro_lib.policies.baselines import ReactiveState
+from faro_lib.policies.faro import tuned
+from faro_lib.policies.loops import LoopState, TwoLoops
+from faro_lib.protocol import Assuming, reasons
+from faro_lib.queueing import LatencyTable
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.shares import minimum_replicas
+from studies.engines import EngineObservation
+from studies.goodput import Goodput
+from studies.rivals import Rival
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeHPA(HPA):
+    """The HPA's rule on a gauge of the engines, as KEDA and the HPA apply it to pods' metrics.
+
+    desired = ceil(sum of the gauge over the replicas / target), with the HPA's tolerance, limits of
+    scaling up, and stabilisation window.
+    """
+
+    gauge: str = "waiting"  # a field of `EngineObservation`
+    goal: float = 1.0  # the target per replica
+
+    def recommend(
+        self, state: ReactiveState, observation: Observation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        now = observation.target
+        pods = getattr(observation, self.gauge) / self.goal
+        unchanged = np.abs(pods / np.maximum(observation.running, 1) - 1) <= self.tolerance
+        desired = np.ceil(pods - TOLERANCE).astype(np.int64)
+        return np.where(unchanged, now, desired), np.ones(len(now), bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamoPlanner(TwoLoops):
+    """Our reading of the throughput-based scaling of NVIDIA Dynamo's planner, for one pool.
+
+    Every `interval_s`, it predicts the requests of the next interval and takes the mean lengths of
+    the last one. replicas = ceil(predicted load / what a replica serves within the limits). That
+    throughput comes from profiling; here it is `load` times that of a full replica. Sources:
+    docs.nvidia.com/dynamo, "Planner Design" and "Planner Guide" (adjustment interval, predictors).
+    Its correction factors are left out.
+    """
+
+    load: float = 0.5
+    reactive: bool = False
+    name: str = "Dynamo planner"
+
+    def plan(self, state: LoopState, observation: Observation) -> Plan:
+        minutes = max(1, round(self.interval_s / MINUTE_S))
+        per_min = state.forecaster.mean(minutes).max(axis=1)
+        jobs = arrays_of(state.jobs)
+        rate_rps = np.nan_to_num(per_min) * per_request(observation, minutes) / MINUTE_S
+        wanted = np.ceil(rate_rps * jobs.busy_s / self.load - TOLERANCE).astype(np.int64)
+        target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
+        reason = reasons(target, observation.target)
+        return Plan(target, np.zeros(len(target)), reason, forecast_rps=rate_rps)
+
+
+def per_request(observation: Observation, minutes: int) -> np.ndarray:
+    """Load per request (jobs,) in the last complete `minutes`; 1 without requests."""
+    assert isinstance(observation, EngineObservation)
+    load = observation.load_per_min[:, -minutes:].sum(axis=1)
+    requests = observation.arrivals_per_min[:, -minutes:].sum(axis=1)
+    return np.where(requests > 0, load / np.maximum(requests, 1), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Informed(Assuming):
+    """Faro that is told the load as if it were requests, or weighs jobs by their requests.
+
+    The load is in requests of mean length. The weight of a job is its share of the requests of the
+    last 15 minutes, so that the sum of the jobs' goodput is that of all requests.
+    """
+
+    by_load: bool
+    by_requests: bool
+
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+        assert isinstance(observation, EngineObservation)
+        if self.by_requests and observation.minute:
+            state = replace(state, jobs=weighted(state.jobs, observation.arrivals_per_min))
+        if self.by_load:
+            now = observation.arrivals_now
+            now = None if now is None else now * per_request(observation, 5)
+            per_min = observation.load_per_min
+            observation = replace(observation, arrivals_per_min=per_min, arrivals_now=now)
+        return self.policy.decide(state, observation)
+
+
+def weighted(jobs: Sequence[Job], requests_per_min: np.ndarray) -> tuple[Job, ...]:
+    """The jobs, weighted by their mean requests (jobs, minutes) + 1; the mean weight is 1."""
+    requests = requests_per_min.mean(axis=1) + 1
+    weights = (requests / requests.mean()).tolist()
+    return tuple(replace(job, weight=weight) for job, weight in zip(jobs, weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a policy may know at the start of a block."""
+
+    jobs: tuple[Job, ...]
+    latency_model: LatencyTable
+    goodput: Goodput
+    # By name, forecasters at the block's start.
+    forecasters: Mapping[str, Forecaster]
+
+
+def waiting(known: Known, **options: Any) -> Policy:
+    return GaugeHPA(gauge="waiting", name="KEDA, waiting requests", **options)
+
+
+def cache(known: Known, **options: Any) -> Policy:
+    return GaugeHPA(gauge="cache_use", name="HPA, KV cache", **options)
+
+
+def gpus(known: Known, **options: Any) -> Policy:
+    return GaugeHPA(gauge="busy_gpus", name="HPA, GPU use", **options)
+
+
+def ray_serve(known: Known, **options: Any) -> Policy:
+    return RayServe(name="Ray Serve", **options)
+
+
+def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Policy:
+    forecaster = known.forecasters[PREDICTORS[int(predictor)]]
+    return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
+
+
+def faro(
+    known: Known, by_load: float, goal: float, by_requests: float, switching_cost: float
+) -> Policy:
+    """Faro-Sum for goodput (`goal` 1) or for the latency at quantile `goal`."""
+    quantile, model = (goal, known.latency_model) if goal < 1 else (0.99, known.goodput)
+    jobs = tuple(replace(job, quantile=quantile) for job in known.jobs)
+    forecaster = known.forecasters["load" if by_load else "requests"]
+    context = PolicyContext(jobs, forecaster, latency_model=model)
+    policy = tuned(context, switching_cost=switching_cost)
+    return Informed(policy, jobs, "Faro-Sum", bool(by_load), bool(by_requests))
+
+
+PREDICTORS = ("persistence", "kalman", "ar")
+STABILISATION_S = (60.0, 300.0, 900.0)
+LLM_RIVALS: dict[str, Rival] = {
+    "KEDA, waiting requests": Rival(
+        waiting,
+        {"goal": (0.1, 0.2, 0.5, 1.0, 2.0), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.5, "stabilisation_s": 300.0},
+    ),
+    "HPA, KV cache": Rival(
+        cache,
+        {"goal": (0.001, 0.0025, 0.005, 0.01, 0.02), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.005, "stabilisation_s": 300.0},
+    ),
+    "HPA, GPU use": Rival(
+        gpus,
+        {"goal": (0.2, 0.35, 0.5, 0.65, 0.8), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.8, "stabilisation_s": 300.0},
+    ),
+    "Ray Serve": Rival(
+        ray_serve,
+        {
+            "ongoing": (0.5, 1.0, 2.0, 4.0, 8.0),
+            "down_after_s": (60.0, 300.0, 600.0),
+            "up_after_s": (0.0, 10.0, 30.0),
+        },
+        {"ongoing": 2.0, "down_after_s": 600.0, "up_after_s": 30.0},
+    ),
+    "Dynamo planner": Rival(
+        dynamo,
+        {
+            "load": (0.1, 0.2, 0.3, 0.45, 0.65),
+            "interval_s": (60.0, 180.0),
+            "predictor": (0.0, 1.0, 2.0),
+        },
+        {"load": 0.45, "interval_s": 180.0, "predictor": 0.0},
+    ),
+}
+FARO: dict[str, Rival] = {
+    "Faro-Sum": Rival(
+        faro,
+        {
+            "by_load": (0.0, 1.0),
+            "goal": (0.95, 1.0),
+            "by_requests": (0.0, 1.0),
+            "switching_cost": (0.01, 0.05, 0.2),
+        },
+        {"by_load": 1.0, "goal": 1.0, "by_requests": 1.0, "switching_cost": 0.01},
+    ),
+}
