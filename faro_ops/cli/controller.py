@@ -178,11 +178,13 @@ class Controller:
         overrides = backends.overrides_of(
             self.home, options.journal, self.wait_for, restores=options.apply
         )
-        self.watched = Watched(options.jobs, overrides, table_reader(options.backend, options.earn))
+        source = self._source()
+        read = source.with_bursts(table_reader(options.backend, options.earn))
+        self.watched = Watched(options.jobs, overrides, read)
         self.settings = self.watched.known
         for order in self.settings.rejected:
             say(str(order))
-        self.model = FreshModel(self._source(), self.settings.jobs, self.on_refit)
+        self.model = FreshModel(source, self.settings.jobs, self.on_refit)
         self.policy = self.policy_of(self.settings)
         if self.exporter:
             self.exporter.progress_deadline_s = STALLED_S + 5 * self.policy.tick_s

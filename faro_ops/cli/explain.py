@@ -59,6 +59,9 @@ def explain(
     cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
     print(f"{cores:g} of {tick.step.observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
+    if any(not math.isnan(row["first_token_s"]) for row in rows):
+        print("latencies of tokens at the SLO's quantile, their limits, and goodput:")
+        print(text_table([_tokens(row) for row in rows if not math.isnan(row["first_token_s"])]))
     if any(not math.isnan(row["service_factor"]) for row in rows):
         print("service times, as in the table and as learned from latencies:")
         print(text_table([_times(row) for row in rows]))
@@ -119,6 +122,19 @@ def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
     then = datetime.combine(last, clock)
     then -= timedelta(days=then > last)
     return (then.timestamp() - header.origin_s) * header.scale
+
+
+def _tokens(row: dict[str, Any]) -> dict[str, Any]:
+    both = not math.isnan(row["per_token_slo_s"])
+    return {
+        "job": row["job"],
+        "to first token": milliseconds(row["first_token_s"], "dropped"),
+        "limit": milliseconds(row["slo_s"] if both else math.nan),
+        "per later token": milliseconds(row["per_token_s"], "dropped"),
+        "its limit": milliseconds(row["per_token_slo_s"]),
+        "goodput/s": number(row["goodput_rps"], ".2f"),
+        "observed/s": number(row["observed_rps"], ".2f"),
+    }
 
 
 def _times(row: dict[str, Any]) -> dict[str, Any]:

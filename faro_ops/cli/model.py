@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -23,8 +24,15 @@ from faro_ops.controller.expected import Event, expected
 from faro_ops.controller.overrides import Settings
 from faro_ops.controller.renewal import fitted, renewal
 from faro_ops.errors import message_of
-from faro_ops.recommend.load_history import exported_days, journal_days, traces_of_log
-from faro_ops.recommend.request_log import is_request_log
+from faro_ops.recommend.load_history import (
+    dispersed,
+    dispersion_of,
+    exported_days,
+    journal_days,
+    tell_bursts,
+    traces_of_log,
+)
+from faro_ops.recommend.request_log import TIME, is_request_log, read_request_log
 
 # Values of --history for counts that controllers recorded.
 PROMETHEUS = "prometheus"
@@ -41,6 +49,8 @@ ACCEPTED = "accepted"
 REFUSED = "refused"
 FAILED = "failed"
 REVERTED = "reverted"
+
+ReadTable = Callable[[Path], tuple[Job, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,21 @@ class Source:
         if self.history == JOURNAL:
             return journal_days(str(self.journal), jobs)
         if is_request_log(self.history):
-            return traces_of_log(self.history, jobs, say, ignore_others=self.ignore_others)
+            others = self.ignore_others
+            return traces_of_log(self.history, jobs, say, ignore_others=others, tell=False)
         return read_csv(self.history, jobs)
+
+    def with_bursts(self, read: ReadTable) -> ReadTable:
+        """A function that reads the jobs' table as `read` does, with the bursts of a request log.
+
+        Without a log it is `read` itself. The log is read once, now.
+        """
+        if self.history in (None, *OWN) or not is_request_log(str(self.history)):
+            return read
+        log = read_request_log(str(self.history), None, say, keep=TIME)
+        tell_bursts(log, say, known=True)
+        index = dispersion_of(log)
+        return lambda path: dispersed(read(path), index)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
         """Fit a forecaster to `days`.

@@ -8,7 +8,7 @@ import numpy as np
 
 from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.sharing.placement import MOST_JOBS, SPARE
-from faro_lib.workload import Placement, arrays_of, pools_of
+from faro_lib.workload import Job, Placement, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.job_states import FINE
 from faro_ops.controller.journal import Header, Tick
@@ -66,6 +66,9 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         "failed_per_min": observation.failed_per_min,
         "forecast_rps": plan.forecast_rps,
         "observed_tail_latency_s": observation.tail_latency_s,
+        "first_token_s": observation.first_token_s,
+        "per_token_s": observation.per_token_s,
+        "goodput_rps": observation.goodput_rps,
         "predicted_tail_latency_s": plan.predicted_tail_latency_s,
         "marginal_value_up": plan.marginal_value_up,
         "marginal_value_down": plan.marginal_value_down,
@@ -79,9 +82,16 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
             row[name] = math.nan if column is None else column[n].item()
         state, why = tick.troubled.get(job.name, (FINE, ""))
         row["assumed_service_s"] = job.busy_s
+        row["per_token_slo_s"] = _per_token_slo_s(job)
         row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": state, "state_reason": why}
         rows.append(row)
     return rows
+
+
+def _per_token_slo_s(job: Job) -> float:
+    """The limit on the time per later token of a job with an SLO on both; NaN for others."""
+    weight = getattr(job.replica, "per_token_weight", 0.0)
+    return job.slo_s / weight if weight else math.nan
 
 
 def placements_explained(header: Header, tick: Tick) -> list[dict[str, Any]]:

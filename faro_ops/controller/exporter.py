@@ -44,6 +44,21 @@ GAUGES = (
         "latency quantile of the plan",
         "plan.predicted_tail_latency_s",
     ),
+    (
+        "faro_first_token_seconds",
+        "quantile of the time to the first token in the last complete minute",
+        "observation.first_token_s",
+    ),
+    (
+        "faro_per_token_seconds",
+        "quantile of the time per later token in the last complete minute",
+        "observation.per_token_s",
+    ),
+    (
+        "faro_goodput_rps",
+        "requests per second in the last complete minute that met the SLO",
+        "observation.goodput_rps",
+    ),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
     (
         "faro_service_time_factor",

@@ -23,12 +23,17 @@ LOG = logging.getLogger(__name__)
 MIN_PARTIAL_MINUTE_S = 20.0
 WINDOW = "$window"
 REQUIRED = ("requests", "latency_mean_s")  # fields of `Queries` that a job must have
+OF_BOTH = ("first_token_s", "per_token_s")  # and those of a job with an SLO on both
+OF_THE_JOB = ("job", "per_token_weight")  # fields of `Queries` that are not queries
 SOURCE = "metrics"  # of reports to the board of job states
 # Measurements of a job.
 COUNTS = "requests by minute"
 COUNT_NOW = "requests of this minute"
 MEAN = "mean latency"
 TAIL = "latency quantile"
+FIRST_TOKEN = "time to the first token"
+PER_TOKEN = "time per output token"
+MET_SLO = "requests that met the SLO"
 ONGOING = "ongoing requests"
 NEEDED = (COUNTS, MEAN)  # without one of them, the job's data is missing
 
@@ -42,28 +47,39 @@ class Queries:
     latency_mean_s: str  # mean latency of the requests that ended in the window
     latency_s: str = ""  # the job's latency quantile over the window; "" if it is not measured
     ongoing: str = ""  # requests waiting or in service; "" if they are not measured
+    # The job's quantiles of the time to the first token and of that per later token; "" as above.
+    first_token_s: str = ""
+    per_token_s: str = ""
+    met_slo: str = ""  # requests of the window that met the job's SLO, or both its limits
     job: str = ""  # the job's name
+    # If > 0, the SLO limits both, and the weight is that of `workload.replicas.Continuous`.
+    per_token_weight: float = 0.0
 
     @classmethod
-    def of(cls, job: str, section: dict[str, str]) -> Self:
+    def of(cls, job: str, section: dict[str, str], per_token_weight: float = 0.0) -> Self:
         """Parse a job's `deployment.queries`.
+
+        per_token_weight : of an SLO on both latencies; 0 for others.
 
         ValueError for an unknown key, or a missing or invalid required query.
         """
         place = f"job {job!r}: deployment.queries"
-        accepted = [name for name in cls.__slots__ if name != "job"]
+        accepted = [name for name in cls.__slots__ if name not in OF_THE_JOB]
         for key in section:
             if key not in accepted:
                 raise ValueError(f"{place}.{key} is unknown; {nearest(key, accepted)}")
             if not isinstance(section[key], str | None):
                 raise ValueError(f"{place}.{key}={section[key]!r} must be text, a PromQL query")
-        for key in REQUIRED:
+        required: tuple[str, ...] = REQUIRED
+        if per_token_weight and not section.get("latency_s"):
+            required += OF_BOTH
+        for key in required:
             query = section.get(key)
             if not query:
                 raise ValueError(f"{place}.{key} is missing; a PromQL query with {WINDOW}")
             if WINDOW not in query:
                 raise ValueError(f"{place}.{key}={query!r} must look back by {WINDOW}")
-        return cls(**section, job=job)
+        return cls(**section, job=job, per_token_weight=per_token_weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +148,27 @@ class DeploymentMetrics:
             Measurement(COUNT_NOW, "requests", since_s, begun),
             Measurement(MEAN, "latency_mean_s", window_s, (now_s,)),
             Measurement(TAIL, "latency_s", minute_s, last_end),
+            Measurement(FIRST_TOKEN, "first_token_s", minute_s, last_end),
+            Measurement(PER_TOKEN, "per_token_s", minute_s, last_end),
+            Measurement(MET_SLO, "met_slo", minute_s, last_end),
             Measurement(ONGOING, "ongoing", window_s, (now_s,)),
         )
         now = last(found[COUNT_NOW])  # (jobs,)
+        first_token_s, per_token_s = (last(found[name]) / pace for name in (FIRST_TOKEN, PER_TOKEN))
+        weight = np.array([one.per_token_weight for one in queries])
+        both_s = np.maximum(first_token_s, weight * per_token_s)  # NaN if either is
+        tail_s = last(found[TAIL]) / pace
+        stated = np.array([bool(one.latency_s) for one in queries])
         return {
             "arrivals_per_min": found[COUNTS],
             "arrivals_now": None if np.isnan(now).all() else now,
             "mean_latency_s": last(found[MEAN]) / pace,
-            "tail_latency_s": last(found[TAIL]) / pace,
+            # A histogram of the worse latency of each request is better than two of one latency.
+            "tail_latency_s": np.where((weight > 0) & ~stated, both_s, tail_s),
             "ongoing": last(found[ONGOING]),
+            "first_token_s": first_token_s,
+            "per_token_s": per_token_s,
+            "goodput_rps": last(found[MET_SLO]) / MINUTE_S,
         }
 
     def _measured(
@@ -194,7 +222,7 @@ def plausible(answer: Answer, name: str) -> tuple[np.ndarray, str]:
     undefined = np.isinf(values)  # 0/0, or infinite
     if name == MEAN:
         values[undefined] = 0.0
-    elif name in (TAIL, ONGOING):
+    elif name in (TAIL, FIRST_TOKEN, PER_TOKEN, MET_SLO, ONGOING):
         values[undefined] = np.nan
     wrong = (values < 0) | np.isinf(values)
     problem = answer.problem

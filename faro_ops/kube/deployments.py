@@ -17,6 +17,7 @@ from faro_ops.controller.clock import Clock
 from faro_ops.controller.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
+from faro_ops.kube.vllm import with_vllm
 from faro_ops.policies.protocol import LiveObservation
 
 # A job counts as `changing` for at most this many cold start times after it was scaled.
@@ -55,7 +56,8 @@ class DeploymentRef:
         if not isinstance(section.get("queries"), dict):
             problem = "deployment.queries is missing: PromQL for requests and latency_mean_s"
             raise ValueError(f"job {job.name!r}: {problem}")
-        queries = Queries.of(job.name, section["queries"])
+        weight = getattr(job.replica, "per_token_weight", 0.0)
+        queries = Queries.of(job.name, with_vllm(job, section["queries"]), weight)
         namespace = section.get("namespace", namespace)
         if str(namespace).startswith("kube-"):
             problem = "belongs to Kubernetes itself; Faro scales no Deployment there"

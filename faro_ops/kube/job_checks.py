@@ -96,7 +96,7 @@ def readable(job: Job, section: Mapping[str, object], namespace: str) -> Deploym
     """The Deployment of a job whose section is invalid: without queries, maybe without a name."""
     given = section if isinstance(section, Mapping) else {}
     kept = {key: given[key] for key in READABLE if isinstance(given.get(key), str)}
-    queries = {"requests": WINDOW, "latency_mean_s": WINDOW}
+    queries = {"requests": WINDOW, "latency_mean_s": WINDOW, "latency_s": WINDOW}
     try:
         ref = DeploymentRef.of(job, kept | {"queries": queries}, namespace)
     except ValueError:

@@ -24,6 +24,13 @@ class LiveObservation(Observation):
 
     # Requests that failed (5xx) in the last minute; None if not measured.
     failed_per_min: np.ndarray | None = None
+    # Of a job that generates tokens, the SLO's quantiles of the time to the first token and of the
+    # time per later token over the last complete minute; NaN where not measured, None: nowhere.
+    first_token_s: np.ndarray | None = None
+    per_token_s: np.ndarray | None = None
+    # Requests per second in the last complete minute that met the job's SLO, or both limits of
+    # `slo_on: both`; None if not measured.
+    goodput_rps: np.ndarray | None = None
     # (nodes,) free cores of each node, and (jobs, nodes) replicas on each node; None if the nodes
     # are not distinguished.
     free_cores: np.ndarray | None = None

@@ -118,7 +118,8 @@ class RayServeCluster(SharingCluster):
         self._measured = RayCores()  # the last measurement that Ray answered
         self._measured_at = time.monotonic()
         self._steady = SteadyCapacity()
-        self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
+        replicas = {job.name: job.replica for job in jobs}
+        self._recent = RecentSeconds(tuple(replicas), clock, replicas)
         self._coverage = {job.name: Coverage() for job in jobs}
         self._pools = PooledJobs(jobs)
         self._skew_s = 0.0  # the statistics actor's clock minus ours
@@ -213,14 +214,15 @@ class RayServeCluster(SharingCluster):
         self._read_drop(stats)
         now_s = self._now_s
         minute = int(now_s // MINUTE_S)
-        recent = self._recent
+        recent, arrays = self._recent, arrays_of(self.jobs)
+        first_token_s, per_token_s = recent.token_latencies_s(minute, arrays.quantile)
         return LiveObservation(
             now_s=now_s,
             capacity=capacity,
             minute=minute,
             arrivals_per_min=recent.arrivals_per_min(minute),
             mean_latency_s=recent.mean_latency_s(now_s),
-            tail_latency_s=recent.tail_latency_s(minute, arrays_of(self.jobs).quantile),
+            tail_latency_s=recent.tail_latency_s(minute, arrays.quantile),
             # NaN if a replica has not reported in the last 5 s (`statistics.FRESH_S`).
             ongoing=np.array([self._ongoing(job.name, stats) for job in self.jobs]),
             running=running,
@@ -231,6 +233,9 @@ class RayServeCluster(SharingCluster):
             drop=self._drop.copy(),
             arrivals_now=recent.arrivals_now(minute, now_s),
             failed_per_min=recent.failed_per_min(minute),
+            first_token_s=first_token_s,
+            per_token_s=per_token_s,
+            goodput_rps=recent.goodput_rps(minute, arrays.slo_s),
             present=None if present.all() else present,
             held=held if held.any() else None,
             capacity_age_s=capacity_age_s,

@@ -144,8 +144,10 @@ def _write_profile(row: dict[str, Any], profile: Profile) -> None:
             name: float(f"{one:.4g}") if isinstance(one, float) else one
             for name, one in mapping_of(service.replica).items()
         }
-        if replica["kind"] == "continuous" and "slo_on" in row["replica"]:
-            replica["slo_on"] = row["replica"]["slo_on"]  # the user's choice, not measured
+        if replica["kind"] == "continuous":
+            # The user's choices are not measured.
+            chosen = ("slo_on", "per_token_weight")
+            replica |= {key: row["replica"][key] for key in chosen if key in row["replica"]}
         row["replica"] = replica
     row.pop("service_std_s", None)
     row["service_time_s"] = round(service.service_time_s, 5)

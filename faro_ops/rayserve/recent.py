@@ -12,9 +12,11 @@ import numpy as np
 
 from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import Replica
 from faro_ops.controller.clock import Clock
 from faro_ops.rayserve.coverage import Coverage
 from faro_ops.rayserve.statistics import add_row, empty_row, latency_of
+from faro_ops.rayserve.streams import Streams, by_slo, counted
 
 # A count needs data for at least this share of its seconds; otherwise it is NaN.
 MIN_KNOWN_SHARE = 0.75
@@ -28,10 +30,18 @@ class RecentSeconds:
     are arrays of shape (jobs,) unless stated. If a second is added twice, the row with more
     requests is kept: a late report completes it, and a `StatsAggregator` that restarts may lose
     requests.
+
+    replicas : by the job's name, which says what its SLO limits if it generates tokens.
     """
 
-    def __init__(self, jobs: tuple[str, ...], clock: Clock):
+    def __init__(
+        self,
+        jobs: tuple[str, ...],
+        clock: Clock,
+        replicas: Mapping[str, Replica] | None = None,
+    ):
         self._clock = clock
+        self._replicas = replicas or {}
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
         self._wrong: dict[str, set[int]] = {job: set() for job in jobs}
         self._coverage = {job: Coverage() for job in jobs}
@@ -66,7 +76,8 @@ class RecentSeconds:
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
         """(total, n) of each job over the Unix seconds `first` to `last` - 1.
 
-        `total` is the sum of their measurements, and n the number of these seconds with data.
+        `total` is the sum of their measurements, and n the number of these seconds with data. Its
+        latencies are those that the job's SLO limits (`by_slo`).
         """
         totals = []
         for job, of_second in self._seconds.items():
@@ -76,7 +87,8 @@ class RecentSeconds:
                 for second in self._coverage[job].complete(first, last)
                 if second in of_second and second not in wrong
             ]
-            totals.append((reduce(add_row, rows, empty_row()), len(rows)))
+            total = by_slo(reduce(add_row, rows, empty_row()), self._replicas.get(job))
+            totals.append((total, len(rows)))
         return totals
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
@@ -137,6 +149,41 @@ class RecentSeconds:
         ]
         return self._clock.scale * np.array(wall_s)
 
+    def token_latencies_s(self, minute: int, quantile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Quantiles of the time to the first token and of the time per later token.
+
+        They are those of the streamed answers that ended in the minute before `minute`, where
+        dropped and failed requests count as inf, and NaN for a job without any.
+        """
+        enough = MIN_KNOWN_SHARE * self._clock.minute_s
+        wall_s = np.full((2, len(self._seconds)), np.nan)
+        for n, (total, known) in enumerate(self._minute(minute - 1)):
+            if total["streams"] and known >= enough:
+                streams = Streams.of(total)
+                for of_kind, latency_s in zip(wall_s, (streams.first_s, streams.per_token_s)):
+                    row = total | counted(streams.count, latency_s)
+                    of_kind[n] = quantile_of_row(row, quantile[n])
+        first_s, per_token_s = self._clock.scale * wall_s
+        return first_s, per_token_s
+
+    def goodput_rps(self, minute: int, slo_s: np.ndarray) -> np.ndarray:
+        """Requests per second in the minute before `minute` that met the SLO, or both limits.
+
+        slo_s : the jobs' SLOs (jobs,). A latency counts as the middle of its bucket, 4 % wide.
+        """
+        met = [
+            sum(
+                count
+                for bucket, count in total["buckets"].items()
+                if latency_of(int(bucket)) * self._clock.scale <= limit_s
+            )
+            * (self._clock.minute_s / known)
+            if known >= MIN_KNOWN_SHARE * self._clock.minute_s
+            else np.nan
+            for (total, known), limit_s in zip(self._minute(minute - 1), slo_s.tolist())
+        ]
+        return np.array(met) / MINUTE_S
+
     def _minute(self, minute: int) -> list[tuple[dict[str, Any], int]]:
         """`totals` of one minute of trace time."""
         first = round(self._clock.wall_s(minute * MINUTE_S))
@@ -144,7 +191,8 @@ class RecentSeconds:
 
 
 def _requests(row: Mapping[str, Any]) -> int:
-    return row["arrivals"] + row["done"] + row["dropped"]
+    ended = sum(row.get("streams", {}).values())
+    return row["arrivals"] + row["done"] + row["dropped"] + ended
 
 
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:

@@ -30,6 +30,7 @@ from faro_ops.rayserve.statistics import (
     bucket_of,
     empty_row,
 )
+from faro_ops.rayserve.streams import stream_key
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -133,22 +134,36 @@ class ReplicaQueue:
         add_row(self._row(), measured)
         return answer
 
-    async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async def streamed(self, parts: AsyncIterable[Any], arrived_s: float) -> AsyncIterator[Any]:
         """Wait for the first part of a streamed answer and return all parts.
 
-        The request stays ongoing until the last part.
+        The request stays ongoing until the last part. Then its times to the first part, per later
+        part and to the last one are recorded. If the model fails before that, it has failed.
+
+        arrived_s : when the request arrived, by time.perf_counter().
         """
         rest = aiter(parts)
         empty = object()
         first = await anext(rest, empty)
+        first_s = last_s = time.perf_counter()
 
         async def every() -> AsyncIterator[Any]:
+            nonlocal last_s
             self.ongoing += 1
+            count = 1
             try:
                 if first is not empty:
                     yield first
                 async for part in rest:
+                    count += 1
+                    last_s = time.perf_counter()
                     yield part
+            except Exception:
+                self._row()["failed"] += 1
+                raise
+            else:
+                key = stream_key(first_s - arrived_s, last_s - arrived_s, count)
+                add_row(self._row(), {"streams": {key: 1}})
             finally:
                 self.ongoing -= 1
 
@@ -257,6 +272,8 @@ class ReplicaActor:
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import PlainTextResponse
 
+        arrived_s = time.perf_counter()
+
         async def call() -> Response:
             if self._is_async:
                 answer = await self._model(request)
@@ -269,7 +286,7 @@ class ReplicaActor:
                 raise Failed(response)
             parts = getattr(response, "body_iterator", None)  # only streaming responses have it
             if parts:
-                response.body_iterator = await self._queue.streamed(parts)
+                response.body_iterator = await self._queue.streamed(parts, arrived_s)
             return response
 
         try:

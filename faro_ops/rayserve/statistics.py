@@ -18,6 +18,7 @@ FLOOR_S = 1e-3
 MAX_MEASURE = 1e15  # a larger count or sum of seconds cannot be right
 COUNTS = ("arrivals", "dropped", "failed", "done")
 SUMS = ("latency_s", "service_s", "service_s2")
+BY_BUCKET = ("buckets", "streams")  # counts by latency bucket
 
 
 def bucket_of(latency_s: float) -> int:
@@ -31,8 +32,8 @@ def bucket_of(latency_s: float) -> int:
     return max(0, round(PER_OCTAVE * math.log2(max(latency_s, FLOOR_S) / FLOOR_S)))
 
 
-def latency_of(bucket: int) -> float:
-    """Latency in seconds in the middle of a bucket."""
+def latency_of(bucket):
+    """Latency in seconds in the middle of a bucket, or of each bucket in an array."""
     return FLOOR_S * 2 ** (bucket / PER_OCTAVE)
 
 
@@ -44,15 +45,17 @@ def empty_row() -> dict[str, Any]:
     latency_s : sum of the time in the replica, over `done`.
     service_s, service_s2 : sums of the service time and of its square, over `done`.
     buckets : number of `done` by latency bucket; the keys are strings, as in JSON.
+    streams : number of streamed answers that ended, by `streams.stream_key`; each is in `done` of
+        the second of its first part.
     """
-    return dict.fromkeys(COUNTS, 0) | dict.fromkeys(SUMS, 0.0) | {"buckets": {}}
+    return dict.fromkeys(COUNTS, 0) | dict.fromkeys(SUMS, 0.0) | {key: {} for key in BY_BUCKET}
 
 
 def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """Add the measurements `row` to `total`, in place, and return `total`."""
     for key, value in row.items():
-        if key == "buckets":
-            add_row(total[key], value)
+        if key in BY_BUCKET:
+            add_row(total.setdefault(key, {}), value)
         else:
             total[key] = total.get(key, 0) + value
     return total
@@ -67,6 +70,9 @@ def fault_of(row: Any) -> str:
     try:
         values = {key: row[key] for key in (*COUNTS, *SUMS)}
         values |= {f"buckets[{int(key)}]": count for key, count in row["buckets"].items()}
+        for key, count in row.get("streams", {}).items():  # an older replica has none
+            first, later, every = map(int, key.split(","))
+            values[f"streams[{first},{later},{every}]"] = count
     except (KeyError, TypeError, ValueError, AttributeError):
         return f"{repr(row)[:60]} instead of measurements"
     for name, value in values.items():

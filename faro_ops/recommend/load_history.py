@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -222,19 +222,31 @@ def times_between(log: RequestLog, first: int, last: int) -> tuple[np.ndarray, .
 
 
 def with_bursts(jobs: Sequence[Job], log: RequestLog) -> tuple[Job, ...]:
-    """The jobs with the dispersion of the log, unless their table states one.
+    """The jobs with the dispersion of the log, unless their table states one."""
+    return dispersed(jobs, dispersion_of(log))
 
-    It is rounded to two digits, so that similar jobs share their measured latencies. A job whose
-    index in WINDOW_S and in one second is at most BURSTY arrives at random times.
+
+def dispersion_of(log: RequestLog) -> dict[str, list[float]]:
+    """Name of a job -> its indices of dispersion, for `Job.with_dispersion`.
+
+    They are rounded to two digits, so that similar jobs share their measured latencies. A job whose
+    index in WINDOW_S and in one second is at most BURSTY arrives at random times, and has none.
     """
     hours = -(-log.per_minute.shape[1] // 60)
-    found = []
-    for job, arrival_s in zip(jobs, log.arrival_s):
+    found = {}
+    for name, arrival_s in zip(log.names, log.arrival_s):
         index = fit_hours(arrival_s, hours)[1]
-        if not job.bursty and max(index[:2]) > BURSTY:
-            job = job.with_dispersion([float(f"{one:.2g}") for one in index])
-        found.append(job)
-    return tuple(found)
+        if max(index[:2]) > BURSTY:
+            found[name] = [float(f"{one:.2g}") for one in index]
+    return found
+
+
+def dispersed(jobs: Sequence[Job], index: Mapping[str, Sequence[float]]) -> tuple[Job, ...]:
+    """The jobs with the dispersion in `index`, by name, unless their table states one."""
+    return tuple(
+        job.with_dispersion(index[job.name]) if job.name in index and not job.bursty else job
+        for job in jobs
+    )
 
 
 def at_random(jobs: Sequence[Job]) -> tuple[Job, ...]:
@@ -261,17 +273,19 @@ def traces_of_log(
     *,
     ignore_others: bool = False,
     bursts: bool = False,
+    tell: bool = True,
 ) -> Traces:
     """The complete days, from midnight to midnight, of a request log; the last one is judged.
 
     A last day that lacks less than NIGHT_MINUTES is complete: no request came. If `bursts`, the
-    judged day has its exact times, and the jobs have the dispersion of the log. The other arguments
-    are those of `read_request_log`.
+    judged day has its exact times, and the jobs have the dispersion of the log. `tell` says whether
+    bursts are reported. The other arguments are those of `read_request_log`.
     """
     names = [job.name for job in jobs] if jobs else None
     keep = TIME if bursts else None
     log = read_request_log(path, names, report, keep=keep, ignore_others=ignore_others)
-    tell_bursts(log, report, bursts)
+    if tell:
+        tell_bursts(log, report, bursts)
     counts = log.per_minute.astype(float)
     missing = -(log.first_minute + counts.shape[1]) % DAY_MINUTES
     if missing < NIGHT_MINUTES:

@@ -553,6 +553,9 @@ SHOWN = {
     "faro_order_not_in_force",
     "faro_pending_pods",
     "faro_pool_replicas_with_model",
+    "faro_first_token_seconds",
+    "faro_per_token_seconds",
+    "faro_goodput_rps",
 }
 
 

@@ -88,7 +88,7 @@ def test_a_streamed_answer_begins_with_its_first_token_and_is_ongoing_until_its_
         response = await queue.serve(lambda: model(request()))
         first_s = time.perf_counter() - began
         parts = []
-        async for part in await queue.streamed(response.body_iterator):
+        async for part in await queue.streamed(response.body_iterator, began):
             parts.append(part)
             ongoing.append(queue.ongoing)
         return first_s, time.perf_counter() - began, parts, ongoing, queue.ongoing

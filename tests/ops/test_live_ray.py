@@ -22,6 +22,7 @@ from live_things import Wanting
 
 from faro_lib.protocol import LATENCY_WINDOW_S
 from faro_lib.workload import Job
+from faro_lib.workload.replicas import Continuous, mapping_of
 from faro_ops.controller import journal
 from faro_ops.controller.clock import Clock
 from faro_ops.controller.loop import OBSERVE, run
@@ -371,3 +372,68 @@ def test_a_profile_measures_the_service_time_and_restores_the_replica_count(ray)
     assert measured.network_overhead_s > 0
     assert 0 < measured.cold_start_s < RECOVERED_S
     assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == before
+
+
+TOKENS = {"prompt_tokens": 10, "output_tokens": 20}
+MODELS = {
+    "emulated": {"import_path": "faro_ops.rayserve.models:EmulatedTokens"},
+    "llama.cpp": {
+        "import_path": "studies.live.engine:Engine",
+        "args": {"lengths": TOKENS, "slots": 8, "size": {"context": 512}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_streaming_service_is_observed_by_both_its_latencies(ray, name):
+    """What the controller observes in a minute is what the clients of that minute measured."""
+    kind = Continuous(
+        *(0.03, 0.001, 1e-5, 8),
+        **TOKENS,
+        slo_on="both",
+        per_token_weight=20,
+    )
+    if name != "emulated":
+        pytest.importorskip("xllamacpp", reason="pip install 'faro_lib[llm]'")
+    # A trace minute takes 15 s, and a trace second a quarter: the SLO of 0.9 s is 0.225 s here, and
+    # the limit per later token is 0.045 s, or 11 ms here.
+    scale = 4.0
+    chat = Job(name, slo_s=0.9, quantile=0.9, replica=kind, cores=0.1, service_time_s=0.6)
+    model = {"args": {"replica": mapping_of(kind), "stream": True}} | MODELS[name]
+    (spec,) = serve_specs((chat,), {name: model | {"max_ongoing_requests": 50}})
+    port = urllib.parse.urlsplit(ray.http.address).port
+    applications = configuration((*JOBS, chat), (*SERVED, spec), [*START, 1])
+    deploy(ray.ray, applications, (local.HTTP_HOST, port))
+
+    clock = Clock.starting_now(scale=scale, in_s=1.0)
+    cluster = RayServeCluster((chat,), (spec,), ray.ray, ray.http, clock)
+    due_s = np.arange(0.0, 31.0, 0.25)
+    script = Script(
+        (ray.http.address + spec.route,),
+        due_s,
+        np.zeros(len(due_s), int),
+        np.full(len(due_s), np.nan),
+    )
+    generator = Generator(script, clock.origin_s)
+    try:
+        cluster.observe()  # from now on the replicas' seconds are followed
+        cluster.advance(126.0)
+        seen = cluster.observe()
+        sent = generator.result(timeout_s=60)
+    finally:
+        generator.stop()
+    assert seen.minute == 2
+    ended_s = due_s + sent.latency_s
+    in_minute = (ended_s >= 15) & (ended_s < 30)
+    first_s = sent.first_s[in_minute]
+    later_s = ((sent.latency_s - sent.first_s) / (sent.parts - 1))[in_minute]
+    assert in_minute.sum() > 40
+    # The clients' times include the network's.
+    measured = scale * np.quantile(first_s, 0.9), scale * np.quantile(later_s, 0.9)
+    assert seen.first_token_s[0] == pytest.approx(measured[0], rel=0.3)
+    assert seen.per_token_s[0] == pytest.approx(measured[1], rel=0.15)
+    worse_s = scale * np.maximum(first_s, 20 * later_s)
+    assert seen.tail_latency_s[0] == pytest.approx(np.quantile(worse_s, 0.9), rel=0.15)
+    # Requests near the limit may count on either side of it.
+    fewest, most = ((worse_s <= limit_s).sum() / 60 for limit_s in (0.8 * 0.9, 1.2 * 0.9))
+    assert 0.95 * fewest - 0.05 <= seen.goodput_rps[0] <= 1.05 * most + 0.05

@@ -14,6 +14,7 @@ from faro_lib.control import GuardrailConfig, Step
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
+from faro_ops.cli import main
 from faro_ops.cli.model import Source, at_time_of_day, context_of
 from faro_ops.controller import journal as journals
 from faro_ops.controller.clock import Clock
@@ -326,3 +327,46 @@ def test_days_from_before_the_clock_was_set_back_are_still_learnt(tmp_path, monk
     counts = np.concatenate([known.train, known.evaluation[None]])[:, 0, 0].ravel()
     np.testing.assert_array_equal(counts, np.arange(60, 60 + len(counts)))
     assert len(counts) == 2 * 1440
+
+
+def bursty_log(path, pairs: bool) -> None:
+    """A log of a day with a request of `a` every 30 s, or ten of them every 300 s; and one of b."""
+    every_s = 300 if pairs else 30
+    lines = ["time,job"]
+    for at in range(0, 86_400, every_s):
+        lines += [f"{1_768_435_200 + at + n / 10:.1f},a" for n in range(10 if pairs else 1)]
+    lines.append(f"{1_768_435_200 + 86_399},b")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_jobs_of_a_run_have_the_bursts_of_the_log_it_learns_from(tmp_path, pairs, capsys):
+    log = tmp_path / "log.csv"
+    bursty_log(log, pairs)
+    read = Source(str(log)).with_bursts(lambda _: JOBS)
+    (job,) = read(tmp_path / "jobs.yaml")
+    assert job.bursty is pairs
+    assert ("Predictions include the bursts" in capsys.readouterr().err) is pairs
+    if pairs:
+        assert job.dispersion_10s == pytest.approx(10, rel=0.2)
+    stated = JOBS[0].with_dispersion((4.0, 4.0, 4.0))
+    assert Source(str(log)).with_bursts(lambda _: (stated,))(tmp_path) == (stated,)
+
+
+def test_the_table_of_a_run_without_a_log_is_read_as_it_is(tmp_path):
+    def read(_):
+        return JOBS
+
+    for history in (None, "journal", str(tmp_path / "counts.csv")):
+        assert Source(history, journal="j").with_bursts(read) is read
+
+
+def test_a_damaged_log_ends_the_start_of_a_run_in_one_line(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("time,job\n2026-01-15T00:00:10,a\n2026-01-15T00:00:05,a\n")
+    (tmp_path / "jobs.yaml").write_text("- job: a\n")
+    words = ["run", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:9"]
+    assert main([*words, "--history", str(log)]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "log.csv, row 2" in line
+    assert "\n" not in line

@@ -29,7 +29,7 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependenci
 
 
 def asked_for(
-    extras=("pipeline", "solve", "bayes", "figures", "live", "kube", "arena", "dev"),
+    extras=("pipeline", "solve", "bayes", "figures", "live", "kube", "arena", "llm", "dev"),
 ) -> set[str]:
     """Names of pyproject.toml: the core's and these extras'."""
     wanted = [

@@ -79,6 +79,12 @@ def test_the_page_of_gpus_has_the_fits_that_a_jobs_table_can_name(script):
     assert between("gpus.md", tables.FINDING) == tables.finding(tables.entries())
 
 
+def test_the_page_of_the_engine_has_what_is_recorded(script):
+    tables = script("engine_tables")
+    page = (ROOT / "docs/engine.md").read_text()
+    assert tables.page(page, tables.read()) == page
+
+
 def test_the_page_of_prefill_and_decode_apart_has_the_recorded_numbers(script):
     tables = script("disaggregated_tables")
     shares, solved = pd.read_csv(tables.SHARES), pd.read_csv(tables.SOLVED)

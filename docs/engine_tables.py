@@ -1,0 +1,155 @@
+"""The tables of docs/engine.md, from data/recorded-engine.
+
+python docs/engine_tables.py, after studies/live/engine_trials.py and engine_scale.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import marked
+import pandas as pd
+
+from faro_lib.files import atomic_write
+from studies.wording import markdown_table
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/engine.md"
+RECORDED = ROOT / "data/recorded-engine"
+TIMINGS = "own timings: docs/engine_tables.py writes this table"
+TWINS = "twins: docs/engine_tables.py writes this table"
+SCALE = "scale: docs/engine_tables.py writes this table"
+FINDING = "profile: docs/engine_tables.py writes these sentences"
+VERDICT = "verdict: docs/engine_tables.py writes these sentences"
+OUTCOME = "run: docs/engine_tables.py writes these sentences"
+KINDS = ("twin", "paired", "own")  # of twins
+MILLI = 1e3
+
+
+def read() -> dict[str, Any]:
+    """What is recorded: the profile, and the tables."""
+    tables = ("own-timings", "twins", "scale", "scale-summary")
+    found: dict[str, Any] = {name: pd.read_csv(RECORDED / f"{name}.csv") for name in tables}
+    return found | {"profile": json.loads((RECORDED / "profile.json").read_text())}
+
+
+def finding(profile: dict[str, Any]) -> str:
+    """What `faro profile` found, as sentences."""
+    replica = profile["replica"]
+    steps = ", ".join(f"`{name}` {replica[name]:.2g}" for name in ("alpha_s", "beta_s", "gamma_s"))
+    return (
+        f"The kind is `{profile['kind']}` (verdict: {profile['verdict']}), with {steps} and "
+        f"`max_sequences` {replica['max_sequences']}; a replica sustains "
+        f"{profile['capacity_rps']:.2g} requests/s. During the profile other programs used "
+        f"{profile['other_cpu']:.1f} of the two processors, and llama.cpp was "
+        f"{profile['drift']:.2f} times as slow at its end as at its beginning. A new replica "
+        f"served after {profile['cold_start_s']:.1f} s, of which loading the model took "
+        f"{profile['load_s']:.2f} s."
+    )
+
+
+def timings(own: pd.DataFrame) -> str:
+    """A row per measurement of llama.cpp's own, and what the profile predicts."""
+    names = {"step": "step, {} at once", "prompt": "prompt of {} tokens and its step"}
+    rows = [
+        (
+            names[one.quantity].format(one.of),
+            f"{MILLI * one.seconds:.1f}",
+            f"{MILLI * one.profile:.1f}",
+            f"{one.profile / one.seconds:.2f}",
+        )
+        for one in own.itertuples()
+    ]
+    heads = ["time of", "llama.cpp (ms)", "`faro profile` (ms)", "ratio"]
+    return markdown_table(heads, rows, right=heads[1:])
+
+
+def twins(runs: pd.DataFrame) -> str:
+    """A row per run: p99 latencies and throughput, live and the three twins relative to them."""
+    rows = []
+    for one in runs.sort_values(["load", "seed"]).to_dict("records"):
+        ratios = [
+            ", ".join(f"{one[f'{twin}_{name}'] / one[f'live_{name}']:.2f}" for twin in KINDS)
+            for name in ("first_token", "per_token", "rps")
+        ]
+        live = (
+            f"{one['live_first_token']:.2f}",
+            f"{MILLI * one['live_per_token']:.0f}",
+            f"{one['live_rps']:.2f}",
+        )
+        cells = [cell for pair in zip(live, ratios) for cell in pair]
+        engine = f"{one['slower']:.2f}, {one['drift']:.2f}"
+        rows.append((f"{one['load']:.0%}", one["requests"], *cells, engine))
+    heads = ["load", "requests", "first token (s)", "twins", "per token (ms)", "twins"]
+    heads += ["requests/s", "twins", "engine slower, drift"]
+    return markdown_table(heads, rows, right=["load", "requests"])
+
+
+def verdict(own: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """In how many cases the profile and each twin are within their limits, as sentences."""
+    off = (own["profile"] / own["seconds"] - 1).abs()
+    parts = [f"The profile is within 10 % of {(off <= 0.1).sum()} of {len(off)} of these times."]
+    words = {"first_token": "p99 to the first token", "per_token": "p99 per later token"}
+    names = {"twin": "as profiled", "paired": "at the engine's speed", "own": "with its own times"}
+    for twin, name in names.items():
+        within = []
+        for quantity, word in (*words.items(), ("rps", "throughput")):
+            limit = 0.1 if quantity == "rps" else 0.15
+            ratio = runs[f"{twin}_{quantity}"] / runs[f"live_{quantity}"]
+            count = int(((ratio - 1).abs() <= limit).sum())
+            within.append(f"{word} {count} (median {ratio.median():.2f})")
+        parts.append(f"Twin {name}, of {len(runs)} runs within the limits: {', '.join(within)}.")
+    return " ".join(parts)
+
+
+def scale(minutes: pd.DataFrame) -> str:
+    """A row per minute: requests, replicas and goodput of both services."""
+    rows = []
+    for minute, of_minute in minutes.groupby("minute"):
+        cells: list[str] = []
+        for one in of_minute.sort_values("job").to_dict("records"):
+            seen = "-" if pd.isna(one["goodput_rps"]) else f"{60 * one['goodput_rps']:.0f}"
+            first = f"{one['first_token_s']:.2f} ({one['first_token_s_clients']:.2f})"
+            cells += [f"{one['replicas']}", f"{one['served']}", f"{one['met']} ({seen})", first]
+        rows.append((f"{minute:.0f}", *cells))
+    names = sorted(minutes["job"].unique())
+    heads = ["minute"]
+    for name in names:
+        heads += [f"{name}: replicas", "served", "met both", "p95 first (s)"]
+    return markdown_table(heads, rows, right=["minute"])
+
+
+def outcome(summary: dict[str, Any]) -> str:
+    """What came of the run, as sentences."""
+    return (
+        f"Of {summary['requests']:.0f} requests {summary['served']:.0f} were served, "
+        f"{summary['dropped']:.0f} dropped and {summary['failed']:.0f} failed; "
+        f"{summary['met_share']:.1%} of those served met both limits. The goodput was "
+        f"{summary['goodput_rps']:.2f} requests/s by the clients and "
+        f"{summary['observed_goodput_rps']:.2f} by `faro run`. Other programs used "
+        f"{summary['other_cpu']:.1f} of the two processors."
+    )
+
+
+def page(text: str, found: dict[str, Any]) -> str:
+    """The page with all its tables and sentences."""
+    parts = {
+        FINDING: finding(found["profile"]),
+        TIMINGS: timings(found["own-timings"]),
+        TWINS: twins(found["twins"]),
+        VERDICT: verdict(found["own-timings"], found["twins"]),
+        SCALE: scale(found["scale"]),
+        OUTCOME: outcome(found["scale-summary"].iloc[0].to_dict()),
+    }
+    for mark, part in parts.items():
+        text = marked.with_table(text, mark, part)
+    return text
+
+
+if __name__ == "__main__":
+    text = page(PAGE.read_text(), read())
+    with atomic_write(PAGE) as partial:
+        partial.write_text(text)
+    print(PAGE)
