@@ -106,11 +106,13 @@ def code(entries: dict[str, Entry]) -> str:
             later.setdefault(scenario, set()).add(hashes["library"])
     if len(versions) == 1 and not later:
         return "All entries were scored with the same version of the library."
-    groups = "; ".join(and_list(names) for names in versions.values())
-    text = (
-        f"The entries were scored with {_versions(len(versions))} of the library, on the same "
-        f"requests: {groups}. "
-    )
+    text = "All entries were scored with the same version of the library. "
+    if len(versions) > 1:
+        groups = "; ".join(and_list(names) for names in versions.values())
+        text = (
+            f"The entries were scored with {_versions(len(versions))} of the library, on the same "
+            f"requests: {groups}. "
+        )
     for scenario, hashes in later.items():
         by = _versions(len(hashes))
         text += f"The scenario {scenario} was added later; {by} scored it for these entries. "
