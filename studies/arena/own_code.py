@@ -34,6 +34,7 @@ from studies.arena.keda import with_ceilings
 
 SOURCES = Path(__file__).with_name("own")
 ANSWER_S = 60.0  # real seconds to wait for a line
+START_S = 300.0  # and for the first one, because a process may import for a while on a busy machine
 
 
 @cache
@@ -69,8 +70,8 @@ class Bridge:
             raise ProcessFailed(f"{command[0]}: no such program; {hint}") from error
         self._finalizer = weakref.finalize(self, _end, self._process)
 
-    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a message; ProcessFailed with one line if there is none."""
+    def ask(self, message: Mapping[str, Any], within_s: float = ANSWER_S) -> dict[str, Any]:
+        """The answer to a message; ProcessFailed with one line if there is none in time."""
         process = self._process
         assert process.stdin
         assert process.stdout
@@ -79,8 +80,8 @@ class Bridge:
             process.stdin.flush()
         except BrokenPipeError:
             raise ProcessFailed(self._ending()) from None
-        if not select.select([process.stdout], [], [], ANSWER_S)[0]:
-            raise ProcessFailed(f"{self._name}: no answer within {ANSWER_S:g} s")
+        if not select.select([process.stdout], [], [], within_s)[0]:
+            raise ProcessFailed(f"{self._name}: no answer within {within_s:g} s")
         line = process.stdout.readline()
         if not line:
             raise ProcessFailed(self._ending())
@@ -183,7 +184,7 @@ class OwnCode(Reactive):
             for n, (_, least, most, cores, busy_s) in enumerate(columns)
         ]
         first = {"jobs": rows, "tick_s": self.tick_s, "settings": dict(self.settings)}
-        answer = bridge.ask(first)
+        answer = bridge.ask(first, START_S)
         return replace(state, jobs=jobs, bridge=bridge, versions=answer["versions"])
 
     def decide(  # type: ignore[override]

@@ -77,6 +77,13 @@ def test_a_process_that_fails_is_one_line(line, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_process_that_does_not_answer_in_time_is_one_line():
+    bridge = Bridge((sys.executable, "-c", "import sys; sys.stdin.read()"))
+    with pytest.raises(ProcessFailed, match=r"no answer within 0\.1 s$"):
+        bridge.ask({}, 0.1)
+    bridge.close()
+
+
 def test_a_program_that_is_missing_says_how_to_build_it():
     with pytest.raises(ProcessFailed, match=r"own_code\.py --build"):
         Bridge(("/nowhere/own", "hpa"))
