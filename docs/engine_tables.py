@@ -29,7 +29,7 @@ MILLI = 1e3
 
 
 def read() -> dict[str, Any]:
-    """What is recorded: the profile, and the tables."""
+    """The recorded profile and tables, by name."""
     tables = ("own-timings", "twins", "scale", "scale-summary")
     found: dict[str, Any] = {name: pd.read_csv(RECORDED / f"{name}.csv") for name in tables}
     return found | {"profile": json.loads((RECORDED / "profile.json").read_text())}

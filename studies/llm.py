@@ -34,7 +34,7 @@ from studies.llm_rivals import Known
 from studies.remembered import remembered
 from studies.rivals import Rival
 from studies.servegen import Clients, arrivals_of_day, tokens_of_day
-from studies.tuning import Setting, search, tried_table
+from studies.tuning import Setting, searched
 
 GPU = {"gpu": "h100-80gb", "model": "llama2-70b", "tensor_parallel": 4}
 CONTEXT_TOKENS = 4096  # of Llama 2; longer prompts and outputs are cut
@@ -236,23 +236,14 @@ def tune(
     report: Report = print,
 ) -> pd.DataFrame:
     """Every setting that was tried, with the share of requests missed on the training blocks."""
-    frames = []
-    for name, rival in rivals.items():
-        for capacity in capacities:
-            loss = partial(_missed_with, training, rival, capacity)
-            tried = search(rival.settings, rival.start, loss)
-            table = tried_table(tried, rival.settings).rename(columns={"lost_utility": "missed"})
-            table.insert(0, "rival", name)
-            table.insert(1, "capacity_cores", capacity)
-            best = table[table["chosen"]].iloc[0]
-            own = {setting: float(best[setting]) for setting in rival.settings}
-            report(f"{name} at {capacity} replicas: {own} misses {best['missed']:.2%}")
-            frames.append(table)
-    return pd.concat(frames, ignore_index=True)
 
+    def loss_of(rival: Rival, capacity: int, setting: Setting) -> float:
+        return share_missed(training, partial(rival.make, **setting), capacity)
 
-def _missed_with(training: Sequence[Block], rival: Rival, capacity: int, setting: Setting) -> float:
-    return share_missed(training, partial(rival.make, **setting), capacity)
+    def say(name: str, capacity: int, own: Setting, missed: float) -> None:
+        report(f"{name} at {capacity} replicas: {own} misses {missed:.2%}")
+
+    return searched(rivals, capacities, loss_of, say).rename(columns={"lost_utility": "missed"})
 
 
 def compare(

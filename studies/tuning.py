@@ -50,25 +50,39 @@ def tune(
     Columns rival, capacity_cores, lost_utility, chosen, at_edge (whether a chosen setting has the
     least or the largest value that was offered), and one per setting.
     """
+
+    def loss_of(rival: Rival, capacity: int, setting: Setting) -> float:
+        return mean_loss(days, partial(rival.make, **setting), capacity, trials)
+
+    def say(name: str, capacity: int, own: Setting, lost: float) -> None:
+        report(f"{name} at {capacity} cores: {own} loses {lost:.3f}")
+
+    return searched(rivals, capacities, loss_of, say)
+
+
+def searched(
+    rivals: Mapping[str, Rival],
+    capacities: Sequence[int],
+    loss_of: Callable[[Rival, int, Setting], float],
+    say: Callable[[str, int, Setting, float], None],
+) -> pd.DataFrame:
+    """The settings that `search` tries for each rival and capacity, with the columns of `tune`.
+
+    loss_of : the loss of a rival with a setting at a capacity.
+    say : told the chosen setting of each rival and capacity, and its loss.
+    """
     frames = []
     for name, rival in rivals.items():
         for capacity in capacities:
-            loss = partial(_loss_of, rival, days, capacity, trials)
-            tried = search(rival.settings, rival.start, loss)
+            tried = search(rival.settings, rival.start, partial(loss_of, rival, capacity))
             table = tried_table(tried, rival.settings)
             table.insert(0, "rival", name)
             table.insert(1, "capacity_cores", capacity)
             best = table[table["chosen"]].iloc[0]
             own = {setting: float(best[setting]) for setting in rival.settings}
-            report(f"{name} at {capacity} cores: {own} loses {best['lost_utility']:.3f}")
+            say(name, capacity, own, float(best["lost_utility"]))
             frames.append(table)
     return pd.concat(frames, ignore_index=True)
-
-
-def _loss_of(
-    rival: Rival, days: Sequence[Day], capacity: int, trials: int, setting: Setting
-) -> float:
-    return mean_loss(days, partial(rival.make, **setting), capacity, trials)
 
 
 def tried_table(

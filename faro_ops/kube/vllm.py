@@ -47,7 +47,7 @@ def with_vllm(job: Job, section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def queries(job: Job, replica: Continuous, labels: str) -> dict[str, str]:
-    """The queries of a job by name of the field of `deployment_metrics.Queries`."""
+    """The PromQL queries of a job, by field of `deployment_metrics.Queries`."""
     waiting, running = (
         f"sum(vllm:num_requests_{one}{{{labels}}})" for one in ("waiting", "running")
     )
