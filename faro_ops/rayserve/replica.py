@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -53,6 +53,12 @@ class Dropped(Exception):
 
 class Failed(Exception):
     """The model answered with status 5xx; the argument is its response."""
+
+
+class Turn(Protocol):
+    """What a request has while it is served: `began_s`, by time.perf_counter()."""
+
+    began_s: float
 
 
 class ReplicaQueue:
@@ -95,12 +101,12 @@ class ReplicaQueue:
     async def serve(
         self,
         call: Callable[[], Awaitable[Any]],
-        place: AbstractAsyncContextManager[Any] | None = None,
+        place: AbstractAsyncContextManager[Turn | None] | None = None,
     ) -> Any:
         """Return the result of `call`, or raise Dropped.
 
         At most `concurrency` calls run at a time, and others wait. If `place` is given, calls wait
-        to enter it instead.
+        to enter it instead; what it yields, if anything, knows when the service began.
         """
         self._row()["arrivals"] += 1
         if self.accept < 1 and time.monotonic() >= self._accept_ends_s:
@@ -112,7 +118,7 @@ class ReplicaQueue:
         self.ongoing += 1
         arrived = time.perf_counter()
         try:
-            async with place or self._serving:
+            async with place or self._serving as turn:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
@@ -123,7 +129,7 @@ class ReplicaQueue:
         finally:
             self.ongoing -= 1
         latency_s = ended - arrived
-        service_s = ended - began
+        service_s = ended - (began if turn is None else turn.began_s)
         measured = {
             "done": 1,
             "latency_s": latency_s,
