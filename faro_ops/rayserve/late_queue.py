@@ -8,7 +8,6 @@ knows nothing of Ray.
 import asyncio
 import heapq
 import math
-import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Self
@@ -23,7 +22,6 @@ class Place:
     """A context in which a request has a replica, whose name is `replica`.
 
     ahead : the replica still serves the request before.
-    began_s : when the replica was given, or ended the request before; by time.perf_counter().
     """
 
     def __init__(self, queue: "LateQueue", job: str, deadline_s: float):
@@ -32,7 +30,6 @@ class Place:
         self.deadline_s = deadline_s
         self.replica = ""
         self.ahead = False
-        self.began_s = 0.0
 
     async def __aenter__(self) -> Self:
         await self._queue.take(self)
@@ -126,7 +123,6 @@ class LateQueue:
         inside = self._inside[replica]
         del self._free[replica]
         place.replica = replica
-        place.began_s = time.perf_counter()
         place.ahead = bool(inside)
         inside.append(place)
         if not place.ahead:
@@ -135,7 +131,6 @@ class LateQueue:
     def _begin(self, place: Place) -> None:
         """The request is the first of its replica now."""
         place.ahead = False
-        place.began_s = time.perf_counter()
         after_s = self._free_after_s(place.job)
         if after_s < math.inf:
             loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,12 +53,6 @@ class Dropped(Exception):
 
 class Failed(Exception):
     """The model answered with status 5xx; the argument is its response."""
-
-
-class Turn(Protocol):
-    """What a request has while it is served: `began_s`, by time.perf_counter()."""
-
-    began_s: float
 
 
 class ReplicaQueue:
@@ -101,12 +95,12 @@ class ReplicaQueue:
     async def serve(
         self,
         call: Callable[[], Awaitable[Any]],
-        place: AbstractAsyncContextManager[Turn | None] | None = None,
+        place: AbstractAsyncContextManager[Any] | None = None,
     ) -> Any:
         """Return the result of `call`, or raise Dropped.
 
         At most `concurrency` calls run at a time, and others wait. If `place` is given, calls wait
-        to enter it instead; what it yields, if anything, knows when the service began.
+        to enter it instead, and `service_s` of the answer is the time of the service.
         """
         self._row()["arrivals"] += 1
         if self.accept < 1 and time.monotonic() >= self._accept_ends_s:
@@ -118,7 +112,7 @@ class ReplicaQueue:
         self.ongoing += 1
         arrived = time.perf_counter()
         try:
-            async with place or self._serving as turn:
+            async with place or self._serving:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
@@ -129,7 +123,7 @@ class ReplicaQueue:
         finally:
             self.ongoing -= 1
         latency_s = ended - arrived
-        service_s = ended - (began if turn is None else turn.began_s)
+        service_s = ended - began if place is None else answer.service_s
         measured = {
             "done": 1,
             "latency_s": latency_s,

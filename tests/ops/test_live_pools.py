@@ -132,24 +132,6 @@ class TestTheQueueOfAGateway:
 
         assert asyncio.run(given()) == ("r", "s", False)
 
-    def test_the_service_of_a_request_begins_when_the_one_before_in_its_replica_ends(self):
-        async def times():
-            queue, jobs = LateQueue(lambda _: 0.0), ReplicaQueue(10)
-            queue.update({"r": frozenset("a")})
-            turn = asyncio.Lock()
-
-            async def call():
-                async with turn:
-                    await asyncio.sleep(0.05)
-
-            began_s = time.perf_counter()
-            await asyncio.gather(*(jobs.serve(call, Place(queue, "a", n)) for n in range(4)))
-            return time.perf_counter() - began_s, reduce(add_row, jobs.rows.values(), empty_row())
-
-        total_s, row = asyncio.run(times())
-        assert row["done"] == 4
-        assert row["service_s"] == pytest.approx(total_s, rel=0.05)
-
     @given(
         st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=30),
         st.lists(st.sets(st.sampled_from("abc"), min_size=1), min_size=1, max_size=4),
@@ -574,6 +556,11 @@ class TestAGateway:
         assert (answer.status, row["failed"]) == (500, 1)
         assert [served(one)[0].status for _ in range(2)] == [200, 200]
         assert handle.asked == ["r", "s", "s"]
+
+    def test_the_service_time_is_that_of_the_replica_without_the_wait_in_it(self):
+        answer = Answered("r", frozenset("a"), 200, service_s=0.25, waited_s=3.0)
+        _, row = served(gateway(Replicas(answer), HOLDS))
+        assert (row["service_s"], row["service_s2"]) == (0.25, 0.0625)
 
     def test_a_request_that_waited_in_a_replica_that_dies_is_served_by_another_one(self):
         class Dies:
