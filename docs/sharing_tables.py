@@ -105,15 +105,15 @@ def mixed_table(runs: pd.DataFrame) -> str:
 def kinds_table(runs: pd.DataFrame) -> str:
     """Loss with isolated replicas that are not serial, and what two models per replica change."""
     lines = []
-    for (replica, cores), part in runs.groupby(["replica", "cores"], sort=False):
+    for (kind, cores), part in runs.groupby(["kind", "cores"], sort=False):
         isolated, shared = (
             part[part["policy"] == name].set_index("trial")["lost_utility"]
             for name in (ISOLATED, LEADER)
         )
         mean, half = t_interval(shared, isolated)
         losses = (f"{isolated.mean():.3f}", f"{shared.mean():.3f}", f"{mean:+.3f} ± {half:.3f}")
-        lines.append((f"`{replica}`", len(shared), f"{cores}", *losses))
-    heads = ["replica", "trials", "cores", "isolated", "two models", "difference"]
+        lines.append((kind, len(shared), f"{cores}", *losses))
+    heads = ["replicas", "trials", "cores", "isolated", "two models", "difference"]
     return markdown_table(heads, lines, right=heads[1:])
 
 

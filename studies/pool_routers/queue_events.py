@@ -330,9 +330,11 @@ def advance_queues(
             insert_busy(starting, done_s[starting], busy, busy_s, busy_from, busy_count)
             busy_count += 1
         if leaving != NONE:  # served or dropped, the request passes the router again
-            enter_router(
-                position, now, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
-            )  # first those that have arrived by now
+            request = arriving[position]
+            if request < end[position] and arrival_s[request] <= now:  # it enters the router first
+                enter_router(
+                    position, now, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
+                )
             free_s = through_router(router_free_s[position], now, router_out_s, leaving)
             router_free_s[position] = free_s
             spent_s = free_s - arrival_s[leaving]
