@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,8 +36,9 @@ REPLICAS = {
 
 def jobs(number: int, models: int | None = None, replica: Replica = SERIAL) -> tuple[Job, ...]:
     """The jobs, in one pool if `models` is given."""
-    shared = {"pool": "pool", "models_per_replica": models, "load_s": 0.1} if models else {}
-    return tuple(Job(f"job{n}", replica=replica, **shared) for n in range(number))
+    pool = "pool" if models else ""
+    one = Job("any", replica=replica, pool=pool, models_per_replica=models, load_s=0.1)
+    return tuple(replace(one, name=f"job{n}") for n in range(number))
 
 
 def run_s(workload: Workload, draws, each: int, router: PoolRouter) -> float:
