@@ -7,7 +7,7 @@ programming over the budget is exact (`knapsack`). Values of allocations are mul
 
 import heapq
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,8 +97,9 @@ def _without_flat_end(problem: Problem) -> Problem:
     for values in (problem.utility, problem.least, problem.greatest):
         changes = (values[:, 1:] != values[:, :-1]).any(axis=0)
         last = max(last, int(np.flatnonzero(changes).max(initial=-1)) + 1)
-    names = ("utility", "term", "least", "greatest", "costs", "tie")
-    cut = {name: np.ascontiguousarray(getattr(problem, name)[:, : last + 1]) for name in names}
+    cut: dict[str, Any] = {}
+    for name in ("utility", "term", "least", "greatest", "costs", "tie"):
+        cut[name] = np.ascontiguousarray(getattr(problem, name)[:, : last + 1])
     return replace(problem, **cut)
 
 
