@@ -31,6 +31,8 @@ class EngineObservation(Observation):
     busy_gpus: np.ndarray  # replicas with a request in service, averaged over GPU_WINDOW_S
     # (jobs, minutes <= 15) load of the last complete minutes in requests of mean length (`costs`).
     load_per_min: np.ndarray
+    # (2, jobs, minutes <= 15) prompt and output tokens of the requests of these minutes.
+    tokens_per_min: np.ndarray
 
 
 def costs(replica: Continuous, prompt_tokens: np.ndarray, output_tokens: np.ndarray) -> np.ndarray:
@@ -43,6 +45,16 @@ def costs(replica: Continuous, prompt_tokens: np.ndarray, output_tokens: np.ndar
     per_output_s = replica.decode_s(replica.max_sequences) / replica.max_sequences
     mean_s = replica.prompt_tokens * per_prompt_s + replica.output_tokens * per_output_s
     return (prompt_tokens * per_prompt_s + output_tokens * per_output_s) / mean_s
+
+
+def tokens_per_min(draws: Draws, minutes: int) -> np.ndarray:
+    """Prompt and output tokens of the requests that arrive in each minute, (2, jobs, minutes)."""
+    jobs = len(draws.first) - 1
+    of_job = np.repeat(np.arange(jobs), np.diff(draws.first))
+    cell = of_job * minutes + (draws.arrival_s // MINUTE_S).astype(int)
+    both = draws.prompt_tokens, draws.output_tokens
+    sums = [np.bincount(cell, tokens, jobs * minutes) for tokens in both]
+    return np.reshape(sums, (2, jobs, minutes))
 
 
 def cache_tokens(job: Job) -> float:
@@ -71,6 +83,7 @@ class EngineCluster(SimulatedCluster):
         super().__init__(workload, draws, capacity, initial, serving_model)
         self._load_per_min = load_per_min
         self._tokens = draws.prompt_tokens + draws.output_tokens
+        self._tokens_per_min = tokens_per_min(draws, workload.minutes)
         self._cache_tokens = np.array([cache_tokens(job) for job in workload.jobs])
         self._busy: deque[tuple[float, np.ndarray]] = deque()
 
@@ -97,6 +110,7 @@ class EngineCluster(SimulatedCluster):
             cache_use=in_use / self._cache_tokens,
             busy_gpus=np.mean([one for _, one in self._busy], axis=0),
             load_per_min=self._load_per_min[:, first : usual.minute],
+            tokens_per_min=self._tokens_per_min[:, :, first : usual.minute],
         )
 
 
