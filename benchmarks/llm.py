@@ -8,7 +8,7 @@ hour of exact times predicts the second; `bursts` compares the file's bursts wit
 policies assume; `tune` chooses the factor of the rates, the three sizes and the settings of all
 policies on training days; `compare` runs them once on the judged days, with what `tune` has
 written; `ample` runs the judged days with many replicas per service. Each part writes a table, and
-`compare` a second one, of Faro with less knowledge.
+`compare` a second one, of Faro beside itself with less knowledge.
 """
 
 import argparse
@@ -107,9 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuning = pd.read_csv(options.out / "tuning.csv")
     if "compare" in options.parts:
         runs = compared(clients, tuning)
-        less = runs["policy"].isin(LESS_INFORMED)
-        write("compare", runs[~less])
-        write("less-informed", runs[less])
+        write("compare", runs[~runs["policy"].isin(LESS_INFORMED)])
+        write("less-informed", runs[runs["policy"].isin(FARO | LESS_INFORMED)])
     if "ample" in options.parts:
         services = services_of(clients.scaled(tuning["rates"].iloc[-1]))
         at = [(day, STARTS) for day in JUDGED]

@@ -39,14 +39,19 @@ class Goodput(LatencyModel):
 
     `share` is (utilisations, counts) by job. Beyond the last utilisation, goodput is proportional
     to 1 / load; beyond the last count, it is that of the last count at the same utilisation.
+
+    Without `weight`, the utility is the share of a minute's requests that meet the SLO, and 1
+    without requests. With it, by job, the utility is weight x rate x share, so that minutes and
+    jobs with many requests count more.
     """
 
     share: Mapping[str, np.ndarray]
+    weight: Mapping[str, float] | None = None
 
     def expected_utility(
         self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
     ) -> np.ndarray:
-        """Expected share of a minute's requests that meet the SLO; 1 without requests."""
+        """The utility of a minute, as above."""
         rate_rps, replicas = np.broadcast_arrays(
             np.asarray(rate_rps, float), np.asarray(replicas, float)
         )
@@ -54,6 +59,8 @@ class Goodput(LatencyModel):
         at = np.clip(rho, UTILISATIONS[0], UTILISATIONS[-1]), np.clip(replicas, 1, REPLICAS[-1])
         share = interpn((UTILISATIONS, REPLICAS), self.share[job.name], np.stack(at, axis=-1))
         share = share * np.minimum(1.0, UTILISATIONS[-1] / np.maximum(rho, UTILISATIONS[-1]))
+        if self.weight is not None:
+            return self.weight[job.name] * rate_rps * share
         return 1 - np.minimum(1.0, rate_rps * MINUTE_S) * (1 - share)
 
 

@@ -3,7 +3,7 @@
 Each `Rival` is made from a `PolicyContext` whose forecaster counts load (requests of mean length).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from faro_lib.policies import HPA, Observation, Plan, Policy, PolicyContext, Ray
 from faro_lib.policies.baselines import ReactiveState
 from faro_lib.policies.faro import tuned
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.protocol import Assuming, reasons
+from faro_lib.protocol import HISTORY_MINUTES, Assuming, reasons
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import minimum_replicas
@@ -83,9 +83,8 @@ class Informed(Assuming):
     """Faro that is told the load as if it were requests, and follows the lengths.
 
     The load is in requests of mean length. The latency model is that of the mean lengths of the
-    last `lengths_minutes`; 0 stands for the jobs' assumed lengths. With `by_requests`, the weight
-    of a job is its share of the requests of the last 15 minutes, so that the sum of the jobs'
-    goodput is that of all requests.
+    last `lengths_minutes`; 0 stands for the jobs' assumed lengths. With `by_requests`, the utility
+    counts requests, not minutes and jobs.
     """
 
     goodput: GoodputByLengths
@@ -95,22 +94,27 @@ class Informed(Assuming):
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         assert isinstance(observation, EngineObservation)
         requests = observation.arrivals_per_min
+        goodput = self.goodput.at(
+            mean_tokens(observation.tokens_per_min, requests, self.lengths_minutes)
+        )
         if self.by_requests and observation.minute:
-            state = replace(state, jobs=weighted(state.jobs, requests))
+            weight = requests_per_load(observation)
+            goodput = replace(goodput, weight=dict(zip(goodput.share, weight.tolist())))
         now = observation.arrivals_now
         now = None if now is None else now * per_request(observation, 5)
-        tokens = mean_tokens(observation.tokens_per_min, requests, self.lengths_minutes)
         per_min = observation.load_per_min
         observation = replace(observation, arrivals_per_min=per_min, arrivals_now=now)
-        policy = replace(cast(Any, self.policy), latency_model=self.goodput.at(tokens))
+        policy = replace(cast(Any, self.policy), latency_model=goodput)
         return policy.decide(state, observation)
 
 
-def weighted(jobs: Sequence[Job], requests_per_min: np.ndarray) -> tuple[Job, ...]:
-    """The jobs, weighted by their mean requests (jobs, minutes) + 1; the mean weight is 1."""
-    requests = requests_per_min.mean(axis=1) + 1
-    weights = (requests / requests.mean()).tolist()
-    return tuple(replace(job, weight=weight) for job, weight in zip(jobs, weights))
+def requests_per_load(observation: EngineObservation) -> np.ndarray:
+    """Requests per unit of load (jobs,), divided by the mean requests/s of the jobs.
+
+    The sum of the jobs' goodput with these weights is that of all requests, in units of their mean.
+    """
+    mean_rps = (observation.arrivals_per_min.mean(axis=1) + 1).mean() / MINUTE_S
+    return 1 / (per_request(observation, HISTORY_MINUTES) * mean_rps)
 
 
 @dataclass(frozen=True, slots=True)

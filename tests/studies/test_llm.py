@@ -18,7 +18,7 @@ from studies.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, m
 from studies.llm import LIVE, Services, sizes_near
 from studies.llm_azure import Log, fitted_job, read_logs, sizes_of
 from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
-from studies.llm_rivals import DynamoPlanner, GaugeHPA, Informed, per_request, weighted
+from studies.llm_rivals import DynamoPlanner, GaugeHPA, Informed, per_request
 
 REPLICA = replica_of(
     {
@@ -140,30 +140,31 @@ class Told:
 
 
 class TokensAsGoodput:
-    """Stands for `GoodputByLengths`: the model is the tokens."""
+    """Stands for `GoodputByLengths`: the shares are the tokens."""
 
     def at(self, tokens):
-        return tokens
+        return Goodput(dict(zip("ab", np.transpose(tokens).tolist())))
 
 
-def test_faro_is_told_the_load_and_the_lengths_and_weighs_jobs_by_their_requests(seen):
+def test_faro_is_told_the_load_and_the_lengths_and_counts_requests(seen):
     told = Told()
     policy = Informed(told, JOBS, "Faro-Sum", TokensAsGoodput(), 1, by_requests=True)
     state = LoopState(JOBS, None, np.zeros(2), np.zeros(2))
     load = np.array([[20.0], [2.0]])
     now = observation(
         seen,
-        arrivals_per_min=np.array([[8.0], [0.0]]),
+        arrivals_per_min=np.array([[8.0], [2.0]]),
         load_per_min=load,
-        tokens_per_min=np.array([[[80.0], [0.0]], [[16.0], [0.0]]]),
+        tokens_per_min=np.array([[[80.0], [4.0]], [[16.0], [8.0]]]),
         arrivals_now=np.array([4.0, 0.0]),
     )
     policy.decide(state, now)
-    state, observed, tokens = told.seen[0]
+    _, observed, model = told.seen[0]
     assert observed.arrivals_per_min.tolist() == load.tolist()
     assert observed.arrivals_now.tolist() == [10.0, 0.0]
-    assert [job.weight for job in state.jobs] == pytest.approx([1.8, 0.2])
-    np.testing.assert_array_equal(tokens, [[10.0, np.nan], [2.0, np.nan]])
+    assert model.share == {"a": [10.0, 2.0], "b": [2.0, 4.0]}
+    # The mean of 9 and 3 requests per minute is 0.1 requests/s.
+    assert model.weight == pytest.approx({"a": 4.0, "b": 10.0})
 
 
 def test_mean_lengths_are_those_of_the_last_minutes_and_unknown_without_requests():
@@ -175,11 +176,6 @@ def test_mean_lengths_are_those_of_the_last_minutes_and_unknown_without_requests
     np.testing.assert_array_equal(mean_tokens(tokens, requests, 0), np.full((2, 2), nan))
 
 
-def test_weights_have_the_mean_one_and_no_job_has_none():
-    weights = [job.weight for job in weighted(JOBS, np.array([[0.0, 2.0], [8.0, 8.0]]))]
-    assert weights == pytest.approx([2 / 5.5, 9 / 5.5])
-
-
 def flat_goodput(value: float) -> Goodput:
     return Goodput({"a": np.full((len(UTILISATIONS), len(REPLICAS)), value)})
 
@@ -189,6 +185,13 @@ def test_goodput_is_one_without_requests_and_falls_with_the_load_beyond_the_tabl
     rates_rps = np.array([0.0, 1.0, 2.0]) * UTILISATIONS[-1] * full_rps * 2
     found = flat_goodput(0.8).expected_utility(job, rates_rps, 2, "relaxed")
     assert found == pytest.approx([1.0, 0.8, 0.4])
+
+
+def test_goodput_with_a_weight_counts_the_requests_that_meet_the_slo():
+    rates_rps = np.array([0.0, 1.0, 2.0]) * UTILISATIONS[-1] / JOBS[0].busy_s
+    goodput_of_requests = replace(flat_goodput(0.8), weight={"a": 3.0})
+    found = goodput_of_requests.expected_utility(JOBS[0], rates_rps, 1, "relaxed")
+    assert found == pytest.approx(3.0 * rates_rps * [0.8, 0.8, 0.4])
 
 
 def test_goodput_is_interpolated_between_loads_and_replicas():
