@@ -1,18 +1,18 @@
 """Ten language-model services: the tables of docs/llm.md.
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
-        [--out data/recorded-llm] [--parts load azure bursts ample tune compare]
+        [--out data/recorded-llm] [--parts load azure bursts tune compare less-informed ample]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
 hour of exact times predicts the second; `bursts` compares the file's bursts with those that
 policies assume; `tune` chooses the factor of the rates, the three sizes and the settings of all
 policies on training days; `compare` runs them once on the judged days, with what `tune` has
-written; `ample` runs the judged days with many replicas per service. Each part writes a table, and
-`compare` a second one, of Faro beside itself with less knowledge.
+written; `less-informed` runs them for Faro with less knowledge; `ample` runs them with eight
+replicas per service, at the file's rates. Each part writes a table.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +32,7 @@ from studies.llm import (
 from studies.llm_azure import halves, read_logs
 from studies.llm_load import load_scores
 from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
+from studies.rivals import Rival
 from studies.servegen import Clients, burst_agreement, read
 
 TRAINING, JUDGED = (9, 10), (11, 12, 13, 14)
@@ -39,8 +40,8 @@ STARTS = (180, 660, 1140)  # minutes of these days at which blocks begin
 SEED = 24
 MET = (0.95, 0.85, 0.6)  # shares of requests within their SLO that the best rival reaches
 # Replicas to try, by the factor of the rates; ten leave no choice to ten services.
-CANDIDATES = {1: (11,), 2: (11, 12, 14)}
-PARTS = ("load", "azure", "bursts", "tune", "compare", "ample")
+CANDIDATES = {2: (11, 17, 18, 22)}
+PARTS = ("load", "azure", "bursts", "tune", "compare", "less-informed", "ample")
 
 
 def drawn(services: Services, days: Iterable[int]) -> Iterator[Block]:
@@ -69,15 +70,16 @@ def tuned(clients: Clients) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def compared(clients: Clients, tuning: pd.DataFrame) -> pd.DataFrame:
+def compared(clients: Clients, tuning: pd.DataFrame, rivals: Mapping[str, Rival]) -> pd.DataFrame:
     """The judged days at the sizes and rates for which Faro was tuned."""
     of_faro = tuning[tuning["rival"].isin(FARO)]
     rates, sizes = of_faro["rates"].iloc[0], of_faro["capacity_cores"].unique()
     choices = tuning[tuning["capacity_cores"].isin(sizes) & (tuning["rates"] == rates)]
     less = [of_faro.assign(rival=name) for name in LESS_INFORMED]
     choices = pd.concat([choices, *less], ignore_index=True)
+    choices = choices[choices["rival"].isin(rivals)]
     judged = drawn(services_of(clients.scaled(rates)), JUDGED)
-    return pd.DataFrame(compare(judged, choices, LLM_RIVALS | FARO | LESS_INFORMED))
+    return pd.DataFrame(compare(judged, choices, rivals))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,13 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write("tuning", tuned(clients))
     tuning = pd.read_csv(options.out / "tuning.csv")
     if "compare" in options.parts:
-        runs = compared(clients, tuning)
-        write("compare", runs[~runs["policy"].isin(LESS_INFORMED)])
-        write("less-informed", runs[runs["policy"].isin(FARO | LESS_INFORMED)])
+        write("compare", compared(clients, tuning, LLM_RIVALS | FARO))
+    if "less-informed" in options.parts:
+        write("less-informed", compared(clients, tuning, FARO | LESS_INFORMED))
     if "ample" in options.parts:
-        services = services_of(clients.scaled(tuning["rates"].iloc[-1]))
         at = [(day, STARTS) for day in JUDGED]
-        write("ample", pd.DataFrame(ample(services, at, SEED)))
+        write("ample", pd.DataFrame(ample(services_of(clients), at, SEED)))
 
 
 if __name__ == "__main__":

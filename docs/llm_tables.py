@@ -246,6 +246,7 @@ TABLES = {
     "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
+    "sizes": ("tuning", sizes_table),
     "settings": ("tuning", tuning_table),
     "load": ("load", load_table),
     "azure": ("azure", azure_table),

@@ -27,10 +27,10 @@ from faro_lib.workload.replicas import Continuous
 from studies.engines import costs
 
 # Load / replicas, both in replicas; requests cost what `engines.costs` says.
-UTILISATIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.6, 2.0, 2.5)
-REPLICAS = (1, 2, 3, 4, 6, 8)
-WARM_UP, MINUTES = 1, 5  # simulated minutes that are not judged, and the fewest that are
-REQUESTS = 5000  # judged at utilisation 1, at least
+UTILISATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.6, 2.5)
+REPLICAS = (1, 2, 4, 8)
+WARM_UP, MINUTES = 1, 3  # simulated minutes that are not judged, and the fewest that are
+REQUESTS = 4000  # judged at utilisation 1, at least
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,7 @@ COLD_START_S = 60.0  # assumed, because no measurement is at hand
 ASSUMED_DAYS = 8  # lengths and bursts that policies assume are those of days 1 to 8
 BLOCK, WARM_UP, HISTORY = 30, 10, 60  # minutes: a block, its part not judged, known before it
 FORECAST_DAYS = 4
-AMPLE = 20  # replicas of each service
+AMPLE = 8  # replicas of each service
 NEAR = 0.03  # a share of requests that a size must reach may differ by this
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
@@ -162,7 +162,6 @@ def blocks(
     }
     fitted = {
         "load": forecast.fit("auto", traces["load"]),
-        "requests": forecast.fit("auto", traces["requests"]),
         "ar": forecast.fit("ar", traces["requests"]),
         "persistence": forecast.fit("persistence", traces["requests"]),
         "kalman": forecast.fit("structural", traces["requests"]),

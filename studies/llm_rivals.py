@@ -12,14 +12,14 @@ import numpy as np
 from faro_lib.forecast import Forecaster
 from faro_lib.policies import HPA, Observation, Plan, Policy, PolicyContext, RayServe
 from faro_lib.policies.baselines import ReactiveState
-from faro_lib.policies.faro import tuned
+from faro_lib.policies.faro import Faro, tuned
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.protocol import HISTORY_MINUTES, Assuming, reasons
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import minimum_replicas
 from studies.engines import EngineObservation
-from studies.goodput import GoodputByLengths, mean_tokens
+from studies.goodput import Goodput, GoodputByLengths, mean_tokens
 from studies.rivals import Rival
 
 
@@ -83,29 +83,32 @@ class Informed(Assuming):
     """Faro that is told the load as if it were requests, and follows the lengths.
 
     The load is in requests of mean length. The latency model is that of the mean lengths of the
-    last `lengths_minutes`; 0 stands for the jobs' assumed lengths. With `by_requests`, the utility
-    counts requests, not minutes and jobs.
+    last `lengths_minutes`; 0 stands for the jobs' assumed lengths. The utility counts requests.
     """
 
     goodput: GoodputByLengths
     lengths_minutes: int
-    by_requests: bool
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         assert isinstance(observation, EngineObservation)
-        requests = observation.arrivals_per_min
-        goodput = self.goodput.at(
-            mean_tokens(observation.tokens_per_min, requests, self.lengths_minutes)
-        )
-        if self.by_requests and observation.minute:
-            weight = requests_per_load(observation)
-            goodput = replace(goodput, weight=dict(zip(goodput.share, weight.tolist())))
+        policy = cast(Faro, self.policy)
+        if policy.is_long_term(observation.now_s, state.last_s):
+            policy = replace(policy, latency_model=self.latency_model(observation))
         now = observation.arrivals_now
         now = None if now is None else now * per_request(observation, 5)
         per_min = observation.load_per_min
         observation = replace(observation, arrivals_per_min=per_min, arrivals_now=now)
-        policy = replace(cast(Any, self.policy), latency_model=goodput)
         return policy.decide(state, observation)
+
+    def latency_model(self, observation: EngineObservation) -> Goodput:
+        """Goodput at the current lengths."""
+        requests = observation.arrivals_per_min
+        tokens = mean_tokens(observation.tokens_per_min, requests, self.lengths_minutes)
+        goodput = self.goodput.at(tokens)
+        if not observation.minute:
+            return goodput
+        weight = requests_per_load(observation)
+        return replace(goodput, weight=dict(zip(goodput.share, weight.tolist())))
 
 
 def requests_per_load(observation: EngineObservation) -> np.ndarray:
@@ -148,16 +151,13 @@ def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Po
     return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
 
 
-def faro(
-    known: Known, lengths_minutes: float, by_requests: float, reactive: float, **options: Any
-) -> Policy:
+def faro(known: Known, lengths_minutes: float, reactive: float, **options: Any) -> Policy:
     """Faro-Sum for goodput, on forecasts of the load."""
     jobs = known.jobs
     assumed = known.goodput.at(np.full((2, len(jobs)), np.nan))
     context = PolicyContext(jobs, known.forecasters["load"], latency_model=assumed)
     policy = tuned(context, reactive=bool(reactive), **options)
-    follows = known.goodput, int(lengths_minutes), bool(by_requests)
-    return Informed(policy, jobs, "Faro-Sum", *follows)
+    return Informed(policy, jobs, "Faro-Sum", known.goodput, int(lengths_minutes))
 
 
 def faro_at_random(known: Known, **options: Any) -> Policy:
@@ -211,16 +211,11 @@ FARO: dict[str, Rival] = {
     "Faro-Sum": Rival(
         faro,
         {
-            "lengths_minutes": (0.0, 5.0, 15.0),
-            "by_requests": (0.0, 1.0),
+            "lengths_minutes": (0.0, 15.0),
             "reactive": (0.0, 1.0),
-            "switching_cost": (0.01, 0.05, 0.2),
             "interval_s": (30.0, 60.0),
         },
-        {
-            **{"lengths_minutes": 15.0, "by_requests": 1.0, "reactive": 1.0},
-            **{"switching_cost": 0.01, "interval_s": 60.0},
-        },
+        {"lengths_minutes": 15.0, "reactive": 1.0, "interval_s": 60.0},
     ),
 }
 # Faro with less knowledge, and the settings of Faro.

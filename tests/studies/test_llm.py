@@ -134,6 +134,9 @@ class Told:
     seen: list = field(default_factory=list)
     name, tick_s = "told", 10.0
 
+    def is_long_term(self, now_s, last_s):
+        return True
+
     def decide(self, state, observation):
         self.seen.append((state, observation, self.latency_model))
         return state, Plan(observation.target, observation.drop, (PLANNED, PLANNED))
@@ -148,7 +151,7 @@ class TokensAsGoodput:
 
 def test_faro_is_told_the_load_and_the_lengths_and_counts_requests(seen):
     told = Told()
-    policy = Informed(told, JOBS, "Faro-Sum", TokensAsGoodput(), 1, by_requests=True)
+    policy = Informed(told, JOBS, "Faro-Sum", TokensAsGoodput(), 1)
     state = LoopState(JOBS, None, np.zeros(2), np.zeros(2))
     load = np.array([[20.0], [2.0]])
     now = observation(
