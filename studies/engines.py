@@ -4,19 +4,16 @@ vLLM reports the waiting requests, the use of the KV cache and the tokens that i
 GPU's exporter reports how much of the time the GPU is busy. `simulate` has no such observation.
 """
 
-import time
 from collections import deque
 from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from faro_lib import control
 from faro_lib.protocol import HISTORY_MINUTES, Observation, Policy
-from faro_lib.simulate import Draws, Run, ServingModel
-from faro_lib.simulate.cluster import SimulatedCluster
-from faro_lib.simulate.run import Decisions, evaluate_run
+from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
 GPU_WINDOW_S = 60.0  # the use of GPUs is averaged over this time, as a dashboard does
@@ -68,7 +65,7 @@ class EngineCluster(SimulatedCluster):
     """A simulated cluster of continuous replicas that reports `EngineObservation`s.
 
     A sequence in service is taken to use the KV cache for its prompt and its whole output.
-    `load_per_min` is (jobs, minutes).
+    `load_per_min` is (jobs, minutes). `changes` are those of `SimulatedCluster`.
     """
 
     def __init__(
@@ -78,9 +75,11 @@ class EngineCluster(SimulatedCluster):
         capacity: float,
         initial: np.ndarray,
         serving_model: ServingModel,
+        *,
         load_per_min: np.ndarray,
+        **changes: Any,
     ):
-        super().__init__(workload, draws, capacity, initial, serving_model)
+        super().__init__(workload, draws, capacity, initial, serving_model, **changes)
         self._load_per_min = load_per_min
         self._tokens = draws.prompt_tokens + draws.output_tokens
         self._tokens_per_min = tokens_per_min(draws, workload.minutes)
@@ -124,12 +123,12 @@ def simulate_engines(
     serving_model: ServingModel,
 ) -> Run:
     """`simulate`, on an `EngineCluster`."""
-    began = time.perf_counter()
-    cluster = EngineCluster(workload, draws, capacity, initial, serving_model, load_per_min)
-    decisions = Decisions()
-    end_s = workload.minutes * MINUTE_S
-    control.run(cluster, policy, workload.jobs, end_s, on_step=decisions.append)
-    cluster.finish()
-    wall_s = time.perf_counter() - began
-    latency_s, edges = cluster.latency_s, cluster.minute_edges
-    return evaluate_run(workload, capacity, latency_s, edges, initial, decisions, wall_s)
+    return simulate(
+        workload,
+        policy,
+        capacity,
+        draws=draws,
+        serving_model=serving_model,
+        initial=initial,
+        make_cluster=partial(EngineCluster, load_per_min=load_per_min),
+    )

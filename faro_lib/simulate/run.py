@@ -89,6 +89,7 @@ def simulate(
     guardrails: control.GuardrailConfig = control.GUARDRAILS,
     initial: np.ndarray | None = None,
     on_step: Callable[[control.Step], None] | None = None,
+    make_cluster: Callable[..., SimulatedCluster] = SimulatedCluster,
 ) -> Run:
     """Simulate a workload under a policy until every request has ended.
 
@@ -103,6 +104,7 @@ def simulate(
         jobs always exist.
     initial : (jobs,) replicas at the start, within the capacity; None = the policy's default.
     on_step : called after every tick.
+    make_cluster : a subclass, whose policies observe more, or a function with its arguments.
     """
     began = time.perf_counter()
     if draws is None:
@@ -114,7 +116,7 @@ def simulate(
     for job, from_s, _ in lifetimes:
         first_s[job] = min(from_s, first_s.get(job, np.inf))
     initial[[job for job, from_s in first_s.items() if from_s > 0]] = 0
-    cluster = SimulatedCluster(
+    cluster = make_cluster(
         workload,
         draws,
         capacity,

@@ -51,6 +51,7 @@ SECTIONS = {
         "kinds_of_replica",
         "shared_replicas",
         "placement_of_models",
+        "language_models",
         "two_models",
         "larger_clusters",
     ),

@@ -13,7 +13,7 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MU
 @pytest.fixture(scope="module")
 def rules(checkout):
     """File -> rule, for every file of the largest configuration."""
-    curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
+    curve = ["--config", "workload=synthetic", "scale={curve: [20]}", "llm={capacities: [12]}"]
     # Their figures exist only where the recorded results are.
     for name in ("recorded-kubernetes", "arena"):
         (checkout.folder / "data" / name).mkdir(parents=True, exist_ok=True)

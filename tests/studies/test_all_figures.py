@@ -28,6 +28,7 @@ from studies.figures import (
     forecast,
     kubernetes,
     live,
+    llm,
     misspecification,
     queueing,
     replicas,
@@ -62,6 +63,7 @@ def drawings(results):
     drawn |= days.draw(results, worlds=["six", "other"], leader="Faro-Sum")
     drawn |= replicas.draw(results)
     drawn |= sharing.draw(results)
+    drawn |= llm.draw(results)
     drawn |= misspecification.draw(results)
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))

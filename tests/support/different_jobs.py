@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, Traces
-from studies import misspecification, remaining, sharing
+from studies import llm_stage, misspecification, remaining, sharing
 from studies.days import CLAIRVOYANT, paired
 from studies.frames import Tables, write_tables
 from studies.replicas import ASSUMED, LEADER, SERVICES
@@ -173,6 +173,10 @@ def write_all_tables(folder: Path) -> None:
         columns=["policy", "models", "router", "capacity_cores", "lost_utility"],
     )
     write("sharing/runs.csv", shared)
+    blocks = itertools.product((11, 12), (180, 660), CAPACITIES, llm_stage.POLICIES)
+    blocks = pd.DataFrame(blocks, columns=["day", "start_min", "capacity_cores", "policy"])
+    missed = rng.integers(10, 500, len(blocks))
+    write("llm/runs.csv", blocks.assign(requests=1000, missed=missed))
     policies = (*misspecification.FAROS, "HPA", "RayServe")
     wrong = itertools.product(("as stated", "±40 %"), CAPACITIES, policies, (0, 1))
     wrong = pd.DataFrame(wrong, columns=["world", "capacity_cores", "policy", "trial"])

@@ -37,6 +37,7 @@ CATEGORIES = {
         "days",
         "replicas",
         "sharing",
+        "llm",
         "arena",
     ],
     "Workload and model": ["traces", "queueing", "forecast", "sloppify"],
@@ -108,6 +109,7 @@ SHOWN = [
     ("days", rules.days, LEARNING and CONFIG.days.judged != []),
     ("replicas", rules.replicas, LEARNING and CONFIG.replicas.capacities != []),
     ("sharing", rules.sharing, LEARNING and CONFIG.sharing.capacities != []),
+    ("llm", rules.llm, CONFIG.llm.capacities != []),
     ("live", rules.live, LEARNING and CONFIG.backend != "none"),
 ]
 NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule, runs in SHOWN if runs}

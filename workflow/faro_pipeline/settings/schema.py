@@ -12,6 +12,7 @@ from faro_pipeline.stages.ablation import Ablation
 from faro_pipeline.stages.days import Days
 from faro_pipeline.stages.forecast import Forecast
 from faro_pipeline.stages.live import Live
+from faro_pipeline.stages.llm import Llm
 from faro_pipeline.stages.misspecification import Misspecification
 from faro_pipeline.stages.replicas import Replicas
 from faro_pipeline.stages.scale import Scale
@@ -77,6 +78,7 @@ class Config(Section):
     days: Days = Field(Days(), description="stage 75: judge several days and further workloads")
     replicas: Replicas = Field(Replicas(), description="stage 85: a mix of kinds of replica")
     sharing: Sharing = Field(Sharing(), description="stage 45: replicas that several jobs share")
+    llm: Llm = Field(Llm(), description="stage 87: ten language-model services of ServeGen")
     live: Live = Field(Live(), description="stage 80: send requests to replicas on Ray Serve")
 
     @field_validator("workload")
