@@ -32,6 +32,7 @@ from studies.llm import (
 from studies.llm_azure import halves, read_logs
 from studies.llm_load import load_scores
 from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
+from studies.llm_stage import scaled
 from studies.rivals import Rival
 from studies.servegen import Clients, burst_agreement, read
 
@@ -59,7 +60,7 @@ def tuned(clients: Clients) -> pd.DataFrame:
     """
     tables = []
     for factor, capacities in CANDIDATES.items():
-        training = list(drawn(services_of(clients.scaled(factor)), TRAINING))
+        training = list(drawn(services_of(scaled(clients, factor)), TRAINING))
         of_rivals = tune(training, capacities, LLM_RIVALS)
         tables.append(of_rivals.assign(rates=factor))
         sizes = sizes_near(of_rivals, MET)
@@ -78,7 +79,7 @@ def compared(clients: Clients, tuning: pd.DataFrame, rivals: Mapping[str, Rival]
     less = [of_faro.assign(rival=name) for name in LESS_INFORMED]
     choices = pd.concat([choices, *less], ignore_index=True)
     choices = choices[choices["rival"].isin(rivals)]
-    judged = drawn(services_of(clients.scaled(rates)), JUDGED)
+    judged = drawn(services_of(scaled(clients, rates)), JUDGED)
     return pd.DataFrame(compare(judged, choices, rivals))
 
 
@@ -110,7 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "compare" in options.parts:
         write("compare", compared(clients, tuning, LLM_RIVALS | FARO))
     if "less-informed" in options.parts:
-        write("less-informed", compared(clients, tuning, FARO | LESS_INFORMED))
+        runs = pd.read_csv(options.out / "compare.csv")
+        of_faro = runs[runs["policy"].isin(FARO)]
+        less = compared(clients, tuning, LESS_INFORMED)
+        write("less-informed", pd.concat([of_faro, less], ignore_index=True))
     if "ample" in options.parts:
         at = [(day, STARTS) for day in JUDGED]
         write("ample", pd.DataFrame(ample(services_of(clients), at, SEED)))

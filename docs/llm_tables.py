@@ -142,6 +142,19 @@ def less_informed_table(runs: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
+def lengths_table(tried: pd.DataFrame) -> str:
+    """What Faro misses on training days with current and with old lengths, settings else chosen."""
+    rows = []
+    of_faro = tried[tried["rival"] == LEADER]
+    for capacity, part in reversed(list(of_faro.groupby("capacity_cores"))):
+        chosen = part[part["chosen"]].iloc[0]
+        alike = (part[["reactive", "interval_s"]] == chosen[["reactive", "interval_s"]]).all(axis=1)
+        missed = part[alike].set_index("lengths_minutes")["missed"].sort_index(ascending=False)
+        rows.append((capacity, *(f"{value:.1%}" for value in missed)))
+    heads = ["replicas", "lengths of the last 15 minutes", "lengths of days 1 to 8"]
+    return markdown_table(heads, rows, right=heads)
+
+
 def sizes_table(tried: pd.DataFrame) -> str:
     """What the best rival of each size and factor of the rates meets on training days."""
     rows = []
@@ -247,6 +260,7 @@ TABLES = {
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
     "sizes": ("tuning", sizes_table),
+    "lengths": ("tuning", lengths_table),
     "settings": ("tuning", tuning_table),
     "load": ("load", load_table),
     "azure": ("azure", azure_table),

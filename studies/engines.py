@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.protocol import HISTORY_MINUTES, Observation, Policy
 from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
 from faro_lib.workload import Job, Workload
+from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
 GPU_WINDOW_S = 60.0  # the use of GPUs is averaged over this time, as a dashboard does

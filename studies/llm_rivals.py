@@ -165,11 +165,6 @@ def faro_at_random(known: Known, **options: Any) -> Policy:
     return faro(replace(known, goodput=known.goodput.at_random()), **options)
 
 
-def faro_of_old_lengths(known: Known, lengths_minutes: float, **options: Any) -> Policy:
-    """Faro-Sum with goodput at the lengths of days 1 to 8."""
-    return faro(known, lengths_minutes=0, **options)
-
-
 PREDICTORS = ("persistence", "kalman", "ar")
 STABILISATION_S = (60.0, 300.0, 900.0)
 LLM_RIVALS: dict[str, Rival] = {
@@ -221,5 +216,4 @@ FARO: dict[str, Rival] = {
 # Faro with less knowledge, and the settings of Faro.
 LESS_INFORMED: dict[str, Rival] = {
     "Faro-Sum, arrivals at random": replace(FARO["Faro-Sum"], make=faro_at_random),
-    "Faro-Sum, lengths of days 1 to 8": replace(FARO["Faro-Sum"], make=faro_of_old_lengths),
 }

@@ -7,7 +7,7 @@ Workload Characterization and Generation of Large Language Model Serving in Prod
 arXiv 2505.09999.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +45,6 @@ class Clients:
     @property
     def days(self) -> int:
         return int(self.rate_rps.shape[1] * WINDOW_S // DAY_S)
-
-    def scaled(self, factor: float) -> "Clients":
-        """The clients with `factor` times the rates, and the same gaps otherwise."""
-        return replace(self, rate_rps=factor * self.rate_rps)
 
 
 def read(folder: str | Path) -> Clients:
