@@ -259,6 +259,7 @@ TABLES = {
     "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
+    "less informed": ("less-informed", less_informed_table),
     "sizes": ("tuning", sizes_table),
     "lengths": ("tuning", lengths_table),
     "settings": ("tuning", tuning_table),
