@@ -1,17 +1,18 @@
 """Ten language-model services: the tables of docs/llm.md.
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
-        [--out data/recorded-llm] [--parts load azure bursts ample tune compare]
+        [--out data/recorded-llm] [--parts load azure bursts tune compare less-informed ample]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
 hour of exact times predicts the second; `bursts` compares the file's bursts with those that
-policies assume; `ample` runs the judged days with eight replicas per service; `tune` chooses the
-settings of all policies on training days, and the three sizes; `compare` runs them once on the
-judged days, with the settings that `tune` has written. Each part writes a table.
+policies assume; `tune` chooses the factor of the rates, the three sizes and the settings of all
+policies on training days; `compare` runs them once on the judged days, with what `tune` has
+written; `less-informed` runs them for Faro with less knowledge; `ample` runs them with eight
+replicas per service, at the file's rates. Each part writes a table.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,29 +25,62 @@ from studies.llm import (
     blocks,
     compare,
     latency_table,
-    nearest_sizes,
     services_of,
+    sizes_near,
     tune,
 )
 from studies.llm_azure import halves, read_logs
 from studies.llm_load import load_scores
-from studies.llm_rivals import FARO, LLM_RIVALS
-from studies.servegen import burst_agreement, read
+from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
+from studies.llm_stage import scaled
+from studies.rivals import Rival
+from studies.servegen import Clients, burst_agreement, read
 
 TRAINING, JUDGED = (9, 10), (11, 12, 13, 14)
-TRAINING_BLOCKS = ((9, 900), (10, 180))  # a day and the minute at which a block begins
-JUDGED_STARTS = (180, 660, 1140)
+STARTS = (180, 660, 1140)  # minutes of these days at which blocks begin
 SEED = 24
 MET = (0.95, 0.85, 0.6)  # shares of requests within their SLO that the best rival reaches
-CANDIDATES = (11, 12, 14)  # replicas; 10 leave no choice to ten services
-PARTS = ("load", "azure", "bursts", "ample", "tune", "compare")
+# Replicas to try, by the factor of the rates; ten leave no choice to ten services.
+CANDIDATES = {2: (11, 17, 18, 22)}
+PARTS = ("load", "azure", "bursts", "tune", "compare", "less-informed", "ample")
 
 
-def drawn(services: Services, at: Iterable[tuple[int, Sequence[int]]]) -> Iterator[Block]:
-    """The blocks of days that begin at these minutes."""
+def drawn(services: Services, days: Iterable[int]) -> Iterator[Block]:
+    """The blocks of these days."""
     table = latency_table(services.jobs)
-    for day, starts in at:
-        yield from blocks(services, table, day, starts, SEED)
+    for day in days:
+        yield from blocks(services, table, day, STARTS, SEED)
+
+
+def tuned(clients: Clients) -> pd.DataFrame:
+    """What `tune` has tried, with the factor of the rates.
+
+    The factor is the first of CANDIDATES at which the best rival reaches all shares of MET. Only
+    there, Faro is tuned.
+    """
+    tables = []
+    for factor, capacities in CANDIDATES.items():
+        training = list(drawn(services_of(scaled(clients, factor)), TRAINING))
+        of_rivals = tune(training, capacities, LLM_RIVALS)
+        tables.append(of_rivals.assign(rates=factor))
+        sizes = sizes_near(of_rivals, MET)
+        print(f"rates x {factor}: sizes {sizes}", flush=True)
+        if sizes:
+            tables.append(tune(training, sizes, FARO).assign(rates=factor))
+            break
+    return pd.concat(tables, ignore_index=True)
+
+
+def compared(clients: Clients, tuning: pd.DataFrame, rivals: Mapping[str, Rival]) -> pd.DataFrame:
+    """The judged days at the sizes and rates for which Faro was tuned."""
+    of_faro = tuning[tuning["rival"].isin(FARO)]
+    rates, sizes = of_faro["rates"].iloc[0], of_faro["capacity_cores"].unique()
+    choices = tuning[tuning["capacity_cores"].isin(sizes) & (tuning["rates"] == rates)]
+    less = [of_faro.assign(rival=name) for name in LESS_INFORMED]
+    choices = pd.concat([choices, *less], ignore_index=True)
+    choices = choices[choices["rival"].isin(rivals)]
+    judged = drawn(services_of(scaled(clients, rates)), JUDGED)
+    return pd.DataFrame(compare(judged, choices, rivals))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,35 +96,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_csv(table, path)
         print(path, flush=True)
 
-    def written(part: str) -> pd.DataFrame:
-        return pd.read_csv(options.out / f"{part}.csv")
-
     if "azure" in options.parts:
         write("azure", pd.DataFrame(halves(read_logs(options.azure))))
     if options.parts == ["azure"]:
         return
     clients = read(options.servegen)
-    services = services_of(clients)
     if "bursts" in options.parts:
         write("bursts", burst_agreement(clients, TRAINING[0] - 1))
-    if "ample" in options.parts:
-        at = [(day, JUDGED_STARTS) for day in JUDGED]
-        write("ample", pd.DataFrame(ample(services, at, SEED)))
     if "load" in options.parts:
-        write("load", load_scores(services, TRAINING))
+        write("load", load_scores(services_of(clients), TRAINING))
     if "tune" in options.parts:
-        training = list(drawn(services, ((day, (start,)) for day, start in TRAINING_BLOCKS)))
-        of_rivals = tune(training, CANDIDATES, LLM_RIVALS)
-        write("tuning", of_rivals)
-        sizes = nearest_sizes(of_rivals, MET)
-        print(f"sizes: {sizes}", flush=True)
-        write("tuning", pd.concat([of_rivals, tune(training, sizes, FARO)], ignore_index=True))
+        write("tuning", tuned(clients))
+    tuning = pd.read_csv(options.out / "tuning.csv")
     if "compare" in options.parts:
-        judged = drawn(services, ((day, JUDGED_STARTS) for day in JUDGED))
-        tuning = written("tuning")
-        sizes = tuning.loc[tuning["rival"].isin(FARO), "capacity_cores"]
-        choices = tuning[tuning["capacity_cores"].isin(sizes)]
-        write("compare", pd.DataFrame(compare(judged, choices, LLM_RIVALS | FARO)))
+        write("compare", compared(clients, tuning, LLM_RIVALS | FARO))
+    if "less-informed" in options.parts:
+        runs = pd.read_csv(options.out / "compare.csv")
+        of_faro = runs[runs["policy"].isin(FARO)]
+        less = compared(clients, tuning, LESS_INFORMED)
+        write("less-informed", pd.concat([of_faro, less], ignore_index=True))
+    if "ample" in options.parts:
+        at = [(day, STARTS) for day in JUDGED]
+        write("ample", pd.DataFrame(ample(services_of(clients), at, SEED)))
 
 
 if __name__ == "__main__":

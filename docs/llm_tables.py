@@ -17,7 +17,7 @@ from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, 
 from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
 from studies.llm_load import WAYS
-from studies.llm_rivals import FARO, LLM_RIVALS
+from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +26,7 @@ FIGURE = ROOT / "docs/images/llm.png"
 RECORDED = ROOT / "data/recorded-llm"
 (LEADER,) = FARO
 POLICIES = (LEADER, *LLM_RIVALS)
+NO_SETTINGS = ["rates", "rival", "capacity_cores", "missed", "chosen", "at_edge"]
 TARGET = 2 / 3  # of the best rival's misses
 AGREES = 0.15
 
@@ -46,7 +47,7 @@ def ratio(row: pd.Series) -> float:
 
 
 def missed_table(runs: pd.DataFrame) -> str:
-    """A row per size and day, and per size on all days; then what eight replicas each miss."""
+    """A row per size and day, and per size on all days."""
     of_days = shares(runs, ["capacity_cores", "day"])
     of_all = shares(runs, ["capacity_cores"])
     rows: list[tuple[object, ...]] = []
@@ -75,7 +76,7 @@ def finding(runs: pd.DataFrame) -> str:
 
 
 def ample_table(rows: pd.DataFrame) -> str:
-    """The share of requests that miss with eight replicas per service, by day and its worst job."""
+    """The share of requests that miss with AMPLE replicas each, by day and its worst job."""
     cells = []
     for day, part in rows.groupby("day"):
         counted = ["missed", "missed_per_token", "requests"]
@@ -102,39 +103,67 @@ def ample_table(rows: pd.DataFrame) -> str:
     return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
 
 
-def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """Faro minus each size's best rival, and minus TARGET of it, with intervals over blocks.
+def against(part: pd.DataFrame, rival: str, share: float = 1.0) -> str:
+    """Faro's missed share minus `share` of a policy's, in points, with its interval over blocks.
 
-    The best rival is the one with the fewest misses on all judged days. Days are strata.
+    Days are strata.
     """
-    rows = []
-    of_all = shares(runs, ["capacity_cores"])
-    for capacity, part in runs.groupby("capacity_cores"):
-        rival = str(of_all.loc[capacity, list(LLM_RIVALS)].idxmin())
-        missed = part.pivot(index=["day", "start_min"], columns="policy", values="missed")
-        requests = part[part["policy"] == LEADER].set_index(["day", "start_min"])["requests"]
-        row: dict[str, object] = {"capacity_cores": capacity, "rival": rival}
-        for name, share in (("difference", 1.0), ("to_target", TARGET)):
-            of_block = (missed[LEADER] - share * missed[rival]).unstack().to_numpy()
-            units = requests.unstack().to_numpy()
-            mean, low, high = unit_interval(of_block[:, None], units[:, None])
-            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    missed = part.pivot(index=["day", "start_min"], columns="policy", values="missed")
+    requests = part[part["policy"] == LEADER].set_index(["day", "start_min"])["requests"]
+    of_block = (missed[LEADER] - share * missed[rival]).unstack().to_numpy()
+    mean, low, high = unit_interval(of_block[:, None], requests.unstack().to_numpy()[:, None])
+    return f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def difference_table(runs: pd.DataFrame) -> str:
-    """The rows of `differences` in percentage points."""
+    """Faro minus each size's best rival, and minus TARGET of it.
+
+    The best rival is the one with the fewest misses on all judged days.
+    """
+    of_all = shares(runs, ["capacity_cores"])
     rows = []
-    for row in differences(runs).iloc[::-1].to_dict("records"):
-        cells = [
-            f"{100 * row[name]:+.2f} ({100 * row[f'{name}_low']:+.2f} to "
-            f"{100 * row[f'{name}_high']:+.2f})"
-            for name in ("difference", "to_target")
-        ]
-        rows.append((row["capacity_cores"], row["rival"], *cells))
+    for capacity, part in reversed(list(runs.groupby("capacity_cores"))):
+        rival = str(of_all.loc[capacity, list(LLM_RIVALS)].idxmin())
+        rows.append((capacity, rival, against(part, rival), against(part, rival, TARGET)))
     heads = ["replicas", "best rival", "Faro - rival (95 %)", "Faro - 2/3 of the rival (95 %)"]
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
+
+
+def less_informed_table(runs: pd.DataFrame) -> str:
+    """What Faro misses with less knowledge, beside Faro."""
+    of_all = shares(runs, ["capacity_cores"])
+    rows = []
+    for capacity, part in reversed(list(runs.groupby("capacity_cores"))):
+        rows.append((capacity, LEADER, f"{of_all.loc[capacity, LEADER]:.1%}", ""))
+        for name in LESS_INFORMED:
+            missed = f"{of_all.loc[capacity, name]:.1%}"
+            rows.append((capacity, name, missed, against(part, name)))
+    heads = ["replicas", "policy", "missed", "Faro - this policy (95 %)"]
+    return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
+
+
+def lengths_table(tried: pd.DataFrame) -> str:
+    """What Faro misses on training days with current and with old lengths, settings else chosen."""
+    rows = []
+    of_faro = tried[tried["rival"] == LEADER]
+    for capacity, part in reversed(list(of_faro.groupby("capacity_cores"))):
+        chosen = part[part["chosen"]].iloc[0]
+        alike = (part[["reactive", "interval_s"]] == chosen[["reactive", "interval_s"]]).all(axis=1)
+        missed = part[alike].set_index("lengths_minutes")["missed"].sort_index(ascending=False)
+        rows.append((capacity, *(f"{value:.1%}" for value in missed)))
+    heads = ["replicas", "lengths of the last 15 minutes", "lengths of days 1 to 8"]
+    return markdown_table(heads, rows, right=heads)
+
+
+def sizes_table(tried: pd.DataFrame) -> str:
+    """What the best rival of each size and factor of the rates meets on training days."""
+    rows = []
+    of_rivals = tried[tried["rival"].isin(LLM_RIVALS)]
+    for (rates, capacity), part in of_rivals.groupby(["rates", "capacity_cores"]):
+        best = part.loc[part["missed"].idxmin()]
+        rows.append((f"x {rates:g}", capacity, best["rival"], f"{1 - best['missed']:.1%}"))
+    heads = ["rates", "replicas", "best rival", "requests within their SLO"]
+    return markdown_table(heads, rows, right=[heads[1], heads[3]])
 
 
 def tuning_table(tried: pd.DataFrame) -> str:
@@ -146,8 +175,8 @@ def tuning_table(tried: pd.DataFrame) -> str:
         for name in POLICIES:
             of_policy = chosen[(chosen["rival"] == name) & (chosen["capacity_cores"] == capacity)]
             row = of_policy.iloc[0]
-            settings = (LLM_RIVALS | FARO)[name].settings
-            own = ", ".join(f"{key} {row[key]:g}" for key in settings)
+            settings = row[row.index.difference(NO_SETTINGS, sort=False)].dropna()
+            own = ", ".join(f"{key} {value:g}" for key, value in settings.items())
             rows.append((capacity, name, own, f"{row['missed']:.1%}"))
     return markdown_table(["replicas", "policy", "settings", "missed"], rows, right=["missed"])
 
@@ -230,6 +259,9 @@ TABLES = {
     "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
+    "less informed": ("less-informed", less_informed_table),
+    "sizes": ("tuning", sizes_table),
+    "lengths": ("tuning", lengths_table),
     "settings": ("tuning", tuning_table),
     "load": ("load", load_table),
     "azure": ("azure", azure_table),

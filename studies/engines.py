@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.protocol import HISTORY_MINUTES, Observation, Policy
 from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
 from faro_lib.workload import Job, Workload
+from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
 GPU_WINDOW_S = 60.0  # the use of GPUs is averaged over this time, as a dashboard does
@@ -28,6 +29,8 @@ class EngineObservation(Observation):
     busy_gpus: np.ndarray  # replicas with a request in service, averaged over GPU_WINDOW_S
     # (jobs, minutes <= 15) load of the last complete minutes in requests of mean length (`costs`).
     load_per_min: np.ndarray
+    # (2, jobs, minutes <= 15) prompt and output tokens of the requests of these minutes.
+    tokens_per_min: np.ndarray
 
 
 def costs(replica: Continuous, prompt_tokens: np.ndarray, output_tokens: np.ndarray) -> np.ndarray:
@@ -40,6 +43,16 @@ def costs(replica: Continuous, prompt_tokens: np.ndarray, output_tokens: np.ndar
     per_output_s = replica.decode_s(replica.max_sequences) / replica.max_sequences
     mean_s = replica.prompt_tokens * per_prompt_s + replica.output_tokens * per_output_s
     return (prompt_tokens * per_prompt_s + output_tokens * per_output_s) / mean_s
+
+
+def tokens_per_min(draws: Draws, minutes: int) -> np.ndarray:
+    """Prompt and output tokens of the requests that arrive in each minute, (2, jobs, minutes)."""
+    jobs = len(draws.first) - 1
+    of_job = np.repeat(np.arange(jobs), np.diff(draws.first))
+    cell = of_job * minutes + (draws.arrival_s // MINUTE_S).astype(int)
+    both = draws.prompt_tokens, draws.output_tokens
+    sums = [np.bincount(cell, tokens, jobs * minutes) for tokens in both]
+    return np.reshape(sums, (2, jobs, minutes))
 
 
 def cache_tokens(job: Job) -> float:
@@ -70,6 +83,7 @@ class EngineCluster(SimulatedCluster):
         super().__init__(workload, draws, capacity, initial, serving_model, **changes)
         self._load_per_min = load_per_min
         self._tokens = draws.prompt_tokens + draws.output_tokens
+        self._tokens_per_min = tokens_per_min(draws, workload.minutes)
         self._cache_tokens = np.array([cache_tokens(job) for job in workload.jobs])
         self._busy: deque[tuple[float, np.ndarray]] = deque()
 
@@ -96,6 +110,7 @@ class EngineCluster(SimulatedCluster):
             cache_use=in_use / self._cache_tokens,
             busy_gpus=np.mean([one for _, one in self._busy], axis=0),
             load_per_min=self._load_per_min[:, first : usual.minute],
+            tokens_per_min=self._tokens_per_min[:, :, first : usual.minute],
         )
 
 

@@ -18,9 +18,7 @@ from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.files import cached_array
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Policy
-from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import Draws, Run, ServingModel, draw
-from faro_lib.simulate.measure import measure
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.bursts import fit_hours
@@ -29,11 +27,11 @@ from faro_lib.workload.replicas import Continuous, replica_of
 from faro_lib.workload.shares import fair_share
 from studies.arrivals import counts_of
 from studies.engines import costs, simulate_engines
-from studies.goodput import QUANTILES, Goodput
+from studies.goodput import GoodputByLengths
 from studies.llm_rivals import Known
 from studies.remembered import remembered
 from studies.rivals import Rival
-from studies.servegen import Clients, arrivals_of_day, tokens_of_day
+from studies.servegen import DAY_S, LENGTHS_S, Clients, arrivals_of_day, tokens_of_day
 from studies.tuning import Setting, searched
 
 GPU = {"gpu": "h100-80gb", "model": "llama2-70b", "tensor_parallel": 4}
@@ -43,8 +41,8 @@ COLD_START_S = 60.0  # assumed, because no measurement is at hand
 ASSUMED_DAYS = 8  # lengths and bursts that policies assume are those of days 1 to 8
 BLOCK, WARM_UP, HISTORY = 30, 10, 60  # minutes: a block, its part not judged, known before it
 FORECAST_DAYS = 4
-MEASURED_REPLICAS = (1, 2, 3, 4, 6, 8)
 AMPLE = 8  # replicas of each service
+NEAR = 0.03  # a share of requests that a size must reach may differ by this
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
 
@@ -64,7 +62,7 @@ def services_of(clients: Clients) -> Services:
     key = [getattr(clients, name).tobytes() for name in ("rate_rps", "shape", "weibull", "lengths")]
     known = ("servegen", CONTEXT_TOKENS, ASSUMED_DAYS, *key)
     per_minute = cached_array(("minutes", *known), partial(_minutes, clients))
-    assumed = cached_array(("assumed", *known), partial(_assumed, clients))
+    assumed = cached_array(("assumed within six hours", *known), partial(_assumed, clients))
     jobs = tuple(_job(name, *row) for name, row in zip(clients.names, assumed.tolist()))
     load = [
         costs(job.replica, of_job[PROMPT_TOKENS], of_job[OUTPUT_TOKENS])  # type: ignore[arg-type]
@@ -105,21 +103,25 @@ def _minutes(clients: Clients) -> np.ndarray:
 def _assumed(clients: Clients) -> np.ndarray:
     """Mean and coefficient of variation of prompts and outputs, and dispersion, (jobs, 7).
 
-    Variances are those within days, because load is forecast beside the counts.
+    Variances are those within six hours, because policies may follow the mean lengths.
     """
     rows = []
     for job in range(len(clients.names)):
         days = [requests_of(clients, job, day + 1) for day in range(ASSUMED_DAYS)]
         n = np.array([len(time_s) for time_s, _ in days])
-        weight = n / n.sum()
-        moments = []
-        for kind in range(2):
-            mean = weight @ [tokens[kind].mean() if len(tokens[kind]) else 0 for _, tokens in days]
-            within = weight @ [tokens[kind].var() if len(tokens[kind]) else 0 for _, tokens in days]
-            moments += [mean, np.sqrt(within) / mean]
+        mean = sum(tokens.sum(axis=1) for _, tokens in days) / n.sum()
+        within = sum(_squares_within(*of_day) for of_day in days) / n.sum()
+        moments = np.stack([mean, np.sqrt(within) / mean], axis=1)
         fitted = [fit_hours(time_s, 24)[1] for time_s, _ in days]
-        rows.append([*moments, *(weight @ fitted)])
+        rows.append([*moments.ravel(), *(n / n.sum() @ fitted)])
     return np.array(rows)
+
+
+def _squares_within(time_s: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Squared deviations from the means of six hours, summed over the day, (2,)."""
+    ends = np.searchsorted(time_s, np.arange(LENGTHS_S, DAY_S, LENGTHS_S))
+    parts = np.split(tokens, ends, axis=1)
+    return np.sum([part.var(axis=1) * part.shape[1] for part in parts if part.size], axis=0)
 
 
 def requests_of(clients: Clients, job: int, day: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,18 +145,13 @@ class Block:
     known: Known
 
 
-def latency_table(jobs: Sequence[Job]) -> LatencyTable:
-    """Latencies of the jobs for all QUANTILES."""
-    every = tuple(
-        replace(job, name=f"{n}-{quantile}", quantile=quantile)
-        for n, job in enumerate(jobs)
-        for quantile in QUANTILES
-    )
-    return measure(every, MEASURED_REPLICAS, requests=10_000, serving_model=LIVE)
+def latency_table(jobs: Sequence[Job]) -> GoodputByLengths:
+    """What policies know of latencies; the tables are measured when they are first used."""
+    return GoodputByLengths(tuple(jobs), LIVE)
 
 
 def blocks(
-    services: Services, table: LatencyTable, day: int, starts: Sequence[int], seed: int
+    services: Services, table: GoodputByLengths, day: int, starts: Sequence[int], seed: int
 ) -> Iterator[Block]:
     """The blocks of a day, with forecasters fitted to the FORECAST_DAYS before it."""
     days = slice(day - 1 - FORECAST_DAYS, day - 1)
@@ -165,7 +162,6 @@ def blocks(
     }
     fitted = {
         "load": forecast.fit("auto", traces["load"]),
-        "requests": forecast.fit("auto", traces["requests"]),
         "ar": forecast.fit("ar", traces["requests"]),
         "persistence": forecast.fit("persistence", traces["requests"]),
         "kalman": forecast.fit("structural", traces["requests"]),
@@ -179,7 +175,7 @@ def blocks(
             for minute in range(start - HISTORY, start):
                 at_start = at_start.update(counts[day - 1, :, minute])
             forecasters[name] = remembered(at_start)
-        known = Known(services.jobs, table, Goodput(table), forecasters)
+        known = Known(services.jobs, table, forecasters)
         workload, draws = _drawn(services, of_day, start, seed)
         load = services.load[day - 1, :, start : start + BLOCK]
         yield Block(day, start, workload, draws, load, known)
@@ -303,7 +299,11 @@ def _limited_per_token(job: Job) -> Job:
     return replace(job, slo_s=PER_TOKEN_S, replica=replica)
 
 
-def nearest_sizes(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:
-    """For each share of `met`, the size at which the best rival's share is nearest to it."""
+def sizes_near(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:
+    """For each share of `met`, the size at which the best rival's share is nearest to it.
+
+    Empty if the nearest share of any differs by more than NEAR.
+    """
     best = 1 - tried.groupby("capacity_cores")["missed"].min()
-    return [int((best - share).abs().idxmin()) for share in met]
+    far = [(best - share).abs() for share in met]
+    return [int(one.idxmin()) for one in far] if all(one.min() <= NEAR for one in far) else []

@@ -3,24 +3,23 @@
 Each `Rival` is made from a `PolicyContext` whose forecaster counts load (requests of mean length).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from faro_lib.forecast import Forecaster
 from faro_lib.policies import HPA, Observation, Plan, Policy, PolicyContext, RayServe
 from faro_lib.policies.baselines import ReactiveState
-from faro_lib.policies.faro import tuned
+from faro_lib.policies.faro import Faro, tuned
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.protocol import Assuming, reasons
-from faro_lib.queueing import LatencyTable
+from faro_lib.protocol import HISTORY_MINUTES, Assuming, reasons
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import minimum_replicas
 from studies.engines import EngineObservation
-from studies.goodput import Goodput
+from studies.goodput import Goodput, GoodputByLengths, mean_tokens
 from studies.rivals import Rival
 
 
@@ -81,32 +80,44 @@ def per_request(observation: Observation, minutes: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Informed(Assuming):
-    """Faro that is told the load as if it were requests, or weighs jobs by their requests.
+    """Faro that is told the load as if it were requests, and follows the lengths.
 
-    The load is in requests of mean length. The weight of a job is its share of the requests of the
-    last 15 minutes, so that the sum of the jobs' goodput is that of all requests.
+    The load is in requests of mean length. The latency model is that of the mean lengths of the
+    last `lengths_minutes`; 0 stands for the jobs' assumed lengths. The utility counts requests.
     """
 
-    by_load: bool
-    by_requests: bool
+    goodput: GoodputByLengths
+    lengths_minutes: int
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         assert isinstance(observation, EngineObservation)
-        if self.by_requests and observation.minute:
-            state = replace(state, jobs=weighted(state.jobs, observation.arrivals_per_min))
-        if self.by_load:
-            now = observation.arrivals_now
-            now = None if now is None else now * per_request(observation, 5)
-            per_min = observation.load_per_min
-            observation = replace(observation, arrivals_per_min=per_min, arrivals_now=now)
-        return self.policy.decide(state, observation)
+        policy = cast(Faro, self.policy)
+        if policy.is_long_term(observation.now_s, state.last_s):
+            policy = replace(policy, latency_model=self.latency_model(observation))
+        now = observation.arrivals_now
+        now = None if now is None else now * per_request(observation, 5)
+        per_min = observation.load_per_min
+        observation = replace(observation, arrivals_per_min=per_min, arrivals_now=now)
+        return policy.decide(state, observation)
+
+    def latency_model(self, observation: EngineObservation) -> Goodput:
+        """Goodput at the current lengths."""
+        requests = observation.arrivals_per_min
+        tokens = mean_tokens(observation.tokens_per_min, requests, self.lengths_minutes)
+        goodput = self.goodput.at(tokens)
+        if not observation.minute:
+            return goodput
+        weight = requests_per_load(observation)
+        return replace(goodput, weight=dict(zip(goodput.share, weight.tolist())))
 
 
-def weighted(jobs: Sequence[Job], requests_per_min: np.ndarray) -> tuple[Job, ...]:
-    """The jobs, weighted by their mean requests (jobs, minutes) + 1; the mean weight is 1."""
-    requests = requests_per_min.mean(axis=1) + 1
-    weights = (requests / requests.mean()).tolist()
-    return tuple(replace(job, weight=weight) for job, weight in zip(jobs, weights))
+def requests_per_load(observation: EngineObservation) -> np.ndarray:
+    """Requests per unit of load (jobs,), divided by the mean requests/s of the jobs.
+
+    The sum of the jobs' goodput with these weights is that of all requests, in units of their mean.
+    """
+    mean_rps = (observation.arrivals_per_min.mean(axis=1) + 1).mean() / MINUTE_S
+    return 1 / (per_request(observation, HISTORY_MINUTES) * mean_rps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +125,7 @@ class Known:
     """What a policy may know at the start of a block."""
 
     jobs: tuple[Job, ...]
-    latency_model: LatencyTable
-    goodput: Goodput
+    goodput: GoodputByLengths
     # By name, forecasters at the block's start.
     forecasters: Mapping[str, Forecaster]
 
@@ -141,16 +151,18 @@ def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Po
     return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
 
 
-def faro(
-    known: Known, by_load: float, goal: float, by_requests: float, switching_cost: float
-) -> Policy:
-    """Faro-Sum for goodput (`goal` 1) or for the latency at quantile `goal`."""
-    quantile, model = (goal, known.latency_model) if goal < 1 else (0.99, known.goodput)
-    jobs = tuple(replace(job, quantile=quantile) for job in known.jobs)
-    forecaster = known.forecasters["load" if by_load else "requests"]
-    context = PolicyContext(jobs, forecaster, latency_model=model)
-    policy = tuned(context, switching_cost=switching_cost)
-    return Informed(policy, jobs, "Faro-Sum", bool(by_load), bool(by_requests))
+def faro(known: Known, lengths_minutes: float, reactive: float, **options: Any) -> Policy:
+    """Faro-Sum for goodput, on forecasts of the load."""
+    jobs = known.jobs
+    assumed = known.goodput.at(np.full((2, len(jobs)), np.nan))
+    context = PolicyContext(jobs, known.forecasters["load"], latency_model=assumed)
+    policy = tuned(context, reactive=bool(reactive), **options)
+    return Informed(policy, jobs, "Faro-Sum", known.goodput, int(lengths_minutes))
+
+
+def faro_at_random(known: Known, **options: Any) -> Policy:
+    """Faro-Sum with goodput measured at random arrivals."""
+    return faro(replace(known, goodput=known.goodput.at_random()), **options)
 
 
 PREDICTORS = ("persistence", "kalman", "ar")
@@ -194,11 +206,14 @@ FARO: dict[str, Rival] = {
     "Faro-Sum": Rival(
         faro,
         {
-            "by_load": (0.0, 1.0),
-            "goal": (0.95, 1.0),
-            "by_requests": (0.0, 1.0),
-            "switching_cost": (0.01, 0.05, 0.2),
+            "lengths_minutes": (0.0, 15.0),
+            "reactive": (0.0, 1.0),
+            "interval_s": (30.0, 60.0),
         },
-        {"by_load": 1.0, "goal": 1.0, "by_requests": 1.0, "switching_cost": 0.01},
+        {"lengths_minutes": 15.0, "reactive": 1.0, "interval_s": 60.0},
     ),
+}
+# Faro with less knowledge, and the settings of Faro.
+LESS_INFORMED: dict[str, Rival] = {
+    "Faro-Sum, arrivals at random": replace(FARO["Faro-Sum"], make=faro_at_random),
 }

@@ -128,7 +128,8 @@ def arrivals_of_day(clients: Clients, client: int, day: int, seed: int = 0) -> n
         gaps = (rng.weibull if clients.weibull[client, window] else rng.gamma)(shape, size=n + 1)
         until = np.cumsum(gaps)
         parts.append((window % per_day + until[:-1] / until[-1]) * WINDOW_S)
-    return np.concatenate(parts)
+    # Rounding may put a request at the end of the day.
+    return np.minimum(np.concatenate(parts), np.nextafter(DAY_S, 0))
 
 
 def tokens_of_day(

@@ -1,6 +1,6 @@
 """The study of language-model services: gauges of engines, rivals on them, and goodput."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,13 @@ from faro_lib.protocol import PLANNED, Plan
 from faro_lib.simulate import draw
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import replica_of
+from studies import goodput
 from studies.engines import EngineObservation, cache_tokens, simulate_engines
-from studies.goodput import QUANTILES, share_met
-from studies.llm import LIVE, Services, nearest_sizes
+from studies.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
+from studies.llm import LIVE, Services, sizes_near
 from studies.llm_azure import Log, fitted_job, read_logs, sizes_of
 from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
-from studies.llm_rivals import DynamoPlanner, GaugeHPA, Informed, per_request, weighted
+from studies.llm_rivals import DynamoPlanner, GaugeHPA, Informed, per_request
 
 REPLICA = replica_of(
     {
@@ -77,6 +78,10 @@ def test_the_load_of_complete_minutes_is_observed(seen):
     assert seen[2].load_per_min.tolist() == [[7.0], [0.0]]
 
 
+def test_the_tokens_of_complete_minutes_are_observed(seen):
+    assert seen[2].tokens_per_min.tolist() == [[[500.0], [0.0]], [[5000.0], [0.0]]]
+
+
 def observation(seen, **changes) -> EngineObservation:
     return replace(seen[2], **changes)
 
@@ -121,57 +126,143 @@ def test_dynamo_serves_the_predicted_requests_with_their_latest_lengths(seen):
     assert policy.plan(State(), now).target.tolist() == wanted.tolist()
 
 
+@dataclass(frozen=True)
 class Told:
-    """Keeps the state and the observation that it is given."""
+    """Keeps the state and the observation that it is given, and the model that it has."""
 
+    latency_model: object = None
+    seen: list = field(default_factory=list)
     name, tick_s = "told", 10.0
 
+    def is_long_term(self, now_s, last_s):
+        return True
+
     def decide(self, state, observation):
-        self.state, self.observation = state, observation
+        self.seen.append((state, observation, self.latency_model))
         return state, Plan(observation.target, observation.drop, (PLANNED, PLANNED))
 
 
-def test_faro_is_told_the_load_and_weighs_jobs_by_their_requests(seen):
+class TokensAsGoodput:
+    """Stands for `GoodputByLengths`: the shares are the tokens."""
+
+    def at(self, tokens):
+        return Goodput(dict(zip("ab", np.transpose(tokens).tolist())))
+
+
+def test_faro_is_told_the_load_and_the_lengths_and_counts_requests(seen):
     told = Told()
-    policy = Informed(told, JOBS, "Faro-Sum", by_load=True, by_requests=True)
+    policy = Informed(told, JOBS, "Faro-Sum", TokensAsGoodput(), 1)
     state = LoopState(JOBS, None, np.zeros(2), np.zeros(2))
     load = np.array([[20.0], [2.0]])
     now = observation(
         seen,
-        arrivals_per_min=np.array([[8.0], [0.0]]),
+        arrivals_per_min=np.array([[8.0], [2.0]]),
         load_per_min=load,
+        tokens_per_min=np.array([[[80.0], [4.0]], [[16.0], [8.0]]]),
         arrivals_now=np.array([4.0, 0.0]),
     )
     policy.decide(state, now)
-    assert told.observation.arrivals_per_min.tolist() == load.tolist()
-    assert told.observation.arrivals_now.tolist() == [10.0, 0.0]
-    assert [job.weight for job in told.state.jobs] == pytest.approx([1.8, 0.2])
+    _, observed, model = told.seen[0]
+    assert observed.arrivals_per_min.tolist() == load.tolist()
+    assert observed.arrivals_now.tolist() == [10.0, 0.0]
+    assert model.share == {"a": [10.0, 2.0], "b": [2.0, 4.0]}
+    # The mean of 9 and 3 requests per minute is 0.1 requests/s.
+    assert model.weight == pytest.approx({"a": 4.0, "b": 10.0})
 
 
-def test_weights_have_the_mean_one_and_no_job_has_none():
-    weights = [job.weight for job in weighted(JOBS, np.array([[0.0, 2.0], [8.0, 8.0]]))]
-    assert weights == pytest.approx([2 / 5.5, 9 / 5.5])
+def test_mean_lengths_are_those_of_the_last_minutes_and_unknown_without_requests():
+    tokens = np.array([[[90.0, 10.0, 20.0], [5.0, 0.0, 0.0]], [[9.0, 1.0, 2.0], [5.0, 0.0, 0.0]]])
+    requests = np.array([[1.0, 1.0, 2.0], [1.0, 0.0, 0.0]])
+    nan = np.nan
+    np.testing.assert_array_equal(mean_tokens(tokens, requests, 2), [[10.0, nan], [1.0, nan]])
+    np.testing.assert_array_equal(mean_tokens(tokens, requests, 15), [[30.0, 5.0], [3.0, 5.0]])
+    np.testing.assert_array_equal(mean_tokens(tokens, requests, 0), np.full((2, 2), nan))
 
 
-@pytest.mark.parametrize("level", [0.55, 0.8, 0.93, 0.97])
-def test_the_share_that_meets_an_slo_is_the_level_of_its_quantile(level):
-    # Exponential log latencies are not linear between quantiles, so compare with a linear law.
-    quantiles = np.array(QUANTILES)
-    slo_s = float(np.exp(np.interp(level, quantiles, 10 * quantiles)))
-    share = share_met(np.exp(10 * quantiles), slo_s)
-    assert float(share) == pytest.approx(level, abs=1e-9)
+def flat_goodput(value: float) -> Goodput:
+    return Goodput({"a": np.full((len(UTILISATIONS), len(REPLICAS)), value)})
 
 
-def test_all_requests_or_half_of_them_meet_an_slo_beyond_the_known_quantiles():
-    assert float(share_met(np.full(5, 0.5), 1.0)) == 1.0
-    assert float(share_met(np.full(5, 2.0), 1.0)) == pytest.approx(0.25)
-    assert float(share_met(np.array([0.5, 1.0, np.inf, np.inf, np.inf]), 1.0)) == 0.8
+def test_goodput_is_one_without_requests_and_falls_with_the_load_beyond_the_table():
+    job, full_rps = JOBS[0], 1 / JOBS[0].busy_s
+    rates_rps = np.array([0.0, 1.0, 2.0]) * UTILISATIONS[-1] * full_rps * 2
+    found = flat_goodput(0.8).expected_utility(job, rates_rps, 2, "relaxed")
+    assert found == pytest.approx([1.0, 0.8, 0.4])
+
+
+def test_goodput_with_a_weight_counts_the_requests_that_meet_the_slo():
+    rates_rps = np.array([0.0, 1.0, 2.0]) * UTILISATIONS[-1] / JOBS[0].busy_s
+    goodput_of_requests = replace(flat_goodput(0.8), weight={"a": 3.0})
+    found = goodput_of_requests.expected_utility(JOBS[0], rates_rps, 1, "relaxed")
+    assert found == pytest.approx(3.0 * rates_rps * [0.8, 0.8, 0.4])
+
+
+def test_goodput_is_interpolated_between_loads_and_replicas():
+    share = np.add.outer(-np.array(UTILISATIONS), 0.1 * np.array(REPLICAS)) / 10 + 0.5
+    rates_rps = 0.65 * 5 / JOBS[0].busy_s
+    with_requests = min(1.0, 60 * rates_rps)
+    found = Goodput({"a": share}).expected_utility(JOBS[0], rates_rps, 5, "relaxed")
+    assert found == pytest.approx(1 - with_requests * (1 - (0.5 - 0.065 + 0.05)))
+
+
+@pytest.fixture
+def few_requests(monkeypatch):
+    monkeypatch.setattr(goodput, "REQUESTS", 400)
+
+
+# Prompts of another request that is admitted meanwhile take 0.1 s.
+TOKENS = replica_of(
+    {
+        "kind": "continuous",
+        **{"alpha_s": 0.02, "beta_s": 0.0, "gamma_s": 0.0001, "max_sequences": 16},
+        **{"prompt_tokens": 1024, "output_tokens": 256, "max_tokens": 4096},
+        **{"slo_on": "both", "per_token_weight": 20.0},
+    }
+)
+SERVICE = Job("service", slo_s=1.0, replica=TOKENS)
+
+
+def test_short_outputs_break_the_limit_per_token_where_long_ones_meet_it(few_requests):
+    goodput_at = GoodputByLengths((SERVICE,), LIVE).at
+    long, short = (goodput_at([[1024.0], [output]]).share["service"] for output in (256.0, 2.0))
+    half_loaded = UTILISATIONS.index(0.5)
+    assert long[half_loaded, -1] > 0.95
+    assert short[half_loaded, -1] < 0.9
+
+
+def test_goodput_between_measured_lengths_is_between_their_goodputs(few_requests):
+    goodput_at = GoodputByLengths((SERVICE,), LIVE).at
+    low, middle, high = (
+        goodput_at([[1024.0], [output]]).share["service"] for output in (4.0, 4 * 2**0.25, 8.0)
+    )
+    assert middle == pytest.approx(0.75 * low + 0.25 * high)
+    assumed = goodput_at([[np.nan], [np.nan]]).share["service"]
+    assert assumed == pytest.approx(goodput_at([[1024.0], [256.0]]).share["service"])
+
+
+def test_bursts_cost_goodput(few_requests):
+    bursty = SERVICE.with_dispersion((20.0, 10.0, 5.0))
+    tables = GoodputByLengths((bursty,), LIVE)
+    half_loaded = UTILISATIONS.index(0.5)
+    at = [[np.nan], [np.nan]]
+    with_bursts, without = (one.at(at).share["service"] for one in (tables, tables.at_random()))
+    assert with_bursts[half_loaded, 0] < without[half_loaded, 0] - 0.05
+
+
+def tried_at(*shares_missed: float) -> pd.DataFrame:
+    """The best of two rivals misses these shares at 10, 11, ... replicas."""
+    rows = []
+    for capacity, share in enumerate(shares_missed, start=10):
+        rows += [(capacity, "a", share + 0.1), (capacity, "b", share)]
+    return pd.DataFrame(rows, columns=["capacity_cores", "rival", "missed"])
 
 
 def test_a_size_is_that_at_which_the_best_rival_is_nearest_to_the_share():
-    rows = [(10, "a", 0.5), (10, "b", 0.42), (12, "a", 0.1), (12, "b", 0.2), (14, "b", 0.04)]
-    tried = pd.DataFrame(rows, columns=["capacity_cores", "rival", "missed"])
-    assert nearest_sizes(tried, (0.95, 0.85, 0.6)) == [14, 12, 10]
+    assert sizes_near(tried_at(0.42, 0.3, 0.13, 0.06), (0.95, 0.85, 0.6)) == [13, 12, 10]
+
+
+def test_there_are_no_sizes_if_one_share_is_not_nearly_reached():
+    assert sizes_near(tried_at(0.3, 0.13, 0.06), (0.95, 0.85, 0.6)) == []
 
 
 @pytest.mark.slow
