@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.protocol import HISTORY_MINUTES, Observation, Policy
 from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, simulate
 from faro_lib.workload import Job, Workload
+from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
 GPU_WINDOW_S = 60.0  # the use of GPUs is averaged over this time, as a dashboard does
@@ -53,7 +54,7 @@ class EngineCluster(SimulatedCluster):
     """A simulated cluster of continuous replicas that reports `EngineObservation`s.
 
     A sequence in service is taken to use the KV cache for its prompt and its whole output.
-    `load_per_min` is (jobs, minutes). `changes` are those of `SimulatedCluster`.
+    `load_per_min` is (jobs, minutes); None = `load_of`. `changes` are those of `SimulatedCluster`.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class EngineCluster(SimulatedCluster):
         initial: np.ndarray,
         serving_model: ServingModel,
         *,
-        load_per_min: np.ndarray,
+        load_per_min: np.ndarray | None = None,
         **changes: Any,
     ):
         super().__init__(workload, draws, capacity, initial, serving_model, **changes)
-        self._load_per_min = load_per_min
+        load = load_of(workload, draws) if load_per_min is None else load_per_min
+        self._load_per_min = load
         self._tokens = draws.prompt_tokens + draws.output_tokens
         self._cache_tokens = np.array([cache_tokens(job) for job in workload.jobs])
         self._busy: deque[tuple[float, np.ndarray]] = deque()
@@ -97,6 +99,17 @@ class EngineCluster(SimulatedCluster):
             busy_gpus=np.mean([one for _, one in self._busy], axis=0),
             load_per_min=self._load_per_min[:, first : usual.minute],
         )
+
+
+def load_of(workload: Workload, draws: Draws) -> np.ndarray:
+    """Load of every minute in requests of mean length (`costs`), (jobs, minutes)."""
+    load = np.zeros((len(workload.jobs), workload.minutes))
+    for of_job, job, a, b in zip(load, workload.jobs, draws.first, draws.first[1:]):
+        assert isinstance(job.replica, Continuous)
+        cost = costs(job.replica, draws.prompt_tokens[a:b], draws.output_tokens[a:b])
+        minute = (draws.arrival_s[a:b] / MINUTE_S).astype(int)
+        of_job[:] = np.bincount(minute, cost, workload.minutes)
+    return load
 
 
 def simulate_engines(
