@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -43,7 +44,7 @@ def episode(env, act, seed: int, **options) -> tuple[float, float]:
 
 def speeds(queue: str, tick_s: float) -> dict[str, float]:
     """Kind of actions -> simulated minutes per CPU second."""
-    env = gymnasium.make(ENVIRONMENT, cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
+    env: Any = gymnasium.make(ENVIRONMENT, cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
     rng = np.random.default_rng(0)
     acts = {
         "still": lambda env: env.observation.target,
@@ -61,7 +62,7 @@ def speeds(queue: str, tick_s: float) -> dict[str, float]:
 def lost(policy, scenario: str, queue: str, seed: int) -> float:
     """Lost utility per minute of a policy that decides outside of the environment."""
     options = {"traces": scenario, "cluster": CLUSTERS[queue], "tick_s": policy.tick_s}
-    env = gymnasium.make(ENVIRONMENT, **options).unwrapped
+    env: Any = gymnasium.make(ENVIRONMENT, **options).unwrapped
     state = policy.start(env.jobs)
 
     def act(env):

@@ -49,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     table = agreement(read_azure(options.azure))
     write_csv(table.round(4), options.out / "dispersion.csv")
-    rows = []
+    rows: list[dict] = []
     for world in worlds(options.azure):
         rows += planned(world, options.trials, lambda line: print(line, flush=True))
         write_csv(pd.DataFrame(rows).round(6), options.out / "planners.csv")

@@ -179,7 +179,7 @@ def _same_as_enumeration(rng: np.random.Generator, objective: str) -> bool:
 
     def value(replicas) -> float:
         reached = values[np.arange(4), list(replicas)]
-        return objective_of(objective).score(reached, weight, len(jobs))
+        return float(objective_of(objective).score(reached, weight, len(jobs)))
 
     every = (x for x in itertools.product(range(1, 6), repeat=4) if sum(x) <= budget)
     return bool(np.isclose(value(found.replicas), max(map(value, every)), atol=1e-6))

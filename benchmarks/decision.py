@@ -83,8 +83,8 @@ def decisions(repeat: int, cobyla_up_to: int, gaps: list):
             penalty = objective.startswith("Penalty")
             if n == 10_000 and (penalty or objective == "ProportionalFair"):
                 continue
-            options = {"drops": DROPS if penalty else None, "max_replicas": budget}
-            build = partial(build_table, jobs, rates, running, **options)
+            drops = DROPS if penalty else None
+            build = partial(build_table, jobs, rates, running, drops=drops, max_replicas=budget)
             solve(build(), budget, objective)
             table_s, table = best_of(repeat, build)
             exact_s, exact = best_of(repeat, partial(solve, table, budget, objective))

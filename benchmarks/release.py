@@ -96,7 +96,7 @@ def build(run: Path, site: Path, into: Path) -> Path:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     commit = _git("rev-parse", "HEAD").decode().strip()
     when = int(_git("log", "-1", "--format=%ct"))
-    files = {
+    files: dict[str, Path | bytes] = {
         **dict(_committed()),
         **{f"{WHEELHOUSE}/{path.name}": path for path in wheels},
         **_of_site(site),
@@ -206,7 +206,7 @@ def _found(folder: Path) -> dict[tuple[str, str], Path]:
     for path in sorted(folder.glob("*.whl")):
         name, version, _, tags = parse_wheel_filename(path.name)
         if tags & accepted:
-            found[name, str(version)] = path
+            found[str(name), str(version)] = path
     return found
 
 

@@ -74,7 +74,9 @@ def by_kind() -> None:
         least_s = min(taken[1:])
         line = f"{name}: {len(draws.arrival_s) / least_s:,.0f} requests per CPU-s"
         if replica.kind == "continuous":
-            iterations = cluster._serving.kinds.iteration.sum()
+            of_tokens = cluster._serving.kinds
+            assert of_tokens is not None
+            iterations = of_tokens.iteration.sum()
             line += f", {iterations / least_s:,.0f} iterations per CPU-s"
         print(line)
 

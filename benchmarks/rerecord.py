@@ -69,7 +69,7 @@ def published(policy: str) -> None:
     """The policy's rows in the comparison with the paper, over capacities, and with two models."""
     options = settings("paper.yaml")
     of_scale = options["scale"]
-    traces = load_workload(options["workload"], raw=ROOT / "data/raw")
+    traces = load_workload(options["workload"], raw=str(ROOT / "data/raw"))
     day, context = traces.workload(), PolicyContext(traces.jobs, traces=traces)
     made = {policy: scale.make_any(policy, context)}
     compared = [
@@ -108,7 +108,7 @@ def published(policy: str) -> None:
 def worlds() -> dict[str, tuple[Traces, list[int], list[int]]]:
     """Name of a world of config/wide.yaml -> its traces, the judged days and the capacities."""
     options = settings("wide.yaml")
-    raw, generated = ROOT / "data/raw", settings("default.yaml")["synthetic"]
+    raw, generated = str(ROOT / "data/raw"), settings("default.yaml")["synthetic"]
     own = load_workload(str(ROOT / options["workload"]), str(ROOT / options["jobs"]), raw=raw)
     found = {"azure-2019": (own, options["days"]["judged"], options["capacities"])}
     for world in options["days"]["worlds"]:

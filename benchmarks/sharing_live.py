@@ -27,6 +27,7 @@ import psutil
 
 from faro_lib.simulate import Draws, ServingModel
 from faro_lib.simulate.cluster import constant_pool_latencies
+from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
 from faro_lib.workload.service import RESNET34
@@ -38,6 +39,7 @@ from faro_ops.rayserve.residency import named_rows
 from faro_ops.rayserve.spec import BINDINGS, EARLY, POOL_LIMIT, serve_specs
 from studies.live.generator import Generator
 from studies.live.machine import BackgroundLoad
+from studies.pool_routers import EarlyBinding
 
 NAMES = ("a", "b", "c")
 HOMES = np.array([4, 2, 2])
@@ -182,7 +184,8 @@ def twin(requests: Requests, placement: Placement, path: PathCost, binding: str)
     service_s = requests.service_s[order] + path.inside_s
     none = np.empty(0)
     draws = Draws(first, requests.due_s[order], none, service_s, none, np.ones(n, np.float32), 0)
-    model = ServingModel("least-outstanding", POOL_LIMIT, pool_router=binding, counts_age_s=0.0)
+    router = EarlyBinding(counts_age_s=0.0) if binding == EARLY else LATE_BINDING
+    model = ServingModel("least-outstanding", POOL_LIMIT, pool_router=router)
     latency_s = np.empty(n)
     latency_s[order] = constant_pool_latencies(JOBS, draws, placement, model) + path.outside_s
     return latency_s

@@ -218,7 +218,11 @@ def carried(runs: pd.DataFrame, placement: str) -> float:
 
 
 def kind_table(shared: pd.DataFrame, isolated: pd.DataFrame) -> str:
-    """A row per trial on the kind cluster: isolated and shared replicas, live and simulated."""
+    """A row per trial on the kind cluster: isolated and shared replicas, live and simulated.
+
+    The path's time is what a request takes beside the service and the wait: in the replica, and
+    before and after it.
+    """
     lines = []
     for trial in sorted(shared["trial"].unique()):
         cells = []
@@ -228,8 +232,10 @@ def kind_table(shared: pd.DataFrame, isolated: pd.DataFrame) -> str:
             for column, form in (("lost_utility", "{:.2f}"), ("slo_violation_rate", "{:.1%}")):
                 live, twin = (by_place.loc[place, column] for place in ("live", "simulation"))
                 cells.append(f"{form.format(live)} ({form.format(twin)})")
+            of_path = by_place.loc["live", ["overhead_s", "network_overhead_s"]]
+            cells.append(f"{1e3 * of_path.sum():.0f} ms")
         lines.append([int(trial), *cells])
-    heads = ["lost, isolated", "violations", "lost, four share", "violations"]
+    heads = ["lost, isolated", "violations", "path", "lost, four share", "violations", "path"]
     return markdown_table(["trial", *heads], lines, right=heads)
 
 

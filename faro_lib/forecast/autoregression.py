@@ -17,6 +17,7 @@ from faro_lib.workload import Traces
 RIDGE = 10.0
 # Approximate number of training minutes whose errors are stored, evenly spaced.
 MAX_ERROR_ROWS = 2000
+AT_ONCE = 2_000_000  # counts whose lags are in memory at once in the fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +81,10 @@ def simulation_start(
     gap = CONTEXT_MINUTES - int(np.argmax(recent)) if recent.any() else 0
     first = y.shape[1] - gap - CONTEXT_MINUTES
     lags = y[:, first : first + CONTEXT_MINUTES]
-    start = np.repeat(_filled(lags, y)[:, :, None], normal.shape[1], axis=2)
+    start = np.repeat(_filled(lags, y).T[:, :, None], normal.shape[1], axis=2)
     unknown = missing.all(axis=1)
-    start[unknown] = (spread[unknown, None] * normal[unknown])[:, None, :]
-    return start.transpose(1, 0, 2), y[:, y.shape[1] - gap :].T
+    start[:, unknown] = spread[unknown, None] * normal[unknown]
+    return start, y[:, y.shape[1] - gap :].T
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
@@ -108,11 +109,11 @@ def _continue(
     (minutes, jobs, samples).
     """
     lags = len(start)
-    path = np.concatenate([start, errors]).astype(np.float32)
+    path = np.concatenate([start, errors], dtype=np.float32, casting="same_kind")
     for t in range(lags, len(path)):
         path[t] += np.tensordot(coefficients, path[t - lags : t], axes=1)
         minute = known[t - lags][:, None]
-        path[t] = np.where(np.isnan(minute), path[t], minute)
+        np.copyto(path[t], minute, where=~np.isnan(minute))
     return path[lags:]
 
 
@@ -134,21 +135,31 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
         # Days without data become copies of later ones.
         y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]
         profile[some] = daily_profile(own[:, 0])
-    runs = windows(y, CONTEXT_MINUTES + 1)  # (days, phases, jobs, minutes, lags + 1)
-    rows = runs.reshape(-1, CONTEXT_MINUTES + 1)
-    lags = rows[:, :-1]
-    target = rows[:, -1]
-    coefficients = np.linalg.solve(lags.T @ lags + RIDGE * np.eye(CONTEXT_MINUTES), lags.T @ target)
-    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
-    errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
-    errors = errors[:: max(1, len(errors) // MAX_ERROR_ROWS)]
-    errors -= errors.mean(axis=0)
+    squares, products = np.zeros((CONTEXT_MINUTES, CONTEXT_MINUTES)), np.zeros(CONTEXT_MINUTES)
+    few = max(1, AT_ONCE * jobs // y.size)  # all lags of many jobs do not fit into memory
+    parts = [y[:, :, first : first + few] for first in range(0, jobs, few)]
+    for part in parts:
+        rows = windows(part, CONTEXT_MINUTES + 1).reshape(-1, CONTEXT_MINUTES + 1)
+        lags = rows[:, :-1]
+        squares += lags.T @ lags
+        products += lags.T @ rows[:, -1]
+    coefficients = np.linalg.solve(squares + RIDGE * np.eye(CONTEXT_MINUTES), products)
+    errors = np.concatenate([_errors(part, coefficients) for part in parts], axis=1)
     return Autoregression(
         jobs=traces.names,
         seed=seed,
         day_minutes=minutes,
         profile=profile,
         coefficients=coefficients.astype(np.float32),
-        errors=errors.astype(np.float32),
+        errors=errors,
         spread=y.std(axis=(0, 1, 3)),
     )
+
+
+def _errors(y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Errors (minutes, jobs) of forecasts of y (days, phases, jobs, minutes), with mean 0."""
+    runs = windows(y, CONTEXT_MINUTES + 1)
+    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
+    errors = np.moveaxis(errors, 2, -1).reshape(-1, y.shape[2])
+    errors = errors[:: max(1, len(errors) // MAX_ERROR_ROWS)]
+    return (errors - errors.mean(axis=0)).astype(np.float32)

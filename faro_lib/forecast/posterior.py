@@ -71,7 +71,7 @@ class Posterior:
     # Standard deviation of z = root(count) / unit - p on the training days, shape (jobs,).
     off_shape: np.ndarray
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    # Weights a, b and c of the features of `regression.design`, (draws, jobs, features).
+    # Weights a (lags), b (profile) and c (constant), (draws, jobs, features).
     coefficients: np.ndarray
     log_spread: np.ndarray  # s of the scale of the errors (`regression.spread_of`), (draws, jobs)
     follow: np.ndarray  # g of the scale of the errors, (draws, jobs)

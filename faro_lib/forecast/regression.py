@@ -12,8 +12,6 @@ minutes, which predicts the scale of the errors.
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES
-
 ANSCOMBE = 3 / 8
 # The mean absolute change of z over these minutes predicts the scale of the next error.
 RECENT_MINUTES = 5
@@ -61,34 +59,6 @@ def windows(values: np.ndarray, length: int) -> np.ndarray:
     The shape is (..., minutes - length + 1, length).
     """
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
-
-
-def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, recent change and target of the regression for each minute t of a day.
-
-    The first t is CONTEXT_MINUTES, and m below is the number of minutes minus CONTEXT_MINUTES.
-
-    Parameters
-    ----------
-    y : root(count) / unit, shape (..., minutes).
-    shape : daily profile p of y, shape (..., minutes). z = y - p are the deviations from it.
-
-    Returns
-    -------
-    features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., m, 2 x CONTEXT_MINUTES + 2).
-    change : v, the `log_change` of z before minute t, shape (..., m).
-    target : z[t], shape (..., m).
-    """
-    runs = windows(y - shape, CONTEXT_MINUTES + 1)
-    lags = runs[..., :-1]
-    constant = np.ones((*lags.shape[:-1], 1))
-    features = np.concatenate([lags, windows(shape - 1, CONTEXT_MINUTES + 1), constant], axis=-1)
-    return features, log_change(lags[..., -RECENT_MINUTES - 1 :]), runs[..., -1]
-
-
-def units(counts: np.ndarray) -> np.ndarray:
-    """Mean `root` of each job's counts (days, jobs, minutes), at least 1; shape (jobs,)."""
-    return np.maximum(root(counts).mean(axis=(0, 2)), 1.0)
 
 
 def daily_profile(y: np.ndarray) -> np.ndarray:

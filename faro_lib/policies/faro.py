@@ -12,11 +12,11 @@ from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.pooled import pooled_decision
+from faro_lib.policies.pooled import placed, refused
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
 from faro_lib.queueing.slower import Slower
-from faro_lib.sharing.units import units_of
+from faro_lib.sharing.units import rows_for, units_of, with_pools
 from faro_lib.utility import (
     DROPS,
     UtilityTable,
@@ -26,6 +26,7 @@ from faro_lib.utility import (
     predicted_latency,
     with_switching_cost,
 )
+from faro_lib.utility.table import wide
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import at_least_one_each, fair_share
@@ -131,43 +132,57 @@ class Faro(TwoLoops):
     def decision(self, state: LoopState, observation: Observation) -> Decision:
         """Forecast, tabulate the expected utilities, and allocate the capacity.
 
+        The solver divides the capacity between units, which are pools and jobs alone. Each pool
+        then decides which jobs it serves in the next minute, and which models its replicas hold.
         The plan has the optimal replicas and drop rates, with their predictions and marginal
         values.
         """
-        faro = self.informed(state)
-        if units_of(state.jobs).pools:
-            return Decision(*pooled_decision(faro, state, observation))
-        now, capacity = observation.target, observation.capacity
+        faro, jobs = self.informed(state), state.jobs
+        units = units_of(jobs)
+        now, capacity = units.sums(observation.target), observation.capacity
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         rates_rps *= observation.exists[:, None, None]
-        expected = faro.expected_utilities(state.jobs, rates_rps, now, capacity)
+        expected = faro.unit_table(jobs, rates_rps, now, capacity)
         costed = with_switching_cost(expected, self.switching_cost)
-        weighted = deficit_weighted(costed, state.lost, self.deficit_weighting)
-        allocation = solve(weighted, capacity, self.objective, current=now, gamma=self.gamma)
+        if not units.pools:
+            costed = deficit_weighted(costed, state.lost, self.deficit_weighting)
+        objective = OBJECTIVES.find(self.objective)
+        gamma = objective.gamma(len(jobs), self.gamma)
+        allocation = solve(costed, capacity, self.objective, current=now, gamma=gamma)
+        replicas = allocation.replicas
         if self.reserve and state.forecaster.past.size:  # drop rates stay as allocated
-            replicas = faro.with_reserve(state, observation, expected, allocation.replicas)
-            allocation = replace(allocation, replicas=replicas)
-        target = allocation.replicas
+            replicas = faro.with_reserve(state, observation, expected, replicas)
+        next_rps = np.ascontiguousarray(rates_rps[:, :, min(1, self.horizon_minutes - 1)])
+        target, drop = units.spread(replicas), units.spread(allocation.drop)
+        placement = None
+        if units.pools:
+            serving = np.minimum(replicas, units.sums(observation.running)).astype(np.int64)
+            model = faro.latency_model
+            drop = refused(jobs, next_rps, serving, drop, objective, gamma, model)
+            served = next_rps * (arrays_of(jobs).busy_s * (1 - drop))[:, None]
+            target, placement = placed(jobs, served, replicas, observation)
         forecast_rps = rates_rps.mean(axis=(1, 2))
+        served_rps = forecast_rps * (1 - drop)
+        if units.pools:  # a job of a pool has the latency at the whole load of the pool
+            busy_s = arrays_of(jobs).busy_s
+            served_rps = units.spread(units.sums(served_rps * busy_s)) / busy_s
         latency_s = predicted_latency(
-            state.jobs,
-            forecast_rps,
-            target,
-            drop=allocation.drop,
-            latency_model=faro.latency_model,
+            jobs, served_rps, units.spread(replicas), latency_model=faro.latency_model
         )
-        next_minute = min(1, self.horizon_minutes - 1)
-        value_up, value_down = marginal_values(weighted, allocation, gamma=self.gamma)
+        # A row ends where more replicas are worth no more; the reserve may go beyond its end.
+        within = replace(allocation, replicas=np.minimum(replicas, costed.columns))
+        value_up, value_down = marginal_values(costed, within, gamma=gamma)
         plan = Plan(
             target=target,
-            drop=allocation.drop,
-            reason=reasons(target, now),
+            drop=drop,
+            reason=reasons(target, observation.target),
             attempts=PLAN_ATTEMPTS,
             forecast_rps=forecast_rps,
             predicted_tail_latency_s=latency_s,
-            next_minute_deciles_rps=np.quantile(rates_rps[:, :, next_minute], DECILES, axis=1).T,
-            marginal_value_up=value_up,
-            marginal_value_down=value_down,
+            next_minute_deciles_rps=np.quantile(next_rps, DECILES, axis=1).T,
+            marginal_value_up=units.spread(value_up),
+            marginal_value_down=units.spread(value_down),
+            placement=placement,
         )
         return Decision(plan, rates_rps, expected)
 
@@ -178,27 +193,26 @@ class Faro(TwoLoops):
         expected: UtilityTable,
         planned: np.ndarray,
     ) -> np.ndarray:
-        """The `planned` replicas (jobs,), and idle cores for jobs that needed them in the past.
+        """The `planned` replicas (units,), and idle cores for units that needed them in the past.
 
         A core is idle if no planned replica uses it, or if the replica on it does not raise the
         `expected` utility. Idle cores are allocated to maximise the sum of the jobs' mean utilities
         over the minutes of `Forecaster.past`. If the forecast misses a burst like those of the
         training days, replicas for it are already running.
         """
-        arrays = arrays_of(state.jobs)
+        cores = arrays_of(expected.jobs).cores
         needed = fewest_with_same_utility(expected, planned)
-        idle_cores = observation.capacity - needed @ arrays.cores
-        if idle_cores < arrays.cores.min() - TOLERANCE:
+        idle_cores = observation.capacity - needed @ cores
+        if idle_cores < cores.min() - TOLERANCE:
             return planned
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
-        return with_idle_cores(
-            state.jobs,
-            needed,
-            past_rps,
-            observation.capacity,
-            self.latency_model,
-            observation.target,
+        # The sum of utilities without drops; a pool's row depends on the objective.
+        objective = self.objective if units_of(state.jobs).pools else "Sum"
+        past_only = dict(cold_start_minutes=0.0, likely_models=(), least_gain=0.0)
+        past = replace(self, objective=objective, **past_only).unit_table(
+            state.jobs, past_rps[:, :, None], expected.running, observation.capacity
         )
+        return with_idle_cores(past, needed, observation.capacity)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sample paths of requests per minute from now on, (jobs, samples, minutes)."""
@@ -208,6 +222,34 @@ class Faro(TwoLoops):
             return state.forecaster.sample(self.horizon_minutes, self.samples)
         elapsed = elapsed_s / MINUTE_S
         return nowcast(state.forecaster, counted, elapsed, self.horizon_minutes, self.samples)
+
+    def unit_table(
+        self, jobs: tuple[Job, ...], rates_rps: np.ndarray, running: np.ndarray, capacity: float
+    ) -> UtilityTable:
+        """`expected_utilities` of each replica count of each unit; `running` is (units,)."""
+        units = units_of(jobs)
+        if not units.pools:
+            return self.expected_utilities(jobs, rates_rps, running, capacity)
+        alone, table = list(units.alone), None
+        if alone:
+            table = self.expected_utilities(
+                tuple(jobs[j] for j in alone), rates_rps[alone], running[: len(alone)], capacity
+            )
+        objective = OBJECTIVES.find(self.objective)
+        cores = np.array([pool.cores for pool in units.pools])
+        serving = running[len(alone) :]
+        rows = rows_for(
+            objective,
+            objective.gamma(len(jobs), self.gamma),
+            jobs,
+            units.pools,
+            rates_rps,
+            serving,
+            np.maximum((capacity / cores + TOLERANCE).astype(np.int64), serving),
+            latency_model=self.latency_model,
+            cold_start_minutes=self.cold_start_minutes,
+        )
+        return with_pools(units, table, running, rows)
 
     def expected_utilities(
         self, jobs: tuple[Job, ...], rates_rps: np.ndarray, current: np.ndarray, capacity: float
@@ -238,28 +280,16 @@ class Faro(TwoLoops):
         return without_small_gains(table, self.least_gain, most_rps, self.latency_model)
 
 
-def with_idle_cores(
-    jobs: tuple[Job, ...],
-    needed: np.ndarray,
-    past_rps: np.ndarray,
-    capacity: float,
-    latency_model: LatencyModel,
-    current: np.ndarray,
-) -> np.ndarray:
-    """Replicas (jobs,) >= `needed` (jobs,) that maximise the sum of the jobs' mean utilities.
+def with_idle_cores(past: UtilityTable, needed: np.ndarray, capacity: float) -> np.ndarray:
+    """Replicas (rows,) >= `needed` (rows,) that maximise the sum of the rows' utilities.
 
-    They fit into `capacity` cores. The mean is over the minutes of `past_rps` (jobs, minutes). In a
-    tie, the allocation nearest to `current` (jobs,) is taken.
+    They fit into `capacity` cores. `past` has the mean utilities in the past. In a tie, the
+    allocation nearest to its `running` replicas is taken.
     """
-    at_least_needed = [replace(job, min_replicas=int(count)) for job, count in zip(jobs, needed)]
-    table = build_table(
-        at_least_needed,
-        past_rps[:, :, None],
-        current,
-        latency_model=latency_model,
-        cold_start_minutes=0.0,
-        max_replicas=int(arrays_of(jobs).replicas_within(capacity).max()),
-    )
+    # The table ends where more replicas were worth no more; `needed` may be more than that.
+    columns = max(past.columns, needed.max()) + 1
+    value = np.where(np.arange(columns) < needed[:, None], -np.inf, wide(past.value, columns))
+    table = UtilityTable.from_values(past.jobs, value, running=past.running)
     return solve(table, capacity).replicas
 
 

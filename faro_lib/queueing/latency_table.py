@@ -20,7 +20,7 @@ from faro_lib.queueing.latency_models import (
     stacked,
     utility_of,
 )
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, frozen
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of, frozen
 from faro_lib.workload.replicas import SERIAL
 
 ARRAYS = (
@@ -163,9 +163,9 @@ class LatencyTable(LatencyModel):
     def minutes_s(self, jobs: Sequence[Job], rate_rps, replicas) -> np.ndarray:
         rate_rps, replicas = np.broadcast_arrays(rate_rps, replicas)
         tail_s = np.empty((*rate_rps.shape, self.tail_s.shape[-1]))
-        rows = np.array([self.classes.index(self.class_of(job)) for job in jobs])
-        for k in np.unique(rows):
-            of_class = rows == k
+        numbers = _class_numbers(self, tuple(jobs))
+        for k in np.unique(numbers):
+            of_class = numbers == k
             tail_s[of_class], _ = self._minutes(k, rate_rps[of_class], replicas[of_class])
         return tail_s
 
@@ -183,8 +183,9 @@ class LatencyTable(LatencyModel):
         return 1 - with_requests * (1 - of_minute.mean(axis=-1))
 
     def curves(self, jobs: Sequence[Job], utility: str, alpha: float, columns: int) -> Curves:
-        keys = [(self.class_of(job), job.slo_s, job.busy_s) for job in jobs]
-        width = reusable(columns)
+        jobs, width = tuple(jobs), reusable(columns)
+        arrays, numbers = arrays_of(jobs), _class_numbers(self, jobs)
+        keys = list(zip(numbers.tolist(), arrays.slo_s.tolist(), arrays.busy_s.tolist()))
         return stacked(keys, lambda key: _curve(self, *key, utility, float(alpha), width))
 
     def save(self, path: str | Path) -> None:
@@ -203,25 +204,31 @@ class LatencyTable(LatencyModel):
             )
 
 
+@lru_cache(maxsize=16)
+def _class_numbers(table: LatencyTable, jobs: tuple[Job, ...]) -> np.ndarray:
+    """Number of each job's class, (jobs,)."""
+    number = {kind: k for k, kind in enumerate(table.classes)}
+    return frozen(np.array([number[table.class_of(job)] for job in jobs]))
+
+
 @lru_cache(maxsize=512)  # bounded, because an entry for 128 replicas takes 0.5 MB
 def _curve(
     table: LatencyTable,
-    kind: str,
+    k: int,
     slo_s: float,
     busy_s: float,
     utility: str,
     alpha: float,
     columns: int,
 ) -> Curve:
-    """The curve of jobs of class `kind` with this SLO and service time."""
-    k = table.classes.index(kind)
+    """The curve of jobs of class number `k` with this SLO and service time."""
 
     def expected(rate_rps, replicas):
         return table._expected_utility(k, slo_s, rate_rps, replicas, utility, alpha)
 
     # A measured replica may sustain more than 1 / busy_s requests/s.
     rho_max = max(SAMPLED_RHO, 1.2 * busy_s * float(table.saturation_rps[k]))
-    return sampled(expected, busy_s, rho_max, columns, kind)
+    return sampled(expected, busy_s, rho_max, columns, table.classes[k])
 
 
 def _position(values, grid):

@@ -6,42 +6,45 @@ Curves are those of `queueing.Curves`: the utility of a job at a total load of i
 import numpy as np
 from numba import njit
 
-from faro_lib.utility._table_kernels import _utility
+from faro_lib.utility._table_kernels import _utility, met_loads
 
 MET = 1 - 1e-9  # utility from which a job counts as meeting its SLO
 
 
 @njit(cache=True)
 def choice_utilities(keeps, loads, of_job, first, last, value, alpha, replicas):
-    """Mean utility of each job if the pool keeps these shares of its jobs' load, (choices, jobs).
+    """Mean utility of each job if pools keep these shares of their load, (pools, choices, jobs).
 
-    `keeps` (choices, jobs) are the shares of requests that are served, and `loads` (paths, jobs) is
-    in erlangs. A job of which nothing is kept has utility 0, and a job without load utility 1.
+    `keeps` (choices, jobs) are the shares of requests that are served, and `loads` (pools, jobs,
+    paths) is in erlangs. `of_job` (pools, jobs) and `replicas` (pools,) are the pools'. A job of
+    which nothing is kept has utility 0, and a job without load utility 1.
     """
-    choices, jobs = keeps.shape
-    utility = np.zeros((choices, jobs))
-    paths = len(loads)
-    for choice in range(choices):
-        for path in range(paths):
-            total = 0.0
-            for job in range(jobs):
-                total += keeps[choice, job] * loads[path, job]
-            known = -1
-            last_utility = 0.0
-            for job in range(jobs):
-                if loads[path, job] == 0.0:
-                    utility[choice, job] += 1.0
-                    continue
-                if keeps[choice, job] == 0.0:
-                    continue
-                k = of_job[job]
-                if k != known:
-                    known = k
-                    start, end = first[k, replicas], last[k, replicas]
-                    knots = value[k, replicas]
-                    per_load = (len(knots) - 1) / (end - start) if end > start else 0.0
-                    last_utility = _utility(total, start, end, per_load, knots, alpha)
-                utility[choice, job] += last_utility
+    pools, jobs, paths = loads.shape
+    utility = np.zeros((pools, len(keeps), jobs))
+    for pool in range(pools):
+        x = replicas[pool]
+        for choice in range(len(keeps)):
+            of_choice = utility[pool, choice]
+            for path in range(paths):
+                total = 0.0
+                for job in range(jobs):
+                    total += keeps[choice, job] * loads[pool, job, path]
+                known = -1
+                last_utility = 0.0
+                for job in range(jobs):
+                    if loads[pool, job, path] == 0.0:
+                        of_choice[job] += 1.0
+                        continue
+                    if keeps[choice, job] == 0.0:
+                        continue
+                    k = of_job[pool, job]
+                    if k != known:
+                        known = k
+                        start, end = first[k, x], last[k, x]
+                        knots = value[k, x]
+                        per_load = (len(knots) - 1) / (end - start) if end > start else 0.0
+                        last_utility = _utility(total, start, end, per_load, knots, alpha)
+                    of_choice[job] += last_utility
     return utility / paths
 
 
@@ -53,37 +56,14 @@ def _at(total, k, x, curves, alpha):
 
 
 @njit(cache=True)
-def _knots_per_load(first, last, value, high):
-    """Knots per erlang of the curves of 0 to `high` replicas, (classes, high + 1)."""
-    per_load = np.zeros((len(first), high + 1))
+def _knots_per_load(first, last, value):
+    """Knots per erlang of the curves, (classes, X + 1)."""
+    per_load = np.zeros(first.shape)
     for k in range(len(first)):
-        for x in range(high + 1):
+        for x in range(first.shape[1]):
             if last[k, x] > first[k, x]:
                 per_load[k, x] = (value.shape[2] - 1) / (last[k, x] - first[k, x])
     return per_load
-
-
-@njit(cache=True)
-def _met_loads(first, last, value):
-    """Largest load that meets the SLO on x replicas and on any more, (classes, X + 1).
-
-    It is -1 if no load does. Curves are interpolated, so a utility of at least MET counts as 1.
-    """
-    classes, columns, knots = value.shape
-    met = np.empty((classes, columns))
-    for k in range(classes):
-        least = np.inf
-        for x in range(columns - 1, -1, -1):
-            below = 0
-            while below < knots and value[k, x, below] >= MET:
-                below += 1
-            load = -1.0
-            if below > 0:
-                apart = (last[k, x] - first[k, x]) / (knots - 1)
-                load = first[k, x] + (below - 1) * apart
-            least = min(least, load)
-            met[k, x] = least
-    return met
 
 
 @njit(cache=True)
@@ -102,26 +82,41 @@ def _served_worth(total, served, load, factor, of_job, curves, x, alpha):
 
 
 @njit(cache=True)
-def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high, fewest):
+def _sort(in_order, key):
+    """Sort the numbers `in_order` by their keys; equal ones are in ascending order."""
+    for place in range(1, len(in_order)):
+        job = in_order[place]
+        while place > 0:
+            before = in_order[place - 1]
+            if key[before] < key[job] or (key[before] == key[job] and before < job):
+                break
+            in_order[place] = before
+            place -= 1
+        in_order[place] = job
+
+
+@njit(cache=True)
+def _prefix_values(loads, factor, of_job, curves, met, alpha, fewest):
     """What replicas are worth to a pool that serves its jobs with the least load per weight.
 
-    `loads` (samples, minutes, jobs) is in erlangs, and `order` has the jobs of each sample and
-    minute by load per weight. A job's worth is factor * U, with U = 0 for a refused job and U = 1
-    for a job without load. The best number of served jobs, at least `fewest`, is taken in each
-    sample and minute.
+    `loads` (samples, minutes, jobs) is in erlangs. `met` (jobs, high + 1) is the largest load that
+    meets each job's SLO on a count of replicas and on any more. A job's worth is factor * U, with
+    U = 0 for a refused job and U = 1 for a job without load. The best number of served jobs, at
+    least `fewest`, is taken in each sample and minute.
 
     Returns the mean over samples of the sum of the jobs' worth, (minutes, high + 1), the means of
     the jobs' utilities, (minutes, high + 1, jobs), and the count from which all are constant.
     """
     samples, minutes, jobs = loads.shape
+    high = met.shape[1] - 1
     worth = np.zeros((minutes, high + 1))
     utility = np.zeros((minutes, high + 1, jobs))
     # Number of samples in which all jobs meet their SLOs: with a count of replicas, and from it on.
     met_at = np.zeros((minutes, high + 1))
     met_from = np.zeros((minutes, high + 2))
-    curves = (first, last, value, _knots_per_load(first, last, value, high))
-    met = _met_loads(first[:, : high + 1], last[:, : high + 1], value[:, : high + 1])
     alike = np.all(of_job == of_job[0])  # then one lookup serves all jobs
+    in_order = np.arange(jobs)
+    per_factor, floor = np.empty(jobs), np.maximum(factor, 1e-9)
     # Of the jobs that are served first, by their number: load, and factors of those without load,
     # of those with load, and of all.
     total, idle, busy, most_worth = np.zeros((4, jobs + 1))
@@ -129,11 +124,13 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
     for minute in range(minutes):
         for sample in range(samples):
             load = loads[sample, minute]
-            in_order = order[sample, minute]
+            for job in range(jobs):
+                per_factor[job] = load[job] / floor[job]
+            _sort(in_order, per_factor)
             every = load.sum()
             enough = 0
             for job in range(jobs):
-                while enough <= high and every > met[of_job[job], enough]:
+                while enough <= high and every > met[job, enough]:
                     enough += 1
             met_from[minute, enough] += 1
             saturated = max(saturated, enough)
@@ -182,3 +179,74 @@ def prefix_values(loads, order, factor, of_job, first, last, value, alpha, high,
             worth[minute, x] += met_samples * factor.sum()
             utility[minute, x] += met_samples
     return worth / samples, utility / samples, min(saturated, high)
+
+
+@njit(cache=True)
+def _mean_from(after, before, cold):
+    """Mean over minutes of values `after` new replicas start, and `before` in the share `cold`."""
+    total = 0.0
+    for minute, share in enumerate(cold):
+        total += (1 - share) * after[minute] + share * before[minute]
+    return total / len(cold)
+
+
+@njit(cache=True)
+def fill_rows(
+    rates, members, arrays, curves, alpha, running, most, fewest, cold, refuse, worth, utility
+):
+    """Fill `worth` (pools, X + 1) and `utility` (members, X + 1), as in `units.Rows`.
+
+    `members` are (the jobs of all pools, pool by pool; the place of each pool's first job, and
+    their number), and `arrays` their (busy time, weight). `curves` are those of the members.
+    `running` and `most` (pools,) are replicas, and `fewest` is the largest count to try at least.
+    `cold` (pools, minutes) is the share of a minute in which only the `running` replicas serve.
+
+    Returns the count from which all rows are constant. If it is more than X, all is to be done
+    again with so many columns.
+    """
+    jobs, start = members
+    busy_s, weight = arrays
+    of_job, first, last, value = curves
+    tables = (first, last, value, _knots_per_load(first, last, value))
+    met_on = met_loads(first, last, value, MET)
+    _, samples, minutes = rates.shape
+    columns, constant = worth.shape[1], 0
+    for pool in range(len(worth)):
+        places = slice(start[pool], start[pool + 1])
+        classes, now = of_job[places], running[pool]
+        loads = np.empty((samples, minutes, len(classes)))
+        total = np.zeros((samples, minutes))
+        for job, place in enumerate(range(start[pool], start[pool + 1])):
+            loads[:, :, job] = rates[jobs[place]] * busy_s[place]
+            total += loads[:, :, job]
+        # Four times the largest load is usually enough for all SLOs.
+        high = min(most[pool], max(fewest, now, 4 * int(total.max())))
+        while True:
+            if high >= columns:
+                return high
+            met = np.empty((len(classes), high + 1))
+            for job, k in enumerate(classes):
+                least = np.inf
+                for x in range(high, -1, -1):
+                    least = min(least, met_on[k, x])
+                    met[job, x] = least
+            smallest = 0 if refuse else len(classes)
+            by_minute, of_jobs, saturated = _prefix_values(
+                loads, weight[places], classes, tables, met, alpha, smallest
+            )
+            if saturated < high or high == most[pool]:
+                break
+            high = min(most[pool], 2 * high)
+        end = min(high, max(saturated, now))
+        constant = max(constant, end)
+        for x in range(end + 1):
+            before = min(x, now)
+            worth[pool, x] = _mean_from(by_minute[:, x], by_minute[:, before], cold[pool])
+            for job, place in enumerate(range(start[pool], start[pool + 1])):
+                utility[place, x] = _mean_from(
+                    of_jobs[:, x, job], of_jobs[:, before, job], cold[pool]
+                )
+        for x in range(end + 1, columns):
+            worth[pool, x] = worth[pool, end]
+            utility[places, x] = utility[places, end]
+    return constant

@@ -59,7 +59,11 @@ def improve(masks, home, jobs, needs_of, models, memory_of, memory_gib, least_ga
     Home models stay. `masks` is changed in place. Returns the mean pressure.
     """
     now = mean_pressure(masks, jobs, needs_of)
+    # No placement has less than if every replica holds every model.
+    floor = (needs_of[-1] / max(len(masks), 0.1)).mean()
     for _ in range(rounds):
+        if floor >= now - least_gain:
+            break
         best, best_replica, best_mask = now - least_gain, -1, 0
         for replica in range(len(masks)):
             before = masks[replica]

@@ -15,17 +15,28 @@ from faro_lib.allocate import Objective
 from faro_lib.queueing import LatencyModel
 from faro_lib.utility import UtilityTable
 from faro_lib.utility.table import wide
-from faro_lib.workload.jobs import MINUTE_S, Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, Job, arrays_of, frozen
 from faro_lib.workload.pools import Pool, pools_of
 
 FEWEST_COLUMNS = 16  # largest replica count that a row has at least
 
 
-class Row(NamedTuple):
-    """What 0, 1, ..., X replicas are worth to a pool."""
+class Rows(NamedTuple):
+    """What 0, 1, ..., X replicas are worth to pools. A row that ends before X repeats its end."""
 
-    worth: np.ndarray  # weighted sum of the jobs' utilities, (X + 1,)
-    utility: np.ndarray  # expected utility of each job, (X + 1, jobs of the pool)
+    worth: np.ndarray  # weighted sum of the jobs' utilities, (pools, X + 1)
+    utility: np.ndarray  # expected utility of each job, pool by pool, (jobs of pools, X + 1)
+    first: np.ndarray  # the place of each pool's first job in `utility`, (pools,)
+
+    @property
+    def least(self) -> np.ndarray:
+        """Utility of each pool's worst job, (pools, X + 1)."""
+        return np.minimum.reduceat(self.utility, self.first, axis=0)
+
+    @property
+    def greatest(self) -> np.ndarray:
+        """Utility of each pool's best job, (pools, X + 1)."""
+        return np.maximum.reduceat(self.utility, self.first, axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +46,15 @@ class Units:
     alone: tuple[int, ...]  # positions of the jobs that share no replicas
     pools: tuple[Pool, ...]  # pools of several jobs
     jobs: tuple[Job, ...]  # one for each unit; that of a pool stands for all its jobs
+    of_job: np.ndarray  # index of each job's unit, (jobs,)
 
     def sums(self, by_job: np.ndarray) -> np.ndarray:
         """Sum over the jobs of each unit, (jobs,) -> (units,)."""
-        of_pools = [by_job[list(pool.jobs)].sum() for pool in self.pools]
-        return np.concatenate([by_job[list(self.alone)], np.array(of_pools, by_job.dtype)])
+        return np.bincount(self.of_job, by_job, len(self.jobs)).astype(by_job.dtype)
 
-    def spread(self, by_unit: np.ndarray, jobs: int) -> np.ndarray:
+    def spread(self, by_unit: np.ndarray) -> np.ndarray:
         """Each job's entry is that of its unit, (units,) -> (jobs,)."""
-        by_job = np.empty(jobs, by_unit.dtype)
-        by_job[list(self.alone)] = by_unit[: len(self.alone)]
-        for pool, value in zip(self.pools, by_unit[len(self.alone) :]):
-            by_job[list(pool.jobs)] = value
-        return by_job
+        return by_unit[self.of_job]
 
 
 @lru_cache(maxsize=64)
@@ -62,7 +69,11 @@ def units_of(jobs: tuple[Job, ...]) -> Units:
     alone = tuple(pool.jobs[0] for pool in every if not pool.shared)
     pools = tuple(pool for pool in every if pool.shared)
     rows = [jobs[j] for j in alone] + [_stands_for(jobs, pool) for pool in pools]
-    return Units(alone, pools, tuple(rows))
+    of_job = np.empty(len(jobs), np.int64)
+    of_job[list(alone)] = np.arange(len(alone))
+    for unit, pool in enumerate(pools, len(alone)):
+        of_job[list(pool.jobs)] = unit
+    return Units(alone, pools, tuple(rows), frozen(of_job))
 
 
 def _stands_for(jobs: Sequence[Job], pool: Pool) -> Job:
@@ -77,114 +88,102 @@ def _stands_for(jobs: Sequence[Job], pool: Pool) -> Job:
     )
 
 
-def pool_row(
+def pool_rows(
     jobs: Sequence[Job],
+    pools: Sequence[Pool],
     rates_rps: np.ndarray,
-    running: int,
-    most: int,
+    running: np.ndarray,
+    most: np.ndarray,
     *,
     latency_model: LatencyModel,
-    cold_start_minutes: float,
-    factor: np.ndarray | None = None,
+    cold_start_minutes: float | None,
     refuse: bool = True,
     alpha: float = 1.0,
-) -> Row:
-    """What 0, 1, ..., X <= `most` replicas are worth to a pool, and each job's expected utility.
+) -> Rows:
+    """What 0, 1, ... replicas are worth to each pool, and each of its jobs' expected utility.
 
     In each minute of each sample path, the jobs with the least load per weight are served, as many
     as are best. Among jobs with equal utilities, no other choice is better. Until new replicas have
-    started, only the `running` ones serve. More than X replicas are worth no more.
+    started, only the `running` ones serve. A row ends where more replicas are worth no more, and at
+    `most` of them.
 
     Parameters
     ----------
-    jobs : the jobs of the pool.
     rates_rps : (jobs, samples, minutes), requests per second.
-    latency_model : of the pool, at a rate with the load of all jobs.
-    factor : (jobs,), factor on each job's utility; None: the jobs' weights.
+    running, most : whole numbers (pools,).
+    latency_model : of the pools, at a rate with the load of all jobs of the pool.
+    cold_start_minutes : minutes until new replicas serve; None: the pools' cold start.
     refuse : whether jobs may be refused; if not, all are served.
 
     """
     from faro_lib.sharing import _admission_kernels as kernels
 
-    jobs = tuple(jobs)
-    arrays = arrays_of(jobs)
-    factor = arrays.weight if factor is None else factor
-    loads = np.moveaxis(rates_rps * arrays.busy_s[:, None, None], 0, 2).copy()
-    order = (loads / np.maximum(factor, 1e-9)).argsort(axis=2, kind="stable")
-    # Four times the largest load is usually enough for all SLOs; if not, the row is made again.
-    columns = min(most, max(FEWEST_COLUMNS, running, 4 * int(loads.sum(axis=2).max())))
-    while True:
-        curves = latency_model.curves(jobs, "relaxed", alpha, columns)
-        worth, utility, saturated = kernels.prefix_values(
-            loads,
-            order,
-            factor.astype(float),
-            curves.of_job,
-            curves.first,
-            curves.last,
-            curves.value,
+    start = np.cumsum([0, *(len(pool.jobs) for pool in pools)])
+    member = np.concatenate([pool.jobs for pool in pools])
+    members = tuple(jobs[j] for j in member)
+    arrays = arrays_of(members)
+    start_min = np.array([pool.cold_start_s / MINUTE_S for pool in pools])
+    if cold_start_minutes is not None:
+        start_min[:] = cold_start_minutes
+    cold = np.clip(start_min[:, None] - np.arange(rates_rps.shape[2]), 0.0, 1.0)
+    largest = np.add.reduceat(rates_rps.max(axis=(1, 2))[member] * arrays.busy_s, start[:-1])
+    needed, last = max(FEWEST_COLUMNS, running.max(), 4 * int(largest.max() + 1)), -1
+    while needed > last:  # rarely more than once
+        last = min(needed, int(most.max()))
+        worth, utility = np.empty((len(pools), last + 1)), np.empty((len(members), last + 1))
+        curves = latency_model.curves(members, "relaxed", alpha, last)
+        needed = kernels.fill_rows(
+            rates_rps,
+            (member, start),
+            (arrays.busy_s, arrays.weight),
+            (curves.of_job, curves.first, curves.last, curves.value),
             float(alpha),
-            columns,
-            0 if refuse else len(jobs),
+            running,
+            most,
+            FEWEST_COLUMNS,
+            cold,
+            refuse,
+            worth,
+            utility,
         )
-        if saturated < columns or columns == most:
-            break
-        columns = min(most, 2 * columns)
-    columns = min(columns, max(saturated, running)) + 1
-    worth, utility = worth[:, :columns], utility[:, :columns]
-    minutes = loads.shape[1]
-    cold = np.clip(cold_start_minutes - np.arange(minutes), 0.0, 1.0)[:, None]
-    now = np.minimum(np.arange(columns), running)
-    worth = ((1 - cold) * worth + cold * worth[:, now]).mean(axis=0)
-    cold = cold[:, :, None]
-    utility = ((1 - cold) * utility + cold * utility[:, now]).mean(axis=0)
-    return Row(worth, utility)
+    return Rows(worth[:, : needed + 1], utility[:, : needed + 1], start[:-1])
 
 
-def row_for(
+def rows_for(
     objective: Objective, gamma: float, jobs: Sequence[Job], *args: Any, **options: Any
-) -> Row:
-    """`pool_row` for an objective.
+) -> Rows:
+    """`pool_rows` for an objective.
 
     If it has a penalty on the spread of utilities, refusing a job may be worse than serving all of
     them late. For each count, the better one of both is taken. Leximin refuses nothing.
     """
-    if objective.leximin:
-        return pool_row(jobs, *args, refuse=False, **options)
-    some = pool_row(jobs, *args, **options)
+    some = pool_rows(jobs, *args, refuse=not objective.leximin, **options)
     if objective.spread is None:
         return some
-    every = pool_row(jobs, *args, refuse=False, **options)
-    columns = min(len(some.worth), len(every.worth))
-    some = Row(some.worth[:columns], some.utility[:columns])
-    every = Row(every.worth[:columns], every.utility[:columns])
+    every = pool_rows(jobs, *args, refuse=False, **options)
 
-    def penalised(row: Row) -> np.ndarray:
-        return row.worth + gamma * (row.utility.min(axis=1) - row.utility.max(axis=1))
+    def penalised(rows: Rows) -> np.ndarray:
+        return rows.worth + gamma * (rows.least - rows.greatest)
 
     better = penalised(every) > penalised(some)
     worth = np.where(better, every.worth, some.worth)
-    return Row(worth, np.where(better[:, None], every.utility, some.utility))
-
-
-def cold_start_of(jobs: Sequence[Job], cold_start_minutes: float | None) -> float:
-    """Minutes until a new replica of the pool serves; None: the jobs' cold start."""
-    return jobs[0].cold_start_s / MINUTE_S if cold_start_minutes is None else cold_start_minutes
+    of_pool = np.diff(some.first, append=len(some.utility))
+    better = np.repeat(better, of_pool, axis=0)
+    return Rows(worth, np.where(better, every.utility, some.utility), some.first)
 
 
 def with_pools(
-    units: Units, alone: UtilityTable | None, running: np.ndarray, rows: Sequence[Row]
+    units: Units, alone: UtilityTable | None, running: np.ndarray, rows: Rows
 ) -> UtilityTable:
     """The table of all units: that of the jobs alone, and a row for each pool.
 
     `running` (units,) are the replicas that serve now. A shorter row ends with its last value.
     """
     fewest = max(unit.min_replicas for unit in units.jobs[len(units.alone) :]) + 1
-    columns = max(fewest, *(len(row.worth) for row in rows), alone.columns + 1 if alone else 0)
-
-    value = np.array([wide(row.worth, columns) for row in rows])
-    least = np.array([wide(row.utility.min(axis=1), columns) for row in rows])
-    greatest = np.array([wide(row.utility.max(axis=1), columns) for row in rows])
+    columns = max(fewest, rows.worth.shape[1], alone.columns + 1 if alone else 0)
+    value, least, greatest = (
+        wide(values, columns) for values in (rows.worth, rows.least, rows.greatest)
+    )
     effective, drop = value, np.zeros(value.shape)
     if alone:
         value = np.concatenate([wide(alone.value, columns), value])

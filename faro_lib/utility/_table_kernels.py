@@ -22,6 +22,22 @@ def _utility(load, first, last, per_load, value, alpha):
 
 
 @njit(cache=True)
+def met_loads(first, last, value, met):
+    """Load up to which each curve has at least the utility `met`, (classes, X + 1); -1 if none."""
+    classes, columns, knots = value.shape
+    load = np.full((classes, columns), -1.0)
+    for k in range(classes):
+        for x in range(columns):
+            below = 0
+            while below < knots and value[k, x, below] >= met:
+                below += 1
+            if below > 0:
+                apart = (last[k, x] - first[k, x]) / (knots - 1)
+                load[k, x] = first[k, x] + (below - 1) * apart
+    return load
+
+
+@njit(cache=True)
 def _mean(loads, weights, keep, curve, alpha):
     """Sum of weights[m] * utility(loads[s, m] * keep) over samples s and minutes m.
 
@@ -122,6 +138,10 @@ def fill(
     jobs, columns = value.shape
     both = warm + cold
     saturated = 0
+    # Load up to which all utilities are 1 on x and more replicas; less a margin for rounding.
+    met = (1 - 1e-9) * met_loads(first, last, curve, 1.0)
+    for x in range(met.shape[1] - 2, -1, -1):
+        met[:, x] = np.minimum(met[:, x], met[:, x + 1])
     cold_part = np.empty(len(drops))
     stack = np.empty((64, 2), np.int64)
     for j in range(jobs):
@@ -130,16 +150,18 @@ def fill(
         cold_part[:] = np.nan
         curve_now = (first[k_now, now], last[k_now, now], curve[k_now, now])
         loads_now = loads[serving[j]]
-        finished = -1
+        finished = False
+        same, same_grown = -1, False  # a cell that later ones equal, and whether it has grown
         for x in range(low[j], min(high[j] + 1, columns)):
-            if finished >= 0:
-                value[j, x] = value[j, finished]
-                effective[j, x] = effective[j, finished]
-                drop[j, x] = drop[j, finished]
-                continue
-            saturated = max(saturated, x)
-            curve_x = (first[k, x], last[k, x], curve[k, x])
             grown = x > now or serving[j] != j
+            if not finished:
+                saturated = max(saturated, x)
+            if same >= 0 and (finished or grown == same_grown):
+                value[j, x] = value[j, same]
+                effective[j, x] = effective[j, same]
+                drop[j, x] = drop[j, same]
+                continue
+            curve_x = (first[k, x], last[k, x], curve[k, x])
             weights = warm[j] if grown else both[j]
             now_part = (loads_now, cold[j], curve_now, cold_part)
             cell = (loads[j], weights, curve_x, alpha, drops, grown, now_part)
@@ -150,8 +172,10 @@ def fill(
             if len(drops) > 1:
                 effective[j, x], at = _best_drop(cell, phi, undropped, stack)
                 drop[j, x] = drops[at]
+            if largest < met[k, x]:
+                same, same_grown = x, grown
             # Once every sample of every minute meets the SLO, more replicas change nothing.
             meets_slo = largest <= first[k, x] and curve[k, x, 0] == 1.0
             if meets_slo and (grown or cold[j].sum() == 0.0 or undropped >= 1.0 - 1e-12):
-                finished = x
+                finished, same = True, x
     return saturated

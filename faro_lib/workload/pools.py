@@ -80,15 +80,14 @@ class Placement:
         A job's last replicas go first. More replicas of a job repeat the models of those it has; a
         job that had none gets replicas with its own model only.
         """
-        replicas = np.asarray(replicas, np.int64)
-        jobs = self.resident.shape[1]
-        rows = []
-        for job, count in enumerate(replicas):
-            own = self.resident[self.home == job]
-            if not len(own):
-                own = np.arange(jobs)[None, :] == job
-            rows.append(own[np.arange(count) % len(own)])
-        return Placement(np.repeat(np.arange(jobs), replicas), np.concatenate(rows))
+        replicas, before = np.asarray(replicas, np.int64), self.replicas
+        home = np.repeat(np.arange(len(replicas)), replicas)
+        nth = np.arange(len(home)) - np.repeat(replicas.cumsum() - replicas, replicas)
+        # Rows of the job's own replicas, or the row with only its model, after all replicas.
+        own = (before.cumsum() - before)[home] + nth % np.maximum(before, 1)[home]
+        row = np.where(before[home] > 0, own, len(self.home) + home)
+        single = np.eye(len(replicas), dtype=bool)
+        return Placement(home, np.concatenate([self.resident, single])[row])
 
 
 def pools_of(jobs: Sequence[Job]) -> tuple[Pool, ...]:

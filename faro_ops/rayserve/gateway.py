@@ -1,8 +1,9 @@
 """The gateway of a pool: the ingress deployment that holds the requests until a replica is free.
 
-It binds late by default: a request waits here, and a free replica that holds its model takes the
-earliest deadline (arrival + SLO). With early binding, the router of the gateway's handle sends each
-request at once to the replica with the fewest requests among those that hold its model.
+It binds late by default: a request waits here, and a replica that holds its model takes the
+earliest deadline (arrival + SLO) when it is free, or soon will be (`pace`). With early binding, the
+router of the gateway's handle sends each request at once to the replica with the fewest requests
+among those that hold its model.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from faro_lib.workload.pools import Pool
 from faro_ops.rayserve.clock_offset import FollowingClock
 from faro_ops.rayserve.late_queue import LateQueue, Place
+from faro_ops.rayserve.pace import Pace
 from faro_ops.rayserve.placements import PoolJobs
 from faro_ops.rayserve.pool_replica import (
     NOT_HELD,
@@ -93,7 +95,8 @@ class Gateway:
         self._queues = {
             job.name: ReplicaQueue(job.max_ongoing_requests, 1, self._clock.now_s) for job in jobs
         }
-        self._late = LateQueue() if binding == LATE else None
+        self._pace = Pace()
+        self._late = LateQueue(self._pace.free_after_s) if binding == LATE else None
         self._versions: dict[str, tuple[int, frozenset[str]]] = {}  # newest known, by replica
         self._aggregator = aggregator()
         loop = asyncio.get_running_loop()
@@ -144,13 +147,19 @@ class Gateway:
         """One attempt to serve a request; the status NOT_HELD if its replica had no such model."""
         named = place.replica if isinstance(place, Place) else ""
         to = Forwarded(sent.job, named, sent.scope, sent.body)
+        began_s = time.perf_counter()
         try:
             answer: Answered = await self._pool.remote(to)
-        except Exception as error:  # the replica died while it served the request
+        except Exception as error:  # the replica died while it had the request
             if self._late is not None:
                 self._late.forget(named)
+            if isinstance(place, Place) and place.ahead:  # it served the request before
+                return Answered(named, frozenset())
             LOG.warning("a request of %s is lost with its replica: %s", sent.job, _line(error))
             return Answered(named, frozenset(), 500, (), b"the replica ended")
+        if answer.status != NOT_HELD:
+            path_s = time.perf_counter() - began_s - answer.waited_s - answer.service_s
+            self._pace.note(sent.job, answer.service_s, path_s)
         if self._late is not None:
             if answer.replica != named:  # Ray no longer runs the one that was meant, or not yet
                 self._late.forget(named)

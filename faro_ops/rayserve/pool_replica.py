@@ -1,6 +1,6 @@
 """A replica of a pool: a Ray Serve deployment that holds the models that the controller says.
 
-It serves one request at a time. Models are loaded in a thread while it serves.
+It serves one request at a time, and others wait. Models are loaded in a thread while it serves.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Answered:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
     service_s: float = 0.0
+    waited_s: float = 0.0  # for the request before
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class PoolReplica:
 
     async def __call__(self, request: Forwarded) -> Answered:
         """Serve a request when it is its turn, if the replica holds the model then."""
+        arrived_s = time.perf_counter()
         async with self._turn:
             model = self._models.get(request.job)
             if model is None:
@@ -160,7 +162,8 @@ class PoolReplica:
                 LOG.exception("the model of %s failed", request.job)
                 status, headers, body = 500, (), b"Internal Server Error"
             service_s = time.perf_counter() - began_s
-            return Answered(self._name, self._models.holds, status, headers, body, service_s)
+            times = service_s, began_s - arrived_s
+            return Answered(self._name, self._models.holds, status, headers, body, *times)
 
     async def _called(
         self, model: Callable[..., Any], sent: Forwarded

@@ -45,6 +45,7 @@ class RecentSeconds:
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
         self._wrong: dict[str, set[int]] = {job: set() for job in jobs}
         self._coverage = {job: Coverage() for job in jobs}
+        self._minutes: dict[int, list[tuple[dict[str, Any], int]]] = {}  # `totals` since `add`
 
     def add(
         self,
@@ -59,6 +60,7 @@ class RecentSeconds:
         wrong : Unix seconds of which some replica's measurements cannot be right.
         coverage : which seconds all replicas have reported; None: all.
         """
+        self._minutes.clear()
         coverage = coverage or Coverage()
         known = self._seconds[job]
         newest = coverage.read_s or max(seconds or known, default=0)
@@ -185,9 +187,11 @@ class RecentSeconds:
         return np.array(met) / MINUTE_S
 
     def _minute(self, minute: int) -> list[tuple[dict[str, Any], int]]:
-        """`totals` of one minute of trace time."""
-        first = round(self._clock.wall_s(minute * MINUTE_S))
-        return self.totals(first, first + self._clock.minute_s)
+        """`totals` of one minute of trace time, which several statistics of a tick need."""
+        if minute not in self._minutes:
+            first = round(self._clock.wall_s(minute * MINUTE_S))
+            self._minutes[minute] = self.totals(first, first + self._clock.minute_s)
+        return self._minutes[minute]
 
 
 def _requests(row: Mapping[str, Any]) -> int:

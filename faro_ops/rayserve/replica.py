@@ -100,7 +100,7 @@ class ReplicaQueue:
         """Return the result of `call`, or raise Dropped.
 
         At most `concurrency` calls run at a time, and others wait. If `place` is given, calls wait
-        to enter it instead.
+        to enter it instead, and `service_s` of the answer is the time of the service.
         """
         self._row()["arrivals"] += 1
         if self.accept < 1 and time.monotonic() >= self._accept_ends_s:
@@ -123,7 +123,7 @@ class ReplicaQueue:
         finally:
             self.ongoing -= 1
         latency_s = ended - arrived
-        service_s = ended - began
+        service_s = ended - began if place is None else answer.service_s
         measured = {
             "done": 1,
             "latency_s": latency_s,

@@ -11,6 +11,7 @@ from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro
 from faro_lib.policies.faro import with_idle_cores
 from faro_lib.simulate import ServingModel
+from faro_lib.utility import build_table
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.recommend import sizing
@@ -134,9 +135,15 @@ def replay_of(
     # 3. Constant replicas on all cores, and what both do under more load than recorded.
     needed = enough if enough_cores <= size else lowest
     past_rps = policy.forecaster.past / MINUTE_S
-    on_all_cores = with_idle_cores(
-        history.jobs, needed, past_rps, size, policy.latency_model, needed
+    past = build_table(
+        history.jobs,
+        past_rps[:, :, None],
+        needed,
+        latency_model=policy.latency_model,
+        cold_start_minutes=0.0,
+        max_replicas=int(jobs.replicas_within(size).max()),
     )
+    on_all_cores = with_idle_cores(past, needed, size)
     report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(
         last_day, policy, size, on_all_cores, accepted_or_any, serving_model

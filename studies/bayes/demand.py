@@ -33,12 +33,13 @@ from faro_lib.forecast.posterior import (
     data_hashes,
 )
 from faro_lib.forecast.regression import (
+    RECENT_MINUTES,
     USUAL_CHANGE,
-    design,
+    log_change,
     root,
     shapes_of_other_days,
     spread_of,
-    units,
+    windows,
 )
 from faro_lib.workload import Traces
 
@@ -58,6 +59,34 @@ MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
 ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
 LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 DEEPEST = 10  # doublings of a trajectory that NUTS accepts without a limit of ours
+
+
+def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, recent change and target of the regression for each minute t of a day.
+
+    The first t is CONTEXT_MINUTES, and m below is the number of minutes minus CONTEXT_MINUTES.
+
+    Parameters
+    ----------
+    y : root(count) / unit, shape (..., minutes).
+    shape : daily profile p of y, shape (..., minutes). z = y - p are the deviations from it.
+
+    Returns
+    -------
+    features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., m, 2 x CONTEXT_MINUTES + 2).
+    change : v, the `log_change` of z before minute t, shape (..., m).
+    target : z[t], shape (..., m).
+    """
+    runs = windows(y - shape, CONTEXT_MINUTES + 1)
+    lags = runs[..., :-1]
+    constant = np.ones((*lags.shape[:-1], 1))
+    features = np.concatenate([lags, windows(shape - 1, CONTEXT_MINUTES + 1), constant], axis=-1)
+    return features, log_change(lags[..., -RECENT_MINUTES - 1 :]), runs[..., -1]
+
+
+def units(counts: np.ndarray) -> np.ndarray:
+    """Mean `root` of each job's counts (days, jobs, minutes), at least 1; shape (jobs,)."""
+    return np.maximum(root(counts).mean(axis=(0, 2)), 1.0)
 
 
 def build_model(traces: Traces, rows: int = ROWS):

@@ -1,6 +1,6 @@
 """A real engine on Ray Serve: what `faro profile` finds, its simulated twin, and its cold start.
 
-    python -m studies.live.engine_trials                # twenty minutes, into data/recorded-engine
+    python -m studies.live.engine_trials   # twenty minutes, into data/recorded-engine
 
 One replica of llama.cpp with random weights (`engine`) streams tokens. The same replica is profiled
 and then serves loads of 50, 70 and 85 % of the measured capacity, each with the twin's requests.
@@ -306,8 +306,8 @@ def write(out: Path, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=2, help="runs per load")
-    parser.add_argument("--seconds", type=float, default=45.0, help="length of a run")
+    parser.add_argument("--trials", type=int, default=1, help="runs per load")
+    parser.add_argument("--seconds", type=float, default=150.0, help="length of a run")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(words)
     try:

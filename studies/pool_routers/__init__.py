@@ -1,9 +1,10 @@
 """Routers of a pool that choose a replica when a request arrives, unlike late binding."""
 
-from faro_lib.simulate.pools import LATE_BINDING
+from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from studies.pool_routers.queued import EarlyBinding, LeastRecentlyUsed
 
 # All routers of a pool with their usual parameters, by name.
-ROUTERS = {router.name: router for router in (LATE_BINDING, EarlyBinding(), LeastRecentlyUsed())}
+_ROUTERS: tuple[PoolRouter, ...] = (LATE_BINDING, EarlyBinding(), LeastRecentlyUsed())
+ROUTERS = {router.name: router for router in _ROUTERS}
 
 __all__ = ["ROUTERS", "EarlyBinding", "LeastRecentlyUsed"]

@@ -18,7 +18,7 @@ from faro_lib.queueing import model_of
 from faro_lib.sharing._admission_kernels import choice_utilities
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import near_shares, place
-from faro_lib.sharing.units import pool_row, row_for, units_of, with_pools
+from faro_lib.sharing.units import pool_rows, rows_for, units_of, with_pools
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
@@ -58,6 +58,25 @@ def placements(draw):
     homes[0] += 1
     loads = draw(st.lists(st.integers(0, 4000), min_size=jobs, max_size=jobs))
     return pool, chained(pool, np.array(homes)), np.array(loads) / 1000
+
+
+def admitted(loads, replicas, curves, weight, objective):
+    """The admission of one pool; `loads` is (paths, jobs)."""
+    return admit(loads.T[None], np.array([replicas]), curves, weight[None], objective)
+
+
+def utilities(keeps, loads, curves, replicas):
+    """The utility of each job (choices, jobs) of one pool; `loads` is (paths, jobs)."""
+    arrays = curves.of_job[None], curves.first, curves.last, curves.value
+    return choice_utilities(keeps, loads.T[None], *arrays, 1.0, np.array([replicas]))[0]
+
+
+def row_of(jobs, rates_rps, running, most, **options):
+    """The worth of 0, 1, ... replicas to one pool, (X + 1,), and the utilities, (jobs, X + 1)."""
+    rows = pool_rows(
+        jobs, pools_of(jobs), rates_rps, np.array([running]), np.array([most]), **options
+    )
+    return rows.worth[0], rows.utility
 
 
 class TestPlacement:
@@ -127,7 +146,7 @@ class TestAdmission:
         curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
         loads = np.array([loads, [load * 1.3 for load in loads]])
         weight = np.array(weights)
-        found = admit(loads, replicas, curves, weight, objective)
+        found = admitted(loads, replicas, curves, weight, objective)
         assert found.value == found.bound
         busy_s = arrays_of(jobs).busy_s
         best = -np.inf
@@ -151,23 +170,23 @@ class TestAdmission:
         jobs = shared_jobs(3)
         curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
         loads = np.array([[6.0, 1.5, 1.5]])
-        found = admit(loads, 4, curves, np.ones(3), OBJECTIVES.find("Sum"))
-        assert found.drop.tolist() == [1.0, 0.0, 0.0]
-        weighted = admit(loads, 8, curves, np.array([9.0, 1, 1]), OBJECTIVES.find("Sum"))
-        assert weighted.drop[0] == 0.0
+        found = admitted(loads, 4, curves, np.ones(3), OBJECTIVES.find("Sum"))
+        assert found.drop.tolist() == [[1.0, 0.0, 0.0]]
+        weighted = admitted(loads, 8, curves, np.array([9.0, 1, 1]), OBJECTIVES.find("Sum"))
+        assert weighted.drop[0, 0] == 0.0
 
     def test_nothing_is_refused_where_all_fits(self):
         jobs = shared_jobs(3)
         curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
-        found = admit(np.full((4, 3), 1.0), 6, curves, np.ones(3), OBJECTIVES.find("Sum"))
-        assert found.drop.tolist() == [0.0, 0.0, 0.0]
+        found = admitted(np.full((4, 3), 1.0), 6, curves, np.ones(3), OBJECTIVES.find("Sum"))
+        assert found.drop.tolist() == [[0.0, 0.0, 0.0]]
 
     def test_many_jobs_are_decided_with_a_bound(self):
         jobs = shared_jobs(20)
         curves = MODEL.curves(jobs, "relaxed", 1.0, 16)
         rng = np.random.default_rng(3)
         loads = rng.uniform(0.2, 2.0, (10, 20))
-        found = admit(loads, 12, curves, np.ones(20), OBJECTIVES.find("Sum"))
+        found = admitted(loads, 12, curves, np.ones(20), OBJECTIVES.find("Sum"))
         assert 0 < found.value < found.bound <= 20
         assert 0 < found.drop.sum() < 20
 
@@ -177,17 +196,17 @@ class TestUnits:
         jobs = shared_jobs(3)
         rng = np.random.default_rng(1)
         rates = rng.uniform(2, 12, (3, 4, 2))
-        worth, utility = pool_row(jobs, rates, 3, 8, latency_model=MODEL, cold_start_minutes=1.0)
+        worth, utility = row_of(jobs, rates, 3, 8, latency_model=MODEL, cold_start_minutes=1.0)
         curves = MODEL.curves(jobs, "relaxed", 1.0, 8)
         busy_s = arrays_of(jobs).busy_s[:, None]
         expected = 0.0
         for minute, replicas in ((0, 3), (1, 6)):  # new replicas serve after a minute
             for sample in range(4):
                 load = rates[:, [sample], minute] * busy_s
-                best = admit(load.T, replicas, curves, np.ones(3), OBJECTIVES.find("Sum"))
-                expected += best.value / 8
+                best = admitted(load.T, replicas, curves, np.ones(3), OBJECTIVES.find("Sum"))
+                expected += best.value[0] / 8
         assert worth[6] == pytest.approx(expected, abs=1e-6)
-        assert utility[6].sum() == pytest.approx(worth[6])
+        assert utility[:, 6].sum() == pytest.approx(worth[6])
         assert (np.diff(worth) >= -1e-9).all()
 
     @examples(60)
@@ -206,7 +225,7 @@ class TestUnits:
         )
         rates = np.array(rates).reshape(4, 2, 1)
         options = dict(latency_model=MODEL, cold_start_minutes=0.0, refuse=refuse)
-        worth, utility = pool_row(jobs, rates, 1, 6, **options)
+        worth, utility = row_of(jobs, rates, 1, 6, **options)
         curves, busy_s = MODEL.curves(jobs, "relaxed", 1.0, 6), arrays_of(jobs).busy_s
         first_to_refuse = [0.0] if not refuse else range(5)
         for replicas in range(min(6, len(worth) - 1) + 1):
@@ -217,19 +236,18 @@ class TestUnits:
                 of_count = []
                 for refused in first_to_refuse:
                     keeps = (rank < 4 - refused).astype(float)[None]
-                    arrays = curves.of_job, curves.first, curves.last, curves.value
-                    served = choice_utilities(keeps, load[None], *arrays, 1.0, replicas)
+                    served = utilities(keeps, load[None], curves, replicas)
                     # A refused job without load is not counted in a prefix, but loses nothing.
                     of_count.append((served[0] * weights)[(keeps[0] > 0) | (load == 0)].sum())
                 best += max(of_count) / 2
             assert worth[replicas] == pytest.approx(best, abs=1e-8)
-            assert utility[replicas] @ weights == pytest.approx(worth[replicas], abs=1e-8)
+            assert utility[:, replicas] @ weights == pytest.approx(worth[replicas], abs=1e-8)
 
     def test_sums_and_spread_go_both_ways(self):
         a, c = shared_jobs(2)
         units = units_of((a, Job("alone"), c))
         assert units.sums(np.array([1, 5, 2])).tolist() == [5, 3]
-        assert units.spread(np.array([5.0, 3.0]), 3).tolist() == [3.0, 5.0, 3.0]
+        assert units.spread(np.array([5.0, 3.0])).tolist() == [3.0, 5.0, 3.0]
 
     def test_the_bounds_of_a_pool_are_sums(self):
         jobs = shared_jobs(3, min_replicas=2, max_replicas=9)
@@ -250,19 +268,9 @@ def mixed_tables(draw):
     objective = OBJECTIVES.find(draw(st.sampled_from(["Sum", "FairSum", "Fair"])))
     gamma = objective.gamma(5)
     units = units_of(jobs)
-    rows = [
-        row_for(
-            objective,
-            gamma,
-            [jobs[j] for j in pool.jobs],
-            rates_rps[list(pool.jobs)],
-            2,
-            10,
-            latency_model=MODEL,
-            cold_start_minutes=0.0,
-        )
-        for pool in units.pools
-    ]
+    options = dict(latency_model=MODEL, cold_start_minutes=0.0)
+    two, ten = np.full(2, 2), np.full(2, 10)
+    rows = rows_for(objective, gamma, jobs, units.pools, rates_rps, two, ten, **options)
     alone = build_table([jobs[4]], rates_rps[4:], [1], latency_model=MODEL, max_replicas=10)
     running = np.array([1, 2, 2])
     return with_pools(units, alone, running, rows), objective, gamma, draw(st.integers(4, 10))

@@ -274,7 +274,7 @@ def test_curves_of_more_replica_counts_do_not_change_those_of_fewer(latency_mode
         key = model._class_of(job)
         exact = latency_models._formula_curve(model.name, *key, "relaxed", 1.0, columns)
     else:
-        key = model.class_of(job), job.slo_s, job.busy_s
+        key = model.classes.index(model.class_of(job)), job.slo_s, job.busy_s
         exact = latency_table._curve(model, *key, "relaxed", 1.0, columns)
     for wide, narrow in zip(model.curves([job], "relaxed", 1.0, columns), exact):
         np.testing.assert_array_equal(wide[0, : columns + 1], narrow)

@@ -402,6 +402,36 @@ def test_a_minute_with_few_unknown_seconds_is_scaled_up_and_with_many_is_missing
     assert np.isnan(recent.arrivals_per_min(1)).all()
 
 
+def test_a_minute_is_summed_once_for_all_its_statistics(monkeypatch):
+    summed = []
+    totals = RecentSeconds.totals
+
+    def counting(recent, first, last):
+        summed.append(first)
+        return totals(recent, first, last)
+
+    monkeypatch.setattr(RecentSeconds, "totals", counting)
+    recent = RecentSeconds(("a",), Clock(1000))
+    recent.add("a", minute_of_which_a_tenth(was="failed"))
+    quantile = np.array([0.99])
+    for _ in range(2):
+        recent.arrivals_per_min(1)
+        recent.failed_per_min(1)
+        recent.tail_latency_s(1, quantile)
+        recent.token_latencies_s(1, quantile)
+        recent.goodput_rps(1, np.array([0.7]))
+    assert summed == [1000]
+
+
+def test_a_minute_is_summed_again_after_a_late_report():
+    recent = RecentSeconds(("a",), Clock(1000))
+    row = empty_row() | {"arrivals": 1}
+    recent.add("a", dict.fromkeys(range(1000, 1060), row))
+    assert recent.arrivals_per_min(1).tolist() == [[60]]
+    recent.add("a", {1030: empty_row() | {"arrivals": 41}})
+    assert recent.arrivals_per_min(1).tolist() == [[100]]
+
+
 @pytest.mark.parametrize(("known", "count"), [(0, np.nan), (10, np.nan), (18, 20.0), (20, 20.0)])
 def test_an_incomplete_minute_is_unknown_if_too_many_of_its_seconds_are(known, count):
     recent = RecentSeconds(("a",), Clock(1000))
