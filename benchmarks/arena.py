@@ -52,6 +52,7 @@ OF_SCENARIO = {
         "FairShare",
         "HPA",
         "RayServe-2.60",
+        "Faro-Sum",
         "arena/keda.py",
         "arena/knative.py",
         "arena/llm_waiting.py",
