@@ -53,6 +53,7 @@ OF_SCENARIO = {
         "HPA",
         "RayServe-2.60",
         "Faro-Sum",
+        "Faro-FairSum",
         "arena/keda.py",
         "arena/knative.py",
         "arena/llm_waiting.py",
