@@ -22,9 +22,9 @@ import yaml
 
 from faro_lib.experiments.trials import summaries
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.factories import learners
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
+from faro_ops.checks import learners
 from studies import scale
 from studies.days import over_days, paired
 

@@ -1,9 +1,10 @@
 """CPU time per request of a pool of jobs, beside that of the same jobs with their own replicas.
 
-    python benchmarks/sharing_speed.py [--jobs 10] [--replicas 4]
+    python benchmarks/sharing_speed.py [--jobs 10] [--replicas 4] [--kind serial]
 
 Ten jobs with four replicas each at 60 % load, one hour, observed every 10 s as by a controller.
-With other numbers, each replica has the same load. Times are the minimum of several runs of one
+With other numbers, each replica has the same load. Replicas of other kinds, which only late binding
+serves, have half as many requests more. Times are the minimum of several runs of one
 thread without compilation, taken in turn.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,19 +20,25 @@ from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Replica
 from studies.pool_routers import ROUTERS
 
 MINUTES, TICK_S = 60, 10.0
 PER_MINUTE = (150, 250)  # requests per replica, least and most
 ROUNDS = 5
 OWN = "own replicas"
+REPLICAS = {
+    "serial": SERIAL,
+    "concurrent": Concurrent(2, 0.2),
+    "batched": Batched(4, 0.1, 0.1, 0.05),
+}
 
 
-def jobs(number: int, models: int | None = None) -> tuple[Job, ...]:
+def jobs(number: int, models: int | None = None, replica: Replica = SERIAL) -> tuple[Job, ...]:
     """The jobs, in one pool if `models` is given."""
     pool = "pool" if models else ""
-    names = [f"job{n}" for n in range(number)]
-    return tuple(Job(name, pool=pool, models_per_replica=models, load_s=0.1) for name in names)
+    one = Job("any", replica=replica, pool=pool, models_per_replica=models, load_s=0.1)
+    return tuple(replace(one, name=f"job{n}") for n in range(number))
 
 
 def run_s(workload: Workload, draws, each: int, router: PoolRouter) -> float:
@@ -49,17 +57,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=10)
     parser.add_argument("--replicas", type=int, default=4, help="of each job")
+    parser.add_argument("--kind", choices=REPLICAS, default="serial")
     arguments = parser.parse_args()
-    number, each = arguments.jobs, arguments.replicas
-    least, most = each * np.array(PER_MINUTE)
+    number, each, replica = arguments.jobs, arguments.replicas, REPLICAS[arguments.kind]
+    least, most = (each * np.array(PER_MINUTE) * (1 if replica == SERIAL else 1.5)).astype(int)
     counts = np.random.default_rng(1).integers(least, most, (number, MINUTES))
-    draws = draw(Workload(jobs(number), counts), 24)
+    draws = draw(Workload(jobs(number, None, replica), counts), 24)
     cases: dict[str, tuple[Workload, PoolRouter]] = {
-        OWN: (Workload(jobs(number), counts), LATE_BINDING)
+        OWN: (Workload(jobs(number, None, replica), counts), LATE_BINDING)
     }
     for models in sorted({2, min(3, number), number}):
-        for router in ROUTERS.values():
-            workload = Workload(jobs(number, models), counts)
+        for router in ROUTERS.values() if replica == SERIAL else [LATE_BINDING]:
+            workload = Workload(jobs(number, models, replica), counts)
             cases[f"{router.name}, {models} models"] = (workload, router)
     taken_s = dict.fromkeys(cases, np.inf)
     for _ in range(1 + ROUNDS):  # the first round compiles

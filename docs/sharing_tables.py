@@ -1,6 +1,7 @@
 """The tables of docs/sharing.md, from recorded runs.
 
 python benchmarks/sharing.py && python benchmarks/sharing_wide.py
+python benchmarks/sharing_kinds.py
 python benchmarks/sharing_live.py --stretch 4
 make recorded-kind-pool
 python docs/sharing_tables.py
@@ -27,6 +28,7 @@ LOSS = "lost_utility_published"
 BURST_MARK = "burst: docs/sharing_tables.py writes this table"
 MIXED_MARK = "mixed: docs/sharing_tables.py writes this table"
 WIDE_MARK = "wide: docs/sharing_tables.py writes this table"
+KINDS_MARK = "kinds: docs/sharing_tables.py writes this table"
 LIVE_MARK = "live: docs/sharing_tables.py writes this table"
 KIND_MARK = "kind: docs/sharing_tables.py writes this table"
 ISOLATED_ON_KIND = ROOT / "data/recorded-kubernetes/summary.csv"
@@ -98,6 +100,21 @@ def mixed_table(runs: pd.DataFrame) -> str:
         lines.append((f"{cores}", f"{models}", part["trial"].nunique(), *cells))
     heads = ["cores", "models per replica", "trials", "lost utility of ten jobs", "late or refused"]
     return markdown_table(heads, lines, right=heads)
+
+
+def kinds_table(runs: pd.DataFrame) -> str:
+    """Loss with isolated replicas that are not serial, and what two models per replica change."""
+    lines = []
+    for (kind, cores), part in runs.groupby(["kind", "cores"], sort=False):
+        isolated, shared = (
+            part[part["policy"] == name].set_index("trial")["lost_utility"]
+            for name in (ISOLATED, LEADER)
+        )
+        mean, half = t_interval(shared, isolated)
+        losses = (f"{isolated.mean():.3f}", f"{shared.mean():.3f}", f"{mean:+.3f} ± {half:.3f}")
+        lines.append((kind, len(shared), f"{cores}", *losses))
+    heads = ["replicas", "trials", "cores", "isolated", "two models", "difference"]
+    return markdown_table(heads, lines, right=heads[1:])
 
 
 def wide_table(blocks: pd.DataFrame) -> str:
@@ -246,6 +263,7 @@ def with_tables(page: str) -> str:
         "burst": (BURST_MARK, burst_table),
         "mixed": (MIXED_MARK, mixed_table),
         "wide": (WIDE_MARK, wide_table),
+        "kinds": (KINDS_MARK, kinds_table),
     }
     for part, (mark, table_of) in parts.items():
         path = RUNS / f"{part}.csv"

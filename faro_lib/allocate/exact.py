@@ -6,7 +6,8 @@ programming over the budget is exact (`knapsack`). Values of allocations are mul
 """
 
 import heapq
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,6 +79,7 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
     If rounding leaves no solution, the least replicas of each job, and NaN as the bound.
     """
     replicas: np.ndarray | None
+    problem = _without_flat_end(problem)
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:  # the weight of the spread; 0 for objectives without it
@@ -87,6 +89,18 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
     if replicas is None:
         return np.argmax(problem.feasible, axis=1), np.nan
     return replicas, problem.score(replicas)
+
+
+def _without_flat_end(problem: Problem) -> Problem:
+    """The problem without its last columns, as far as they change no row and none is current."""
+    last = int(problem.current.max())
+    for values in (problem.utility, problem.least, problem.greatest):
+        changes = (values[:, 1:] != values[:, :-1]).any(axis=0)
+        last = max(last, int(np.flatnonzero(changes).max(initial=-1)) + 1)
+    cut: dict[str, Any] = {}
+    for name in ("utility", "term", "least", "greatest", "costs", "tie"):
+        cut[name] = np.ascontiguousarray(getattr(problem, name)[:, : last + 1])
+    return replace(problem, **cut)
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:

@@ -142,13 +142,12 @@ def problem_of(
     arrays = arrays_of(jobs)
     cost, units, quota, unit_cores = in_units(jobs, float(budget))
     cost, current, weight = cost[order], current[order], arrays.weight[order]
-    columns = _useful_columns(table, objective, current)
-    utility = quantised(objective.utilities(table)[order, :columns])
+    utility = quantised(objective.utilities(table)[order])
     least = greatest = utility
     if table.least is not None and table.greatest is not None:
         infeasible = np.isneginf(utility)
-        least = quantised(np.where(infeasible, -np.inf, table.least[order, :columns]))
-        greatest = quantised(np.where(infeasible, -np.inf, table.greatest[order, :columns]))
+        least = quantised(np.where(infeasible, -np.inf, table.least[order]))
+        greatest = quantised(np.where(infeasible, -np.inf, table.greatest[order]))
     if objective.leximin:  # a pool counts as its worst job
         utility = least
     x = np.arange(utility.shape[1])
@@ -173,16 +172,6 @@ def problem_of(
     )
     _check_minimum(problem, budget)
     return problem
-
-
-def _useful_columns(table: UtilityTable, objective: Objective, current: np.ndarray) -> int:
-    """Number of columns up to the last that changes a row, or is current; no optimum needs more."""
-    last = int(min(current.max(), table.columns))
-    for values in (objective.utilities(table), table.least, table.greatest):
-        if values is not None:
-            changes = (values[:, 1:] != values[:, :-1]).any(axis=0)
-            last = max(last, int(np.flatnonzero(changes).max(initial=-1)) + 1)
-    return last + 1
 
 
 def in_units(jobs: Sequence[Job], budget: float) -> tuple[np.ndarray, int, np.ndarray, float]:

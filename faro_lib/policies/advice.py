@@ -1,7 +1,6 @@
 """Replicas for the coming minutes: one decision of the policy `Faro`, with a reason per job."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -87,29 +86,6 @@ class Advice:
         idle = f"p{100 * job.quantile:g} on an idle replica is {1000 * idle_s:.4g} ms"
         return f"no number of replicas meets it: {idle}"
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One mapping per job in plain types; numbers that are infinite or unknown are None."""
-        plan, unknown = self.plan, np.full(len(self.jobs), np.nan)
-        up = unknown if plan.marginal_value_up is None else plan.marginal_value_up
-        down = unknown if plan.marginal_value_down is None else plan.marginal_value_down
-        return [
-            {
-                "job": job.name,
-                "replicas": int(plan.target[j]),
-                "drop": round(float(plan.drop[j]), 4),
-                "forecast_rps": _rounded(self.forecast_rps[j]),
-                "prediction_interval_rps": list(map(_rounded, self.prediction_interval_rps[:, j])),
-                "predicted_tail_latency_s": _rounded(self.tail_latency_s[j]),
-                "slo_s": job.slo_s,
-                "quantile": job.quantile,
-                "slo_met": bool(self.slo_met[j]),
-                "marginal_value_up": _rounded(up[j]),
-                "marginal_value_down": _rounded(down[j]),
-                "reason": self.reason(j),
-            }
-            for j, job in enumerate(self.jobs)
-        ]
-
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
     """Plan the replicas of the coming minutes on `capacity` cores, and predict their latencies.
@@ -173,8 +149,3 @@ def idle_cluster(jobs: tuple[Job, ...], counts: np.ndarray, capacity: float) -> 
         changing=none.astype(bool),
         drop=none,
     )
-
-
-def _rounded(value: float) -> float | None:
-    """The value rounded to four decimals; None if it is not finite."""
-    return round(float(value), 4) if np.isfinite(value) else None

@@ -1,6 +1,6 @@
 """Policies by name. `@register("Name")` on a factory function adds a policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -66,27 +66,3 @@ def factory_of(name: str) -> PolicyFactory:
 def make(name: str, context: PolicyContext) -> Policy:
     """Make the policy `name`."""
     return factory_of(name)(context)
-
-
-def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster: none of them can be made without one."""
-    context = PolicyContext(tuple(jobs))
-    needing = []
-    for policy in policies:
-        try:
-            make(policy, context)
-        except ValueError:
-            needing.append(policy)
-    return needing
-
-
-def check_none_learns(policies: Sequence[str], jobs: Sequence[Job], workload: str) -> None:
-    """Raise ValueError if a policy needs a forecaster; for a workload without training days."""
-    learning = learners(policies, jobs)
-    if not learning:
-        return
-    others = [name for name in policies if name not in learning] or ["FairShare"]
-    raise ValueError(
-        f"{workload}: {learning[0]} learns from earlier days, and there is a single day; "
-        "add days (column `day`), or choose policies that do not learn: " + ", ".join(others)
-    )

@@ -208,8 +208,10 @@ class Faro(TwoLoops):
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
         # The sum of utilities without drops; a pool's row depends on the objective.
         objective = self.objective if units_of(state.jobs).pools else "Sum"
-        past_only = dict(cold_start_minutes=0.0, likely_models=(), least_gain=0.0)
-        past = replace(self, objective=objective, **past_only).unit_table(
+        always = replace(
+            self, objective=objective, cold_start_minutes=0.0, likely_models=(), least_gain=0.0
+        )
+        past = always.unit_table(
             state.jobs, past_rps[:, :, None], expected.running, observation.capacity
         )
         return with_idle_cores(past, needed, observation.capacity)

@@ -68,20 +68,6 @@ class ServingModel:
         """Maximum requests/s of a job's router, which requests pass twice; inf without a router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
-    def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
-        """A warning that names jobs whose busiest minute exceeds `max_rps`, or "".
-
-        `requests_per_min` is (jobs, minutes).
-        """
-        most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
-        rates = [(job.name, rate) for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
-        if not rates:
-            return ""
-        over = ", ".join(f"{name} ({rate:.0f})" for name, rate in rates)
-        handles = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s"
-        more = f"more arrive in the busiest minute of {over}, and more replicas do not help"
-        return f"{handles}; {more}"
-
 
 PAPER = ServingModel()
 

@@ -82,10 +82,10 @@ def _cached(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.nda
 def _services(jobs: tuple[Job, ...]) -> tuple:
     """What the latencies of a pool depend on: its services, and what a replica can hold."""
     pool = pools_of(jobs)[0]
-    services = [
-        (true_service_time(job), job.slo_s, job.quantile, *(job.dispersion if job.bursty else ()))
-        for job in jobs
-    ]
+    services = []
+    for job in jobs:
+        bursts = job.dispersion if job.bursty else ()
+        services.append((true_service_time(job), job.replica, job.slo_s, job.quantile, bursts))
     return *services, (pool.models, pool.memory_of, pool.memory_gib)
 
 
@@ -101,20 +101,21 @@ def _simulated(jobs: tuple[Job, ...], replicas: int, model: ServingModel) -> np.
     homes = np.bincount(np.arange(replicas) % len(served), minlength=len(served))
     placement = chained(pools_of(served)[0], homes)
     busy_s = np.array([true_busy_s(job) for job in served])
-    warm = int(np.ceil(WARM_UP * busy_s.max() / MINUTE_S))
+    # A request's service time at full load, by Little's law.
+    in_service_s = served[0].replica.max_in_service * busy_s.max()
+    warm = int(np.ceil(WARM_UP * in_service_s / MINUTE_S))
     # The minutes of jobs of the same class count together. They are alike, because the jobs share
     # a queue, so a job's minutes are as many as in other tables.
-    windows = MINUTES
     result = np.empty((len(names), 2, len(UTILISATIONS), MINUTES))
     offset = np.random.default_rng([SEED, replicas]).random((len(served), 1))
     for column, utilisation in enumerate(UTILISATIONS):
         per_min = utilisation * replicas / len(served) / busy_s * MINUTE_S
-        ends = np.arange(warm + windows + 1) + offset
+        ends = np.arange(warm + MINUTES + 1) + offset
         counts = np.diff(np.floor(ends * per_min[:, None]).astype(int), axis=1)
         workload = Workload(served, counts)
         draws = draw(workload, SEED, router=model.router)
         all_s = constant_pool_latencies(served, draws, placement, model)
-        edges = minute_edges(draws.arrival_s, draws.first, warm + windows)
+        edges = minute_edges(draws.arrival_s, draws.first, warm + MINUTES)
         for row, name in enumerate(names):
             members = [j for j, job in enumerate(served) if _class_name(job) == name] or [0]
             minutes = [

@@ -7,12 +7,12 @@ placement has. A new replica begins with the models of its row, as its cold star
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
-from faro_lib.simulate import events, pool_events
+from faro_lib.simulate import events, pool_events, replicas
 from faro_lib.simulate.events import Requests, Station
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Placement, Pool, chained
@@ -20,11 +20,14 @@ from faro_lib.workload.pools import Placement, Pool, chained
 POOL_SLOTS = 8  # initial number of slots per pool, each for one replica; doubled when needed
 
 
-class PoolRouter(Protocol):
-    """How the requests of a pool reach its replicas."""
+@dataclass(frozen=True, slots=True)
+class PoolRouter:
+    """How the requests of a pool reach its replicas: by default, they bind late.
 
-    @property
-    def name(self) -> str: ...
+    A request then waits until a replica that holds its model is free (`pool_events`).
+    """
+
+    name: ClassVar[str] = "late"
 
     def replicas(
         self,
@@ -35,29 +38,14 @@ class PoolRouter(Protocol):
         queue_limit: int,
     ) -> "SharedReplicas":
         """The replicas of a pool, none at first."""
-
-
-@dataclass(frozen=True, slots=True)
-class LateBinding:
-    """A request waits until a replica that holds its model is free (`pool_events`)."""
-
-    name: ClassVar[str] = "late"
-
-    def replicas(self, pool, jobs, requests, station, queue_limit) -> "SharedReplicas":
         return SharedReplicas(pool, jobs, requests, station, queue_limit)
 
 
-LATE_BINDING = LateBinding()
+LATE_BINDING = PoolRouter()
 
 
 def check_placement(pool: Pool, placement: Placement) -> None:
-    """Raise ValueError if the placement is not of this pool, or a replica cannot hold its models.
-
-    >>> pool = Pool("p", (0, 1), 1.0, 35.0, 1, np.inf, (0.0, 0.0), (5.0, 5.0))
-    >>> check_placement(pool, Placement(np.array([0]), np.array([[True, True]])))
-    Traceback (most recent call last):
-    ValueError: placement of pool 'p': replica 0 has more models than a replica holds
-    """
+    """Raise ValueError if it is of another pool, or a replica cannot hold its models."""
     jobs, width = len(pool.jobs), placement.resident.shape[1]
     if width != jobs:
         raise ValueError(f"placement of pool {pool.name!r} has {width} jobs; the pool has {jobs}")
@@ -88,9 +76,16 @@ class SharedReplicas:
         self.wish = chained(pool, np.zeros(len(pool.jobs), np.int64))
         self.state = pool_events.new_pool_state(POOL_SLOTS, len(pool.jobs))
         self._requests, self._station = requests, station
-        self._queue_limit = queue_limit
-        slo_s = np.array([jobs[job].slo_s for job in pool.jobs])
-        self._members = pool_events.Members(np.array(pool.jobs), slo_s)
+        of_pool = [jobs[job] for job in pool.jobs]
+        # A batch that is not full waits here, beside the queue, and not in a replica.
+        wait_s = float(getattr(of_pool[0].replica, "wait_s", 0.0))
+        self._queue_limit = queue_limit + getattr(of_pool[0].replica, "max_batch", 1) - 1
+        in_service = np.array([job.replica.max_in_service for job in of_pool])
+        no_tokens = np.empty(0)
+        kinds = replicas.new_kinds(of_pool, POOL_SLOTS, in_service, no_tokens, no_tokens)
+        self._kinds = kinds and kinds._replace(wait_s=0 * kinds.wait_s)
+        slo_s = np.array([job.slo_s for job in of_pool])
+        self._members = pool_events.Members(np.array(pool.jobs), slo_s, wait_s)
         self._active: list[int] = []  # slots, oldest replica first
         self._row: list[int] = []  # the row of `wish` that each of them follows
         self._loads: dict[int, tuple[float, int]] = {}  # slot -> (end of the load, model)
@@ -141,7 +136,7 @@ class SharedReplicas:
     def add_replica(self, now_s: float) -> None:
         """Add a replica in an empty slot; it follows the first row that no other one follows."""
         self.advance(now_s)
-        taken = self.state.serving != events.NONE
+        taken = self.state.done_s < np.inf
         taken[self._active] = True
         if taken.all():
             self._widen(2 * len(taken))
@@ -168,48 +163,37 @@ class SharedReplicas:
     def _widen(self, slots: int) -> None:
         """Add empty slots, up to this many."""
         self.state = events.with_slots(self.state, slots, pool_events.EMPTY_SLOT, axis=0)
+        if self._kinds:
+            self._kinds = events.with_slots(self._kinds, slots, replicas.EMPTY_SLOT)
 
     def _begin(self, slot: int, now_s: float) -> None:
         """Let the new replica in this slot serve."""
         state = self.state
         state.alive[slot] = True
+        state.free_since_s[slot] = now_s
         state.free[state.idle[0]] = slot
         state.idle[0] += 1
 
     def _end(self, slot: int, now_s: float) -> None:
         """Give the removed replica in this slot no more requests."""
-        self.state.alive[slot] = False
-        free = self.state.free[: self.state.idle[0]]
-        self._set_free(free[free != slot])
+        state = self.state
+        state.alive[slot] = False
+        free = state.free[: state.idle[0]]
+        others = free[free != slot]
+        state.free[: len(others)] = others
+        state.idle[0] = len(others)
 
     def _drop_model(self, slot: int, model: int, now_s: float) -> None:
         self.state.holds[slot, model] = False
 
-    def _run(self, until_s: float) -> None:
-        """Run the event loop up to `until_s`."""
-        trial = self._members, self._requests, self._station, self.state
-        pool_events.advance_pool(until_s, self._queue_limit, *trial)
-
     def _serve_waiting(self, now_s: float) -> None:
         """Let free replicas take waiting requests that they can serve since they changed."""
-        state = self.state
-        free = state.free[: state.idle[0]].tolist()
-        for slot in list(free):
-            deadline_s = np.where(state.holds[slot], self._urgent_s(), np.inf)
-            if deadline_s.min() == np.inf:
-                continue
-            position = int(deadline_s.argmin())
-            request = self._pop_waiting(position)
-            state.in_replicas[position] += 1
-            state.serving[slot], state.serving_job[slot] = request, position
-            state.done_s[slot] = now_s + self._requests.service_s[request]
-            free.remove(slot)
-        self._set_free(free)
+        self._run(now_s, changed=True)
 
-    def _set_free(self, slots: Sequence[int] | np.ndarray) -> None:
-        """Set the free replicas, free for longest first."""
-        self.state.free[: len(slots)] = slots
-        self.state.idle[0] = len(slots)
+    def _run(self, until_s: float, changed: bool = False) -> None:
+        """Run the event loop up to `until_s`."""
+        trial = self._members, self._requests, self._station, self.state, self._kinds
+        pool_events.advance_pool(until_s, changed, self._queue_limit, *trial)
 
     # What all routers have in common.
 
@@ -242,23 +226,6 @@ class SharedReplicas:
                 self._change_models(slot, self.wish.resident[row], now_s)
         self._serve_waiting(now_s)
 
-    def _urgent_s(self) -> np.ndarray:
-        """Deadline of each job's first waiting request, inf if none waits, (jobs of the pool,)."""
-        station, jobs = self._station, self._members.jobs
-        waits = station.waiting_count[jobs] > 0
-        first = station.waiting[jobs, station.waiting_head[jobs]][waits]
-        deadline_s = np.full(len(jobs), np.inf)
-        deadline_s[waits] = self._requests.arrival_s[first] + self._members.slo_s[waits]
-        return deadline_s
-
-    def _pop_waiting(self, position: int) -> int:
-        """Take the first waiting request of a job out of its queue."""
-        station, job = self._station, self._members.jobs[position]
-        head = station.waiting_head[job]
-        station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
-        station.waiting_count[job] -= 1
-        return int(station.waiting[job, head])
-
     def _change_models(self, slot: int, wished: np.ndarray, now_s: float) -> None:
         """Begin a replica's next load, for which others may have to go; else drop the rest."""
         holds = self.state.holds[slot]
@@ -272,19 +239,15 @@ class SharedReplicas:
             return
         home = self.state.home[slot]
         model = int(home) if home in missing else int(missing[0])
+        # One more than a replica may hold later.
+        room = replace(self.pool, models=self.pool.models + 1)
         during = holds.copy()
         during[model] = True
         gone = []
-        while not self._fits(during) and surplus:
+        while not room.holds(during) and surplus:
             gone.append(surplus.pop(0))
             during[gone[-1]] = False
-        if self._fits(during):
+        if room.holds(during):
             for other in gone:
                 self._drop_model(slot, other, now_s)
             self._loads[slot] = (now_s + self.pool.load_s[model], model)
-
-    def _fits(self, during: np.ndarray) -> bool:
-        """Whether a replica can have these models during a load: one more than it may hold."""
-        few = during.sum() <= self.pool.models + 1
-        memory_gib = during @ np.array(self.pool.memory_of)
-        return bool(few and memory_gib <= self.pool.memory_gib + 1e-9)

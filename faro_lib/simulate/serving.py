@@ -43,8 +43,9 @@ class Serving:
             latency_s=np.empty(len(draws.arrival_s)),
         )
         # The queue holds one request more than the limit: a request that finds exactly
-        # `queue_limit` waiting is not dropped.
-        self.station = events.new_station(SLOTS, queue_limit + 1, places, seconds, draws.first)
+        # `queue_limit` waiting is not dropped. In front of a pool, a batch waits beside it.
+        longest = queue_limit + max(job.replica.max_in_service for job in jobs)
+        self.station = events.new_station(SLOTS, longest, places, seconds, draws.first)
         self.kinds = replicas.new_kinds(
             jobs, SLOTS, places, draws.prompt_tokens, draws.output_tokens
         )

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.workload.jobs import Job, frozen
-from faro_lib.workload.replicas import SERIAL
+
+# Fields of a replica that the jobs of a pool have in common. Batches of each job may have their own
+# durations.
+OF_REPLICA = ("kind", "at_once", "slowdown", "max_batch", "wait_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +142,10 @@ def _pool(jobs: Sequence[Job], name: str, members: tuple[int, ...]) -> Pool:
     if len(of_pool) > 1:
         for job in of_pool:
             _check_same(first, job)
-            if job.replica != SERIAL:
+            if job.replica.kind == "continuous":
                 raise ValueError(
-                    f"job {job.name!r}: replicas of kind {job.replica.kind} cannot be shared; "
-                    f"leave out pool={name!r}, or use a serial replica"
+                    f"job {job.name!r}: replicas of kind continuous cannot be shared; "
+                    f"leave out pool={name!r}, or use a replica of another kind"
                 )
     memory_of = tuple(job.memory_gib or 0.0 for job in of_pool)
     memory_gib = first.replica_memory_gib or np.inf
@@ -190,8 +193,12 @@ def _check_same(first: Job, job: Job) -> None:
     fields = ["cores", "cold_start_s", "models_per_replica", "replica_memory_gib"]
     if first.tenant_quota is not None or job.tenant_quota is not None:
         fields += ["tenant"]
-    for field in fields:
-        ours, theirs = getattr(job, field), getattr(first, field)
+    compared = [(field, getattr(job, field), getattr(first, field)) for field in fields]
+    compared += [
+        (field, getattr(job.replica, field, None), getattr(first.replica, field, None))
+        for field in OF_REPLICA
+    ]
+    for field, ours, theirs in compared:
         if ours != theirs:
             raise ValueError(
                 f"job {job.name!r}: {field}={ours} differs from {theirs}, which job "

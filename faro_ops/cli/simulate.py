@@ -51,13 +51,13 @@ def simulate(
     from faro_lib import forecast
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.policies import PolicyContext, factory_of, make
-    from faro_lib.policies.factories import check_none_learns, learners
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
+    from faro_ops.checks import check_none_learns, learners, over_the_router
     from faro_ops.recommend.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
@@ -87,7 +87,7 @@ def simulate(
     policies = {name: make(name, context) for name in names}
 
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
-    if capped := PAPER.capped(day.jobs, day.requests_per_min):
+    if capped := over_the_router(PAPER, day.jobs, day.requests_per_min):
         say(capped)
     if is_table(workload) and not day.arrival_s and not at_random:
         tell_counts(day.jobs, say)

@@ -169,7 +169,15 @@ def _with_pools(
 def _in_pool(
     pool: Pool, job: Job, spec: ServeSpec, section: Mapping[str, Any], scale: float
 ) -> ServeSpec:
-    """The spec of a job of a pool; ValueError if its section contradicts the pool."""
+    """The spec of a job of a pool; ValueError if its section contradicts the pool.
+
+    The gateway of a pool sends each replica one request at a time, so others are refused.
+    """
+    if job.replica != SERIAL:
+        raise ValueError(
+            f"job {job.name!r}: replicas of kind {job.replica.kind} cannot be shared on Ray Serve "
+            f"yet; leave out pool={pool.name!r}, or use a serial replica"
+        )
     for key in OF_THE_POOL:
         if key in section:
             problem = f"serve.{key} cannot be set in pool {pool.name!r}, whose replicas are shared"

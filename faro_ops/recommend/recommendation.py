@@ -15,6 +15,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
 from faro_lib.workload.shares import at_least_one_each
+from faro_ops.checks import over_the_router
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
 from faro_ops.recommend.replay import Replay, days_to_replay, replay_of
 from faro_ops.recommend.savings import Saving, groups, savings
@@ -66,8 +67,8 @@ class Recommendation:
         return {required: f"meets {100 * self.max_violation_rate:g} % for every job"}
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `Advice.rows`, each with `replicas_now`; None = unknown."""
-        rows = self.advice.rows()
+        """The rows of `plain_rows`, each with `replicas_now`; None = unknown."""
+        rows = plain_rows(self.advice)
         if self.replicas_now is None:
             return [row | {"replicas_now": None} for row in rows]
         now = [int(count) if np.isfinite(count) else None for count in self.replicas_now]
@@ -114,7 +115,7 @@ def recommend(
     fitted = history.forecaster(forecaster)  # an unknown name fails before minutes of work
     for line in (*overloads(history, capacity), *silences(history)):
         report(line)
-    if capped := serving_model.capped(history.jobs, history.today):
+    if capped := over_the_router(serving_model, history.jobs, history.today):
         report(capped)
     report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
@@ -186,3 +187,32 @@ def accepted_rates(jobs: tuple[Job, ...], max_violation_rate: float | None) -> n
     if max_violation_rate is None:
         return 1 - arrays_of(jobs).quantile
     return np.full(len(jobs), max_violation_rate)
+
+
+def plain_rows(advice: Advice) -> list[dict[str, Any]]:
+    """One mapping per job in plain types; numbers that are infinite or unknown are None."""
+    plan, unknown = advice.plan, np.full(len(advice.jobs), np.nan)
+    up = unknown if plan.marginal_value_up is None else plan.marginal_value_up
+    down = unknown if plan.marginal_value_down is None else plan.marginal_value_down
+    return [
+        {
+            "job": job.name,
+            "replicas": int(plan.target[j]),
+            "drop": round(float(plan.drop[j]), 4),
+            "forecast_rps": _rounded(advice.forecast_rps[j]),
+            "prediction_interval_rps": list(map(_rounded, advice.prediction_interval_rps[:, j])),
+            "predicted_tail_latency_s": _rounded(advice.tail_latency_s[j]),
+            "slo_s": job.slo_s,
+            "quantile": job.quantile,
+            "slo_met": bool(advice.slo_met[j]),
+            "marginal_value_up": _rounded(up[j]),
+            "marginal_value_down": _rounded(down[j]),
+            "reason": advice.reason(j),
+        }
+        for j, job in enumerate(advice.jobs)
+    ]
+
+
+def _rounded(value: float) -> float | None:
+    """The value rounded to four decimals; None if it is not finite."""
+    return round(float(value), 4) if np.isfinite(value) else None

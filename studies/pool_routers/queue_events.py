@@ -205,11 +205,11 @@ def advance_queues(
     for n in range(size):
         ahead_s += read_ahead(until_s, head[n], end[n], requests)
         next_s[n] = next_pass_s(
-            head[n], arriving[n], end[n], router_free_s[n], arrival_s, router_in_s, latency_s
+            n, head, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
         )
     if ahead_s < 0:  # never; unless they are used, the compiler leaves out what was read
         return
-    busy, busy_s, busy_count = busy_slots(serving, done_s)
+    busy, busy_s, busy_count = busy_slots(done_s)
     busy_from, mask = 0, len(busy) - 1
     soonest = earliest(next_s)  # the job whose request ends its first pass next
     moves = 0
@@ -329,13 +329,13 @@ def advance_queues(
             done_s[starting] = now + takes_s
             insert_busy(starting, done_s[starting], busy, busy_s, busy_from, busy_count)
             busy_count += 1
-        free_s = router_free_s[position]
         if leaving != NONE:  # served or dropped, the request passes the router again
-            # Requests that have arrived by now enter the router first.
-            arriving[position], free_s = enter_router(
-                now, arriving[position], end[position], free_s, arrival_s, router_in_s, latency_s
-            )
-            free_s = through_router(free_s, now, router_out_s, leaving)
+            request = arriving[position]
+            if request < end[position] and arrival_s[request] <= now:  # it enters the router first
+                enter_router(
+                    position, now, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
+                )
+            free_s = through_router(router_free_s[position], now, router_out_s, leaving)
             router_free_s[position] = free_s
             spent_s = free_s - arrival_s[leaving]
             latency_s[leaving] = spent_s if served else np.inf
@@ -343,24 +343,15 @@ def advance_queues(
             if second < seconds:
                 finished[jobs[position], second] += 1
                 finished_latency_s[jobs[position], second] += spent_s
-        at_s = next_pass_s(
-            head[position],
-            arriving[position],
-            end[position],
-            free_s,
-            arrival_s,
-            router_in_s,
-            latency_s,
+        next_s[position] = next_pass_s(
+            position, head, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
         )
-        next_s[position] = at_s
         if position == soonest:  # as in `pool_events.advance_pool`
             soonest = earliest(next_s)
     for n in range(size):
-        job = jobs[n]
-        station.next_arrival[job], station.router_free_s[job] = enter_router(
-            until_s, arriving[n], end[n], router_free_s[n], arrival_s, router_in_s, latency_s
-        )
-        station.head[job] = head[n]
+        enter_router(n, until_s, arriving, end, router_free_s, arrival_s, router_in_s, latency_s)
+        station.next_arrival[jobs[n]], station.head[jobs[n]] = arriving[n], head[n]
+        station.router_free_s[jobs[n]] = router_free_s[n]
     if age_s > 0 and until_s >= next_count_s:
         next_count_s = _next_count_s(until_s, age_s)
         counted[:] = inside

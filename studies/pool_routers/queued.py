@@ -8,16 +8,17 @@ import numpy as np
 
 from faro_lib.simulate import events
 from faro_lib.simulate.events import Requests, Station
-from faro_lib.simulate.pools import SharedReplicas
+from faro_lib.simulate.pools import PoolRouter, SharedReplicas
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Pool
+from faro_lib.workload.replicas import SERIAL
 from studies.pool_routers import queue_events
 
 NONE_MOVED = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class EarlyBinding:
+class EarlyBinding(PoolRouter):
     """A request joins the replica with the fewest requests among those that hold its model.
 
     A replica serves the earliest deadline in its queue.
@@ -69,6 +70,11 @@ class QueuedReplicas(SharedReplicas):
         router: EarlyBinding,
     ):
         super().__init__(pool, jobs, requests, station, queue_limit)
+        replica = jobs[pool.jobs[0]].replica
+        if replica != SERIAL:
+            raise ValueError(
+                f"pool {pool.name!r}: its replicas are {replica}, which only binding late can serve"
+            )
         slots, size = len(self.state.home), len(pool.jobs)
         self.queues = queue_events.new_queues(slots, size, queue_limit, int(router.gateways))
         self._rules = queue_events.Rules(
@@ -114,11 +120,12 @@ class QueuedReplicas(SharedReplicas):
         positions = np.empty_like(moved)
         count = queue_events.take_out(self.state, self.queues, slot, model, moved, positions)
         if count:
-            self._run(now_s, moved[:count], positions[:count])
+            self._route(now_s, moved[:count], positions[:count])
 
-    def _run(
-        self, until_s: float, moved: np.ndarray = NONE_MOVED, of: np.ndarray = NONE_MOVED
-    ) -> None:
+    def _run(self, until_s: float, changed: bool = False) -> None:
+        self._route(until_s, NONE_MOVED, NONE_MOVED)
+
+    def _route(self, until_s: float, moved: np.ndarray, of: np.ndarray) -> None:
         """Run the event loop up to `until_s`, where requests `moved`, `of` jobs, are routed."""
         trial = self._members, self._requests, self._station, self.state, self.queues
         queue_events.advance_queues(until_s, moved, of, self._rules, *trial)
@@ -136,7 +143,24 @@ class QueuedReplicas(SharedReplicas):
                 break
             of.append(int(deadline_s.argmin()))
             moved.append(self._pop_waiting(of[-1]))
-        self._run(now_s, np.array(moved, np.int64), np.array(of, np.int64))
+        self._route(now_s, np.array(moved, np.int64), np.array(of, np.int64))
+
+    def _urgent_s(self) -> np.ndarray:
+        """Deadline of each job's first waiting request, inf if none waits, (jobs of the pool,)."""
+        station, jobs = self._station, self._members.jobs
+        waits = station.waiting_count[jobs] > 0
+        first = station.waiting[jobs, station.waiting_head[jobs]][waits]
+        deadline_s = np.full(len(jobs), np.inf)
+        deadline_s[waits] = self._requests.arrival_s[first] + self._members.slo_s[waits]
+        return deadline_s
+
+    def _pop_waiting(self, position: int) -> int:
+        """Take the first waiting request of a job out of its queue."""
+        station, job = self._station, self._members.jobs[position]
+        head = station.waiting_head[job]
+        station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
+        station.waiting_count[job] -= 1
+        return int(station.waiting[job, head])
 
 
 class LoadingReplicas(QueuedReplicas):

@@ -24,6 +24,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, Placement, Traces, Workload, arrays_of, pools_of
 from faro_lib.workload.pools import chained
+from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous
 from faro_lib.workload.synthetic import synthetic
 from studies.sharing import shortage
 from tests.support.examples import examples
@@ -375,6 +376,26 @@ class TestBadPools:
         first, second = Job("a", pool="p", models_per_replica=2), Job("b", pool="p", cores=2.0)
         with pytest.raises(ValueError, match=r"job 'b': cores=2\.0 differs from 1\.0"):
             pools_of([first, second])
+
+    def test_replicas_of_a_pool_are_of_one_kind_with_equal_limits(self):
+        def pool_of(*replicas):
+            fields = {"pool": "p", "models_per_replica": 2}
+            return pools_of([Job(name, replica=one, **fields) for name, one in zip("ab", replicas)])
+
+        refused = {
+            "kind=batched differs from serial": (SERIAL, Batched(4, base_s=0.1)),
+            "at_once=3 differs from 2": (Concurrent(2), Concurrent(3)),
+            r"slowdown=0\.5 differs from 0\.0": (Concurrent(2), Concurrent(2, 0.5)),
+            "max_batch=8 differs from 4": (Batched(4, base_s=0.1), Batched(8, base_s=0.1)),
+            r"wait_s=0\.1 differs from 0\.0": (Batched(4, 0.0, 0.1), Batched(4, 0.1, 0.1)),
+        }
+        for message, replicas in refused.items():
+            with pytest.raises(ValueError, match=f"job 'b': {message}, which job 'a' of pool 'p'"):
+                pool_of(*replicas)
+        with pytest.raises(ValueError, match="job 'a': replicas of kind continuous cannot be sh"):
+            pool_of(*[Continuous(0.02, 0.001, 1e-4, 3, 5.0, 9.0)] * 2)
+        # Models may differ in how long a batch takes.
+        assert len(pool_of(Batched(4, 0.1, 0.1), Batched(4, 0.1, 0.3))[0].jobs) == 2
 
     def test_jobs_of_the_same_name_without_a_pool_are_alone(self):
         assert [pool.jobs for pool in pools_of([Job("a"), Job("a", slo_s=1.0)])] == [(0,), (1,)]

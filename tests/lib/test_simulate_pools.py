@@ -22,9 +22,16 @@ from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.pools import Placement, pools_of
+from faro_lib.workload.replicas import SERIAL, Batched, Concurrent
 from studies.pool_routers import ROUTERS, EarlyBinding
 
 EARLY, LRU = ROUTERS["early"], ROUTERS["lru"]
+KINDS = (
+    Concurrent(3, 0.4),
+    Batched(4, 0.0, 0.1, 0.05),
+    Batched(4, 0.15, 0.1, 0.05),
+    Batched(4, 2.0, 0.1, 0.05),
+)
 EVERY_2 = Placement(np.array([0, 1]), np.ones((2, 2), bool))
 
 
@@ -123,6 +130,39 @@ def test_one_replica_serves_first_come_first_served_under_every_router(router):
     np.testing.assert_array_equal(latency_s, other_s)
 
 
+@pytest.mark.parametrize("servers", [2, 12])
+def test_concurrent_replicas_that_do_not_slow_down_are_so_many_servers(servers):
+    separate, merged, by_job = poisson([0.5 * servers, 0.35 * servers], 40_000)
+    jobs = pooled(2, 2, replica=Concurrent(2))
+    replicas = servers // 2
+    everything = Placement(np.arange(replicas) * 2 // replicas, np.ones((replicas, 2), bool))
+    latency_s = constant_pool_latencies(
+        jobs, separate, everything, ServingModel("least-outstanding", queue_limit=100_000)
+    )
+    queue = ServingModel(queue_limit=100_000, max_ongoing_requests=1)
+    alone = Placement(np.zeros(servers, int), np.ones((servers, 1), bool))
+    of_one_queue_s = constant_pool_latencies((Job("one"),), merged, alone, queue)
+    np.testing.assert_allclose(latency_s, of_one_queue_s[by_job], atol=1e-7)
+
+
+@pytest.mark.parametrize("replica", [SERIAL, *KINDS], ids=str)
+@pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
+def test_a_replica_with_requests_of_one_model_serves_as_an_isolated_one(replica, dispatch):
+    busy_s = 1 / replica.capacity_rps(0.18)
+    per_min = int(0.8 * 60 / busy_s)
+    alone = (Job("a", replica=replica, service_scv=0.3),)
+    # Without a router, all requests wait in the replica.
+    model = ServingModel(dispatch, queue_limit=100_000, max_ongoing_requests=100_000)
+    draws = draw(Workload(alone, np.full((1, 60), per_min)), 24, router=model.router)
+    one = Placement(np.array([0]), np.ones((1, 1), bool))
+    isolated_s = constant_pool_latencies(alone, draws, one, model)
+    jobs = pooled(2, 2, replica=replica, service_scv=0.3)
+    no_requests = replace(draws, first=np.append(draws.first, draws.first[-1]))
+    shared = Placement(np.array([0]), np.ones((1, 2), bool))
+    latency_s = constant_pool_latencies(jobs, no_requests, shared, model)
+    np.testing.assert_array_equal(latency_s, isolated_s)
+
+
 def test_binding_early_lies_between_a_single_queue_and_separate_queues():
     separate, _, _ = poisson([1.6, 1.6], 60_000)
     jobs, everything = pooled(2, 2), Placement(np.array([0, 0, 1, 1]), np.ones((4, 2), bool))
@@ -151,11 +191,12 @@ def test_gateways_that_do_not_see_each_other_send_worse():
 # A job without others in its pool.
 
 
+@pytest.mark.parametrize("replica", [SERIAL, *KINDS[::2]], ids=str)
 @pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
-def test_a_pool_of_one_is_bitwise_a_job_without_a_pool(dispatch):
+def test_a_pool_of_one_is_bitwise_a_job_without_a_pool(dispatch, replica):
     counts = np.random.default_rng(5).integers(200, 1200, (3, 12))
-    alone = tuple(Job(name) for name in "abc")
-    ones = tuple(Job(name, pool=f"pool {name}", models_per_replica=3) for name in "abc")
+    alone = tuple(Job(name, replica=replica) for name in "abc")
+    ones = tuple(replace(job, pool=f"pool {job.name}", models_per_replica=3) for job in alone)
     model = ServingModel(dispatch)
     runs = [
         simulate(Workload(jobs, counts), AIAD(), 9, 24, serving_model=model)
@@ -429,6 +470,50 @@ def test_the_earliest_deadline_is_served_first_and_not_the_oldest_request():
     model = ServingModel("least-outstanding", pool_router=LRU)
     latency_s = constant_pool_latencies(jobs, draws, one, model)
     np.testing.assert_allclose(arrival_s + latency_s, [1.0, 2.0, 3.0, 4.0])
+
+
+def served_by_one(replica, arrival_s, slo_s=(0.7, 0.7)) -> list[float]:
+    """When the requests at `arrival_s` (of each job) end, if one replica holds both models."""
+    jobs = tuple(replace(job, slo_s=its) for job, its in zip(pooled(2, replica=replica), slo_s))
+    at_s = np.concatenate(arrival_s)
+    first = np.cumsum([0, *map(len, arrival_s)])
+    none, ones = np.empty(0), np.ones(len(at_s))
+    draws = Draws(first, at_s, none, ones, none, ones, 1)
+    one = Placement(np.array([0]), np.ones((1, 2), bool))
+    latency_s = constant_pool_latencies(jobs, draws, one, ServingModel("least-outstanding"))
+    return (at_s + latency_s).round(9).tolist()
+
+
+def test_a_batch_has_requests_of_one_model_only():
+    batched = Batched(3, 0.0, batch_s=(1.0, 1.5, 2.0))
+    arrivals_s = [0.0, 0.2, 0.4, 0.6, 0.8], [0.1, 0.3]
+    # A batch of one of job 0, then the two of job 1, whose deadline is first, then job 0's others.
+    ends_s = served_by_one(batched, arrivals_s)
+    assert ends_s == [1.0, 4.5, 4.5, 4.5, 5.5, 2.5, 2.5]
+
+
+def test_a_batch_that_is_not_full_waits_and_one_of_another_model_that_is_full_does_not():
+    batched = Batched(2, 0.5, batch_s=(1.0, 1.0))
+    assert served_by_one(batched, ([0.0], [10.0])) == [1.5, 11.5]
+    assert served_by_one(batched, ([0.0, 0.3], [])) == [1.3, 1.3]
+    # Job 1 fills its batch while job 0 waits; job 0 waits again from when the replica is free.
+    assert served_by_one(batched, ([0.0], [0.1, 0.2])) == [2.7, 1.2, 1.2]
+
+
+def test_concurrent_requests_of_several_models_slow_each_other_down():
+    assert served_by_one(Concurrent(2, 1.0), ([0.0], [0.0])) == [2.0, 2.0]
+    assert served_by_one(Concurrent(2, 0.0), ([0.0, 0.1], [0.2])) == [1.0, 1.1, 2.0]
+    # The replica is full until 1 s. The earlier deadline is next.
+    ends_s = served_by_one(Concurrent(1, 0.0), ([0.0, 0.1], [0.2]), (9.0, 0.5))
+    assert ends_s == [1.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("router", [EARLY, LRU], ids=lambda router: router.name)
+@pytest.mark.parametrize("replica", KINDS[:2], ids=str)
+def test_other_routers_than_late_binding_refuse_replicas_that_are_not_serial(router, replica):
+    message = rf"pool 'p': its replicas are {replica.kind}\(.*, which only binding late can serve"
+    with pytest.raises(ValueError, match=message):
+        cluster_of(pooled(2, replica=replica), [1, 1], pool_router=router)
 
 
 def test_multiplexing_loads_on_demand_and_drops_the_model_used_least_recently():

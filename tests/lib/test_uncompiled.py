@@ -21,9 +21,10 @@ from faro_lib.metrics.measures import summarize
 from faro_lib.policies import AIAD, PolicyContext, make
 from faro_lib.queueing import _latency_kernels as queues
 from faro_lib.simulate import ServingModel, draw, simulate
+from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.replicas import Batched, Concurrent, Continuous
+from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous
 from studies.oracle import Oracle
 from studies.paper.solver import solve_paper
 from studies.pool_routers import ROUTERS
@@ -78,10 +79,14 @@ def of_kinds() -> dict:
 
 
 def in_a_pool() -> dict:
-    """Jobs that share replicas, under every router of a pool."""
-    jobs = tuple(replace(job, tenant="", pool="p", models_per_replica=2) for job in JOBS)
+    """Jobs that share replicas, under every router of a pool, and replicas of every kind."""
+    cases = [(name, router, SERIAL) for name, router in ROUTERS.items()]
+    for replica in (Concurrent(2, 0.5), Batched(3, 0.1, 0.2, 0.05)):
+        cases.append((replica.kind, LATE_BINDING, replica))
     told = {}
-    for name, router in ROUTERS.items():
+    for name, router, replica in cases:
+        shared = {"tenant": "", "pool": "p", "models_per_replica": 2, "replica": replica}
+        jobs = tuple(replace(job, **shared) for job in JOBS)
         model = ServingModel(queue_limit=5, pool_router=router)
         run = simulate(Workload(jobs, COUNTS), AIAD(), 7, seed=3, serving_model=model)
         tail_s = np.nan_to_num(run.tail_latency_s, posinf=-1)

@@ -232,6 +232,21 @@ def test_jobs_that_share_replicas_are_refused_where_no_router_stands(arguments, 
     assert_one_line(capsys.readouterr().err, "pool")
 
 
+@pytest.mark.parametrize("kind", ["concurrent, at_once: 4", "batched, max_batch: 4, base_s: 0.1"])
+@pytest.mark.parametrize(
+    "command", ["run --capacity 4", "deploy --dry-run --address http://127.0.0.1:1"]
+)
+def test_ray_serve_refuses_pools_of_replicas_that_are_not_serial(command, kind, tmp_path, capsys):
+    table = tmp_path / "jobs.yaml"
+    shared = f"pool: p, models_per_replica: 2, replica: {{kind: {kind}}}"
+    table.write_text(f"- {{job: a, {shared}}}\n- {{job: b, {shared}}}\n")
+
+    assert cli.main([*command.split(), "--jobs", str(table)]) == 2
+
+    named = f"replicas of kind {kind.partition(',')[0]} cannot be shared on Ray Serve yet"
+    assert_one_line(capsys.readouterr().err, f"job 'a': {named}")
+
+
 def test_nothing_in_front_of_deployments_routes_to_shared_replicas(tmp_path):
     table = tmp_path / "jobs.yaml"
     shared = "pool: p, models_per_replica: 2"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import reference_pools
@@ -15,6 +16,7 @@ from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.pools import Placement, Pool, pools_of
+from faro_lib.workload.replicas import SERIAL, Batched, Concurrent
 from studies.pool_routers import EarlyBinding, LeastRecentlyUsed
 
 
@@ -77,7 +79,11 @@ class PoolSchedule:
         ]
         columns = [draws.arrival_s, passes[0], draws.service_s, passes[1], draws.coin]
         requests = [Request(*row) for row in zip(*(column.tolist() for column in columns))]
-        world = reference_pools.PoolWorld(
+        kinds = [asdict(job.replica) for job in self.jobs]
+        for kind, job in zip(kinds, self.jobs):
+            kind["batch_s"] = getattr(job.replica, "durations_s", ())
+        world_of = reference_pools.WORLDS.get(self.jobs[0].replica.kind)
+        world = (partial(world_of, kinds) if world_of else reference_pools.PoolWorld)(
             [requests[a:b] for a, b in zip(draws.first[:-1], draws.first[1:])],
             [job.slo_s for job in self.jobs],
             list(pool.load_s),
@@ -121,6 +127,20 @@ def routers(draw_from):
 
 
 @st.composite
+def replicas_of_jobs(draw_from, size):
+    """The replicas of the jobs of a pool: of one kind, with equal limits."""
+    kind = draw_from(st.sampled_from(["serial", "concurrent", "batched"]))
+    at_once = draw_from(st.integers(1, 4))
+    if kind == "serial":
+        return [SERIAL] * size
+    if kind == "concurrent":
+        return [Concurrent(at_once, draw_from(st.sampled_from([0.0, 0.5])))] * size
+    wait_s = draw_from(st.sampled_from([0.0, 0.1, 1.0]))
+    base_s = [draw_from(st.sampled_from([0.05, 0.2])) for _ in range(size)]
+    return [Batched(at_once, wait_s, base, 0.03) for base in base_s]
+
+
+@st.composite
 def pool_schedules(draw_from):
     size = draw_from(st.integers(2, 4))
     by_memory = draw_from(st.booleans())
@@ -128,6 +148,7 @@ def pool_schedules(draw_from):
     memory_of = draw_from(st.lists(st.sampled_from([1.0, 2.0]), min_size=size, max_size=size))
     load_s = draw_from(st.lists(st.sampled_from([0.0, 0.3, 2.0]), min_size=size, max_size=size))
     slo_s = draw_from(st.lists(st.sampled_from([0.2, 0.7, 2.0]), min_size=size, max_size=size))
+    replicas = draw_from(replicas_of_jobs(size))
     jobs = tuple(
         Job(
             f"job{n}",
@@ -139,7 +160,8 @@ def pool_schedules(draw_from):
             replica_memory_gib=3.0 if by_memory else None,
             model="other" if n % 2 else "resnet34",
             service_time_s=0.05 if n % 2 else 0.18,
-            service_scv=0.5 if n % 2 else 0.0,
+            service_scv=0.5 if n % 2 or replicas[n].kind == "batched" else 0.0,
+            replica=replicas[n],
         )
         for n in range(size)
     )
@@ -148,7 +170,7 @@ def pool_schedules(draw_from):
         dispatch=draw_from(st.sampled_from(["round-robin", "least-outstanding"])),
         queue_limit=draw_from(st.sampled_from([0, 3, 50])),
         max_ongoing_requests=draw_from(st.integers(1, 4)),
-        pool_router=draw_from(routers()),
+        pool_router=draw_from(routers()) if replicas[0] == SERIAL else LATE_BINDING,
     )
     steps: list = []
     serving, wish = 0, 0

@@ -2,7 +2,8 @@
 
 It follows the rules in docs/design.md and in the docstrings of `faro_lib.simulate`, one event and
 one replica at a time. Which row of a placement a replica follows is passed in, because several
-choices can be equally good.
+choices can be equally good. `PoolWorld` has serial replicas, `ConcurrentWorld` and `BatchedWorld`
+the other kinds.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from math import floor, inf
 
-from reference_simulator import Clock, Request, Router
+from reference_simulator import Clock, ConcurrentReplica, Request, Router
 
 # The order of events at equal times; a request passes the router as in `reference_simulator`.
-PASS, SERVICE, LOAD, SCRIPT = 1, 2, 3, 4
+PASS, SERVICE, BATCH, LOAD, SCRIPT = 1, 2, 2.5, 3, 4
 
 
 @dataclass(eq=False)
@@ -25,6 +26,8 @@ class Replica:
     row: set[int]
     free_since: tuple
     alive: bool = True
+    free_s: float = -inf  # batched: when it became free
+    slots: ConcurrentReplica | None = None  # concurrent: what it serves
     serving: tuple[int, Request] | None = None
     queue: list[tuple[int, Request]] = field(default_factory=list)
     loading: tuple[float, int] | None = None
@@ -230,6 +233,7 @@ class PoolWorld:
             self.born, self.homes[row], set(self.rows[row]), self.rows[row], (self.freed,)
         )
         replica.used_s = dict.fromkeys(self.jobs, self.clock.now_s)
+        replica.free_s = self.clock.now_s
         self.born += 1
         self.replicas.append(replica)
         self.followed.append(row)
@@ -272,9 +276,7 @@ class PoolWorld:
                 if replica.loading is None:
                     self._change(replica)
         if self.router == "late":
-            free = [replica for replica in self.replicas if replica.serving is None]
-            for replica in sorted(free, key=lambda replica: replica.free_since):
-                self._take(replica)
+            self._serve_waiting()
             return
         able = [
             job
@@ -288,6 +290,11 @@ class PoolWorld:
             ready.append((job, self.waiting[job].popleft()))
         for entry in ready:
             self._route(*entry)
+
+    def _serve_waiting(self):
+        free = [replica for replica in self.replicas if replica.serving is None]
+        for replica in sorted(free, key=lambda replica: replica.free_since):
+            self._take(replica)
 
     def _change(self, replica):
         missing = sorted(replica.row - replica.holds, key=lambda m: (m != replica.home, m))
@@ -322,3 +329,150 @@ class PoolWorld:
         self._note(replica)
         for entry in moving:
             self._route(*entry)
+
+
+class ConcurrentWorld(PoolWorld):
+    """Late binding to replicas that serve up to `at_once` requests, slower if there are several."""
+
+    def __init__(self, kinds, *arguments):
+        self.kinds = kinds  # the fields of each job's replica
+        super().__init__(*arguments)
+
+    def _inside(self, replica):
+        return len(replica.slots.line) if replica.slots else 0
+
+    def _has_room(self, replica):
+        return self._inside(replica) < self.kinds[0]["at_once"]
+
+    def _route(self, job, request):
+        replica = min(
+            (r for r in self.replicas if job in r.holds and self._has_room(r)),
+            key=lambda r: (self._inside(r), r.home != job, r.free_since),
+            default=None,
+        )
+        if replica is None and len(self.waiting[job]) > self.queue_limit:
+            return False
+        if replica is None:
+            self.waiting[job].append(request)
+        else:
+            self._begin(replica, job, request)
+        return True
+
+    def _begin(self, replica, job, request):
+        if replica.slots is None:
+            replica.slots = ConcurrentReplica(
+                self.clock, replica.number, lambda done: self._served(replica, done), self.kinds[0]
+            )
+        request.job = job
+        replica.slots.accept(request)
+        self._note_event(replica)
+
+    def _note_event(self, replica):
+        self.freed += 1
+        replica.free_since = (self.freed,)
+
+    def _served(self, replica, done):
+        self._note_event(replica)
+        self._take(replica)
+        for request in done:
+            self._leave(request.job, request)
+
+    def _serve_waiting(self):
+        while True:
+            before = sum(map(len, self.waiting))
+            for replica in sorted(self.replicas, key=lambda replica: replica.free_since):
+                if self._has_room(replica):
+                    self._take(replica)
+                if sum(map(len, self.waiting)) < before:
+                    break
+            else:
+                return
+
+
+class BatchedWorld(PoolWorld):
+    """Late binding to replicas that serve a batch of requests of one job at a time."""
+
+    def __init__(self, kinds, *arguments):
+        self.kinds = kinds
+        self.most, self.wait_s = kinds[0]["max_batch"], kinds[0]["wait_s"]
+        super().__init__(*arguments)
+
+    def _route(self, job, request):
+        replica = self._choice(job)
+        room = self.queue_limit + self.most - 1  # for a batch beside the queue
+        if replica is None and len(self.waiting[job]) > room:
+            return False
+        request.entered_s = self.clock.now_s
+        self.waiting[job].append(request)
+        if replica and (self.wait_s == 0 or len(self.waiting[job]) >= self.most):
+            self._begin_batch(replica, job)
+        self._plan_batches()
+        return True
+
+    def _begin_batch(self, replica, job):
+        queue = self.waiting[job]
+        batch = [queue.popleft() for _ in range(min(len(queue), self.most))]
+        replica.serving = (job, batch)
+        takes_s = self.kinds[job]["batch_s"][len(batch) - 1] * batch[0].service_s
+        at_s = self.clock.now_s + takes_s
+        self.clock.at(at_s, SERVICE, lambda: self._complete(replica), tie=replica.number)
+
+    def _complete(self, replica):
+        job, batch = replica.serving
+        replica.serving = None
+        self.freed += 1
+        replica.free_since, replica.free_s = (self.freed,), self.clock.now_s
+        self._take(replica)
+        for request in batch:
+            self._leave(job, request)
+        self._plan_batches()
+
+    def _at_latest_s(self, replica, job):
+        return max(replica.free_s, self.waiting[job][0].entered_s) + self.wait_s
+
+    def _take(self, replica):
+        ready = [
+            job
+            for job in self.jobs
+            if self.waiting[job]
+            and job in replica.holds
+            and (
+                len(self.waiting[job]) >= self.most
+                or self._at_latest_s(replica, job) <= self.clock.now_s
+            )
+        ]
+        if ready and replica.alive:
+            self._begin_batch(
+                replica, min(ready, key=lambda job: self._deadline_s(job, self.waiting[job][0]))
+            )
+
+    def _due_s(self, job):
+        """When the job's next batch starts, full or not; inf without waiting or free replicas."""
+        free = [r for r in self.replicas if r.serving is None and job in r.holds]
+        if not free or not self.waiting[job]:
+            return inf
+        return min(self._at_latest_s(replica, job) for replica in free)
+
+    def _plan_batches(self):
+        for job in self.jobs:
+            due_s = self._due_s(job)
+            if due_s < inf:
+                self.clock.at(
+                    due_s, BATCH, lambda j=job, d=due_s: self._start_if_due(j, d), tie=job
+                )
+
+    def _start_if_due(self, job, planned_s):
+        if self._due_s(job) == planned_s:
+            self._begin_batch(self._choice(job), job)
+            self._plan_batches()
+
+    def _serve_waiting(self):
+        super()._serve_waiting()
+        self._plan_batches()
+
+    def _script_remove(self, argument):
+        super()._script_remove(argument)
+        self._plan_batches()
+
+
+WORLDS = {"concurrent": ConcurrentWorld, "batched": BatchedWorld}

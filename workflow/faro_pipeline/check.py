@@ -75,16 +75,16 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
     Return the numbers of jobs, of training days and of minutes in a day.
     """
     from faro_lib.forecast.posterior import posterior_of_jobs
-    from faro_lib.policies.factories import check_none_learns
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.tables import load_workload
+    from faro_ops.checks import check_none_learns, over_the_router
 
     traces = load_workload(
         config.workload, config.jobs, raw=config.raw, synthetic=config.synthetic.model_dump()
     )
     minutes = traces.evaluation.shape[-1]
     check_sizes(config, traces.jobs, traces.days, minutes)
-    if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
+    if capped := over_the_router(PAPER, traces.jobs, traces.evaluation[0]):
         print(capped, file=sys.stderr)
     if not traces.days:
         check_none_learns(config.policies, traces.jobs, config.workload)

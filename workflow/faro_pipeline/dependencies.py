@@ -45,7 +45,7 @@ REGISTRIES = {
         looks_up={"FITS", "fit", "forecasters"}, adds={"register"}
     ),
     "faro_lib.policies.factories": Registry(
-        looks_up={"FACTORIES", "check_none_learns", "factory_of", "learners", "make"},
+        looks_up={"FACTORIES", "factory_of", "make"},
         adds={"register", "register_family"},
     ),
 }
