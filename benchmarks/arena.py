@@ -7,6 +7,8 @@
     python benchmarks/arena.py --record arena/keda.py --hidden-seed 7
     # a new scenario for every entry of data/arena, with its hidden seed
     python benchmarks/arena.py --add wrong-times-v1
+    # the entries of a scenario that has a list of its own
+    python benchmarks/arena.py --record --only llm-10-v1 --hidden-seed 7
 
 The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the
 machine and are not compared.
@@ -43,6 +45,23 @@ ENTRIES = (
     "arena/knative.py",
     "paper/cilantro.py",
 )
+# Scenario -> entries that are scored on it alone, recorded in a folder with its name. The last ones
+# read gauges that only the engines of this scenario have.
+OF_SCENARIO = {
+    "llm-10-v1": (
+        "FairShare",
+        "HPA",
+        "RayServe-2.60",
+        "Faro-Sum",
+        "Faro-FairSum",
+        "arena/keda.py",
+        "arena/knative.py",
+        "arena/llm_waiting.py",
+        "arena/llm_cache.py",
+        "arena/llm_ray_serve.py",
+        "arena/llm_dynamo.py",
+    ),
+}
 TOLERANCE = 1e-6
 
 
@@ -73,15 +92,20 @@ def with_scenario(kept: dict, name: str, more: dict) -> dict:
     }
 
 
-def record(entry: dict) -> None:
-    with atomic_write(KEPT / f"{entry['policy']}.json") as partial:
+def record(entry: dict, folder: Path = KEPT) -> None:
+    folder.mkdir(exist_ok=True)
+    with atomic_write(folder / f"{entry['policy']}.json") as partial:
         partial.write_text(json.dumps(entry, indent=1) + "\n")
 
 
-def recorded(names: list[str]) -> list[dict]:
+def recorded(names: list[str], pattern: str = "**/*.json") -> list[dict]:
     """The entries of data/arena with these names; all of them without names."""
-    files = [KEPT / f"{name}.json" for name in names] or sorted(KEPT.glob("*.json"))
-    return [json.loads(file.read_text()) for file in files]
+    files = sorted(KEPT.glob(pattern))
+    kept = [json.loads(file.read_text()) for file in files]
+    missing = sorted(set(names) - {entry["policy"] for entry in kept})
+    if missing:
+        raise SystemExit(f"{KEPT} has no entry {missing[0]!r}")
+    return [entry for entry in kept if not names or entry["policy"] in names]
 
 
 def differences(kept: dict, now: dict) -> list[str]:
@@ -107,18 +131,24 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="policies; with --record, entries")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--add", metavar="SCENARIO", help="score recorded entries on it, too")
+    parser.add_argument("--only", choices=OF_SCENARIO, help="with --record: its own list")
     parser.add_argument("--hidden-seed", type=int, default=1 + secrets.randbelow(HIDDEN_SEEDS))
     arguments = parser.parse_args()
     began = time.perf_counter()
     wrong = []
-    if arguments.record:
+    if arguments.only and not arguments.record:
+        parser.error("--only goes with --record")
+    if arguments.only:
+        for entry in arguments.names or OF_SCENARIO[arguments.only]:
+            scored = rerun(entry, [arguments.only], arguments.hidden_seed)
+            record(scored, KEPT / arguments.only)
+    elif arguments.record:
         quick = [one.name for one in scenarios().values() if one.quick]
-        KEPT.mkdir(exist_ok=True)
         for entry in arguments.names or ENTRIES:
             record(rerun(entry, quick, arguments.hidden_seed))
     elif arguments.add:
         scenario_of(arguments.add)
-        for kept in recorded(arguments.names):
+        for kept in recorded(arguments.names, "*.json"):
             more = rerun(kept["entry"], [arguments.add], kept["hidden_seed"])
             record(with_scenario(kept, arguments.add, more))
     else:

@@ -19,6 +19,8 @@ from studies.wording import and_list, markdown_table
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/arena.md"
 KEPT = ROOT / "data/arena"
+LANGUAGE_MODELS = "llm-10-v1"
+KINDS = ("public", "hidden")  # of seeds
 OWN = KEPT / "own-code.csv"  # of benchmarks/own_code.py
 BUILT = KEPT / "own-code-built.csv"
 DIFFERENCES = KEPT / "own-code-differences.csv"
@@ -94,6 +96,19 @@ def listed() -> str:
     for one in scenarios().values():
         rows.append((one.name, "quick" if one.quick else "all", one.capacity, one.what))
     return markdown_table(["scenario", "set", "cores", "what it is"], rows)
+
+
+def of_language_models(entries: dict[str, Entry]) -> str:
+    """A row per entry of llm-10-v1, by mean regret: regret and SLO violations by seed."""
+    tables = {name: pd.DataFrame(entry["scenarios"]) for name, entry in entries.items()}
+    rows = []
+    for name, table in sorted(tables.items(), key=lambda item: item[1]["regret"].mean()):
+        by_kind = table.set_index("kind").loc[list(KINDS)]
+        measures = [*by_kind["regret"], *by_kind["slo_violation_rate"]]
+        mean = table["regret"].mean()
+        rows.append((name, f"{mean:.1%}", *(f"{value:.1%}" for value in measures)))
+    heads = [f"{what}, {kind}" for what in ("regret", "SLO missed") for kind in KINDS]
+    return markdown_table(["entry", "mean regret", *heads], rows)
 
 
 def code(entries: dict[str, Entry]) -> str:
@@ -207,6 +222,7 @@ def with_tables(page: str, entries: dict[str, Entry]) -> str:
         "ranking": ranking(entries),
         "by scenario": by_scenario(entries),
         "scenarios": listed(),
+        "language models": of_language_models(scores.read_scenario(KEPT, LANGUAGE_MODELS)),
     }
     runs = pd.read_csv(OWN)
     tables |= {

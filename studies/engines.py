@@ -66,7 +66,7 @@ class EngineCluster(SimulatedCluster):
     """A simulated cluster of continuous replicas that reports `EngineObservation`s.
 
     A sequence in service is taken to use the KV cache for its prompt and its whole output.
-    `load_per_min` is (jobs, minutes). `changes` are those of `SimulatedCluster`.
+    `load_per_min` is (jobs, minutes); None = `load_of`. `changes` are those of `SimulatedCluster`.
     """
 
     def __init__(
@@ -77,11 +77,12 @@ class EngineCluster(SimulatedCluster):
         initial: np.ndarray,
         serving_model: ServingModel,
         *,
-        load_per_min: np.ndarray,
+        load_per_min: np.ndarray | None = None,
         **changes: Any,
     ):
         super().__init__(workload, draws, capacity, initial, serving_model, **changes)
-        self._load_per_min = load_per_min
+        load = load_of(workload, draws) if load_per_min is None else load_per_min
+        self._load_per_min = load
         self._tokens = draws.prompt_tokens + draws.output_tokens
         self._tokens_per_min = tokens_per_min(draws, workload.minutes)
         self._cache_tokens = np.array([cache_tokens(job) for job in workload.jobs])
@@ -112,6 +113,17 @@ class EngineCluster(SimulatedCluster):
             load_per_min=self._load_per_min[:, first : usual.minute],
             tokens_per_min=self._tokens_per_min[:, :, first : usual.minute],
         )
+
+
+def load_of(workload: Workload, draws: Draws) -> np.ndarray:
+    """Load of every minute in requests of mean length (`costs`), (jobs, minutes)."""
+    load = np.zeros((len(workload.jobs), workload.minutes))
+    for of_job, job, a, b in zip(load, workload.jobs, draws.first, draws.first[1:]):
+        assert isinstance(job.replica, Continuous)
+        cost = costs(job.replica, draws.prompt_tokens[a:b], draws.output_tokens[a:b])
+        minute = (draws.arrival_s[a:b] / MINUTE_S).astype(int)
+        of_job[:] = np.bincount(minute, cost, workload.minutes)
+    return load
 
 
 def simulate_engines(

@@ -14,7 +14,7 @@ import numpy as np
 from faro_lib.allocate import best_by_minute
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Fixed
-from faro_lib.simulate import Draws, simulate
+from faro_lib.simulate import Draws, ServingModel, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
@@ -34,7 +34,9 @@ class Clairvoyant:
     utility: np.ndarray  # same shape; NaN without requests
 
 
-def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
+def measured_utility(
+    workload: Workload, draws: Draws, max_replicas: int, serving_model: ServingModel = PAPER
+) -> np.ndarray:
     """Simulated utility (jobs, counts, minutes + 1) of each replica count; NaN without requests.
 
     Idle minutes after each minute let its requests finish. The utility is an upper bound, because
@@ -45,7 +47,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     """
     # Up to `left` requests per replica remain after a minute. The idle minutes suffice to serve 2 *
     # `left`.
-    left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))
+    left = serving_model.queue_limit + 2 + max(map(serving_model.limit_of, workload.jobs))
     every = 2 + int(2 * left * arrays_of(workload.jobs).busy_s.max() // MINUTE_S)
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
     counts[:, ::every] = workload.requests_per_min
@@ -58,7 +60,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
         limits: dict[str, Any] = dict(min_replicas=count, max_replicas=count, tenant_quota=None)
         fixed = tuple(replace(job, **limits) for job in workload.jobs)
         day = replace(workload, jobs=fixed, requests_per_min=counts, arrival_s=())
-        run = simulate(day, Fixed(count), count * cores, draws=apart)
+        run = simulate(day, Fixed(count), count * cores, draws=apart, serving_model=serving_model)
         columns.append(minute_utility(run)[:, ::every])
         if count >= enough and _hardly_differ(*columns[-2:]):
             break

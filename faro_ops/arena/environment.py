@@ -159,15 +159,22 @@ class ClusterEnv(gymnasium.Env):
             raise ValueError(f"actions={actions!r} is unknown; accepted: {', '.join(ACTIONS)}")
         self._steps: tuple[CapacityStep, ...] = ()
         self._wrong_by = 1.0
+        self._make_cluster = SimulatedCluster
         if isinstance(traces, str):
             scenario = scenario_of(traces)
             traces = instance(traces, scenario.public_seed).traces
             self._wrong_by = scenario.wrong_by
+            self._make_cluster = scenario.make_cluster
+            if scenario.serving:
+                serving_model = scenario.serving_model
             if cluster and self._wrong_by != 1:
                 problem = "its services are not as stated, and a faster cluster has stated services"
                 raise ValueError(f"traces={scenario.name!r}: {problem}")
             if cluster and scenario.pools:
                 problem = "its jobs share replicas, and a faster cluster has one job per replica"
+                raise ValueError(f"traces={scenario.name!r}: {problem}")
+            if cluster and scenario.cluster:
+                problem = "its replicas are engines with gauges, which a faster cluster lacks"
                 raise ValueError(f"traces={scenario.name!r}: {problem}")
             if capacity is None:
                 capacity = scenario.capacity
@@ -209,7 +216,7 @@ class ClusterEnv(gymnasium.Env):
         else:
             stated = draw(self._workload, trial, router=self._model.router)
             draws = with_wrong_times(stated, self._workload, self._wrong_by)
-            self._cluster = SimulatedCluster(
+            self._cluster = self._make_cluster(
                 self._workload,
                 draws,
                 self.capacity,

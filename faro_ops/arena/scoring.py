@@ -184,7 +184,9 @@ def _run(policy: str, on: Instance, minutes: int | None = None) -> Run:
             on.scenario.capacity,
             on.seed,
             draws=None if minutes else on.draws,
+            serving_model=on.scenario.serving_model,
             capacity_steps=on.scenario.capacity_steps,
+            make_cluster=on.scenario.make_cluster,
         )
 
 

@@ -24,6 +24,12 @@ def read_entries(folder: str | Path) -> dict[str, Entry]:
     return {entry["policy"]: entry for entry in entries}
 
 
+def read_scenario(folder: str | Path, scenario: str) -> dict[str, Entry]:
+    """Policy -> entry, of those that are scored on one scenario alone."""
+    paths = sorted((Path(folder) / scenario).glob("*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
 def counted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that count for means and ranks: not those of scenarios beyond the quick set.
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from faro_lib.experiments.limits import clairvoyants
@@ -22,7 +23,14 @@ from faro_lib.workload.changes import changed
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.arena.scenarios import Instance, scenario_of, scenarios, with_wrong_times
-from faro_ops.arena.scoring import MEASURED, library_files, places_models, score, scored
+from faro_ops.arena.scoring import (
+    MEASURED,
+    library_files,
+    places_models,
+    policy_of,
+    score,
+    scored,
+)
 
 gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
 from gymnasium.utils.env_checker import check_env  # noqa: E402
@@ -208,6 +216,7 @@ FINGERPRINTS = {
     "launch-v1": "53899e84f891e75b",
     "giant-v1": "6204f0587c95784e",
     "neighbours-v1": "7c913c7fd4517d41",
+    "llm-10-v1": "82f8c40af3d5f977",
 }
 
 
@@ -357,6 +366,91 @@ def test_who_places_models_shares_replicas_and_the_bound_is_that_nothing_is_lost
 def test_a_faster_cluster_has_no_shared_replicas(shared):
     with pytest.raises(ValueError, match="traces='shared': its jobs share replicas"):
         gymnasium.make("faro/Cluster-v0", traces="shared", cluster=FluidCluster)
+
+
+GAUGE = """
+import numpy as np
+
+from faro_lib.policies import FairShare, register
+
+
+class Watching(FairShare):
+    def decide(self, state, observation):
+        assert observation.waiting.shape == observation.cache_use.shape == (10,)
+        return FairShare.decide(self, state, observation)
+
+
+register("Watching")(lambda context: Watching())
+"""
+
+
+@pytest.fixture
+def language_models(monkeypatch):
+    """The scenario llm-10-v1 with days of 24 minutes."""
+    scenario = dataclasses.replace(
+        scenario_of("llm-10-v1"), name="llm", synthetic={"days": 1, "minutes": 24}
+    )
+    monkeypatch.setitem(scenarios(), "llm", scenario)
+    return scenario
+
+
+def test_language_models_have_the_rates_and_the_two_limits_of_the_described_services():
+    scenario = scenario_of("llm-10-v1")
+    traces = scenario.traces(3)
+    mean_rps = pd.read_csv(ROOT / scenario.rates).set_index("job")["mean_rps"]
+    assert list(mean_rps.index) == list(traces.names)
+    of_days = traces.train.mean(axis=(0, 1, 3)) / 60
+    np.testing.assert_allclose(of_days, mean_rps, rtol=0.01)
+    assert {job.replica.slo_on for job in traces.jobs} == {"both"}
+    assert {job.slo_s / job.replica.per_token_weight for job in traces.jobs} == {0.05}
+    assert sum(job.bursty for job in traces.jobs) >= 8
+    other = scenario.traces(4)
+    assert (traces.evaluation != other.evaluation).mean() > 0.9, "a hidden seed hides the days"
+
+
+@pytest.mark.slow
+def test_an_entry_reads_the_gauges_of_engines_and_one_that_does_not_has_the_same_run(
+    language_models, tmp_path
+):
+    file = tmp_path / "watching.py"
+    file.write_text(GAUGE)
+    watching = score(policy_of(str(file)), ["llm"], public_only=True)["scenarios"][0]
+    FACTORIES.pop("Watching")
+    usual = score("FairShare", ["llm"], public_only=True)["scenarios"][0]
+    assert watching["regret"] == usual["regret"]
+    assert usual["regret"] >= 0
+    assert usual["inputs_sha256"] == watching["inputs_sha256"]
+
+
+@pytest.mark.slow
+def test_lengths_and_replicas_are_part_of_the_hash_of_the_inputs(language_models):
+    instance = Instance(language_models, 3)
+    longer = Instance(language_models, 3)
+    longer.draws = replace(longer.draws, output_tokens=longer.draws.output_tokens + 1)
+    assert longer.sha256 != instance.sha256
+    slower = Instance(language_models, 3)
+    job = slower.traces.jobs[0]
+    replica = replace(job.replica, alpha_s=2 * job.replica.alpha_s)
+    jobs = (replace(job, replica=replica), *slower.traces.jobs[1:])
+    slower.traces = replace(slower.traces, jobs=jobs)
+    assert slower.sha256 != instance.sha256
+
+
+def test_the_environment_of_language_models_has_their_gauges_and_no_faster_cluster(
+    language_models,
+):
+    env = gymnasium.make("faro/Cluster-v0", traces="llm")
+    env.reset(seed=0)
+    assert env.unwrapped.observation.waiting.shape == (10,)
+    with pytest.raises(ValueError, match="traces='llm': its replicas are engines with gauges"):
+        gymnasium.make("faro/Cluster-v0", traces="llm", cluster=FluidCluster)
+
+
+def test_a_scenario_whose_cluster_is_not_at_hand_is_one_line(language_models):
+    missing = dataclasses.replace(language_models, cluster="studies.absent:Cluster")
+    problem = "scenario='llm' needs studies.absent, which only a checkout of the repository has"
+    with pytest.raises(ValueError, match=problem):
+        _ = missing.make_cluster
 
 
 def test_a_score_can_be_repeated_with_its_hidden_seed_and_differs_with_another(small):

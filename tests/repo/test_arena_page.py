@@ -15,7 +15,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_ops.arena.scenarios import scenarios
-from studies.arena.scores import over_worlds
+from studies.arena.scores import over_worlds, read_scenario
 from studies.figures.arena import arena_caption, ranks_and_scenarios
 
 GUIDE = (ROOT / "docs" / "arena.md").read_text()
@@ -72,6 +72,20 @@ def test_every_entry_of_the_list_is_recorded_on_the_quick_set_with_one_hidden_se
 
 def test_the_page_has_the_tables_of_the_recorded_entries():
     assert PAGE["with_tables"](GUIDE, PAGE["kept"]()) == GUIDE
+
+
+def test_the_entries_of_language_models_are_recorded_with_the_hidden_seed_of_the_others():
+    for scenario, listed in AGAIN["OF_SCENARIO"].items():
+        kept = read_scenario(ROOT / "data/arena", scenario)
+        assert {entry["entry"] for entry in kept.values()} == set(listed)
+        others = {entry["hidden_seed"] for entry in PAGE["kept"]().values()}
+        assert {entry["hidden_seed"] for entry in kept.values()} == others
+        for entry in kept.values():
+            assert [row["scenario"] for row in entry["scenarios"]] == [scenario] * 2
+            assert min(row["regret"] for row in entry["scenarios"]) > -1e-3
+        for seed in range(2):
+            inputs = {entry["scenarios"][seed]["inputs_sha256"] for entry in kept.values()}
+            assert len(inputs) == 1
 
 
 def test_no_entry_loses_less_than_the_bound():

@@ -1,0 +1,8 @@
+"""A plugin: KEDA on the waiting requests of language-model engines (`studies/arena/gauges.py`)."""
+
+from functools import partial
+
+from faro_lib.policies import register
+from studies.arena.gauges import keda_waiting
+
+register("KEDA-waiting")(partial(keda_waiting, goal=0.5, stabilisation_s=3600.0))

@@ -1,0 +1,31 @@
+"""The arena's entries on engines' gauges have the settings that the public seed has chosen."""
+
+import pandas as pd
+import pytest
+from checkouts import ROOT
+
+from faro_lib.policies import PolicyContext, make
+from faro_lib.workload.synthetic import synthetic
+from faro_ops.arena.scoring import policy_of
+from studies.arena.gauges import TUNABLE
+
+TRACES = synthetic(jobs=2, days=1, minutes=30)
+FILES = ("waiting", "cache", "ray_serve", "dynamo")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_entry_has_the_settings_that_lost_least(file):
+    name = policy_of(str(ROOT / f"studies/arena/llm_{file}.py"))
+    tried = pd.read_csv(ROOT / "data/arena/llm-10-tuning.csv")
+    of_entry = tried[tried["rival"] == name]
+    best = of_entry[of_entry["chosen"]].iloc[0]
+    assert best["lost_utility"] == of_entry["lost_utility"].min()
+    setting = {key: float(best[key]) for key in TUNABLE[name].settings}
+    context = PolicyContext(TRACES.jobs, traces=TRACES)
+    entry, chosen = make(name, context), TUNABLE[name].make(context, **setting)
+    assert entry.name == name
+    for key in TUNABLE[name].settings:
+        if key != "predictor":
+            assert getattr(entry, key) == getattr(chosen, key) == setting[key]
+    if "predictor" in setting:
+        assert type(entry.forecaster) is type(chosen.forecaster)
