@@ -156,10 +156,14 @@ class Faro(TwoLoops):
         target, drop = units.spread(replicas), units.spread(allocation.drop)
         placement = None
         if units.pools:
+            # What pools decide holds for a minute: the one that has just begun, or the next one.
+            begun_s = observation.now_s - MINUTE_S * observation.minute
+            paths_rps = rates_rps[:, :, 0] if begun_s < MINUTE_S / 2 else next_rps
             serving = np.minimum(replicas, units.sums(observation.running)).astype(np.int64)
             model = faro.latency_model
-            drop = refused(jobs, next_rps, serving, drop, objective, gamma, model)
-            served = next_rps * (arrays_of(jobs).busy_s * (1 - drop))[:, None]
+            rates = paths_rps.mean(axis=1)
+            drop = refused(jobs, rates, serving, drop, objective, gamma, model)
+            served = paths_rps * (arrays_of(jobs).busy_s * (1 - drop))[:, None]
             target, placement = placed(jobs, served, replicas, observation)
         forecast_rps = rates_rps.mean(axis=(1, 2))
         served_rps = forecast_rps * (1 - drop)

@@ -15,7 +15,7 @@ from faro_lib.workload import Job, Placement, arrays_of
 
 def refused(
     jobs: tuple[Job, ...],
-    paths_rps: np.ndarray,
+    rates_rps: np.ndarray,
     replicas: np.ndarray,
     drop: np.ndarray,
     objective: Objective,
@@ -24,7 +24,7 @@ def refused(
 ) -> np.ndarray:
     """`drop` (jobs,), with the share of requests that pools refuse of each of their jobs.
 
-    `paths_rps` (jobs, samples) are rates of the next minute, and `replicas` (units,) serve then.
+    `rates_rps` (jobs,) are the mean rates of the coming minute, and `replicas` (units,) serve then.
     """
     units, drop = units_of(jobs), drop.copy()
     of_pools = replicas[len(units.alone) :]
@@ -35,7 +35,7 @@ def refused(
         in_order = tuple(jobs[j] for j in members.ravel())
         arrays, serving = arrays_of(in_order), of_pools[same]
         drop[members] = admit(
-            paths_rps[members] * arrays.busy_s.reshape(*members.shape, 1),
+            (rates_rps[members] * arrays.busy_s.reshape(members.shape))[:, :, None],
             serving,
             latency_model.curves(in_order, "relaxed", 1.0, int(serving.max())),
             arrays.weight.reshape(members.shape),
@@ -50,7 +50,7 @@ def placed(
 ) -> tuple[np.ndarray, Mapping[str, Placement]]:
     """(replicas at home with each job, which models the replicas of each pool should hold).
 
-    `served` (jobs, samples) are loads of the next minute in erlangs, and `replicas` is (units,).
+    `served` (jobs, samples) are loads of the coming minute in erlangs, and `replicas` is (units,).
     """
     units, minimum = units_of(jobs), arrays_of(jobs).min_replicas
     target, placement = units.spread(replicas), {}

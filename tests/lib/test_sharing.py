@@ -348,6 +348,29 @@ class TestPoolsAndJobsAlone:
         training_load = 2 * 100 / 60 * jobs[0].busy_s
         assert plan.target.sum() > 10 * training_load
 
+    @pytest.mark.parametrize(("at_s", "job"), [(60.0, 0), (110.0, 1)])
+    def test_a_pool_refuses_for_the_minute_that_has_just_begun_or_else_for_the_next(
+        self, at_s, job
+    ):
+        jobs = shared_jobs(2)
+        counts = np.random.default_rng(0).poisson(100, (3, 1, 2, 30))
+        fitted = forecast.fit("persistence", Traces(jobs, counts[:-1], counts[-1]))
+        policy = TakingTurns(fitted, latency_model=MODEL)
+        workload = Workload(jobs, counts[-1, 0])
+        cluster = SimulatedCluster(workload, draw(workload, 24), 4, np.array([2, 2]))
+        cluster.advance(at_s)
+        plan = policy.plan(policy.start(jobs), cluster.observe())
+        assert plan.drop.tolist() == [float(n == job) for n in range(2)]
+
+
+class TakingTurns(Faro):
+    """Faro with the forecast that only one job has too much load: the first, then the second."""
+
+    def forecast_paths(self, state, observation):
+        paths = np.full((2, self.samples, self.horizon_minutes), 100.0)
+        paths[0, :, 0] = paths[1, :, 1:] = 60_000.0
+        return paths
+
 
 class Expecting6000(Faro):
     """Faro with the forecast that every job gets 6,000 requests in each minute."""
