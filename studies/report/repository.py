@@ -46,7 +46,7 @@ FOLDERS = {
 }
 # Every figure of the pipeline is one of this run. The workload of the recorded run is published.
 LARGEST = ("--configfile", "config/full.yaml", "--config", "workload=synthetic")
-LARGEST_SCALE = "scale={curve: [20]}"
+LARGEST_STAGES = ("scale={curve: [20]}", "llm={capacities: [22]}")
 RESULTS = "results/synthetic/"
 # A row of a table in Markdown with three cells.
 ROW = re.compile(r"^\| (.+?) \| (.+?) \| (.+) \|$", re.MULTILINE)
@@ -93,7 +93,7 @@ def pipeline_figures() -> list[Figure]:
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--printshellcmds"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'workflow'}"}
     done = subprocess.run(
-        [*command, *LARGEST, LARGEST_SCALE],
+        [*command, *LARGEST, *LARGEST_STAGES],
         cwd=ROOT,
         env=environment,
         capture_output=True,

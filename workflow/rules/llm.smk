@@ -38,7 +38,7 @@ rule llm:
         code=code_of("87_language_models"),
         notebook=parameters(
             results=RESULTS,
-            servegen=f"{CONFIG.raw}/servegen",
+            raw=CONFIG.raw,
             tuning=LLM_SETTINGS,
             **SETTINGS["llm"],
         ),

@@ -13,7 +13,7 @@ Minutes = Annotated[list[Annotated[int, Field(ge=60, le=1410)]], AfterValidator(
 class Llm(Stage):
     capacities: Capacities = Field(
         [],
-        description="replicas of four H100, of those in data/recorded-llm/tuning.csv; []: skip",
+        description="replicas, of those in data/recorded-llm/tuning.csv; []: skip",
     )
     days: Days = Field(
         [11],
