@@ -131,7 +131,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="policies; with --record, entries")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--add", metavar="SCENARIO", help="score recorded entries on it, too")
-    parser.add_argument("--only", choices=OF_SCENARIO, help="with --record: its own list")
+    parser.add_argument(
+        "--only", choices=OF_SCENARIO, help="with --record: the entries of this scenario alone"
+    )
     parser.add_argument("--hidden-seed", type=int, default=1 + secrets.randbelow(HIDDEN_SEEDS))
     arguments = parser.parse_args()
     began = time.perf_counter()

@@ -76,7 +76,7 @@ def finding(runs: pd.DataFrame) -> str:
 
 
 def ample_table(rows: pd.DataFrame) -> str:
-    """The share of requests that miss with AMPLE replicas each, by day and its worst job."""
+    """Requests that miss an SLO though every service has AMPLE replicas; a row per day."""
     cells = []
     for day, part in rows.groupby("day"):
         counted = ["missed", "missed_per_token", "requests"]

@@ -5,6 +5,7 @@ GPU's exporter reports how much of the time the GPU is busy. `simulate` has no s
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -81,10 +82,12 @@ class EngineCluster(SimulatedCluster):
         **changes: Any,
     ):
         super().__init__(workload, draws, capacity, initial, serving_model, **changes)
-        load = load_of(workload, draws) if load_per_min is None else load_per_min
-        self._load_per_min = load
         self._tokens = draws.prompt_tokens + draws.output_tokens
         self._tokens_per_min = tokens_per_min(draws, workload.minutes)
+        load = (
+            load_of(workload.jobs, self._tokens_per_min) if load_per_min is None else load_per_min
+        )
+        self._load_per_min = load
         self._cache_tokens = np.array([cache_tokens(job) for job in workload.jobs])
         self._busy: deque[tuple[float, np.ndarray]] = deque()
 
@@ -115,15 +118,16 @@ class EngineCluster(SimulatedCluster):
         )
 
 
-def load_of(workload: Workload, draws: Draws) -> np.ndarray:
-    """Load of every minute in requests of mean length (`costs`), (jobs, minutes)."""
-    load = np.zeros((len(workload.jobs), workload.minutes))
-    for of_job, job, a, b in zip(load, workload.jobs, draws.first, draws.first[1:]):
+def load_of(jobs: Sequence[Job], tokens: np.ndarray) -> np.ndarray:
+    """Load of every minute in requests of mean length (`costs`), (jobs, minutes).
+
+    `tokens` is from `tokens_per_min`; costs of requests add up like their tokens.
+    """
+    loads = []
+    for job, prompt_tokens, output_tokens in zip(jobs, *tokens):
         assert isinstance(job.replica, Continuous)
-        cost = costs(job.replica, draws.prompt_tokens[a:b], draws.output_tokens[a:b])
-        minute = (draws.arrival_s[a:b] / MINUTE_S).astype(int)
-        of_job[:] = np.bincount(minute, cost, workload.minutes)
-    return load
+        loads.append(costs(job.replica, prompt_tokens, output_tokens))
+    return np.array(loads)
 
 
 def simulate_engines(

@@ -1,6 +1,6 @@
 """Autoscalers of language models that people use, and Faro, with the settings that are tuned.
 
-Each `Rival` is made from a `PolicyContext` whose forecaster counts load (requests of mean length).
+Each `Rival` is made from what is `Known` at the start of a block.
 """
 
 from collections.abc import Mapping

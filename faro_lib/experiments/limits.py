@@ -71,10 +71,13 @@ def _hardly_differ(one: np.ndarray, other: np.ndarray) -> bool:
     return np.allclose(one, other, rtol=0, atol=LEAST_CHANGE, equal_nan=True)
 
 
-def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) -> list[Clairvoyant]:
+def clairvoyants(
+    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER
+) -> list[Clairvoyant]:
     """The clairvoyant allocation for the trial `draws` at each capacity in cores."""
     jobs = workload.jobs
-    utility = measured_utility(workload, draws, max_replicas_of_any(jobs, max(capacities)))
+    most = max_replicas_of_any(jobs, max(capacities))
+    utility = measured_utility(workload, draws, most, serving_model)
     return [clairvoyant(utility, capacity, jobs) for capacity in capacities]
 
 

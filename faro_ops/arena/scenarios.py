@@ -16,7 +16,7 @@ import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.errors import nearest
-from faro_lib.experiments.limits import clairvoyant, max_replicas_of_any, measured_utility
+from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import policy_context
 from faro_lib.files import find_upwards, read_yaml
 from faro_lib.policies import PolicyContext
@@ -192,10 +192,8 @@ class Instance:
         if self.scenario.pools:
             return np.ones((len(self.workload.jobs), self.workload.minutes + 1))
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
-        jobs, model = self.workload.jobs, self.scenario.serving_model
-        most = max_replicas_of_any(jobs, max(cores for _, cores in steps))
-        utility = measured_utility(self.workload, self.draws, most, model)
-        best = [clairvoyant(utility, int(cores), jobs) for _, cores in steps]
+        capacities = [int(cores) for _, cores in steps]
+        best = clairvoyants(self.workload, self.draws, capacities, self.scenario.serving_model)
         first = [at_s / MINUTE_S for at_s, _ in steps]  # the minute at which each step begins
         minutes = np.arange(self.workload.minutes + 1)
         in_force = np.searchsorted(first, minutes, side="right") - 1  # index into `steps`

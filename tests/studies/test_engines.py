@@ -8,7 +8,7 @@ from faro_lib.policies import Fixed
 from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import replica_of
-from studies.engines import EngineCluster, load_of, simulate_engines
+from studies.engines import EngineCluster, load_of, simulate_engines, tokens_per_min
 from studies.llm import LIVE
 
 REPLICA = replica_of(
@@ -26,7 +26,7 @@ DRAWS = draw(WORKLOAD, 1, router=None)
 
 
 def test_requests_of_mean_length_are_a_load_of_one_each():
-    np.testing.assert_allclose(load_of(WORKLOAD, DRAWS), COUNTS)
+    np.testing.assert_allclose(load_of(JOBS, tokens_per_min(DRAWS, 3)), COUNTS)
 
 
 def test_engines_report_the_load_of_their_requests_unless_they_are_told_another():
@@ -48,7 +48,7 @@ def test_engines_report_the_load_of_their_requests_unless_they_are_told_another(
 def test_a_run_on_engines_serves_as_one_without_gauges():
     options = {"draws": DRAWS, "serving_model": LIVE, "initial": np.array([1, 1])}
     plain = simulate(WORKLOAD, Fixed(1), 2, **options)
-    load = load_of(WORKLOAD, DRAWS)
+    load = load_of(JOBS, tokens_per_min(DRAWS, 3))
     gauged = simulate_engines(
         WORKLOAD, Fixed(1), 2, DRAWS, load, options["initial"], options["serving_model"]
     )
