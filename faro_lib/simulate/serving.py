@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from faro_lib.simulate import events, replicas
+from faro_lib.simulate.apart import in_two_stages
 from faro_lib.simulate.draws import Draws
 from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Pool
+from faro_lib.workload.replicas import Disaggregated
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 SLOTS = 4  # initial number of slots per job, each for one replica; doubled when needed
@@ -33,6 +35,7 @@ class Serving:
         units: Sequence[Pool] = (),
         pool_router: PoolRouter = LATE_BINDING,
     ):
+        _check_no_roles(jobs)
         self.requests = events.Requests(
             first=draws.first,
             arrival_s=draws.arrival_s,
@@ -183,6 +186,14 @@ class Serving:
         self.station.turn[job] = 0
 
 
+def _check_no_roles(jobs: Sequence[Job]) -> None:
+    """Raise ValueError for a job whose replicas have roles: `constant_latencies` simulates it."""
+    for job in jobs:
+        if isinstance(job.replica, Disaggregated):
+            kind = f"job {job.name!r}: replicas of kind {job.replica.kind}"
+            raise ValueError(f"{kind} that come and go are not simulated")
+
+
 def constant_latencies(
     jobs: Sequence[Job],
     draws: Draws,
@@ -195,8 +206,12 @@ def constant_latencies(
 
     It is inf for a dropped request. The other arguments are those of `Serving`.
     """
-    serving = Serving(jobs, draws, 1, dispatch, queue_limit, places)
-    for job, count in enumerate(replicas):
-        serving.start(job, int(count))
-    serving.advance(np.finfo(float).max)
-    return serving.requests.latency_s
+
+    def latencies(jobs: Sequence[Job], draws: Draws, replicas: Sequence[int], of: slice):
+        serving = Serving(jobs, draws, 1, dispatch, queue_limit, places[of])
+        for job, count in enumerate(replicas):
+            serving.start(job, count)
+        serving.advance(np.finfo(float).max)
+        return serving.requests.latency_s
+
+    return in_two_stages(jobs, draws, [int(count) for count in replicas], latencies)

@@ -259,9 +259,78 @@ def _beyond(knees: tuple[tuple[float, float], ...], x: float) -> float:
     return sum(extra_s * (x - at) for at, extra_s in knees if x > at)
 
 
+@dataclass(frozen=True, slots=True)
+class Disaggregated(Continuous):
+    """Replicas that generate tokens, with prefill and decode apart; all have the same GPUs.
+
+    A prefill replica computes the prompt of a request, which gives the first token. Prompts that
+    begin together have at most `prefill_max_tokens` tokens; by default, one begins at a time. The
+    link then hands the KV cache over to a decode replica, which gives the later tokens. The
+    hand-over counts as time of these. It slows no replica down, and prefill never waits for decode.
+    A single replica does both, as kind `continuous`, and so do all of a number without prefill
+    replicas. The other fields are those of a replica that does both.
+    """
+
+    kind: ClassVar[str] = "disaggregated"
+    link_gbps: float = dataclasses.field(kw_only=True)  # bandwidth in 1e9 bits per second
+    kv_bytes_per_token: float = dataclasses.field(kw_only=True)  # of the KV cache
+    prefill_max_tokens: int = 1
+    # Prefill replicas of 1, 2, 3, ... replicas; more replicas have the share of the last number. So
+    # no replica changes its role if their number changes.
+    prefill: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        Continuous.__post_init__(self)
+        for name in ("link_gbps", "kv_bytes_per_token"):
+            self._check(name, 0 < getattr(self, name) < math.inf, "a finite number > 0")
+        self._check("prefill_max_tokens", self.prefill_max_tokens >= 1, "a number >= 1")
+        object.__setattr__(self, "prefill", tuple(self.prefill))
+        more = np.diff(self.prefill, prepend=0)
+        fits = bool(np.isin(more, (0, 1)).all()) and not any(self.prefill[:1])
+        accepted = "of 1, 2, 3, ... replicas: from 0 on, each the last one or one more"
+        self._check("prefill", fits, f"the prefill replicas {accepted}")
+
+    def prefill_of(self, replicas: int) -> int:
+        """How many of so many replicas do prefill; the others do decode. 0: all do both."""
+        if not self.prefill:
+            missing = "prefill, the prefill replicas of 1, 2, 3, ... replicas, is missing"
+            raise ValueError(f"replica of kind {self.kind}: {missing}")
+        if replicas <= len(self.prefill):
+            return int(self.prefill[max(replicas, 1) - 1])
+        return round(replicas * self.prefill[-1] / len(self.prefill))
+
+    def handover_s(self, prompt_tokens: np.ndarray) -> np.ndarray:
+        """Seconds in which the link hands over the KV caches of prompts, of the same shape."""
+        return prompt_tokens * self.kv_bytes_per_token / (self.link_gbps * 1e9 / 8)
+
+    @property
+    def does_both(self) -> Continuous:
+        """A replica without a role."""
+        return Continuous(
+            **{one.name: getattr(self, one.name) for one in dataclasses.fields(Continuous)}
+        )
+
+    @property
+    def prefill_replica(self) -> Continuous:
+        """A prefill replica, which gives requests one token."""
+        return dataclasses.replace(
+            self.does_both,
+            output_tokens=1.0,
+            output_cv=0.0,
+            max_tokens=self.prefill_max_tokens,
+            slo_on="first_token",
+            per_token_weight=0.0,
+        )
+
+    @property
+    def decode_replica(self) -> Continuous:
+        """A decode replica, if requests come to it with prompts that take no time."""
+        return dataclasses.replace(self.does_both, slo_on="end_to_end", per_token_weight=0.0)
+
+
 SERIAL = Replica()
 KINDS: dict[str, type[Replica]] = {
-    kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous)
+    kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous, Disaggregated)
 }
 
 

@@ -57,7 +57,7 @@ def simulate(
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
-    from faro_ops.checks import check_none_learns, learners, over_the_router
+    from faro_ops.checks import check_constant, check_none_learns, learners, over_the_router
     from faro_ops.recommend.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
@@ -76,6 +76,7 @@ def simulate(
         few = f"capacity: {capacity} replicas are fewer than the {len(traces.jobs)} jobs"
         raise ValueError(f"{few} of {workload}")
     at_least_one_each(traces.jobs, capacity)
+    check_constant(traces.jobs, "`faro recommend --capacity N` plans with them")
     if not traces.days:
         check_none_learns(names, traces.jobs, workload)
 

@@ -90,6 +90,8 @@ def test_the_page_of_prefill_and_decode_apart_has_the_recorded_numbers(script):
     shares, solved = pd.read_csv(tables.SHARES), pd.read_csv(tables.SOLVED)
     assert between("disaggregated.md", tables.MARK) == tables.table(shares)
     assert between("disaggregated.md", tables.SOLVED_MARK) == tables.solved_table(solved)
+    roles = tables.roles_table(pd.read_csv(tables.ROLES))
+    assert between("disaggregated.md", tables.ROLES_MARK) == roles
     written = between("disaggregated.md", tables.FINDING_MARK)
     assert " ".join(written.split()) == tables.finding(shares)
 
