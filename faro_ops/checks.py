@@ -8,7 +8,6 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import ServingModel
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.replicas import Disaggregated
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
@@ -33,16 +32,6 @@ def check_none_learns(policies: Sequence[str], jobs: Sequence[Job], workload: st
         f"{workload}: {learning[0]} learns from earlier days, and there is a single day; "
         "add days (column `day`), or choose policies that do not learn: " + ", ".join(others)
     )
-
-
-def check_constant(jobs: Sequence[Job], instead: str) -> None:
-    """Raise ValueError if replicas that come and go are not simulated; `instead` says what is."""
-    for job in jobs:
-        if isinstance(job.replica, Disaggregated):
-            raise ValueError(
-                f"job {job.name!r}: replicas of kind {job.replica.kind} that come and go are not "
-                f"simulated; {instead}"
-            )
 
 
 def over_the_router(model: ServingModel, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:

@@ -32,8 +32,8 @@ def read_served(path: str | Path) -> tuple[Job, ...]:
     for job in jobs:
         if isinstance(job.replica, Disaggregated):
             raise ValueError(
-                f"{path}: job {job.name!r}: only `faro recommend` knows replicas of kind "
-                f"{job.replica.kind}; to serve the job, take kind continuous"
+                f"{path}: job {job.name!r}: replicas of kind {job.replica.kind} are simulated only "
+                "(`faro recommend`, `faro simulate`); to serve the job, take kind continuous"
             )
     return jobs
 

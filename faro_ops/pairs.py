@@ -61,7 +61,7 @@ def best_prefill(job: Job, counts: Sequence[int], model: ServingModel) -> dict[i
     """Number of replicas, of `counts` -> how many of them do prefill; 0: all do both.
 
     From one number to the next, prefill and decode replicas are added, and none is taken away, so
-    that no replica ever changes its role.
+    that no replica ever changes its role. If no measured rate meets the SLO, all do both.
     """
     best: dict[int, int] = {}
     before, prefill = 0, 0

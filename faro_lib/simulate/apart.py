@@ -58,11 +58,11 @@ def in_two_stages(
         later_s = np.zeros(len(waited_s))  # from the first to the last token
         of_stage = [decode], arriving, [replicas[n] - counts[n]], slice(n, n + 1)
         later_s[order] = handover_s[order] + latencies(*of_stage)
-        latency_s[of_job] = _limited_latency_s(replica, waited_s, later_s, later)
+        latency_s[of_job] = limited_latency_s(replica, waited_s, later_s, later)
     return latency_s
 
 
-def _limited_latency_s(
+def limited_latency_s(
     replica: Continuous, waited_s: np.ndarray, later_s: np.ndarray, later: np.ndarray
 ) -> np.ndarray:
     """The latency in s (requests,) that `slo_on` selects, inf for a dropped request.

@@ -135,19 +135,24 @@ class Serving:
 
     def drop_waiting(self, job: int, now_s: float) -> None:
         """Drop all requests that wait for a replica."""
-        station = self.station
-        position = station.waiting_head[job] + np.arange(station.waiting_count[job])
-        waiting = station.waiting[job, position % station.waiting.shape[1]]
-        held = station.held[job : job + 1]
-        dropped = np.concatenate([waiting, held[held >= 0]])
+        station, dropped = self.station, self.take_waiting(job)
         self.requests.latency_s[dropped] = np.inf
         second = int(now_s)
         if second < station.finished.shape[1]:
             spent_s = now_s - self.requests.arrival_s[dropped]
             station.finished[job, second] += len(dropped)
             station.finished_latency_s[job, second] += spent_s.sum()
+
+    def take_waiting(self, job: int) -> np.ndarray:
+        """Take away all requests that wait for a replica, and return them."""
+        station = self.station
+        position = station.waiting_head[job] + np.arange(station.waiting_count[job])
+        waiting = station.waiting[job, position % station.waiting.shape[1]]
+        held = station.held[job : job + 1]
+        taken = np.concatenate([waiting, held[held >= 0]])
         station.waiting_count[job] = 0
         station.held[job] = events.NONE
+        return taken
 
     def _hand_over(self, job: int, slot: int, now_s: float) -> None:
         """Give the held request to the new replica if all slots are empty.

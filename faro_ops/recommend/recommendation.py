@@ -14,7 +14,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, Disaggregated
 from faro_lib.workload.shares import at_least_one_each
-from faro_ops.checks import check_constant, over_the_router
+from faro_ops.checks import over_the_router
 from faro_ops.pairs import with_pairs
 from faro_ops.recommend.advice import Advice, advise
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
@@ -119,7 +119,7 @@ def recommend(
     if capped := over_the_router(serving_model, history.jobs, history.today):
         report(capped)
     jobs = with_pairs(history.jobs, capacity, serving_model, report)
-    history = replace(history, jobs=jobs)
+    history = replace(history, jobs=jobs, traces=replace(history.traces, jobs=jobs))
     report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
 
@@ -177,8 +177,6 @@ def _check(
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
     if capacity is not None:
         at_least_one_each(history.jobs, capacity)
-    if capacity is None or with_curve:
-        check_constant(history.jobs, "give --capacity, without --curve and --sharing")
     OBJECTIVES.find(objective)
     if history.short and (capacity is None or with_curve):
         raise ValueError(

@@ -100,28 +100,32 @@ def test_a_recommendation_has_the_roles_of_the_replicas():
     assert f"{long['replicas']} = {prefill} prefill + {decode} decode" in text
 
 
-@pytest.mark.parametrize("options", [{}, {"capacity": 5, "with_curve": True}])
-def test_a_replay_is_refused_in_one_line(options):
-    expected = "job 'long': replicas of kind disaggregated that come and go are not simulated; give"
-    with pytest.raises(ValueError, match=expected):
-        recommend(HISTORY, **options, report=quiet)
+@pytest.mark.slow
+def test_a_replay_finds_the_capacity_that_the_slos_need():
+    found = recommend(HISTORY, forecaster="persistence", report=quiet)
+    assert found.slo_met
+    assert found.replay is not None
+    assert found.replay.required_cores >= 2
+    assert (found.replay.fixed["replicas"] > 0).all()
 
 
 @pytest.fixture
 def jobs_table(tmp_path):
     path = tmp_path / "jobs.yaml"
-    path.write_text(yaml.safe_dump([{"job": "chat", "replica": mapping_of(LONG_PROMPTS)}]))
+    row = {"job": "chat", "slo_s": 1.0, "replica": mapping_of(LONG_PROMPTS)}
+    path.write_text(yaml.safe_dump([row]))
     return path
 
 
-def test_a_simulation_is_refused_in_one_line(jobs_table, tmp_path, capsys):
+def test_a_day_is_simulated_with_the_best_pairs(jobs_table, tmp_path, capsys):
     counts = tmp_path / "counts.csv"
-    rows = [f"{day},{minute},chat,60" for day in (0, 1) for minute in range(30)]
+    rows = [f"{day},{minute},chat,90" for day in (0, 1) for minute in range(20)]
     counts.write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
-    status = cli.main(["simulate", "--workload", str(counts), "--jobs", str(jobs_table)])
-    said = capsys.readouterr().err.strip().splitlines()
-    assert status == 2
-    assert said[-1].endswith("not simulated; `faro recommend --capacity N` plans with them")
+    tables = ["--workload", str(counts), "--jobs", str(jobs_table), "--capacity", "3"]
+    assert cli.main(["simulate", *tables, "--policy", "FairShare", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "prefill replicas of 1, 2, ... replicas of chat: [0, 1" in said.err
+    assert json.loads(said.out)["slo_violation_rate"] < 0.1
 
 
 @pytest.mark.parametrize(
@@ -138,14 +142,14 @@ def test_a_simulation_is_refused_in_one_line(jobs_table, tmp_path, capsys):
 def test_nothing_that_serves_takes_them(command, jobs_table, capsys):
     assert cli.main([*command, "--jobs", str(jobs_table)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    expected = "job 'chat': only `faro recommend` knows replicas of kind disaggregated; to serve"
+    expected = "job 'chat': replicas of kind disaggregated are simulated only"
     assert f"{jobs_table}: {expected}" in line
 
 
 @pytest.mark.parametrize("backend", ["local", "rayserve", "deployments"])
 @pytest.mark.parametrize("earn", [False, True])
 def test_a_controller_reads_no_table_with_them(backend, earn, jobs_table):
-    with pytest.raises(ValueError, match="only `faro recommend` knows replicas of kind disagg"):
+    with pytest.raises(ValueError, match="replicas of kind disaggregated are simulated only"):
         table_reader(backend, earn)(jobs_table)
 
 

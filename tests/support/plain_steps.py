@@ -25,8 +25,13 @@ class Plain:
     the next step, in which the requests of both lists that it returns are served and get a token.
     """
 
-    def __init__(self, requests: Requests, replicas: int):
+    def __init__(self, requests: Requests, replicas: int, changes=(), permutation=None):
+        """`changes` are (time, whether a replica comes or goes), `permutation` orders replicas."""
         self.requests = requests
+        self.changes = list(changes)
+        self.permutation = permutation or np.arange
+        self.active = list(range(replicas))
+        self.order = [self.active[k] for k in self.permutation(replicas)]
         self.prompt_left = list(requests.prompt_tokens)
         self.tokens_left = list(requests.output_tokens)
         self.token_s: list[list[float]] = [[] for _ in requests.arrival_s]
@@ -39,11 +44,14 @@ class Plain:
         arrivals = list(enumerate(self.requests.arrival_s))
         while arrivals or min(self.ends_s) < np.inf:
             now = min(self.ends_s)
+            if self.changes and self.changes[0][0] < min(now, arrivals[0][1] if arrivals else now):
+                self._change(*self.changes.pop(0))
+                continue
             if arrivals and arrivals[0][1] <= now:
                 request, now = arrivals.pop(0)
-                order = [(self.turn + k) % len(self.inside) for k in range(len(self.inside))]
+                order = self.order[self.turn :] + self.order[: self.turn]
                 where = min(order, key=lambda slot: len(self.inside[slot]))
-                self.turn = (where + 1) % len(self.inside)
+                self.turn = (self.order.index(where) + 1) % len(self.order)
                 self.inside[where].append(request)
                 if self.ends_s[where] < np.inf:
                     continue
@@ -62,6 +70,18 @@ class Plain:
             else:
                 self.ends_s[where] = np.inf
         return self.token_s
+
+    def _change(self, now_s: float, comes: bool) -> None:
+        """A new replica comes, or the newest one goes, which still serves what it holds."""
+        if comes:
+            self.active.append(len(self.inside))
+            self.inside.append([])
+            self.served.append([])
+            self.ends_s.append(np.inf)
+        else:
+            self.active.pop()
+        self.order = [self.active[k] for k in self.permutation(len(self.active))]
+        self.turn = 0
 
 
 def whole_prompts(pool: Plain, replica: Continuous, max_tokens: float):
