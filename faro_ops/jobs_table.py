@@ -38,13 +38,13 @@ def read_served(path: str | Path) -> tuple[Job, ...]:
     return jobs
 
 
-def read_unshared(path: str | Path) -> tuple[Job, ...]:
-    """`read_served`; ValueError if some of the jobs share replicas.
+def read_unshared(path: str | Path, simulated: bool = False) -> tuple[Job, ...]:
+    """`read_served`, or all kinds if they are `simulated`; ValueError if jobs share replicas.
 
     Nothing in front of Deployments routes requests to shared replicas, and advice explains each job
     alone.
     """
-    jobs = read_served(path)
+    jobs = read_jobs(path) if simulated else read_served(path)
     for pool in pools_of(jobs):
         if pool.shared:
             names = ", ".join(jobs[j].name for j in pool.jobs)

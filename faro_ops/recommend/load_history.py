@@ -171,7 +171,7 @@ def history_from_csv(
 
     bursts : whether a log's exact times are replayed, and its bursts fitted.
     """
-    table = read_unshared(jobs) if jobs else None
+    table = read_unshared(jobs, simulated=True) if jobs else None
     if is_request_log(path):
         return _history_of_log(path, table, at, report, bursts)
     if not is_table(path):
@@ -423,7 +423,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
     """Read the jobs table at `path`; ValueError if no job is in `names`, those of `source`."""
-    jobs = read_unshared(path)
+    jobs = read_unshared(path, simulated=True)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
     return jobs

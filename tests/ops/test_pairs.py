@@ -82,6 +82,22 @@ def test_other_jobs_and_given_pairs_stay():
     assert with_pairs(jobs, 4, LIVE, quiet) == jobs
 
 
+@pytest.fixture
+def jobs_table(tmp_path):
+    path = tmp_path / "jobs.yaml"
+    row = {"job": "chat", "slo_s": 1.0, "replica": mapping_of(LONG_PROMPTS)}
+    path.write_text(yaml.safe_dump([row]))
+    return path
+
+
+@pytest.fixture
+def counts_table(tmp_path):
+    path = tmp_path / "counts.csv"
+    rows = [f"{day},{minute},chat,90" for day in (0, 1) for minute in range(30)]
+    path.write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
+    return path
+
+
 COUNTS = np.full((2, 40), 60)
 HISTORY = history_of((Job("plain"), LONG), COUNTS)
 
@@ -100,6 +116,13 @@ def test_a_recommendation_has_the_roles_of_the_replicas():
     assert f"{long['replicas']} = {prefill} prefill + {decode} decode" in text
 
 
+def test_the_command_recommends_from_files(jobs_table, counts_table, capsys):
+    tables = ["--workload", str(counts_table), "--jobs", str(jobs_table), "--capacity", "4"]
+    assert cli.main(["recommend", *tables, "--forecaster", "persistence", "--json"]) in (0, 3)
+    (chat,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert 0 <= chat["prefill_replicas"] < chat["replicas"]
+
+
 @pytest.mark.slow
 def test_a_replay_finds_the_capacity_that_the_slos_need():
     found = recommend(HISTORY, forecaster="persistence", report=quiet)
@@ -109,19 +132,8 @@ def test_a_replay_finds_the_capacity_that_the_slos_need():
     assert (found.replay.fixed["replicas"] > 0).all()
 
 
-@pytest.fixture
-def jobs_table(tmp_path):
-    path = tmp_path / "jobs.yaml"
-    row = {"job": "chat", "slo_s": 1.0, "replica": mapping_of(LONG_PROMPTS)}
-    path.write_text(yaml.safe_dump([row]))
-    return path
-
-
-def test_a_day_is_simulated_with_the_best_pairs(jobs_table, tmp_path, capsys):
-    counts = tmp_path / "counts.csv"
-    rows = [f"{day},{minute},chat,90" for day in (0, 1) for minute in range(20)]
-    counts.write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
-    tables = ["--workload", str(counts), "--jobs", str(jobs_table), "--capacity", "3"]
+def test_a_day_is_simulated_with_the_best_pairs(jobs_table, counts_table, capsys):
+    tables = ["--workload", str(counts_table), "--jobs", str(jobs_table), "--capacity", "3"]
     assert cli.main(["simulate", *tables, "--policy", "FairShare", "--json"]) == 0
     said = capsys.readouterr()
     assert "prefill replicas of 1, 2, ... replicas of chat: [0, 1" in said.err
