@@ -6,7 +6,7 @@ Both are compared with a simulation of the second half hour's exact times and le
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.bursts import fit_hours
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.replicas import Continuous, Replica, replica_of
+from faro_lib.workload.replicas import Continuous, replica_of
 from studies.arrivals import azure_files, counts_of, minutes_of
-from studies.lengths import logged
+from studies.lengths import logged, lognormal
 from studies.llm import GPU, LIVE
 
 # Prompts that a replica admits at a time. Some are longer than the context of Llama 2, and a limit
@@ -202,15 +202,6 @@ def forecasts(logs: Mapping[str, Log]) -> Iterator[dict]:
             row["predicted_minutes_s"] = predicted(table, job, counts, replicas)
             row["second_s"], row["second_minutes_s"] = halves.replayed(1, replicas)
             yield row
-
-
-def lognormal(replica: Replica, tokens: np.ndarray) -> Continuous:
-    """The replica with lognormal lengths of the mean and variance of `tokens` (2, requests)."""
-    mean, std = tokens.mean(axis=1), tokens.std(axis=1)
-    own = {one.name: getattr(replica, one.name) for one in fields(Continuous)}
-    own |= dict(zip(("prompt_tokens", "output_tokens"), mean.tolist()))
-    own |= dict(zip(("prompt_cv", "output_cv"), (std / mean).tolist()))
-    return Continuous(**own)
 
 
 def steps(logs: Mapping[str, Log]) -> Iterator[dict]:

@@ -9,6 +9,7 @@ import pytest
 from faro_lib.simulate import TRIAL_SEEDS
 from faro_lib.workload.bursts import burst_arrivals
 from studies.arrivals import AT_RANDOM, FITTED, TRUE, USUAL
+from studies.lengths import lognormal
 from studies.llm_azure import (
     EXACT_TIMES,
     LOGGED,
@@ -18,7 +19,6 @@ from studies.llm_azure import (
     Log,
     fitted_job,
     halves_of,
-    lognormal,
     read_logs,
     simulated,
     sizes_of,
@@ -95,15 +95,6 @@ def test_a_bounded_log_is_predicted_by_its_quantiles_and_not_by_lognormal_length
     )
     assert of_log == pytest.approx(truth, rel=0.1)
     assert of_lognormal > 1.2 * truth
-
-
-def test_a_lognormal_job_has_the_moments_of_the_tokens_and_all_else_of_the_job(bounded):
-    job = fitted_job("a", bounded)
-    plain = lognormal(job.replica, bounded.tokens)
-    drawn = plain.lengths(np.random.default_rng(1), 100_000)
-    np.testing.assert_allclose(drawn.mean(axis=1), bounded.tokens.mean(axis=1), rtol=0.02)
-    np.testing.assert_allclose(drawn.std(axis=1), bounded.tokens.std(axis=1), rtol=0.15)
-    assert (plain.max_tokens, plain.slo_on) == (job.replica.max_tokens, "first_token")
 
 
 def test_given_times_and_lengths_leave_nothing_to_the_seed(bounded):
