@@ -1,6 +1,6 @@
 """Prefill and decode apart, or one pool: the tables of docs/disaggregated.md.
 
-    python benchmarks/disaggregated.py [--out data/recorded-llm] [--part shares solver roles]
+    python benchmarks/disaggregated.py [--out data/recorded-llm] [--part shares solver roles day]
 
 Settings and pairs are chosen on requests of two seeds, and judged on those of others. A load that
 is in the file is not computed again.
@@ -16,14 +16,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faro_lib import forecast
 from faro_lib.allocate import solve
+from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.files import atomic_write
+from faro_lib.metrics.measures import summarize
+from faro_lib.policies import PolicyContext
+from faro_lib.policies.faro import tuned
+from faro_lib.simulate import draw
+from faro_lib.simulate.measure import measure
 from faro_lib.utility import UtilityTable
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous, Disaggregated, replica_of
+from faro_lib.workload.shares import fair_share
+from faro_ops.apart import ClusterApart
+from faro_ops.pairs import with_pairs
+from faro_ops.recommend.recommendation import LIVE
 from studies.chunked import chunked_latency_s
 from studies.disaggregated import Requests, apart_latency_s, disaggregated, pooled_latency_s
-from studies.figures.disaggregated import PAIR_BY_RATE, PAIR_FOR_ALL, sustained
+from studies.figures.disaggregated import APART, PAIR_BY_RATE, PAIR_FOR_ALL, POOL, sustained
 from studies.pairs import pair_table, solve_pairs, within
 
 GPU = {"gpu": "h100-80gb", "model": "llama2-70b", "tensor_parallel": 4}
@@ -42,6 +54,8 @@ PROMPTS_AT_ONCE = (
 CHUNKS = (256, 512, 1024)
 PREFILL_AT_ONCE = (1, 8192)  # tokens; 1: one prompt at a time
 BUDGET = 8  # replicas of three services, for the solver
+# Two services under Faro.
+CAPACITIES, RATE_RPS, DAY_MINUTES, TRIALS = (6, 8, 12, 16), 6.0, 240, 5
 SOLVER_LOADS = (0.5, 1.0)  # of each service, in capacities of one replica
 
 Latency = Callable[[Requests], np.ndarray]
@@ -214,6 +228,58 @@ def roles(path: Path) -> None:
         print({"mix": mix.name, "replicas": replicas}, flush=True)
 
 
+def services(apart: bool) -> tuple[Job, ...]:
+    """Two services of MIXES, on replicas that may have roles, or on one pool each."""
+    replicas = {mix.name: disaggregated(_of_pool(mix), FAST) for mix in MIXES[:2]}
+    jobs = [Job(name, FIRST_TOKEN_S, replica=kind) for name, kind in replicas.items()]
+    if apart:
+        return tuple(jobs)
+    return tuple(replace(job, replica=replicas[job.name].does_both) for job in jobs)
+
+
+def day_traces(jobs: tuple[Job, ...]) -> Traces:
+    """Three training days and the evaluation day: RATE_RPS on average, a wave, Poisson counts."""
+    wave = 1 + 0.5 * np.sin(2 * np.pi * np.arange(DAY_MINUTES) / DAY_MINUTES)
+    mean = MINUTE_S * RATE_RPS * wave
+    counts = np.random.default_rng(1).poisson(mean, (4, 1, len(jobs), DAY_MINUTES))
+    return Traces(jobs, counts[:-1], counts[-1])
+
+
+def day(path: Path) -> None:
+    """Write how Faro serves two services on replicas with roles and on one pool each."""
+    rows: list[dict] = []
+    for system, capacity in product((POOL, APART), CAPACITIES):
+        jobs = with_pairs(services(system == APART), capacity, LIVE, print)
+        traces = day_traces(jobs)
+        table = measure(jobs, capacity=capacity, serving_model=LIVE)
+        context = PolicyContext(jobs, forecast.fit("ar", traces), latency_model=table)
+        workload = traces.workload()
+        trials = run_trials(
+            workload,
+            {"Faro-Sum": tuned(context)},
+            capacity,
+            [draw(workload, seed, router=None) for seed in trial_seeds(TRIALS)],
+            serving_model=LIVE,
+            initial=fair_share(jobs, capacity),
+            make_cluster=ClusterApart,
+        )
+        for trial in trials:
+            running = np.mean(trial.run.decisions.running, axis=0)
+            measures = summarize(trial.run)
+            rows.append(
+                {
+                    "system": system,
+                    "capacity": capacity,
+                    "trial": trial.number,
+                    "lost_utility": measures["lost_utility"],
+                    "slo_violation_rate": measures["slo_violation_rate"],
+                }
+                | {f"replicas {job.name}": of_job for job, of_job in zip(jobs, running)}
+            )
+        _write(rows, path)
+        print({"system": system, "capacity": capacity}, flush=True)
+
+
 def _of_pool(mix: Mix) -> Continuous:
     return replace(mix.replica, max_tokens=max(PROMPTS_AT_ONCE))
 
@@ -245,7 +311,7 @@ def _write(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="data/recorded-llm")
-    parser.add_argument("--part", nargs="+", default=["shares", "solver", "roles"])
+    parser.add_argument("--part", nargs="+", default=["shares", "solver", "roles", "day"])
     options = parser.parse_args()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -255,6 +321,8 @@ def main() -> None:
         solver(out / "disaggregated-solver.csv")
     if "roles" in options.part:
         roles(out / "disaggregated-roles.csv")
+    if "day" in options.part:
+        day(out / "disaggregated-day.csv")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.claims import CAPACITIES, PLUGIN, POSTERIOR, TRIALS, Inputs
-from faro_lib.experiments.trials import summaries
 from faro_lib.policies import make
 from faro_lib.registry import load_plugins
+from studies.run_tables import summaries
 from studies.wording import markdown_lines
 
 POLICIES = ("Faro-Sum", "Faro-PenaltySum")

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from faro_lib.experiments.trials import summaries
 from faro_lib.policies import PolicyContext
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
 from faro_ops.checks import learners
 from studies import scale
 from studies.days import over_days, paired
+from studies.run_tables import summaries
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED, WIDE = ROOT / "data/published-run", ROOT / "data/wide-run"

@@ -36,6 +36,8 @@ FINDING_MARK = "finding: docs/disaggregated_tables.py writes these sentences"
 SOLVED_MARK = "solver: docs/disaggregated_tables.py writes this table"
 ROLES = ROOT / "data/recorded-llm/disaggregated-roles.csv"
 ROLES_MARK = "roles: docs/disaggregated_tables.py writes this table"
+DAY = ROOT / "data/recorded-llm/disaggregated-day.csv"
+DAY_MARK = "day: docs/disaggregated_tables.py writes this table"
 SYSTEMS = (POOL, CHUNKS, APART, "apart, 1:1", "apart, slow link")
 
 
@@ -107,11 +109,31 @@ def roles_table(roles: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=heads[1:])
 
 
+def day_table(day: pd.DataFrame) -> str:
+    """A row for each capacity: what Faro loses on one pool per service and with roles."""
+    rows = []
+    for capacity, part in day.groupby("capacity", sort=True):
+        pool, apart = (
+            part[part["system"] == system].set_index("trial").sort_index()
+            for system in (POOL, APART)
+        )
+        less, low, high = interval((apart["lost_utility"] - pool["lost_utility"]).to_numpy())
+        lost = (f"{one['lost_utility'].mean():.3f}" for one in (pool, apart))
+        late = (f"{one['slo_violation_rate'].mean():.1%}" for one in (pool, apart))
+        difference = f"{less:+.3f} ({low:+.3f} to {high:+.3f})"
+        rows.append((str(capacity), *lost, difference, *late))
+    of_pool, of_apart = "one pool", "pairs or one pool"
+    heads = ["replicas", f"lost, {of_pool}", f"lost, {of_apart}", "difference"]
+    heads += [f"late, {of_pool}", f"late, {of_apart}"]
+    return markdown_table(heads, rows, right=heads)
+
+
 def main() -> None:
     shares, solved = pd.read_csv(SHARES), pd.read_csv(SOLVED)
     page = marked.with_table(PAGE.read_text(), MARK, table(shares))
     page = marked.with_table(page, FINDING_MARK, textwrap.fill(finding(shares), 100))
     page = marked.with_table(page, SOLVED_MARK, solved_table(solved))
+    page = marked.with_table(page, DAY_MARK, day_table(pd.read_csv(DAY)))
     page = marked.with_table(page, ROLES_MARK, roles_table(pd.read_csv(ROLES)))
     with atomic_write(PAGE) as partial:
         partial.write_text(page)

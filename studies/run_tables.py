@@ -1,4 +1,4 @@
-"""The tables of a run."""
+"""The tables of a run, and the summary of several."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.experiments.trials import Report, run_trials, trial_draws
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility, summarize
+from faro_lib.policies import Policy
 from faro_lib.protocol import HOLD, START
 from faro_lib.simulate import Run
 from faro_lib.simulate.run import EXPLANATIONS
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from studies.frames import Tables
 
@@ -85,3 +87,26 @@ def running_by_minute(run: Run) -> np.ndarray:
     running = np.vstack([run.initial, *run.decisions.running])
     end_s = MINUTE_S * (1 + np.arange(run.workload.minutes))
     return running[np.searchsorted(time_s, end_s, side="right") - 1].T
+
+
+def summaries(
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    capacity: int,
+    trials: int,
+    *,
+    scv_factor: float = 1.0,
+    published: bool = False,
+    initial: np.ndarray | None = None,
+    report: Report | None = print,
+) -> pd.DataFrame:
+    """Run every policy on the same trials and return the summary: one row per policy and trial.
+
+    scv_factor : factor on the squared coefficient of variation of service times, as in
+        `simulate.draw`.
+    published : whether to add the losses as the paper computes them.
+    initial : as in `run_trials`.
+    """
+    draws = trial_draws(workload, trials, scv_factor=scv_factor)
+    runs = run_trials(workload, policies, capacity, draws, initial=initial, report=report)
+    return pd.DataFrame([trial.key | summarize(trial.run, published) for trial in runs])

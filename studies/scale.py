@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.experiments.trials import Report, summaries, trial_draws
+from faro_lib.experiments.trials import Report, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.queueing import ModelLike
 from faro_lib.simulate.measure import measure
@@ -17,6 +17,7 @@ from faro_lib.workload.shares import fair_share
 from studies.compare import limits_of
 from studies.enlarge import last_days, mixed, repeated, shifted
 from studies.paper.published import ExactPaperFaro, GroupedPaperFaro
+from studies.run_tables import summaries
 
 REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from faro_lib.experiments.trials import Report, summaries
+from faro_lib.experiments.trials import Report
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from studies.oracle import oracle
+from studies.run_tables import summaries
 
 # Parameter -> axis label.
 PARAMETERS = {

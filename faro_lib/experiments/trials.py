@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
@@ -119,26 +118,3 @@ def run_trials(
                 losses = f"lost utility {lost:.3f}, violations {violations:.2%}"
                 report(f"{name} at {capacity} cores, trial {number + 1}: {losses}")
             yield Trial(name, number, run)
-
-
-def summaries(
-    workload: Workload,
-    policies: Mapping[str, Policy],
-    capacity: int,
-    trials: int,
-    *,
-    scv_factor: float = 1.0,
-    published: bool = False,
-    initial: np.ndarray | None = None,
-    report: Report | None = print,
-) -> pd.DataFrame:
-    """Run every policy on the same trials and return the summary: one row per policy and trial.
-
-    scv_factor : factor on the squared coefficient of variation of service times, as in
-        `simulate.draw`.
-    published : whether to add the losses as the paper computes them.
-    initial : as in `run_trials`.
-    """
-    draws = trial_draws(workload, trials, scv_factor=scv_factor)
-    runs = run_trials(workload, policies, capacity, draws, initial=initial, report=report)
-    return pd.DataFrame([trial.key | summarize(trial.run, published) for trial in runs])

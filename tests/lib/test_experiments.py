@@ -12,7 +12,7 @@ from forecast_worlds import ar1_posterior
 from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
-from faro_lib.experiments.trials import policy_context, summaries, trial_draws
+from faro_lib.experiments.trials import policy_context, trial_draws
 from faro_lib.policies import FairShare, PolicyContext
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.replicas import SERIAL, Batched
@@ -23,6 +23,7 @@ from studies.enlarge import last_days, mixed, repeated, shifted
 from studies.figures import scale as scale_figures
 from studies.figures import sensitivity as sensitivity_figures
 from studies.oracle import oracle
+from studies.run_tables import summaries
 from studies.sensitivity import PARAMETERS, margins, sensitivity, settings
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")

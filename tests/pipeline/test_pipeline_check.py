@@ -49,6 +49,17 @@ class TestTheTrainingDays:
         assert checked(workload="two.csv", capacities=[4]) == 1
 
 
+def test_a_kind_of_replica_that_the_stages_do_not_simulate_is_refused(folder):
+    (folder / "two.csv").write_text(TWO_DAYS)
+    kind = (
+        "{kind: disaggregated, alpha_s: 0.03, beta_s: 0.001, gamma_s: 0.0001, max_sequences: 3, "
+        "output_tokens: 8, prompt_tokens: 200, link_gbps: 400, kv_bytes_per_token: 1000}"
+    )
+    (folder / "jobs.yaml").write_text(f"- {{job: a, replica: {kind}}}\n- {{job: b}}\n")
+    with pytest.raises(ValueError, match="job 'a': only `faro recommend` and `faro simulate` sim"):
+        checked(workload="two.csv", jobs="jobs.yaml", capacities=[4])
+
+
 CLUSTERS = [
     (
         {"ablation": {"capacities": [5, 3]}},

@@ -92,6 +92,8 @@ def test_the_page_of_prefill_and_decode_apart_has_the_recorded_numbers(script):
     assert between("disaggregated.md", tables.SOLVED_MARK) == tables.solved_table(solved)
     roles = tables.roles_table(pd.read_csv(tables.ROLES))
     assert between("disaggregated.md", tables.ROLES_MARK) == roles
+    day = tables.day_table(pd.read_csv(tables.DAY))
+    assert between("disaggregated.md", tables.DAY_MARK) == day
     written = between("disaggregated.md", tables.FINDING_MARK)
     assert " ".join(written.split()) == tables.finding(shares)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from faro_lib import forecast
-from faro_lib.experiments.trials import summaries, trial_draws
+from faro_lib.experiments.trials import trial_draws
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
 from faro_lib.workload.synthetic import synthetic
@@ -15,6 +15,7 @@ from studies.ablation import our_steps, paper_steps, variants
 from studies.compare import compare, limits_of
 from studies.figures import ablation as figure
 from studies.paper.published import ExactPaperFaro, PaperFaro
+from studies.run_tables import summaries
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
+from faro_lib.workload.replicas import Disaggregated
 from faro_ops.files import check_writable
 from faro_ops.memory import must_fit
 from faro_pipeline.derived import PUBLISHED_DAYS, PUBLISHED_JOBS, stem_of
@@ -82,6 +83,7 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
     traces = load_workload(
         config.workload, config.jobs, raw=config.raw, synthetic=config.synthetic.model_dump()
     )
+    check_kinds(traces.jobs)
     minutes = traces.evaluation.shape[-1]
     check_sizes(config, traces.jobs, traces.days, minutes)
     if capped := over_the_router(PAPER, traces.jobs, traces.evaluation[0]):
@@ -91,6 +93,16 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
     if config.forecast.posterior:
         posterior_of_jobs(traces, config.forecast.posterior)
     return len(traces.jobs), traces.days, minutes
+
+
+def check_kinds(jobs: Sequence[Job]) -> None:
+    """Raise ValueError for a job whose kind of replica the stages do not simulate."""
+    for job in jobs:
+        if isinstance(job.replica, Disaggregated):
+            raise ValueError(
+                f"job {job.name!r}: only `faro recommend` and `faro simulate` simulate replicas of "
+                f"kind {job.replica.kind}; here, take kind continuous"
+            )
 
 
 def check_names(config: Config) -> None:
