@@ -94,6 +94,9 @@ class Engine:
         settings.n_parallel = slots
         settings.n_ctx = slots * of_model.context
         settings.n_batch = BATCH_TOKENS
+        # One cache for all slots: otherwise llama.cpp computes slots that are not neighbours apart,
+        # and a step of two sequences takes as long as two steps.
+        settings.kv_unified = True
         settings.cpuparams.n_threads = 1
         settings.cpuparams_batch.n_threads = 1
         settings.cache_ram_mib = 0  # prompts are not kept
